@@ -1,0 +1,6 @@
+"""`python -m nimlab` is the same as `nimlab`."""
+
+from nimlab.cli import entry
+
+if __name__ == "__main__":
+    entry()

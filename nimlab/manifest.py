@@ -1,0 +1,223 @@
+"""One Kubernetes object as a dict: its key, its kind's facts and order, and its canonical form.
+
+In: parsed manifests and live objects, both plain dicts. Out: keys, sort keys, canonical dicts and text.
+Nothing here knows experiments or ownership, reads files or speaks to a server. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import yaml
+
+from nimlab.units import UnitError, canonical_quantity
+
+Manifest: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """The fixed facts of a kind: where its REST path is and when it is applied.
+
+    `stage` orders what must exist before what: 0 namespaces, 1 policies and quotas, 2 configuration,
+    3 Services, 4 workloads; deletion goes the other way.
+    """
+
+    name: str
+    group: str
+    version: str
+    plural: str
+    namespaced: bool
+    stage: int
+
+    @property
+    def api_version(self) -> str:
+        """`v1`, or `apps/v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def group_kind(self) -> str:
+        """`StatefulSet.apps`, or `Service` for the core group: kubectl's way to write an apply-set's scope."""
+        return f"{self.name}.{self.group}" if self.group else self.name
+
+
+def _kind(name: str, api_version: str, plural: str, stage: int, *, namespaced: bool = True) -> Kind:
+    group, _, version = api_version.rpartition("/")
+    return Kind(
+        name=name, group=group, version=version, plural=plural, namespaced=namespaced, stage=stage
+    )
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        _kind("Namespace", "v1", "namespaces", 0, namespaced=False),
+        _kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies", 1),
+        _kind("ResourceQuota", "v1", "resourcequotas", 1),
+        _kind("LimitRange", "v1", "limitranges", 1),
+        _kind("ServiceAccount", "v1", "serviceaccounts", 1),
+        _kind("Role", "rbac.authorization.k8s.io/v1", "roles", 1),
+        _kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings", 1),
+        _kind("ConfigMap", "v1", "configmaps", 2),
+        _kind("Secret", "v1", "secrets", 2),
+        _kind("Service", "v1", "services", 3),
+        _kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets", 3),
+        _kind("StatefulSet", "apps/v1", "statefulsets", 4),
+        _kind("Deployment", "apps/v1", "deployments", 4),
+        _kind("DaemonSet", "apps/v1", "daemonsets", 4),
+        _kind("Pod", "v1", "pods", 4),
+        _kind("Event", "v1", "events", 4),
+        _kind("Lease", "coordination.k8s.io/v1", "leases", 2),
+    )
+}
+"""Every kind that nimlab reads or writes, by name; no two groups share a kind's name here."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectKey:
+    """Which object: kind, namespace (empty for a cluster-scoped one) and name. Prints `Kind/namespace/name`."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        parts = (self.kind, self.namespace, self.name) if self.namespace else (self.kind, self.name)
+        return "/".join(parts)
+
+    @property
+    def stage(self) -> int:
+        """The stage of the key's kind; unknown kinds come last."""
+        kind = KINDS.get(self.kind)
+        return kind.stage if kind else 9
+
+
+def key_of(manifest: Mapping[str, Any]) -> ObjectKey:
+    """Return the key of a manifest or live object. Raises KeyError if kind or name is missing."""
+    metadata = manifest["metadata"]
+    return ObjectKey(manifest["kind"], metadata.get("namespace") or "", metadata["name"])
+
+
+def apply_order(key: ObjectKey) -> tuple[int, str, str, str]:
+    """Sort key: stage, namespace, kind, name. Deletion sorts by it in reverse."""
+    return (key.stage, key.namespace, key.kind, key.name)
+
+
+def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the object's labels; empty when it has none."""
+    return manifest["metadata"].get("labels") or {}
+
+
+def annotations_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the object's annotations; empty when it has none."""
+    return manifest["metadata"].get("annotations") or {}
+
+
+def canonical(manifest: Mapping[str, Any]) -> Manifest:
+    """Return the form in which the API server would store what is asked, keys sorted, nothing empty.
+
+    Server-side apply remembers what was *sent*; whatever the server rewrites or leaves out would look like
+    a difference for ever. So quantities get their canonical text, ports their protocol, and nulls and empty
+    lists and maps that Go omits are dropped (shared/reference/ssa-rule.md section 4).
+    Raises UnitError for a quantity that isn't one.
+    """
+    result = _clean(manifest, ())
+    if not isinstance(result, dict):
+        raise TypeError("a manifest is a map")
+    result.pop("status", None)
+    return result
+
+
+_QUANTITY_MAPS: Final = frozenset({"limits", "requests", "hard", "default", "defaultRequest", "max", "min"})
+_QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
+_FREE_MAPS: Final = frozenset({"data", "labels", "annotations", "matchLabels", "nodeSelector"})
+_MEANINGFUL_EMPTY: Final = frozenset({"podSelector", "namespaceSelector", "emptyDir", "securityContext"})
+_ZERO_IS_ABSENT: Final = frozenset({
+    "hostPort", "nodePort", "minReadySeconds", "initialDelaySeconds", "readOnly", "hostNetwork",
+    "stdin", "paused", "publishNotReadyAddresses",
+})  # fmt: skip
+
+
+def _clean(value: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON value
+    if isinstance(value, Mapping):
+        if path and path[-1] in _QUANTITY_MAPS and _holds_quantities(value):
+            return {str(k): canonical_quantity(str(v)) for k, v in sorted(value.items())}
+        return _clean_map(value, path)
+    if isinstance(value, list | tuple):
+        return [_clean(item, path) for item in value if item is not None]
+    if path and path[-1] in _QUANTITY_FIELDS:
+        return canonical_quantity(str(value))
+    return value
+
+
+def _clean_map(value: Mapping[str, Any], path: tuple[str, ...]) -> Manifest:
+    free = bool(path) and path[-1] in _FREE_MAPS
+    result: Manifest = {}
+    for key in sorted(value):
+        item = value[key] if free else _clean(value[key], (*path, key))
+        if item is None or (not free and _is_omitted(key, item)):
+            continue
+        result[key] = item
+    if path[-1:] == ("ports",):
+        result.setdefault("protocol", "TCP")
+    return dict(sorted(result.items()))
+
+
+def _holds_quantities(value: Mapping[str, Any]) -> bool:
+    return all(not isinstance(v, Mapping | list) for v in value.values())
+
+
+def _is_omitted(key: str, item: object) -> bool:
+    if item in ({}, []):
+        return key not in _MEANINGFUL_EMPTY
+    if key in _ZERO_IS_ABSENT:
+        return item in (0, False)
+    return key == "value" and item == ""
+
+
+def to_json_bytes(manifest: Mapping[str, Any]) -> bytes:
+    r"""Return the body of a server-side apply.
+
+    An apply body is parsed as YAML, whose reader mangles some characters and refuses others, so all of
+    U+007F..U+FFFF is written as `\uXXXX` and what lies above is written as it is (surrogate pairs are
+    refused): shared/reference/ssa-rule.md section 4.
+    """
+    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"))
+    return "".join(
+        f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text
+    ).encode()
+
+
+def to_json_text(value: object) -> str:
+    """Return canonical JSON: sorted keys, no spaces. Equal values give equal text."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def to_yaml(manifests: Iterable[Mapping[str, Any]]) -> str:
+    """Return a YAML stream, one document an object, keys sorted; the same objects give the same bytes."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return "".join(
+        "---\n"
+        + yaml.dump(dict(m), Dumper=dumper, sort_keys=True, allow_unicode=True, width=120)
+        for m in manifests
+    )
+
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Manifest",
+    "ObjectKey",
+    "UnitError",
+    "annotations_of",
+    "apply_order",
+    "canonical",
+    "key_of",
+    "labels_of",
+    "to_json_bytes",
+    "to_json_text",
+    "to_yaml",
+]

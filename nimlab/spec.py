@@ -1,0 +1,230 @@
+"""What the user asked for: the lab, its contracts and its experiments as frozen values.
+
+In these values every number is in the unit of its name, every default is filled in, and every check that
+the files allow has passed. Nothing here reads files, decides defaults or knows Kubernetes objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from nimlab.errors import Problem
+
+Setting: TypeAlias = bool | int | float | str
+"""One value of a spec in its base unit: bytes, milliseconds, bits per second, a ratio, a count, or a word."""
+
+
+class Isolation(Enum):
+    """How experiments under a contract are kept apart."""
+
+    LABEL = "label"  # all in the lab's namespace, told apart by name and label
+    NAMESPACE = "namespace"  # a namespace of its own, with the fixed names that its node's code expects
+
+
+class ConnectLimit(Enum):
+    """How `connectTo` relates to `peers` for a node image."""
+
+    AT_MOST_PEERS = "at-most-peers"
+    LESS_THAN_PEERS = "less-than-peers"
+
+
+class Rollout(Enum):
+    """What a changed pod template does to running peers."""
+
+    TOGETHER = "together"  # all peers of the old revision are deleted at once: a new run
+    ROLLING = "rolling"  # the StatefulSet controller replaces one after another
+
+
+class OnImmutableChange(Enum):
+    """What may be done when a change can't be made in place."""
+
+    FAIL = "fail"
+    ORPHAN = "orphan"  # the object is deleted, its pods stay and are adopted by the new one
+    RECREATE = "recreate"  # the object and its pods are deleted, then made anew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A container image; `digest` (`sha256:…`) pins it when it is known."""
+
+    name: str
+    tag: str
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvVar:
+    """One environment variable that a node image reads.
+
+    Either `source` names the spec field (`message.interval`) that feeds it, in `unit`
+    (`ms`, `s`, `bytes`, `count`, `word`, `flag`), or `value` is fixed by the contract.
+    """
+
+    name: str
+    source: str | None
+    unit: str
+    value: str | None
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port that the node listens on; `name` is at most 11 characters so that `-udp` still fits 15."""
+
+    name: str
+    port: int
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What a node image understands: the facts that manifests, scrape rules and log rules are made from.
+
+    `fields` are the spec fields that this image can deliver, dotted (`message.size`); `required` of them
+    have no default in the image. `host_name` is the pattern that the image parses its ordinal out of:
+    `any`, or `pod-<ordinal>`. `start_delay_s` is how long the node waits by itself before it dials.
+    """
+
+    name: str
+    description: str
+    image: Image
+    container: str
+    isolation: Isolation
+    host_name: str
+    connect_limit: ConnectLimit
+    env: tuple[EnvVar, ...]
+    ports: tuple[Port, ...]
+    fields: frozenset[str]
+    required: frozenset[str]
+    start_delay_s: int
+    logs: Mapping[str, str]
+    metrics: tuple[str, ...]
+    source: str
+
+    @property
+    def reads_peers(self) -> bool:
+        """True when the image reads the number of peers, so that a scale changes every pod."""
+        return any(variable.source == "peers" for variable in self.env)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Limits of one peer's link; None where nothing was asked. `method` is `tc`, `cni` or `none`."""
+
+    method: str
+    downlink_bit_per_s: int | None
+    uplink_bit_per_s: int | None
+    latency_ms: int | None
+    jitter_ms: int | None
+    loss_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rtt:
+    """Round-trip probing between peers: every `interval_ms`, each peer probes `fanout` others."""
+
+    enabled: bool
+    interval_ms: int
+    fanout: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One experiment, checked and complete.
+
+    `settings` holds what the contract passes on to the image, by dotted field name, in base units; `peers`
+    and `connectTo` are among them. `digest` is the sha256 of the file's content, whatever its key order,
+    comments and spacing. `full_name` is prefix + name.
+    """
+
+    name: str
+    full_name: str
+    owner: str
+    description: str
+    contract: Contract
+    image: Image
+    peers: int
+    settings: Mapping[str, Setting]
+    cpu_m: int
+    memory_bytes: int
+    network: Network
+    rtt: Rtt
+    rollout: Rollout
+    on_immutable_change: OnImmutableChange
+    namespace: str
+    source: str
+    digest: str
+    document: Mapping[str, Any]
+
+    @property
+    def workload(self) -> str:
+        """Name of the StatefulSet: `pod` where the node parses `pod-<ordinal>`, else the full name."""
+        return "pod" if self.contract.isolation is Isolation.NAMESPACE else self.full_name
+
+    @property
+    def service(self) -> str:
+        """Name of the headless Service through which peers find each other."""
+        if self.contract.isolation is Isolation.NAMESPACE:
+            return "nimp2p-service"
+        return self.full_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the lab allows: per experiment, and for all together. None is no limit."""
+
+    peers_per_experiment: int
+    peers_total: int | None
+    cpu_m_total: int | None
+    memory_bytes_total: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSettings:
+    """How a sync behaves where the command line says nothing."""
+
+    max_prune_objects: int
+    max_prune_percent: int
+    timeout_s: int
+    parallel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """The lab as a whole: where it lives, what it allows, how it syncs."""
+
+    namespace: str
+    prefix: str
+    defaults: Mapping[str, Any]
+    limits: Limits
+    sync: SyncSettings
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A file in `experiments/` that can't be used; `name` is what it would be called, as far as is known."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabFiles:
+    """All that was read: what is usable, what is not, and why.
+
+    `experiments` are sorted by name and free of problems; `broken` names the files left out; `problems`
+    is empty exactly when `broken` is and the lab and all contracts are usable.
+    """
+
+    lab: Lab
+    contracts: Mapping[str, Contract]
+    experiments: tuple[Experiment, ...]
+    broken: tuple[Broken, ...]
+    problems: tuple[Problem, ...]

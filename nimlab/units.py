@@ -1,0 +1,200 @@
+"""Text <-> number for everything that has a unit: durations, sizes, rates, ratios, Kubernetes quantities.
+
+In: what a person wrote in a file or on the command line. Out: integers (or a ratio) in the unit that the
+function's name says, and the canonical text for them. Pure; no locale, no rounding that loses a value.
+`parse_x(format_x(n)) == n` holds for every value that has a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+_NUMBER: Final = r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)"
+
+_DURATION_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_SIZE_BYTES: Final = {
+    "B": 1,
+    "kB": 1000,
+    "KiB": 1024,
+    "MB": 1000**2,
+    "MiB": 1024**2,
+    "GB": 1000**3,
+    "GiB": 1024**3,
+}
+_RATE_BIT_PER_S: Final = {"bit": 1, "kbit": 1000, "Mbit": 1000**2, "Gbit": 1000**3}
+
+_DECIMAL: Final = {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "": Decimal(1),
+    "k": Decimal(10**3),
+    "M": Decimal(10**6),
+    "G": Decimal(10**9),
+    "T": Decimal(10**12),
+    "P": Decimal(10**15),
+    "E": Decimal(10**18),
+}
+_BINARY: Final = {s: Decimal(1024**i) for i, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
+_QUANTITY: Final = re.compile(
+    r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,12})?)(?P<suffix>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]{1,2})"
+)
+
+
+class UnitError(ValueError):
+    """The text isn't a number with one of the units that are understood."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+def parse_duration_ms(text: str) -> int:
+    """Return milliseconds for `250ms`, `2s`, `1.5m` or `1h`. Raises UnitError."""
+    return _parse(text, _DURATION_MS, "a duration such as `2000ms` or `5s`")
+
+
+def format_duration_ms(duration_ms: int) -> str:
+    """Return the shortest exact text: `2s` for 2000, `1500ms` for 1500."""
+    return _format(duration_ms, {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1})
+
+
+def parse_size_bytes(text: str) -> int:
+    """Return bytes for `1440B`, `4KiB` or `1.5MB`. Raises UnitError."""
+    return _parse(text, _SIZE_BYTES, "a size such as `1440B` or `4KiB`")
+
+
+def format_size_bytes(size_bytes: int) -> str:
+    """Return the shortest exact text with a binary unit: `4KiB` for 4096, `1440B` for 1440."""
+    return _format(size_bytes, {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1})
+
+
+def parse_rate_bit_per_s(text: str) -> int:
+    """Return bits per second for `16Mbit` or `500kbit`. Raises UnitError."""
+    return _parse(text, _RATE_BIT_PER_S, "a rate such as `16Mbit` (per second)")
+
+
+def format_rate_bit_per_s(rate_bit_per_s: int) -> str:
+    """Return the shortest exact text: `16Mbit` for 16000000."""
+    return _format(
+        rate_bit_per_s, {"Gbit": 1000**3, "Mbit": 1000**2, "kbit": 1000, "bit": 1}
+    )
+
+
+def parse_ratio(text: str) -> float:
+    """Return 0..1 for `1%` or `0.5%`. Raises UnitError."""
+    match = re.fullmatch(_NUMBER + "%", text)
+    if match is None:
+        raise UnitError(_misfit(text), "write a percentage such as `1%`")
+    ratio = Decimal(match["number"]) / 100
+    if ratio > 1:
+        raise UnitError(f"`{text}` is more than 100%", "write a percentage from `0%` to `100%`")
+    return float(ratio)
+
+
+def format_ratio(ratio: float) -> str:
+    """Return `1%` for 0.01."""
+    percent = (Decimal(repr(ratio)) * 100).normalize()
+    return f"{percent:f}%"
+
+
+def parse_cpu_m(text: str) -> int:
+    """Return thousandths of a core for `50m`, `0.05` or `2`. Raises UnitError."""
+    hint = "write cores or thousandths of them: `0.05` or `50m`"
+    match = re.fullmatch(_NUMBER + "(?P<unit>m?)", text)
+    if match is None:
+        raise UnitError(_misfit(text), hint)
+    cpu_m = Decimal(match["number"]) * (1 if match["unit"] else 1000)
+    return _whole(cpu_m, text, hint)
+
+
+def format_cpu_m(cpu_m: int) -> str:
+    """Return the canonical quantity: `50m` for 50, `2` for 2000."""
+    return str(cpu_m // 1000) if cpu_m % 1000 == 0 else f"{cpu_m}m"
+
+
+def parse_memory_bytes(text: str) -> int:
+    """Return bytes for `16Mi` or `1G`; a bare number has no unit. Raises UnitError."""
+    hint = "write memory such as `16Mi` or `1Gi`"
+    if re.fullmatch(r"[0-9.]+", text):
+        raise UnitError(f"`{text}` has no unit", hint)
+    match = re.fullmatch(_NUMBER + r"(?P<unit>[KMGT]i|[kMGT])", text)
+    if match is None:
+        raise UnitError(_misfit(text), hint)
+    factor = _BINARY.get(match["unit"]) or _DECIMAL[match["unit"]]
+    return _whole(Decimal(match["number"]) * factor, text, hint)
+
+
+def format_memory_bytes(size_bytes: int) -> str:
+    """Return the canonical binary quantity: `16Mi` for 16777216."""
+    return canonical_quantity(f"{Decimal(size_bytes) / 1024:f}Ki")
+
+
+def parse_quantity(text: str) -> Decimal:
+    """Return the exact value of a Kubernetes quantity. Raises UnitError."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise UnitError(_misfit(text), "write a Kubernetes quantity such as `50m`, `16Mi` or `2`")
+    number, suffix = Decimal(match["number"]), match["suffix"]
+    if suffix in _BINARY:
+        return number * _BINARY[suffix]
+    if suffix in _DECIMAL:
+        return number * _DECIMAL[suffix]
+    return number.scaleb(int(suffix[1:]))
+
+
+def canonical_quantity(text: str) -> str:
+    """Return the text that the API server stores: `0.05` -> `50m`, `1024Mi` -> `1Gi`, `1000` -> `1k`.
+
+    The rules are those of apimachinery's `resource.Quantity`: no fraction, the largest suffix that keeps
+    the number whole, the binary or decimal family of the input kept, values under 1024 decimal.
+    Raises UnitError.
+    """
+    value = parse_quantity(text)
+    if value == 0:
+        return "0"
+    if text.endswith("i") and value >= 1024:
+        for suffix in reversed(_BINARY):
+            if value % _BINARY[suffix] == 0:
+                return f"{value / _BINARY[suffix]:f}".split(".")[0] + suffix
+        if value == value.to_integral_value():
+            return f"{value:f}".split(".")[0]
+    for suffix in reversed(_DECIMAL):
+        if value % _DECIMAL[suffix] == 0:
+            return f"{(value / _DECIMAL[suffix]).to_integral_value():f}" + suffix
+    raise UnitError(f"`{text}` is finer than a billionth", "round it")
+
+
+def _parse(text: str, factors: Mapping[str, int], example: str) -> int:
+    match = re.fullmatch(_NUMBER + r"\s?(?P<unit>[A-Za-z]*)", text)
+    hint = f"write {example}"
+    if match is None:
+        raise UnitError(_misfit(text), hint)
+    if not match["unit"]:
+        raise UnitError(f"`{text}` has no unit", hint)
+    if match["unit"] not in factors:
+        known = ", ".join(f"`{unit}`" for unit in factors)
+        raise UnitError(f"`{match['unit']}` is not a unit that fits here", f"{hint}; units: {known}")
+    return _whole(Decimal(match["number"]) * factors[match["unit"]], text, hint)
+
+
+def _whole(value: Decimal, text: str, hint: str) -> int:
+    if value != value.to_integral_value():
+        raise UnitError(f"`{text}` is finer than the smallest unit", hint)
+    return int(value)
+
+
+def _format(value: int, factors: Mapping[str, int]) -> str:
+    for unit, factor in factors.items():
+        if value and value % factor == 0:
+            return f"{value // factor}{unit}"
+    return f"0{list(factors)[-1]}"
+
+
+def _misfit(text: str) -> str:
+    shown = text if len(text) <= 40 else text[:37] + "…"
+    return f"`{shown}` is not a number with a unit"
