@@ -6,6 +6,10 @@ import os
 
 import pytest
 
+from tests.live import cluster, lab, sandbox
+
+__all__ = ["cluster", "lab", "sandbox"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--update-golden` and `--require-live`."""

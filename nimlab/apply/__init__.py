@@ -1,0 +1,44 @@
+"""A plan carried out: locked, staged, in parallel, each step told as an event.
+
+In: a `Plan` and the port to the cluster. Out: events. This is the only room that writes to a cluster, and
+it writes nothing that isn't in the plan. Any of its writes may be the last one before a crash: the next sync
+repairs what is missing, since nothing is recorded but ownership.
+"""
+
+from __future__ import annotations
+
+from nimlab.apply.events import (
+    Event,
+    ExperimentSettled,
+    ExperimentStuck,
+    Notice,
+    ObjectDone,
+    Outcome,
+    PeersProgress,
+    PeersRestarted,
+)
+from nimlab.apply.execute import Options, create_namespace, execute
+from nimlab.apply.lock import Lock, acquire, holder_of
+from nimlab.apply.board import Awaited
+from nimlab.apply.wait import Clock, system_clock, wait_until_settled
+
+__all__ = [
+    "Awaited",
+    "Clock",
+    "Event",
+    "ExperimentSettled",
+    "ExperimentStuck",
+    "Lock",
+    "Notice",
+    "ObjectDone",
+    "Options",
+    "Outcome",
+    "PeersProgress",
+    "PeersRestarted",
+    "acquire",
+    "create_namespace",
+    "execute",
+    "holder_of",
+    "system_clock",
+    "wait_until_settled",
+]

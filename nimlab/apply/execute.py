@@ -1,0 +1,200 @@
+"""The writes of a sync, in their order: scope, applies, prunes, scope again.
+
+Experiments don't wait for each other and one's failure doesn't stop another; inside one, stage follows
+stage. Nothing is pruned unless everything was applied.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nimlab.apply.events import Event, Notice, ObjectDone, Outcome, PeersRestarted
+from nimlab.apply.object import apply_object, prune_object, restart_peers
+from nimlab.change import Action, Change
+from nimlab.cluster import Cluster
+from nimlab.errors import ClusterError, Forbidden, Moved, NimlabError
+from nimlab.manifest import ObjectKey
+from nimlab.owned import PARENT_MANAGER, Scope, parent_manifest
+from nimlab.plan import ExperimentPlan, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a plan is carried out. `version` is recorded on the parent; `timeout_s` bounds each waiting."""
+
+    parallel: int
+    take_ownership: bool
+    timeout_s: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every worker needs."""
+
+    cluster: Cluster
+    plan: Plan
+    options: Options
+    stop: threading.Event
+    tell: Callable[[Event], None]
+
+
+_Work: TypeAlias = Callable[[ExperimentPlan, Job], None]
+_DONE = {
+    Action.CREATE: Outcome.CREATED,
+    Action.UPDATE: Outcome.UPDATED,
+    Action.REPLACE: Outcome.REPLACED,
+    Action.PRUNE: Outcome.PRUNED,
+}
+
+
+def create_namespace(cluster: Cluster, name: str) -> Notice:
+    """Make the lab's namespace. Raises Forbidden with the command that an administrator runs."""
+    try:
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    except Moved:
+        return Notice(text=f"namespace {name} is there already")
+    except Forbidden as error:
+        raise Forbidden(
+            f"the lab's namespace `{name}` doesn't exist, and these credentials may not create it",
+            where=ObjectKey("Namespace", "", name),
+            hint=f"an administrator runs `kubectl create namespace {name}`",
+            status=error.status,
+        ) from error
+    return Notice(text=f"namespace {name} created")
+
+
+def execute(
+    plan: Plan, cluster: Cluster, options: Options, *, stop: threading.Event
+) -> Iterator[Event]:
+    """Carry out the plan and yield what happens; exactly one ObjectDone for each change that isn't KEEP.
+
+    When `stop` is set, no further object is begun; the rest is told as not attempted. Errors of single
+    objects are events; a ClusterError is raised only where the parent itself can't be written.
+    """
+    before = plan.recorded_commit
+    if plan.scope_during != plan.recorded_scope:
+        _write_parent(cluster, plan, options, plan.scope_during, before)
+    failed = False
+    for event in _in_parallel(plan, _apply_experiment, cluster, options, stop):
+        failed |= _is_failure(event)
+        yield event
+    withheld = failed or bool(plan.stops)
+    for event in _in_parallel(
+        plan, _leave_experiment if withheld else _prune_experiment, cluster, options, stop
+    ):
+        failed |= _is_failure(event)
+        yield event
+    clean = not (failed or plan.stops or stop.is_set())
+    scope = plan.scope if clean else plan.scope_during
+    commit = plan.commit.sha if clean and plan.record_commit and plan.commit else before
+    if (scope, commit) != (plan.scope_during, before):
+        _write_parent(cluster, plan, options, scope, commit)
+
+
+def _write_parent(
+    cluster: Cluster, plan: Plan, options: Options, scope: Scope, commit: str | None
+) -> None:
+    """Record the scope; forced, since the parent is ours alone."""
+    manifest = parent_manifest(plan.apply_set, scope, commit, options.version)
+    cluster.apply(manifest, manager=PARENT_MANAGER, force=True, dry_run=False)
+
+
+def _in_parallel(
+    plan: Plan, work: _Work, cluster: Cluster, options: Options, stop: threading.Event
+) -> Iterator[Event]:
+    """Run the work for every experiment and yield its events as they come; a bug in it is raised here."""
+    told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    with ThreadPoolExecutor(max_workers=options.parallel) as pool:
+        job = Job(cluster=cluster, plan=plan, options=options, stop=stop, tell=told.put)
+        futures = [pool.submit(work, one, job) for one in plan.experiments]
+        for future in futures:
+            future.add_done_callback(lambda _: told.put(None))
+        for _ in futures:
+            while (event := told.get()) is not None:
+                yield event
+        for future in futures:
+            future.result()
+
+
+def _apply_experiment(one: ExperimentPlan, job: Job) -> None:
+    """Apply one experiment's objects in their order; after a failure the later stages are left out.
+
+    An object that the plan already knows to be blocked blocks its whole experiment: half a change is worse
+    than none.
+    """
+    changes = [c for c in one.changes if c.action is not Action.PRUNE and c.action is not Action.KEEP]
+    error = next((c.error for c in changes if c.error is not None), None)
+    for change in changes:
+        if change.error is not None:
+            job.tell(_done(change, Outcome.FAILED, change.error))
+        elif error is not None or job.stop.is_set():
+            job.tell(_done(change, Outcome.NOT_ATTEMPTED, error))
+        else:
+            error = _apply_change(change, job)
+
+
+def _apply_change(change: Change, job: Job) -> NimlabError | None:
+    """Apply one object and restart its peers where the plan says so; return what went wrong."""
+    options = job.options
+    try:
+        made = apply_object(
+            change,
+            job.cluster,
+            force=options.take_ownership,
+            timeout_s=options.timeout_s,
+            stop=job.stop,
+        )
+        restarted = restart_peers(
+            change, made, job.cluster, parallel=options.parallel, stop=job.stop
+        )
+    except NimlabError as error:
+        job.tell(_done(change, Outcome.FAILED, error))
+        return error
+    job.tell(_done(change, _DONE[change.action]))
+    if restarted:
+        job.tell(PeersRestarted(experiment=change.experiment, peers=restarted))
+    return None
+
+
+def _prune_experiment(one: ExperimentPlan, job: Job) -> None:
+    """Delete one experiment's leftovers; after a failure the rest of them stay for the next sync."""
+    pruned = [c for c in one.changes if c.action is Action.PRUNE]
+    ours = frozenset(c.key for c in pruned)
+    error: NimlabError | None = None
+    for change in pruned:
+        if error is not None or job.stop.is_set():
+            job.tell(_done(change, Outcome.NOT_ATTEMPTED, error))
+            continue
+        try:
+            prune_object(change, job.cluster, job.plan.apply_set, ours)
+        except ClusterError as problem:
+            error = problem
+            job.tell(_done(change, Outcome.FAILED, problem))
+        else:
+            job.tell(_done(change, Outcome.PRUNED))
+
+
+def _leave_experiment(one: ExperimentPlan, job: Job) -> None:
+    """Tell of each withheld prune that it was not attempted."""
+    for change in one.changes:
+        if change.action is Action.PRUNE:
+            job.tell(_done(change, Outcome.NOT_ATTEMPTED))
+
+
+def _done(change: Change, outcome: Outcome, error: NimlabError | None = None) -> ObjectDone:
+    return ObjectDone(
+        experiment=change.experiment, key=change.key, outcome=outcome, error=error
+    )
+
+
+def _is_failure(event: Event) -> bool:
+    return isinstance(event, ObjectDone) and event.outcome in (
+        Outcome.FAILED,
+        Outcome.NOT_ATTEMPTED,
+    )

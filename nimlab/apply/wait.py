@@ -1,0 +1,94 @@
+"""Waiting until peers run, or can't: by watches, with progress, failing early and with the reason.
+
+In: what should settle. Out: progress events, and for each experiment at last one ExperimentSettled or
+ExperimentStuck. Only reads happen here. The clock is an argument.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from nimlab.apply.board import Awaited, Board, judge
+from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck
+from nimlab.apply.feed import Feed
+from nimlab.cluster import Cluster
+from nimlab.owned import ApplySet
+from nimlab.status import peers_of
+
+_ASIDE_EVERY_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Time as an argument: UTC now, and seconds that never jump."""
+
+    now: Callable[[], datetime]
+    monotonic_s: Callable[[], float]
+
+
+def system_clock() -> Clock:
+    """Return the machine's clock."""
+    return Clock(now=lambda: datetime.now(UTC), monotonic_s=time.monotonic)
+
+
+def wait_until_settled(
+    cluster: Cluster,
+    awaited: Sequence[Awaited],
+    apply_set: ApplySet,
+    *,
+    timeout_s: float,
+    clock: Clock,
+    stop: threading.Event,
+) -> Iterator[Event]:
+    """Yield progress until every experiment has settled or is stuck, or `stop` is set.
+
+    Raises ClusterError when the cluster can't be watched at all.
+    """
+    pending = {one.experiment: one for one in awaited}
+    if not pending:
+        return
+    board, shown = Board(), dict[str, Event]()
+    started_s = clock.monotonic_s()
+    next_read_s = started_s
+    with Feed(cluster, awaited, apply_set) as feed:
+        while pending and not stop.is_set():
+            feed.drain(board, clock.now())
+            if clock.monotonic_s() >= next_read_s:
+                _read_aside(cluster, tuple(pending.values()), board, clock.now())
+                next_read_s = clock.monotonic_s() + _ASIDE_EVERY_S
+            waited_s = clock.monotonic_s() - started_s
+            for one in tuple(pending.values()):
+                event = judge(one, board, clock.now(), waited_s=waited_s, timeout_s=timeout_s)
+                if event is not None and shown.get(one.experiment) != event:
+                    shown[one.experiment] = event
+                    yield event
+                if isinstance(event, ExperimentSettled | ExperimentStuck):
+                    del pending[one.experiment]
+
+
+def _read_aside(
+    cluster: Cluster, pending: Sequence[Awaited], board: Board, now: datetime
+) -> None:
+    """Read what no watch tells: refused pods (events, by namespace) and namespaces on their way out."""
+    for one in pending:
+        for key in one.leaving:
+            if key.kind == "Namespace" and key not in board.gone and cluster.get(key) is None:
+                board.gone.add(key)
+    short = {
+        key
+        for one in pending
+        for key in one.workloads
+        if (live := board.workloads.get(key)) is not None
+        and peers_of(live).existing < peers_of(live).wanted
+    }
+    for namespace in {key.namespace for key in short}:
+        events = cluster.list_objects(
+            "Event", namespace=namespace, fields="reason=FailedCreate,type=Warning"
+        )
+        for event in events.items:
+            board.note_refusal(event, now)

@@ -1,0 +1,233 @@
+"""One object, desired and live -> what is to be done with it, and why.
+
+In: what is desired, what the snapshot knows of the object, what this run may do. Out: one `Change`. Each
+object is judged alone here; what concerns several of them is the plan's. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nimlab.diff import FieldChange, diff_desired, diff_objects
+from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
+from nimlab.fields import Foreign, foreign_fields, own_entry
+from nimlab.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
+from nimlab.owned import MEMBER, PART_OF, ApplySet, experiment_of, member_reference, missing_proofs
+from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
+from nimlab.spec import OnImmutableChange
+from nimlab.workload import immutable_changes, restarts_of, restarts_together
+
+
+class Action(Enum):
+    """What is to be done with one object."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REPLACE = "replace"
+    PRUNE = "prune"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One object and what is to be done with it.
+
+    `error` blocks it: it can't be done as things are. `restarts` counts the running peers that are deleted
+    and made anew. `unverified` means that the fields were compared here, not by the server. A KEEP with a
+    reason is worth showing.
+    """
+
+    action: Action
+    key: ObjectKey
+    experiment: str
+    desired: Manifest | None
+    live: Manifest | None
+    reason: str = ""
+    fields: tuple[FieldChange, ...] = ()
+    foreign: tuple[Foreign, ...] = ()
+    error: NimlabError | None = None
+    restarts: int = 0
+    unverified: bool = False
+    replace_by: OnImmutableChange | None = None
+    taken: tuple[Conflict, ...] = ()
+
+
+def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy: Policy) -> Change:
+    """Return what is to be done with an object that an experiment wants."""
+    key = key_of(desired)
+    live = snapshot.live.get(key)
+    if live is None:
+        return _change(Action.CREATE, desired, None, group)
+    if live["metadata"].get("deletionTimestamp"):
+        reason = "the one that is there is being deleted: waits until it is gone"
+        return _change(Action.CREATE, desired, live, group, reason=reason)
+    conflict = _ownership_conflict(key, live, snapshot.apply_set, policy)
+    if conflict is not None:
+        return _change(Action.UPDATE, desired, live, group, error=conflict)
+    if key not in snapshot.predicted:
+        return _decide_unchanged(desired, live, group)
+    return _decide_suspect(desired, live, snapshot.predicted[key], group)
+
+
+def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
+    """Return what is to be done with an object that carries our label and that nothing wants any more."""
+    missing = missing_proofs(live, snapshot.apply_set)
+    strangers = snapshot.strangers.get(live["metadata"]["name"], ())
+    if missing:
+        action, reason = Action.KEEP, f"left alone: {missing[0]}"
+    elif live["kind"] == "Namespace" and strangers:
+        names = ", ".join(str(key) for key in strangers[:3])
+        more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+        action, reason = Action.KEEP, f"left alone: it holds what is not ours: {names}{more}"
+    elif not policy.prune:
+        action, reason = Action.KEEP, "orphaned; left alone because of `--no-prune`"
+    else:
+        action, reason = Action.PRUNE, ""
+    return Change(
+        action=action,
+        key=key_of(live),
+        experiment=experiment_of(live),
+        desired=None,
+        live=live,
+        reason=reason,
+    )
+
+
+def _change(
+    action: Action,
+    desired: Manifest,
+    live: Manifest | None,
+    group: Desired,
+    *,
+    reason: str = "",
+    fields: tuple[FieldChange, ...] = (),
+    error: NimlabError | None = None,
+    restarts: int = 0,
+    unverified: bool = False,
+    replace_by: OnImmutableChange | None = None,
+    taken: tuple[Conflict, ...] = (),
+) -> Change:
+    return Change(
+        action=action,
+        key=key_of(desired),
+        experiment=group.name,
+        desired=desired,
+        live=live,
+        reason=reason,
+        fields=fields,
+        foreign=() if live is None else foreign_fields(desired, live),
+        error=error,
+        restarts=restarts,
+        unverified=unverified,
+        replace_by=replace_by,
+        taken=taken,
+    )
+
+
+def _ownership_conflict(
+    key: ObjectKey, live: Manifest, apply_set: ApplySet, policy: Policy
+) -> OwnershipConflict | None:
+    """Say whose the object is when it isn't ours; None when it is, or may be taken over.
+
+    An object that we applied and somebody has unlabelled is ours: our own field-manager entry and its
+    self-naming annotation say so.
+    """
+    owner = labels_of(live).get(PART_OF)
+    if owner == apply_set.id:
+        return None
+    if owner is not None:
+        return OwnershipConflict(
+            f"it is a member of another apply-set, {owner}",
+            where=key,
+            hint="two labs want the same object: rename one, or delete the object from the other first",
+        )
+    ours = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
+    if policy.take_ownership or (ours and own_entry(live) is not None):
+        return None
+    return OwnershipConflict(
+        "it exists, and nimlab did not make it",
+        where=key,
+        hint="rename the experiment, delete the object, or take it over with `--take-ownership`",
+    )
+
+
+def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Change:
+    """An object that is as desired; only its peers may lag, when a sync was interrupted."""
+    behind = restarts_of(live, None)
+    if behind and restarts_together(desired):
+        reason = "peers of an older revision are still there"
+        return _change(Action.UPDATE, desired, live, group, reason=reason, restarts=behind)
+    return _change(Action.KEEP, desired, live, group)
+
+
+def _decide_suspect(
+    desired: Manifest, live: Manifest, prediction: Prediction, group: Desired
+) -> Change:
+    immutable = immutable_changes(desired, live)
+    if immutable:
+        return _decide_replace(desired, live, immutable, group)
+    if prediction.error is not None:
+        fields = diff_desired(live, desired)
+        return _change(
+            Action.UPDATE, desired, live, group, fields=fields, error=prediction.error
+        )
+    if prediction.manifest is None:
+        fields = diff_desired(live, desired)
+        action = Action.UPDATE if fields else Action.KEEP
+        reason = "" if fields else "not verified: the credentials don't allow a server dry-run"
+        return _change(action, desired, live, group, reason=reason, fields=fields, unverified=True)
+    return _decide_predicted(desired, live, prediction.manifest, prediction.taken, group)
+
+
+def _decide_predicted(
+    desired: Manifest,
+    live: Manifest,
+    predicted: Manifest,
+    taken: tuple[Conflict, ...],
+    group: Desired,
+) -> Change:
+    """The server has told what an apply would give: the difference to live is the change."""
+    fields = diff_objects(live, predicted)
+    if fields:
+        restarts = restarts_of(live, predicted)
+        return _change(
+            Action.UPDATE, desired, live, group, fields=fields, restarts=restarts, taken=taken
+        )
+    if own_entry(live) != own_entry(predicted):
+        reason = "the fields are as desired, but not all are ours: takes them back"
+        return _change(Action.UPDATE, desired, live, group, reason=reason)
+    kept = ", ".join(change.path for change in diff_desired(live, desired)[:3])
+    reason = f"the server keeps its own {kept}" if kept else ""
+    unchanged = _decide_unchanged(desired, live, group)
+    if unchanged.action is Action.UPDATE or not reason:
+        return unchanged
+    return _change(Action.KEEP, desired, live, group, reason=reason)
+
+
+def _decide_replace(
+    desired: Manifest, live: Manifest, immutable: tuple[str, ...], group: Desired
+) -> Change:
+    paths = ", ".join(immutable)
+    reason = f"{paths} can't be changed in place"
+    fields = diff_desired(live, desired)
+    how = group.on_immutable_change
+    error = None
+    if how is OnImmutableChange.FAIL:
+        error = ImmutableField(
+            reason,
+            where=key_of(desired),
+            hint="allow it with `onImmutableChange: recreate` (peers restart) or `orphan` in the experiment",
+        )
+    peers = int((live.get("status") or {}).get("replicas") or 0)
+    return _change(
+        Action.REPLACE,
+        desired,
+        live,
+        group,
+        reason=reason,
+        fields=fields,
+        error=error,
+        restarts=0 if how is OnImmutableChange.ORPHAN else peers,
+        replace_by=how,
+    )

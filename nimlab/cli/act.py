@@ -1,0 +1,234 @@
+"""The last third of the program's sentence: a plan shown, or carried out and waited for.
+
+The lock is taken for exactly what was seen; when another sync has come between, everything is looked at
+again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nimlab import __version__, report
+from nimlab.apply import (
+    Awaited,
+    Event,
+    ExperimentSettled,
+    Lock,
+    ObjectDone,
+    Options,
+    Outcome,
+    acquire,
+    create_namespace,
+    execute,
+    holder_of,
+    system_clock,
+    wait_until_settled,
+)
+from nimlab.cli import EXIT_INTERRUPTED
+from nimlab.cli.options import Output
+from nimlab.cli.run import Run, look_and_think, open_run, plan_text
+from nimlab.cli.sync import SyncOptions
+from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
+from nimlab.errors import LockHeld, Moved, NimlabError
+from nimlab.plan import Action, Plan
+from nimlab.snapshot import Snapshot
+from nimlab.status import State, peers_of, status_of
+
+_LOCK_POLL_S = 1.0
+
+
+def run_sync(
+    options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None
+) -> int:
+    """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+        return _show_plan(run) if options.dry_run else _carry_out(run)
+
+
+def _show_plan(run: Run) -> int:
+    _, plan = look_and_think(run)
+    code = report.exit_code_of(plan, (), dry_run=True, exit_code=run.options.exit_code)
+    if run.options.output is Output.JSON:
+        print_result(report.plan_json(plan, cluster=run.target.name, tool_version=__version__, exit_code=code))
+    else:
+        print_result(plan_text(run, plan))
+    return code
+
+
+def _carry_out(run: Run) -> int:
+    """Take the lock for exactly what was seen, act, and wait; look again when another sync came between."""
+    deadline_s = time.monotonic() + run.lock_timeout_s
+    while True:
+        snapshot, plan = look_and_think(run)
+        if plan.refusal is not None:
+            print_result(plan_text(run, plan))
+            return 1
+        lock: Lock | None = None
+        if _has_writes(plan):
+            try:
+                if plan.create_namespace:
+                    print_note(create_namespace(run.cluster, plan.apply_set.namespace).text)
+                lock = acquire(
+                    run.cluster,
+                    plan.apply_set,
+                    snapshot.lease,
+                    holder=_holder(),
+                    now=system_clock().now,
+                )
+            except (Moved, LockHeld) as error:
+                _wait_for_lock(run, error, deadline_s)
+                continue
+        return _act(run, snapshot, plan, lock)
+
+
+def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
+    if run.options.output is Output.TEXT:
+        print_result(plan_text(run, plan))
+    events: list[Event] = []
+    try:
+        for event in show_events(_events(run, snapshot, plan, lock)):
+            events.append(event)
+    finally:
+        if lock is not None:
+            lock.release()
+    code = report.exit_code_of(plan, events, dry_run=False, exit_code=False)
+    if run.stop.is_set():
+        code = EXIT_INTERRUPTED
+    elapsed_s = time.monotonic() - run.started_s
+    if run.options.output is Output.JSON:
+        print_result(
+            report.run_json(
+                plan, events, cluster=run.target.name, tool_version=__version__, exit_code=code
+            )
+        )
+    else:
+        paint = wants_colour(sys.stdout)
+        print_result(report.format_outcome(plan, events, elapsed_s=elapsed_s, paint=paint))
+    return code
+
+
+def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iterator[Event]:
+    """Act, give the lock back, then wait for the peers of whatever was done."""
+    failed: set[str] = set()
+    if lock is not None:
+        settings = run.intent.files.lab.sync
+        options = Options(
+            parallel=settings.parallel,
+            take_ownership=run.options.take_ownership,
+            timeout_s=run.timeout_s,
+            version=__version__,
+        )
+        with _stop_when_lost(lock, run.stop):
+            for event in execute(plan, run.cluster, options, stop=run.stop):
+                if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED and event.error:
+                    failed.add(event.experiment)
+                yield event
+        lock.release()
+    if run.options.wait and not run.stop.is_set():
+        settled, awaited = split_awaited(plan, snapshot, frozenset(failed))
+        yield from settled
+        yield from wait_until_settled(
+            run.cluster,
+            awaited,
+            plan.apply_set,
+            timeout_s=run.timeout_s,
+            clock=system_clock(),
+            stop=run.stop,
+        )
+
+
+def split_awaited(
+    plan: Plan, snapshot: Snapshot, failed: frozenset[str]
+) -> tuple[tuple[ExperimentSettled, ...], tuple[Awaited, ...]]:
+    """Tell the experiments that stand as they should from those to wait for.
+
+    What the snapshot shows settled and the plan leaves alone needs no further request.
+    """
+    settled: list[ExperimentSettled] = []
+    awaited: list[Awaited] = []
+    for one in plan.experiments:
+        if one.name in failed:
+            continue
+        workloads = [c for c in one.changes if c.desired and c.key.kind == "StatefulSet"]
+        leaving = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
+        keys = frozenset(c.key for c in leaving if c.key.kind in ("StatefulSet", "Namespace"))
+        live = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]
+        done = [s for s in live if s and status_of(s).state is State.CURRENT]
+        if len(done) == len(workloads) and not keys:
+            running = sum(peers_of(s).running for s in done)
+            if workloads:
+                settled.append(
+                    ExperimentSettled(experiment=one.name, running=running, after_s=0.0)
+                )
+        else:
+            awaited.append(
+                Awaited(
+                    experiment=one.name,
+                    workloads=frozenset(c.key for c in workloads),
+                    leaving=keys,
+                )
+            )
+    return tuple(settled), tuple(awaited)
+
+
+def _has_writes(plan: Plan) -> bool:
+    """True when carrying out the plan sends a request that changes something."""
+    pruning = not plan.stops
+    return (
+        plan.record_commit
+        or plan.scope_during != plan.recorded_scope
+        or (plan.scope != plan.recorded_scope and pruning)
+        or any(
+            c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
+            for c in plan.changes
+        )
+    )
+
+
+def _wait_for_lock(run: Run, error: NimlabError, deadline_s: float) -> None:
+    """Wait until the lease is free, at most until the deadline; raise what holds it then."""
+    key = run.intent.apply_set.lease_key
+    told = False
+    while True:
+        holder = holder_of(run.cluster.get(key), system_clock().now())
+        if holder is None:
+            return
+        if time.monotonic() > deadline_s or run.stop.is_set():
+            raise error
+        if not told:
+            print_note(f"lock     waiting for {holder}")
+            told = True
+        run.stop.wait(_LOCK_POLL_S)
+
+
+def _holder() -> str:
+    """Say who is at work, so that a person can find it: user, machine, process or pipeline job."""
+    job = os.environ.get("CI_JOB_URL")
+    return job or f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()} (pid {os.getpid()})"
+
+
+@contextmanager
+def _stop_when_lost(lock: Lock, stop: threading.Event) -> Iterator[None]:
+    """Stop the run when somebody else has taken the lock: two syncs at once would undo each other."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_LOCK_POLL_S):
+            if lock.lost.is_set():
+                stop.set()
+                return
+
+    thread = threading.Thread(target=watch, name="lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

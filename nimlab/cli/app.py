@@ -1,0 +1,45 @@
+"""The commands by name: what `nimlab --help` lists, in the order in which a newcomer meets them."""
+
+from __future__ import annotations
+
+import typer
+
+from nimlab import __version__
+from nimlab.cli import files, sandbox, show, sync
+
+app = typer.Typer(
+    name="nimlab",
+    help="Keep a Kubernetes cluster equal to a Git repository of NimP2P experiments.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- typer passes the flag's value
+    if wanted:
+        typer.echo(f"nimlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    del version
+
+
+app.add_typer(sandbox.app, name="sandbox", help="A real control plane on this machine.")
+app.command("validate")(files.validate)
+app.command("render")(files.render)
+app.command("sync")(sync.sync)
+app.command("list")(show.list_experiments)
+app.command("status")(show.status)
+app.command("logs")(show.logs)
+app.command("create")(files.create)
+app.command("scale")(files.scale)
+app.command("delete")(files.delete)

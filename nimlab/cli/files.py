@@ -1,0 +1,220 @@
+"""Commands on files: validate, render, create, scale, delete. They need no cluster, unless asked to sync."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nimlab.cli.options import Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
+
+_Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
+
+
+def validate(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
+    """Check all files and print every problem with its place."""
+    from nimlab import report  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.cli.lab import find_root  # noqa: PLC0415 -- as above
+    from nimlab.cli.terminal import print_result, wants_colour  # noqa: PLC0415 -- as above
+    from nimlab.errors import SpecError  # noqa: PLC0415 -- as above
+    from nimlab.load import load_lab  # noqa: PLC0415 -- as above
+
+    try:
+        files = load_lab(find_root(_start(lab)))
+        problems, count = files.problems, len(files.experiments) + len(files.broken)
+    except SpecError as error:
+        problems, count = error.problems, len({p.location.path for p in error.problems})
+    if output is Output.JSON:
+        print_result(report.problems_json(problems))
+    elif problems:
+        print_result(report.format_problems(problems, files=count, paint=wants_colour(sys.stdout)))
+    else:
+        print_result(f"{count} experiments, no problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+def render(
+    names: Names = None,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write one file an experiment.")
+    ] = None,
+    output: OutputFormat = Output.TEXT,
+    lab: LabFolder = None,
+) -> None:
+    """Print the manifests of all experiments, or of those named, as a sync would apply them."""
+    from nimlab.cli.lab import find_root, read_intent  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.cli.terminal import print_error, print_note, print_result  # noqa: PLC0415 -- as above
+    from nimlab.edit import write_text  # noqa: PLC0415 -- as above
+    from nimlab.manifest import to_json_text, to_yaml  # noqa: PLC0415 -- as above
+
+    wanted = frozenset(names) if names else None
+    intent = read_intent(find_root(_start(lab)), wanted)
+    known = {one.name for one in intent.desired} | {one.name for one in intent.broken}
+    _check_known(wanted, known)
+    failing = [b for b in intent.broken if wanted is None or b.name in wanted]
+    if failing:
+        for error in intent.errors:
+            print_error(error)
+    for one in intent.desired if out else ():
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_text(out / f"{one.name}.yaml", to_yaml(one.manifests))
+            print_note(f"{out / one.name}.yaml: {len(one.manifests)} objects")
+    if out is None:
+        manifests = [manifest for one in intent.desired for manifest in one.manifests]
+        as_json = output is Output.JSON
+        print_result(to_json_text(manifests) if as_json else to_yaml(manifests))
+    raise typer.Exit(1 if failing else 0)
+
+
+def create(
+    *,
+    name: Annotated[str, typer.Option(help="The new experiment's name.")],
+    peers: Annotated[int, typer.Option(metavar="N", help="Number of peers.")] = 2,
+    connections: Annotated[
+        int, typer.Option(metavar="N", help="Peers that each peer connects to.")
+    ] = 2,
+    msg_size: Annotated[int, typer.Option(metavar="BYTES", help="Size of a message.")] = 1440,
+    msg_rate: Annotated[
+        int, typer.Option(metavar="MS", help="Milliseconds between two messages.")
+    ] = 2000,
+    cpu: Annotated[float, typer.Option(metavar="CORES", help="CPU of a peer.")] = 0.05,
+    ram: Annotated[int, typer.Option(metavar="MIB", help="Memory of a peer.")] = 16,
+    downlink_bw: Annotated[
+        int, typer.Option(metavar="MBIT", help="Megabits per second towards a peer.")
+    ] = 16,
+    uplink_bw: Annotated[
+        int, typer.Option(metavar="MBIT", help="Megabits per second from a peer.")
+    ] = 16,
+    contract: Annotated[str, typer.Option(help="What the node image understands.")] = "nimp2p",
+    owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
+    description: Annotated[str, typer.Option(help="What is tried.")] = "",
+    sync: _Sync = False,
+    lab: LabFolder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab."""
+    from nimlab import edit  # noqa: PLC0415 -- keeps `--help` fast
+
+    text = edit.experiment_text(
+        edit.NewExperiment(
+            name=name,
+            peers=peers,
+            connections=connections,
+            msg_size=msg_size,
+            msg_rate=msg_rate,
+            cpu=cpu,
+            ram=ram,
+            downlink_bw=downlink_bw,
+            uplink_bw=uplink_bw,
+            contract=contract,
+            owner=owner,
+            description=description,
+        )
+    )
+    root = _root(lab)
+    path = edit.new_experiment_path(root, name)
+    _write_checked(root, path, text, f"{_shown(root, path)} written: {peers} peers")
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+
+
+def scale(
+    name: _Name,
+    *,
+    peers: Annotated[int, typer.Option("--peers", metavar="N", help="The new number of peers.")],
+    sync: _Sync = False,
+    lab: LabFolder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Change the number of peers in the experiment's file; nothing else in it moves."""
+    from nimlab import edit  # noqa: PLC0415 -- keeps `--help` fast
+
+    root = _root(lab)
+    path = edit.find_experiment_file(root, name)
+    text = edit.set_peers(edit.read_text(path), peers)
+    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers")
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+
+
+def delete(
+    name: _Name,
+    *,
+    sync: _Sync = False,
+    lab: LabFolder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Remove the experiment's file; the next sync removes it from the cluster."""
+    from nimlab import edit  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- as above
+
+    root = _root(lab)
+    path = edit.find_experiment_file(root, name)
+    path.unlink()
+    print_result(f"{_shown(root, path)} removed")
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+
+
+def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
+    """Write the file if, with it, the lab has no problem in it that it didn't have before."""
+    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.edit import write_text  # noqa: PLC0415 -- as above
+    from nimlab.errors import SpecError  # noqa: PLC0415 -- as above
+    from nimlab.load import load_lab  # noqa: PLC0415 -- as above
+
+    shown = _shown(root, path)
+    before = {(p.code, p.what) for p in load_lab(root).problems}
+    after = load_lab(root, {shown: text}).problems
+    new = tuple(p for p in after if p.location.path == shown or (p.code, p.what) not in before)
+    if new:
+        raise SpecError(new)
+    write_text(path, text)
+    print_result(said)
+
+
+def _sync_one(
+    name: str, *, root: Path, kubeconfig: Path | None, context: str | None, wanted: bool
+) -> None:
+    """Sync just this experiment, or say how."""
+    from nimlab.cli.terminal import print_note  # noqa: PLC0415 -- keeps `--help` fast
+
+    if not wanted:
+        print_note(f"next: `nimlab sync {name} --dry-run` shows what it changes")
+        return
+    from nimlab.cli.act import run_sync  # noqa: PLC0415 -- as above
+    from nimlab.cli.sync import SyncOptions  # noqa: PLC0415 -- as above
+
+    options = SyncOptions(names=frozenset({name}))
+    raise typer.Exit(run_sync(options, lab=root, kubeconfig=kubeconfig, context=context))
+
+
+def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
+    """Raise for a name that no file has."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- only for a wrong name
+
+    from nimlab.errors import NimlabError  # noqa: PLC0415 -- keeps `--help` fast
+
+    for name in sorted((wanted or frozenset()) - known):
+        near = get_close_matches(name, sorted(known), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+        raise NimlabError(f"no file has an experiment called `{name}`", hint=hint)
+
+
+def _start(lab: Path | None) -> Path:
+    return (lab or Path.cwd()).resolve()
+
+
+def _root(lab: Path | None) -> Path:
+    from nimlab.cli.lab import find_root  # noqa: PLC0415 -- keeps `--help` fast
+
+    return find_root(_start(lab))
+
+
+def _shown(root: Path, path: Path) -> str:
+    return path.resolve().relative_to(root.resolve()).as_posix()

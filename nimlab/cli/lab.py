@@ -1,0 +1,87 @@
+"""The first half of the program's sentence: files -> specs -> manifests, stamped and guarded.
+
+In: the lab's folder and the experiments that this run is about. Out: what is desired, and what can't be.
+One experiment's error doesn't hide the others, and all are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from nimlab.errors import GuardError, NimlabError, RenderError, SpecError
+from nimlab.guard import check_manifests, check_unique
+from nimlab.load import load_lab
+from nimlab.manifest import Manifest
+from nimlab.owned import ApplySet, stamp
+from nimlab.render import load_templates, render_experiment
+from nimlab.snapshot import Desired
+from nimlab.spec import Broken, Experiment, LabFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What the files ask for. `errors` are all that is wrong; `broken` names what can't be synced for it."""
+
+    files: LabFiles
+    apply_set: ApplySet
+    desired: tuple[Desired, ...]
+    broken: tuple[Broken, ...]
+    errors: tuple[NimlabError, ...]
+
+
+def find_root(start: Path) -> Path:
+    """Return the lab's folder: the nearest one, from `start` upwards, that has a `lab.yaml`."""
+    for folder in (start, *start.parents):
+        if (folder / "lab.yaml").is_file():
+            return folder
+    raise NimlabError(
+        "there is no lab here: no `lab.yaml` in this folder or above",
+        where=start,
+        hint="go to your lab's folder, or name it with `--lab DIR`",
+    )
+
+
+def read_intent(root: Path, names: Collection[str] | None) -> Intent:
+    """Load everything, render and guard what the run is about; all of it where `names` is None.
+
+    Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
+    """
+    files = load_lab(root)
+    apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
+    templates = load_templates(root / "templates" / "experiment")
+    errors: list[NimlabError] = [SpecError(files.problems)] if files.problems else []
+    broken = list(files.broken)
+    rendered: dict[str, tuple[Manifest, ...]] = {}
+    for one in files.experiments:
+        if names is not None and one.name not in names:
+            continue
+        try:
+            plain = render_experiment(templates, one, files.lab)
+            stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
+            check_manifests(stamped, one, files.lab, apply_set)
+        except (RenderError, GuardError) as error:
+            errors.append(error)
+            broken.append(Broken(name=one.name, source=one.source))
+        else:
+            rendered[one.name] = stamped
+    check_unique(rendered)
+    return Intent(
+        files=files,
+        apply_set=apply_set,
+        desired=tuple(
+            _desired(one, rendered[one.name]) for one in files.experiments if one.name in rendered
+        ),
+        broken=tuple(broken),
+        errors=tuple(errors),
+    )
+
+
+def _desired(one: Experiment, manifests: tuple[Manifest, ...]) -> Desired:
+    return Desired(
+        name=one.name,
+        manifests=manifests,
+        on_immutable_change=one.on_immutable_change,
+        source=one.source,
+    )

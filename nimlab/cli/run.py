@@ -1,0 +1,181 @@
+"""What every command that meets a cluster works with: the files, the cluster, the commit, and one look.
+
+`look_and_think` is the middle of the program's sentence: everything is read once, and planned from.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from nimlab import git, report
+from nimlab.cli.lab import Intent, find_root, read_intent
+from nimlab.cli.sync import SyncOptions
+from nimlab.cli.target import choose_target
+from nimlab.cli.terminal import print_error, print_note, wants_colour
+from nimlab.cluster import observe
+from nimlab.kube import KubeCluster, Target, connect
+from nimlab.plan import Plan, make_plan
+from nimlab.snapshot import Policy, PruneLimit, Snapshot
+from nimlab.spec import SyncSettings
+from nimlab.units import UnitError, parse_duration_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything one command works with."""
+
+    root: Path
+    intent: Intent
+    cluster: KubeCluster
+    target: Target
+    commit: git.Commit | None
+    options: SyncOptions
+    timeout_s: float
+    lock_timeout_s: float
+    limit: PruneLimit
+    stop: threading.Event
+    started_s: float
+
+
+@contextmanager
+def open_run(
+    options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None
+) -> Iterator[Run]:
+    """Read the files, say which cluster and why, and connect.
+
+    Problems of the files are printed; what they concern is in `intent.broken`. Raises NimlabError when there
+    is no lab, no cluster, or a `lab.yaml` that can't be used.
+    """
+    started_s = time.monotonic()
+    root = find_root((lab or Path.cwd()).resolve())
+    target = choose_target(root, kubeconfig, context)
+    commit = git.read_commit(root)
+    print_note(report.format_header(target.name, target.why, commit))
+    intent = read_intent(root, options.names)
+    for error in intent.errors:
+        print_error(error)
+    settings = intent.files.lab.sync
+    cluster = connect(target, parallel=settings.parallel)
+    with _stop_on_signals() as stop:
+        try:
+            yield Run(
+                root=root,
+                intent=intent,
+                cluster=cluster,
+                target=target,
+                commit=commit,
+                options=options,
+                timeout_s=_seconds(options.timeout, "--timeout", settings.timeout_s),
+                lock_timeout_s=_seconds(options.lock_timeout, "--lock-timeout", 0),
+                limit=parse_limit(options.max_prune, settings),
+                stop=stop,
+                started_s=started_s,
+            )
+        finally:
+            cluster.close()
+
+
+def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
+    """Read the cluster once and plan from what was read."""
+    snapshot = observe(
+        run.cluster,
+        run.intent.desired,
+        run.intent.apply_set,
+        take_ownership=run.options.take_ownership,
+        parallel=run.intent.files.lab.sync.parallel,
+    )
+    recorded = snapshot.parent.commit if snapshot.parent else None
+    policy = Policy(
+        names=run.options.names,
+        prune=run.options.prune,
+        allow_empty=run.options.allow_empty,
+        allow_older=run.options.allow_older,
+        take_ownership=run.options.take_ownership,
+        limit=run.limit,
+        broken=run.intent.broken,
+        commit=run.commit,
+        relation=git.relation_to(run.root, run.commit, recorded),
+    )
+    return snapshot, make_plan(run.intent.desired, snapshot, policy)
+
+
+def plan_text(run: Run, plan: Plan) -> str:
+    """Return the plan as people read it, with what it cost to make."""
+    sent = run.cluster.requests()
+    gone = {
+        one.name: sha
+        for one in plan.experiments
+        if one.source is None
+        and (sha := git.removed_in(run.root, f"experiments/{one.name}.yaml")) is not None
+    }
+    return report.format_plan(
+        plan,
+        requests=sent.total,
+        writes=sent.writes,
+        elapsed_s=time.monotonic() - run.started_s,
+        removed_in=gone,
+        dry_run=run.options.dry_run,
+        verbose=run.options.verbose,
+        paint=wants_colour(sys.stdout),
+    )
+
+
+def parse_limit(text: str | None, settings: SyncSettings) -> PruneLimit:
+    """Return the limit that `--max-prune` or `lab.yaml` sets. Raises NimlabError for other text."""
+    if text is None:
+        return PruneLimit(
+            objects=settings.max_prune_objects,
+            percent=settings.max_prune_percent,
+            spare_single=True,
+        )
+    match = re.fullmatch(r"(?P<number>[0-9]{1,9})(?P<percent>%?)", text)
+    if match is None:
+        raise typer.BadParameter(
+            f"`{text}` is neither a number of objects nor a percentage; write `20` or `30%`",
+            param_hint="--max-prune",
+        )
+    number = int(match["number"])
+    if match["percent"]:
+        return PruneLimit(objects=None, percent=number, spare_single=False)
+    return PruneLimit(objects=number, percent=None, spare_single=False)
+
+
+def _seconds(text: str | None, option: str, default_s: float) -> float:
+    if text is None:
+        return default_s
+    try:
+        return parse_duration_ms(text) / 1000
+    except UnitError as error:
+        raise typer.BadParameter(f"{error.what}; {error.hint}", param_hint=option) from error
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program as usual."""
+    stop = threading.Event()
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        print_note("stopping: what is under way is finished, nothing more is begun")
+        stop.set()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,100 @@
+"""`nimlab sync`: load, render, stamp, guard, observe, plan, execute, wait.
+
+The dry run is the same path, stopped before it writes. Whatever happened is told at the end: what was
+done, what failed, what was not attempted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from nimlab.cli.options import Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOptions:
+    """What the command line says; None where it says nothing and `lab.yaml` decides."""
+
+    names: frozenset[str] | None
+    dry_run: bool = False
+    prune: bool = True
+    max_prune: str | None = None
+    allow_empty: bool = False
+    allow_older: bool = False
+    take_ownership: bool = False
+    wait: bool = True
+    timeout: str | None = None
+    lock_timeout: str = "0s"
+    exit_code: bool = False
+    verbose: bool = False
+    output: Output = Output.TEXT
+
+
+def sync(
+    names: Names = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and change nothing.")
+    ] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="With --dry-run: exit 3 when changes are pending.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune/--no-prune", help="Delete what no file asks for any more.")
+    ] = True,
+    max_prune: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Refuse to delete more than N objects or P% of them."),
+    ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Let an empty folder delete everything.")
+    ] = False,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Let a commit older than the last sync go back.")
+    ] = False,
+    take_ownership: Annotated[
+        bool, typer.Option("--take-ownership", help="Take fields and objects from other managers.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until all peers run, or can't.")
+    ] = True,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long to wait, such as 90s or 10m.")
+    ] = None,
+    lock_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="How long to wait for another sync to end.")
+    ] = "0s",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every object and every field.")
+    ] = False,
+    output: OutputFormat = Output.TEXT,
+    lab: LabFolder = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Make the cluster equal to the files.
+
+    Exit codes: 0 done or in sync; 1 an error, something was not applied; 2 usage; 3 changes are pending
+    (--dry-run --exit-code; kubectl diff says 1 for that); 4 synced, but not ready in time; 130 interrupted.
+    """
+    from nimlab.cli.act import run_sync  # noqa: PLC0415 -- keeps `--help` fast
+
+    options = SyncOptions(
+        names=frozenset(names) if names else None,
+        dry_run=dry_run,
+        prune=prune,
+        max_prune=max_prune,
+        allow_empty=allow_empty,
+        allow_older=allow_older,
+        take_ownership=take_ownership,
+        wait=wait,
+        timeout=timeout,
+        lock_timeout=lock_timeout,
+        exit_code=exit_code,
+        verbose=verbose,
+        output=output,
+    )
+    raise typer.Exit(run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context))

@@ -1,0 +1,38 @@
+"""Which cluster this run speaks to, and why: flags first, then the sandbox, else an error.
+
+The user's own kubeconfig is used only when a flag names it or a context in it: a variable that happens to
+be set, or a current context, must never send a sync to the wrong cluster.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nimlab import sandbox
+from nimlab.errors import NimlabError
+from nimlab.kube import Target, list_contexts
+
+
+def sandbox_home(root: Path) -> Path:
+    """Return the folder in which the lab's sandbox lives."""
+    return root / ".nimlab" / "sandbox"
+
+
+def choose_target(root: Path, kubeconfig: Path | None, context: str | None) -> Target:
+    """Return the cluster to use. Raises NimlabError when nothing says which."""
+    home = sandbox_home(root)
+    if kubeconfig is not None:
+        why = f"kubeconfig {kubeconfig}, from --kubeconfig"
+        return Target(kubeconfig=kubeconfig, context=context, name=context or "cluster", why=why)
+    if context is not None:
+        why = f"context `{context}`, from --context"
+        return Target(kubeconfig=None, context=context, name=context, why=why)
+    if sandbox.is_up(home):
+        why = "it is up, and no --context was given"
+        return Target(kubeconfig=home / "kubeconfig", context=None, name="sandbox", why=why)
+    known = list_contexts()
+    contexts = f" (there are: {', '.join(known[:8])})" if known else ""
+    raise NimlabError(
+        "no cluster was named, and the sandbox isn't up",
+        hint=f"start one with `nimlab sandbox up`, or name yours with `--context NAME`{contexts}",
+    )

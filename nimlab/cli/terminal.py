@@ -1,0 +1,154 @@
+"""Where text goes: results to stdout, progress and errors to stderr, bars only on a terminal.
+
+What is said is decided elsewhere; here it is printed, coloured where colour is wanted, and drawn over
+itself where a person watches.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from nimlab.apply.events import (
+    Event,
+    ExperimentSettled,
+    ExperimentStuck,
+    PeersProgress,
+)
+from nimlab.errors import NimlabError, SpecError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from nimlab.sandbox import Step
+
+
+def print_result(text: str) -> None:
+    """Print a result to stdout; exactly one newline at its end."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+def print_note(text: str) -> None:
+    """Print a line of progress to stderr."""
+    sys.stderr.write(text.rstrip("\n") + "\n")
+    sys.stderr.flush()
+
+
+def print_error(error: NimlabError, *, files: int | None = None) -> None:
+    """Print an error, or every problem of a SpecError, to stderr."""
+    from nimlab import report  # noqa: PLC0415 -- not needed for `--help`
+
+    paint = wants_colour(sys.stderr)
+    if isinstance(error, SpecError):
+        count = len({p.location.path for p in error.problems}) if files is None else files
+        print_note(report.format_problems(error.problems, files=count, paint=paint))
+    else:
+        print_note(report.format_error(error, paint=paint))
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Return True for a terminal whose user hasn't said NO_COLOR (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def show_events(events: Iterable[Event]) -> Iterator[Event]:
+    """Pass events on while showing them: a bar an experiment on a terminal, else a line an event."""
+    from nimlab import report  # noqa: PLC0415 -- not needed for `--help`
+
+    paint = wants_colour(sys.stderr)
+    if not sys.stderr.isatty():
+        for event in events:
+            text = report.format_event(event, paint=paint)
+            if text is not None:
+                print_note(text)
+            yield event
+        return
+    with _progress() as progress:
+        bars: dict[str, TaskID] = {}
+        for event in events:
+            _draw(progress, bars, event)
+            text = report.format_event(event, paint=False)
+            if text is not None and not isinstance(event, PeersProgress):
+                progress.console.print(text, highlight=False, markup=False)
+            yield event
+
+
+def _draw(progress: Progress, bars: dict[str, TaskID], event: Event) -> None:
+    """Move an experiment's bar; it disappears when the experiment is settled or stuck."""
+    if isinstance(event, PeersProgress):
+        if event.experiment not in bars:
+            bars[event.experiment] = progress.add_task(event.experiment, total=event.wanted)
+        done = event.running if event.wanted else 0
+        progress.update(bars[event.experiment], completed=done, total=max(event.wanted, 1))
+    elif isinstance(event, ExperimentSettled | ExperimentStuck) and event.experiment in bars:
+        progress.remove_task(bars.pop(event.experiment))
+
+
+@contextmanager
+def show_steps() -> Iterator[StepPrinter]:
+    """Give a printer for the sandbox's steps that draws a bar where they count something."""
+    if not sys.stderr.isatty():
+        yield StepPrinter(None)
+        return
+    with _progress(unit="packages") as progress:
+        yield StepPrinter(progress)
+
+
+class StepPrinter:
+    """Prints the sandbox's steps: a line for each text, a bar for those with a count."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
+        self._shown = ""
+        self._tenth = -1
+
+    def __call__(self, step: Step) -> None:
+        """Show one step."""
+        if step.total is None or step.done is None:
+            self._line(f"sandbox  {step.text}")
+        elif self._progress is None:
+            tenth = 10 * step.done // max(step.total, 1)
+            if tenth != self._tenth:
+                self._tenth = tenth
+                self._line(f"sandbox  {step.text}  {step.done} of {step.total}")
+        else:
+            bars, name = self._bars, step.text
+            if name not in bars:
+                bars[name] = self._progress.add_task(name, total=step.total)
+            self._progress.update(bars[name], completed=step.done, total=step.total)
+
+    def _line(self, text: str) -> None:
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._progress is None:
+            print_note(text)
+        else:
+            self._progress.console.print(text, highlight=False, markup=False)
+
+
+def _progress(unit: str = "peers") -> Progress:
+    from rich.console import Console  # noqa: PLC0415 -- only where there is something to draw
+    from rich.progress import (  # noqa: PLC0415 -- as above
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} " + unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, soft_wrap=True),
+        transient=True,
+    )

@@ -1,0 +1,322 @@
+"""The port to a cluster, and looking through it: `observe` reads all there is to know, once.
+
+In: a `Cluster` and what is desired. Out: a `Snapshot`. Only reads happen here, and server dry-runs, which
+write nothing. A read that fails, is forbidden or is cut short is an error, never an empty answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol, TypeVar
+
+from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
+from nimlab.fields import compare
+from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
+from nimlab.owned import (
+    FIELD_MANAGER,
+    PART_OF,
+    ApplySet,
+    Parent,
+    Scope,
+    is_hand_tool,
+    parse_parent,
+)
+from nimlab.snapshot import Desired, Prediction, Snapshot
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Propagation(Enum):
+    """What happens to what a deleted object owns (its pods)."""
+
+    BACKGROUND = "Background"
+    FOREGROUND = "Foreground"
+    ORPHAN = "Orphan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A whole LIST: all pages, of one resourceVersion from which a watch can go on."""
+
+    items: tuple[Manifest, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchEvent:
+    """One change seen by a watch; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """How many requests were sent; `writes` are those that could change something (no dry-runs)."""
+
+    total: int
+    writes: int
+
+
+class Cluster(Protocol):
+    """What nimlab asks of a Kubernetes API server. Every method raises ClusterError."""
+
+    def get(self, key: ObjectKey) -> Manifest | None:
+        """Return the object, None if there is none."""
+
+    def list_objects(
+        self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
+    ) -> Listing:
+        """Return all objects of a kind that the selectors match; all namespaces if None."""
+
+    def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
+        """Server-side apply with strict field validation; return the object as the server has it."""
+
+    def create(self, manifest: Manifest) -> Manifest:
+        """Create the object; Moved if it exists."""
+
+    def replace(self, manifest: Manifest) -> Manifest:
+        """Replace the object; Moved if its resourceVersion isn't the one given."""
+
+    def delete(
+        self,
+        key: ObjectKey,
+        *,
+        uid: str,
+        resource_version: str | None,
+        propagation: Propagation,
+    ) -> None:
+        """Delete exactly this object; done if there is none, Moved if it isn't the one meant."""
+
+    def watch(
+        self, kind: str, *, namespace: str | None, labels: str, resource_version: str, timeout_s: int
+    ) -> Iterator[WatchEvent]:
+        """Yield changes since a resourceVersion until the timeout; Gone when it is too old."""
+
+    def survey(self, namespace: str) -> tuple[Manifest, ...]:
+        """Return the metadata of every object of every kind in a namespace."""
+
+    def requests(self) -> Requests:
+        """Return the number of requests sent so far."""
+
+
+def observe(
+    cluster: Cluster,
+    desired: Sequence[Desired],
+    apply_set: ApplySet,
+    *,
+    take_ownership: bool,
+    parallel: int,
+) -> Snapshot:
+    """Read everything a plan needs: the parent, one LIST a kind, and what is suspect by server dry-run.
+
+    Raises ClusterError when anything can't be read whole; OwnershipConflict when the parent isn't ours.
+    """
+    with ThreadPoolExecutor(max_workers=parallel) as pool:
+        parent_live, lease = pool.map(cluster.get, (apply_set.parent_key, apply_set.lease_key))
+        parent = parse_parent(parent_live, apply_set)
+        wanted = {key_of(m): m for one in desired for m in one.manifests}
+        live = {
+            key_of(item): item
+            for items in pool.map(
+                lambda kind: _members(cluster, kind, apply_set, parent, wanted),
+                _kinds(apply_set, parent, wanted),
+            )
+            for item in items
+        }
+        exists = parent is not None or _exists(cluster, apply_set.namespace)
+        live.update(_by_name(cluster, pool.map, wanted, live, apply_set if exists else None))
+        predicted = _predict(cluster, pool.map, wanted, live, apply_set, force=take_ownership)
+        strangers = _strangers(cluster, pool.map, wanted, live)
+    return Snapshot(
+        apply_set=apply_set,
+        parent=parent,
+        lease=lease,
+        namespace_exists=exists,
+        live=live,
+        predicted=predicted,
+        strangers=strangers,
+    )
+
+
+def apply_over(
+    cluster: Cluster, manifest: Manifest, *, force: bool, dry_run: bool
+) -> tuple[Manifest, tuple[Conflict, ...]]:
+    """Apply, taking back what people have changed by hand; return the object and the fields taken.
+
+    Raises FieldConflict when any other manager is concerned, ClusterError.
+    """
+    try:
+        made = cluster.apply(manifest, manager=FIELD_MANAGER, force=force, dry_run=dry_run)
+    except FieldConflict as conflict:
+        if not all(is_hand_tool(c.manager) for c in conflict.conflicts):
+            raise
+        made = cluster.apply(manifest, manager=FIELD_MANAGER, force=True, dry_run=dry_run)
+        return made, conflict.conflicts
+    return made, ()
+
+
+_Map = Callable[..., Iterator[Any]]
+
+
+def _kinds(
+    apply_set: ApplySet, parent: Parent | None, wanted: Iterable[ObjectKey]
+) -> tuple[str, ...]:
+    """Kinds to LIST: those that the parent records or that are wanted; all if there is no parent.
+
+    A lost parent hides nothing that way: the labels are the truth.
+    """
+    if parent is None:
+        return apply_set.kinds
+    kinds = parent.scope.kinds | {key.kind for key in wanted}
+    return tuple(kind for kind in apply_set.kinds if kind in kinds)
+
+
+def _members(
+    cluster: Cluster,
+    kind: str,
+    apply_set: ApplySet,
+    parent: Parent | None,
+    wanted: Iterable[ObjectKey],
+) -> tuple[Manifest, ...]:
+    """All objects of the kind with the set's label, in every namespace that the set may reach."""
+    selector = f"{PART_OF}={apply_set.id}"
+    keys = [key for key in wanted if key.kind == kind]
+    scope = parent.scope if parent else Scope(kinds=frozenset(), namespaces=frozenset())
+    namespaces = {apply_set.namespace, *scope.namespaces, *(k.namespace for k in keys)} - {""}
+    if not KINDS[kind].namespaced:
+        return _cluster_members(cluster, kind, selector, needed=bool(keys) or kind in scope.kinds)
+    if parent is not None and namespaces == {apply_set.namespace}:
+        return cluster.list_objects(kind, namespace=apply_set.namespace, labels=selector).items
+    try:
+        return cluster.list_objects(kind, namespace=None, labels=selector).items
+    except Forbidden:
+        return tuple(
+            item
+            for namespace in sorted(namespaces)
+            for item in cluster.list_objects(kind, namespace=namespace, labels=selector).items
+        )
+
+
+def _cluster_members(
+    cluster: Cluster, kind: str, selector: str, *, needed: bool
+) -> tuple[Manifest, ...]:
+    """Members of a cluster-scoped kind; only a set that never had one may do without the right to look."""
+    try:
+        return cluster.list_objects(kind, namespace=None, labels=selector).items
+    except Forbidden:
+        if needed:
+            raise
+        return ()
+
+
+def _exists(cluster: Cluster, namespace: str) -> bool:
+    """True when the namespace exists, or may not be looked at: then writing into it tells."""
+    try:
+        return cluster.get(ObjectKey("Namespace", "", namespace)) is not None
+    except Forbidden:
+        return True
+
+
+def _by_name(
+    cluster: Cluster,
+    each: _Map,
+    wanted: Mapping[ObjectKey, Manifest],
+    live: Mapping[ObjectKey, Manifest],
+    home: ApplySet | None,
+) -> dict[ObjectKey, Manifest]:
+    """Wanted objects that no LIST showed, read by name: they may exist without our label.
+
+    Namespaces come first; in one that doesn't exist there is nothing to read.
+    """
+    missing = [key for key in wanted if key not in live]
+    found = _read(cluster, each, [key for key in missing if not key.namespace])
+    there = {key.name for key in (*live, *found) if key.kind == "Namespace"}
+    ours = {key.name for key in wanted if key.kind == "Namespace"}
+    if home is not None and home.namespace not in ours:
+        there.add(home.namespace)
+    found.update(_read(cluster, each, [key for key in missing if key.namespace in there]))
+    return found
+
+
+def _read(cluster: Cluster, each: _Map, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Manifest]:
+    return {
+        key: item
+        for key, item in zip(keys, each(cluster.get, keys), strict=True)
+        if item is not None
+    }
+
+
+def _predict(
+    cluster: Cluster,
+    each: _Map,
+    wanted: Mapping[ObjectKey, Manifest],
+    live: Mapping[ObjectKey, Manifest],
+    apply_set: ApplySet,
+    *,
+    force: bool,
+) -> dict[ObjectKey, Prediction]:
+    """Ask the server about every wanted object that isn't proven unchanged."""
+    suspects = [
+        key
+        for key, manifest in wanted.items()
+        if key in live and not compare(manifest, live[key]).unchanged
+    ]
+
+    def ask(key: ObjectKey) -> Prediction:
+        owner = labels_of(live[key]).get(PART_OF, apply_set.id)
+        if owner != apply_set.id or live[key]["metadata"].get("deletionTimestamp"):
+            return Prediction()
+        try:
+            made, taken = apply_over(cluster, wanted[key], force=force, dry_run=True)
+        except Forbidden:
+            return Prediction()
+        except ClusterError as error:
+            return Prediction(error=error)
+        return Prediction(manifest=made, taken=taken)
+
+    return dict(zip(suspects, each(ask, suspects), strict=True))
+
+
+_ALWAYS_THERE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
+
+
+def _strangers(
+    cluster: Cluster,
+    each: _Map,
+    wanted: Mapping[ObjectKey, Manifest],
+    live: Mapping[ObjectKey, Manifest],
+) -> dict[str, tuple[ObjectKey, ...]]:
+    """For each namespace of ours that is not wanted any more: what in it would go without being ours."""
+    gone = [key.name for key in live if key.kind == "Namespace" and key not in wanted]
+    found = each(lambda name: find_strangers(cluster, name, frozenset(live)), gone)
+    return dict(zip(gone, found, strict=True))
+
+
+def find_strangers(
+    cluster: Cluster, namespace: str, ours: frozenset[ObjectKey]
+) -> tuple[ObjectKey, ...]:
+    """Return what a namespace holds that is neither ours nor made from ours; sorted.
+
+    What has an owner is judged by its owner; events and what every namespace has by itself don't count.
+    """
+    return tuple(
+        sorted(
+            key_of(item)
+            for item in cluster.survey(namespace)
+            if key_of(item) not in ours
+            and not item["metadata"].get("ownerReferences")
+            and not _comes_by_itself(item, ours)
+        )
+    )
+
+
+def _comes_by_itself(item: Manifest, ours: frozenset[ObjectKey]) -> bool:
+    key = key_of(item)
+    if key.kind == "Endpoints":
+        return ObjectKey("Service", key.namespace, key.name) in ours
+    return key.kind in ("Event", "PodMetrics") or (key.kind, key.name) in _ALWAYS_THERE

@@ -1,0 +1,302 @@
+"""managedFields: is this object already as desired, and what in it is somebody else's?
+
+In: a desired manifest (canonical) and the live object. Out: a verdict that costs no request, and the fields
+that other managers have added. `compare` may suspect too often; it must never call an object unchanged that
+an apply would change. The rule and why it holds: a server-side apply is a no-op exactly when what we send
+equals what is there *and* what we own equals what we send (structured-merge-diff, `merge/update.go`); every
+write by somebody else takes the fields it changes out of our entry. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from nimlab.manifest import Manifest
+from nimlab.owned import FIELD_MANAGER
+
+_Path: TypeAlias = tuple[str, ...]
+_Tree: TypeAlias = Mapping[str, Any]
+
+# The server strips these from every entry (apimachinery, managedfields/internal/stripmeta.go).
+_UNOWNED_METADATA: Final = frozenset({
+    "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
+    "resourceVersion",
+})  # fmt: skip
+_ATOMIC_MAPS: Final = frozenset({
+    "selector", "nodeSelector", "podSelector", "namespaceSelector", "labelSelector", "secretKeyRef",
+    "configMapKeyRef", "fieldRef", "resourceFieldRef", "roleRef",
+})  # fmt: skip
+_CONTROL_PLANE: Final = frozenset({
+    "kube-controller-manager", "kube-scheduler", "kubelet", "k3s", "kwok", "kube-apiserver",
+})  # fmt: skip
+_FOREIGN_ROOTS: Final = ("f:spec", "f:data", "f:binaryData", "f:rules", "f:subjects")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`unchanged`, or why the object is suspect."""
+
+    unchanged: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """Something that another manager has put into an object of ours.
+
+    `text` is the path as people read it: `spec.template.spec.containers[nimp2p].env[DEBUG]`.
+    """
+
+    manager: str
+    path: _Path
+    text: str
+    value: Any
+
+
+class _Suspect(Exception):
+    """Ends the walk; the message is the reason."""
+
+
+def own_entry(live: Manifest) -> Mapping[str, Any] | None:
+    """Return the fields that we own by Apply, None if there is no such entry or more than one."""
+    entries = [e for e in _entries(live) if _is_own(e)]
+    return entries[0].get("fieldsV1") if len(entries) == 1 else None
+
+
+def compare(desired: Manifest, live: Manifest) -> Verdict:
+    """Tell whether applying `desired` would change nothing. Never raises."""
+    try:
+        _check(desired, live)
+    except _Suspect as suspicion:
+        return Verdict(unchanged=False, reason=str(suspicion))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        return Verdict(unchanged=False, reason=f"its managedFields can't be read: {error}")
+    return Verdict(unchanged=True)
+
+
+def _check(desired: Manifest, live: Manifest) -> None:
+    if live["metadata"].get("deletionTimestamp"):
+        raise _Suspect("it is being deleted")
+    entries = [e for e in _entries(live) if _is_own(e)]
+    if len(entries) != 1:
+        raise _Suspect("nimlab has not applied it" if not entries else "it has several entries of ours")
+    if entries[0].get("apiVersion") != desired["apiVersion"]:
+        raise _Suspect("it was applied in another API version")
+    wanted = {k: v for k, v in desired.items() if k not in ("apiVersion", "kind", "metadata")}
+    metadata = {k: v for k, v in desired["metadata"].items() if k not in _UNOWNED_METADATA}
+    if metadata:
+        wanted["metadata"] = metadata
+    _check_node(wanted, live, entries[0]["fieldsV1"], ())
+
+
+def _check_node(desired: Any, live: Any, owned: _Tree, path: _Path) -> None:  # noqa: ANN401 -- any JSON
+    """Walk desired, live and owned together; raise at the first thing that isn't proven the same."""
+    children = [name for name in owned if name != "."]
+    if not children:
+        _check_leaf(desired, live, path)
+        return
+    if "." in owned and not (path and path[-1].startswith("k:")):
+        raise _Suspect(f"{path_text(path)}: owned as a whole beside its parts")
+    kinds = {name[:2] for name in children}
+    if kinds == {"f:"}:
+        _check_map(desired, live, owned, children, path)
+    elif kinds == {"k:"}:
+        _check_keyed(desired, live, owned, children, path)
+    elif kinds == {"v:"}:
+        _check_set(desired, live, children, path)
+    else:
+        raise _Suspect(f"{path_text(path)}: owned in a way that can't be followed")
+
+
+def _check_leaf(desired: Any, live: Any, path: _Path) -> None:  # noqa: ANN401 -- any JSON
+    if desired is None:
+        raise _Suspect(f"{path_text(path)}: null is asked for")
+    if isinstance(desired, Mapping) and desired and path[-1][2:] not in _ATOMIC_MAPS:
+        raise _Suspect(f"{path_text(path)}: owned as an empty map, but more is asked for")
+    if not _same(desired, live):
+        raise _Suspect(f"{path_text(path)}: differs")
+
+
+def _check_map(
+    desired: Any,  # noqa: ANN401 -- any JSON
+    live: Any,  # noqa: ANN401 -- any JSON
+    owned: _Tree,
+    children: Sequence[str],
+    path: _Path,
+) -> None:
+    if not isinstance(desired, Mapping) or not isinstance(live, Mapping):
+        raise _Suspect(f"{path_text(path)}: is no map")
+    names = {child[2:] for child in children}
+    if names != set(desired):
+        odd = sorted(names ^ set(desired))[0]
+        how = "is asked for, but not ours" if odd in desired else "is ours, but not asked for any more"
+        raise _Suspect(f"{path_text((*path, 'f:' + odd))}: {how}")
+    for child in children:
+        name = child[2:]
+        if name not in live:
+            raise _Suspect(f"{path_text((*path, child))}: is gone")
+        _check_node(desired[name], live[name], owned[child], (*path, child))
+
+
+def _check_keyed(
+    desired: Any,  # noqa: ANN401 -- any JSON
+    live: Any,  # noqa: ANN401 -- any JSON
+    owned: _Tree,
+    children: Sequence[str],
+    path: _Path,
+) -> None:
+    """Items of an associative list; their order is owned by nobody, so it is compared too."""
+    keys = {child: _decoded(child) for child in children}
+    wanted, there = _by_key(desired, keys, path), _by_key(live, keys, path)
+    if len(wanted) != len(desired) or set(wanted) != set(children):
+        raise _Suspect(f"{path_text(path)}: other items are asked for than are ours")
+    if not set(wanted) <= set(there):
+        raise _Suspect(f"{path_text(path)}: an item is gone")
+    if [child for child in there if child in wanted] != list(wanted):
+        raise _Suspect(f"{path_text(path)}: the order differs")
+    for child in children:
+        if "." not in owned[child]:
+            raise _Suspect(f"{path_text((*path, child))}: is not ours as a whole")
+        _check_node(wanted[child], there[child], owned[child], (*path, child))
+
+
+def _by_key(items: Any, keys: Mapping[str, _Tree], path: _Path) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+    """The list's items that have one of the keys, in the list's order; twice the same key is suspect."""
+    names = {name for key in keys.values() for name in key}
+    by_value = {_key_of(key, names): child for child, key in keys.items()}
+    found: dict[str, Any] = {}
+    for item in items:
+        child = by_value.get(_key_of(item, names))
+        if child is None:
+            continue
+        if child in found:
+            raise _Suspect(f"{path_text(path)}: two items have the same key")
+        found[child] = item
+    return found
+
+
+def _key_of(item: _Tree, names: set[str]) -> tuple[tuple[str, str, Any], ...]:
+    """The item's values of the key fields, with their types: 1 is not true."""
+    return tuple(
+        (name, type(item[name]).__name__, item[name]) for name in sorted(names) if name in item
+    )
+
+
+def _check_set(desired: Any, live: Any, children: Sequence[str], path: _Path) -> None:  # noqa: ANN401 -- any JSON
+    ours = {json.dumps(_decoded(child)) for child in children}
+    wanted = [json.dumps(item) for item in desired]
+    there = [json.dumps(item) for item in live]
+    if len(set(wanted)) != len(wanted) or len(set(there)) != len(there):
+        raise _Suspect(f"{path_text(path)}: a value stands twice")
+    if set(wanted) != ours or [item for item in there if item in ours] != wanted:
+        raise _Suspect(f"{path_text(path)}: differs")
+
+
+def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 -- any JSON
+    """Equality that tells 0 from false and 1 from 1.0, which Python's doesn't."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(v, b[k]) for k, v in a.items())
+    if isinstance(a, list):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
+    """Return what other managers own inside the object that we neither own nor ask for; sorted by path.
+
+    A whole foreign item (a container, an env variable) is told once. What the control plane sets by itself
+    isn't foreign, nor is a field that we want and somebody else holds: that is drift.
+    """
+    ours = own_entry(live) or {}
+    found: dict[_Path, Foreign] = {}
+    for entry in _entries(live):
+        manager = str(entry.get("manager", ""))
+        if _is_own(entry) or entry.get("subresource") or manager in _CONTROL_PLANE:
+            continue
+        fields = entry.get("fieldsV1") or {}
+        for root in _FOREIGN_ROOTS:
+            if root not in fields:
+                continue
+            name = root[2:]
+            walk = _foreign(fields[root], ours.get(root), desired.get(name), live.get(name), (root,))
+            for path, value in walk:
+                found[path] = Foreign(
+                    manager=manager, path=path, text=path_text(path), value=value
+                )
+    return tuple(found[path] for path in sorted(found))
+
+
+def _foreign(
+    theirs: _Tree,
+    ours: _Tree | None,
+    desired: Any,  # noqa: ANN401 -- any JSON
+    live: Any,  # noqa: ANN401 -- any JSON
+    path: _Path,
+) -> Iterator[tuple[_Path, Any]]:
+    """Yield the highest paths that are theirs and neither ours nor desired; what isn't there any more is none."""
+    if live is None:
+        return
+    if ours is None and desired is None:
+        yield path, live
+        return
+    for child, subtree in theirs.items():
+        if child == ".":
+            continue
+        yield from _foreign(
+            subtree,
+            None if ours is None else ours.get(child),
+            _descend(desired, child),
+            _descend(live, child),
+            (*path, child),
+        )
+
+
+def _descend(value: Any, child: str) -> Any:  # noqa: ANN401 -- any JSON
+    """The part of a value that a child of managedFields names; None if there is none."""
+    if child.startswith("f:") and isinstance(value, Mapping):
+        return value.get(child[2:])
+    if child.startswith("k:") and isinstance(value, list):
+        key = _decoded(child)
+        return next((v for v in value if all(v.get(k) == x for k, x in key.items())), None)
+    if child.startswith("v:") and isinstance(value, list):
+        return _decoded(child) if _decoded(child) in value else None
+    return None
+
+
+def path_text(path: _Path) -> str:
+    """Return a managedFields path as people read it: `spec.template.spec.containers[nimp2p].env[DEBUG]`."""
+    text = ""
+    for part in path:
+        if part.startswith("f:"):
+            name = part[2:]
+            plain = name.isidentifier()
+            text += (f".{name}" if text else name) if plain else f"[{name}]"
+        elif part.startswith("k:"):
+            text += "[" + ",".join(str(v) for v in _decoded(part).values()) + "]"
+        else:
+            text += f"[{part[2:]}]"
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _decoded(child: str) -> Any:  # noqa: ANN401 -- any JSON
+    return json.loads(child[2:])
+
+
+def _entries(live: Manifest) -> list[Mapping[str, Any]]:
+    entries = live["metadata"].get("managedFields")
+    return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+
+
+def _is_own(entry: Mapping[str, Any]) -> bool:
+    return (
+        entry.get("manager") == FIELD_MANAGER
+        and entry.get("operation") == "Apply"
+        and not entry.get("subresource")
+    )

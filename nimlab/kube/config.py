@@ -1,0 +1,73 @@
+"""Which API server, and as whom: a kubeconfig and a context -> a connected `KubeCluster`.
+
+The user's kubeconfig is read, never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nimlab.errors import NimlabError
+from nimlab.kube.client import KubeCluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The cluster of this run; None is the kubeconfig library's default. `why` is shown to the user."""
+
+    kubeconfig: Path | None
+    context: str | None
+    name: str
+    why: str
+
+
+def connect(target: Target, *, parallel: int) -> KubeCluster:
+    """Read the kubeconfig and return a client; no request is sent. Raises NimlabError.
+
+    `parallel` is how many requests may be under way at once.
+    """
+    from kubernetes import client, config  # noqa: PLC0415 -- 300 ms that `--help` need not pay
+    from kubernetes.client.rest import RESTClientObject  # noqa: PLC0415 -- as above
+
+    settings: Any = client.Configuration()
+    try:
+        config.load_kube_config(
+            config_file=None if target.kubeconfig is None else str(target.kubeconfig),
+            context=target.context,
+            client_configuration=settings,
+        )
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        raise NimlabError(
+            f"the kubeconfig can't be used: {error}",
+            where=target.kubeconfig or "kubeconfig",
+            hint="name another with `--kubeconfig FILE` or `--context NAME`",
+        ) from error
+    settings.connection_pool_maxsize = parallel + 4  # the watches' connections beside the workers'
+    pool = RESTClientObject(settings).pool_manager
+    return KubeCluster(pool=pool, host=settings.host, credentials=lambda: _auth_headers(settings))
+
+
+def _auth_headers(settings: Any) -> dict[str, str]:  # noqa: ANN401 -- the library has no type for it
+    """Headers that authenticate a request; asked anew each time, since a token may be renewed."""
+    if settings.refresh_api_key_hook is not None:
+        settings.refresh_api_key_hook(settings)
+    return {
+        auth["key"]: auth["value"]
+        for auth in settings.auth_settings().values()
+        if auth["in"] == "header" and auth["value"]
+    }
+
+
+def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
+    """Return the names of the contexts in the kubeconfig, sorted; empty if there is none to read."""
+    from kubernetes import config  # noqa: PLC0415 -- 300 ms that `--help` need not pay
+
+    try:
+        contexts, _ = config.list_kube_config_contexts(
+            None if kubeconfig is None else str(kubeconfig)
+        )
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(sorted(context["name"] for context in contexts))

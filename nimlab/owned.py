@@ -1,0 +1,268 @@
+"""Whose object is this: the apply-set's identity, the marks on its members, and the proofs before a prune.
+
+In: manifests, live objects and the apply-set's parent. Out: marked manifests, the parent's manifest, and
+which proofs an object lacks. Compatible with kubectl's apply-sets (KEP-3659; keys and ID as in kubectl's
+code). What is malformed proves nothing. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from nimlab.errors import OwnershipConflict, PlanError
+from nimlab.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
+
+PART_OF: Final = "applyset.kubernetes.io/part-of"
+ID: Final = "applyset.kubernetes.io/id"
+TOOLING: Final = "applyset.kubernetes.io/tooling"
+CONTAINS: Final = "applyset.kubernetes.io/contains-group-kinds"
+NAMESPACES: Final = "applyset.kubernetes.io/additional-namespaces"
+MEMBER: Final = "nimlab.dev/member"
+PROTECT: Final = "nimlab.dev/protect"
+COMMIT: Final = "nimlab.dev/commit"
+EXPERIMENT: Final = "experiment"
+FIELD_MANAGER: Final = "nimlab"
+PARENT_MANAGER: Final = "nimlab-applyset"
+
+_HAND_TOOLS: Final = ("kubectl", "before-first-apply", "k9s", "rancher")
+
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "experiments": (
+        "Namespace",
+        "NetworkPolicy",
+        "ResourceQuota",
+        "LimitRange",
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "StatefulSet",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where members may be: kinds, and namespaces (empty name left out)."""
+
+    kinds: frozenset[str]
+    namespaces: frozenset[str]
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the scope of a set without members."""
+        return cls(kinds=frozenset(), namespaces=frozenset())
+
+    @classmethod
+    def of(cls, keys: Iterable[ObjectKey]) -> Self:
+        """Return the smallest scope that holds these objects."""
+        found = frozenset(keys)
+        return cls(
+            kinds=frozenset(key.kind for key in found),
+            namespaces=frozenset(key.namespace for key in found) - {""},
+        )
+
+    def union(self, other: Scope) -> Scope:
+        """Return the scope that holds both."""
+        return Scope(kinds=self.kinds | other.kinds, namespaces=self.namespaces | other.namespaces)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplySet:
+    """A set of objects that is kept as a whole; its parent is a ConfigMap in the lab's namespace."""
+
+    name: str
+    namespace: str
+
+    @property
+    def parent_key(self) -> ObjectKey:
+        """The ConfigMap that records the set's scope and the commit synced last."""
+        return ObjectKey("ConfigMap", self.namespace, f"nimlab-{self.name}")
+
+    @property
+    def lease_key(self) -> ObjectKey:
+        """The Lease that lets one sync at a time write."""
+        return ObjectKey("Lease", self.namespace, f"nimlab-{self.name}")
+
+    @property
+    def id(self) -> str:
+        """The set's ID, bound to its parent's name, namespace, kind and group, so that none can be borrowed."""
+        return apply_set_id(self.parent_key.name, self.namespace, "ConfigMap", "")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that members can have."""
+        return _KINDS[self.name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """What the parent records."""
+
+    scope: Scope
+    commit: str | None
+
+
+def apply_set_id(name: str, namespace: str, kind: str, group: str) -> str:
+    """Return the ID of the apply-set whose parent this is (KEP-3659)."""
+    digest = hashlib.sha256(f"{name}.{namespace}.{kind}.{group}".encode()).digest()
+    return f"applyset-{base64.urlsafe_b64encode(digest).decode().rstrip('=')}-v1"
+
+
+def member_reference(key: ObjectKey, apply_set: ApplySet) -> str:
+    """Return what a member says of itself: `experiments:apps/StatefulSet:dst-lab/nimp2p-exp-purple`."""
+    group = KINDS[key.kind].group
+    return f"{apply_set.name}:{group}/{key.kind}:{key.namespace}/{key.name}"
+
+
+def stamp(manifest: Manifest, apply_set: ApplySet) -> Manifest:
+    """Return a copy that is marked as a member; the input stays as it is."""
+    metadata = dict(manifest["metadata"])
+    metadata["labels"] = dict(sorted({**labels_of(manifest), PART_OF: apply_set.id}.items()))
+    reference = member_reference(key_of(manifest), apply_set)
+    metadata["annotations"] = dict(sorted({**annotations_of(manifest), MEMBER: reference}.items()))
+    return {**manifest, "metadata": dict(sorted(metadata.items()))}
+
+
+def is_hand_tool(manager: str) -> bool:
+    """Return True for the managers of tools that people type with.
+
+    What a person changed by hand is drift, and is put back; what a controller changed is its business, and a
+    conflict. kubectl's managers are named after its commands (`kubectl-edit`), its `scale` just `kubectl`.
+    """
+    return manager.startswith(_HAND_TOOLS)
+
+
+def experiment_of(live: Manifest) -> str:
+    """Return the experiment that an object belongs to, empty if it doesn't say."""
+    return labels_of(live).get(EXPERIMENT, "")
+
+
+def parent_manifest(
+    apply_set: ApplySet, scope: Scope, commit: str | None, version: str
+) -> Manifest:
+    """Return the parent as it is to be applied. Deterministic."""
+    others = sorted(scope.namespaces - {apply_set.namespace})
+    annotations = {
+        CONTAINS: ",".join(sorted(KINDS[kind].group_kind for kind in scope.kinds)),
+        NAMESPACES: ",".join(others),
+        TOOLING: f"nimlab/v{version}",
+    }
+    if commit is not None:
+        annotations[COMMIT] = commit
+    key = apply_set.parent_key
+    return {
+        "apiVersion": "v1",
+        "kind": key.kind,
+        "metadata": {
+            "annotations": annotations,
+            "labels": {ID: apply_set.id},
+            "name": key.name,
+            "namespace": key.namespace,
+        },
+    }
+
+
+def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
+    """Return what the parent records, None if there is none.
+
+    Raises OwnershipConflict when the object is another tool's or carries another set's ID, PlanError when it
+    names kinds that this version doesn't know.
+    """
+    if live is None:
+        return None
+    tooling = annotations_of(live).get(TOOLING, "")
+    if not tooling.startswith("nimlab/"):
+        raise OwnershipConflict(
+            f"the apply-set's parent belongs to `{tooling or 'nobody'}`, not to nimlab",
+            where=apply_set.parent_key,
+            hint="rename or delete that ConfigMap, or choose another namespace in lab.yaml",
+        )
+    if labels_of(live).get(ID) != apply_set.id:
+        raise OwnershipConflict(
+            "the apply-set's parent carries another set's ID",
+            where=apply_set.parent_key,
+            hint=f"set its label {ID} to {apply_set.id}, once you know who changed it",
+        )
+    by_group_kind = {kind.group_kind: kind.name for kind in KINDS.values()}
+    names = [name for name in annotations_of(live).get(CONTAINS, "").split(",") if name]
+    unknown = [name for name in names if by_group_kind.get(name) not in apply_set.kinds]
+    if unknown:
+        raise PlanError(
+            f"the set holds kinds that this nimlab doesn't know: {', '.join(unknown)}",
+            where=apply_set.parent_key,
+            hint=f"it was synced by {tooling}: use that version or a newer one",
+        )
+    others = annotations_of(live).get(NAMESPACES, "").split(",")
+    return Parent(
+        scope=Scope(
+            kinds=frozenset(by_group_kind[name] for name in names),
+            namespaces=frozenset(name for name in others if name) | {apply_set.namespace},
+        ),
+        commit=annotations_of(live).get(COMMIT),
+    )
+
+
+def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
+    """Return why an object may not be pruned, in words; empty when all five proofs are there.
+
+    The label says which set; the annotation names the object itself, so a copy proves nothing; our Apply
+    entry shows that we wrote the label; no owner means that nobody made it from something else; its kind
+    may be pruned and nobody protects it.
+    """
+    key = key_of(live)
+    metadata = live["metadata"]
+    missing = []
+    if labels_of(live).get(PART_OF) != apply_set.id:
+        missing.append("it doesn't carry the set's label")
+    if annotations_of(live).get(MEMBER) != _own_reference(live, apply_set):
+        missing.append(f"its annotation {MEMBER} doesn't name it: it is a copy, or not ours")
+    if not _applied_label(live):
+        missing.append("nimlab has not applied it")
+    if metadata.get("ownerReferences"):
+        missing.append("it is owned by another object")
+    if key.kind not in apply_set.kinds:
+        missing.append("its kind is never pruned")
+    if str(annotations_of(live).get(PROTECT, "")).lower() == "true":
+        missing.append(f"it is protected by the annotation {PROTECT}")
+    if metadata.get("deletionTimestamp"):
+        missing.append("it is being deleted already")
+    return tuple(missing)
+
+
+def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
+    """What the object would say of itself; None when its group isn't the kind's."""
+    key = key_of(live)
+    facts = KINDS.get(key.kind)
+    if facts is None or str(live.get("apiVersion", "")).rpartition("/")[0] != facts.group:
+        return None
+    return member_reference(key, apply_set)
+
+
+def _applied_label(live: Manifest) -> bool:
+    """True when our Apply entry owns the set's label: label rights alone can't make us delete."""
+    entries = live["metadata"].get("managedFields")
+    return any(
+        _is_ours(entry) and _has_label(entry.get("fieldsV1"))
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, Mapping)
+    )
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    return (
+        entry.get("manager") == FIELD_MANAGER
+        and entry.get("operation") == "Apply"
+        and not entry.get("subresource")
+    )
+
+
+def _has_label(fields: object) -> bool:
+    for name in ("f:metadata", "f:labels", f"f:{PART_OF}"):
+        if not isinstance(fields, Mapping) or name not in fields:
+            return False
+        fields = fields[name]
+    return True

@@ -1,0 +1,292 @@
+"""Desired + Snapshot -> the ordered changes that make the cluster equal to the files.
+
+In: what each experiment should be, what the cluster is, and what this run may do. Out: a `Plan` that says
+everything that will happen, and everything that is withheld and why. Nothing here reads or writes a cluster,
+a file or a clock; the same arguments give the same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nimlab.change import Action, Change, decide_desired, decide_orphan
+from nimlab.errors import PlanError
+from nimlab.git import Commit, Relation
+from nimlab.manifest import Manifest, ObjectKey, apply_order, key_of
+from nimlab.owned import ApplySet, Scope, experiment_of
+from nimlab.snapshot import Desired, Policy, Snapshot
+from nimlab.spec import Broken
+from nimlab.workload import Resources, resources_of
+
+__all__ = ["Action", "Change", "ExperimentPlan", "Plan", "Resources", "Stop", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentPlan:
+    """The changes of one experiment, in the order in which they are made, and what they cost.
+
+    `source` is its file, None when there is none any more; `added` may be negative.
+    """
+
+    name: str
+    source: str | None
+    changes: tuple[Change, ...]
+    added: Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Why nothing is pruned in this run, though something could be."""
+
+    code: str
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that a sync will do.
+
+    `stops` withhold the prunes; `refusal` withholds everything. `scope` is the set's scope after the run,
+    `scope_during` the superset that is recorded before anything is applied. `record_commit` asks to note the
+    commit on the parent; `recorded_…` is what the parent says before. `experiments` are sorted by name.
+    """
+
+    apply_set: ApplySet
+    experiments: tuple[ExperimentPlan, ...]
+    stops: tuple[Stop, ...]
+    refusal: PlanError | None
+    broken: tuple[Broken, ...]
+    narrowed: bool
+    commit: Commit | None
+    create_namespace: bool
+    record_commit: bool
+    scope: Scope
+    scope_during: Scope
+    recorded_scope: Scope
+    recorded_commit: str | None
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """All changes, in the experiments' order."""
+        return tuple(change for experiment in self.experiments for change in experiment.changes)
+
+    def count(self, action: Action) -> int:
+        """Return how many objects have this action."""
+        return sum(change.action is action for change in self.changes)
+
+    @property
+    def is_empty(self) -> bool:
+        """True when a sync would have nothing to do and nothing to complain of."""
+        return (
+            all(c.action is Action.KEEP and c.error is None for c in self.changes)
+            and self.refusal is None
+            and not self.broken
+        )
+
+
+def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) -> Plan:
+    """Return what a sync will do. Pure; raises nothing."""
+    wanted = {key_of(m) for group in desired for m in group.manifests}
+    by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
+    for group in desired:
+        by_name[group.name] += [
+            decide_desired(m, group, snapshot, policy) for m in group.manifests
+        ]
+    for live in _orphans(snapshot, policy, wanted):
+        by_name.setdefault(experiment_of(live), []).append(decide_orphan(live, snapshot, policy))
+    sources = {group.name: group.source for group in desired}
+    experiments = tuple(
+        _experiment_plan(name, sources.get(name), _spare_namespaces(changes))
+        for name, changes in sorted(by_name.items())
+    )
+    changes = [change for one in experiments for change in one.changes]
+    refusal = _unknown_name(by_name, policy) or _stale(snapshot, policy)
+    scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
+    before = snapshot.parent.scope if snapshot.parent else Scope.empty()
+    broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
+    failing = bool(refusal or broken or any(change.error for change in changes))
+    return Plan(
+        apply_set=snapshot.apply_set,
+        experiments=experiments,
+        stops=_stops(changes, desired, snapshot, policy),
+        refusal=refusal,
+        broken=broken,
+        narrowed=policy.names is not None,
+        commit=policy.commit,
+        create_namespace=not snapshot.namespace_exists,
+        record_commit=not failing and _is_newer(snapshot, policy),
+        scope=scope,
+        scope_during=scope.union(before),
+        recorded_scope=before,
+        recorded_commit=snapshot.parent.commit if snapshot.parent else None,
+    )
+
+
+def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list[Manifest]:
+    """Members that nothing wants, of the experiments that this run is about.
+
+    What belongs to a file that can't be read is not orphaned: its file may well want it.
+    """
+    unreadable = {broken.name for broken in policy.broken}
+    return [
+        live
+        for key, live in snapshot.live.items()
+        if key not in wanted
+        and experiment_of(live) not in unreadable
+        and (policy.names is None or experiment_of(live) in policy.names)
+    ]
+
+
+def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
+    """Order the changes: applied in apply order, then pruned in the reverse."""
+    pruned = [c for c in changes if c.action is Action.PRUNE]
+    applied = [c for c in changes if c.action is not Action.PRUNE]
+    applied.sort(key=lambda c: apply_order(c.key))
+    pruned.sort(key=lambda c: apply_order(c.key), reverse=True)
+    added = Resources()
+    for change in changes:
+        if change.action is not Action.KEEP and change.error is None:
+            added = added.plus(
+                resources_of(change.desired).minus(resources_of(_standing(change)))
+            )
+    return ExperimentPlan(name=name, source=source, changes=(*applied, *pruned), added=added)
+
+
+def _standing(change: Change) -> Manifest | None:
+    """What already takes resources; an object on its way out is as good as gone."""
+    return None if change.action is Action.CREATE else change.live
+
+
+def _spare_namespaces(changes: list[Change]) -> list[Change]:
+    """Keep a namespace in which something of ours stays."""
+    staying = {c.key.namespace for c in changes if c.action is not Action.PRUNE}
+    return [
+        dataclasses.replace(
+            change, action=Action.KEEP, reason="left alone: something in it is not pruned"
+        )
+        if change.action is Action.PRUNE
+        and change.key.kind == "Namespace"
+        and change.key.name in staying
+        else change
+        for change in changes
+    ]
+
+
+def _stops(
+    changes: Sequence[Change], desired: Sequence[Desired], snapshot: Snapshot, policy: Policy
+) -> tuple[Stop, ...]:
+    """Every reason why the planned prunes are withheld; none when there is nothing to prune."""
+    pruned = [change for change in changes if change.action is Action.PRUNE]
+    if not pruned:
+        return ()
+    found: list[Stop] = []
+    if policy.broken:
+        files = ", ".join(broken.source for broken in policy.broken[:3])
+        found.append(
+            Stop(
+                code="broken-files",
+                what=f"a sync with errors never prunes: {files} can't be used",
+                hint="mend the files; `nimlab validate` shows what is wrong",
+            )
+        )
+    blocked = [change for change in changes if change.error is not None]
+    if blocked:
+        found.append(
+            Stop(
+                code="blocked",
+                what=f"a sync with errors never prunes: {blocked[0].key} can't be applied",
+                hint="mend that first",
+            )
+        )
+    if not desired and policy.names is None and not policy.allow_empty:
+        found.append(
+            Stop(
+                code="empty",
+                what="no experiment is left in `experiments/`: everything would be deleted",
+                hint="if that is meant, say `--allow-empty`",
+            )
+        )
+    return (*found, *_unknown_age(snapshot, policy), *_over_limit(pruned, snapshot, policy))
+
+
+def _unknown_age(snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
+    recorded = snapshot.parent.commit if snapshot.parent else None
+    if recorded is None or policy.allow_older or policy.relation is not Relation.UNKNOWN:
+        return ()
+    return (
+        Stop(
+            code="unknown-age",
+            what=f"it can't be told whether this is newer than the last sync ({recorded[:7]})",
+            hint="fetch the history (`git fetch --unshallow`), or say `--allow-older`",
+        ),
+    )
+
+
+def _over_limit(
+    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy
+) -> tuple[Stop, ...]:
+    limit, count = policy.limit, len(pruned)
+    members = max(len(snapshot.live), 1)
+    percent = 100 * count / members
+    single = len({change.experiment for change in pruned}) == 1
+    if limit.objects is not None and count > limit.objects:
+        what = f"{count} objects would be deleted, more than the limit of {limit.objects}"
+    elif limit.percent is not None and percent > limit.percent and not (single and limit.spare_single):
+        what = (
+            f"{count} of {members} objects ({percent:.0f}%) would be deleted, "
+            f"more than the limit of {limit.percent:g}%"
+        )
+    else:
+        return ()
+    return (Stop(code="limit", what=what, hint=f"if that is meant, say `--max-prune {count}`"),)
+
+
+def _stale(snapshot: Snapshot, policy: Policy) -> PlanError | None:
+    """Refuse to overwrite what a newer commit has made."""
+    recorded = snapshot.parent.commit if snapshot.parent else None
+    if policy.allow_older or recorded is None:
+        return None
+    if policy.relation not in (Relation.OLDER, Relation.DIVERGED):
+        return None
+    head = policy.commit.sha[:7] if policy.commit else "this"
+    how = "older than" if policy.relation is Relation.OLDER else "not a descendant of"
+    return PlanError(
+        f"commit {head} is {how} {recorded[:7]}, which was synced last",
+        where=snapshot.apply_set.parent_key,
+        hint="check out the newest commit; to go back on purpose, say `--allow-older`",
+    )
+
+
+def _unknown_name(known: Mapping[str, object], policy: Policy) -> PlanError | None:
+    if policy.names is None:
+        return None
+    names = set(known) | {broken.name for broken in policy.broken}
+    missing = sorted(policy.names - names)
+    if not missing:
+        return None
+    near = difflib.get_close_matches(missing[0], sorted(names), n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+    return PlanError(
+        f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint
+    )
+
+
+def _is_newer(snapshot: Snapshot, policy: Policy) -> bool:
+    """True when the commit is to be recorded: only a sync of everything may say that it was synced."""
+    recorded = snapshot.parent.commit if snapshot.parent else None
+    return policy.names is None and policy.commit is not None and policy.commit.sha != recorded
+
+
+def _scope(
+    snapshot: Snapshot, wanted: set[ObjectKey], changes: Sequence[Change], *, narrowed: bool
+) -> Scope:
+    """Kinds and namespaces of every member that will be there after the run."""
+    pruned = {change.key for change in changes if change.action is Action.PRUNE}
+    keys = wanted | {key for key in snapshot.live if key not in pruned}
+    home = Scope(kinds=frozenset(), namespaces=frozenset({snapshot.apply_set.namespace}))
+    scope = Scope.of(keys).union(home)
+    return scope.union(snapshot.parent.scope) if narrowed and snapshot.parent else scope

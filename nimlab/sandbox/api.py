@@ -1,0 +1,74 @@
+"""The sandbox's own little HTTPS client: JSON to and from its API server and etcd.
+
+Certificates are checked. It is here because the rooms that speak to the user's cluster may not be
+imported by this one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from nimlab.sandbox.state import Layout
+
+_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back; status 0 and an empty body if nothing did."""
+
+    status: int
+    body: Any
+
+    @property
+    def ok(self) -> bool:
+        """True if the server did what was asked."""
+        return 200 <= self.status < 300
+
+
+class Api:
+    """One connection, opened when needed and closed with the `with` block."""
+
+    def __init__(self, layout: Layout, port: int, *, user: str = "admin") -> None:
+        """`user` names a certificate in the sandbox's `pki` folder."""
+        context = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
+        context.load_cert_chain(layout.pki / f"{user}.crt", layout.pki / f"{user}.key")
+        self._connection = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=_TIMEOUT_S, context=context
+        )
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def call(self, method: str, path: str, body: object = None) -> Answer:
+        """Send one request. Whatever keeps an answer from coming is the answer with status 0."""
+        payload = None if body is None else json.dumps(body).encode()
+        try:
+            headers = {"Accept": "application/json", "Content-Type": "application/json"}
+            self._connection.request(method, path, body=payload, headers=headers)
+            response = self._connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # the next request opens it anew
+            return Answer(status=0, body={})
+        return Answer(status=response.status, body=_parse(text))
+
+
+def _parse(text: bytes) -> Any:  # noqa: ANN401 -- any JSON
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace")

@@ -1,0 +1,116 @@
+"""Daemons: started so that they outlive us, told apart by pid and start time, stopped for good.
+
+A process that isn't the one we started is never signalled, whatever its pid. Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from nimlab.errors import SandboxError
+from nimlab.sandbox.state import PART_NAMES, Daemon
+
+# The shell ends at once, so init adopts the daemon: it never becomes a zombie of ours. Its standard
+# input is /dev/null and interrupts typed at the terminal don't reach it.
+_LAUNCHER: Final = ("/bin/sh", "-c", '"$@" >&2 & echo $!', "nimlab-sandbox")
+
+# The start time that the system reports follows corrections of its clock; pids don't come round
+# that fast.
+_CLOCK_SLACK_S: Final = 5.0
+
+
+def start(argv: Sequence[str], *, log: Path, folder: Path) -> Daemon | None:
+    """Start a program as a daemon whose output is appended to `log`; None if it ended at once.
+
+    Its environment is bare: etcd reads ETCD_*, Go programs read proxies, kwok reads a file in HOME.
+    """
+    environment = {"PATH": os.defpath, "HOME": str(folder)}
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "ab") as output:
+        answer = subprocess.run(  # noqa: S603 -- the programs are those that we found or built
+            [*_LAUNCHER, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            check=True,
+        )
+    return identify(int(answer.stdout))
+
+
+def identify(pid: int) -> Daemon | None:
+    """Return the running process with this pid; None if there is none."""
+    try:
+        return Daemon(pid=pid, started=psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def is_alive(daemon: Daemon) -> bool:
+    """Tell whether this very process still runs; a zombie doesn't."""
+    return _find(daemon) is not None
+
+
+def stop(daemons: Iterable[Daemon], *, grace_s: float) -> None:
+    """End these processes: ask, wait, then kill. Raises SandboxError if one survives even that."""
+    asked = [process for d in daemons if (process := _find(d)) is not None]
+    for process in asked:
+        _signal(process, kill=False)
+    _, stubborn = psutil.wait_procs(asked, timeout=grace_s)
+    for process in stubborn:
+        _signal(process, kill=True)
+    _, left = psutil.wait_procs(stubborn, timeout=grace_s)
+    if survivors := [p for p in left if p.status() != psutil.STATUS_ZOMBIE]:
+        pids = ", ".join(str(p.pid) for p in survivors)
+        raise SandboxError(f"process {pids} doesn't end", hint="see what holds it, then try again")
+
+
+def find_strays(pki: Path, known: Collection[Daemon]) -> tuple[Daemon, ...]:
+    """Return the sandbox's processes that aren't in `known`, oldest first.
+
+    There are some if `up` was killed between a start and its record, or if the folder was removed
+    by hand. A part is known by its name and by an argument that points into this sandbox's own
+    `pki` folder, which nobody else has a reason to name.
+    """
+    pids = {daemon.pid for daemon in known}
+    found = []
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        uids = process.info["uids"]
+        mine = uids is not None and uids.real == os.getuid()
+        if mine and process.pid not in pids and _is_part(process.info["cmdline"] or [], pki):
+            found.append(identify(process.pid))
+    return tuple(sorted((d for d in found if d is not None), key=lambda d: d.started))
+
+
+def _is_part(cmdline: Sequence[str], pki: Path) -> bool:
+    head = len(_LAUNCHER)
+    argv = cmdline[head:] if tuple(cmdline[:head]) == _LAUNCHER else cmdline
+    if not argv or Path(argv[0]).name not in PART_NAMES:
+        return False
+    return any(f"={pki}/" in argument for argument in argv[1:])
+
+
+def _find(daemon: Daemon) -> psutil.Process | None:
+    try:
+        process = psutil.Process(daemon.pid)
+        same = abs(process.create_time() - daemon.started) < _CLOCK_SLACK_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (psutil.Error, ValueError):
+        return None
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        process.kill() if kill else process.terminate()
+    except psutil.NoSuchProcess:
+        return  # it ended meanwhile, which is what we want
+    except psutil.AccessDenied as error:
+        raise SandboxError(f"process {process.pid} isn't ours to stop") from error

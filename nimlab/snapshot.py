@@ -1,0 +1,84 @@
+"""What planning is given: what is desired, the cluster as it was read, and what this run may do.
+
+Values only. Who fills them reads files, Git and the cluster; who uses them reads nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nimlab.errors import ClusterError, Conflict
+from nimlab.git import Commit, Relation
+from nimlab.manifest import Manifest, ObjectKey
+from nimlab.owned import ApplySet, Parent
+from nimlab.spec import Broken, OnImmutableChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """All objects that one experiment should be; stamped, guarded, in apply order."""
+
+    name: str
+    manifests: tuple[Manifest, ...]
+    on_immutable_change: OnImmutableChange
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the server says an apply would give: the object, or why it refuses.
+
+    Both None: it could not be asked (the credentials only allow reading), so the plan is `unverified` there.
+    `taken` are the fields that people have changed by hand and that an apply takes back.
+    """
+
+    manifest: Manifest | None = None
+    error: ClusterError | None = None
+    taken: tuple[Conflict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The cluster as it was read at one time.
+
+    `live` holds every object that carries the set's label and every desired one that exists. `predicted`
+    has an entry exactly for the desired objects that exist and are not proven unchanged. `strangers` names,
+    for each namespace of ours that no experiment wants any more, what in it is not ours.
+    """
+
+    apply_set: ApplySet
+    parent: Parent | None
+    lease: Manifest | None
+    namespace_exists: bool
+    live: Mapping[ObjectKey, Manifest]
+    predicted: Mapping[ObjectKey, Prediction]
+    strangers: Mapping[str, tuple[ObjectKey, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneLimit:
+    """How much one sync may delete; None is no limit.
+
+    With `spare_single`, the percentage is not held against a prune that concerns one experiment only: in a
+    lab of two, removing one is half of everything and an ordinary day.
+    """
+
+    objects: int | None
+    percent: float | None
+    spare_single: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What this run may do. `names` narrows it to some experiments; None is the whole lab."""
+
+    names: frozenset[str] | None
+    prune: bool
+    allow_empty: bool
+    allow_older: bool
+    take_ownership: bool
+    limit: PruneLimit
+    broken: tuple[Broken, ...]
+    commit: Commit | None
+    relation: Relation

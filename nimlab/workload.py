@@ -1,0 +1,144 @@
+"""Facts about workloads that planning needs: what they cost, what can't be changed in place, who restarts.
+
+In: manifests and live objects. Out: numbers and field paths. Nothing is decided here. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from nimlab.manifest import Manifest
+from nimlab.status import restart_pending
+from nimlab.units import UnitError, parse_quantity
+
+_MUTABLE: Final[Mapping[str, frozenset[str]]] = {
+    # apimachinery's pkg/apis/apps/validation; revisionHistoryLimit since 1.32
+    "StatefulSet": frozenset({
+        "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+    }),
+}  # fmt: skip
+_IMMUTABLE: Final[Mapping[str, frozenset[str]]] = {
+    "Deployment": frozenset({"selector"}),
+    "DaemonSet": frozenset({"selector"}),
+    "Service": frozenset({"clusterIP"}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Pods and what they ask for; differences may be negative."""
+
+    pods: int = 0
+    cpu_m: int = 0
+    memory_bytes: int = 0
+
+    def minus(self, other: Resources) -> Resources:
+        """Return this minus the other."""
+        return Resources(
+            pods=self.pods - other.pods,
+            cpu_m=self.cpu_m - other.cpu_m,
+            memory_bytes=self.memory_bytes - other.memory_bytes,
+        )
+
+    def plus(self, other: Resources) -> Resources:
+        """Return the sum."""
+        return Resources(
+            pods=self.pods + other.pods,
+            cpu_m=self.cpu_m + other.cpu_m,
+            memory_bytes=self.memory_bytes + other.memory_bytes,
+        )
+
+
+def resources_of(manifest: Manifest | None) -> Resources:
+    """Return what a workload asks for: its replicas times their requests; nothing for other kinds.
+
+    Native sidecars (init containers that are always restarted) run beside the others and count.
+    """
+    if manifest is None or manifest["kind"] not in ("StatefulSet", "Deployment"):
+        return Resources()
+    spec = manifest["spec"]
+    pods = spec.get("replicas", 1)
+    pod = spec["template"]["spec"]
+    containers = [
+        *pod.get("containers", ()),
+        *(c for c in pod.get("initContainers", ()) if c.get("restartPolicy") == "Always"),
+    ]
+    return Resources(
+        pods=pods,
+        cpu_m=pods * sum(int(_request(c, "cpu") * 1000) for c in containers),
+        memory_bytes=pods * sum(int(_request(c, "memory")) for c in containers),
+    )
+
+
+def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
+    """Return the paths of desired fields that the server will not change in place; sorted.
+
+    Told apart here, from the two objects: the server's 422 doesn't name the field, and means many other
+    things as well.
+    """
+    kind = desired["kind"]
+    changed = [
+        f"spec.{name}"
+        for name, value in (desired.get("spec") or {}).items()
+        if _is_immutable(kind, name) and not _covers(value, (live.get("spec") or {}).get(name))
+    ]
+    if kind == "RoleBinding" and desired.get("roleRef") != live.get("roleRef"):
+        changed.append("roleRef")
+    if live.get("immutable") and kind in ("ConfigMap", "Secret"):
+        changed.extend(k for k in ("data", "binaryData") if desired.get(k) != live.get(k))
+    return tuple(sorted(changed))
+
+
+def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
+    """Return how many running peers an update deletes and makes anew; 0 where nothing restarts.
+
+    `predicted` is None when the object itself stays as it is: then peers of an older revision count, which
+    an interrupted sync has left behind.
+    """
+    if live["kind"] != "StatefulSet":
+        return 0
+    status = live.get("status") or {}
+    existing = int(status.get("replicas") or 0)
+    if predicted is not None and predicted["spec"]["template"] != live["spec"]["template"]:
+        return existing
+    if restart_pending(live):
+        return existing - int(status.get("updatedReplicas") or 0)
+    return 0
+
+
+def restarts_together(manifest: Manifest) -> bool:
+    """Return True when the sync itself deletes the peers of an old revision."""
+    strategy = (manifest.get("spec") or {}).get("updateStrategy") or {}
+    return manifest["kind"] == "StatefulSet" and strategy.get("type") == "OnDelete"
+
+
+def _is_immutable(kind: str, name: str) -> bool:
+    if kind in _MUTABLE:
+        return name not in _MUTABLE[kind]
+    return name in _IMMUTABLE.get(kind, frozenset())
+
+
+def _covers(wanted: object, live: Any) -> bool:  # noqa: ANN401 -- any JSON value
+    """True when live has all that is wanted; what the server filled in beside it doesn't matter."""
+    if isinstance(wanted, Mapping):
+        return isinstance(live, Mapping) and all(_covers(v, live.get(k)) for k, v in wanted.items())
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(_covers(a, b) for a, b in zip(wanted, live, strict=True))
+        )
+    return bool(wanted == live)
+
+
+def _request(container: Mapping[str, Any], name: str) -> Decimal:
+    resources = container.get("resources") or {}
+    text = (resources.get("requests") or {}).get(name) or (resources.get("limits") or {}).get(name)
+    try:
+        return parse_quantity(str(text or "0"))
+    except UnitError:  # a live object may hold forms that we never write; the count is for people
+        return Decimal(0)
