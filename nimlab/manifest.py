@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from nimlab.units import UnitError, canonical_quantity
+from nimlab.units import canonical_quantity
 
 Manifest: TypeAlias = dict[str, Any]
 
@@ -178,6 +178,35 @@ def _is_omitted(key: str, item: object) -> bool:
     return key == "value" and item == ""
 
 
+def parse_yaml(text: str) -> list[Any]:
+    """Return the documents of a YAML text that we rendered ourselves; empty ones are left out.
+
+    Raises UnreadableYamlError, also for a key that stands twice: the last one would win silently.
+    """
+    try:
+        return [d for d in yaml.load_all(text, Loader=_StrictLoader) if d is not None]
+    except yaml.YAMLError as error:
+        raise UnreadableYamlError(" ".join(str(error).split())) from error
+
+
+class UnreadableYamlError(ValueError):
+    """The text isn't YAML, or holds a key twice."""
+
+
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml's where there is one
+    """A safe loader that refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- the base class's signature
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key `{key.value}` stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return] # the stubs don't know the C loader
+
+
 def to_json_bytes(manifest: Mapping[str, Any]) -> bytes:
     r"""Return the body of a server-side apply.
 
@@ -205,19 +234,3 @@ def to_yaml(manifests: Iterable[Mapping[str, Any]]) -> str:
         for m in manifests
     )
 
-
-__all__ = [
-    "KINDS",
-    "Kind",
-    "Manifest",
-    "ObjectKey",
-    "UnitError",
-    "annotations_of",
-    "apply_order",
-    "canonical",
-    "key_of",
-    "labels_of",
-    "to_json_bytes",
-    "to_json_text",
-    "to_yaml",
-]

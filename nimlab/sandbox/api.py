@@ -55,9 +55,14 @@ class Api:
 
     def call(self, method: str, path: str, body: object = None) -> Answer:
         """Send one request. Whatever keeps an answer from coming is the answer with status 0."""
+        kept = self._connection.sock is not None  # by a server that may have been replaced
+        answer = self._send(method, path, body)
+        return self._send(method, path, body) if kept and answer.status == 0 else answer
+
+    def _send(self, method: str, path: str, body: object) -> Answer:
         payload = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
         try:
-            headers = {"Accept": "application/json", "Content-Type": "application/json"}
             self._connection.request(method, path, body=payload, headers=headers)
             response = self._connection.getresponse()
             text = response.read()

@@ -1,4 +1,4 @@
-"""The sandbox brought up, repaired, looked at and taken down.
+"""The sandbox brought up, repaired and taken down.
 
 Every start is recorded before the next one, so that whatever is killed, `bring_up` mends and
 `take_down` clears. A lock on the folder above `home` keeps two of these from working at once.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import build, launch, lock, nodes, pki, process, programs
+from nimlab.sandbox import build, launch, lock, nodes, pki, process, programs, view
 from nimlab.sandbox.api import Api
 from nimlab.sandbox.programs import Programs
 from nimlab.sandbox.state import (
     PART_NAMES,
+    Daemon,
     Layout,
-    PartState,
     Phase,
     Record,
     SandboxState,
@@ -32,9 +32,11 @@ from nimlab.sandbox.state import (
     save_record,
     write_private,
 )
+from nimlab.sandbox.wait import wait_until
 
 _SETTLE_S: Final = 120.0
 _GRACE_S: Final = 5.0
+_ATTEMPTS: Final = 2
 # The clients first, etcd last: nobody is left talking to nothing.
 _STOPPING: Final = (
     ("kwok", "kube-scheduler", "kube-controller-manager"),
@@ -51,13 +53,9 @@ def bring_up(
         raise SandboxError(f"{nodes} nodes can't run a pod", hint="ask for 1 or more")
     layout = make_layout(home)
     with _alone(layout, report):
-        record = load_record(layout)
-        if record is None or not _is_running(layout, record):
-            record = _repair(layout, record, cache.resolve(), report)
-        _settle(layout, record, nodes, report)
-        state = _make_state(layout, replace(record, nodes=nodes), running=True)
+        state = _bring_up(layout, nodes, cache.resolve(), report)
     many = "node" if nodes == 1 else "nodes"
-    text = f"up: {state.server}, {nodes} simulated {many}, kubeconfig {layout.kubeconfig}"
+    text = f"up: {state.server}, {nodes} simulated {many}, kubeconfig {_shorten(layout.kubeconfig)}"
     report(Step(phase=Phase.UP, text=text))
     return state
 
@@ -65,34 +63,33 @@ def bring_up(
 def take_down(home: Path, *, report: Callable[[Step], None]) -> bool:
     """See `nimlab.sandbox.down`."""
     layout = make_layout(home)
-    if not layout.home.parent.is_dir():
-        return False
+    if not layout.home.parent.is_dir():  # removed by hand, and nothing to lock
+        return _stop_all(layout, {}, report)
     with _alone(layout, report):
         record = load_record(layout)
-        daemons = {} if record is None else dict(record.daemons)
-        strays = process.find_strays(layout.pki, daemons.values())
-        if not layout.home.exists() and not strays:
-            return False
-        _refuse_foreign(layout)
-        for names in _STOPPING:
-            alive = [daemons[n] for n in names if n in daemons and process.is_alive(daemons[n])]
-            if alive:
-                report(Step(phase=Phase.STOP, text=", ".join(names)))
-            process.stop(alive, grace_s=_GRACE_S)
-        process.stop(strays, grace_s=_GRACE_S)
-        if layout.home.exists():
-            shutil.rmtree(layout.home)
-    report(Step(phase=Phase.DOWN, text="down"))
-    return True
+        stopped = _stop_all(layout, {} if record is None else record.daemons, report)
+        removed = _remove_own(layout)
+    if stopped or removed:
+        report(Step(phase=Phase.DOWN, text="down"))
+    return stopped or removed
 
 
-def look(home: Path) -> SandboxState | None:
-    """See `nimlab.sandbox.read_state`."""
-    layout = make_layout(home)
-    record = load_record(layout)
-    if record is None:
-        return None
-    return _make_state(layout, record, running=_is_running(layout, record))
+def _bring_up(
+    layout: Layout, count: int, cache: Path, report: Callable[[Step], None]
+) -> SandboxState:
+    """Repair and settle; once more if a part ended meanwhile.
+
+    The controller-manager may, for one, some time after the API server that it watched was killed.
+    """
+    for _ in range(_ATTEMPTS):
+        record = load_record(layout)
+        if record is None or not view.make_state(layout, record).running:
+            record = _repair(layout, record, cache, report)
+        record = _settle(layout, record, count, report)
+        if (dead := view.find_dead(record)) is None:
+            return view.make_state(layout, record)
+        end = launch.explain_end(layout, dead)
+    raise end
 
 
 @contextmanager
@@ -141,65 +138,73 @@ def _provide_programs(layout: Layout, cache: Path, report: Callable[[Step], None
     return Programs(paths={name: built / name for name in PART_NAMES}, version=programs.VERSION)
 
 
-def _settle(layout: Layout, record: Record, count: int, report: Callable[[Step], None]) -> None:
-    """Make the nodes as many as asked for, and wait until the cluster can run pods."""
+def _settle(layout: Layout, record: Record, count: int, report: Callable[[Step], None]) -> Record:
+    """Make the nodes as many as asked for, and wait until pods can run or a part has ended."""
     with Api(layout, record.ports["kube-apiserver"]) as api:
         nodes.ensure_nodes(api, count)
         if record.nodes != count:
-            save_record(layout, replace(record, nodes=count))
+            record = replace(record, nodes=count)
+            save_record(layout, record)
         report(Step(phase=Phase.WAIT, text=f"{count} simulated nodes"))
-        settled = launch.wait_until(
+        settled = wait_until(
             lambda: (
-                _find_dead(record) is not None
-                or (nodes.are_nodes_ready(api, count) and nodes.is_default_account_there(api))
+                (nodes.are_nodes_ready(api, count) and nodes.is_default_account_there(api))
+                or view.find_dead(record) is not None
             ),
             within_s=_SETTLE_S,
         )
-    if (dead := _find_dead(record)) is not None:
-        raise launch.explain_end(layout, dead)
     if not settled:
         what = f"the simulated nodes aren't ready after {_SETTLE_S:.0f} s"
-        raise SandboxError(what, where=layout.logs, hint="its logs say why")
+        raise SandboxError(what, where=layout.logs, hint="see kwok.log there")
+    return record
+
+
+def _stop_all(
+    layout: Layout, daemons: Mapping[str, Daemon], report: Callable[[Step], None]
+) -> bool:
+    """Stop every process of the sandbox, strays too; False if there was none."""
+    strays = process.find_strays(layout.pki, daemons.values())
+    found = bool(strays)
+    for names in _STOPPING:
+        alive = [n for n in names if n in daemons and process.is_alive(daemons[n])]
+        found = found or bool(alive)
+        for name in alive:
+            report(Step(phase=Phase.STOP, text=name))
+        process.stop([daemons[n] for n in alive], grace_s=_GRACE_S)
+    process.stop(strays, grace_s=_GRACE_S)
+    return found
+
+
+def _remove_own(layout: Layout) -> bool:
+    """Remove the folder; False if there was none. Raises SandboxError if it isn't all ours."""
+    if not layout.home.is_dir():
+        return False
+    for name in layout.own_names:
+        path = layout.home / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if left := sorted(p.name for p in layout.home.iterdir()):
+        what = f"the sandbox is down; `{left[0]}` was left, which isn't its own"
+        raise SandboxError(what, where=layout.home, hint="remove it yourself if it isn't needed")
+    layout.home.rmdir()
+    return True
 
 
 def _refuse_foreign(layout: Layout) -> None:
-    """Keep our hands off a folder that isn't ours: all of it would be removed one day."""
+    """Keep our hands off a folder that is somebody else's: `down` removes things there."""
     home = layout.home
-    if not home.exists() and not home.is_symlink():
-        return
-    if home.is_symlink() or not home.is_dir():
+    if home.is_symlink() or (home.exists() and not home.is_dir()):
         raise SandboxError("the sandbox's home has to be a folder of its own", where=home)
+    if layout.record.exists() or not home.exists():
+        return
     if foreign := sorted({p.name for p in home.iterdir()} - layout.own_names):
         what = f"the folder has `{foreign[0]}` in it, which isn't the sandbox's"
-        raise SandboxError(what, where=home, hint="move that elsewhere, or choose another folder")
+        raise SandboxError(what, where=home, hint="choose an empty folder, or one that isn't there")
 
 
-def _find_dead(record: Record) -> str | None:
-    for name in PART_NAMES:
-        daemon = record.daemons.get(name)
-        if daemon is None or not process.is_alive(daemon):
-            return name
-    return None
-
-
-def _is_running(layout: Layout, record: Record) -> bool:
-    if _find_dead(record) is not None or not layout.pki.is_dir():
-        return False
-    return launch.is_answering(layout, "kube-apiserver", record.ports["kube-apiserver"])
-
-
-def _make_state(layout: Layout, record: Record, *, running: bool) -> SandboxState:
-    parts = []
-    for name in PART_NAMES:
-        daemon = record.daemons.get(name)
-        alive = daemon is not None and process.is_alive(daemon)
-        pid = None if daemon is None else daemon.pid
-        parts.append(PartState(name=name, pid=pid, alive=alive, log=layout.log(name)))
-    return SandboxState(
-        running=running,
-        server=f"https://127.0.0.1:{record.ports['kube-apiserver']}",
-        kubeconfig=layout.kubeconfig,
-        nodes=record.nodes,
-        parts=tuple(parts),
-        version=record.version,
-    )
+def _shorten(path: Path) -> Path:
+    """Return the path as people write it: relative to the current folder if it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -7,30 +7,29 @@ whose port was taken meanwhile moves to another one, and what depends on it is s
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import nodes, pki, process
+from nimlab.sandbox import nodes, pki, process, view
 from nimlab.sandbox.api import Api
 from nimlab.sandbox.parts import format_command
 from nimlab.sandbox.programs import Programs
 from nimlab.sandbox.state import PART_NAMES, Layout, Phase, Record, Step, save_record
+from nimlab.sandbox.wait import wait_until
 
 SERVERS: Final = ("etcd", "kube-apiserver")
 
-_HEALTH: Final = {"etcd": ("/health", "etcd-client"), "kube-apiserver": ("/readyz", "admin")}
 _DEPENDENTS: Final = {
     "etcd": ("kube-apiserver",),
     "kube-apiserver": ("kwok", "kube-scheduler", "kube-controller-manager"),
 }
 _ATTEMPTS: Final = 3
 _ANSWER_S: Final = 90.0
+_PORT_S: Final = 2.0
 _GRACE_S: Final = 5.0
-_PAUSE_S: Final = 0.05
 _LAST_LINES: Final = 8
 _TAIL_BYTES: Final = 8192
 _HINT: Final = "`nimlab sandbox down` and `nimlab sandbox up` begin anew, with an empty cluster"
@@ -58,7 +57,7 @@ class Launch:
         port = self.record.ports["kube-apiserver"]
         pki.write_kubeconfigs(self._layout, port)
         for name in PART_NAMES:
-            if self._is_alive(name):
+            if view.is_alive(self.record, name):
                 continue
             if name == "kwok":
                 with Api(self._layout, port) as api:
@@ -69,9 +68,8 @@ class Launch:
     def _ensure_server(self, name: str) -> None:
         for _ in range(_ATTEMPTS):
             began = 0
-            if not self._is_alive(name):
-                if not is_port_free(self.record.ports[name]):
-                    self._move(name)
+            if not view.is_alive(self.record, name):
+                self._ensure_port(name)
                 began = _size(self._layout.log(name))
                 self._start(name)
             if self._wait_for_answer(name):
@@ -83,15 +81,23 @@ class Launch:
 
     def _wait_for_answer(self, name: str) -> bool:
         """Wait for a good answer; False if it ended. Raises SandboxError if it does neither."""
-        port = self.record.ports[name]
         ended = wait_until(
-            lambda: not self._is_alive(name) or is_answering(self._layout, name, port),
+            lambda: (
+                not view.is_alive(self.record, name)
+                or view.is_answering(self._layout, self.record, name)
+            ),
             within_s=_ANSWER_S,
         )
         if not ended:
             what = f"{name} runs, and gives no good answer for {_ANSWER_S:.0f} s"
             raise SandboxError(what, where=self._layout.log(name), hint=_HINT)
-        return self._is_alive(name)
+        return view.is_alive(self.record, name)
+
+    def _ensure_port(self, name: str) -> None:
+        """Keep the port if it is free; one that was killed holds it until its memory is cleared."""
+        port = self.record.ports[name]
+        if not wait_until(lambda: is_port_free(port), within_s=_PORT_S):
+            self._move(name)
 
     def _move(self, name: str) -> None:
         """Choose another port; who still uses the old one is stopped first."""
@@ -115,17 +121,6 @@ class Launch:
         self.record = record
         save_record(self._layout, record)
 
-    def _is_alive(self, name: str) -> bool:
-        daemon = self.record.daemons.get(name)
-        return daemon is not None and process.is_alive(daemon)
-
-
-def is_answering(layout: Layout, name: str, port: int) -> bool:
-    """Tell whether the server says that it is well."""
-    path, user = _HEALTH[name]
-    with Api(layout, port, user=user) as api:
-        return api.call("GET", path).ok
-
 
 def explain_end(layout: Layout, name: str) -> SandboxError:
     """Return the error for a part that ended by itself, with its last words."""
@@ -134,16 +129,6 @@ def explain_end(layout: Layout, name: str) -> SandboxError:
     tail = "".join(f"\n    {line}" for line in lines)
     what = f"{name} ended while the sandbox was starting; the last lines of its log are:{tail}"
     return SandboxError(what, where=log, hint=_HINT)
-
-
-def wait_until(check: Callable[[], bool], *, within_s: float) -> bool:
-    """Ask again and again; False if the time is over before the answer is yes."""
-    deadline = time.monotonic() + within_s
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_PAUSE_S)
-    return True
 
 
 def find_free_ports(count: int) -> tuple[int, ...]:

@@ -114,4 +114,5 @@ def _kwok(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "node-lease-duration-seconds": "40",
         "node-ip": _NODE_IP,
         "cidr": _POD_RANGE,
+        "v": "WARN",
     }

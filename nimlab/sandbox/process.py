@@ -15,6 +15,7 @@ import psutil
 
 from nimlab.errors import SandboxError
 from nimlab.sandbox.state import PART_NAMES, Daemon
+from nimlab.sandbox.wait import wait_until
 
 # The shell ends at once, so init adopts the daemon: it never becomes a zombie of ours. Its standard
 # input is /dev/null and interrupts typed at the terminal don't reach it.
@@ -55,21 +56,23 @@ def identify(pid: int) -> Daemon | None:
 
 
 def is_alive(daemon: Daemon) -> bool:
-    """Tell whether this very process still runs; a zombie doesn't."""
-    return _find(daemon) is not None
+    """Tell whether this very process still runs; a zombie doesn't, however long init lets it."""
+    process = _find(daemon)
+    try:
+        return process is not None and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def stop(daemons: Iterable[Daemon], *, grace_s: float) -> None:
     """End these processes: ask, wait, then kill. Raises SandboxError if one survives even that."""
-    asked = [process for d in daemons if (process := _find(d)) is not None]
-    for process in asked:
-        _signal(process, kill=False)
-    _, stubborn = psutil.wait_procs(asked, timeout=grace_s)
-    for process in stubborn:
-        _signal(process, kill=True)
-    _, left = psutil.wait_procs(stubborn, timeout=grace_s)
-    if survivors := [p for p in left if p.status() != psutil.STATUS_ZOMBIE]:
-        pids = ", ".join(str(p.pid) for p in survivors)
+    left = [daemon for daemon in daemons if is_alive(daemon)]
+    for kill in (False, True):
+        for daemon in left:
+            _signal(daemon, kill=kill)
+        left = _wait_for_end(left, within_s=grace_s)
+    if left:
+        pids = ", ".join(str(daemon.pid) for daemon in left)
         raise SandboxError(f"process {pids} doesn't end", hint="see what holds it, then try again")
 
 
@@ -102,15 +105,23 @@ def _find(daemon: Daemon) -> psutil.Process | None:
     try:
         process = psutil.Process(daemon.pid)
         same = abs(process.create_time() - daemon.started) < _CLOCK_SLACK_S
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.Error, ValueError):
+    except (psutil.Error, ValueError):  # none with this pid, or none that there could be
         return None
+    return process if same else None
 
 
-def _signal(process: psutil.Process, *, kill: bool) -> None:
+def _wait_for_end(daemons: Sequence[Daemon], *, within_s: float) -> list[Daemon]:
+    """Return those that haven't ended by then."""
+    wait_until(lambda: not any(map(is_alive, daemons)), within_s=within_s)
+    return [daemon for daemon in daemons if is_alive(daemon)]
+
+
+def _signal(daemon: Daemon, *, kill: bool) -> None:
+    process = _find(daemon)
     try:
-        process.kill() if kill else process.terminate()
+        if process is not None:
+            process.kill() if kill else process.terminate()
     except psutil.NoSuchProcess:
         return  # it ended meanwhile, which is what we want
     except psutil.AccessDenied as error:
-        raise SandboxError(f"process {process.pid} isn't ours to stop") from error
+        raise SandboxError(f"process {daemon.pid} isn't ours to stop") from error

@@ -1,0 +1,204 @@
+"""What a rendered manifest may be: checked on the parsed object, whatever the template did.
+
+In: stamped manifests of one experiment. Out: nothing, or a GuardError that names every violation. A
+template or a spec that tries to reach beyond its experiment ends here, before anything is sent. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from nimlab.errors import GuardError
+from nimlab.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
+from nimlab.owned import EXPERIMENT, MEMBER, PART_OF, ApplySet, member_reference
+from nimlab.spec import Experiment, Isolation, Lab
+
+_ALLOWED_KINDS: Final = frozenset({
+    "NetworkPolicy", "ResourceQuota", "LimitRange", "ConfigMap", "Service", "PodDisruptionBudget",
+    "StatefulSet",
+})  # fmt: skip
+_RESERVED: Final = (
+    "applyset.kubernetes.io/",
+    "nimlab.dev/",
+    "pod-security.kubernetes.io/",
+    "kubectl.kubernetes.io/",
+    "argocd.argoproj.io/",
+    "kustomize.toolkit.fluxcd.io/",
+)
+_FORBIDDEN_METADATA: Final = (
+    "ownerReferences", "finalizers", "managedFields", "generateName", "uid", "resourceVersion",
+    "deletionTimestamp",
+)  # fmt: skip
+_FORBIDDEN_POD: Final = ("hostNetwork", "hostPID", "hostIPC", "nodeName", "serviceAccount")
+_FORBIDDEN_SERVICE: Final = ("externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass")
+SHAPER: Final = "shape"
+"""Name of the one init container that may have NET_ADMIN: it sets the limits of a peer's link."""
+
+
+def check_manifests(
+    manifests: Sequence[Manifest], experiment: Experiment, lab: Lab, apply_set: ApplySet
+) -> None:
+    """Raise GuardError if any manifest is more than this experiment may be; all violations are named."""
+    found: list[tuple[ObjectKey, str]] = []
+    seen: set[ObjectKey] = set()
+    for manifest in manifests:
+        key = key_of(manifest)
+        if key in seen:
+            found.append((key, "two templates make it"))
+        seen.add(key)
+        found += [(key, what) for what in _violations(manifest, experiment, lab, apply_set)]
+    if found:
+        more = "".join(f"\n  {key}: {what}" for key, what in found[1:20])
+        raise GuardError(
+            found[0][1] + more,
+            where=found[0][0],
+            hint=f"`{experiment.source}` or a template asks for what no experiment may have",
+        )
+
+
+def check_unique(by_experiment: Mapping[str, Sequence[Manifest]]) -> None:
+    """Raise GuardError if two experiments make the same object."""
+    owner: dict[ObjectKey, str] = {}
+    for name, manifests in by_experiment.items():
+        for manifest in manifests:
+            key = key_of(manifest)
+            if owner.setdefault(key, name) != name:
+                raise GuardError(
+                    f"the experiments `{owner[key]}` and `{name}` both make it",
+                    where=key,
+                    hint="rename one of them",
+                )
+
+
+def _violations(
+    manifest: Manifest, experiment: Experiment, lab: Lab, apply_set: ApplySet
+) -> Iterator[str]:
+    key = key_of(manifest)
+    kind = KINDS.get(key.kind)
+    own_namespace = experiment.contract.isolation is Isolation.NAMESPACE
+    if key.kind == "Namespace" and own_namespace:
+        if key.name != experiment.namespace or key.name == lab.namespace:
+            yield f"an experiment's namespace is `{experiment.namespace}`"
+    elif kind is None or key.kind not in _ALLOWED_KINDS:
+        yield "no experiment may have objects of this kind"
+        return
+    elif key.namespace != experiment.namespace:
+        yield f"its namespace must be `{experiment.namespace}`"
+    if kind is not None and manifest["apiVersion"] != kind.api_version:
+        yield f"its apiVersion must be `{kind.api_version}`"
+    if key.kind != "Namespace" and not _is_own_name(key.name, experiment):
+        yield f"its name must be `{experiment.full_name}`, or that and a suffix after `-`"
+    yield from _metadata_violations(manifest, experiment, apply_set)
+    yield from _kind_violations(manifest, experiment)
+
+
+def _is_own_name(name: str, experiment: Experiment) -> bool:
+    """Whether a name belongs to this experiment; suffixes of neighbours are caught by `check_unique`."""
+    own = {experiment.full_name, experiment.workload, experiment.service}
+    return name in own or name.startswith(experiment.full_name + "-")
+
+
+def _metadata_violations(
+    manifest: Manifest, experiment: Experiment, apply_set: ApplySet
+) -> Iterator[str]:
+    metadata = manifest["metadata"]
+    yield from (f"metadata.{name} is not to be set" for name in _FORBIDDEN_METADATA if name in metadata)
+    if "status" in manifest:
+        yield "status is the server's"
+    expected = {PART_OF: apply_set.id, MEMBER: member_reference(key_of(manifest), apply_set)}
+    if labels_of(manifest).get(PART_OF) != expected[PART_OF]:
+        yield "it lacks the set's label"
+    if annotations_of(manifest).get(MEMBER) != expected[MEMBER]:
+        yield "it lacks the annotation that names it"
+    yield from _marks(metadata, expected)
+    if labels_of(manifest).get(EXPERIMENT) != experiment.name:
+        yield f"its label `{EXPERIMENT}` must be `{experiment.name}`"
+    template = (manifest.get("spec") or {}).get("template")
+    if isinstance(template, Mapping):
+        inner = template.get("metadata") or {}
+        yield from _marks(inner, {})
+        if (inner.get("labels") or {}).get(EXPERIMENT) != experiment.name:
+            yield f"its pods' label `{EXPERIMENT}` must be `{experiment.name}`"
+
+
+def _marks(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[str]:
+    """Labels and annotations: strings all, and the reserved ones only as we set them."""
+    for field in ("labels", "annotations"):
+        for name, value in (metadata.get(field) or {}).items():
+            if not isinstance(value, str):
+                yield f"metadata.{field}[{name}] must be a string"
+            elif name.startswith(_RESERVED) and expected.get(name) != value:
+                yield f"metadata.{field}[{name}] is reserved"
+            elif name == "app.kubernetes.io/managed-by" and value != "nimlab":
+                yield f"metadata.{field}[{name}] must be `nimlab`"
+
+
+def _kind_violations(manifest: Manifest, experiment: Experiment) -> Iterator[str]:
+    spec = manifest.get("spec") or {}
+    kind = manifest["kind"]
+    if kind == "Service":
+        yield from (f"spec.{name} is not to be set" for name in _FORBIDDEN_SERVICE if name in spec)
+        if spec.get("type", "ClusterIP") != "ClusterIP":
+            yield "a Service of an experiment is of type ClusterIP"
+        if (spec.get("selector") or {}).get(EXPERIMENT) != experiment.name:
+            yield "spec.selector must select the experiment"
+        yield from _duplicates(spec.get("ports"), ("port", "protocol"), "spec.ports")
+    elif kind == "StatefulSet":
+        labels = (spec.get("selector") or {}).get("matchLabels") or {}
+        if labels.get(EXPERIMENT) != experiment.name:
+            yield "spec.selector must select the experiment"
+        if spec.get("volumeClaimTemplates"):
+            yield "spec.volumeClaimTemplates are not for experiments: they outlive them"
+        yield from _pod_violations((spec.get("template") or {}).get("spec") or {})
+    elif kind in ("NetworkPolicy", "PodDisruptionBudget"):
+        selector = spec.get("podSelector" if kind == "NetworkPolicy" else "selector") or {}
+        if (selector.get("matchLabels") or {}).get(EXPERIMENT) != experiment.name:
+            yield "its pod selector must select the experiment"
+
+
+def _pod_violations(pod: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"pods: {name} is not to be set" for name in _FORBIDDEN_POD if pod.get(name))
+    if pod.get("serviceAccountName", "default") != "default":
+        yield "pods: serviceAccountName is not to be set"
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "pods: automountServiceAccountToken must be false"
+    for volume in pod.get("volumes") or ():
+        odd = sorted(set(volume) - {"name", "configMap", "emptyDir", "downwardAPI"})
+        if odd:
+            yield f"pods: a volume may not be `{odd[0]}`"
+    yield from _duplicates(pod.get("volumes"), ("name",), "volumes")
+    for field in ("initContainers", "containers"):
+        for container in pod.get(field) or ():
+            name = f"{field}[{container.get('name')}]"
+            is_shaper = field == "initContainers" and container.get("name") == SHAPER
+            yield from _container_violations(container, name, is_shaper=is_shaper)
+        yield from _duplicates(pod.get(field), ("name",), field)
+
+
+def _container_violations(
+    container: Mapping[str, Any], name: str, *, is_shaper: bool
+) -> Iterator[str]:
+    context = container.get("securityContext") or {}
+    if context.get("privileged"):
+        yield f"{name} may not be privileged"
+    if context.get("allowPrivilegeEscalation") is not False:
+        yield f"{name}: allowPrivilegeEscalation must be false"
+    added = set((context.get("capabilities") or {}).get("add") or ())
+    if added - ({"NET_ADMIN"} if is_shaper else set()):
+        yield f"{name} may not add capabilities"
+    if any(port.get("hostPort") for port in container.get("ports") or ()):
+        yield f"{name} may not use a hostPort"
+    if container.get("envFrom") or any("valueFrom" in e for e in container.get("env") or ()):
+        yield f"{name}: env comes from the contract alone"
+    yield from _duplicates(container.get("env"), ("name",), f"{name}.env")
+    yield from _duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
+
+
+def _duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON
+    seen = set()
+    for item in items or ():
+        value = tuple(str(item.get(key)) for key in keys)
+        if value in seen:
+            yield f"{where}: {'/'.join(value)} stands twice"
+        seen.add(value)

@@ -1,0 +1,219 @@
+"""Files -> specs: everything in the lab's folder read, checked and joined.
+
+In: the lab's folder. Out: `LabFiles`: specs for what is right, and every problem of every file at once for
+what isn't, each with file, line and column. Nothing is rendered here. Rooms: `text` reads YAML strictly and
+remembers places, `check` holds a document against its schema, `build` makes the specs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from nimlab.errors import Problem, SpecError
+from nimlab.load.build import build_contract, build_experiment, build_lab
+from nimlab.load.check import check_document, load_validator
+from nimlab.load.text import Document, file_problem, read_document
+from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
+
+__all__ = ["load_lab"]
+
+_READ_LIMIT_BYTES: Final = 300 * 1024
+_IGNORED: Final = (".", "README")
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What has been read so far."""
+
+    root: Path
+    overlay: Mapping[str, str | None]
+    problems: list[Problem] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+
+
+def load_lab(root: Path, overlay: Mapping[str, str | None] | None = None) -> LabFiles:
+    """Read `lab.yaml`, `contracts/` and `experiments/` and return specs and problems.
+
+    `overlay` replaces files by text that isn't written yet, by path relative to the root; None stands for a
+    file that will be removed. Raises SpecError, with every problem, only when `lab.yaml` itself can't be used.
+    """
+    gathered = _Gathered(root, overlay or {})
+    lab = _read_lab(gathered)
+    contracts = {c.name: c for c in _read_contracts(gathered)}
+    documents = list(_checked(gathered, "experiments", "experiment", gathered.broken))
+    if lab is None:
+        raise SpecError(tuple(gathered.problems))
+    experiments = _build_all(gathered, documents, lab, contracts)
+    experiments = _without_duplicates(gathered, documents, experiments)
+    _check_totals(gathered, documents, experiments, lab)
+    return LabFiles(
+        lab=lab,
+        contracts=contracts,
+        experiments=tuple(sorted(experiments, key=lambda one: one.name)),
+        broken=tuple(sorted(gathered.broken, key=lambda one: (one.name, one.source))),
+        problems=tuple(sorted(gathered.problems, key=lambda p: (p.location, p.code, p.what))),
+    )
+
+
+def _read_lab(gathered: _Gathered) -> Lab | None:
+    data = _read(gathered, "lab.yaml")
+    if data is None:
+        return None
+    document = read_document("lab.yaml", data)
+    if not isinstance(document, Document):
+        gathered.problems.extend(document)
+        return None
+    problems = check_document(document, load_validator(gathered.root / "schema", "lab"))
+    gathered.problems.extend(problems)
+    return None if problems else build_lab(document)
+
+
+def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
+    seen: dict[str, str] = {}
+    for document in _checked(gathered, "contracts", "contract", []):
+        name = document.data["metadata"]["name"]
+        if name in seen:
+            what = f"the contract `{name}` is in {seen[name]} as well"
+            gathered.problems.append(
+                document.problem("duplicate-name", what, ("metadata", "name"), hint="rename one of them")
+            )
+            continue
+        seen[name] = document.path
+        built = build_contract(document)
+        if isinstance(built, Contract):
+            yield built
+        else:
+            gathered.problems.extend(built)
+
+
+def _build_all(
+    gathered: _Gathered, documents: list[Document], lab: Lab, contracts: Mapping[str, Contract]
+) -> list[Experiment]:
+    found = []
+    for document in documents:
+        built = build_experiment(document, lab, contracts)
+        if isinstance(built, Experiment):
+            found.append(built)
+        else:
+            gathered.problems.extend(built)
+            gathered.broken.append(Broken(name=_name_in(document), source=document.path))
+    return found
+
+
+def _without_duplicates(
+    gathered: _Gathered, documents: list[Document], experiments: list[Experiment]
+) -> list[Experiment]:
+    """Leave out experiments whose name several files claim: none of them has the better right."""
+    sources: dict[str, list[Document]] = defaultdict(list)
+    for document in documents:
+        sources[_name_in(document)].append(document)
+    twice = {name: found for name, found in sources.items() if len(found) > 1}
+    for name, found in twice.items():
+        for document in found:
+            others = ", ".join(other.path for other in found if other is not document)
+            what = f"the experiment `{name}` is in {others} as well"
+            gathered.problems.append(
+                document.problem("duplicate-name", what, ("metadata", "name"), hint="rename one of them")
+            )
+            one = Broken(name=name, source=document.path)
+            if one not in gathered.broken:
+                gathered.broken.append(one)
+    return [one for one in experiments if one.name not in twice]
+
+
+def _check_totals(
+    gathered: _Gathered, documents: list[Document], experiments: list[Experiment], lab: Lab
+) -> None:
+    """Hold all experiments together against the lab's limits; told at the largest of them.
+
+    Which one is too much is the lab's decision, so no experiment is left out for it.
+    """
+    limits = lab.limits
+    for what, limit, cost in (
+        ("peers", limits.peers_total, lambda one: one.peers),
+        ("thousandths of a core", limits.cpu_m_total, lambda one: one.peers * one.cpu_m),
+        ("bytes of memory", limits.memory_bytes_total, lambda one: one.peers * one.memory_bytes),
+    ):
+        total = sum(cost(one) for one in experiments)
+        if limit is None or total <= limit:
+            continue
+        largest = max(experiments, key=cost)
+        document = next(d for d in documents if d.path == largest.source)
+        said = f"all experiments together ask for {total} {what}, more than the lab allows, {limit}"
+        hint = f"this one asks for most; the limits are in {lab.source}"
+        gathered.problems.append(document.problem("limit", said, ("spec", "peers"), hint=hint))
+
+
+def _checked(
+    gathered: _Gathered, folder: str, kind: str, broken: list[Broken]
+) -> Iterator[Document]:
+    """Documents of a folder that can be read and fit their schema."""
+    validator = load_validator(gathered.root / "schema", kind)
+    for path in _files(gathered, folder):
+        data = _read(gathered, path)
+        document = () if data is None else read_document(path, data)
+        if isinstance(document, Document):
+            problems = check_document(document, validator)
+            if not problems:
+                yield document
+                continue
+            name = _name_in(document)
+        else:
+            problems, name = document, Path(path).stem
+        gathered.problems.extend(problems)
+        broken.append(Broken(name=name, source=path))
+
+
+def _files(gathered: _Gathered, folder: str) -> list[str]:
+    """Paths of the YAML files in a folder, sorted; what else lies there is a problem, or ignored."""
+    found = {
+        path
+        for path, text in gathered.overlay.items()
+        if text is not None and path.startswith(folder + "/")
+    }
+    try:
+        entries = sorted(os.scandir(gathered.root / folder), key=lambda entry: entry.name)
+    except OSError as error:
+        what = f"the folder `{folder}` can't be read: {error.strerror}"
+        gathered.problems.append(file_problem(folder, what, f"make it: `mkdir {folder}`"))
+        return sorted(found)
+    for entry in entries:
+        path = f"{folder}/{entry.name}"
+        if entry.name.startswith(_IGNORED) or path in gathered.overlay:
+            continue
+        if entry.is_symlink() or not entry.is_file():
+            what = "this is a link or a folder, and only files are read"
+            gathered.problems.append(file_problem(path, what, "put the file itself here"))
+        elif not entry.name.endswith(".yaml"):
+            what = "only files that end in `.yaml` are read"
+            gathered.problems.append(file_problem(path, what, "rename it, or move it away"))
+        else:
+            found.add(path)
+    return sorted(found)
+
+
+def _read(gathered: _Gathered, path: str) -> bytes | None:
+    """The bytes of a file, a little more than may be; None, and a problem, when it can't be read."""
+    text = gathered.overlay.get(path)
+    if text is not None:
+        return text.encode()
+    try:
+        with (gathered.root / path).open("rb") as file:
+            return file.read(_READ_LIMIT_BYTES)
+    except OSError as error:
+        what = f"the file can't be read: {error.strerror}"
+        gathered.problems.append(file_problem(path, what, None))
+        return None
+
+
+def _name_in(document: Document) -> str:
+    """The name that a file gives itself, as far as it does; else the file's own."""
+    data = document.data
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) and name else Path(document.path).stem

@@ -1,0 +1,320 @@
+"""Checked documents -> specs: defaults filled in, units turned into numbers, contracts obeyed.
+
+In: documents that fit their schemas. Out: `Lab`, `Contract`, `Experiment`, and the problems that only show
+when fields, or files, are seen together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from nimlab.errors import Problem
+from nimlab.load.check import PARSERS, parse_image
+from nimlab.load.text import Document
+from nimlab.manifest import to_json_text
+from nimlab.spec import (
+    ConnectLimit,
+    Contract,
+    EnvVar,
+    Experiment,
+    Image,
+    Isolation,
+    Lab,
+    Limits,
+    Network,
+    OnImmutableChange,
+    Port,
+    Rollout,
+    Rtt,
+    Setting,
+    SyncSettings,
+)
+
+_UNIT_OF: Final[Mapping[str, str]] = {
+    "message.size": "size",
+    "message.interval": "duration",
+    "startDelay": "duration",
+    "gossipsub.heartbeat": "duration",
+    "gossipsub.pruneBackoff": "duration",
+    "gossipsub.gossipFactor": "ratio",
+}
+_NOT_PASSED_ON: Final = frozenset({
+    "contract", "image", "peers", "resources", "network", "rtt", "rollout", "onImmutableChange",
+})  # fmt: skip
+_BUILT_IN: Final[Mapping[str, Any]] = {
+    "peers": 2,
+    "resources": {"cpu": "50m", "memory": "16Mi"},
+    "network": {"method": "tc"},
+    "rtt": {"enabled": True, "interval": "5s", "fanout": 8},
+    "rollout": "together",
+    "onImmutableChange": "fail",
+}
+_REVISION_LABEL_ROOM: Final = 52  # a StatefulSet's name and its revision's hash share a label of 63
+
+
+def build_lab(document: Document) -> Lab:
+    """Return the lab of a `lab.yaml` that fits its schema. Pure."""
+    spec = document.data["spec"]
+    limits, sync = spec.get("limits", {}), spec.get("sync", {})
+    prune = sync.get("maxPrune", {})
+    return Lab(
+        namespace=spec["namespace"],
+        prefix=spec.get("prefix", "nimp2p-exp-"),
+        defaults=spec.get("defaults", {}),
+        limits=Limits(
+            peers_per_experiment=limits.get("peersPerExperiment", 10_000),
+            peers_total=limits.get("peers"),
+            cpu_m_total=_optional("cpu", limits.get("cpu")),
+            memory_bytes_total=_optional("memory", limits.get("memory")),
+        ),
+        sync=SyncSettings(
+            max_prune_objects=prune.get("objects", 20),
+            max_prune_percent=prune.get("percent", 50),
+            timeout_s=PARSERS["duration"](sync.get("timeout", "10m")) // 1000,
+            parallel=sync.get("parallel", 8),
+        ),
+        source=document.path,
+    )
+
+
+def build_contract(document: Document) -> Contract | tuple[Problem, ...]:
+    """Return the contract of a file that fits its schema, or what contradicts itself in it. Pure."""
+    spec, metadata = document.data["spec"], document.data["metadata"]
+    problems = tuple(_contract_problems(document))
+    if problems:
+        return problems
+    return Contract(
+        name=metadata["name"],
+        description=metadata.get("description", ""),
+        image=_image(spec["image"]),
+        container=spec["container"],
+        isolation=Isolation(spec["isolation"]),
+        host_name=spec["hostName"],
+        connect_limit=ConnectLimit(spec["connectTo"]),
+        env=tuple(
+            EnvVar(
+                name=one["name"],
+                source=one.get("from"),
+                unit=one.get("as", "word"),
+                value=one.get("value"),
+                description=one["description"],
+            )
+            for one in spec["env"]
+        ),
+        ports=tuple(
+            Port(name=one["name"], port=one["port"], protocols=tuple(one["protocols"]))
+            for one in spec["ports"]
+        ),
+        fields=frozenset(one["from"] for one in spec["env"] if "from" in one),
+        required=frozenset(one["from"] for one in spec["env"] if one.get("required") and "from" in one),
+        start_delay_s=PARSERS["duration"](spec.get("startDelay", "0s")) // 1000,
+        logs=spec.get("logs", {}),
+        metrics=tuple(spec.get("metrics", ())),
+        source=document.path,
+    )
+
+
+def _contract_problems(document: Document) -> Iterator[Problem]:
+    spec = document.data["spec"]
+    if spec["hostName"] == "pod-<ordinal>" and spec["isolation"] != "namespace":
+        what = "a node that parses `pod-<ordinal>` needs a namespace of its own"
+        hint = "write `isolation: namespace`"
+        yield document.problem("contract", what, ("spec", "isolation"), hint=hint)
+    seen: set[str] = set()
+    for index, one in enumerate(spec["env"]):
+        path = ("spec", "env", index)
+        if one["name"] in seen:
+            yield document.problem("contract", f"the variable `{one['name']}` stands twice", (*path, "name"))
+        seen.add(one["name"])
+        if ("from" in one) == ("value" in one):
+            what = f"the variable `{one['name']}` needs either `from` or `value`"
+            yield document.problem("contract", what, path)
+        if "from" in one and one["from"] not in _KNOWN_FIELDS:
+            near = difflib.get_close_matches(one["from"], sorted(_KNOWN_FIELDS), n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"fields: {', '.join(sorted(_KNOWN_FIELDS))}"
+            what = f"experiments have no field `{one['from']}`"
+            yield document.problem("contract", what, (*path, "from"), hint=hint)
+    names = [port["name"] for port in spec["ports"]]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            path = ("spec", "ports", index, "name")
+            yield document.problem("contract", f"the port `{name}` stands twice", path)
+
+
+_KNOWN_FIELDS: Final = frozenset({
+    "peers", "connectTo", "message.size", "message.interval", "muxer", "fragments", "maxConnections",
+    "selfTrigger", "startDelay", "gossipsub.d", "gossipsub.dLow", "gossipsub.dHigh", "gossipsub.dScore",
+    "gossipsub.dOut", "gossipsub.dLazy", "gossipsub.heartbeat", "gossipsub.pruneBackoff",
+    "gossipsub.floodPublish", "gossipsub.gossipFactor",
+})  # fmt: skip
+
+
+def build_experiment(
+    document: Document, lab: Lab, contracts: Mapping[str, Contract]
+) -> Experiment | tuple[Problem, ...]:
+    """Return the experiment of a file that fits its schema, or why its contract can't carry it. Pure."""
+    spec, metadata = document.data["spec"], document.data["metadata"]
+    contract = contracts.get(spec["contract"])
+    if contract is None:
+        near = difflib.get_close_matches(spec["contract"], sorted(contracts), n=1)
+        meant = f"did you mean `{near[0]}`? " if near else ""
+        hint = f"{meant}contracts: {', '.join(sorted(contracts)) or 'none can be used'}"
+        what = f"there is no contract `{spec['contract']}`"
+        return (document.problem("unknown-reference", what, ("spec", "contract"), hint=hint),)
+    merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)
+    settings = _settings(spec, merged, contract)
+    problems = tuple(_experiment_problems(document, settings, merged, contract, contracts, lab))
+    if problems:
+        return problems
+    full_name = lab.prefix + metadata["name"]
+    isolated = contract.isolation is Isolation.NAMESPACE
+    return Experiment(
+        name=metadata["name"],
+        full_name=full_name,
+        owner=metadata.get("owner", ""),
+        description=metadata.get("description", ""),
+        contract=contract,
+        image=_image(spec["image"]) if "image" in spec else contract.image,
+        peers=merged["peers"],
+        settings=settings,
+        cpu_m=PARSERS["cpu"](merged["resources"]["cpu"]),
+        memory_bytes=PARSERS["memory"](merged["resources"]["memory"]),
+        network=_network(merged["network"]),
+        rtt=Rtt(
+            enabled=merged["rtt"]["enabled"],
+            interval_ms=PARSERS["duration"](merged["rtt"]["interval"]),
+            fanout=merged["rtt"]["fanout"],
+        ),
+        rollout=Rollout(merged["rollout"]),
+        on_immutable_change=OnImmutableChange(merged["onImmutableChange"]),
+        namespace=full_name if isolated else lab.namespace,
+        source=document.path,
+        digest=hashlib.sha256(to_json_text(document.data).encode()).hexdigest(),
+        document=document.data,
+    )
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Maps are merged, key by key; anything else above hides what is below."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        result[key] = _merged(old, value) if both else value
+    return result
+
+
+def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a contract passes on, dotted: `message.size`."""
+    flat: dict[str, Any] = {}
+    for key, value in spec.items():
+        if key in _NOT_PASSED_ON:
+            continue
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{inner}": item for inner, item in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def _settings(
+    spec: Mapping[str, Any], merged: Mapping[str, Any], contract: Contract
+) -> dict[str, Setting]:
+    """What the image gets, in base units: what the file says, and defaults for what the contract delivers."""
+    asked = _flat(spec)
+    fields = {
+        name: value
+        for name, value in _flat(merged).items()
+        if name in asked or name in contract.fields
+    }
+    fields["peers"] = merged["peers"]
+    return {
+        name: PARSERS[_UNIT_OF[name]](value) if name in _UNIT_OF else value
+        for name, value in sorted(fields.items())
+    }
+
+
+def _experiment_problems(
+    document: Document,
+    settings: Mapping[str, Setting],
+    merged: Mapping[str, Any],
+    contract: Contract,
+    contracts: Mapping[str, Contract],
+    lab: Lab,
+) -> Iterator[Problem]:
+    name = document.data["metadata"]["name"]
+    if len(lab.prefix + name) > _REVISION_LABEL_ROOM:
+        what = f"`{lab.prefix}{name}` has more than {_REVISION_LABEL_ROOM} characters"
+        yield document.problem("bad-name", what, ("metadata", "name"), hint="choose a shorter name")
+    yield from _undeliverable(document, contract, contracts)
+    for field in sorted(contract.required - set(settings)):
+        what = f"contract `{contract.name}` needs `{field}`: its image fails without it"
+        yield document.problem("missing-key", what, ("spec",), hint="write it, or a default in lab.yaml")
+    yield from _connect_problems(document, settings, contract)
+    limit = lab.limits.peers_per_experiment
+    if merged["peers"] > limit:
+        what = f"{merged['peers']} peers are more than the lab allows an experiment, {limit}"
+        hint = f"the limit is `limits.peersPerExperiment` in {lab.source}"
+        yield document.problem("limit", what, ("spec", "peers"), hint=hint)
+    network = merged["network"]
+    if "jitter" in network and "latency" not in network:
+        what = "`jitter` varies a delay, and there is no `latency`"
+        yield document.problem("bad-value", what, ("spec", "network", "jitter"))
+    if network.get("method") != "tc" and set(network) & {"latency", "jitter", "loss"}:
+        what = f"method `{network['method']}` can't set latency, jitter or loss"
+        hint = "leave them out, or write `method: tc`"
+        yield document.problem("bad-value", what, ("spec", "network"), hint=hint)
+
+
+def _undeliverable(
+    document: Document, contract: Contract, contracts: Mapping[str, Contract]
+) -> Iterator[Problem]:
+    """Settings that the image would never see: silently ignoring one would spoil the run."""
+    for field in _flat(document.data["spec"]):
+        if field in contract.fields:
+            continue
+        able = sorted(one.name for one in contracts.values() if field in one.fields)
+        hint = f"contracts that can: {', '.join(able)}" if able else f"it can: {', '.join(sorted(contract.fields))}"
+        what = f"contract `{contract.name}` cannot deliver `{field}`: its image reads no such setting"
+        path = ("spec", *field.split("."))
+        yield document.problem("contract", what, path, hint=hint, at_key=True)
+
+
+def _connect_problems(
+    document: Document, settings: Mapping[str, Setting], contract: Contract
+) -> Iterator[Problem]:
+    connect, peers = settings.get("connectTo"), settings["peers"]
+    if not isinstance(connect, int) or not isinstance(peers, int):
+        return
+    if contract.connect_limit is ConnectLimit.AT_MOST_PEERS and connect > peers:
+        bound = f"at most `peers` ({peers})"
+    elif contract.connect_limit is ConnectLimit.LESS_THAN_PEERS and connect >= peers:
+        bound = f"less than `peers` ({peers})"
+    else:
+        return
+    what = f"`connectTo` is {connect}, and under contract `{contract.name}` must be {bound}"
+    hint = "lower `connectTo`, or raise `peers`"
+    yield document.problem("contract", what, ("spec", "connectTo"), hint=hint)
+
+
+def _network(network: Mapping[str, Any]) -> Network:
+    return Network(
+        method=network.get("method", "tc"),
+        downlink_bit_per_s=_optional("rate", network.get("downlink")),
+        uplink_bit_per_s=_optional("rate", network.get("uplink")),
+        latency_ms=_optional("duration", network.get("latency")),
+        jitter_ms=_optional("duration", network.get("jitter")),
+        loss_ratio=_optional("ratio", network.get("loss")),
+    )
+
+
+def _optional(unit: str, text: str | None) -> Any:  # noqa: ANN401 -- what the unit's parser gives
+    return None if text is None else PARSERS[unit](text)
+
+
+def _image(text: str) -> Image:
+    name, tag, digest = parse_image(text)
+    return Image(name=name, tag=tag, digest=digest)

@@ -1,0 +1,220 @@
+"""A document against its JSON Schema: every mistake once, at its place, with a hint.
+
+In: a `Document` and a schema. Out: problems. Units are checked here too, by the schemas' keyword `x-unit`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import jsonschema
+from jsonschema.protocols import Validator
+
+from nimlab import units
+from nimlab.errors import NimlabError, Problem
+from nimlab.load.text import Document, pointer_text
+
+_IMAGE: Final = re.compile(
+    r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_MOVING_TAGS: Final = frozenset({"latest", "main", "master", "edge", "nightly"})
+_TYPE_WORDS: Final = {
+    "string": "text",
+    "integer": "a whole number",
+    "boolean": "`true` or `false`",
+    "object": "a map",
+    "array": "a list",
+}
+
+
+def parse_image(text: str) -> tuple[str, str, str | None]:
+    """Return name, tag and digest of an image reference. Raises UnitError."""
+    match = _IMAGE.fullmatch(text)
+    if match is None:
+        raise units.UnitError(
+            f"`{text[:60]}` is not an image with a tag", "write `registry/name:tag`, such as `a/b:v1.2`"
+        )
+    if match["tag"] in _MOVING_TAGS:
+        raise units.UnitError(
+            f"the tag `{match['tag']}` moves", "pin a version, so that a run can be repeated"
+        )
+    return match["name"], match["tag"], match["digest"]
+
+
+PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "duration": units.parse_duration_ms,
+    "size": units.parse_size_bytes,
+    "rate": units.parse_rate_bit_per_s,
+    "ratio": units.parse_ratio,
+    "cpu": units.parse_cpu_m,
+    "memory": units.parse_memory_bytes,
+    "image": parse_image,
+}
+"""What `x-unit` means: a text -> its value in base units, or UnitError."""
+
+
+def load_validator(folder: Path, kind: str) -> Validator:
+    """Return the validator of `schema/<kind>.schema.json`. Raises NimlabError when it can't be used."""
+    path = folder / f"{kind}.schema.json"
+    try:
+        return _compiled(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        raise NimlabError(
+            f"the schema can't be used: {error}",
+            where=f"schema/{path.name}",
+            hint="restore it from the repository",
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def _compiled(text: str) -> Validator:
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator: Validator = _STRICT(schema)
+    return validator
+
+
+def _check_unit(
+    validator: Validator, unit: str, instance: object, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    del validator, schema
+    if isinstance(instance, str):
+        try:
+            PARSERS[unit](instance)
+        except units.UnitError as error:
+            yield jsonschema.ValidationError(error.what, cause=error)
+
+
+_STRICT: Final[Any] = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator, {"x-unit": _check_unit}
+)
+
+
+def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
+    """Return every way in which the document isn't what its schema says."""
+    return tuple(
+        problem
+        for error in validator.iter_errors(document.data)
+        for problem in _problems(document, error)
+    )
+
+
+def _problems(document: Document, error: jsonschema.ValidationError) -> Iterator[Problem]:
+    path = tuple(error.absolute_path)
+    match error.validator:
+        case "additionalProperties":
+            yield from _unknown_keys(document, error, path)
+        case "required":
+            yield _missing_key(document, error, path)
+        case "type":
+            yield _wrong_type(document, error, path)
+        case "x-unit":
+            cause = error.cause
+            hint = cause.hint if isinstance(cause, units.UnitError) else None
+            yield document.problem("bad-unit", error.message, path, hint=hint)
+        case "enum" | "const":
+            yield _not_allowed(document, error, path)
+        case _:
+            yield _out_of_bounds(document, error, path)
+
+
+def _unknown_keys(
+    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    allowed = sorted(error.schema["properties"])
+    inside = f" in {pointer_text(path)}" if path else ""
+    for key in error.instance:
+        if key in allowed:
+            continue
+        near = difflib.get_close_matches(key, allowed, n=1)
+        meant = f"did you mean `{near[0]}`? " if near else ""
+        what = f"unknown key `{key[:60]}`{inside}"
+        hint = f"{meant}allowed here: {', '.join(allowed)}"
+        yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
+
+
+def _missing_key(
+    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
+) -> Problem:
+    key = next((k for k in error.validator_value if f"'{k}' is a required" in error.message), "?")
+    facts = error.schema["properties"].get(key, {})
+    example = json.dumps((facts.get("examples") or ["…"])[0], ensure_ascii=False)
+    inside = pointer_text(path) or "the file"
+    return document.problem(
+        "missing-key",
+        f"`{key}` is missing in {inside}",
+        path,
+        hint=f"{facts.get('description', '')} For example `{key}: {example}`".strip(),
+        at_key=bool(path),
+    )
+
+
+def _wrong_type(
+    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
+) -> Problem:
+    wanted = error.validator_value
+    example = json.dumps((error.schema.get("examples") or ["…"])[0], ensure_ascii=False).strip('"')
+    value = error.instance
+    if "x-unit" in error.schema and isinstance(value, int | float) and not isinstance(value, bool):
+        if error.schema["x-unit"] == "cpu":
+            hint = f"write `{units.format_cpu_m(round(value * 1000))}`, or the number in quotes"
+            return document.problem("bad-unit", f"`{value}` has no unit", path, hint=hint)
+        return document.problem(
+            "bad-unit", f"`{value}` has no unit", path, hint=f"write it with its unit, such as `{example}`"
+        )
+    name = pointer_text(path) or "the file"
+    what = f"{name} must be {_TYPE_WORDS.get(wanted, wanted)}, not {_word_for(value)}"
+    return document.problem("wrong-type", what, path, hint=f"for example `{example}`")
+
+
+def _not_allowed(
+    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
+) -> Problem:
+    allowed = [error.validator_value] if error.validator == "const" else list(error.validator_value)
+    near = difflib.get_close_matches(str(error.instance), [str(a) for a in allowed], n=1)
+    meant = f"did you mean `{near[0]}`? " if near else ""
+    what = f"`{str(error.instance)[:60]}` is not allowed for {pointer_text(path)}"
+    hint = f"{meant}allowed: {', '.join(str(a) for a in allowed[:8])}"
+    return document.problem("bad-value", what, path, hint=hint)
+
+
+def _out_of_bounds(
+    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
+) -> Problem:
+    name, value, bound = pointer_text(path), str(error.instance)[:60], error.validator_value
+    facts = str(error.schema.get("description", ""))
+    is_name = bool(path) and path[-1] in ("name", "contract", "namespace", "prefix")
+    match error.validator:
+        case "maxLength":
+            size = len(error.instance)
+            what = f"{name} has {size} characters, {bound} are allowed"
+        case "minimum" | "exclusiveMinimum":
+            what = f"{name} is `{value}`, and must be at least {bound}"
+        case "maximum":
+            what = f"{name} is `{value}`, and must be at most {bound}"
+        case "pattern":
+            what = f"`{value}` doesn't fit {name}"
+        case _:
+            what = f"{name} isn't as it should be: {error.validator} {bound}"
+    return document.problem("bad-name" if is_name else "bad-value", what, path, hint=facts or None)
+
+
+def _word_for(value: object) -> str:
+    if value is None:
+        return "empty"
+    for kind, word in (
+        (bool, "`true` or `false`"),
+        (int | float, "a number"),
+        (str, "text"),
+        (list, "a list"),
+    ):
+        if isinstance(value, kind):  # type: ignore[arg-type] # a union is fine for isinstance
+            return word
+    return "a map"

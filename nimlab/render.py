@@ -1,0 +1,214 @@
+"""Specs -> manifests: one experiment through the templates, one object a template.
+
+In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Text from
+experiments is data in the templates, never template source; and nothing else enters: not the commit, the
+time, the tool's version, the machine or another experiment. So the same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nimlab.errors import RenderError
+from nimlab.manifest import (
+    Manifest,
+    UnreadableYamlError,
+    apply_order,
+    canonical,
+    key_of,
+    parse_yaml,
+    to_json_text,
+)
+from nimlab.spec import EnvVar, Experiment, Isolation, Lab, Rollout, Setting
+from nimlab.units import UnitError, canonical_quantity, format_cpu_m, format_memory_bytes
+
+_OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
+_LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """Compiled templates by file name, sorted; `folder` is how their place is said in errors."""
+
+    folder: str
+    by_name: Mapping[str, jinja2.Template]
+
+
+def load_templates(folder: Path) -> Templates:
+    """Compile every `*.yaml.j2` in the folder. Raises RenderError with file and line."""
+    environment = ImmutableSandboxedEnvironment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 -- manifests, not HTML; values pass through `json`
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["json"] = _to_json
+    shown = "/".join(folder.parts[-2:])
+    names = sorted(path.name for path in folder.glob("*.yaml.j2"))
+    if not names:
+        raise RenderError("there are no templates", where=shown, hint="it holds `*.yaml.j2` files")
+    try:
+        return Templates(shown, {name: environment.get_template(name) for name in names})
+    except jinja2.TemplateSyntaxError as error:
+        raise RenderError(
+            str(error.message), where=f"{shown}/{error.name}:{error.lineno}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RenderError(f"a template can't be read: {error}", where=shown) from error
+
+
+def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) -> tuple[Manifest, ...]:
+    """Return the experiment's manifests, canonical and in apply order. Raises RenderError."""
+    names = context_of(experiment, lab)
+    manifests = []
+    for name, template in templates.by_name.items():
+        where = f"{templates.folder}/{name}"
+        text = _fill(template, names, where, experiment)
+        manifests += _parse(text, where, experiment)
+    return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
+
+
+def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
+    """Return every name that a template can use; `templates/README.md` says what each means."""
+    contract = experiment.contract
+    full = experiment.full_name
+    own_labels = {
+        "app.kubernetes.io/component": "peer",
+        "app.kubernetes.io/managed-by": "nimlab",
+        "app.kubernetes.io/name": contract.container,
+        "app.kubernetes.io/part-of": lab.prefix.rstrip("-"),
+        "app.kubernetes.io/version": label_value(experiment.image.tag),
+        "experiment": experiment.name,
+        "prefix": full,
+    }
+    network = experiment.network
+    return {
+        "name": experiment.name,
+        "full_name": full,
+        "namespace": experiment.namespace,
+        "own_namespace": contract.isolation is Isolation.NAMESPACE,
+        "lab_namespace": lab.namespace,
+        "workload": experiment.workload,
+        "service": experiment.service,
+        "peers": experiment.peers,
+        "labels": own_labels,
+        "selector": {"experiment": experiment.name},
+        "container": contract.container,
+        "image": str(experiment.image),
+        "env": [_env(variable, experiment.settings) for variable in contract.env],
+        "ports": [
+            {"name": _port_name(port.name, protocol, port.protocols), "port": port.port, "protocol": protocol}
+            for port in contract.ports
+            for protocol in port.protocols
+        ],
+        "scraped_ports": [p.port for p in contract.ports if p.name in ("metrics", "publish")],
+        "cpu": format_cpu_m(experiment.cpu_m),
+        "memory": format_memory_bytes(experiment.memory_bytes),
+        "rollout_together": experiment.rollout is Rollout.TOGETHER,
+        "network": {
+            "method": network.method,
+            "downlink": _quantity(network.downlink_bit_per_s),
+            "uplink": _quantity(network.uplink_bit_per_s),
+        },
+        "spec_as_run": {
+            "contract": contract.name,
+            "experiment.json": to_json_text(experiment.document),
+            "image": str(experiment.image),
+            "settings.json": to_json_text(dict(sorted(experiment.settings.items()))),
+            "sha256": experiment.digest,
+        },
+    }
+
+
+def label_value(text: str) -> str:
+    """Return the text as a label value: at most 63 of its allowed characters, ends alphanumeric."""
+    return _LABEL_VALUE.sub("-", text)[:63].strip("-._") or "none"
+
+
+def _quantity(value: int | None) -> str | None:
+    return None if value is None else canonical_quantity(str(value))
+
+
+def _port_name(name: str, protocol: str, protocols: tuple[str, ...]) -> str:
+    return name if len(protocols) == 1 else f"{name}-{protocol.lower()}"
+
+
+def _env(variable: EnvVar, settings: Mapping[str, Setting]) -> dict[str, str]:
+    """An env entry: fixed by the contract, or the setting that feeds it in the image's unit."""
+    if variable.source is None:
+        return {"name": variable.name, "value": variable.value or ""}
+    value = settings.get(variable.source)
+    if value is None:
+        return {"name": variable.name, "value": ""}
+    if isinstance(value, bool):
+        return {"name": variable.name, "value": "true" if value else "false"}
+    if variable.unit == "s" and isinstance(value, int):
+        value = value // 1000 if value % 1000 == 0 else value / 1000
+    return {"name": variable.name, "value": str(value)}
+
+
+def _fill(
+    template: jinja2.Template, names: Mapping[str, Any], where: str, experiment: Experiment
+) -> str:
+    try:
+        text = template.render(names)
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        line = _template_line(error, template.name or "")
+        raise RenderError(
+            f"{error} (for experiment `{experiment.name}`)",
+            where=f"{where}:{line}" if line else where,
+            hint="the names that a template can use are in templates/README.md",
+        ) from error
+    if len(text.encode()) > _OUTPUT_LIMIT_BYTES:
+        raise RenderError(
+            f"the result is larger than {_OUTPUT_LIMIT_BYTES // 1024} KiB "
+            f"(for experiment `{experiment.name}`)",
+            where=where,
+        )
+    return text
+
+
+def _template_line(error: Exception, name: str) -> int | None:
+    """The template's line: Jinja rewrites tracebacks so that the last frame in it has the right number."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f.lineno for f in reversed(frames) if f.filename.endswith(name)), None)
+
+
+def _parse(text: str, where: str, experiment: Experiment) -> list[Manifest]:
+    """The object that a template rendered to; none where it left itself out."""
+    suffix = f"(for experiment `{experiment.name}`)"
+    try:
+        documents = parse_yaml(text)
+    except UnreadableYamlError as error:
+        raise RenderError(f"the result isn't YAML: {error} {suffix}", where=where) from error
+    if len(documents) > 1:
+        raise RenderError(
+            f"the result is {len(documents)} documents {suffix}",
+            where=where,
+            hint="one object a template: split the file",
+        )
+    for document in documents:
+        if not (isinstance(document, dict) and isinstance(document.get("metadata"), dict)):
+            raise RenderError(f"the result isn't a Kubernetes object {suffix}", where=where)
+        if not ({"apiVersion", "kind"} <= set(document) and document["metadata"].get("name")):
+            raise RenderError(f"the result lacks apiVersion, kind or a name {suffix}", where=where)
+    try:
+        return [canonical(document) for document in documents]
+    except UnitError as error:
+        raise RenderError(f"{error.what} {suffix}", where=where, hint=error.hint) from error
+
+
+def _to_json(value: object) -> str:
+    """The `json` filter: any value as YAML's JSON subset, so that no text can be anything but data."""
+    return json.dumps(value, ensure_ascii=True, sort_keys=True)

@@ -1,0 +1,384 @@
+"""The real control plane: started, broken in every way, mended, and gone without a trace."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nimlab.errors import SandboxError
+from nimlab.sandbox import (
+    PartState,
+    SandboxState,
+    Step,
+    build,
+    default_cache,
+    down,
+    is_up,
+    programs,
+    read_state,
+    up,
+)
+from nimlab.sandbox.api import Api
+from nimlab.sandbox.launch import is_port_free
+from nimlab.sandbox.state import PART_NAMES, Layout, load_record
+from nimlab.sandbox.wait import wait_until
+
+pytestmark = pytest.mark.live
+
+PODS = "/api/v1/namespaces/default/pods"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+def ignore(_: Step) -> None:
+    """Want no progress."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs(pytestconfig: pytest.Config) -> None:
+    """Skip, or fail if asked to, rather than build for minutes."""
+    cached = programs.find_cached(default_cache(), build.find_go_version())
+    if programs.find_programs(os.environ, cached, ignore) is None:
+        why = "the sandbox's programs aren't built yet: run `nimlab sandbox up` once"
+        pytest.fail(why) if pytestconfig.getoption("--require-live") else pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of one sandbox for all tests here, which leave it running."""
+    folder = tmp_path_factory.mktemp("a sandbox") / "home"
+    up(folder, cache=default_cache(), report=ignore)
+    yield folder
+    down(folder, report=ignore)
+    assert find_processes(folder) == []
+
+
+@pytest.fixture
+def api(home: Path) -> Iterator[Api]:
+    record = load_record(Layout(home=home))
+    assert record is not None
+    with Api(Layout(home=home), record.ports["kube-apiserver"]) as connection:
+        yield connection
+
+
+def find_processes(home: Path) -> list[str]:
+    return [
+        Path(process.cmdline()[0]).name
+        for process in psutil.process_iter()
+        if process.status() != psutil.STATUS_ZOMBIE and f"{home}/" in " ".join(process.cmdline())
+    ]
+
+
+def repair(home: Path, nodes: int = 3) -> SandboxState:
+    return up(home, nodes=nodes, cache=default_cache(), report=ignore)
+
+
+def pids(state: SandboxState | None) -> dict[str, int | None]:
+    assert state is not None
+    return {part.name: part.pid for part in state.parts}
+
+
+def read_parts(home: Path) -> tuple[PartState, ...]:
+    state = read_state(home)
+    assert state is not None
+    return state.parts
+
+
+def kill(home: Path, state: SandboxState, *names: str) -> None:
+    for part in state.parts:
+        if part.name in names:
+            assert part.pid is not None
+            os.kill(part.pid, signal.SIGKILL)
+    wait_until(
+        lambda: not any(p.alive for p in read_parts(home) if p.name in names),
+        within_s=5.0,
+    )
+
+
+def make_pod(name: str, image: str, **spec: Any) -> Mapping[str, object]:
+    containers = [{"name": "main", "image": image}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": containers, **spec},
+    }
+
+
+def read_pod(api: Api, name: str) -> Any:
+    return api.call("GET", f"{PODS}/{name}").body.get("status", {})
+
+
+def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
+    before = read_state(home)
+    began = time.monotonic()
+    after = repair(home)
+    assert time.monotonic() - began < 0.5
+    assert before == after
+    assert after.running
+    assert after.version.startswith("v1.34.")
+    assert is_up(home)
+
+
+def test_only_the_owner_may_read_it(home: Path) -> None:
+    layout = Layout(home=home)
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode)
+        for path in [home, layout.kubeconfig, layout.record, layout.pki, *layout.pki.iterdir()]
+    }
+    wrong = {p: oct(m) for p, m in modes.items() if m != (0o700 if p.is_dir() else 0o600)}
+    assert wrong == {}
+    assert not (layout.pki / "ca.key").exists()
+
+
+def test_all_listens_on_the_loopback_alone(home: Path) -> None:
+    state = read_state(home)
+    assert state is not None
+    listening = [
+        connection.laddr.ip
+        for pid in pids(state).values()
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("server", ["kube-apiserver", "etcd"])
+def test_no_stranger_is_trusted_in_either_direction(home: Path, server: str) -> None:
+    layout = Layout(home=home)
+    record = load_record(layout)
+    assert record is not None
+    address = ("127.0.0.1", record.ports[server])
+    without_ca = http.client.HTTPSConnection(*address, context=ssl.create_default_context())
+    with pytest.raises(ssl.SSLCertVerificationError):
+        without_ca.request("GET", "/")
+    nobody = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
+    connection = http.client.HTTPSConnection(*address, context=nobody)
+    try:
+        connection.request("GET", "/version")
+        assert connection.getresponse().status == 401
+    except (OSError, http.client.HTTPException):
+        assert server == "etcd"  # which hangs up instead
+    finally:
+        connection.close()
+
+
+def test_the_kubeconfig_has_all_and_skips_no_check(home: Path) -> None:
+    document = json.loads((home / "kubeconfig").read_text())
+    state = read_state(home)
+    assert state is not None
+    assert document["current-context"] == "nimlab-sandbox"
+    assert set(document["clusters"][0]["cluster"]) == {"server", "certificate-authority-data"}
+    assert document["clusters"][0]["cluster"]["server"] == state.server
+
+
+def test_a_pod_runs_with_its_sidecar_ready(api: Api) -> None:
+    others = [
+        {"name": "once", "image": "some/init:1"},
+        {"name": "sidecar", "image": "some/sidecar:1", "restartPolicy": "Always"},
+    ]
+    assert api.call("POST", PODS, make_pod("good", "some/image:1", initContainers=others)).ok
+    assert wait_until(lambda: read_pod(api, "good").get("phase") == "Running", within_s=10.0)
+    status = read_pod(api, "good")
+    assert status["podIP"].startswith("198.18.")
+    assert [c["ready"] for c in status["containerStatuses"]] == [True]
+    once, sidecar = status["initContainerStatuses"]
+    assert "terminated" in once["state"]
+    assert (sidecar["started"], "running" in sidecar["state"]) == (True, True)
+    api.call("DELETE", f"{PODS}/good")
+    assert wait_until(lambda: api.call("GET", f"{PODS}/good").status == 404, within_s=10.0)
+
+
+def test_a_missing_image_looks_like_one(api: Api) -> None:
+    assert api.call("POST", PODS, make_pod("bad", "some/image:no-such-image")).ok
+    assert wait_until(lambda: "containerStatuses" in read_pod(api, "bad"), within_s=10.0)
+    status = read_pod(api, "bad")
+    assert status["phase"] == "Pending"
+    assert status["containerStatuses"][0]["state"] == {
+        "waiting": {
+            "reason": "ImagePullBackOff",
+            "message": "image some/image:no-such-image not found",
+        }
+    }
+    api.call("DELETE", f"{PODS}/bad")
+
+
+def test_a_set_of_pods_runs_and_goes_with_its_owner(api: Api) -> None:
+    sets = "/apis/apps/v1/namespaces/default/statefulsets"
+    labels = {"app": "peers"}
+    template = {"metadata": {"labels": labels}, "spec": make_pod("x", "some/image:1")["spec"]}
+    spec = {
+        "serviceName": "peers",
+        "replicas": 3,
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": labels},
+        "template": template,
+    }
+    body = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "peers"}}
+    assert api.call("POST", sets, {**body, "spec": spec}).ok
+    there = f"{PODS}?labelSelector=app%3Dpeers"
+
+    def count_ready() -> int:
+        return int(api.call("GET", f"{sets}/peers").body["status"].get("readyReplicas", 0))
+
+    assert wait_until(lambda: count_ready() == 3, within_s=10.0)
+    api.call("DELETE", f"{sets}/peers?propagationPolicy=Background")
+    assert wait_until(lambda: not api.call("GET", there).body["items"], within_s=15.0)
+
+
+def test_nodes_are_added_and_removed(home: Path, api: Api) -> None:
+    def list_names() -> list[str]:
+        return [n["metadata"]["name"] for n in api.call("GET", "/api/v1/nodes").body["items"]]
+
+    assert repair(home, nodes=5).nodes == 5
+    assert list_names() == [f"sim-{i}" for i in range(1, 6)]
+    assert repair(home, nodes=3).nodes == 3
+    assert list_names() == [f"sim-{i}" for i in range(1, 4)]
+    with pytest.raises(SandboxError):
+        repair(home, nodes=0)
+
+
+@pytest.mark.parametrize("names", [*((n,) for n in PART_NAMES), PART_NAMES], ids="+".join)
+def test_what_is_killed_is_mended_and_nothing_else(
+    home: Path, api: Api, names: tuple[str, ...]
+) -> None:
+    mark = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
+    api.call("POST", CONFIG_MAPS, {**mark, "data": {"by": names[0]}})
+    before = read_state(home)
+    assert before is not None
+    credentials = (home / "kubeconfig").read_bytes()
+    kill(home, before, *names)
+    broken = read_state(home)
+    assert broken is not None
+    assert not broken.running
+    assert {p.name for p in broken.parts if not p.alive} >= set(names)
+    assert not is_up(home)
+    after = repair(home)
+    assert after.running
+    assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} >= set(names)
+    if "kube-apiserver" not in names:  # the controller-manager may not survive its loss
+        assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} == set(names)
+    assert (home / "kubeconfig").read_bytes() == credentials
+    assert api.call("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
+
+
+def test_pods_run_soon_after_the_player_of_kubelets_was_killed(home: Path, api: Api) -> None:
+    before = read_state(home)
+    assert before is not None
+    kill(home, before, "kwok")
+    repair(home)
+    assert api.call("POST", PODS, make_pod("later", "some/image:1")).ok
+    assert wait_until(lambda: read_pod(api, "later").get("phase") == "Running", within_s=10.0)
+    api.call("DELETE", f"{PODS}/later")
+
+
+@pytest.mark.parametrize("server", ["kube-apiserver", "etcd"])
+def test_a_port_that_was_taken_meanwhile_is_given_up(home: Path, server: str) -> None:
+    before = load_record(Layout(home=home))
+    state = read_state(home)
+    assert before is not None
+    assert state is not None
+    kill(home, state, server)
+    port = before.ports[server]
+    assert wait_until(lambda: is_port_free(port), within_s=5.0)  # the dead hold it for a moment
+    with socket.create_server(("127.0.0.1", port)):
+        after = repair(home)
+    record = load_record(Layout(home=home))
+    assert record is not None
+    assert after.running
+    assert record.ports[server] != before.ports[server]
+    document = json.loads((home / "kubeconfig").read_text())
+    assert document["clusters"][0]["cluster"]["server"] == after.server
+    with Api(Layout(home=home), record.ports["kube-apiserver"]) as api:
+        assert api.call("GET", f"{CONFIG_MAPS}/kept-1").ok
+
+
+def test_a_start_that_was_never_recorded_leaves_no_second_process(home: Path) -> None:
+    """As if `up` had been killed between the start of a process and its record."""
+    layout = Layout(home=home)
+    document = json.loads(layout.record.read_text())
+    del document["daemons"]["kwok"]
+    layout.record.write_text(json.dumps(document))
+    assert repair(home).running
+    assert sorted(find_processes(home)) == sorted(PART_NAMES)
+
+
+def test_up_killed_halfway_is_mended(tmp_path: Path) -> None:
+    """`up` in a process of its own, killed as soon as the first part has started; then `down`."""
+    home = tmp_path / "half" / "home"
+    code = (
+        "import os, sys; from pathlib import Path; from nimlab.sandbox import up, default_cache\n"
+        "def report(step):\n"
+        "    if step.text == 'kube-apiserver': os.kill(os.getpid(), 9)\n"
+        "up(Path(sys.argv[1]), cache=default_cache(), report=report)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(home)], check=False)
+    assert answer.returncode == -signal.SIGKILL
+    half = read_state(home)
+    assert half is not None
+    assert not half.running
+    assert [p.name for p in half.parts if p.alive] == ["etcd"]
+    whole = repair(home)
+    assert whole.running
+    assert pids(whole)["etcd"] == pids(half)["etcd"]
+    assert down(home, report=ignore)
+    assert list((tmp_path / "half").iterdir()) == []
+    assert find_processes(home) == []
+    assert not down(home, report=ignore)
+
+
+def test_two_at_once_make_one(home: Path) -> None:
+    before = read_state(home)
+    assert before is not None
+    kill(home, before, "kube-scheduler", "kwok")
+    states: list[SandboxState] = []
+    threads = [threading.Thread(target=lambda: states.append(repair(home))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states[0] == states[1]
+    assert len(find_processes(home)) == len(PART_NAMES)
+
+
+def test_a_part_that_cannot_start_is_named_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "assets" / "etcd"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo etcd Version: 3.6.4 && exit\n'
+        "echo the disk is made of cheese >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(program.parent))
+    home = tmp_path / "home"
+    with pytest.raises(SandboxError, match=r"etcd ended while .*\n.*made of cheese") as caught:
+        repair(home)
+    assert caught.value.where == str(home / "logs" / "etcd.log")
+    assert down(home, report=ignore)
+    assert not home.exists()
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(SandboxError, match=r"thesis\.tex"):
+        repair(tmp_path / "home")
+    with pytest.raises(SandboxError, match=r"thesis\.tex"):
+        down(tmp_path / "home", report=ignore)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"

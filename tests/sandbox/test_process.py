@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nimlab.sandbox import down, process
+from nimlab.sandbox.launch import find_free_ports, is_port_free
+from nimlab.sandbox.state import Daemon, Layout, Record, save_record
+from nimlab.sandbox.wait import wait_until
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    home = tmp_path / "a sandbox"
+    home.mkdir()
+    return Layout(home=home)
+
+
+@pytest.fixture
+def sleeper(layout: Layout) -> Iterator[Daemon]:
+    daemon = process.start(["sleep", "300"], log=layout.home.parent / "log", folder=layout.home)
+    assert daemon is not None
+    yield daemon
+    process.stop([daemon], grace_s=5.0)
+
+
+def fake_part(folder: Path, name: str, *arguments: str) -> Daemon:
+    """Start a program that only sleeps, with a part's name and arguments: a copy of the shell."""
+    program = folder / name
+    shutil.copy("/bin/sh", program)
+    script = "while sleep 0.1; do :; done"
+    daemon = process.start(
+        [str(program), "-c", script, *arguments], log=folder / "log", folder=folder
+    )
+    assert daemon is not None
+    return daemon
+
+
+def record_of(daemon: Daemon) -> Record:
+    return Record(version="v1", nodes=0, ports={"kube-apiserver": 1}, daemons={"etcd": daemon})
+
+
+def test_a_daemon_lives_until_it_is_stopped(sleeper: Daemon) -> None:
+    assert process.is_alive(sleeper)
+    process.stop([sleeper], grace_s=5.0)
+    assert not process.is_alive(sleeper)
+
+
+def test_who_ignores_the_request_is_killed(layout: Layout) -> None:
+    script = 'trap "" TERM; echo ready; while :; do sleep 0.1; done'
+    log = layout.home.parent / "log"
+    daemon = process.start(["/bin/sh", "-c", script], log=log, folder=layout.home)
+    assert daemon is not None
+    assert wait_until(lambda: "ready" in log.read_text(), within_s=5.0)
+    process.stop([daemon], grace_s=0.3)
+    assert not process.is_alive(daemon)
+
+
+def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(
+    layout: Layout, sleeper: Daemon
+) -> None:
+    stale = replace(sleeper, started=sleeper.started - 60)
+    assert not process.is_alive(stale)
+    save_record(layout, record_of(stale))
+    assert down(layout.home, report=lambda _: None)
+    assert process.is_alive(sleeper)
+    assert not layout.home.exists()
+
+
+def test_a_daemon_starts_with_a_bare_environment(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETCD_NAME", "evil")
+    log = layout.home.parent / "log"
+    process.start(["/bin/sh", "-c", "env; echo end"], log=log, folder=layout.home)
+    assert wait_until(lambda: "end" in log.read_text(), within_s=5.0)
+    assert "ETCD_NAME" not in log.read_text()
+
+
+def test_strays_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> None:
+    stray = fake_part(tmp_path, "kwok", f"--kubeconfig={layout.pki}/kwok.kubeconfig")
+    neighbour = fake_part(tmp_path, "etcd", f"--cert-file={layout.home}2/pki/etcd.crt")
+    reader = fake_part(tmp_path, "kubectl", f"--kubeconfig={layout.pki}/kwok.kubeconfig")
+    try:
+        assert process.find_strays(layout.pki, ()) == (stray,)
+        assert process.find_strays(layout.pki, [stray]) == ()
+        assert down(layout.home, report=lambda _: None)
+        alive = [process.is_alive(d) for d in (stray, neighbour, reader)]
+        assert alive == [False, True, True]
+    finally:
+        process.stop([stray, neighbour, reader], grace_s=5.0)
+
+
+def test_strays_are_found_though_the_folder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    gone = Layout(home=tmp_path / "gone" / "sandbox")
+    stray = fake_part(folder, "etcd", f"--cert-file={gone.pki}/etcd.crt")
+    assert down(gone.home, report=lambda _: None)
+    assert not process.is_alive(stray)
+
+
+def test_a_port_in_use_is_not_free() -> None:
+    first, second = find_free_ports(2)
+    assert first != second
+    assert is_port_free(first)
+    with socket.create_server(("127.0.0.1", first)):
+        assert not is_port_free(first)

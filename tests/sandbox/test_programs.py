@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nimlab.errors import SandboxError
+from nimlab.sandbox import build, programs
+from nimlab.sandbox.state import PART_NAMES, Step
+
+FITTING = {
+    "etcd": "etcd Version: 3.6.1\nGit SHA: x",
+    "kube-apiserver": "Kubernetes v1.34.9",
+    "kube-controller-manager": "Kubernetes v1.34.9",
+    "kube-scheduler": "Kubernetes v1.34.9",
+    "kwok": "kwok version v0.8.0 go1.26.0 (linux/amd64)",
+}
+
+
+def make_program(folder: Path, name: str, says: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n")
+    program.chmod(0o755)
+    return program
+
+
+def make_set(folder: Path, **other: str) -> Path:
+    for name, says in {**FITTING, **other}.items():
+        make_program(folder, name, says)
+    return folder
+
+
+def find(
+    cached: Path | None = None, **environment: str
+) -> tuple[programs.Programs | None, list[Step]]:
+    steps: list[Step] = []
+    return programs.find_programs(environment, cached, steps.append), steps
+
+
+def test_assets_come_before_path_and_path_before_the_cache(tmp_path: Path) -> None:
+    assets, path, cached = (make_set(tmp_path / n) for n in ("assets", "path", "cached"))
+    (assets / "kwok").unlink()
+    (path / "kwok").unlink()
+    (assets / "etcd").unlink()
+    found, _ = find(cached, KUBEBUILDER_ASSETS=str(assets), PATH=str(path))
+    assert found is not None
+    where = {name: program.parent.name for name, program in found.paths.items()}
+    assert where == {
+        "etcd": "path",
+        "kube-apiserver": "assets",
+        "kube-controller-manager": "assets",
+        "kube-scheduler": "assets",
+        "kwok": "cached",
+    }
+    assert found.version == "v1.34.9"
+
+
+@pytest.mark.parametrize("says", ["Kubernetes v1.33.4", "Kubernetes v2.34.4", "no number", ""])
+def test_another_minor_version_is_passed_over_and_said(tmp_path: Path, says: str) -> None:
+    path = make_set(tmp_path / "path", **{"kube-apiserver": says})
+    cached = make_set(tmp_path / "cached")
+    found, steps = find(cached, PATH=str(path))
+    assert found is not None
+    assert found.paths["kube-apiserver"] == cached / "kube-apiserver"
+    assert found.version == programs.VERSION
+    assert [step.text.split(":")[0] for step in steps] == [f"{path}/kube-apiserver isn't used"]
+
+
+def test_a_program_that_fails_is_passed_over(tmp_path: Path) -> None:
+    path = make_set(tmp_path / "path")
+    (path / "etcd").write_text("#!/bin/sh\necho etcd Version: 3.6.1\nexit 1\n")
+    assert find(PATH=str(path))[0] is None
+
+
+def test_nothing_is_found_on_an_empty_machine() -> None:
+    assert find() == (None, [])
+    assert find(PATH="", KUBEBUILDER_ASSETS="") == (None, [])
+
+
+def test_the_cache_is_one_set_for_each_go_and_complete_or_nothing(tmp_path: Path) -> None:
+    made = make_set(tmp_path / "sandbox" / programs.name_set("go1.26.1"))
+    assert programs.find_cached(tmp_path, "go1.26.1") == made
+    assert programs.find_cached(tmp_path, "go1.26.2") is None
+    assert programs.find_cached(tmp_path, None) == made  # Go was removed since
+    (made / PART_NAMES[-1]).unlink()
+    assert programs.find_cached(tmp_path, "go1.26.1") is None
+    assert programs.find_cached(tmp_path, None) is None
+
+
+@pytest.mark.parametrize("go", [None, "go1.23.9"])
+def test_without_a_go_that_will_do_the_error_says_what_to_do(
+    tmp_path: Path, go: str | None
+) -> None:
+    with pytest.raises(SandboxError, match="needs Go") as caught:
+        build.build_programs(tmp_path, go, log_path=tmp_path / "log", report=lambda _: None)
+    assert "KUBEBUILDER_ASSETS" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_that_fails_shows_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_program(tmp_path / "path", "go", "no")
+    (tmp_path / "path" / "go").write_text("#!/bin/sh\necho 'the disk is full'\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    log = tmp_path / "build.log"
+    with pytest.raises(SandboxError, match="the disk is full") as caught:
+        build.build_programs(tmp_path / "cache", "go1.26.1", log_path=log, report=lambda _: None)
+    assert caught.value.where == str(log)
+    assert "the disk is full" in log.read_text()
+    assert list((tmp_path / "cache" / "sandbox").iterdir()) == []
+
+
+def test_a_build_appears_whole_and_reports_its_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = make_program(tmp_path / "path", "go", "")
+    go.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = list ]; then printf "a@v1\\nb@v1\\n%s@v1\\n" "$5"; exit; fi\n'
+        'printf "a\\nb\\n%s\\n" "$7"; mkdir -p "$(dirname "$6")"; : > "$6"; chmod +x "$6"\n'
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    steps: list[Step] = []
+    log = tmp_path / "build.log"
+    built = build.build_programs(tmp_path, "go1.26.1", log_path=log, report=steps.append)
+    assert built == programs.find_cached(tmp_path, "go1.26.1")
+    assert {p.name for p in built.parent.iterdir()} == {built.name}
+    assert steps[0].log == log
+    totals = {s.text: s.total for s in steps if s.phase == "compile"}
+    assert totals == {s.name: 3 if s.name == "etcd" else 1 for s in programs.SOURCES}

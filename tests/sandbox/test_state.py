@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nimlab.sandbox import default_cache, down, is_up, read_state
+from nimlab.sandbox.state import (
+    PART_NAMES,
+    Daemon,
+    Layout,
+    Record,
+    load_record,
+    save_record,
+    write_private,
+)
+
+RECORD = Record(
+    version="v1.34.4",
+    nodes=3,
+    ports={"etcd": 1, "kube-apiserver": 2},
+    daemons={"etcd": Daemon(pid=7, started=1.25)},
+)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    home = tmp_path / "a sandbox"
+    home.mkdir()
+    return Layout(home=home)
+
+
+def test_what_is_remembered_is_what_was(layout: Layout) -> None:
+    save_record(layout, RECORD)
+    assert load_record(layout) == RECORD
+    assert stat.S_IMODE(layout.record.stat().st_mode) == 0o600
+    assert [p.name for p in layout.home.iterdir()] == ["state.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"format": 2}',
+        '{"format": 1, "version": "v1", "nodes": "many", "ports": {}, "daemons": {}}',
+        '{"format": 1, "version": "v1", "nodes": 1, "ports": [], "daemons": {}}',
+        '{"format": 1, "version": "v1", "nodes": 1, "ports": {}, "daemons": {"etcd": 7}}',
+    ],
+)
+def test_what_cannot_be_understood_is_no_memory(layout: Layout, content: str) -> None:
+    layout.record.write_text(content)
+    assert load_record(layout) is None
+    assert read_state(layout.home) is None
+    assert not is_up(layout.home)
+
+
+def test_a_private_file_replaces_a_public_one(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, b"new")
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nowhere_is_no_sandbox(tmp_path: Path) -> None:
+    steps: list[Any] = []
+    assert read_state(tmp_path / "none" / "sandbox") is None
+    assert not is_up(tmp_path / "none" / "sandbox")
+    assert not down(tmp_path / "none" / "sandbox", report=steps.append)
+    assert not down(tmp_path / "sandbox", report=steps.append)
+    assert steps == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_up_means_that_all_pids_exist_and_the_port_answers(layout: Layout) -> None:
+    ours = Daemon(pid=os.getpid(), started=0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        record = replace(
+            RECORD, ports={"kube-apiserver": port}, daemons=dict.fromkeys(PART_NAMES, ours)
+        )
+        save_record(layout, record)
+        assert is_up(layout.home)
+        save_record(layout, record.with_daemon("kwok", Daemon(pid=2**22 + 1, started=0.0)))
+        assert not is_up(layout.home)
+        save_record(layout, replace(record, daemons={"etcd": ours}))
+        assert not is_up(layout.home)
+    save_record(layout, record)
+    assert not is_up(layout.home)
+
+
+def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/some/cache")
+    assert default_cache() == Path("/some/cache/nimlab")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert default_cache() == Path("/home/someone/.cache/nimlab")
+
+
+def test_the_door_is_light() -> None:
+    code = (
+        "import sys, nimlab.sandbox; "
+        "print([m for m in ('psutil', 'cryptography', 'ssl', 'subprocess') if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert json.loads(answer.stdout) == []
