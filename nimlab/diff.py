@@ -107,7 +107,7 @@ def _change(
     if _is_secret(path, secret=secret):
         old, new = _masked(old), _masked(new, changed=old is not ABSENT)
     elif isinstance(old, Mapping) or isinstance(new, Mapping):
-        old, new = _masked_inside(old), _masked_inside(new)
+        old, new = mask(old), mask(new)
     return FieldChange(path=_text(path), old=old, new=new)
 
 
@@ -204,11 +204,11 @@ def _masked(value: Any, *, changed: bool = False) -> Any:  # noqa: ANN401 -- any
     return "(hidden, changed)" if changed else "(hidden)"
 
 
-def _masked_inside(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Mask env values with secret names inside an added or removed part."""
+def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Return the value with every env entry hidden whose name looks secret."""
     if isinstance(value, Mapping):
-        masked = {key: _masked_inside(item) for key, item in value.items()}
+        masked = {key: mask(item) for key, item in value.items()}
         if "name" in masked and "value" in masked and _SECRET_NAME.search(str(masked["name"])):
             masked["value"] = "(hidden)"
         return masked
-    return [_masked_inside(item) for item in value] if isinstance(value, list) else value
+    return [mask(item) for item in value] if isinstance(value, list) else value

@@ -70,7 +70,9 @@ def status(
             for namespace in sorted(namespaces)
             for event in run.cluster.list_objects("Event", namespace=namespace).items
         ]
-        detail = experiment_detail(name, plan, pods, events, system_clock().now())
+        detail = experiment_detail(
+            name, plan, run.intent.files.experiments, pods, events, system_clock().now()
+        )
     if output is Output.JSON:
         print_result(report.detail_json(detail))
     else:

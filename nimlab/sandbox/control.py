@@ -115,9 +115,12 @@ def _repair(
     chosen = _provide_programs(layout, cache, report)
     layout.home.mkdir(mode=0o700, exist_ok=True)
     layout.logs.mkdir(mode=0o700, exist_ok=True)
-    known = () if record is None else tuple(record.daemons.values())
-    process.stop(process.find_strays(layout.pki, known), grace_s=_GRACE_S)
-    pki.ensure_pki(layout)
+    daemons = {} if record is None else record.daemons
+    if pki.is_complete(layout.pki):
+        process.stop(process.find_strays(layout.pki, daemons.values()), grace_s=_GRACE_S)
+    else:  # who trusts the old certificates has to go
+        _stop_all(layout, daemons, report)
+        pki.make_pki(layout)
     write_private(layout.stages, (resources.files(__package__) / "stages.yaml").read_bytes())
     if record is None:
         ports = dict(zip(launch.SERVERS, launch.find_free_ports(2), strict=True))
@@ -179,7 +182,7 @@ def _remove_own(layout: Layout) -> bool:
     """Remove the folder; False if there was none. Raises SandboxError if it isn't all ours."""
     if not layout.home.is_dir():
         return False
-    for name in layout.own_names:
+    for name in sorted(layout.own_names):
         path = layout.home / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

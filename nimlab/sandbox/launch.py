@@ -110,8 +110,8 @@ class Launch:
         program = self._programs.paths[name]
         command = format_command(name, program, self._layout, self.record.ports)
         daemon = process.start(command, log=self._layout.log(name), folder=self._layout.home)
-        if daemon is None:
-            raise explain_end(self._layout, name)
+        if daemon is None:  # whoever waits for it will find it dead, and say why
+            return
         record = self.record.with_daemon(name, daemon)
         if name == "kube-apiserver":
             record = replace(record, version=self._programs.version)

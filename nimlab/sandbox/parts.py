@@ -109,7 +109,7 @@ def _kwok(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
     del ports  # the kubeconfig knows
     return {
         "kubeconfig": str(layout.pki / "kwok.kubeconfig"),
-        "config": str(layout.stages),
+        "config": layout.stages.name,  # a list, so no comma; it is started in the folder
         "manage-all-nodes": "true",
         "node-lease-duration-seconds": "40",
         "node-ip": _NODE_IP,

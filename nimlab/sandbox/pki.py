@@ -33,6 +33,11 @@ _NAMES: Final = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 )
+_SERVERS: Final = {
+    "kube-apiserver": [ExtendedKeyUsageOID.SERVER_AUTH],
+    "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # its own peer
+    "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # the API server, towards etcd
+}
 # Who has a kubeconfig, as which user and group. kwok plays every kubelet at once, which no narrower
 # group may.
 _USERS: Final = {
@@ -49,22 +54,25 @@ class _Authority:
     key: ec.EllipticCurvePrivateKey
 
 
-def ensure_pki(layout: Layout) -> None:
-    """Make all keys and certificates, unless they are there; whole or not at all."""
-    if layout.pki.is_dir():
-        return
+def is_complete(folder: Path) -> bool:
+    """Tell whether all keys and certificates are there; someone may have removed some."""
+    pairs = {f"{name}.{tail}" for name in (*_SERVERS, *_USERS) for tail in ("crt", "key")}
+    single = {"ca.crt", "service-accounts.key", "service-accounts.pub"}
+    return all((folder / name).is_file() for name in pairs | single)
+
+
+def make_pki(layout: Layout) -> None:
+    """Make all keys and certificates anew; the folder appears whole or not at all."""
     fresh = layout.pki.with_name(layout.pki.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    for folder in (fresh, layout.pki):
+        shutil.rmtree(folder, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     authority = _make_authority()
     write_private(fresh / "ca.crt", _pem(authority.certificate))
-    server = [ExtendedKeyUsageOID.SERVER_AUTH]
-    client = [ExtendedKeyUsageOID.CLIENT_AUTH]
-    _write_pair(fresh, "kube-apiserver", authority, "kube-apiserver", None, server)
-    _write_pair(fresh, "etcd", authority, "etcd", None, server + client)  # it is its own peer
-    _write_pair(fresh, "etcd-client", authority, "kube-apiserver-etcd-client", None, client)
+    for name, purposes in _SERVERS.items():
+        _write_pair(fresh, name, authority, name, None, purposes)
     for name, (user, group) in _USERS.items():
-        _write_pair(fresh, name, authority, user, group, client)
+        _write_pair(fresh, name, authority, user, group, [ExtendedKeyUsageOID.CLIENT_AUTH])
     signer = ec.generate_private_key(ec.SECP256R1())
     write_private(fresh / "service-accounts.key", _private_pem(signer))
     write_private(fresh / "service-accounts.pub", _public_pem(signer))

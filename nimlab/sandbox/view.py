@@ -20,6 +20,7 @@ from nimlab.sandbox.state import (
     make_layout,
 )
 
+_TIMEOUT_S: Final = 2.0
 # Where a server says how it is, and the certificate that is shown to it.
 _HEALTH: Final = {"etcd": ("/health", "etcd-client"), "kube-apiserver": ("/readyz", "admin")}
 
@@ -65,7 +66,7 @@ def is_answering(layout: Layout, record: Record, name: str) -> bool:
     """Tell whether the server says that it is well."""
     path, user = _HEALTH[name]
     try:
-        with Api(layout, record.ports[name], user=user) as api:
+        with Api(layout, record.ports[name], user=user, timeout_s=_TIMEOUT_S) as api:
             return api.call("GET", path).ok
     except OSError:  # no certificate to ask it with
         return False

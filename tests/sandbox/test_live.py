@@ -75,6 +75,14 @@ def api(home: Path) -> Iterator[Api]:
         yield connection
 
 
+@pytest.fixture
+def other_home(tmp_path: Path) -> Iterator[Path]:
+    """Where a test may make a sandbox of its own; a comma, because some flags are lists."""
+    folder = tmp_path / "an, other" / "home"
+    yield folder
+    down(folder, report=ignore)
+
+
 def find_processes(home: Path) -> list[str]:
     return [
         Path(process.cmdline()[0]).name
@@ -317,28 +325,37 @@ def test_a_start_that_was_never_recorded_leaves_no_second_process(home: Path) ->
     assert sorted(find_processes(home)) == sorted(PART_NAMES)
 
 
-def test_up_killed_halfway_is_mended(tmp_path: Path) -> None:
+def test_up_killed_halfway_is_mended(other_home: Path) -> None:
     """`up` in a process of its own, killed as soon as the first part has started; then `down`."""
-    home = tmp_path / "half" / "home"
     code = (
         "import os, sys; from pathlib import Path; from nimlab.sandbox import up, default_cache\n"
         "def report(step):\n"
         "    if step.text == 'kube-apiserver': os.kill(os.getpid(), 9)\n"
         "up(Path(sys.argv[1]), cache=default_cache(), report=report)"
     )
-    answer = subprocess.run([sys.executable, "-c", code, str(home)], check=False)
+    answer = subprocess.run([sys.executable, "-c", code, str(other_home)], check=False)
     assert answer.returncode == -signal.SIGKILL
-    half = read_state(home)
+    half = read_state(other_home)
     assert half is not None
     assert not half.running
     assert [p.name for p in half.parts if p.alive] == ["etcd"]
-    whole = repair(home)
+    whole = repair(other_home)
     assert whole.running
     assert pids(whole)["etcd"] == pids(half)["etcd"]
-    assert down(home, report=ignore)
-    assert list((tmp_path / "half").iterdir()) == []
-    assert find_processes(home) == []
-    assert not down(home, report=ignore)
+    assert down(other_home, report=ignore)
+    assert list(other_home.parent.iterdir()) == []
+    assert find_processes(other_home) == []
+    assert not down(other_home, report=ignore)
+
+
+def test_lost_credentials_are_made_anew_and_the_data_stays(home: Path) -> None:
+    (home / "pki" / "admin.key").unlink()
+    assert read_state(home) is not None
+    assert repair(home).running
+    record = load_record(Layout(home=home))
+    assert record is not None
+    with Api(Layout(home=home), record.ports["kube-apiserver"]) as api:
+        assert api.call("GET", f"{CONFIG_MAPS}/kept-1").ok
 
 
 def test_two_at_once_make_one(home: Path) -> None:
@@ -356,7 +373,7 @@ def test_two_at_once_make_one(home: Path) -> None:
 
 
 def test_a_part_that_cannot_start_is_named_with_its_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, other_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "assets" / "etcd"
     program.parent.mkdir()
@@ -366,12 +383,11 @@ def test_a_part_that_cannot_start_is_named_with_its_last_words(
     )
     program.chmod(0o755)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(program.parent))
-    home = tmp_path / "home"
     with pytest.raises(SandboxError, match=r"etcd ended while .*\n.*made of cheese") as caught:
-        repair(home)
-    assert caught.value.where == str(home / "logs" / "etcd.log")
-    assert down(home, report=ignore)
-    assert not home.exists()
+        repair(other_home)
+    assert caught.value.where == str(other_home / "logs" / "etcd.log")
+    assert down(other_home, report=ignore)
+    assert not other_home.exists()
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
