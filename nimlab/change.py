@@ -161,17 +161,13 @@ def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Chan
     return _change(Action.KEEP, desired, live, group)
 
 
-def _decide_suspect(
-    desired: Manifest, live: Manifest, prediction: Prediction, group: Desired
-) -> Change:
+def _decide_suspect(desired: Manifest, live: Manifest, prediction: Prediction, group: Desired) -> Change:
     immutable = immutable_changes(desired, live)
     if immutable:
         return _decide_replace(desired, live, immutable, group)
     if prediction.error is not None:
         fields = diff_desired(live, desired)
-        return _change(
-            Action.UPDATE, desired, live, group, fields=fields, error=prediction.error
-        )
+        return _change(Action.UPDATE, desired, live, group, fields=fields, error=prediction.error)
     if prediction.manifest is None:
         fields = diff_desired(live, desired)
         action = Action.UPDATE if fields else Action.KEEP
@@ -191,9 +187,7 @@ def _decide_predicted(
     fields = diff_objects(live, predicted)
     if fields:
         restarts = restarts_of(live, predicted)
-        return _change(
-            Action.UPDATE, desired, live, group, fields=fields, restarts=restarts, taken=taken
-        )
+        return _change(Action.UPDATE, desired, live, group, fields=fields, restarts=restarts, taken=taken)
     if own_entry(live) != own_entry(predicted):
         reason = "the fields are as desired, but not all are ours: takes them back"
         return _change(Action.UPDATE, desired, live, group, reason=reason)
@@ -205,9 +199,7 @@ def _decide_predicted(
     return _change(Action.KEEP, desired, live, group, reason=reason)
 
 
-def _decide_replace(
-    desired: Manifest, live: Manifest, immutable: tuple[str, ...], group: Desired
-) -> Change:
+def _decide_replace(desired: Manifest, live: Manifest, immutable: tuple[str, ...], group: Desired) -> Change:
     paths = ", ".join(immutable)
     reason = f"{paths} can't be changed in place"
     fields = diff_desired(live, desired)

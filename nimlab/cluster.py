@@ -93,7 +93,13 @@ class Cluster(Protocol):
         """Delete exactly this object; done if there is none, Moved if it isn't the one meant."""
 
     def watch(
-        self, kind: str, *, namespace: str | None, labels: str, resource_version: str, timeout_s: int
+        self,
+        kind: str,
+        *,
+        namespace: str | None,
+        labels: str,
+        resource_version: str,
+        timeout_s: int,
     ) -> Iterator[WatchEvent]:
         """Yield changes since a resourceVersion until the timeout; Gone when it is too old."""
 
@@ -163,9 +169,7 @@ def apply_over(
 _Map = Callable[..., Iterator[Any]]
 
 
-def _kinds(
-    apply_set: ApplySet, parent: Parent | None, wanted: Iterable[ObjectKey]
-) -> tuple[str, ...]:
+def _kinds(apply_set: ApplySet, parent: Parent | None, wanted: Iterable[ObjectKey]) -> tuple[str, ...]:
     """Kinds to LIST: those that the parent records or that are wanted; all if there is no parent.
 
     A lost parent hides nothing that way: the labels are the truth.
@@ -202,9 +206,7 @@ def _members(
         )
 
 
-def _cluster_members(
-    cluster: Cluster, kind: str, selector: str, *, needed: bool
-) -> tuple[Manifest, ...]:
+def _cluster_members(cluster: Cluster, kind: str, selector: str, *, needed: bool) -> tuple[Manifest, ...]:
     """Members of a cluster-scoped kind; only a set that never had one may do without the right to look."""
     try:
         return cluster.list_objects(kind, namespace=None, labels=selector).items
@@ -244,11 +246,7 @@ def _by_name(
 
 
 def _read(cluster: Cluster, each: _Map, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Manifest]:
-    return {
-        key: item
-        for key, item in zip(keys, each(cluster.get, keys), strict=True)
-        if item is not None
-    }
+    return {key: item for key, item in zip(keys, each(cluster.get, keys), strict=True) if item is not None}
 
 
 def _predict(
@@ -262,9 +260,7 @@ def _predict(
 ) -> dict[ObjectKey, Prediction]:
     """Ask the server about every wanted object that isn't proven unchanged."""
     suspects = [
-        key
-        for key, manifest in wanted.items()
-        if key in live and not compare(manifest, live[key]).unchanged
+        key for key, manifest in wanted.items() if key in live and not compare(manifest, live[key]).unchanged
     ]
 
     def ask(key: ObjectKey) -> Prediction:
@@ -297,9 +293,7 @@ def _strangers(
     return dict(zip(gone, found, strict=True))
 
 
-def find_strangers(
-    cluster: Cluster, namespace: str, ours: frozenset[ObjectKey]
-) -> tuple[ObjectKey, ...]:
+def find_strangers(cluster: Cluster, namespace: str, ours: frozenset[ObjectKey]) -> tuple[ObjectKey, ...]:
     """Return what a namespace holds that is neither ours nor made from ours; sorted.
 
     What has an owner is judged by its owner; events and what every namespace has by itself don't count.

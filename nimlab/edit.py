@@ -56,19 +56,21 @@ def experiment_text(new: NewExperiment) -> str:
         metadata.append(f"description: {_scalar(new.description)}")
     cpu, memory = format_cpu_m(round(new.cpu * 1000)), format_memory_bytes(new.ram * 1024**2)
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
-    return _HEADER + "\n".join((
-        "apiVersion: nimlab.dev/v1",
-        "kind: Experiment",
-        f"metadata: {{{', '.join(metadata)}}}",
-        "spec:",
-        f"  contract: {_scalar(new.contract)}",
-        f"  peers: {new.peers}",
-        f"  connectTo: {new.connections}",
-        f"  message: {{size: {new.msg_size}B, interval: {new.msg_rate}ms}}",
-        f"  resources: {{cpu: {cpu}, memory: {memory}}}",
-        f"  network: {{downlink: {down}, uplink: {up}}}",
-        "",
-    ))
+    return _HEADER + "\n".join(
+        (
+            "apiVersion: nimlab.dev/v1",
+            "kind: Experiment",
+            f"metadata: {{{', '.join(metadata)}}}",
+            "spec:",
+            f"  contract: {_scalar(new.contract)}",
+            f"  peers: {new.peers}",
+            f"  connectTo: {new.connections}",
+            f"  message: {{size: {new.msg_size}B, interval: {new.msg_rate}ms}}",
+            f"  resources: {{cpu: {cpu}, memory: {memory}}}",
+            f"  network: {{downlink: {down}, uplink: {up}}}",
+            "",
+        )
+    )
 
 
 def set_peers(text: str, peers: int) -> str:

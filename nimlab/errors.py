@@ -124,9 +124,7 @@ class ClusterError(NimlabError):
 
     code = "cluster"
 
-    def __init__(
-        self, what: str, *, where: object = None, hint: str | None = None, status: int = 0
-    ) -> None:
+    def __init__(self, what: str, *, where: object = None, hint: str | None = None, status: int = 0) -> None:
         super().__init__(what, where=where, hint=hint)
         self.status = status
 

@@ -181,9 +181,7 @@ def _by_key(items: Any, keys: Mapping[str, _Tree], path: _Path) -> dict[str, Any
 
 def _key_of(item: _Tree, names: set[str]) -> tuple[tuple[str, str, Any], ...]:
     """The item's values of the key fields, with their types: 1 is not true."""
-    return tuple(
-        (name, type(item[name]).__name__, item[name]) for name in sorted(names) if name in item
-    )
+    return tuple((name, type(item[name]).__name__, item[name]) for name in sorted(names) if name in item)
 
 
 def _check_set(desired: Any, live: Any, children: Sequence[str], path: _Path) -> None:  # noqa: ANN401 -- any JSON
@@ -226,9 +224,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
             name = root[2:]
             walk = _foreign(fields[root], ours.get(root), desired.get(name), live.get(name), (root,))
             for path, value in walk:
-                found[path] = Foreign(
-                    manager=manager, path=path, text=path_text(path), value=value
-                )
+                found[path] = Foreign(manager=manager, path=path, text=path_text(path), value=value)
     return tuple(found[path] for path in sorted(found))
 
 
@@ -239,7 +235,7 @@ def _foreign(
     live: Any,  # noqa: ANN401 -- any JSON
     path: _Path,
 ) -> Iterator[tuple[_Path, Any]]:
-    """Yield the highest paths that are theirs and neither ours nor desired; what isn't there any more is none."""
+    """Yield the highest paths that are theirs, neither ours nor desired, and still there."""
     if live is None:
         return
     if ours is None and desired is None:

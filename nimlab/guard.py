@@ -71,9 +71,7 @@ def check_unique(by_experiment: Mapping[str, Sequence[Manifest]]) -> None:
                 )
 
 
-def _violations(
-    manifest: Manifest, experiment: Experiment, lab: Lab, apply_set: ApplySet
-) -> Iterator[str]:
+def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set: ApplySet) -> Iterator[str]:
     key = key_of(manifest)
     kind = KINDS.get(key.kind)
     own_namespace = experiment.contract.isolation is Isolation.NAMESPACE
@@ -99,9 +97,7 @@ def _is_own_name(name: str, experiment: Experiment) -> bool:
     return name in own or name.startswith(experiment.full_name + "-")
 
 
-def _metadata_violations(
-    manifest: Manifest, experiment: Experiment, apply_set: ApplySet
-) -> Iterator[str]:
+def _metadata_violations(manifest: Manifest, experiment: Experiment, apply_set: ApplySet) -> Iterator[str]:
     metadata = manifest["metadata"]
     yield from (f"metadata.{name} is not to be set" for name in _FORBIDDEN_METADATA if name in metadata)
     if "status" in manifest:
@@ -176,9 +172,7 @@ def _pod_violations(pod: Mapping[str, Any]) -> Iterator[str]:
         yield from _duplicates(pod.get(field), ("name",), field)
 
 
-def _container_violations(
-    container: Mapping[str, Any], name: str, *, is_shaper: bool
-) -> Iterator[str]:
+def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper: bool) -> Iterator[str]:
     context = container.get("securityContext") or {}
     if context.get("privileged"):
         yield f"{name} may not be privileged"

@@ -40,15 +40,13 @@ class Kind:
 
     @property
     def group_kind(self) -> str:
-        """`StatefulSet.apps`, or `Service` for the core group: kubectl's way to write an apply-set's scope."""
+        """`StatefulSet.apps`, or `Service` for the core group, as kubectl writes a set's scope."""
         return f"{self.name}.{self.group}" if self.group else self.name
 
 
 def _kind(name: str, api_version: str, plural: str, stage: int, *, namespaced: bool = True) -> Kind:
     group, _, version = api_version.rpartition("/")
-    return Kind(
-        name=name, group=group, version=version, plural=plural, namespaced=namespaced, stage=stage
-    )
+    return Kind(name=name, group=group, version=version, plural=plural, namespaced=namespaced, stage=stage)
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -78,7 +76,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectKey:
-    """Which object: kind, namespace (empty for a cluster-scoped one) and name. Prints `Kind/namespace/name`."""
+    """Which object: kind, namespace (empty if cluster-scoped), name. Prints `Kind/namespace/name`."""
 
     kind: str
     namespace: str
@@ -215,9 +213,7 @@ def to_json_bytes(manifest: Mapping[str, Any]) -> bytes:
     refused): shared/reference/ssa-rule.md section 4.
     """
     text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"))
-    return "".join(
-        f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text
-    ).encode()
+    return "".join(f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text).encode()
 
 
 def to_json_text(value: object) -> str:
@@ -229,8 +225,6 @@ def to_yaml(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Return a YAML stream, one document an object, keys sorted; the same objects give the same bytes."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return "".join(
-        "---\n"
-        + yaml.dump(dict(m), Dumper=dumper, sort_keys=True, allow_unicode=True, width=120)
+        "---\n" + yaml.dump(dict(m), Dumper=dumper, sort_keys=True, allow_unicode=True, width=120)
         for m in manifests
     )
-

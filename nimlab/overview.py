@@ -77,9 +77,7 @@ class Detail:
     events: tuple[EventLine, ...]
 
 
-def overview_rows(
-    plan: Plan, experiments: Iterable[Experiment], now: datetime
-) -> tuple[Row, ...]:
+def overview_rows(plan: Plan, experiments: Iterable[Experiment], now: datetime) -> tuple[Row, ...]:
     """Return a row for each experiment, in files or cluster, sorted by name."""
     known = {one.name: one for one in experiments}
     rows = {one.name: _row(one, known.get(one.name), now) for one in plan.experiments if one.name}

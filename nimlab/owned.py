@@ -89,7 +89,7 @@ class ApplySet:
 
     @property
     def id(self) -> str:
-        """The set's ID, bound to its parent's name, namespace, kind and group, so that none can be borrowed."""
+        """The set's ID, bound to its parent's name, namespace, kind and group: none can be borrowed."""
         return apply_set_id(self.parent_key.name, self.namespace, "ConfigMap", "")
 
     @property
@@ -141,9 +141,7 @@ def experiment_of(live: Manifest) -> str:
     return labels_of(live).get(EXPERIMENT, "")
 
 
-def parent_manifest(
-    apply_set: ApplySet, scope: Scope, commit: str | None, version: str
-) -> Manifest:
+def parent_manifest(apply_set: ApplySet, scope: Scope, commit: str | None, version: str) -> Manifest:
     """Return the parent as it is to be applied. Deterministic."""
     others = sorted(scope.namespaces - {apply_set.namespace})
     annotations = {

@@ -93,9 +93,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     wanted = {key_of(m) for group in desired for m in group.manifests}
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
-        by_name[group.name] += [
-            decide_desired(m, group, snapshot, policy) for m in group.manifests
-        ]
+        by_name[group.name] += [decide_desired(m, group, snapshot, policy) for m in group.manifests]
     for live in _orphans(snapshot, policy, wanted):
         by_name.setdefault(experiment_of(live), []).append(decide_orphan(live, snapshot, policy))
     sources = {group.name: group.source for group in desired}
@@ -150,9 +148,7 @@ def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> Ex
     added = Resources()
     for change in changes:
         if change.action is not Action.KEEP and change.error is None:
-            added = added.plus(
-                resources_of(change.desired).minus(resources_of(_standing(change)))
-            )
+            added = added.plus(resources_of(change.desired).minus(resources_of(_standing(change))))
     return ExperimentPlan(name=name, source=source, changes=(*applied, *pruned), added=added)
 
 
@@ -165,12 +161,8 @@ def _spare_namespaces(changes: list[Change]) -> list[Change]:
     """Keep a namespace in which something of ours stays."""
     staying = {c.key.namespace for c in changes if c.action is not Action.PRUNE}
     return [
-        dataclasses.replace(
-            change, action=Action.KEEP, reason="left alone: something in it is not pruned"
-        )
-        if change.action is Action.PRUNE
-        and change.key.kind == "Namespace"
-        and change.key.name in staying
+        dataclasses.replace(change, action=Action.KEEP, reason="left alone: something in it is not pruned")
+        if change.action is Action.PRUNE and change.key.kind == "Namespace" and change.key.name in staying
         else change
         for change in changes
     ]
@@ -226,9 +218,7 @@ def _unknown_age(snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
     )
 
 
-def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy
-) -> tuple[Stop, ...]:
+def _over_limit(pruned: Sequence[Change], snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
     limit, count = policy.limit, len(pruned)
     members = max(len(snapshot.live), 1)
     percent = 100 * count / members
@@ -270,9 +260,7 @@ def _unknown_name(known: Mapping[str, object], policy: Policy) -> PlanError | No
         return None
     near = difflib.get_close_matches(missing[0], sorted(names), n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
-    return PlanError(
-        f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint
-    )
+    return PlanError(f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint)
 
 
 def _is_newer(snapshot: Snapshot, policy: Policy) -> bool:
@@ -281,9 +269,7 @@ def _is_newer(snapshot: Snapshot, policy: Policy) -> bool:
     return policy.names is None and policy.commit is not None and policy.commit.sha != recorded
 
 
-def _scope(
-    snapshot: Snapshot, wanted: set[ObjectKey], changes: Sequence[Change], *, narrowed: bool
-) -> Scope:
+def _scope(snapshot: Snapshot, wanted: set[ObjectKey], changes: Sequence[Change], *, narrowed: bool) -> Scope:
     """Kinds and namespaces of every member that will be there after the run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     keys = wanted | {key for key in snapshot.live if key not in pruned}

@@ -48,7 +48,7 @@ def load_templates(folder: Path) -> Templates:
     environment = ImmutableSandboxedEnvironment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 -- manifests, not HTML; values pass through `json`
+        autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -61,9 +61,7 @@ def load_templates(folder: Path) -> Templates:
     try:
         return Templates(shown, {name: environment.get_template(name) for name in names})
     except jinja2.TemplateSyntaxError as error:
-        raise RenderError(
-            str(error.message), where=f"{shown}/{error.name}:{error.lineno}"
-        ) from error
+        raise RenderError(str(error.message), where=f"{shown}/{error.name}:{error.lineno}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RenderError(f"a template can't be read: {error}", where=shown) from error
 
@@ -108,7 +106,11 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
         "image": str(experiment.image),
         "env": [_env(variable, experiment.settings) for variable in contract.env],
         "ports": [
-            {"name": _port_name(port.name, protocol, port.protocols), "port": port.port, "protocol": protocol}
+            {
+                "name": _port_name(port.name, protocol, port.protocols),
+                "port": port.port,
+                "protocol": protocol,
+            }
             for port in contract.ports
             for protocol in port.protocols
         ],
@@ -158,9 +160,7 @@ def _env(variable: EnvVar, settings: Mapping[str, Setting]) -> dict[str, str]:
     return {"name": variable.name, "value": str(value)}
 
 
-def _fill(
-    template: jinja2.Template, names: Mapping[str, Any], where: str, experiment: Experiment
-) -> str:
+def _fill(template: jinja2.Template, names: Mapping[str, Any], where: str, experiment: Experiment) -> str:
     try:
         text = template.render(names)
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:

@@ -171,14 +171,10 @@ def _container_trouble(
         message = f"container {container.get('name')} ends again and again: {count} restarts{code}"
     else:
         message = said or f"container {container.get('name')} can't be started"
-    return Trouble(
-        pod=pod, reason=reason, message=message, since=None, fatal=reason in _FATAL_WAITING
-    )
+    return Trouble(pod=pod, reason=reason, message=message, since=None, fatal=reason in _FATAL_WAITING)
 
 
-def _scheduling_trouble(
-    pod: str, status: Mapping[str, Any], now: datetime
-) -> Trouble | None:
+def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> Trouble | None:
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
@@ -297,4 +293,3 @@ def _current(message: str) -> Status:
 
 def _in_progress(message: str) -> Status:
     return Status(state=State.IN_PROGRESS, message=message)
-

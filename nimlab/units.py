@@ -80,9 +80,7 @@ def parse_rate_bit_per_s(text: str) -> int:
 
 def format_rate_bit_per_s(rate_bit_per_s: int) -> str:
     """Return the shortest exact text: `16Mbit` for 16000000."""
-    return _format(
-        rate_bit_per_s, {"Gbit": 1000**3, "Mbit": 1000**2, "kbit": 1000, "bit": 1}
-    )
+    return _format(rate_bit_per_s, {"Gbit": 1000**3, "Mbit": 1000**2, "kbit": 1000, "bit": 1})
 
 
 def parse_ratio(text: str) -> float:

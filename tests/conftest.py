@@ -16,9 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the expected files (refused in CI)"
     )
-    parser.addoption(
-        "--require-live", action="store_true", help="a test skipped for want of a cluster fails"
-    )
+    parser.addoption("--require-live", action="store_true", help="a test skipped for want of a cluster fails")
 
 
 @pytest.fixture

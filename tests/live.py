@@ -101,16 +101,17 @@ class Lab:
         return done.stdout
 
 
+def _quiet(step: control_plane.Step) -> None:
+    """Show nothing: a test's output is what it says about failures."""
+    del step
+
+
 @pytest.fixture(scope="session")
-def sandbox(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Sandbox]:
+def sandbox(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Sandbox]:
     """Start the control plane; a machine that can't have one skips, or fails with `--require-live`."""
     home = tmp_path_factory.mktemp("sandbox") / ".nimlab" / "sandbox"
     try:
-        state = control_plane.up(
-            home, nodes=3, cache=control_plane.default_cache(), report=lambda step: None
-        )
+        state = control_plane.up(home, nodes=3, cache=control_plane.default_cache(), report=_quiet)
     except SandboxError as error:
         if pytestconfig.getoption("--require-live"):
             raise
@@ -118,7 +119,7 @@ def sandbox(
     try:
         yield Sandbox(home=home, kubeconfig=state.kubeconfig, server=state.server or "")
     finally:
-        control_plane.down(home, report=lambda step: None)
+        control_plane.down(home, report=_quiet)
 
 
 @pytest.fixture(scope="session")

@@ -74,9 +74,7 @@ def test_drift_is_found_and_repaired(lab: Lab) -> None:
     lab.kubectl("label", "configmap", "nimp2p-exp-blue-spec", "team=red")
     dry = lab.run("sync", "--dry-run", "--exit-code", "--output", "json")
     assert dry.code == 3
-    pending = {
-        (o["key"], o["action"]) for o in json.loads(dry.out)["objects"] if o["action"] != "keep"
-    }
+    pending = {(o["key"], o["action"]) for o in json.loads(dry.out)["objects"] if o["action"] != "keep"}
     assert pending == {
         (f"StatefulSet/{lab.namespace}/nimp2p-exp-purple", "update"),
         (f"StatefulSet/{lab.namespace}/nimp2p-exp-blue", "update"),

@@ -7,6 +7,7 @@ repairs what is missing, since nothing is recorded but ownership.
 
 from __future__ import annotations
 
+from nimlab.apply.board import Awaited
 from nimlab.apply.events import (
     Event,
     ExperimentSettled,
@@ -19,7 +20,6 @@ from nimlab.apply.events import (
 )
 from nimlab.apply.execute import Options, create_namespace, execute
 from nimlab.apply.lock import Lock, acquire, holder_of
-from nimlab.apply.board import Awaited
 from nimlab.apply.wait import Clock, system_clock, wait_until_settled
 
 __all__ = [

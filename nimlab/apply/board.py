@@ -62,9 +62,7 @@ class Board:
     def note_refusal(self, event: Manifest, now: datetime) -> None:
         """Take note of an event that says why a workload gets no peers; an old one says nothing."""
         about = event.get("involvedObject") or {}
-        key = ObjectKey(
-            str(about.get("kind")), str(about.get("namespace") or ""), str(about.get("name"))
-        )
+        key = ObjectKey(str(about.get("kind")), str(about.get("namespace") or ""), str(about.get("name")))
         trouble = event_trouble(event)
         if trouble is not None and _is_recent(event, now):
             since = self.refused.get(key, (now, trouble))[0]
@@ -77,9 +75,7 @@ class Board:
         self.workloads.pop(key, None)
 
 
-def judge(
-    one: Awaited, board: Board, now: datetime, *, waited_s: float, timeout_s: float
-) -> Event | None:
+def judge(one: Awaited, board: Board, now: datetime, *, waited_s: float, timeout_s: float) -> Event | None:
     """Return how an experiment stands; None as long as nothing is known. Pure."""
     if "StatefulSet" not in board.listed:
         return None
@@ -102,9 +98,7 @@ def judge(
             timed_out=timed_out,
             waited_s=waited_s,
         )
-    return PeersProgress(
-        experiment=one.experiment, running=running, wanted=wanted, leaving=leaving
-    )
+    return PeersProgress(experiment=one.experiment, running=running, wanted=wanted, leaving=leaving)
 
 
 def _is_namespace_left(key: ObjectKey, board: Board) -> bool:

@@ -82,6 +82,4 @@ class Notice:
     text: str
 
 
-Event: TypeAlias = (
-    ObjectDone | PeersRestarted | PeersProgress | ExperimentSettled | ExperimentStuck | Notice
-)
+Event: TypeAlias = ObjectDone | PeersRestarted | PeersProgress | ExperimentSettled | ExperimentStuck | Notice

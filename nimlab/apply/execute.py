@@ -69,9 +69,7 @@ def create_namespace(cluster: Cluster, name: str) -> Notice:
     return Notice(text=f"namespace {name} created")
 
 
-def execute(
-    plan: Plan, cluster: Cluster, options: Options, *, stop: threading.Event
-) -> Iterator[Event]:
+def execute(plan: Plan, cluster: Cluster, options: Options, *, stop: threading.Event) -> Iterator[Event]:
     """Carry out the plan and yield what happens; exactly one ObjectDone for each change that isn't KEEP.
 
     When `stop` is set, no further object is begun; the rest is told as not attempted. Errors of single
@@ -97,9 +95,7 @@ def execute(
         _write_parent(cluster, plan, options, scope, commit)
 
 
-def _write_parent(
-    cluster: Cluster, plan: Plan, options: Options, scope: Scope, commit: str | None
-) -> None:
+def _write_parent(cluster: Cluster, plan: Plan, options: Options, scope: Scope, commit: str | None) -> None:
     """Record the scope; forced, since the parent is ours alone."""
     manifest = parent_manifest(plan.apply_set, scope, commit, options.version)
     cluster.apply(manifest, manager=PARENT_MANAGER, force=True, dry_run=False)
@@ -150,9 +146,7 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
             timeout_s=options.timeout_s,
             stop=job.stop,
         )
-        restarted = restart_peers(
-            change, made, job.cluster, parallel=options.parallel, stop=job.stop
-        )
+        restarted = restart_peers(change, made, job.cluster, parallel=options.parallel, stop=job.stop)
     except NimlabError as error:
         job.tell(_done(change, Outcome.FAILED, error))
         return error
@@ -188,9 +182,7 @@ def _leave_experiment(one: ExperimentPlan, job: Job) -> None:
 
 
 def _done(change: Change, outcome: Outcome, error: NimlabError | None = None) -> ObjectDone:
-    return ObjectDone(
-        experiment=change.experiment, key=change.key, outcome=outcome, error=error
-    )
+    return ObjectDone(experiment=change.experiment, key=change.key, outcome=outcome, error=error)
 
 
 def _is_failure(event: Event) -> bool:

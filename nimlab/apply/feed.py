@@ -36,9 +36,7 @@ class _Listed:
 class Feed:
     """Running watches over the awaited workloads and all peers; a context manager."""
 
-    def __init__(
-        self, cluster: Cluster, awaited: Sequence[Awaited], apply_set: ApplySet
-    ) -> None:
+    def __init__(self, cluster: Cluster, awaited: Sequence[Awaited], apply_set: ApplySet) -> None:
         self._cluster = cluster
         self._messages: queue.SimpleQueue[_Listed | WatchEvent | ClusterError] = queue.SimpleQueue()
         self._done = threading.Event()
@@ -49,9 +47,7 @@ class Feed:
     def __enter__(self) -> Self:
         for kind, labels in self._selectors.items():
             for namespace in self._reach(kind, labels):
-                threading.Thread(
-                    target=self._follow, args=(kind, namespace, labels), daemon=True
-                ).start()
+                threading.Thread(target=self._follow, args=(kind, namespace, labels), daemon=True).start()
         return self
 
     def __exit__(

@@ -26,9 +26,7 @@ _RENEW_EVERY_S: Final = 15
 class Lock:
     """A lease that is held and renewed until `release`. `lost` is set when somebody else has taken it."""
 
-    def __init__(
-        self, cluster: Cluster, lease: Manifest, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, cluster: Cluster, lease: Manifest, now: Callable[[], datetime]) -> None:
         self._cluster = cluster
         self._lease = lease
         self._now = now
@@ -52,9 +50,7 @@ class Lock:
         renewed = self._now()
         while not self._done.wait(_RENEW_EVERY_S):
             try:
-                self._lease = self._cluster.replace(
-                    _with_spec(self._lease, renewTime=_stamp(self._now()))
-                )
+                self._lease = self._cluster.replace(_with_spec(self._lease, renewTime=_stamp(self._now())))
                 renewed = self._now()
             except Moved:
                 self.lost.set()
@@ -93,12 +89,14 @@ def acquire(
     }
     if lease is None:
         key = apply_set.lease_key
-        made = cluster.create({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": key.name, "namespace": key.namespace},
-            "spec": spec,
-        })
+        made = cluster.create(
+            {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": key.name, "namespace": key.namespace},
+                "spec": spec,
+            }
+        )
     else:
         made = cluster.replace(_with_spec(lease, **spec))
     return Lock(cluster, made, now)
@@ -110,9 +108,7 @@ def holder_of(lease: Manifest | None, now: datetime) -> str | None:
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder or not renewed:
         return None
-    until = datetime.fromisoformat(renewed) + timedelta(
-        seconds=int(spec.get("leaseDurationSeconds") or 0)
-    )
+    until = datetime.fromisoformat(renewed) + timedelta(seconds=int(spec.get("leaseDurationSeconds") or 0))
     return str(holder) if now < until else None
 
 

@@ -69,9 +69,7 @@ def restart_peers(
     return len(old)
 
 
-def prune_object(
-    change: Change, cluster: Cluster, apply_set: ApplySet, ours: frozenset[ObjectKey]
-) -> None:
+def prune_object(change: Change, cluster: Cluster, apply_set: ApplySet, ours: frozenset[ObjectKey]) -> None:
     """Delete the object that the plan saw, and no other.
 
     A controller may touch it between the look and here (a status); then it is read again and has to prove
@@ -138,9 +136,7 @@ def _bound_to(desired: Manifest, live: Manifest) -> Manifest:
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
 
 
-def _remove_for_replacement(
-    change: Change, cluster: Cluster, desired: Manifest, *, force: bool
-) -> None:
+def _remove_for_replacement(change: Change, cluster: Cluster, desired: Manifest, *, force: bool) -> None:
     """Delete the old object once the server has accepted the new one.
 
     The trial goes under another name: under its own the server would refuse the immutable field, or say that
@@ -160,9 +156,7 @@ def _remove_for_replacement(
     )
 
 
-def _observed(
-    made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.Event
-) -> Manifest:
+def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.Event) -> Manifest:
     """Return the StatefulSet once its controller has seen the new template: then its revision is known."""
     found: list[Manifest] = []
 
@@ -192,22 +186,16 @@ def _delete_peer(pod: Manifest, cluster: Cluster) -> None:
     metadata = pod["metadata"]
     key = ObjectKey("Pod", metadata["namespace"], metadata["name"])
     try:
-        cluster.delete(
-            key, uid=metadata["uid"], resource_version=None, propagation=Propagation.BACKGROUND
-        )
+        cluster.delete(key, uid=metadata["uid"], resource_version=None, propagation=Propagation.BACKGROUND)
     except Moved:
         return
 
 
-def _wait_until(
-    is_done: Callable[[], bool], what: str, timeout_s: float, stop: threading.Event
-) -> None:
+def _wait_until(is_done: Callable[[], bool], what: str, timeout_s: float, stop: threading.Event) -> None:
     """Ask again until it is so. Raises ClusterError at the timeout, NimlabError when told to stop."""
     deadline = time.monotonic() + timeout_s
     while not is_done():
         if time.monotonic() > deadline:
-            raise ClusterError(
-                f"{what} after {timeout_s:.0f} s", hint="look what holds it, then sync again"
-            )
+            raise ClusterError(f"{what} after {timeout_s:.0f} s", hint="look what holds it, then sync again")
         if stop.wait(_POLL_S):
             raise NimlabError(f"interrupted while {what}", hint="run it again")

@@ -71,9 +71,7 @@ def wait_until_settled(
                     del pending[one.experiment]
 
 
-def _read_aside(
-    cluster: Cluster, pending: Sequence[Awaited], board: Board, now: datetime
-) -> None:
+def _read_aside(cluster: Cluster, pending: Sequence[Awaited], board: Board, now: datetime) -> None:
     """Read what no watch tells: refused pods (events, by namespace) and namespaces on their way out."""
     for one in pending:
         for key in one.leaving:
@@ -83,12 +81,9 @@ def _read_aside(
         key
         for one in pending
         for key in one.workloads
-        if (live := board.workloads.get(key)) is not None
-        and peers_of(live).existing < peers_of(live).wanted
+        if (live := board.workloads.get(key)) is not None and peers_of(live).existing < peers_of(live).wanted
     }
     for namespace in {key.namespace for key in short}:
-        events = cluster.list_objects(
-            "Event", namespace=namespace, fields="reason=FailedCreate,type=Warning"
-        )
+        events = cluster.list_objects("Event", namespace=namespace, fields="reason=FailedCreate,type=Warning")
         for event in events.items:
             board.note_refusal(event, now)

@@ -24,8 +24,8 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; raises nothing."""
-    from nimlab.cli.app import app  # noqa: PLC0415 -- an import that fails is reported like any bug
-    from nimlab.cli.terminal import print_error  # noqa: PLC0415 -- as above
+    from nimlab.cli.app import app  # an import that fails is reported like any bug
+    from nimlab.cli.terminal import print_error
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,16 +51,22 @@ def entry() -> None:
     sys.exit(main())
 
 
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
 def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
-    text = "\n".join((
-        f"nimlab {__version__}, Python {platform.python_version()}, {platform.platform()}",
-        f"arguments: {list(arguments)}",
-        "",
-        "".join(traceback.format_exception(error)),
-    ))
+    text = "\n".join(
+        (
+            f"nimlab {__version__}, Python {platform.python_version()}, {platform.platform()}",
+            f"arguments: {list(arguments)}",
+            "",
+            "".join(traceback.format_exception(error)),
+        )
+    )
     handle, name = tempfile.mkstemp(prefix="nimlab-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
-    print(f"bug in nimlab: {type(error).__name__}: {error}", file=sys.stderr)
-    print(f"  a report is in {Path(name)}; please file it with what you did", file=sys.stderr)
+    _say(f"bug in nimlab: {type(error).__name__}: {error}")
+    _say(f"  a report is in {Path(name)}; please file it with what you did")
     return EXIT_BUG

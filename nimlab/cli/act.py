@@ -44,9 +44,7 @@ from nimlab.status import State, peers_of, status_of
 _LOCK_POLL_S = 1.0
 
 
-def run_sync(
-    options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None
-) -> int:
+def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None) -> int:
     """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
         return _show_plan(run) if options.dry_run else _carry_out(run)
@@ -56,7 +54,9 @@ def _show_plan(run: Run) -> int:
     _, plan = look_and_think(run)
     code = report.exit_code_of(plan, (), dry_run=True, exit_code=run.options.exit_code)
     if run.options.output is Output.JSON:
-        print_result(report.plan_json(plan, cluster=run.target.name, tool_version=__version__, exit_code=code))
+        print_result(
+            report.plan_json(plan, cluster=run.target.name, tool_version=__version__, exit_code=code)
+        )
     else:
         print_result(plan_text(run, plan))
     return code
@@ -104,9 +104,7 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     elapsed_s = time.monotonic() - run.started_s
     if run.options.output is Output.JSON:
         print_result(
-            report.run_json(
-                plan, events, cluster=run.target.name, tool_version=__version__, exit_code=code
-            )
+            report.run_json(plan, events, cluster=run.target.name, tool_version=__version__, exit_code=code)
         )
     else:
         paint = wants_colour(sys.stdout)
@@ -164,9 +162,7 @@ def split_awaited(
         if len(done) == len(workloads) and not keys:
             running = sum(peers_of(s).running for s in done)
             if workloads:
-                settled.append(
-                    ExperimentSettled(experiment=one.name, running=running, after_s=0.0)
-                )
+                settled.append(ExperimentSettled(experiment=one.name, running=running, after_s=0.0))
         else:
             awaited.append(
                 Awaited(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from nimlab import __version__
@@ -26,9 +28,10 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- typer passes the fl
 @app.callback()
 def _options(
     *,
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
-    ),
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
 ) -> None:
     del version
 

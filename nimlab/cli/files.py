@@ -16,11 +16,11 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's nam
 
 def validate(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
     """Check all files and print every problem with its place."""
-    from nimlab import report  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.lab import find_root  # noqa: PLC0415 -- as above
-    from nimlab.cli.terminal import print_result, wants_colour  # noqa: PLC0415 -- as above
-    from nimlab.errors import SpecError  # noqa: PLC0415 -- as above
-    from nimlab.load import load_lab  # noqa: PLC0415 -- as above
+    from nimlab import report  # keeps `--help` fast
+    from nimlab.cli.lab import find_root
+    from nimlab.cli.terminal import print_result, wants_colour
+    from nimlab.errors import SpecError
+    from nimlab.load import load_lab
 
     try:
         files = load_lab(find_root(_start(lab)))
@@ -46,10 +46,10 @@ def render(
     lab: LabFolder = None,
 ) -> None:
     """Print the manifests of all experiments, or of those named, as a sync would apply them."""
-    from nimlab.cli.lab import find_root, read_intent  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.terminal import print_error, print_note, print_result  # noqa: PLC0415 -- as above
-    from nimlab.edit import write_text  # noqa: PLC0415 -- as above
-    from nimlab.manifest import to_json_text, to_yaml  # noqa: PLC0415 -- as above
+    from nimlab.cli.lab import find_root, read_intent  # keeps `--help` fast
+    from nimlab.cli.terminal import print_error, print_note, print_result
+    from nimlab.edit import write_text
+    from nimlab.manifest import to_json_text, to_yaml
 
     wanted = frozenset(names) if names else None
     intent = read_intent(find_root(_start(lab)), wanted)
@@ -75,21 +75,15 @@ def create(
     *,
     name: Annotated[str, typer.Option(help="The new experiment's name.")],
     peers: Annotated[int, typer.Option(metavar="N", help="Number of peers.")] = 2,
-    connections: Annotated[
-        int, typer.Option(metavar="N", help="Peers that each peer connects to.")
-    ] = 2,
+    connections: Annotated[int, typer.Option(metavar="N", help="Peers that each peer connects to.")] = 2,
     msg_size: Annotated[int, typer.Option(metavar="BYTES", help="Size of a message.")] = 1440,
-    msg_rate: Annotated[
-        int, typer.Option(metavar="MS", help="Milliseconds between two messages.")
-    ] = 2000,
+    msg_rate: Annotated[int, typer.Option(metavar="MS", help="Milliseconds between two messages.")] = 2000,
     cpu: Annotated[float, typer.Option(metavar="CORES", help="CPU of a peer.")] = 0.05,
     ram: Annotated[int, typer.Option(metavar="MIB", help="Memory of a peer.")] = 16,
     downlink_bw: Annotated[
         int, typer.Option(metavar="MBIT", help="Megabits per second towards a peer.")
     ] = 16,
-    uplink_bw: Annotated[
-        int, typer.Option(metavar="MBIT", help="Megabits per second from a peer.")
-    ] = 16,
+    uplink_bw: Annotated[int, typer.Option(metavar="MBIT", help="Megabits per second from a peer.")] = 16,
     contract: Annotated[str, typer.Option(help="What the node image understands.")] = "nimp2p",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     description: Annotated[str, typer.Option(help="What is tried.")] = "",
@@ -99,7 +93,7 @@ def create(
     context: Context = None,
 ) -> None:
     """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab."""
-    from nimlab import edit  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab import edit  # keeps `--help` fast
 
     text = edit.experiment_text(
         edit.NewExperiment(
@@ -133,7 +127,7 @@ def scale(
     context: Context = None,
 ) -> None:
     """Change the number of peers in the experiment's file; nothing else in it moves."""
-    from nimlab import edit  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab import edit  # keeps `--help` fast
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
@@ -151,8 +145,8 @@ def delete(
     context: Context = None,
 ) -> None:
     """Remove the experiment's file; the next sync removes it from the cluster."""
-    from nimlab import edit  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- as above
+    from nimlab import edit  # keeps `--help` fast
+    from nimlab.cli.terminal import print_result
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
@@ -163,10 +157,10 @@ def delete(
 
 def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
     """Write the file if, with it, the lab has no problem in it that it didn't have before."""
-    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.edit import write_text  # noqa: PLC0415 -- as above
-    from nimlab.errors import SpecError  # noqa: PLC0415 -- as above
-    from nimlab.load import load_lab  # noqa: PLC0415 -- as above
+    from nimlab.cli.terminal import print_result  # keeps `--help` fast
+    from nimlab.edit import write_text
+    from nimlab.errors import SpecError
+    from nimlab.load import load_lab
 
     shown = _shown(root, path)
     before = {(p.code, p.what) for p in load_lab(root).problems}
@@ -178,17 +172,15 @@ def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
     print_result(said)
 
 
-def _sync_one(
-    name: str, *, root: Path, kubeconfig: Path | None, context: str | None, wanted: bool
-) -> None:
+def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | None, wanted: bool) -> None:
     """Sync just this experiment, or say how."""
-    from nimlab.cli.terminal import print_note  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.cli.terminal import print_note  # keeps `--help` fast
 
     if not wanted:
         print_note(f"next: `nimlab sync {name} --dry-run` shows what it changes")
         return
-    from nimlab.cli.act import run_sync  # noqa: PLC0415 -- as above
-    from nimlab.cli.sync import SyncOptions  # noqa: PLC0415 -- as above
+    from nimlab.cli.act import run_sync
+    from nimlab.cli.sync import SyncOptions
 
     options = SyncOptions(names=frozenset({name}))
     raise typer.Exit(run_sync(options, lab=root, kubeconfig=kubeconfig, context=context))
@@ -196,9 +188,9 @@ def _sync_one(
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
     """Raise for a name that no file has."""
-    from difflib import get_close_matches  # noqa: PLC0415 -- only for a wrong name
+    from difflib import get_close_matches  # only for a wrong name
 
-    from nimlab.errors import NimlabError  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.errors import NimlabError  # keeps `--help` fast
 
     for name in sorted((wanted or frozenset()) - known):
         near = get_close_matches(name, sorted(known), n=1)
@@ -211,7 +203,7 @@ def _start(lab: Path | None) -> Path:
 
 
 def _root(lab: Path | None) -> Path:
-    from nimlab.cli.lab import find_root  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.cli.lab import find_root  # keeps `--help` fast
 
     return find_root(_start(lab))
 

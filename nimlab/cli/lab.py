@@ -70,9 +70,7 @@ def read_intent(root: Path, names: Collection[str] | None) -> Intent:
     return Intent(
         files=files,
         apply_set=apply_set,
-        desired=tuple(
-            _desired(one, rendered[one.name]) for one in files.experiments if one.name in rendered
-        ),
+        desired=tuple(_desired(one, rendered[one.name]) for one in files.experiments if one.name in rendered),
         broken=tuple(broken),
         errors=tuple(errors),
     )

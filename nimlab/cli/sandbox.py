@@ -19,8 +19,8 @@ def up(
     lab: LabFolder = None,
 ) -> None:
     """Start the control plane, or repair it; the first time, its programs are built."""
-    from nimlab import sandbox  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.terminal import show_steps  # noqa: PLC0415 -- as above
+    from nimlab import sandbox  # keeps `--help` fast
+    from nimlab.cli.terminal import show_steps
 
     with show_steps() as show:
         sandbox.up(_home(lab), nodes=nodes, cache=sandbox.default_cache(), report=show)
@@ -29,8 +29,8 @@ def up(
 @app.command("down")
 def down(*, lab: LabFolder = None) -> None:
     """Stop the control plane and remove all that it kept; the built programs stay."""
-    from nimlab import sandbox  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.terminal import print_note, show_steps  # noqa: PLC0415 -- as above
+    from nimlab import sandbox  # keeps `--help` fast
+    from nimlab.cli.terminal import print_note, show_steps
 
     with show_steps() as show:
         if not sandbox.down(_home(lab), report=show):
@@ -40,8 +40,8 @@ def down(*, lab: LabFolder = None) -> None:
 @app.command("status")
 def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
     """Show the parts of the control plane; exit 1 when it isn't running."""
-    from nimlab import report, sandbox  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- as above
+    from nimlab import report, sandbox  # keeps `--help` fast
+    from nimlab.cli.terminal import print_result
 
     state = sandbox.read_state(_home(lab))
     parts = () if state is None else state.parts
@@ -57,7 +57,7 @@ def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None
 
 
 def _home(lab: Path | None) -> Path:
-    from nimlab.cli.lab import find_root  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.target import sandbox_home  # noqa: PLC0415 -- as above
+    from nimlab.cli.lab import find_root  # keeps `--help` fast
+    from nimlab.cli.target import sandbox_home
 
     return sandbox_home(find_root((lab or Path.cwd()).resolve()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,12 +20,12 @@ def list_experiments(
     context: Context = None,
 ) -> None:
     """List all experiments: their size, how many peers run, and whether they are as in the files."""
-    from nimlab import report  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.apply import system_clock  # noqa: PLC0415 -- as above
-    from nimlab.cli.run import look_and_think, open_run  # noqa: PLC0415 -- as above
-    from nimlab.cli.sync import SyncOptions  # noqa: PLC0415 -- as above
-    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- as above
-    from nimlab.overview import overview_rows  # noqa: PLC0415 -- as above
+    from nimlab import report  # keeps `--help` fast
+    from nimlab.apply import system_clock
+    from nimlab.cli.run import look_and_think, open_run
+    from nimlab.cli.sync import SyncOptions
+    from nimlab.cli.terminal import print_result
+    from nimlab.overview import overview_rows
 
     options = SyncOptions(names=None)
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
@@ -45,12 +44,12 @@ def status(
     context: Context = None,
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
-    from nimlab import report  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.apply import system_clock  # noqa: PLC0415 -- as above
-    from nimlab.cli.run import look_and_think, open_run  # noqa: PLC0415 -- as above
-    from nimlab.cli.sync import SyncOptions  # noqa: PLC0415 -- as above
-    from nimlab.cli.terminal import print_result, wants_colour  # noqa: PLC0415 -- as above
-    from nimlab.overview import experiment_detail  # noqa: PLC0415 -- as above
+    from nimlab import report  # keeps `--help` fast
+    from nimlab.apply import system_clock
+    from nimlab.cli.run import look_and_think, open_run
+    from nimlab.cli.sync import SyncOptions
+    from nimlab.cli.terminal import print_result, wants_colour
+    from nimlab.overview import experiment_detail
 
     options = SyncOptions(names=frozenset({name}))
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
@@ -61,9 +60,7 @@ def status(
         pods = [
             pod
             for namespace in sorted(namespaces)
-            for pod in run.cluster.list_objects(
-                "Pod", namespace=namespace, labels=f"experiment={name}"
-            ).items
+            for pod in run.cluster.list_objects("Pod", namespace=namespace, labels=f"experiment={name}").items
         ]
         events = [
             event
@@ -96,11 +93,11 @@ def logs(
     context: Context = None,
 ) -> None:
     """Print what an experiment's peers have logged, each line after its peer's name."""
-    from nimlab.cli.run import open_run  # noqa: PLC0415 -- keeps `--help` fast
-    from nimlab.cli.sync import SyncOptions  # noqa: PLC0415 -- as above
-    from nimlab.cli.terminal import print_result  # noqa: PLC0415 -- as above
-    from nimlab.errors import NimlabError  # noqa: PLC0415 -- as above
-    from nimlab.manifest import ObjectKey  # noqa: PLC0415 -- as above
+    from nimlab.cli.run import open_run  # keeps `--help` fast
+    from nimlab.cli.sync import SyncOptions
+    from nimlab.cli.terminal import print_result
+    from nimlab.errors import NimlabError
+    from nimlab.manifest import ObjectKey
 
     if follow and peer is None:
         raise typer.BadParameter("name the peer to follow with --peer N", param_hint="--follow")
@@ -109,7 +106,8 @@ def logs(
         one = next((e for e in run.intent.files.experiments if e.name == name), None)
         if one is None:
             raise NimlabError(
-                f"no file has an experiment called `{name}`", hint="`nimlab list` shows what there is"
+                f"no file has an experiment called `{name}`",
+                hint="`nimlab list` shows what there is",
             )
         for number in range(one.peers) if peer is None else (peer,):
             pod = ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")

@@ -36,9 +36,7 @@ class SyncOptions:
 def sync(
     names: Names = None,
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="With --dry-run: exit 3 when changes are pending.")
     ] = False,
@@ -80,7 +78,7 @@ def sync(
     Exit codes: 0 done or in sync; 1 an error, something was not applied; 2 usage; 3 changes are pending
     (--dry-run --exit-code; kubectl diff says 1 for that); 4 synced, but not ready in time; 130 interrupted.
     """
-    from nimlab.cli.act import run_sync  # noqa: PLC0415 -- keeps `--help` fast
+    from nimlab.cli.act import run_sync  # keeps `--help` fast
 
     options = SyncOptions(
         names=frozenset(names) if names else None,

@@ -40,7 +40,7 @@ def print_note(text: str) -> None:
 
 def print_error(error: NimlabError, *, files: int | None = None) -> None:
     """Print an error, or every problem of a SpecError, to stderr."""
-    from nimlab import report  # noqa: PLC0415 -- not needed for `--help`
+    from nimlab import report  # not needed for `--help`
 
     paint = wants_colour(sys.stderr)
     if isinstance(error, SpecError):
@@ -57,7 +57,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 def show_events(events: Iterable[Event]) -> Iterator[Event]:
     """Pass events on while showing them: a bar an experiment on a terminal, else a line an event."""
-    from nimlab import report  # noqa: PLC0415 -- not needed for `--help`
+    from nimlab import report  # not needed for `--help`
 
     paint = wants_colour(sys.stderr)
     if not sys.stderr.isatty():
@@ -133,8 +133,8 @@ class StepPrinter:
 
 
 def _progress(unit: str = "peers") -> Progress:
-    from rich.console import Console  # noqa: PLC0415 -- only where there is something to draw
-    from rich.progress import (  # noqa: PLC0415 -- as above
+    from rich.console import Console  # only where there is something to draw
+    from rich.progress import (
         BarColumn,
         Progress,
         TextColumn,

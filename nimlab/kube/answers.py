@@ -35,9 +35,7 @@ def is_retried(status: int, message: str) -> bool:
     return status in _RETRIED and not any(mark in message for mark in _OUR_FAULT_500)
 
 
-def error_of(
-    status: int, answer: Mapping[str, Any], *, verb: str, where: str, path: str
-) -> ClusterError:
+def error_of(status: int, answer: Mapping[str, Any], *, verb: str, where: str, path: str) -> ClusterError:
     """Return the error that a failed request means. `answer` is the server's Status, or empty."""
     message = shorten(str(answer.get("message") or f"HTTP status {status} without an explanation"))
     causes = _causes(answer)

@@ -122,9 +122,7 @@ class KubeCluster:
         key = key_of(manifest)
         return self._send_whole("PUT", _object_path(key), manifest, verb="update", where=str(key))
 
-    def _send_whole(
-        self, method: str, path: str, manifest: Manifest, *, verb: str, where: str
-    ) -> Manifest:
+    def _send_whole(self, method: str, path: str, manifest: Manifest, *, verb: str, where: str) -> Manifest:
         return self._json(
             method,
             _with_query(path, {"fieldManager": "nimlab"}),
@@ -168,7 +166,13 @@ class KubeCluster:
                 raise
 
     def watch(
-        self, kind: str, *, namespace: str | None, labels: str, resource_version: str, timeout_s: int
+        self,
+        kind: str,
+        *,
+        namespace: str | None,
+        labels: str,
+        resource_version: str,
+        timeout_s: int,
     ) -> Iterator[WatchEvent]:
         """Yield changes since a resourceVersion until the timeout; Gone when it is too old."""
         query = {
@@ -212,9 +216,7 @@ class KubeCluster:
             found.extend(items)
         return tuple(found)
 
-    def log_lines(
-        self, pod: ObjectKey, *, container: str, tail: int | None, follow: bool
-    ) -> Iterator[str]:
+    def log_lines(self, pod: ObjectKey, *, container: str, tail: int | None, follow: bool) -> Iterator[str]:
         """Yield the lines of a container's log; for ever when following."""
         query = {
             "container": container,

@@ -28,12 +28,12 @@ def connect(target: Target, *, parallel: int) -> KubeCluster:
 
     `parallel` is how many requests may be under way at once.
     """
-    from kubernetes import client, config  # noqa: PLC0415 -- 300 ms that `--help` need not pay
-    from kubernetes.client.rest import RESTClientObject  # noqa: PLC0415 -- as above
+    from kubernetes import client, config  # 300 ms that `--help` need not pay
+    from kubernetes.client.rest import RESTClientObject
 
     settings: Any = client.Configuration()
     try:
-        config.load_kube_config(
+        config.load_kube_config(  # type: ignore[no-untyped-call] # the library has no types here
             config_file=None if target.kubeconfig is None else str(target.kubeconfig),
             context=target.context,
             client_configuration=settings,
@@ -62,10 +62,10 @@ def _auth_headers(settings: Any) -> dict[str, str]:  # noqa: ANN401 -- the libra
 
 def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
     """Return the names of the contexts in the kubeconfig, sorted; empty if there is none to read."""
-    from kubernetes import config  # noqa: PLC0415 -- 300 ms that `--help` need not pay
+    from kubernetes import config  # 300 ms that `--help` need not pay
 
     try:
-        contexts, _ = config.list_kube_config_contexts(
+        contexts, _ = config.list_kube_config_contexts(  # type: ignore[no-untyped-call] # as above
             None if kubeconfig is None else str(kubeconfig)
         )
     except (config.ConfigException, OSError, ValueError, KeyError, TypeError):

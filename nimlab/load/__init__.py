@@ -134,24 +134,23 @@ def _check_totals(
     Which one is too much is the lab's decision, so no experiment is left out for it.
     """
     limits = lab.limits
-    for what, limit, cost in (
-        ("peers", limits.peers_total, lambda one: one.peers),
-        ("thousandths of a core", limits.cpu_m_total, lambda one: one.peers * one.cpu_m),
-        ("bytes of memory", limits.memory_bytes_total, lambda one: one.peers * one.memory_bytes),
-    ):
-        total = sum(cost(one) for one in experiments)
+    costs: tuple[tuple[str, int | None, list[int]], ...] = (
+        ("peers", limits.peers_total, [one.peers for one in experiments]),
+        ("thousandths of a core", limits.cpu_m_total, [one.peers * one.cpu_m for one in experiments]),
+        ("bytes of memory", limits.memory_bytes_total, [e.peers * e.memory_bytes for e in experiments]),
+    )
+    for what, limit, parts in costs:
+        total = sum(parts)
         if limit is None or total <= limit:
             continue
-        largest = max(experiments, key=cost)
+        largest = experiments[parts.index(max(parts))]
         document = next(d for d in documents if d.path == largest.source)
         said = f"all experiments together ask for {total} {what}, more than the lab allows, {limit}"
         hint = f"this one asks for most; the limits are in {lab.source}"
         gathered.problems.append(document.problem("limit", said, ("spec", "peers"), hint=hint))
 
 
-def _checked(
-    gathered: _Gathered, folder: str, kind: str, broken: list[Broken]
-) -> Iterator[Document]:
+def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:
     """Documents of a folder that can be read and fit their schema."""
     validator = load_validator(gathered.root / "schema", kind)
     for path in _files(gathered, folder):
@@ -172,9 +171,7 @@ def _checked(
 def _files(gathered: _Gathered, folder: str) -> list[str]:
     """Paths of the YAML files in a folder, sorted; what else lies there is a problem, or ignored."""
     found = {
-        path
-        for path, text in gathered.overlay.items()
-        if text is not None and path.startswith(folder + "/")
+        path for path, text in gathered.overlay.items() if text is not None and path.startswith(folder + "/")
     }
     try:
         entries = sorted(os.scandir(gathered.root / folder), key=lambda entry: entry.name)

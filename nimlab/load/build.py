@@ -140,8 +140,8 @@ def _contract_problems(document: Document) -> Iterator[Problem]:
     names = [port["name"] for port in spec["ports"]]
     for index, name in enumerate(names):
         if name in names[:index]:
-            path = ("spec", "ports", index, "name")
-            yield document.problem("contract", f"the port `{name}` stands twice", path)
+            what = f"the port `{name}` stands twice"
+            yield document.problem("contract", what, ("spec", "ports", index, "name"))
 
 
 _KNOWN_FIELDS: Final = frozenset({
@@ -202,8 +202,10 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        result[key] = _merged(old, value) if both else value
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            result[key] = _merged(old, value)
+        else:
+            result[key] = value
     return result
 
 
@@ -220,15 +222,11 @@ def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _settings(
-    spec: Mapping[str, Any], merged: Mapping[str, Any], contract: Contract
-) -> dict[str, Setting]:
+def _settings(spec: Mapping[str, Any], merged: Mapping[str, Any], contract: Contract) -> dict[str, Setting]:
     """What the image gets, in base units: what the file says, and defaults for what the contract delivers."""
     asked = _flat(spec)
     fields = {
-        name: value
-        for name, value in _flat(merged).items()
-        if name in asked or name in contract.fields
+        name: value for name, value in _flat(merged).items() if name in asked or name in contract.fields
     }
     fields["peers"] = merged["peers"]
     return {
@@ -277,7 +275,11 @@ def _undeliverable(
         if field in contract.fields:
             continue
         able = sorted(one.name for one in contracts.values() if field in one.fields)
-        hint = f"contracts that can: {', '.join(able)}" if able else f"it can: {', '.join(sorted(contract.fields))}"
+        hint = (
+            f"contracts that can: {', '.join(able)}"
+            if able
+            else f"it can: {', '.join(sorted(contract.fields))}"
+        )
         what = f"contract `{contract.name}` cannot deliver `{field}`: its image reads no such setting"
         path = ("spec", *field.split("."))
         yield document.problem("contract", what, path, hint=hint, at_key=True)

@@ -9,8 +9,9 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path as Folder
 from typing import Any, Final
 
 import jsonschema
@@ -18,7 +19,7 @@ from jsonschema.protocols import Validator
 
 from nimlab import units
 from nimlab.errors import NimlabError, Problem
-from nimlab.load.text import Document, pointer_text
+from nimlab.load.text import Document, Path, pointer_text
 
 _IMAGE: Final = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
@@ -39,7 +40,8 @@ def parse_image(text: str) -> tuple[str, str, str | None]:
     match = _IMAGE.fullmatch(text)
     if match is None:
         raise units.UnitError(
-            f"`{text[:60]}` is not an image with a tag", "write `registry/name:tag`, such as `a/b:v1.2`"
+            f"`{text[:60]}` is not an image with a tag",
+            "write `registry/name:tag`, such as `a/b:v1.2`",
         )
     if match["tag"] in _MOVING_TAGS:
         raise units.UnitError(
@@ -60,7 +62,7 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
 """What `x-unit` means: a text -> its value in base units, or UnitError."""
 
 
-def load_validator(folder: Path, kind: str) -> Validator:
+def load_validator(folder: Folder, kind: str) -> Validator:
     """Return the validator of `schema/<kind>.schema.json`. Raises NimlabError when it can't be used."""
     path = folder / f"{kind}.schema.json"
     try:
@@ -92,7 +94,7 @@ def _check_unit(
             yield jsonschema.ValidationError(error.what, cause=error)
 
 
-_STRICT: Final[Any] = jsonschema.validators.extend(
+_STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-call] # the stubs miss it
     jsonschema.Draft202012Validator, {"x-unit": _check_unit}
 )
 
@@ -102,35 +104,58 @@ def check_document(document: Document, validator: Validator) -> tuple[Problem, .
     return tuple(
         problem
         for error in validator.iter_errors(document.data)
-        for problem in _problems(document, error)
+        for problem in _problems(document, _mistake(error))
     )
 
 
-def _problems(document: Document, error: jsonschema.ValidationError) -> Iterator[Problem]:
-    path = tuple(error.absolute_path)
-    match error.validator:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mistake:
+    """What jsonschema found: the schema's rule and its bound, and the value that breaks it."""
+
+    path: Path
+    rule: str
+    bound: Any
+    value: Any
+    schema: Mapping[str, Any]
+    message: str
+    hint: str | None
+
+
+def _mistake(error: jsonschema.ValidationError) -> _Mistake:
+    cause = error.cause
+    return _Mistake(
+        path=tuple(error.absolute_path),
+        rule=str(error.validator),
+        bound=error.validator_value,
+        value=error.instance,
+        schema=error.schema if isinstance(error.schema, Mapping) else {},
+        message=error.message,
+        hint=cause.hint if isinstance(cause, units.UnitError) else None,
+    )
+
+
+def _problems(document: Document, error: _Mistake) -> Iterator[Problem]:
+    path = error.path
+    match error.rule:
         case "additionalProperties":
-            yield from _unknown_keys(document, error, path)
+            yield from _unknown_keys(document, error)
         case "required":
-            yield _missing_key(document, error, path)
+            yield _missing_key(document, error)
         case "type":
-            yield _wrong_type(document, error, path)
+            yield _wrong_type(document, error)
         case "x-unit":
-            cause = error.cause
-            hint = cause.hint if isinstance(cause, units.UnitError) else None
-            yield document.problem("bad-unit", error.message, path, hint=hint)
+            yield document.problem("bad-unit", error.message, path, hint=error.hint)
         case "enum" | "const":
-            yield _not_allowed(document, error, path)
+            yield _not_allowed(document, error)
         case _:
-            yield _out_of_bounds(document, error, path)
+            yield _out_of_bounds(document, error)
 
 
-def _unknown_keys(
-    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
-) -> Iterator[Problem]:
+def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
+    path = error.path
     allowed = sorted(error.schema["properties"])
     inside = f" in {pointer_text(path)}" if path else ""
-    for key in error.instance:
+    for key in error.value:
         if key in allowed:
             continue
         near = difflib.get_close_matches(key, allowed, n=1)
@@ -140,10 +165,9 @@ def _unknown_keys(
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
 
 
-def _missing_key(
-    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
-) -> Problem:
-    key = next((k for k in error.validator_value if f"'{k}' is a required" in error.message), "?")
+def _missing_key(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    key = next((k for k in error.bound if f"'{k}' is a required" in error.message), "?")
     facts = error.schema["properties"].get(key, {})
     example = json.dumps((facts.get("examples") or ["…"])[0], ensure_ascii=False)
     inside = pointer_text(path) or "the file"
@@ -156,44 +180,44 @@ def _missing_key(
     )
 
 
-def _wrong_type(
-    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
-) -> Problem:
-    wanted = error.validator_value
+def _wrong_type(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    wanted = error.bound
     example = json.dumps((error.schema.get("examples") or ["…"])[0], ensure_ascii=False).strip('"')
-    value = error.instance
+    value = error.value
     if "x-unit" in error.schema and isinstance(value, int | float) and not isinstance(value, bool):
         if error.schema["x-unit"] == "cpu":
             hint = f"write `{units.format_cpu_m(round(value * 1000))}`, or the number in quotes"
             return document.problem("bad-unit", f"`{value}` has no unit", path, hint=hint)
         return document.problem(
-            "bad-unit", f"`{value}` has no unit", path, hint=f"write it with its unit, such as `{example}`"
+            "bad-unit",
+            f"`{value}` has no unit",
+            path,
+            hint=f"write it with its unit, such as `{example}`",
         )
     name = pointer_text(path) or "the file"
     what = f"{name} must be {_TYPE_WORDS.get(wanted, wanted)}, not {_word_for(value)}"
     return document.problem("wrong-type", what, path, hint=f"for example `{example}`")
 
 
-def _not_allowed(
-    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
-) -> Problem:
-    allowed = [error.validator_value] if error.validator == "const" else list(error.validator_value)
-    near = difflib.get_close_matches(str(error.instance), [str(a) for a in allowed], n=1)
+def _not_allowed(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    allowed = [error.bound] if error.rule == "const" else list(error.bound)
+    near = difflib.get_close_matches(str(error.value), [str(a) for a in allowed], n=1)
     meant = f"did you mean `{near[0]}`? " if near else ""
-    what = f"`{str(error.instance)[:60]}` is not allowed for {pointer_text(path)}"
+    what = f"`{str(error.value)[:60]}` is not allowed for {pointer_text(path)}"
     hint = f"{meant}allowed: {', '.join(str(a) for a in allowed[:8])}"
     return document.problem("bad-value", what, path, hint=hint)
 
 
-def _out_of_bounds(
-    document: Document, error: jsonschema.ValidationError, path: tuple[str | int, ...]
-) -> Problem:
-    name, value, bound = pointer_text(path), str(error.instance)[:60], error.validator_value
+def _out_of_bounds(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    name, value, bound = pointer_text(path), str(error.value)[:60], error.bound
     facts = str(error.schema.get("description", ""))
     is_name = bool(path) and path[-1] in ("name", "contract", "namespace", "prefix")
-    match error.validator:
+    match error.rule:
         case "maxLength":
-            size = len(error.instance)
+            size = len(error.value)
             what = f"{name} has {size} characters, {bound} are allowed"
         case "minimum" | "exclusiveMinimum":
             what = f"{name} is `{value}`, and must be at least {bound}"
@@ -202,7 +226,7 @@ def _out_of_bounds(
         case "pattern":
             what = f"`{value}` doesn't fit {name}"
         case _:
-            what = f"{name} isn't as it should be: {error.validator} {bound}"
+            what = f"{name} isn't as it should be: {error.rule} {bound}"
     return document.problem("bad-name" if is_name else "bad-value", what, path, hint=facts or None)
 
 
@@ -215,6 +239,6 @@ def _word_for(value: object) -> str:
         (str, "text"),
         (list, "a list"),
     ):
-        if isinstance(value, kind):  # type: ignore[arg-type] # a union is fine for isinstance
+        if isinstance(value, kind):
             return word
     return "a map"

@@ -29,7 +29,8 @@ _UNSAFE: Final = re.compile(
 )
 _INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
-_SURPRISES: Final = (
+# fmt: off
+_SURPRISES: Final = (  # pattern, what the readers make of it, what to write instead
     (re.compile(r"(?i:y|n|yes|no|on|off|true|false)"), "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
     (re.compile(r"[-+]?0[0-9_]+"), "an octal number in YAML 1.1, a decimal one in 1.2", "the number without leading zeros"),
     (re.compile(r"[-+]?0[xob][0-9A-Fa-f_]+"), "a number in another base", "a decimal number"),
@@ -39,7 +40,8 @@ _SURPRISES: Final = (
     (re.compile(r"[-+]?\.(?i:inf|nan)"), "no finite number", "a finite number"),
     (re.compile(r"\+[0-9.]+|[-+]?[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\."), "a number that readers take differently", "plain digits"),
     (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?"), "a date in YAML 1.1", "the text in quotes"),
-)  # fmt: skip
+)
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,13 @@ def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
         line = data[: error.start].count(b"\n") + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         what = "the file isn't UTF-8 text"
-        return (Problem(code="yaml-syntax", what=what, location=Location(path=path, line=line, column=column)),)
+        return (
+            Problem(
+                code="yaml-syntax",
+                what=what,
+                location=Location(path=path, line=line, column=column),
+            ),
+        )
     lines = re.split(r"\r\n|\r|\n", text)
     unsafe = _UNSAFE.search(text)
     if unsafe is not None:
@@ -238,13 +246,11 @@ class _Reader:
         return text
 
     def _add(self, code: str, what: str, event: Any, hint: str | None) -> None:  # noqa: ANN401 -- as above
-        self.problems.append(
-            _problem(self.path, self.lines, code, what, _place(event), "", hint)
-        )
+        self.problems.append(_problem(self.path, self.lines, code, what, _place(event), "", hint))
 
 
 def _events(text: str) -> Iterator[Any]:
-    return yaml.parse(text, Loader=_LOADER)  # type: ignore[no-any-return] # the stubs give Any
+    return yaml.parse(text, Loader=_LOADER)
 
 
 def _place(event: Any) -> Place:  # noqa: ANN401 -- the stubs miss the attributes

@@ -25,9 +25,7 @@ def plan_json(plan: Plan, *, cluster: str, tool_version: str, exit_code: int) ->
     return _text(_plan(plan, cluster, tool_version, exit_code))
 
 
-def run_json(
-    plan: Plan, events: Sequence[Event], *, cluster: str, tool_version: str, exit_code: int
-) -> str:
+def run_json(plan: Plan, events: Sequence[Event], *, cluster: str, tool_version: str, exit_code: int) -> str:
     """Return a plan with what became of each object and experiment."""
     done = {e.key: e for e in events if isinstance(e, ObjectDone)}
     value = _plan(plan, cluster, tool_version, exit_code)
@@ -44,21 +42,23 @@ def run_json(
 
 def problems_json(problems: Sequence[Problem]) -> str:
     """Return the problems of all files."""
-    return _text({
-        "schemaVersion": SCHEMA_VERSION,
-        "problems": [
-            {
-                "code": p.code,
-                "what": p.what,
-                "path": p.location.path,
-                "line": p.location.line,
-                "column": p.location.column,
-                "pointer": p.pointer,
-                **({"hint": p.hint} if p.hint else {}),
-            }
-            for p in problems
-        ],
-    })
+    return _text(
+        {
+            "schemaVersion": SCHEMA_VERSION,
+            "problems": [
+                {
+                    "code": p.code,
+                    "what": p.what,
+                    "path": p.location.path,
+                    "line": p.location.line,
+                    "column": p.location.column,
+                    "pointer": p.pointer,
+                    **({"hint": p.hint} if p.hint else {}),
+                }
+                for p in problems
+            ],
+        }
+    )
 
 
 def rows_json(rows: Sequence[Row]) -> str:
@@ -68,43 +68,56 @@ def rows_json(rows: Sequence[Row]) -> str:
 
 def detail_json(detail: Detail) -> str:
     """Return what `status` shows."""
-    return _text({
-        "schemaVersion": SCHEMA_VERSION,
-        **_row(detail.row),
-        **({"source": detail.source} if detail.source else {}),
-        "objects": [_change(change, None) for change in detail.changes],
-        "peers": [
-            {
-                "name": pod.name,
-                "state": pod.state,
-                "node": pod.node,
-                "restarts": pod.restarts,
-                **({"trouble": _trouble(pod.trouble)} if pod.trouble else {}),
-            }
-            for pod in detail.pods
-        ],
-        "troubles": [_trouble(trouble) for trouble in detail.troubles],
-        "events": [
-            {"at": e.at, "object": f"{e.kind}/{e.name}", "reason": e.reason, "message": e.message}
-            for e in detail.events
-        ],
-    })
+    return _text(
+        {
+            "schemaVersion": SCHEMA_VERSION,
+            **_row(detail.row),
+            **({"source": detail.source} if detail.source else {}),
+            "objects": [_change(change, None) for change in detail.changes],
+            "peers": [
+                {
+                    "name": pod.name,
+                    "state": pod.state,
+                    "node": pod.node,
+                    "restarts": pod.restarts,
+                    **({"trouble": _trouble(pod.trouble)} if pod.trouble else {}),
+                }
+                for pod in detail.pods
+            ],
+            "troubles": [_trouble(trouble) for trouble in detail.troubles],
+            "events": [
+                {
+                    "at": e.at,
+                    "object": f"{e.kind}/{e.name}",
+                    "reason": e.reason,
+                    "message": e.message,
+                }
+                for e in detail.events
+            ],
+        }
+    )
 
 
 def sandbox_json(
-    *, running: bool, server: str | None, nodes: int, parts: Sequence[tuple[str, int | None, bool, str]]
+    *,
+    running: bool,
+    server: str | None,
+    nodes: int,
+    parts: Sequence[tuple[str, int | None, bool, str]],
 ) -> str:
     """Return the sandbox's state."""
-    return _text({
-        "schemaVersion": SCHEMA_VERSION,
-        "running": running,
-        **({"server": server} if server else {}),
-        "nodes": nodes,
-        "parts": [
-            {"name": name, **({"pid": pid} if pid else {}), "alive": alive, "log": log}
-            for name, pid, alive, log in parts
-        ],
-    })
+    return _text(
+        {
+            "schemaVersion": SCHEMA_VERSION,
+            "running": running,
+            **({"server": server} if server else {}),
+            "nodes": nodes,
+            "parts": [
+                {"name": name, **({"pid": pid} if pid else {}), "alive": alive, "log": log}
+                for name, pid, alive, log in parts
+            ],
+        }
+    )
 
 
 def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[str, Any]:
@@ -147,9 +160,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "action": change.action.value,
         **({"reason": change.reason} if change.reason else {}),
         "changes": [_field(f) for f in change.fields],
-        "foreign": [
-            {"path": f.text, "manager": f.manager, "value": mask(f.value)} for f in change.foreign
-        ],
+        "foreign": [{"path": f.text, "manager": f.manager, "value": mask(f.value)} for f in change.foreign],
         **({"error": _error(change.error)} if change.error else {}),
         **({"restarts": change.restarts} if change.restarts else {}),
         **({"unverified": True} if change.unverified else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from nimlab.units import format_cpu_m, format_memory_bytes
@@ -56,7 +57,7 @@ def age_text(age_s: int | None) -> str:
     return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows as aligned columns, two spaces between them."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)

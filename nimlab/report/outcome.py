@@ -51,7 +51,6 @@ def format_event(event: Event, *, paint: bool) -> str | None:
             return _stuck(event, paint=paint)
         case Notice():
             return event.text
-    return None
 
 
 def _stuck(event: ExperimentStuck, *, paint: bool) -> str:
@@ -67,9 +66,7 @@ def _stuck(event: ExperimentStuck, *, paint: bool) -> str:
     return "\n".join(lines)
 
 
-def format_outcome(
-    plan: Plan, events: Sequence[Event], *, elapsed_s: float, paint: bool
-) -> str:
+def format_outcome(plan: Plan, events: Sequence[Event], *, elapsed_s: float, paint: bool) -> str:
     """Return the end of a sync: the counts, and when something went wrong what was and wasn't done."""
     counts = Counter(e.outcome for e in events if isinstance(e, ObjectDone))
     said = [
@@ -124,7 +121,10 @@ def _not_done(plan: Plan, events: Sequence[Event]) -> dict[str, str]:
     found = {broken.name: f"{broken.source} can't be used" for broken in plan.broken}
     done = {e.experiment for e in events if isinstance(e, ObjectDone) and _is_done(e)}
     for event in events:
-        if isinstance(event, ObjectDone) and event.outcome in (Outcome.FAILED, Outcome.NOT_ATTEMPTED):
+        if isinstance(event, ObjectDone) and event.outcome in (
+            Outcome.FAILED,
+            Outcome.NOT_ATTEMPTED,
+        ):
             part = "partly done" if event.experiment in done else "nothing was changed"
             found.setdefault(event.experiment, part)
     return dict(sorted(found.items()))
@@ -134,9 +134,7 @@ def _is_done(event: ObjectDone) -> bool:
     return event.outcome not in (Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED)
 
 
-def exit_code_of(
-    plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool
-) -> int:
+def exit_code_of(plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool) -> int:
     """Return the exit code: 0 done, 1 not all applied, 3 changes pending (asked for), 4 not ready in time."""
     blocked = any(change.error is not None for change in plan.changes)
     if plan.refusal is not None or plan.broken or plan.stops or blocked:
@@ -144,8 +142,7 @@ def exit_code_of(
     if dry_run:
         return 3 if exit_code and not plan.is_empty else 0
     if any(
-        isinstance(e, ObjectDone) and e.outcome in (Outcome.FAILED, Outcome.NOT_ATTEMPTED)
-        for e in events
+        isinstance(e, ObjectDone) and e.outcome in (Outcome.FAILED, Outcome.NOT_ATTEMPTED) for e in events
     ):
         return 1
     return 4 if any(isinstance(e, ExperimentStuck) for e in events) else 0

@@ -41,9 +41,7 @@ def format_status(detail: Detail, *, paint: bool) -> str:
     ]
     for change in detail.changes:
         drift += [f"    {visible(f.path)}: {f.old} → {f.new}" for f in change.fields[:12]]
-        drift += [
-            f"  foreign: {visible(f.text)} added by `{visible(f.manager)}`" for f in change.foreign
-        ]
+        drift += [f"  foreign: {visible(f.text)} added by `{visible(f.manager)}`" for f in change.foreign]
     if drift:
         blocks.append("\n".join(["differs from its file:", *drift]))
     if detail.troubles:
@@ -57,15 +55,18 @@ def format_status(detail: Detail, *, paint: bool) -> str:
         blocks.append(table(rows))
     if detail.events:
         lines = [
-            f"  {e.at}  {e.kind}/{e.name}  {e.reason}: {visible(e.message)[:120]}"
-            for e in detail.events
+            f"  {e.at}  {e.kind}/{e.name}  {e.reason}: {visible(e.message)[:120]}" for e in detail.events
         ]
         blocks.append("\n".join(["recent events:", *lines]))
     return "\n\n".join(blocks)
 
 
 def format_sandbox(
-    *, running: bool, server: str | None, nodes: int, parts: Sequence[tuple[str, int | None, bool, str]]
+    *,
+    running: bool,
+    server: str | None,
+    nodes: int,
+    parts: Sequence[tuple[str, int | None, bool, str]],
 ) -> str:
     """Return the sandbox's state: one line, then its parts (name, pid, alive, log)."""
     if not parts:

@@ -32,15 +32,11 @@ class Answer:
 class Api:
     """One connection, opened when needed and closed with the `with` block."""
 
-    def __init__(
-        self, layout: Layout, port: int, *, user: str = "admin", timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, layout: Layout, port: int, *, user: str = "admin", timeout_s: float = 10.0) -> None:
         """`user` names a certificate in the sandbox's `pki` folder."""
         context = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
         context.load_cert_chain(layout.pki / f"{user}.crt", layout.pki / f"{user}.key")
-        self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", port, timeout=timeout_s, context=context
-        )
+        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout_s, context=context)
 
     def __enter__(self) -> Api:
         return self

@@ -39,8 +39,7 @@ _BUILD_PREFIX: Final = "building-"
 _MAJOR, _MINOR, _ = VERSION.removeprefix("v").split(".")
 _STAMP: Final = "k8s.io/component-base/version"  # unstamped, the server says v0.0.0-master
 _LINK_FLAGS: Final = (
-    f"-s -w -X {_STAMP}.gitVersion={VERSION}"
-    f" -X {_STAMP}.gitMajor={_MAJOR} -X {_STAMP}.gitMinor={_MINOR}"
+    f"-s -w -X {_STAMP}.gitVersion={VERSION} -X {_STAMP}.gitMajor={_MAJOR} -X {_STAMP}.gitMinor={_MINOR}"
 )
 
 

@@ -45,9 +45,7 @@ _STOPPING: Final = (
 )
 
 
-def bring_up(
-    home: Path, *, nodes: int, cache: Path, report: Callable[[Step], None]
-) -> SandboxState:
+def bring_up(home: Path, *, nodes: int, cache: Path, report: Callable[[Step], None]) -> SandboxState:
     """See `nimlab.sandbox.up`."""
     if nodes < 1:
         raise SandboxError(f"{nodes} nodes can't run a pod", hint="ask for 1 or more")
@@ -74,9 +72,7 @@ def take_down(home: Path, *, report: Callable[[Step], None]) -> bool:
     return stopped or removed
 
 
-def _bring_up(
-    layout: Layout, count: int, cache: Path, report: Callable[[Step], None]
-) -> SandboxState:
+def _bring_up(layout: Layout, count: int, cache: Path, report: Callable[[Step], None]) -> SandboxState:
     """Repair and settle; once more if a part ended meanwhile.
 
     The controller-manager may, for one, some time after the API server that it watched was killed.
@@ -95,21 +91,19 @@ def _bring_up(
 @contextmanager
 def _alone(layout: Layout, report: Callable[[Step], None]) -> Iterator[None]:
     """Keep others out, and say as an error of ours what the system refuses."""
-    waiting = Step(
-        phase=Phase.NOTE, text="another nimlab is at work on the sandbox; waiting for it"
-    )
+    waiting = Step(phase=Phase.NOTE, text="another nimlab is at work on the sandbox; waiting for it")
     try:
         layout.home.parent.mkdir(parents=True, exist_ok=True)
         with lock.hold(layout.home.parent, on_wait=lambda: report(waiting)):
             yield
+    except BrokenPipeError:  # not the sandbox's: nobody reads the progress any more
+        raise
     except OSError as error:
         where = error.filename or layout.home
         raise SandboxError(error.strerror or str(error), where=where) from error
 
 
-def _repair(
-    layout: Layout, record: Record | None, cache: Path, report: Callable[[Step], None]
-) -> Record:
+def _repair(layout: Layout, record: Record | None, cache: Path, report: Callable[[Step], None]) -> Record:
     """Start whatever doesn't run, having made what it needs."""
     _refuse_foreign(layout)
     chosen = _provide_programs(layout, cache, report)
@@ -162,9 +156,7 @@ def _settle(layout: Layout, record: Record, count: int, report: Callable[[Step],
     return record
 
 
-def _stop_all(
-    layout: Layout, daemons: Mapping[str, Daemon], report: Callable[[Step], None]
-) -> bool:
+def _stop_all(layout: Layout, daemons: Mapping[str, Daemon], report: Callable[[Step], None]) -> bool:
     """Stop every process of the sandbox, strays too; False if there was none."""
     strays = process.find_strays(layout.pki, daemons.values())
     found = bool(strays)

@@ -83,8 +83,7 @@ class Launch:
         """Wait for a good answer; False if it ended. Raises SandboxError if it does neither."""
         ended = wait_until(
             lambda: (
-                not view.is_alive(self.record, name)
-                or view.is_answering(self._layout, self.record, name)
+                not view.is_alive(self.record, name) or view.is_answering(self._layout, self.record, name)
             ),
             within_s=_ANSWER_S,
         )

@@ -19,9 +19,7 @@ _POD_RANGE: Final = "198.18.0.1/16"
 _NODE_IP: Final = "198.19.0.1"
 
 
-def format_command(
-    name: str, program: Path, layout: Layout, ports: Mapping[str, int]
-) -> tuple[str, ...]:
+def format_command(name: str, program: Path, layout: Layout, ports: Mapping[str, int]) -> tuple[str, ...]:
     """Return the part's command line; `name` is one of PART_NAMES."""
     makers = dict(zip(PART_NAMES, (_etcd, _api_server, _manager, _scheduler, _kwok), strict=True))
     flags = makers[name](layout, ports)

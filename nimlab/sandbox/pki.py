@@ -145,9 +145,7 @@ def _write_pair(
     if ExtendedKeyUsageOID.SERVER_AUTH in purposes:
         addresses = [x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", _SERVICE_IP)]
         names = [x509.DNSName(n) for n in _NAMES]
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([*addresses, *names]), critical=False
-        )
+        builder = builder.add_extension(x509.SubjectAlternativeName([*addresses, *names]), critical=False)
     write_private(folder / f"{name}.crt", _pem(builder.sign(authority.key, hashes.SHA256())))
     write_private(folder / f"{name}.key", _private_pem(key))
 

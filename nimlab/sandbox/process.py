@@ -83,7 +83,7 @@ def find_strays(pki: Path, known: Collection[Daemon]) -> tuple[Daemon, ...]:
     by hand. A part is known by its name and by an argument that points into this sandbox's own
     `pki` folder, which nobody else has a reason to name.
     """
-    pids = {daemon.pid for daemon in known}
+    pids = {daemon.pid for daemon in known if is_alive(daemon)}
     found = []
     for process in psutil.process_iter(["cmdline", "uids"]):
         uids = process.info["uids"]

@@ -17,9 +17,7 @@ _ENOUGH_PACKAGES: Final = 20
 class Progress:
     """Packages compiled: of the program that is built now, and of those before it."""
 
-    totals: tuple[
-        int, ...
-    ]  # packages that each program adds to those before it, in the order of building
+    totals: tuple[int, ...]  # packages that each program adds to those before it, in the order of building
     current: int = 0  # index of the program that is built now
     done: int = 0  # its packages compiled
     compiled: int = 0  # packages compiled of all programs

@@ -41,8 +41,7 @@ def make_state(layout: Layout, record: Record) -> SandboxState:
         alive = is_alive(record, name)
         parts.append(PartState(name=name, pid=pid, alive=alive, log=layout.log(name)))
     return SandboxState(
-        running=all(part.alive for part in parts)
-        and is_answering(layout, record, "kube-apiserver"),
+        running=all(part.alive for part in parts) and is_answering(layout, record, "kube-apiserver"),
         server=f"https://127.0.0.1:{record.ports['kube-apiserver']}",
         kubeconfig=layout.kubeconfig,
         nodes=record.nodes,

@@ -261,9 +261,7 @@ def test_nodes_are_added_and_removed(home: Path, api: Api) -> None:
 
 
 @pytest.mark.parametrize("names", [*((n,) for n in PART_NAMES), PART_NAMES], ids="+".join)
-def test_what_is_killed_is_mended_and_nothing_else(
-    home: Path, api: Api, names: tuple[str, ...]
-) -> None:
+def test_what_is_killed_is_mended_and_nothing_else(home: Path, api: Api, names: tuple[str, ...]) -> None:
     mark = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
     api.call("POST", CONFIG_MAPS, {**mark, "data": {"by": names[0]}})
     before = read_state(home)

@@ -34,9 +34,7 @@ def fake_part(folder: Path, name: str, *arguments: str) -> Daemon:
     program = folder / name
     shutil.copy("/bin/sh", program)
     script = "while sleep 0.1; do :; done"
-    daemon = process.start(
-        [str(program), "-c", script, *arguments], log=folder / "log", folder=folder
-    )
+    daemon = process.start([str(program), "-c", script, *arguments], log=folder / "log", folder=folder)
     assert daemon is not None
     return daemon
 
@@ -61,9 +59,7 @@ def test_who_ignores_the_request_is_killed(layout: Layout) -> None:
     assert not process.is_alive(daemon)
 
 
-def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(
-    layout: Layout, sleeper: Daemon
-) -> None:
+def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(layout: Layout, sleeper: Daemon) -> None:
     stale = replace(sleeper, started=sleeper.started - 60)
     assert not process.is_alive(stale)
     save_record(layout, record_of(stale))
@@ -72,9 +68,7 @@ def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(
     assert not layout.home.exists()
 
 
-def test_a_daemon_starts_with_a_bare_environment(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_starts_with_a_bare_environment(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETCD_NAME", "evil")
     log = layout.home.parent / "log"
     process.start(["/bin/sh", "-c", "env; echo end"], log=log, folder=layout.home)

@@ -31,9 +31,7 @@ def make_set(folder: Path, **other: str) -> Path:
     return folder
 
 
-def find(
-    cached: Path | None = None, **environment: str
-) -> tuple[programs.Programs | None, list[Step]]:
+def find(cached: Path | None = None, **environment: str) -> tuple[programs.Programs | None, list[Step]]:
     steps: list[Step] = []
     return programs.find_programs(environment, cached, steps.append), steps
 
@@ -89,18 +87,14 @@ def test_the_cache_is_one_set_for_each_go_and_complete_or_nothing(tmp_path: Path
 
 
 @pytest.mark.parametrize("go", [None, "go1.23.9"])
-def test_without_a_go_that_will_do_the_error_says_what_to_do(
-    tmp_path: Path, go: str | None
-) -> None:
+def test_without_a_go_that_will_do_the_error_says_what_to_do(tmp_path: Path, go: str | None) -> None:
     with pytest.raises(SandboxError, match="needs Go") as caught:
         build.build_programs(tmp_path, go, log_path=tmp_path / "log", report=lambda _: None)
     assert "KUBEBUILDER_ASSETS" in str(caught.value.hint)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_build_that_fails_shows_the_end_of_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_that_fails_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_program(tmp_path / "path", "go", "no")
     (tmp_path / "path" / "go").write_text("#!/bin/sh\necho 'the disk is full'\nexit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")

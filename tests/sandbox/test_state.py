@@ -89,9 +89,7 @@ def test_up_means_that_all_pids_exist_and_the_port_answers(layout: Layout) -> No
     ours = Daemon(pid=os.getpid(), started=0.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        record = replace(
-            RECORD, ports={"kube-apiserver": port}, daemons=dict.fromkeys(PART_NAMES, ours)
-        )
+        record = replace(RECORD, ports={"kube-apiserver": port}, daemons=dict.fromkeys(PART_NAMES, ours))
         save_record(layout, record)
         assert is_up(layout.home)
         save_record(layout, record.with_daemon("kwok", Daemon(pid=2**22 + 1, started=0.0)))
@@ -115,7 +113,5 @@ def test_the_door_is_light() -> None:
         "import sys, nimlab.sandbox; "
         "print([m for m in ('psutil', 'cryptography', 'ssl', 'subprocess') if m in sys.modules])"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert json.loads(answer.stdout) == []
