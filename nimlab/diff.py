@@ -232,7 +232,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
     """The value as shown: an env item with a literal value is that value; secrets inside are masked."""
-    shown = _masked_inside(_plain(value))
+    shown = mask(_plain(value))
     if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
         return shown["value"]
     return shown
@@ -271,11 +271,11 @@ def _masked(old: object, new: object) -> tuple[object, object]:
     )
 
 
-def _masked_inside(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Mask env values with secret names inside an added or removed part."""
+def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Return the value with every env value hidden whose name looks secret. Pure."""
     if isinstance(value, Mapping):
-        masked = {key: _masked_inside(item) for key, item in value.items()}
+        masked = {key: mask(item) for key, item in value.items()}
         if "name" in masked and "value" in masked and _SECRET_NAME.search(str(masked["name"])):
             masked["value"] = "(hidden)"
         return masked
-    return [_masked_inside(item) for item in value] if isinstance(value, list) else value
+    return [mask(item) for item in value] if isinstance(value, list) else value

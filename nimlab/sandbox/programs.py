@@ -127,7 +127,7 @@ def _find_fitting(
         said = _ask_version(candidate)
         number = _NUMBER.search(said)
         if number is not None and (int(number[1]), int(number[2])) in source.fitting:
-            return Path(candidate).resolve(), number[0]
+            return Path(candidate).absolute(), number[0]
         wanted = " or ".join(f"{major}.{minor}" for major, minor in source.fitting)
         text = f"{candidate} isn't used: it is {number[0] if number else 'unknown'}, not {wanted}"
         report(Step(phase=Phase.NOTE, text=text))
