@@ -1,0 +1,394 @@
+"""make_plan and what it decides for each object: pure, so on hand-made snapshots."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nimlab.change import Action, Change
+from nimlab.errors import Conflict, FieldConflict, Rejected
+from nimlab.git import Commit, Relation
+from nimlab.manifest import Manifest, ObjectKey, key_of
+from nimlab.owned import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, Parent, Scope, stamp
+from nimlab.plan import Plan, make_plan
+from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
+from nimlab.spec import Broken, OnImmutableChange
+
+SET = ApplySet(name="experiments", namespace="lab")
+SHA = "a" * 40
+
+
+def manifest(kind: str, name: str, experiment: str, **spec: Any) -> Manifest:
+    """A stamped manifest."""
+    api = {"StatefulSet": "apps/v1"}.get(kind, "v1")
+    plain: Manifest = {
+        "apiVersion": api,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "lab", "labels": {"experiment": experiment}},
+        **spec,
+    }
+    if kind == "Namespace":
+        del plain["metadata"]["namespace"]
+    return stamp(plain, SET)
+
+
+def workload(name: str, peers: int = 3, image: str = "a:1") -> Manifest:
+    """A stamped StatefulSet of one experiment."""
+    container = {"name": "c", "image": image, "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}
+    return manifest(
+        "StatefulSet",
+        name,
+        name,
+        spec={
+            "replicas": peers,
+            "serviceName": name,
+            "updateStrategy": {"type": "OnDelete"},
+            "template": {"spec": {"containers": [container]}},
+        },
+    )
+
+
+def live_of(desired: Manifest, **status: Any) -> Manifest:
+    """The object as the server has it after we applied it."""
+    live = copy.deepcopy(desired)
+    live["metadata"] |= {
+        "uid": f"uid-{desired['metadata']['name']}",
+        "resourceVersion": "7",
+        "generation": 1,
+        "managedFields": [
+            {
+                "manager": FIELD_MANAGER,
+                "operation": "Apply",
+                "apiVersion": desired["apiVersion"],
+                "fieldsV1": {"f:metadata": {"f:labels": {f"f:{PART_OF}": {}}}},
+            }
+        ],
+    }
+    if desired["kind"] == "StatefulSet":
+        peers = desired["spec"]["replicas"]
+        full = {"replicas": peers, "readyReplicas": peers, "updatedReplicas": peers}
+        live["status"] = {"observedGeneration": 1, **full, **status}
+    return live
+
+
+def group(name: str, *manifests: Manifest, how: OnImmutableChange = OnImmutableChange.FAIL) -> Desired:
+    """What one experiment wants."""
+    return Desired(name=name, manifests=manifests, on_immutable_change=how, source=f"experiments/{name}.yaml")
+
+
+def snapshot(*live: Manifest, predicted: dict[ObjectKey, Prediction] | None = None, **given: Any) -> Snapshot:
+    """A cluster that was read."""
+    return Snapshot(
+        **{
+            "apply_set": SET,
+            "parent": None,
+            "lease": None,
+            "namespace_exists": True,
+            "live": {key_of(item): item for item in live},
+            "predicted": predicted or {},
+            **given,
+        }
+    )
+
+
+def policy(**given: Any) -> Policy:
+    """A run that may do everything within generous limits."""
+    return Policy(
+        **{
+            "names": None,
+            "prune": True,
+            "allow_empty": False,
+            "allow_older": False,
+            "take_ownership": False,
+            "limit": PruneLimit(objects=100, percent=None, spare_single=False),
+            "broken": (),
+            "commit": None,
+            "relation": Relation.NEWER,
+            **given,
+        }
+    )
+
+
+def only(plan: Plan) -> Change:
+    """The plan's only change."""
+    (change,) = plan.changes
+    return change
+
+
+def parent(commit: str | None = None) -> Parent:
+    """A parent that records a scope wide enough for all."""
+    scope = Scope(kinds=frozenset({"StatefulSet", "ConfigMap"}), namespaces=frozenset({"lab"}))
+    return Parent(scope=scope, commit=commit)
+
+
+def test_what_is_missing_is_created_in_apply_order() -> None:
+    wanted = group("red", workload("red"), manifest("ConfigMap", "red", "red"))
+    plan = make_plan([wanted], snapshot(), policy())
+    assert [(c.action, c.key.kind) for c in plan.changes] == [
+        (Action.CREATE, "ConfigMap"),
+        (Action.CREATE, "StatefulSet"),
+    ]
+    (one,) = plan.experiments
+    assert (one.added.pods, one.added.cpu_m, one.added.memory_bytes) == (3, 150, 3 * 16 * 2**20)
+
+
+def test_what_is_proven_unchanged_is_kept_and_the_plan_empty() -> None:
+    wanted = workload("red")
+    plan = make_plan([group("red", wanted)], snapshot(live_of(wanted)), policy())
+    assert only(plan).action is Action.KEEP
+    assert plan.is_empty
+
+
+def test_changed_template_restarts_every_peer_and_a_scale_none() -> None:
+    old, new = live_of(workload("red")), workload("red", image="a:2")
+    key = key_of(new)
+    predicted = {key: Prediction(manifest={**live_of(new)})}
+    change = only(make_plan([group("red", new)], snapshot(old, predicted=predicted), policy()))
+    assert (change.action, change.restarts) == (Action.UPDATE, 3)
+    assert [f.path for f in change.fields] == ["spec.template.spec.containers[c].image"]
+    scaled = workload("red", peers=5)
+    predicted = {key: Prediction(manifest=live_of(scaled))}
+    change = only(make_plan([group("red", scaled)], snapshot(old, predicted=predicted), policy()))
+    assert (change.action, change.restarts) == (Action.UPDATE, 0)
+
+
+def test_peers_left_behind_by_an_interrupted_sync_are_restarted() -> None:
+    wanted = workload("red")
+    change = only(make_plan([group("red", wanted)], snapshot(live_of(wanted, updatedReplicas=1)), policy()))
+    assert (change.action, change.restarts) == (Action.UPDATE, 2)
+
+
+def test_refused_apply_blocks_the_object_and_every_prune() -> None:
+    wanted, orphan = workload("red"), live_of(manifest("ConfigMap", "blue", "blue"))
+    conflict = FieldConflict(
+        "spec.replicas is owned by `hpa`",
+        where="x",
+        hint=None,
+        conflicts=(Conflict(manager="hpa", field=".spec.replicas"),),
+    )
+    predicted = {key_of(wanted): Prediction(error=conflict)}
+    plan = make_plan([group("red", wanted)], snapshot(live_of(wanted), orphan, predicted=predicted), policy())
+    assert next(c for c in plan.changes if c.experiment == "red").error is conflict
+    assert [stop.code for stop in plan.stops] == ["blocked"]
+
+
+def test_unverified_plan_compares_what_is_desired() -> None:
+    wanted = workload("red", peers=5)
+    predicted = {key_of(wanted): Prediction()}
+    change = only(
+        make_plan([group("red", wanted)], snapshot(live_of(workload("red")), predicted=predicted), policy())
+    )
+    assert change.unverified
+    assert [(f.path, f.old, f.new) for f in change.fields] == [("spec.replicas", 3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("how", "blocked", "restarts"),
+    [
+        (OnImmutableChange.FAIL, True, 3),
+        (OnImmutableChange.ORPHAN, False, 0),
+        (OnImmutableChange.RECREATE, False, 3),
+    ],
+)
+def test_immutable_change_is_a_replacement_that_has_to_be_allowed(
+    how: OnImmutableChange, blocked: bool, restarts: int
+) -> None:
+    old, new = workload("red"), workload("red")
+    new["spec"]["serviceName"] = "other"
+    predicted = {key_of(new): Prediction(error=Rejected("spec: Forbidden"))}
+    plan = make_plan([group("red", new, how=how)], snapshot(live_of(old), predicted=predicted), policy())
+    change = only(plan)
+    assert change.action is Action.REPLACE
+    assert (change.error is not None, change.restarts) == (blocked, restarts)
+    assert "spec.serviceName" in change.reason
+
+
+def test_terminating_object_is_waited_for() -> None:
+    wanted = workload("red")
+    live = live_of(wanted)
+    live["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    change = only(make_plan([group("red", wanted)], snapshot(live), policy()))
+    assert change.action is Action.CREATE
+    assert "being deleted" in change.reason
+
+
+def test_object_of_another_set_is_never_taken() -> None:
+    wanted = workload("red")
+    live = live_of(wanted)
+    live["metadata"]["labels"][PART_OF] = "applyset-other-v1"
+    change = only(make_plan([group("red", wanted)], snapshot(live), policy(take_ownership=True)))
+    assert change.error is not None
+    assert change.error.code == "ownership"
+
+
+def test_orphan_is_pruned_last_and_in_reverse_order() -> None:
+    orphans = [live_of(workload("blue")), live_of(manifest("ConfigMap", "blue", "blue"))]
+    plan = make_plan([group("red", workload("red"))], snapshot(*orphans), policy())
+    pruned = [c.key.kind for c in plan.changes if c.action is Action.PRUNE]
+    assert pruned == ["StatefulSet", "ConfigMap"]
+    assert not plan.stops
+
+
+def test_orphan_of_a_broken_file_is_no_orphan() -> None:
+    broken = (Broken(name="blue", source="experiments/blue.yaml"),)
+    plan = make_plan([], snapshot(live_of(workload("blue"))), policy(broken=broken))
+    assert plan.changes == ()
+    assert not plan.is_empty
+
+
+def test_other_orphans_are_withheld_while_a_file_is_broken() -> None:
+    broken = (Broken(name="red", source="experiments/red.yaml"),)
+    plan = make_plan([], snapshot(live_of(workload("blue"))), policy(broken=broken, allow_empty=True))
+    assert [stop.code for stop in plan.stops] == ["broken-files"]
+
+
+def test_empty_folder_is_withheld_until_allowed() -> None:
+    seen = snapshot(live_of(workload("blue")))
+    assert [s.code for s in make_plan([], seen, policy()).stops] == ["empty"]
+    assert make_plan([], seen, policy(allow_empty=True)).stops == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "stopped"),
+    [
+        (PruneLimit(objects=1, percent=None, spare_single=False), False),
+        (PruneLimit(objects=0, percent=None, spare_single=False), True),
+        (PruneLimit(objects=None, percent=50, spare_single=False), False),
+        (PruneLimit(objects=None, percent=49, spare_single=False), True),
+        (PruneLimit(objects=None, percent=49, spare_single=True), False),
+    ],
+)
+def test_prune_limits(limit: PruneLimit, stopped: bool) -> None:
+    red = workload("red")
+    seen = snapshot(live_of(red), live_of(workload("blue")))
+    plan = make_plan([group("red", red)], seen, policy(limit=limit))
+    assert bool(plan.stops) is stopped
+
+
+def test_percentage_holds_for_two_experiments_even_where_a_single_one_is_spared() -> None:
+    red = workload("red")
+    seen = snapshot(live_of(red), live_of(workload("blue")), live_of(workload("green")))
+    limit = PruneLimit(objects=20, percent=50, spare_single=True)
+    assert [s.code for s in make_plan([group("red", red)], seen, policy(limit=limit)).stops] == ["limit"]
+
+
+@pytest.mark.parametrize(
+    ("relation", "refused", "stops"),
+    [
+        (Relation.SAME, False, []),
+        (Relation.NEWER, False, []),
+        (Relation.OLDER, True, []),
+        (Relation.DIVERGED, True, []),
+        (Relation.UNKNOWN, False, ["unknown-age"]),
+    ],
+)
+def test_only_a_descendant_of_the_last_synced_commit_may_go_on(
+    relation: Relation, refused: bool, stops: list[str]
+) -> None:
+    red = workload("red")
+    seen = snapshot(live_of(red), live_of(workload("blue")), parent=parent(SHA))
+    head = Commit(sha="b" * 40, branch="main", dirty=False)
+    plan = make_plan([group("red", red)], seen, policy(commit=head, relation=relation))
+    assert (plan.refusal is not None, [s.code for s in plan.stops]) == (refused, stops)
+    allowed = make_plan([group("red", red)], seen, policy(commit=head, relation=relation, allow_older=True))
+    assert allowed.refusal is None
+    assert allowed.stops == ()
+
+
+def test_narrowed_run_touches_only_what_it_names_and_records_no_commit() -> None:
+    seen = snapshot(live_of(workload("blue")), live_of(workload("green")), parent=parent())
+    head = Commit(sha=SHA, branch="main", dirty=False)
+    plan = make_plan([], seen, policy(names=frozenset({"blue"}), commit=head))
+    assert [c.key.name for c in plan.changes] == ["blue"]
+    assert plan.stops == ()
+    assert not plan.record_commit
+    assert plan.scope.kinds >= {"ConfigMap"}
+
+
+def test_unknown_name_is_refused_with_the_nearest_one() -> None:
+    plan = make_plan([], snapshot(live_of(workload("blue"))), policy(names=frozenset({"bleu"})))
+    assert plan.refusal is not None
+    plan = make_plan([group("blue", workload("blue"))], snapshot(), policy(names=frozenset({"blue", "bleu"})))
+    assert plan.refusal is not None
+    assert "blue" in str(plan.refusal.hint)
+
+
+def test_namespace_stays_while_it_holds_strangers_or_something_protected() -> None:
+    namespace = live_of(manifest("Namespace", "nimp2p-exp-go", "go"))
+    inside = live_of(manifest("ConfigMap", "c", "go"))
+    inside["metadata"]["namespace"] = "nimp2p-exp-go"
+    inside["metadata"]["annotations"][MEMBER] = "experiments:/ConfigMap:nimp2p-exp-go/c"
+    stranger = {"nimp2p-exp-go": (ObjectKey("Secret", "nimp2p-exp-go", "s"),)}
+    plan = make_plan([], snapshot(namespace, inside), policy(allow_empty=True))
+    assert [c.action for c in plan.changes] == [Action.PRUNE, Action.PRUNE]
+    assert plan.changes[-1].key.kind == "Namespace"
+    plan = make_plan([], snapshot(namespace, inside, strangers=stranger), policy(allow_empty=True))
+    assert {c.key.kind: c.action for c in plan.changes}["Namespace"] is Action.KEEP
+    inside["metadata"]["annotations"]["nimlab.dev/protect"] = "true"
+    plan = make_plan([], snapshot(namespace, inside), policy(allow_empty=True))
+    assert {c.action for c in plan.changes} == {Action.KEEP}
+
+
+def test_first_sync_widens_the_scope_and_the_last_narrows_it() -> None:
+    red = workload("red")
+    plan = make_plan([group("red", red)], snapshot(), policy())
+    assert plan.scope == plan.scope_during
+    assert plan.scope.kinds == {"StatefulSet"}
+    plan = make_plan([group("red", red)], snapshot(live_of(red), parent=parent()), policy())
+    assert plan.scope_during.kinds == {"StatefulSet", "ConfigMap"}
+    assert plan.scope.kinds == {"StatefulSet"}
+
+
+FOREIGN = st.fixed_dictionaries(
+    {
+        "label": st.booleans(),
+        "member": st.sampled_from(["own", "other", None]),
+        "applied": st.booleans(),
+        "owner": st.booleans(),
+        "protect": st.booleans(),
+        "kind": st.sampled_from(["ConfigMap", "Service", "Secret", "Pod"]),
+        "going": st.booleans(),
+    }
+)
+
+
+@given(FOREIGN)
+def test_prune_takes_only_what_has_every_proof(marks: dict[str, Any]) -> None:
+    """Whatever a foreign object carries: one proof that is missing, and it stays."""
+    base = manifest(marks["kind"], "thing", "blue")
+    live = live_of(base)
+    metadata = live["metadata"]
+    if not marks["label"]:
+        del metadata["labels"][PART_OF]
+    if marks["member"] == "other":
+        metadata["annotations"][MEMBER] = "experiments:/ConfigMap:lab/original"
+    elif marks["member"] is None:
+        del metadata["annotations"][MEMBER]
+    if not marks["applied"]:
+        metadata["managedFields"] = []
+    if marks["owner"]:
+        metadata["ownerReferences"] = [{"uid": "u", "kind": "X", "name": "x", "apiVersion": "v1"}]
+    if marks["protect"]:
+        metadata["annotations"]["nimlab.dev/protect"] = "true"
+    if marks["going"]:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    proven = (
+        marks["label"]
+        and marks["member"] == "own"
+        and marks["applied"]
+        and not (marks["owner"] or marks["protect"] or marks["going"])
+        and marks["kind"] in ("ConfigMap", "Service")
+    )
+    plan = make_plan([], snapshot(live), policy(allow_empty=True))
+    assert (only(plan).action is Action.PRUNE) is proven
+
+
+@given(st.permutations(["red", "blue", "green"]))
+def test_plan_does_not_depend_on_the_order_of_its_arguments(order: list[str]) -> None:
+    groups = {name: group(name, workload(name)) for name in order}
+    plan = make_plan([groups[name] for name in order], snapshot(), policy())
+    assert [one.name for one in plan.experiments] == ["blue", "green", "red"]
