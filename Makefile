@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NIMLAB := $(BIN)/nimlab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down install test check lint types layers format golden clean
+.PHONY: help demo demo-down install programs test check lint types layers format golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,7 +32,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-test: install ## all tests, on a real API server (the first time it builds Kubernetes)
+programs: install ## the control plane's programs, built where they aren't found
+	@$(NIMLAB) sandbox build
+
+test: programs ## all tests, on a real API server (the first time it builds Kubernetes)
 	$(BIN)/pytest --require-live $(PYTEST_ARGS)
 
 check: install lint types layers test ## what a commit has to pass

@@ -26,6 +26,16 @@ def up(
         sandbox.up(_home(lab), nodes=nodes, cache=sandbox.default_cache(), report=show)
 
 
+@app.command("build")
+def build(*, lab: LabFolder = None) -> None:
+    """Build the programs where they aren't found, and start nothing."""
+    from nimlab import sandbox  # keeps `--help` fast
+    from nimlab.cli.terminal import show_steps
+
+    with show_steps() as show:
+        sandbox.build(_home(lab), cache=sandbox.default_cache(), report=show)
+
+
 @app.command("down")
 def down(*, lab: LabFolder = None) -> None:
     """Stop the control plane and remove all that it kept; the built programs stay."""

@@ -94,7 +94,7 @@ def show_steps() -> Iterator[StepPrinter]:
     if not sys.stderr.isatty():
         yield StepPrinter(None)
         return
-    with _progress(unit="packages") as progress:
+    with _build_progress() as progress:
         yield StepPrinter(progress)
 
 
@@ -109,18 +109,24 @@ class StepPrinter:
 
     def __call__(self, step: Step) -> None:
         """Show one step."""
-        if step.total is None or step.done is None:
-            self._line(f"sandbox  {step.text}")
-        elif self._progress is None:
-            tenth = 10 * step.done // max(step.total, 1)
+        counted = step.done is not None and step.total is not None
+        if self._progress is not None and (counted or step.done is not None):
+            self._draw(self._progress, step)
+        elif counted:
+            tenth = 10 * (step.done or 0) // max(step.total or 0, 1)
             if tenth != self._tenth:
                 self._tenth = tenth
-                self._line(f"sandbox  {step.text}  {step.done} of {step.total}")
+                self._line(f"sandbox  {step.text}  {step.done} of {step.total} packages")
         else:
-            bars, name = self._bars, step.text
-            if name not in bars:
-                bars[name] = self._progress.add_task(name, total=step.total)
-            self._progress.update(bars[name], completed=step.done, total=step.total)
+            self._line(f"sandbox  {_step_text(step)}")
+
+    def _draw(self, progress: Progress, step: Step) -> None:
+        if step.text not in self._bars:
+            for done in self._bars.values():
+                progress.remove_task(done)
+            self._bars = {step.text: progress.add_task(step.text, total=step.total, left="")}
+        left = "" if step.eta_s is None else f"about {max(1, round(step.eta_s / 60))} min left"
+        progress.update(self._bars[step.text], completed=step.done, total=step.total, left=left)
 
     def _line(self, text: str) -> None:
         if text == self._shown:
@@ -132,7 +138,35 @@ class StepPrinter:
             self._progress.console.print(text, highlight=False, markup=False)
 
 
-def _progress(unit: str = "peers") -> Progress:
+def _step_text(step: Step) -> str:
+    """The words for a step, by what it is about."""
+    match step.phase.value:
+        case "start":
+            return f"starting {step.text}"
+        case "stop":
+            return f"stopping {step.text}"
+        case "wait":
+            return f"waiting for {step.text}"
+        case "build":
+            return f"{step.text}   log: {step.log}"
+    return step.text
+
+
+def _build_progress() -> Progress:
+    """A bar that counts packages and takes its estimate from the step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f} of {task.total} packages  {task.fields[left]}"),
+        console=Console(stderr=True, soft_wrap=True),
+        transient=True,
+    )
+
+
+def _progress() -> Progress:
     from rich.console import Console  # only where there is something to draw
     from rich.progress import (
         BarColumn,
@@ -145,7 +179,7 @@ def _progress(unit: str = "peers") -> Progress:
     return Progress(
         TextColumn("{task.description:<12}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} " + unit),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} peers"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

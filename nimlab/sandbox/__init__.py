@@ -21,12 +21,20 @@ __all__ = [
     "Phase",
     "SandboxState",
     "Step",
+    "build",
     "default_cache",
     "down",
     "is_up",
     "read_state",
     "up",
 ]
+
+
+def build(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
+    """Find the programs, or build them; nothing is started. Raises SandboxError."""
+    from nimlab.sandbox import control  # 80 ms that other commands need not pay
+
+    control.provide_programs(home, cache=cache, report=report)
 
 
 def up(home: Path, *, nodes: int = 3, cache: Path, report: Callable[[Step], None]) -> SandboxState:

@@ -58,6 +58,13 @@ def bring_up(home: Path, *, nodes: int, cache: Path, report: Callable[[Step], No
     return state
 
 
+def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
+    """See `nimlab.sandbox.build`."""
+    layout = make_layout(home)
+    with _alone(layout, report):
+        _provide_programs(layout, cache.resolve(), report)
+
+
 def take_down(home: Path, *, report: Callable[[Step], None]) -> bool:
     """See `nimlab.sandbox.down`."""
     layout = make_layout(home)
