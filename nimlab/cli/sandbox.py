@@ -33,7 +33,7 @@ def build(*, lab: LabFolder = None) -> None:
     from nimlab.cli.terminal import show_steps
 
     with show_steps() as show:
-        sandbox.build(_home(lab), cache=sandbox.default_cache(), report=show)
+        sandbox.provide_programs(_home(lab), cache=sandbox.default_cache(), report=show)
 
 
 @app.command("down")

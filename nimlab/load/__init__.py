@@ -39,8 +39,8 @@ class _Gathered:
 def load_lab(root: Path, overlay: Mapping[str, str | None] | None = None) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/` and return specs and problems.
 
-    `overlay` replaces files by text that isn't written yet, by path relative to the root; None stands for a
-    file that will be removed. Raises SpecError, with every problem, only when `lab.yaml` itself can't be used.
+    `overlay` replaces files by text that isn't written yet, by path relative to the root; None stands for
+    a file that will be removed. Raises SpecError, with every problem, only when `lab.yaml` itself can't be used.
     """
     gathered = _Gathered(root, overlay or {})
     lab = _read_lab(gathered)

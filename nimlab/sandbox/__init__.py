@@ -21,16 +21,16 @@ __all__ = [
     "Phase",
     "SandboxState",
     "Step",
-    "build",
     "default_cache",
     "down",
     "is_up",
+    "provide_programs",
     "read_state",
     "up",
 ]
 
 
-def build(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
+def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
     """Find the programs, or build them; nothing is started. Raises SandboxError."""
     from nimlab.sandbox import control  # 80 ms that other commands need not pay
 
