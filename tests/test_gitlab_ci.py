@@ -1,4 +1,4 @@
-"""The pipeline as shipped, run for real by gitlab-ci-local: commit a file, and it runs; remove it, and it goes."""
+"""The pipeline as shipped, run for real: commit a file, and it runs; remove it, and it goes."""
 
 from __future__ import annotations
 

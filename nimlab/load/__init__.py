@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import Problem, SpecError
-from nimlab.load.build import build_contract, build_experiment, build_lab
+from nimlab.load.build import build_contract, build_experiment, build_lab, undeliverable
 from nimlab.load.check import check_document, load_validator
 from nimlab.load.text import Document, file_problem, read_document
 from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
@@ -28,19 +28,21 @@ _IGNORED: Final = (".", "README")
 
 @dataclass(slots=True)
 class _Gathered:
-    """What has been read so far."""
+    """What has been read so far; `misfits` are documents that don't fit their schema."""
 
     root: Path
     overlay: Mapping[str, str | None]
     problems: list[Problem] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
+    misfits: list[Document] = field(default_factory=list)
 
 
 def load_lab(root: Path, overlay: Mapping[str, str | None] | None = None) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/` and return specs and problems.
 
     `overlay` replaces files by text that isn't written yet, by path relative to the root; None stands for
-    a file that will be removed. Raises SpecError, with every problem, only when `lab.yaml` itself can't be used.
+    a file that will be removed. Raises SpecError, with every problem, only when `lab.yaml` itself can't be
+    used.
     """
     gathered = _Gathered(root, overlay or {})
     lab = _read_lab(gathered)
@@ -48,6 +50,8 @@ def load_lab(root: Path, overlay: Mapping[str, str | None] | None = None) -> Lab
     documents = list(_checked(gathered, "experiments", "experiment", gathered.broken))
     if lab is None:
         raise SpecError(tuple(gathered.problems))
+    for document in gathered.misfits:
+        gathered.problems.extend(undeliverable(document, contracts))
     experiments = _build_all(gathered, documents, lab, contracts)
     experiments = _without_duplicates(gathered, documents, experiments)
     _check_totals(gathered, documents, experiments, lab)
@@ -162,6 +166,7 @@ def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) 
                 yield document
                 continue
             name = _name_in(document)
+            gathered.misfits.append(document)
         else:
             problems, name = document, Path(path).stem
         gathered.problems.extend(problems)

@@ -247,7 +247,7 @@ def _experiment_problems(
     if len(lab.prefix + name) > _REVISION_LABEL_ROOM:
         what = f"`{lab.prefix}{name}` has more than {_REVISION_LABEL_ROOM} characters"
         yield document.problem("bad-name", what, ("metadata", "name"), hint="choose a shorter name")
-    yield from _undeliverable(document, contract, contracts)
+    yield from undeliverable(document, contracts)
     for field in sorted(contract.required - set(settings)):
         what = f"contract `{contract.name}` needs `{field}`: its image fails without it"
         yield document.problem("missing-key", what, ("spec",), hint="write it, or a default in lab.yaml")
@@ -267,19 +267,21 @@ def _experiment_problems(
         yield document.problem("bad-value", what, ("spec", "network"), hint=hint)
 
 
-def _undeliverable(
-    document: Document, contract: Contract, contracts: Mapping[str, Contract]
-) -> Iterator[Problem]:
-    """Settings that the image would never see: silently ignoring one would spoil the run."""
-    for field in _flat(document.data["spec"]):
-        if field in contract.fields:
+def undeliverable(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
+    """Yield the settings that the experiment's image would never see: ignoring one would spoil the run.
+
+    Also for a document with other mistakes, so that all of them are told at once.
+    """
+    spec = document.data.get("spec") if isinstance(document.data, dict) else None
+    contract = contracts.get(str(spec.get("contract"))) if isinstance(spec, dict) else None
+    if contract is None or not isinstance(spec, dict):
+        return
+    for field in _flat(spec):
+        if field in contract.fields or field not in _KNOWN_FIELDS:
             continue
         able = sorted(one.name for one in contracts.values() if field in one.fields)
-        hint = (
-            f"contracts that can: {', '.join(able)}"
-            if able
-            else f"it can: {', '.join(sorted(contract.fields))}"
-        )
+        own = ", ".join(sorted(contract.fields))
+        hint = f"contracts that can: {', '.join(able)}" if able else f"it can: {own}"
         what = f"contract `{contract.name}` cannot deliver `{field}`: its image reads no such setting"
         path = ("spec", *field.split("."))
         yield document.problem("contract", what, path, hint=hint, at_key=True)

@@ -25,6 +25,7 @@ _IMAGE: Final = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+_NEAR: Final = 0.4  # difflib's own 0.6 misses `message` for `msgsize`
 _MOVING_TAGS: Final = frozenset({"latest", "main", "master", "edge", "nightly"})
 _TYPE_WORDS: Final = {
     "string": "text",
@@ -158,7 +159,7 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
     for key in error.value:
         if key in allowed:
             continue
-        near = difflib.get_close_matches(key, allowed, n=1)
+        near = difflib.get_close_matches(key, allowed, n=1, cutoff=_NEAR)
         meant = f"did you mean `{near[0]}`? " if near else ""
         what = f"unknown key `{key[:60]}`{inside}"
         hint = f"{meant}allowed here: {', '.join(allowed)}"
@@ -169,15 +170,12 @@ def _missing_key(document: Document, error: _Mistake) -> Problem:
     path = error.path
     key = next((k for k in error.bound if f"'{k}' is a required" in error.message), "?")
     facts = error.schema["properties"].get(key, {})
-    example = json.dumps((facts.get("examples") or ["…"])[0], ensure_ascii=False)
-    inside = pointer_text(path) or "the file"
-    return document.problem(
-        "missing-key",
-        f"`{key}` is missing in {inside}",
-        path,
-        hint=f"{facts.get('description', '')} For example `{key}: {example}`".strip(),
-        at_key=bool(path),
-    )
+    example = (facts.get("examples") or [None])[0]
+    hint = str(facts.get("description", ""))
+    if isinstance(example, str | int):
+        hint += f" For example `{key}: {example}`"
+    what = f"`{key}` is missing in {pointer_text(path) or 'the file'}"
+    return document.problem("missing-key", what, path, hint=hint, at_key=bool(path))
 
 
 def _wrong_type(document: Document, error: _Mistake) -> Problem:

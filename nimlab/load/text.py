@@ -39,7 +39,7 @@ _SURPRISES: Final = (  # pattern, what the readers make of it, what to write ins
     (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+"), "text in YAML 1.1, a number in 1.2", "the number in full"),
     (re.compile(r"[-+]?\.(?i:inf|nan)"), "no finite number", "a finite number"),
     (re.compile(r"\+[0-9.]+|[-+]?[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\."), "a number that readers take differently", "plain digits"),
-    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?"), "a date in YAML 1.1", "the text in quotes"),
+    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?"), "a date in YAML 1.1", ""),
 )
 # fmt: on
 
@@ -176,7 +176,8 @@ class _Reader:
         if event.tag is not None:
             self._add("yaml-syntax", "tags are not allowed", event, "leave the `!…` away")
         if len(self._stack) >= _DEPTH_LIMIT or len(self.values) > _NODE_LIMIT:
-            self._add("file", "the file is nested too deep or holds too much", event, None)
+            what = f"the file is nested deeper than {_DEPTH_LIMIT}, or holds more than {_NODE_LIMIT} values"
+            self._add("file", what, event, "one experiment a file")
             raise _StopReading
 
     def _node(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
@@ -240,7 +241,9 @@ class _Reader:
             return float(text)
         for pattern, what, instead in _SURPRISES:
             if pattern.fullmatch(text):
-                hint = f"put it in quotes if it is text, else write {instead}"
+                hint = (
+                    f"put it in quotes if it is text, else write {instead}" if instead else "put it in quotes"
+                )
                 self._add("yaml-surprise", f"`{_shortened(text)}` is {what}", event, hint)
                 break
         return text
