@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path as Folder
@@ -25,7 +25,6 @@ _IMAGE: Final = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_NEAR: Final = 0.4  # difflib's own 0.6 misses `message` for `msgsize`
 _MOVING_TAGS: Final = frozenset({"latest", "main", "master", "edge", "nightly"})
 _TYPE_WORDS: Final = {
     "string": "text",
@@ -159,11 +158,21 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
     for key in error.value:
         if key in allowed:
             continue
-        near = difflib.get_close_matches(key, allowed, n=1, cutoff=_NEAR)
-        meant = f"did you mean `{near[0]}`? " if near else ""
+        near = _nearest(key, allowed)
+        meant = f"did you mean `{near}`? " if near else ""
         what = f"unknown key `{key[:60]}`{inside}"
         hint = f"{meant}allowed here: {', '.join(allowed)}"
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
+
+
+def _nearest(key: str, allowed: Sequence[str]) -> str | None:
+    """The allowed key that was most likely meant: an abbreviation keeps at least its first letter."""
+    close = difflib.get_close_matches(key, allowed, n=1)
+    if close:
+        return close[0]
+    same = [name for name in allowed if name[:1] == key[:1].lower()]
+    scored = sorted((difflib.SequenceMatcher(None, name, key).ratio(), name) for name in same)
+    return scored[-1][1] if scored and scored[-1][0] > 0.25 else None
 
 
 def _missing_key(document: Document, error: _Mistake) -> Problem:
