@@ -171,7 +171,7 @@ def _nearest(key: str, allowed: Sequence[str]) -> str | None:
     if close:
         return close[0]
     same = [name for name in allowed if name[:1] == key[:1].lower()]
-    scored = sorted((difflib.SequenceMatcher(None, name, key).ratio(), name) for name in same)
+    scored = sorted((difflib.SequenceMatcher(None, key, name).ratio(), name) for name in same)
     return scored[-1][1] if scored and scored[-1][0] > 0.25 else None
 
 
