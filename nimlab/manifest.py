@@ -206,14 +206,19 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ign
 
 
 def to_json_bytes(manifest: Mapping[str, Any]) -> bytes:
-    r"""Return the body of a server-side apply.
+    """Return the body of a server-side apply, which the server parses as YAML."""
+    return to_yaml_safe_json(manifest).encode()
 
-    An apply body is parsed as YAML, whose reader mangles some characters and refuses others, so all of
-    U+007F..U+FFFF is written as `\uXXXX` and what lies above is written as it is (surrogate pairs are
-    refused): shared/reference/ssa-rule.md section 4.
+
+def to_yaml_safe_json(value: object) -> str:
+    r"""Return JSON that a YAML reader takes for the same value, whatever characters it holds.
+
+    YAML readers mangle some characters and refuse others, so all of U+007F..U+FFFF is written as `\uXXXX`;
+    what lies above is written as it is, since they refuse surrogate pairs (shared/reference/ssa-rule.md
+    section 4).
     """
-    text = json.dumps(manifest, ensure_ascii=False, separators=(",", ":"))
-    return "".join(f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text).encode()
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return "".join(f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text)
 
 
 def to_json_text(value: object) -> str:

@@ -7,7 +7,6 @@ time, the tool's version, the machine or another experiment. So the same files g
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from nimlab.manifest import (
     key_of,
     parse_yaml,
     to_json_text,
+    to_yaml_safe_json,
 )
 from nimlab.spec import EnvVar, Experiment, Isolation, Lab, Rollout, Setting
 from nimlab.units import UnitError, canonical_quantity, format_cpu_m, format_memory_bytes
@@ -53,7 +53,7 @@ def load_templates(folder: Path) -> Templates:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["json"] = _to_json
+    environment.filters["json"] = to_yaml_safe_json  # so that no text can be anything but data
     shown = "/".join(folder.parts[-2:])
     names = sorted(path.name for path in folder.glob("*.yaml.j2"))
     if not names:
@@ -84,7 +84,7 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
     own_labels = {
         "app.kubernetes.io/component": "peer",
         "app.kubernetes.io/managed-by": "nimlab",
-        "app.kubernetes.io/name": contract.container,
+        "app.kubernetes.io/name": contract.name,
         "app.kubernetes.io/part-of": lab.prefix.rstrip("-"),
         "app.kubernetes.io/version": label_value(experiment.image.tag),
         "experiment": experiment.name,
@@ -207,8 +207,3 @@ def _parse(text: str, where: str, experiment: Experiment) -> list[Manifest]:
         return [canonical(document) for document in documents]
     except UnitError as error:
         raise RenderError(f"{error.what} {suffix}", where=where, hint=error.hint) from error
-
-
-def _to_json(value: object) -> str:
-    """The `json` filter: any value as YAML's JSON subset, so that no text can be anything but data."""
-    return json.dumps(value, ensure_ascii=True, sort_keys=True)
