@@ -120,11 +120,9 @@ def _is_plain_list(value: object) -> bool:
 def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
     """The value at a path, ABSENT if there is none."""
     for part in path:
-        if (isinstance(tree, Mapping) and part in tree) or (
-            isinstance(tree, list) and isinstance(part, int) and part < len(tree)
-        ):
+        try:
             tree = tree[part]
-        else:
+        except (KeyError, IndexError, TypeError):
             return ABSENT
     return tree
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Final
 import yaml
 
 from nimlab.errors import EditError
+from nimlab.manifest import to_yaml_safe_json
 from nimlab.units import (
     format_cpu_m,
     format_memory_bytes,
     format_rate_bit_per_s,
 )
 
+_PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9 _./-]*[A-Za-z0-9])?")
+_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _HEADER: Final = "# yaml-language-server: $schema=../schema/experiment.schema.json\n"
 
 
@@ -55,6 +59,8 @@ def experiment_text(new: NewExperiment) -> str:
     if new.description:
         metadata.append(f"description: {_scalar(new.description)}")
     cpu, memory = format_cpu_m(round(new.cpu * 1000)), format_memory_bytes(new.ram * 1024**2)
+    if not cpu.endswith("m"):
+        cpu = f'"{cpu}"'  # whole cores would read as a number without a unit
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
     return _HEADER + "\n".join(
         (
@@ -144,9 +150,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _scalar(text: str) -> str:
-    """The text as a YAML scalar that fits on one line of a flow map."""
-    dumped = yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=10**6)
-    return str(dumped).strip()[1:-1]
+    """The text as YAML that every reader takes for text: plain where that is sure, else in quotes."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return to_yaml_safe_json(text)
 
 
 def _root_node(text: str) -> yaml.Node | None:

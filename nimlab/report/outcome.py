@@ -26,15 +26,8 @@ _WIDTH = 8
 def format_event(event: Event, *, paint: bool) -> str | None:
     """Return the line that tells of an event, None for one that needs none."""
     match event:
-        case ObjectDone(outcome=Outcome.NOT_ATTEMPTED, error=None):
-            return None
         case ObjectDone():
-            said = f"{event.experiment:<{_WIDTH}} {event.outcome.value} {event.key}"
-            if event.error is None:
-                return said
-            if event.outcome is Outcome.NOT_ATTEMPTED:
-                return f"{said}: after an error"
-            return f"{said}\n{format_error(event.error, paint=paint)}"
+            return _object_done(event, paint=paint)
         case PeersRestarted():
             return f"{event.experiment:<{_WIDTH}} restarted {plural(event.peers, 'peer')} together"
         case PeersProgress():
@@ -51,6 +44,13 @@ def format_event(event: Event, *, paint: bool) -> str | None:
             return _stuck(event, paint=paint)
         case Notice():
             return event.text
+
+
+def _object_done(event: ObjectDone, *, paint: bool) -> str | None:
+    said = f"{event.experiment:<{_WIDTH}} {event.outcome.value} {event.key}"
+    if event.outcome is Outcome.NOT_ATTEMPTED:
+        return None if event.error is None else f"{said}: after an error"
+    return said if event.error is None else f"{said}\n{format_error(event.error, paint=paint)}"
 
 
 def _stuck(event: ExperimentStuck, *, paint: bool) -> str:

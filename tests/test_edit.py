@@ -1,0 +1,145 @@
+"""create, scale and delete as edits: only what was meant changes."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nimlab.edit import (
+    NewExperiment,
+    experiment_text,
+    find_experiment_file,
+    new_experiment_path,
+    read_text,
+    set_peers,
+    write_text,
+)
+from nimlab.errors import EditError
+from nimlab.load import load_lab
+from tests.live import REPOSITORY
+
+SEED = NewExperiment(
+    name="green",
+    peers=5,
+    connections=2,
+    msg_size=1440,
+    msg_rate=2000,
+    cpu=0.05,
+    ram=16,
+    downlink_bw=16,
+    uplink_bw=16,
+)
+
+
+def test_seeds_flags_become_a_valid_file_with_units() -> None:
+    text = experiment_text(SEED)
+    assert text.startswith("# yaml-language-server: $schema=../schema/experiment.schema.json\n")
+    assert "message: {size: 1440B, interval: 2000ms}" in text
+    assert "resources: {cpu: 50m, memory: 16Mi}" in text
+    assert "network: {downlink: 16Mbit, uplink: 16Mbit}" in text
+    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    assert files.problems == ()
+
+
+@given(owner=st.text(st.characters(exclude_categories=("C", "Z")), max_size=30))
+def test_any_owner_stays_data(owner: str) -> None:
+    text = experiment_text(
+        NewExperiment(
+            name="no",
+            peers=2,
+            connections=2,
+            msg_size=1,
+            msg_rate=1,
+            cpu=1,
+            ram=1,
+            downlink_bw=1,
+            uplink_bw=1,
+            owner=owner,
+        )
+    )
+    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    (one,) = [e for e in files.experiments if e.name == "no"]
+    assert one.owner == owner
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("spec:\n  peers: 5 # five\n  a: 1\n", "spec:\n  peers: 7 # five\n  a: 1\n"),
+        ("spec: {peers: 5, a: 1}\n", "spec: {peers: 7, a: 1}\n"),
+        ("spec:\r\n  peers:   5\r\n", "spec:\r\n  peers:   7\r\n"),
+        ("spec:\n  'peers': 5", "spec:\n  'peers': 7"),
+        ("a: {peers: 5}\nspec: {peers: 5}\n", "a: {peers: 5}\nspec: {peers: 7}\n"),
+        ("spec:\n    a: 1\n", "spec:\n    peers: 7\n    a: 1\n"),
+        ("spec:\r\n  a: 1\r\n", "spec:\r\n  peers: 7\r\n  a: 1\r\n"),
+        ("spec: {a: 1}\n", "spec: {peers: 7, a: 1}\n"),
+        ("# 😀 é\nspec: {peers: 5}\n", "# 😀 é\nspec: {peers: 7}\n"),
+    ],
+)
+def test_scale_moves_nothing_else(before: str, after: str) -> None:
+    assert set_peers(before, 7) == after
+
+
+COMMENT = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=20)
+
+
+@given(comment=COMMENT, gap=st.integers(1, 5), indent=st.integers(1, 6), peers=st.integers(1, 9999))
+def test_scale_keeps_every_other_byte(comment: str, gap: int, indent: int, peers: int) -> None:
+    pad, space = " " * indent, " " * gap
+    parts = [f"# {comment}\nspec:\n{pad}contract: nimp2p\n{pad}peers:{space}", f" # {comment}\n{pad}a: 1"]
+    assert set_peers("5".join(parts), peers) == str(peers).join(parts)
+
+
+@pytest.mark.parametrize("text", ["", "a: 1\n", "spec: 1\n", "spec: {}\n", "spec: {peers: [1]}\n", "a: ["])
+def test_scale_refuses_what_it_can_not_edit(text: str) -> None:
+    with pytest.raises(EditError):
+        set_peers(text, 3)
+
+
+def make_files(root: Path) -> Path:
+    """A lab's folder with two files, one of them named otherwise than its experiment."""
+    folder = root / "experiments"
+    folder.mkdir()
+    (folder / "blue.yaml").write_text("metadata: {name: blue}\n", encoding="utf-8")
+    (folder / "other.yaml").write_text("metadata: {name: purple}\n", encoding="utf-8")
+    (folder / "broken.yaml").write_text("a: [", encoding="utf-8")
+    return folder
+
+
+def test_files_are_found_by_their_experiments_name(tmp_path: Path) -> None:
+    folder = make_files(tmp_path)
+    assert find_experiment_file(tmp_path, "purple") == folder / "other.yaml"
+    assert find_experiment_file(tmp_path, "broken") == folder / "broken.yaml"
+    with pytest.raises(EditError) as caught:
+        find_experiment_file(tmp_path, "purpel")
+    assert caught.value.hint == "did you mean `purple`?"
+
+
+@pytest.mark.parametrize("name", ["blue", "../blue", "a/b", ".hidden"])
+def test_new_file_never_replaces_or_leaves_the_folder(tmp_path: Path, name: str) -> None:
+    make_files(tmp_path)
+    with pytest.raises(EditError):
+        new_experiment_path(tmp_path, name)
+
+
+def test_files_are_written_whole_and_keep_their_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(0o600)
+    write_text(path, "new\r\n")
+    assert path.read_bytes() == b"new\r\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
+    with pytest.raises(EditError):
+        write_text(tmp_path / "nowhere" / "a.yaml", "x")
+
+
+def test_unreadable_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff")
+    with pytest.raises(EditError):
+        read_text(path)

@@ -1,0 +1,179 @@
+"""The guard: each way for a manifest to reach beyond its experiment is refused, and named."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nimlab.errors import GuardError
+from nimlab.guard import check_manifests, check_unique
+from nimlab.load import load_lab
+from nimlab.manifest import Manifest
+from nimlab.owned import ApplySet, stamp
+from nimlab.render import load_templates, render_experiment
+from tests.live import REPOSITORY
+
+FILES = load_lab(REPOSITORY)
+PURPLE = FILES.experiments[1]
+SET = ApplySet(name="experiments", namespace=FILES.lab.namespace)
+TEMPLATES = load_templates(REPOSITORY / "templates" / "experiment")
+GOOD = tuple(stamp(m, SET) for m in render_experiment(TEMPLATES, PURPLE, FILES.lab))
+
+
+def of(manifests: list[Manifest], kind: str) -> Any:
+    """The manifest of a kind."""
+    return next(m for m in manifests if m["kind"] == kind)
+
+
+def pod(manifests: list[Manifest]) -> Any:
+    """The pod's spec."""
+    return of(manifests, "StatefulSet")["spec"]["template"]["spec"]
+
+
+def container(manifests: list[Manifest]) -> Any:
+    """The node's container."""
+    return pod(manifests)["containers"][0]
+
+
+def test_shipped_manifests_pass() -> None:
+    check_manifests(GOOD, PURPLE, FILES.lab, SET)
+    check_unique({"purple": GOOD})
+
+
+BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
+    "kind": (lambda ms: of(ms, "ConfigMap").update(kind="Secret"), "of this kind"),
+    "unknown-kind": (lambda ms: of(ms, "ConfigMap").update(kind="ClusterRole"), "of this kind"),
+    "api-version": (lambda ms: of(ms, "ConfigMap").update(apiVersion="v2"), "apiVersion"),
+    "namespace": (lambda ms: of(ms, "Service")["metadata"].update(namespace="kube-system"), "namespace"),
+    "name": (lambda ms: of(ms, "Service")["metadata"].update(name="kubernetes"), "name must be"),
+    "twice": (lambda ms: ms.append(ms[0]), "two templates"),
+    "finalizer": (lambda ms: ms[0]["metadata"].update(finalizers=["x"]), "finalizers"),
+    "owner": (lambda ms: ms[0]["metadata"].update(ownerReferences=[{}]), "ownerReferences"),
+    "status": (lambda ms: ms[0].update(status={"a": 1}), "status"),
+    "part-of": (
+        lambda ms: ms[0]["metadata"]["labels"].update({"applyset.kubernetes.io/part-of": "other"}),
+        "set's label",
+    ),
+    "member": (
+        lambda ms: ms[0]["metadata"]["annotations"].update({"nimlab.dev/member": "other"}),
+        "annotation that names it",
+    ),
+    "reserved-label": (
+        lambda ms: ms[0]["metadata"]["labels"].update({"nimlab.dev/x": "y"}),
+        "reserved",
+    ),
+    "reserved-annotation": (
+        lambda ms: ms[0]["metadata"]["annotations"].update({"argocd.argoproj.io/x": "y"}),
+        "reserved",
+    ),
+    "managed-by": (
+        lambda ms: ms[0]["metadata"]["labels"].update({"app.kubernetes.io/managed-by": "Helm"}),
+        "managed-by",
+    ),
+    "label-type": (lambda ms: ms[0]["metadata"]["labels"].update({"a": 1}), "must be a string"),
+    "experiment": (lambda ms: ms[0]["metadata"]["labels"].update(experiment="blue"), "must be `purple`"),
+    "pod-experiment": (
+        lambda ms: of(ms, "StatefulSet")["spec"]["template"]["metadata"]["labels"].update(experiment="b"),
+        "pods' label",
+    ),
+    "pod-reserved": (
+        lambda ms: of(ms, "StatefulSet")["spec"]["template"]["metadata"]["labels"].update(
+            {"applyset.kubernetes.io/part-of": SET.id}
+        ),
+        "reserved",
+    ),
+    "selector": (
+        lambda ms: of(ms, "StatefulSet")["spec"]["selector"].update(matchLabels={"a": "b"}),
+        "selector",
+    ),
+    "service-selector": (lambda ms: of(ms, "Service")["spec"].update(selector={"a": "b"}), "selector"),
+    "policy-selector": (lambda ms: of(ms, "NetworkPolicy")["spec"].update(podSelector={}), "selector"),
+    "service-type": (lambda ms: of(ms, "Service")["spec"].update(type="NodePort"), "ClusterIP"),
+    "external": (lambda ms: of(ms, "Service")["spec"].update(externalName="x"), "externalName"),
+    "claims": (lambda ms: of(ms, "StatefulSet")["spec"].update(volumeClaimTemplates=[{}]), "outlive"),
+    "host-network": (lambda ms: pod(ms).update(hostNetwork=True), "hostNetwork"),
+    "host-pid": (lambda ms: pod(ms).update(hostPID=True), "hostPID"),
+    "node-name": (lambda ms: pod(ms).update(nodeName="master"), "nodeName"),
+    "account": (lambda ms: pod(ms).update(serviceAccountName="admin"), "serviceAccountName"),
+    "token": (lambda ms: pod(ms).pop("automountServiceAccountToken"), "automountServiceAccountToken"),
+    "host-path": (
+        lambda ms: pod(ms).update(volumes=[{"name": "a", "hostPath": {"path": "/"}}]),
+        "hostPath",
+    ),
+    "secret-volume": (lambda ms: pod(ms).update(volumes=[{"name": "a", "secret": {}}]), "secret"),
+    "privileged": (lambda ms: container(ms)["securityContext"].update(privileged=True), "privileged"),
+    "escalation": (
+        lambda ms: container(ms)["securityContext"].pop("allowPrivilegeEscalation"),
+        "allowPrivilegeEscalation",
+    ),
+    "capability": (
+        lambda ms: container(ms)["securityContext"].update(capabilities={"add": ["NET_ADMIN"]}),
+        "capabilities",
+    ),
+    "host-port": (lambda ms: container(ms)["ports"][0].update(hostPort=80), "hostPort"),
+    "env-from": (lambda ms: container(ms).update(envFrom=[{"secretRef": {"name": "s"}}]), "contract"),
+    "env-secret": (
+        lambda ms: container(ms)["env"].append({"name": "A", "valueFrom": {"secretKeyRef": {}}}),
+        "contract",
+    ),
+    "env-twice": (lambda ms: container(ms)["env"].append({"name": "PEERS"}), "stands twice"),
+    "port-twice": (lambda ms: container(ms)["ports"].append(container(ms)["ports"][0]), "stands twice"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_each_overreach_is_refused(name: str) -> None:
+    change, words = BREAKS[name]
+    manifests = copy.deepcopy(list(GOOD))
+    change(manifests)
+    with pytest.raises(GuardError) as caught:
+        check_manifests(manifests, PURPLE, FILES.lab, SET)
+    assert words in caught.value.what
+    assert caught.value.where is not None
+
+
+def test_the_shaper_alone_may_shape() -> None:
+    manifests = copy.deepcopy(list(GOOD))
+    shaper = {
+        "name": "shape",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
+        },
+    }
+    pod(manifests)["initContainers"] = [shaper]
+    check_manifests(manifests, PURPLE, FILES.lab, SET)
+    shaper["name"] = "other"
+    with pytest.raises(GuardError, match="capabilities"):
+        check_manifests(manifests, PURPLE, FILES.lab, SET)
+
+
+def test_all_violations_are_told_at_once() -> None:
+    manifests = copy.deepcopy(list(GOOD))
+    pod(manifests).update(hostNetwork=True, hostPID=True)
+    with pytest.raises(GuardError) as caught:
+        check_manifests(manifests, PURPLE, FILES.lab, SET)
+    assert "hostNetwork" in caught.value.what
+    assert "hostPID" in caught.value.what
+
+
+def test_namespace_only_where_the_contract_asks_for_one() -> None:
+    text = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
+    text += "spec: {contract: dst-go, peers: 3}\n"
+    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    green = next(one for one in files.experiments if one.name == "green")
+    manifests = [stamp(m, SET) for m in render_experiment(TEMPLATES, green, files.lab)]
+    check_manifests(manifests, green, files.lab, SET)
+    with pytest.raises(GuardError, match="of this kind"):
+        check_manifests(manifests[:1], PURPLE, files.lab, SET)
+    manifests[0]["metadata"]["name"] = "kube-system"
+    with pytest.raises(GuardError, match="namespace is"):
+        check_manifests(manifests, green, files.lab, SET)
+
+
+def test_two_experiments_never_make_one_object() -> None:
+    with pytest.raises(GuardError, match="both make it"):
+        check_unique({"purple": GOOD, "blue": GOOD[:1]})
