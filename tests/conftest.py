@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
 from tests.live import cluster, lab, sandbox
 
 __all__ = ["cluster", "lab", "sandbox"]
+
+_FIGURES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +20,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-golden", action="store_true", help="rewrite the expected files (refused in CI)"
     )
     parser.addoption("--require-live", action="store_true", help="a test skipped for want of a cluster fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for the figures of this run."""
+    config.stash[_FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests have counted."""
+    for line in terminalreporter.config.stash[_FIGURES]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def figure(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Return a function that keeps a line to be printed at the end of the run."""
+    return pytestconfig.stash[_FIGURES].append
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Plans, problems, rows and events -> text for people, JSON for programs.
+"""Plans, problems, events and overviews -> text for people, JSON for programs, and the exit code.
 
-In: values. Out: strings. Nothing is printed here and no terminal is known; `paint` says whether colour is
-wanted, and the text reads the same without. Rooms: `problems` for errors, `plan` for what will be done,
-`outcome` for what was done, `tables` for lists, `data` for JSON.
+In: values. Out: strings. Nothing here prints, knows a terminal or reads a cluster; `paint` says whether
+colour is wanted, and the text reads the same without. The rooms: `lines` (spans, escaping), `values` (numbers
+and fields as text), `problems`, `changes` and `plan` (what will be done), `events` (what happens), `sums`
+(what it amounts to), `outcome` (what was done), `tables` and `status` (what there is), `data` (JSON). Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from nimlab.report.data import (
     run_json,
     sandbox_json,
 )
-from nimlab.report.outcome import exit_code_of, format_event, format_outcome
+from nimlab.report.events import format_event
+from nimlab.report.outcome import format_outcome
 from nimlab.report.plan import format_header, format_plan
 from nimlab.report.problems import format_error, format_problems
-from nimlab.report.tables import format_rows, format_sandbox, format_status
+from nimlab.report.status import format_status
+from nimlab.report.sums import exit_code_of
+from nimlab.report.tables import format_rows, format_sandbox
 
 __all__ = [
     "detail_json",

@@ -1,21 +1,27 @@
 """The same for programs: JSON with a version, described in docs/plan-json.md.
 
-Keys are stable; new ones may be added. A field that isn't there has no key, rather than null.
+In: plans, events, problems, rows, details. Out: JSON text, keys always in the same order. What isn't there
+has no key; null is a value. All text is ASCII, so nothing in it can move a cursor.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, ObjectDone
-from nimlab.change import Action, Change
+from nimlab.apply.events import Event, ExperimentStuck, ObjectDone, Outcome
+from nimlab.change import Change
 from nimlab.diff import ABSENT, FieldChange, mask
 from nimlab.errors import NimlabError, Problem
-from nimlab.overview import Detail, Row
-from nimlab.plan import Plan
+from nimlab.git import Commit
+from nimlab.overview import Detail, EventLine, PodLine, Row
+from nimlab.plan import ExperimentPlan, Plan
+from nimlab.report.sums import outcomes_of, peers_by_experiment, sums_of
 from nimlab.status import Trouble
+from nimlab.workload import Resources
 
 SCHEMA_VERSION: Final = 1
 
@@ -26,74 +32,38 @@ def plan_json(plan: Plan, *, cluster: str, tool_version: str, exit_code: int) ->
 
 
 def run_json(plan: Plan, events: Sequence[Event], *, cluster: str, tool_version: str, exit_code: int) -> str:
-    """Return a plan with what became of each object and experiment."""
-    done = {e.key: e for e in events if isinstance(e, ObjectDone)}
-    value = _plan(plan, cluster, tool_version, exit_code)
-    for entry, change in zip(value["objects"], plan.changes, strict=True):
-        event = done.get(change.key)
-        if event is not None:
-            entry["outcome"] = event.outcome.value
-            entry |= {"error": _error(event.error)} if event.error else {}
-        elif change.action is Action.KEEP:
-            entry["outcome"] = "unchanged"
-    value["peers"] = [_ended(e) for e in events if isinstance(e, ExperimentSettled | ExperimentStuck)]
-    return _text(value)
+    """Return a plan with what became of each object, and how the peers were when last heard of."""
+    outcomes = outcomes_of(plan, events)
+    document = _plan(plan, cluster, tool_version, exit_code)
+    for entry, change in zip(document["objects"], plan.changes, strict=True):
+        entry |= _outcome(outcomes[change.key])
+    found = Counter(done.outcome for done in outcomes.values())
+    document["outcomes"] = {outcome.value: found[outcome] for outcome in Outcome}
+    document["peers"] = _peers(events)
+    return _text(document)
 
 
 def problems_json(problems: Sequence[Problem]) -> str:
     """Return the problems of all files."""
-    return _text(
-        {
-            "schemaVersion": SCHEMA_VERSION,
-            "problems": [
-                {
-                    "code": p.code,
-                    "what": p.what,
-                    "path": p.location.path,
-                    "line": p.location.line,
-                    "column": p.location.column,
-                    "pointer": p.pointer,
-                    **({"hint": p.hint} if p.hint else {}),
-                }
-                for p in problems
-            ],
-        }
-    )
+    return _text({"problems": [_problem(problem) for problem in problems]})
 
 
 def rows_json(rows: Sequence[Row]) -> str:
     """Return the rows of `list`."""
-    return _text({"schemaVersion": SCHEMA_VERSION, "experiments": [_row(row) for row in rows]})
+    return _text({"experiments": [_row(row) for row in rows]})
 
 
 def detail_json(detail: Detail) -> str:
     """Return what `status` shows."""
+    plan = detail.plan
     return _text(
         {
-            "schemaVersion": SCHEMA_VERSION,
             **_row(detail.row),
-            **({"source": detail.source} if detail.source else {}),
-            "objects": [_change(change, None) for change in detail.changes],
-            "peers": [
-                {
-                    "name": pod.name,
-                    "state": pod.state,
-                    "node": pod.node,
-                    "restarts": pod.restarts,
-                    **({"trouble": _trouble(pod.trouble)} if pod.trouble else {}),
-                }
-                for pod in detail.pods
-            ],
+            **_present(source=detail.source),
+            "objects": [_change(change, plan.source) for change in plan.changes] if plan else [],
+            "peers": [_pod(pod) for pod in detail.pods],
             "troubles": [_trouble(trouble) for trouble in detail.troubles],
-            "events": [
-                {
-                    "at": e.at,
-                    "object": f"{e.kind}/{e.name}",
-                    "reason": e.reason,
-                    "message": e.message,
-                }
-                for e in detail.events
-            ],
+            "events": [_event(event) for event in detail.events],
         }
     )
 
@@ -105,96 +75,150 @@ def sandbox_json(
     nodes: int,
     parts: Sequence[tuple[str, int | None, bool, str]],
 ) -> str:
-    """Return the sandbox's state."""
+    """Return the sandbox's state; of each part its name, pid, whether it is alive, and its log."""
     return _text(
         {
-            "schemaVersion": SCHEMA_VERSION,
             "running": running,
-            **({"server": server} if server else {}),
+            **_present(server=server),
             "nodes": nodes,
             "parts": [
-                {"name": name, **({"pid": pid} if pid else {}), "alive": alive, "log": log}
+                {"name": name, **_present(pid=pid), "alive": alive, "log": log}
                 for name, pid, alive, log in parts
             ],
         }
     )
 
 
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps({"schemaVersion": SCHEMA_VERSION, **document}, indent=2)
+
+
+def _present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+    """The values that are there."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[str, Any]:
     sources = {one.name: one.source for one in plan.experiments}
-    commit = plan.commit
     return {
-        "schemaVersion": SCHEMA_VERSION,
         "tool": f"nimlab/{tool_version}",
         "cluster": cluster,
         "applySet": plan.apply_set.name,
         "namespace": plan.apply_set.namespace,
-        **({"commit": {"sha": commit.sha, "dirty": commit.dirty}} if commit else {}),
+        "createsNamespace": plan.create_namespace,
+        **_present(commit=_commit(plan.commit), lastSyncedCommit=plan.recorded_commit),
+        "narrowed": plan.narrowed,
         "exitCode": exit_code,
-        "summary": {action.value: plan.count(action) for action in Action},
-        "experiments": [
-            {
-                "name": one.name,
-                **({"source": one.source} if one.source else {}),
-                "added": {
-                    "pods": one.added.pods,
-                    "cpu_m": one.added.cpu_m,
-                    "memory_bytes": one.added.memory_bytes,
-                },
-            }
-            for one in plan.experiments
-        ],
+        "summary": asdict(sums_of(plan)),
+        "added": _added([one.added for one in plan.experiments]),
+        "experiments": [_experiment(one) for one in plan.experiments],
         "objects": [_change(change, sources.get(change.experiment)) for change in plan.changes],
-        "broken": [{"name": b.name, "source": b.source} for b in plan.broken],
-        "stops": [{"code": s.code, "what": s.what, "hint": s.hint} for s in plan.stops],
-        **({"refusal": _error(plan.refusal)} if plan.refusal else {}),
+        "broken": [{"name": broken.name, "source": broken.source} for broken in plan.broken],
+        "stops": [{"code": stop.code, "what": stop.what, "hint": stop.hint} for stop in plan.stops],
+        **_present(refusal=_error(plan.refusal)),
+    }
+
+
+def _commit(commit: Commit | None) -> dict[str, Any] | None:
+    if commit is None:
+        return None
+    return {"sha": commit.sha, **_present(branch=commit.branch), "dirty": commit.dirty}
+
+
+def _experiment(one: ExperimentPlan) -> dict[str, Any]:
+    return {"name": one.name, **_present(source=one.source), "added": _added([one.added])}
+
+
+def _added(resources: Sequence[Resources]) -> dict[str, int]:
+    return {
+        "pods": sum(r.pods for r in resources),
+        "cpuMillicores": sum(r.cpu_m for r in resources),
+        "memoryBytes": sum(r.memory_bytes for r in resources),
     }
 
 
 def _change(change: Change, source: str | None) -> dict[str, Any]:
     metadata: Mapping[str, Any] = (change.live or {}).get("metadata", {})
+    replace_by = change.replace_by.value if change.replace_by else None
     return {
         "key": str(change.key),
+        "kind": change.key.kind,
+        **({"namespace": change.key.namespace} if change.key.namespace else {}),
+        "name": change.key.name,
         "experiment": change.experiment,
-        **({"source": source} if source else {}),
+        **_present(source=source),
         "action": change.action.value,
         **({"reason": change.reason} if change.reason else {}),
-        "changes": [_field(f) for f in change.fields],
-        "foreign": [{"path": f.text, "manager": f.manager, "value": mask(f.value)} for f in change.foreign],
-        **({"error": _error(change.error)} if change.error else {}),
-        **({"restarts": change.restarts} if change.restarts else {}),
-        **({"unverified": True} if change.unverified else {}),
-        **({"uid": metadata["uid"]} if "uid" in metadata else {}),
-        **({"resourceVersion": metadata["resourceVersion"]} if "resourceVersion" in metadata else {}),
+        "changes": [_field(field) for field in change.fields],
+        "foreign": [{"manager": f.manager, "path": f.text, "value": mask(f.value)} for f in change.foreign],
+        "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
+        **_present(error=_error(change.error), replaceBy=replace_by),
+        "restarts": change.restarts,
+        "unverified": change.unverified,
+        **_present(uid=metadata.get("uid"), resourceVersion=metadata.get("resourceVersion")),
     }
 
 
-def _field(change: FieldChange) -> dict[str, Any]:
-    return {
-        "path": change.path,
-        **({} if change.old is ABSENT else {"old": change.old}),
-        **({} if change.new is ABSENT else {"new": change.new}),
-    }
+def _field(field: FieldChange) -> dict[str, Any]:
+    values = {"old": field.old, "new": field.new}
+    return {"path": field.path, **{k: v for k, v in values.items() if v is not ABSENT}}
 
 
-def _error(error: NimlabError) -> dict[str, Any]:
+def _error(error: NimlabError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {"code": error.code, "what": error.what, **_present(where=error.where, hint=error.hint)}
+
+
+def _outcome(done: ObjectDone) -> dict[str, Any]:
+    return {"outcome": done.outcome.value, **_present(error=_error(done.error))}
+
+
+def _peers(events: Sequence[Event]) -> list[dict[str, Any]]:
+    troubles = {e.experiment: e.troubles for e in events if isinstance(e, ExperimentStuck)}
+    return [
+        {
+            "experiment": name,
+            "running": peers.running,
+            "wanted": peers.wanted,
+            "settled": peers.settled,
+            "waitedSeconds": round(peers.waited_s, 3),
+            "troubles": [_trouble(trouble) for trouble in troubles.get(name, ())],
+        }
+        for name, peers in sorted(peers_by_experiment(events).items())
+    ]
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
     return {
-        "code": error.code,
-        "what": error.what,
-        **({"where": error.where} if error.where else {}),
-        **({"hint": error.hint} if error.hint else {}),
+        "code": problem.code,
+        "what": problem.what,
+        "path": problem.location.path,
+        "line": problem.location.line,
+        "column": problem.location.column,
+        "pointer": problem.pointer,
+        **_present(hint=problem.hint),
     }
 
 
 def _row(row: Row) -> dict[str, Any]:
     return {
         "experiment": row.experiment,
-        "fullName": row.full_name,
-        "scale": row.scale,
-        "running": row.running,
-        **({"startedAt": row.started_at} if row.started_at else {}),
-        **({"age_s": row.age_s} if row.age_s is not None else {}),
+        **({"fullName": row.full_name} if row.full_name else {}),
+        **_present(scale=row.scale, running=row.running),
+        **_present(startedAt=row.started_at, ageSeconds=row.age_s),
         "state": row.state.value,
+    }
+
+
+def _pod(pod: PodLine) -> dict[str, Any]:
+    return {
+        "name": pod.name,
+        "state": pod.state,
+        "running": pod.is_running,
+        **({"node": pod.node} if pod.node else {}),
+        "restarts": pod.restarts,
+        **_present(ageSeconds=pod.age_s),
     }
 
 
@@ -203,22 +227,18 @@ def _trouble(trouble: Trouble) -> dict[str, Any]:
         "pod": trouble.pod,
         "reason": trouble.reason,
         "message": trouble.message,
+        **_present(since=trouble.since),
         "fatal": trouble.fatal,
     }
 
 
-def _ended(event: ExperimentSettled | ExperimentStuck) -> dict[str, Any]:
-    if isinstance(event, ExperimentSettled):
-        return {"experiment": event.experiment, "running": event.running, "settled": True}
+def _event(event: EventLine) -> dict[str, Any]:
     return {
-        "experiment": event.experiment,
-        "running": event.running,
-        "wanted": event.wanted,
-        "settled": False,
-        "timedOut": event.timed_out,
-        "troubles": [_trouble(trouble) for trouble in event.troubles],
+        "at": event.at,
+        "kind": event.kind,
+        "name": event.name,
+        "reason": event.reason,
+        "message": event.message,
+        "warning": event.is_warning,
+        "times": event.times,
     }
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)

@@ -1,148 +1,117 @@
-"""What was done: a line an event while it happens, the sum at the end, and the exit code."""
+"""A plan carried out -> the end of a sync: the counts, and when something went wrong, what and what now."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from nimlab.apply.events import (
-    Event,
-    ExperimentSettled,
-    ExperimentStuck,
-    Notice,
-    ObjectDone,
-    Outcome,
-    PeersProgress,
-    PeersRestarted,
-)
+from nimlab.apply.events import Event, ExperimentStuck, ObjectDone, Outcome
 from nimlab.change import Action
+from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
-from nimlab.report.ink import ink, plural, visible
-from nimlab.report.problems import format_error
+from nimlab.report.events import done_lines, stuck_lines
+from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, join, line, named, named_list
+from nimlab.report.sums import is_not_done, outcomes_of, peers_by_experiment
 
-_WIDTH = 8
-
-
-def format_event(event: Event, *, paint: bool) -> str | None:
-    """Return the line that tells of an event, None for one that needs none."""
-    match event:
-        case ObjectDone():
-            return _object_done(event, paint=paint)
-        case PeersRestarted():
-            return f"{event.experiment:<{_WIDTH}} restarted {plural(event.peers, 'peer')} together"
-        case PeersProgress():
-            left = f", {event.leaving} leaving" if event.leaving else ""
-            return f"{event.experiment:<{_WIDTH}} {event.running} of {event.wanted} peers running{left}"
-        case ExperimentSettled(after_s=0.0):
-            return None
-        case ExperimentSettled():
-            return (
-                f"{event.experiment:<{_WIDTH}} settled, {plural(event.running, 'peer')} running "
-                f"after {event.after_s:.1f} s"
-            )
-        case ExperimentStuck():
-            return _stuck(event, paint=paint)
-        case Notice():
-            return event.text
-
-
-def _object_done(event: ObjectDone, *, paint: bool) -> str | None:
-    said = f"{event.experiment:<{_WIDTH}} {event.outcome.value} {event.key}"
-    if event.outcome is Outcome.NOT_ATTEMPTED:
-        return None if event.error is None else f"{said}: after an error"
-    return said if event.error is None else f"{said}\n{format_error(event.error, paint=paint)}"
-
-
-def _stuck(event: ExperimentStuck, *, paint: bool) -> str:
-    why = f"not ready after {event.waited_s:.0f} s" if event.timed_out else "will not be ready"
-    head = f"{event.experiment:<{_WIDTH}} {why}: {event.running} of {event.wanted} peers running"
-    lines = [ink(head, "red", paint=paint)]
-    lines += [
-        f"{'':<{_WIDTH}} {trouble.pod}: {trouble.reason}, {visible(trouble.message)}"
-        for trouble in event.troubles[:5]
-    ]
-    if len(event.troubles) > 5:
-        lines.append(f"{'':<{_WIDTH}} … and {len(event.troubles) - 5} more peers")
-    return "\n".join(lines)
+_ALWAYS = (Outcome.CREATED, Outcome.UPDATED, Outcome.PRUNED, Outcome.UNCHANGED)
 
 
 def format_outcome(plan: Plan, events: Sequence[Event], *, elapsed_s: float, paint: bool) -> str:
-    """Return the end of a sync: the counts, and when something went wrong what was and wasn't done."""
-    counts = Counter(e.outcome for e in events if isinstance(e, ObjectDone))
-    said = [
-        f"{counts[outcome]} {outcome.value}"
-        for outcome in (Outcome.CREATED, Outcome.UPDATED, Outcome.REPLACED, Outcome.PRUNED)
-        if counts[outcome] or outcome is not Outcome.REPLACED
-    ]
-    said.append(f"{plan.count(Action.KEEP)} unchanged")
-    said += [
-        f"{counts[outcome]} {outcome.value}"
-        for outcome in (Outcome.FAILED, Outcome.NOT_ATTEMPTED)
-        if counts[outcome]
-    ]
-    line = ", ".join(said)
-    ended = [e for e in events if isinstance(e, ExperimentSettled | ExperimentStuck)]
-    if ended:
-        running = sum(e.running for e in ended)
-        wanted = sum(e.wanted if isinstance(e, ExperimentStuck) else e.running for e in ended)
-        line += f"; {running} of {plural(wanted, 'peer')} running after {elapsed_s:.1f} s"
-    return "\n".join([*_trouble(plan, events, paint=paint), line])
+    """Return the end of a sync: one line when all is well.
 
-
-def _trouble(plan: Plan, events: Sequence[Event], *, paint: bool) -> Iterator[str]:
-    """The table of what was not done; nothing when all went well."""
-    not_done = _not_done(plan, events)
-    stuck = sorted(e.experiment for e in events if isinstance(e, ExperimentStuck))
-    if not (not_done or stuck or plan.stops):
-        return
-    for event in events:
-        if isinstance(event, ObjectDone) and event.outcome is Outcome.FAILED and event.error:
-            yield format_error(event.error, paint=paint)
-        if isinstance(event, ExperimentStuck):
-            yield _stuck(event, paint=paint)
-    names = {one.name for one in plan.experiments} | {broken.name for broken in plan.broken}
-    good = len(names - set(not_done))
-    parts = [f"{good} of {plural(len(names), 'experiment')} synced."]
+    When not, before it a table of what was done, what failed and what was not attempted in the experiments
+    concerned, and after it what that means and what to do. `elapsed_s` is the time of the whole run.
+    """
+    outcomes = outcomes_of(plan, events)
+    stuck = {e.experiment: e for e in events if isinstance(e, ExperimentStuck)}
+    not_done = _not_done(plan, outcomes)
+    lines = [
+        *_table(plan, outcomes, stuck, frozenset(not_done)),
+        line(_counts(outcomes) + _peers(events, elapsed_s)),
+    ]
+    not_ready = sorted(n for n, peers in peers_by_experiment(events).items() if not peers.settled)
+    if not_done or not_ready:
+        lines.append(line(_verdict(plan, not_done, not_ready)))
+    lines += _prunes(plan, outcomes)
     if not_done:
-        parts.append(f"Not done: {', '.join(f'{n} ({why})' for n, why in not_done.items())}.")
-    if stuck:
-        parts.append(f"Not ready: {', '.join(stuck)}.")
-    yield " ".join(parts)
-    if plan.count(Action.PRUNE) and (plan.stops or not_done):
-        whys = "; ".join(stop.what for stop in plan.stops) or "a sync with errors never prunes"
-        yield f"Nothing was pruned: {visible(whys)}."
-        for stop in plan.stops:
-            yield f"  hint: {stop.hint}"
-    yield "Run it again once mended; what is done stays done."
+        failed = plan.stops or plan.broken or any(d.outcome is Outcome.FAILED for d in outcomes.values())
+        mended = " once mended" if failed else ""
+        lines.append(line(f"Run it again{mended}; what is done stays done."))
+    return join(lines, paint=paint)
 
 
-def _not_done(plan: Plan, events: Sequence[Event]) -> dict[str, str]:
-    """Experiments that are not as their files say, and how far each got."""
+def _counts(outcomes: Mapping[ObjectKey, ObjectDone]) -> str:
+    found = Counter(done.outcome for done in outcomes.values())
+    shown = [o for o in Outcome if o in _ALWAYS or found[o]]
+    return ", ".join(f"{found[outcome]} {outcome.value}" for outcome in shown)
+
+
+def _peers(events: Sequence[Event], elapsed_s: float) -> str:
+    peers = peers_by_experiment(events).values()
+    if not peers:
+        return f" ({elapsed_s:.1f} s)"
+    running, wanted = sum(p.running for p in peers), sum(p.wanted for p in peers)
+    waited = any(p.waited_s for p in peers)
+    time = f" after {elapsed_s:.1f} s" if waited else f" ({elapsed_s:.1f} s)"
+    return f"; {running} of {count(wanted, 'peer')} running{time}"
+
+
+def _not_done(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> dict[str, str]:
+    """The experiments that are not as their files say, by name, and how far each got."""
     found = {broken.name: f"{broken.source} can't be used" for broken in plan.broken}
-    done = {e.experiment for e in events if isinstance(e, ObjectDone) and _is_done(e)}
-    for event in events:
-        if isinstance(event, ObjectDone) and event.outcome in (
-            Outcome.FAILED,
-            Outcome.NOT_ATTEMPTED,
-        ):
-            part = "partly done" if event.experiment in done else "nothing was changed"
-            found.setdefault(event.experiment, part)
+    for one in plan.experiments:
+        done = [outcomes[change.key] for change in one.changes if change.action is not Action.KEEP]
+        failed = [entry for entry in done if is_not_done(entry)]
+        if not failed:
+            continue
+        only_prunes = {c.key for c in one.changes if c.action is Action.PRUNE} >= {e.key for e in failed}
+        changed = len(done) - len(failed)
+        if only_prunes:
+            found[one.name] = "not pruned" if not changed else f"{len(failed)} not pruned"
+        else:
+            far = f"{changed} of {count(len(done), 'object')} changed"
+            found[one.name] = far if changed else "nothing was changed"
     return dict(sorted(found.items()))
 
 
-def _is_done(event: ObjectDone) -> bool:
-    return event.outcome not in (Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED)
+def _table(
+    plan: Plan,
+    outcomes: Mapping[ObjectKey, ObjectDone],
+    stuck: Mapping[str, ExperimentStuck],
+    not_done: frozenset[str],
+) -> Iterator[Line]:
+    """Every object that was to change, in the experiments where something went wrong."""
+    for one in plan.experiments:
+        name = one.name or "(none)"
+        for change in one.changes if one.name in not_done else ():
+            for text in done_lines(outcomes[change.key], name):
+                yield text
+                name = ""
+        if one.name in stuck:
+            yield from stuck_lines(stuck[one.name])
+    for broken in plan.broken:
+        yield named(broken.name, Span("broken", Style.BAD), f" {broken.source} can't be used")
 
 
-def exit_code_of(plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool) -> int:
-    """Return the exit code: 0 done, 1 not all applied, 3 changes pending (asked for), 4 not ready in time."""
-    blocked = any(change.error is not None for change in plan.changes)
-    if plan.refusal is not None or plan.broken or plan.stops or blocked:
-        return 1
-    if dry_run:
-        return 3 if exit_code and not plan.is_empty else 0
-    if any(
-        isinstance(e, ObjectDone) and e.outcome in (Outcome.FAILED, Outcome.NOT_ATTEMPTED) for e in events
-    ):
-        return 1
-    return 4 if any(isinstance(e, ExperimentStuck) for e in events) else 0
+def _verdict(plan: Plan, not_done: Mapping[str, str], not_ready: Sequence[str]) -> str:
+    names = {one.name for one in plan.experiments} | {broken.name for broken in plan.broken}
+    said = [f"{len(names) - len(not_done)} of {count(len(names), 'experiment')} synced."]
+    if not_done:
+        parts = [f"{name or '(none)'} ({far})" for name, far in not_done.items()]
+        said.append(f"Not done: {named_list(parts)}.")
+    if not_ready:
+        said.append(f"Not ready: {named_list(not_ready)}.")
+    return " ".join(said)
+
+
+def _prunes(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> Iterator[Line]:
+    """Why nothing was pruned, where something was to be."""
+    pruned = [outcomes[c.key] for c in plan.changes if c.action is Action.PRUNE]
+    if not pruned or any(done.outcome is not Outcome.NOT_ATTEMPTED for done in pruned):
+        return
+    for stop in plan.stops:
+        yield line("Nothing was pruned: ", flat(stop.what))
+        yield hint_line(stop.hint)
+    others = [d for key, d in outcomes.items() if is_not_done(d) and d not in pruned]
+    if not plan.stops and others:
+        yield line("Nothing was pruned: a sync with errors never prunes.")

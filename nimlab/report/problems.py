@@ -1,64 +1,81 @@
-"""Problems and errors in compiler style: place, code, what, the line with a caret, a hint."""
+"""Problems and errors -> text in the style of a compiler.
+
+In: what is wrong. Out: where, what, the line itself with the place underlined, and how to mend it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nimlab.errors import NimlabError, Problem, SpecError
-from nimlab.report.ink import ink, plural, visible
+from nimlab.manifest import ObjectKey
+from nimlab.report.lines import Line, Span, Style, count, escape, flat, hint_line, join, line
 
-_SHOWN: Final = 20
-_LINE_WIDTH: Final = 100
+_LIMIT: Final = 20
+_EXCERPT_COLUMNS: Final = 100  # of a longer line, the part round the problem
+_BEFORE_COLUMNS: Final = 40
 
 
 def format_problems(problems: Sequence[Problem], *, files: int, paint: bool) -> str:
-    """Return all problems, at most 20 in full, and how many there are in how many of the files."""
-    parts = [_problem(problem, paint=paint) for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        parts.append(f"… and {len(problems) - _SHOWN} more")
-    wrong = len({problem.location.path for problem in problems})
-    of = f" of {files}" if files > wrong else ""
-    word = "file" if wrong == 1 and not of else "files"
-    parts.append(f"{plural(len(problems), 'problem')} in {wrong}{of} {word}")
-    return "\n".join(parts)
+    """Return the problems in their order, at most 20 of them, and how many there are in how many files.
+
+    `files` is how many files were read.
+    """
+    lines = [part for problem in problems[:_LIMIT] for part in _problem(problem)]
+    if len(problems) > _LIMIT:
+        lines.append(line(f"… and {count(len(problems) - _LIMIT, 'more problem')}"))
+    bad = len({problem.location.path for problem in problems})
+    where = f"{bad} of {files} files" if bad < files else count(bad, "file")
+    lines.append(line(Span(f"{count(len(problems), 'problem')} in {where}", Style.STRONG)))
+    return join(lines, paint=paint)
 
 
 def format_error(error: NimlabError, *, paint: bool) -> str:
-    """Return an error with its place and hint; of a SpecError every problem."""
+    """Return one error: where, what and how to mend it; every problem of a SpecError."""
     if isinstance(error, SpecError):
         files = len({problem.location.path for problem in error.problems})
         return format_problems(error.problems, files=files, paint=paint)
+    return join(error_lines(error), paint=paint)
+
+
+def error_lines(error: NimlabError) -> list[Line]:
+    """Return an error's lines: where and what, then how to mend it."""
     place = "" if error.where is None else f"{error.where}: "
-    head = ink(f"error[{error.code}]", "red", paint=paint)
-    lines = [f"{place}{head}: {visible_lines(error.what)}"]
-    if error.hint:
-        lines.append(f"  {ink('hint', 'cyan', paint=paint)}: {visible_lines(error.hint)}")
-    return "\n".join(lines)
+    said = line(place, error_mark(error.code), f": {flat(error.what)}")
+    return [said] if error.hint is None else [said, hint_line(error.hint)]
 
 
-def visible_lines(text: str) -> str:
-    """Return a text of several lines with each made safe for a terminal."""
-    return "\n".join(visible(line) for line in text.split("\n"))
+def error_about(error: NimlabError, key: ObjectKey) -> tuple[Span, str]:
+    """Return code and text of an error that concerns an object which is named beside it."""
+    elsewhere = error.where is not None and error.where != str(key)
+    place = f" (at {error.where})" if elsewhere else ""
+    return error_mark(error.code), f": {flat(error.what)}{place}"
 
 
-def _problem(problem: Problem, *, paint: bool) -> str:
-    head = ink(f"error[{problem.code}]", "red", paint=paint)
-    lines = [f"{visible(str(problem.location))}: {head}: {visible(problem.what)}"]
-    if problem.excerpt is not None and problem.excerpt.strip():
-        lines += _excerpt(problem, problem.excerpt, paint=paint)
-    if problem.hint:
-        lines.append(f"  {ink('hint', 'cyan', paint=paint)}: {visible(problem.hint)}")
-    return "\n".join(lines)
+def error_mark(code: str) -> Span:
+    """Return `error[field-conflict]`, or `error` for one without a code of its own."""
+    return Span("error" if code == NimlabError.code else f"error[{code}]", Style.BAD)
 
 
-def _excerpt(problem: Problem, line: str, *, paint: bool) -> list[str]:
-    """The source line, cut round the caret, and the caret line under it; tabs stay tabs in both."""
-    start = max(0, problem.location.column - 1 - _LINE_WIDTH // 2) if len(line) > _LINE_WIDTH else 0
-    cut = line[start : start + _LINE_WIDTH]
-    before = cut[: problem.location.column - 1 - start]
-    pad = "".join("\t" if c == "\t" else " " * len(visible(c)) for c in before)
-    room = max(1, len(cut) - len(before))
-    caret = ink("^" * max(1, min(problem.width, room)), "red", paint=paint)
-    number = f"{problem.location.line:>4}"
-    return [f"{number} | {visible(cut)}", f"     | {pad}{caret}"]
+def _problem(problem: Problem) -> Iterator[Line]:
+    yield line(f"{problem.location}: ", error_mark(problem.code), f": {flat(problem.what)}")
+    if problem.excerpt is not None:
+        yield from _excerpt(problem.excerpt, problem)
+    if problem.hint is not None:
+        yield hint_line(problem.hint)
+
+
+def _excerpt(text: str, problem: Problem) -> Iterator[Line]:
+    """The source line and a mark under the place; what is written out on the way moves the mark."""
+    text = text.rstrip("\r\n")
+    start = min(problem.location.column - 1, len(text))
+    cut = start - _BEFORE_COLUMNS if len(text) > _EXCERPT_COLUMNS else 0
+    cut = max(cut, 0)
+    end = cut + _EXCERPT_COLUMNS
+    lead = ("…" if cut else "") + escape(text[cut:start])
+    marked = escape(text[start : min(start + problem.width, end)])
+    rest = escape(text[start + problem.width : end]) + ("…" if end < len(text) else "")
+    yield line(Span(f"{problem.location.line:>4} | ", Style.FAINT), lead + marked + rest)
+    mark = " " * len(lead) + "^" * max(len(marked), 1)
+    yield line(Span("     | ", Style.FAINT), Span(mark, Style.BAD))

@@ -1,0 +1,65 @@
+"""The detail of one experiment -> a page: how it stands, how it differs, what troubles it, pods, events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from nimlab.overview import Detail, EventLine, PodLine
+from nimlab.report.changes import experiment_entries, layout_of, set_right
+from nimlab.report.events import trouble_lines
+from nimlab.report.lines import Line, Span, Style, count, flat, join, line, table
+from nimlab.report.tables import ROW_HEAD, row_cells
+from nimlab.report.values import age_text
+
+_PODS: Final = 20
+
+
+def format_status(detail: Detail, *, paint: bool) -> str:
+    """Return the page of `status`; of many pods, those that don't run come first and the rest is counted."""
+    lines = [
+        *table([ROW_HEAD, row_cells(detail.row)]),
+        line(f"from {detail.source}" if detail.source else "from no file"),
+        *_section("differs from its file:", _drift(detail)),
+        *_section("trouble:", trouble_lines(detail.troubles)),
+        *_section("peers:", _pods(detail.pods)),
+        *_section("recent events:", _events(detail.events)),
+    ]
+    return join(lines, paint=paint)
+
+
+def _section(title: str, lines: Iterator[Line]) -> Iterator[Line]:
+    found = list(lines)
+    if found:
+        yield ()
+        yield line(Span(title, Style.STRONG))
+        yield from ((Span("  "), *text) for text in found)
+
+
+def _drift(detail: Detail) -> Iterator[Line]:
+    if detail.plan is None:
+        return
+    layout = layout_of(detail.plan.changes, verbose=False)
+    yield from set_right(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
+
+
+def _pods(pods: Sequence[PodLine]) -> Iterator[Line]:
+    if not pods:
+        return
+    shown = sorted(pods, key=lambda pod: pod.is_running)[:_PODS] if len(pods) > _PODS else pods
+    rows = [("PEER", "STATE", "RESTARTS", "NODE", "AGE")]
+    rows += [(pod.name, pod.state, str(pod.restarts), pod.node or "-", age_text(pod.age_s)) for pod in shown]
+    yield from table(rows)
+    if len(shown) < len(pods):
+        yield line(f"… and {count(len(pods) - len(shown), 'more peer')}")
+
+
+def _events(events: Sequence[EventLine]) -> Iterator[Line]:
+    if not events:
+        return
+    rows = [("AGE", "ABOUT", "REASON", "MESSAGE")]
+    for event in events:
+        times = f" ({event.times} times)" if event.times > 1 else ""
+        about = f"{event.kind}/{event.name}"
+        rows.append((age_text(event.age_s), about, event.reason, f"{flat(event.message)}{times}"))
+    yield from table(rows)
