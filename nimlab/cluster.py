@@ -123,7 +123,7 @@ def observe(
     Raises ClusterError when anything can't be read whole; OwnershipConflict when the parent isn't ours.
     """
     with ThreadPoolExecutor(max_workers=parallel) as pool:
-        parent_live, lease = pool.map(cluster.get, (apply_set.parent_key, apply_set.lease_key))
+        parent_live, lease = _read_marks(cluster, pool.map, apply_set)
         parent = parse_parent(parent_live, apply_set)
         wanted = {key_of(m): m for one in desired for m in one.manifests}
         live = {
@@ -167,6 +167,18 @@ def apply_over(
 
 
 _Map = Callable[..., Iterator[Any]]
+
+
+def _read_marks(cluster: Cluster, each: _Map, apply_set: ApplySet) -> tuple[Manifest | None, Manifest | None]:
+    """The set's parent and lease. In a namespace that isn't there, a Role can't allow even this."""
+    try:
+        parent, lease = each(cluster.get, (apply_set.parent_key, apply_set.lease_key))
+    except Forbidden as error:
+        name = apply_set.namespace
+        make = f"if the namespace `{name}` isn't there yet, an administrator runs"
+        hint = f"{error.hint}; {make} `kubectl create namespace {name}`"
+        raise Forbidden(error.what, where=error.where, hint=hint, status=error.status) from error
+    return parent, lease
 
 
 def _kinds(apply_set: ApplySet, parent: Parent | None, wanted: Iterable[ObjectKey]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -52,13 +53,16 @@ class NewExperiment:
 
 
 def experiment_text(new: NewExperiment) -> str:
-    """Return the file of a new experiment, with units and a header for editors. Pure."""
+    """Return the file of a new experiment, with units and a header for editors. Pure.
+
+    Raises EditError for a part of a core that Kubernetes can't say.
+    """
     metadata = [f"name: {_scalar(new.name)}"]
     if new.owner:
         metadata.append(f"owner: {_scalar(new.owner)}")
     if new.description:
         metadata.append(f"description: {_scalar(new.description)}")
-    cpu, memory = format_cpu_m(round(new.cpu * 1000)), format_memory_bytes(new.ram * 1024**2)
+    cpu, memory = format_cpu_m(_cpu_m(new.cpu)), format_memory_bytes(new.ram * 1024**2)
     if not cpu.endswith("m"):
         cpu = f'"{cpu}"'  # whole cores would read as a number without a unit
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
@@ -82,19 +86,23 @@ def experiment_text(new: NewExperiment) -> str:
 def set_peers(text: str, peers: int) -> str:
     """Return the text with another number of peers; every other character stays. Pure.
 
-    Where the file doesn't say `peers`, a line is added at the head of `spec`. Raises EditError.
+    Where the file doesn't say `peers`, it is added at the head of `spec`. Raises EditError where the place
+    can't be told for sure: then nothing is guessed.
     """
+    if peers < 1:
+        hint = "write 1 or more; `nimlab delete NAME` ends an experiment"
+        raise EditError(f"an experiment can't have {peers} peers", hint=hint)
     spec = _value(_root_node(text), "spec")
     if not isinstance(spec, yaml.MappingNode) or not spec.value:
         raise EditError("there is no `spec` to change", hint="`nimlab validate` shows what is wrong")
     node = _value(spec, "peers")
     if node is None:
-        first = spec.value[0][0].start_mark
-        gap = ", " if spec.flow_style else _line_end(text) + " " * first.column
-        return f"{text[: first.index]}peers: {peers}{gap}{text[first.index :]}"
-    if not isinstance(node, yaml.ScalarNode):
-        raise EditError("`spec.peers` is not a number", hint="`nimlab validate` shows what is wrong")
-    return text[: node.start_mark.index] + str(peers) + text[node.end_mark.index :]
+        return _with_peers(text, spec, peers)
+    start, end = node.start_mark.index, node.end_mark.index
+    # A node whose text isn't its value is empty, quoted, tagged, or an alias, whose own text is elsewhere.
+    if not isinstance(node, yaml.ScalarNode) or node.style or text[start:end] != node.value or start == end:
+        raise EditError("`spec.peers` is not a plain number", hint=f"write `peers: {peers}` by hand")
+    return f"{text[:start]}{peers}{text[end:]}"
 
 
 def new_experiment_path(root: Path, name: str) -> Path:
@@ -103,7 +111,9 @@ def new_experiment_path(root: Path, name: str) -> Path:
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
         raise EditError(f"`{name}` is no name for a file", hint="use lower-case letters, digits, `-`")
-    if path.exists():
+    if path in set(
+        folder.glob("*")
+    ):  # `exists` fails on a name that is too long; the schema says that better
         raise EditError(
             "the file exists already",
             where=f"experiments/{name}.yaml",
@@ -113,10 +123,16 @@ def new_experiment_path(root: Path, name: str) -> Path:
 
 
 def find_experiment_file(root: Path, name: str) -> Path:
-    """Return the file whose experiment has this name. Raises EditError with the nearest name."""
-    found: dict[str, Path] = {}
+    """Return the file whose experiment has this name. Raises EditError with the nearest name.
+
+    A file that says no name counts by its own, after those that do.
+    """
+    said: dict[str, Path] = {}
+    unsaid: dict[str, Path] = {}
     for path in sorted((root / "experiments").glob("*.yaml")):
-        found.setdefault(_name_in(path), path)
+        own = _name_in(path)
+        (unsaid if own is None else said).setdefault(own or path.stem, path)
+    found = {**unsaid, **said}
     if name in found:
         return found[name]
     near = difflib.get_close_matches(name, sorted(found), n=1)
@@ -133,20 +149,32 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, keeping its mode. Raises EditError."""
+    """Write a file whole or not at all, keeping its mode; a link stays one. Raises EditError."""
+    target = path.resolve()
     try:
-        mode = path.stat().st_mode if path.exists() else 0o644
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(text.encode())
-            Path(temporary).chmod(mode & 0o777)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+                file.flush()
+                os.fsync(handle)  # else a crash may leave the new name on an empty file
+            temporary.chmod(mode)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise EditError(f"the file can't be written: {error.strerror}", where=path) from error
+
+
+def _cpu_m(cores: float) -> int:
+    cpu_m = Decimal(repr(cores)) * 1000
+    if not cpu_m.is_finite() or cpu_m < 1 or cpu_m != cpu_m.to_integral_value():
+        raise EditError(
+            f"a peer can't have {cores} of a core", hint="write thousandths: `0.05`, `0.125`, `2`"
+        )
+    return int(cpu_m)
 
 
 def _scalar(text: str) -> str:
@@ -159,10 +187,9 @@ def _scalar(text: str) -> str:
 def _root_node(text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise EditError(
-            "the file isn't readable YAML", hint="`nimlab validate` shows what is wrong"
-        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        hint = "`nimlab validate` shows what is wrong"
+        raise EditError("the file isn't readable YAML", hint=hint) from error
 
 
 def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
@@ -171,14 +198,25 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
     return next((v for k, v in node.value if getattr(k, "value", None) == key), None)
 
 
-def _name_in(path: Path) -> str:
-    """The name that the file's experiment has; the file's own where it says none."""
+def _with_peers(text: str, spec: yaml.MappingNode, peers: int) -> str:
+    """The text with `peers` as the first entry of `spec`."""
+    at = spec.value[0][0].start_mark.index
+    before = text[:at].rstrip(" ")
+    gap = text[len(before) : at]
+    if spec.flow_style and before.rstrip().endswith("{"):
+        return f"{text[:at]}peers: {peers}, {text[at:]}"
+    if not spec.flow_style and before.endswith(("\n", "\r")):
+        line_end = "\r\n" if before.endswith("\r\n") else before[-1]
+        return f"{text[:at]}peers: {peers}{line_end}{gap}{text[at:]}"
+    raise EditError(
+        "there is no plain place for `peers`", hint=f"write `peers: {peers}` under `spec` by hand"
+    )
+
+
+def _name_in(path: Path) -> str | None:
+    """The name that the file's experiment has; None where it says none."""
     try:
         node = _value(_value(_root_node(read_text(path)), "metadata"), "name")
     except EditError:
-        return path.stem
-    return node.value if isinstance(node, yaml.ScalarNode) else path.stem
-
-
-def _line_end(text: str) -> str:
-    return "\r\n" if "\r\n" in text else "\n"
+        return None
+    return node.value if isinstance(node, yaml.ScalarNode) else None

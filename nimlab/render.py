@@ -28,7 +28,7 @@ from nimlab.manifest import (
     to_json_text,
     to_yaml_safe_json,
 )
-from nimlab.spec import EnvVar, Experiment, Isolation, Lab, Rollout, Setting
+from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Rollout, Setting
 from nimlab.units import UnitError, canonical_quantity, format_cpu_m, format_memory_bytes
 
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
@@ -104,7 +104,7 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
         "selector": {"experiment": experiment.name},
         "container": contract.container,
         "image": str(experiment.image),
-        "env": [_env(variable, experiment.settings) for variable in contract.env],
+        "env": _env(contract, experiment.settings),
         "ports": [
             {
                 "name": _port_name(port.name, protocol, port.protocols),
@@ -146,18 +146,27 @@ def _port_name(name: str, protocol: str, protocols: tuple[str, ...]) -> str:
     return name if len(protocols) == 1 else f"{name}-{protocol.lower()}"
 
 
-def _env(variable: EnvVar, settings: Mapping[str, Setting]) -> dict[str, str]:
-    """An env entry: fixed by the contract, or the setting that feeds it in the image's unit."""
+def _env(contract: Contract, settings: Mapping[str, Setting]) -> list[dict[str, str]]:
+    """The env that the contract lists, in its order; what nothing feeds is left to the image's default."""
+    return [
+        {"name": variable.name, "value": value}
+        for variable in contract.env
+        if (value := _env_value(variable, settings)) is not None
+    ]
+
+
+def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
+    """A variable's text: fixed by the contract, or the setting that feeds it in the image's unit."""
     if variable.source is None:
-        return {"name": variable.name, "value": variable.value or ""}
+        return variable.value
     value = settings.get(variable.source)
     if value is None:
-        return {"name": variable.name, "value": ""}
+        return None
     if isinstance(value, bool):
-        return {"name": variable.name, "value": "true" if value else "false"}
+        return "true" if value else "false"
     if variable.unit == "s" and isinstance(value, int):
         value = value // 1000 if value % 1000 == 0 else value / 1000
-    return {"name": variable.name, "value": str(value)}
+    return str(value)
 
 
 def _fill(template: jinja2.Template, names: Mapping[str, Any], where: str, experiment: Experiment) -> str:

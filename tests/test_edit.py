@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimlab.edit import (
@@ -78,6 +80,10 @@ def test_any_owner_stays_data(owner: str) -> None:
         ("spec:\r\n  a: 1\r\n", "spec:\r\n  peers: 7\r\n  a: 1\r\n"),
         ("spec: {a: 1}\n", "spec: {peers: 7, a: 1}\n"),
         ("# 😀 é\nspec: {peers: 5}\n", "# 😀 é\nspec: {peers: 7}\n"),
+        ("spec:\n  peers: many\n", "spec:\n  peers: 7\n"),
+        ("spec:\n  ? peers\n  : 5\n", "spec:\n  ? peers\n  : 7\n"),
+        ("spec: { # {\n  a: 1}\n", "spec: { # {\n  peers: 7, a: 1}\n"),
+        ("# a\r\nspec:\n  # b\n\n  a: 1\r\n", "# a\r\nspec:\n  # b\n\n  peers: 7\n  a: 1\r\n"),
     ],
 )
 def test_scale_moves_nothing_else(before: str, after: str) -> None:
@@ -94,10 +100,92 @@ def test_scale_keeps_every_other_byte(comment: str, gap: int, indent: int, peers
     assert set_peers("5".join(parts), peers) == str(peers).join(parts)
 
 
-@pytest.mark.parametrize("text", ["", "a: 1\n", "spec: 1\n", "spec: {}\n", "spec: {peers: [1]}\n", "a: ["])
+FIELDS = {
+    "contract": "nimp2p",
+    "connectTo": "2",
+    "message": "{size: 1440B, interval: 2000ms}",
+    "resources": "{cpu: 50m, memory: 16Mi}",
+    "rollout": "rolling",
+}
+LEFT_OUT = {"connectTo", "message", "resources", "rollout"}
+
+
+@st.composite
+def experiment_files(draw: st.DrawFn) -> tuple[str, str]:
+    """Text before and after the number of peers: a valid file in anybody's hand."""
+    end = draw(st.sampled_from(["\n", "\r\n"]))
+    fields = {k: v for k, v in FIELDS.items() if k not in draw(st.sets(st.sampled_from(sorted(LEFT_OUT))))}
+    keys = draw(st.permutations(["peers", *fields]))
+    named = [(quoted(draw, key), fields.get(key, "\0")) for key in keys]
+    spaces = st.integers(1, 4).map(lambda n: " " * n)
+    if draw(st.booleans()):
+        inner = ",".join(f"{draw(spaces)}{key}:{draw(spaces)}{value}" for key, value in named)
+        spec = f"spec:{draw(spaces)}{{{inner}}}{end}"
+    else:
+        pad = draw(spaces)
+        lines = [f"{pad}{key}:{draw(spaces)}{value}{remark(draw)}{end}" for key, value in named]
+        between = draw(st.sampled_from(["", end, f"{pad}# peers: 3{end}"]))
+        spec = f"spec:{remark(draw)}{end}" + between.join(lines)
+    head = f"apiVersion: nimlab.dev/v1{end}kind: Experiment{remark(draw)}{end}"
+    parts = draw(st.permutations([spec, f"metadata: {{name: green}}{end}"]))
+    before, after = (head + "".join(parts)).split("\0")
+    return before, after if draw(st.booleans()) else after.rstrip("\r\n ")
+
+
+def quoted(draw: st.DrawFn, key: str) -> str:
+    """A key, in quotes or not."""
+    return draw(st.sampled_from([key, f"'{key}'", f'"{key}"']))
+
+
+def remark(draw: st.DrawFn) -> str:
+    """A comment at the end of a line, or none."""
+    return "" if draw(st.booleans()) else f"  # peers: 4 {draw(COMMENT)}"
+
+
+@settings(max_examples=60)
+@given(file=experiment_files(), before=st.integers(1, 9999), after=st.integers(1, 9999))
+def test_scale_of_any_valid_file_changes_digits_only(file: tuple[str, str], before: int, after: int) -> None:
+    old, new = str(before).join(file), str(after).join(file)
+    assert set_peers(old, after) == new
+    assert yaml.safe_load(new)["spec"]["peers"] == after
+    assert set_peers(new, before) == old
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: 1\n",
+        "spec: 1\n",
+        "spec: {}\n",
+        "spec: {peers: [1]}\n",
+        "a: [",
+        "[" * 5000,
+        "a: &n 5\nspec: {peers: *n}\n",
+        "spec: {peers: &n 5}\n",
+        "spec: {peers: !!int 5}\n",
+        "spec: {peers: '5'}\n",
+        "spec:\n  peers:\n  a: 1\n",
+        "spec:\n  peers: |\n    5\n",
+        "spec:\n  ? a\n  : 1\n",
+        "spec: {? a : 1}\n",
+    ],
+)
 def test_scale_refuses_what_it_can_not_edit(text: str) -> None:
     with pytest.raises(EditError):
         set_peers(text, 3)
+
+
+@pytest.mark.parametrize("peers", [0, -1])
+def test_scale_refuses_fewer_than_one_peer(peers: int) -> None:
+    with pytest.raises(EditError):
+        set_peers("spec: {peers: 5}\n", peers)
+
+
+@pytest.mark.parametrize("cpu", [0, -1, 0.0001, 0.0505, float("nan"), float("inf")])
+def test_part_of_a_core_that_would_be_rounded_is_refused(cpu: float) -> None:
+    with pytest.raises(EditError):
+        experiment_text(replace(SEED, cpu=cpu))
 
 
 def make_files(root: Path) -> Path:
@@ -114,9 +202,14 @@ def test_files_are_found_by_their_experiments_name(tmp_path: Path) -> None:
     folder = make_files(tmp_path)
     assert find_experiment_file(tmp_path, "purple") == folder / "other.yaml"
     assert find_experiment_file(tmp_path, "broken") == folder / "broken.yaml"
+    (folder / "a.yaml").write_text("metadata: {name: broken}\n", encoding="utf-8")
+    assert find_experiment_file(tmp_path, "broken") == folder / "a.yaml"
     with pytest.raises(EditError) as caught:
         find_experiment_file(tmp_path, "purpel")
     assert caught.value.hint == "did you mean `purple`?"
+    with pytest.raises(EditError) as caught:
+        find_experiment_file(tmp_path, "zzz")
+    assert caught.value.hint == "`nimlab list` shows what there is"
 
 
 @pytest.mark.parametrize("name", ["blue", "../blue", "a/b", ".hidden"])
@@ -124,6 +217,12 @@ def test_new_file_never_replaces_or_leaves_the_folder(tmp_path: Path, name: str)
     make_files(tmp_path)
     with pytest.raises(EditError):
         new_experiment_path(tmp_path, name)
+
+
+def test_new_file_is_named_for_its_experiment(tmp_path: Path) -> None:
+    folder = make_files(tmp_path)
+    assert new_experiment_path(tmp_path, "green") == folder / "green.yaml"
+    assert new_experiment_path(tmp_path, "a" * 300).parent == folder
 
 
 def test_files_are_written_whole_and_keep_their_mode(tmp_path: Path) -> None:
@@ -136,6 +235,22 @@ def test_files_are_written_whole_and_keep_their_mode(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
     with pytest.raises(EditError):
         write_text(tmp_path / "nowhere" / "a.yaml", "x")
+
+
+def test_linked_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("old", encoding="utf-8")
+    (tmp_path / "b.yaml").symlink_to("a.yaml")
+    write_text(tmp_path / "b.yaml", "new")
+    assert (tmp_path / "b.yaml").is_symlink()
+    assert (tmp_path / "a.yaml").read_text(encoding="utf-8") == "new"
+
+
+def test_failed_write_leaves_the_file_and_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "a.yaml"
+    folder.mkdir()
+    with pytest.raises(EditError):
+        write_text(folder, "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
 
 
 def test_unreadable_file_is_an_error_of_ours(tmp_path: Path) -> None:

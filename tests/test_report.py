@@ -803,6 +803,16 @@ def test_what_is_not_there_has_no_key() -> None:
     assert "hint" not in text_of(made)
 
 
+def test_json_hides_secrets_and_is_ascii() -> None:
+    token = replace(DEBUG, value={"name": "TOKEN", "value": "hunter2"}, manager="\u202eargo→")
+    made = plan(experiment("x", change(Action.KEEP, "StatefulSet", "x", foreign=(token,))))
+    text = plan_json(made)
+    assert text.isascii()
+    (foreign,) = json.loads(text)["objects"][0]["foreign"]
+    assert foreign["value"] == {"name": "TOKEN", "value": "(hidden)"}
+    assert foreign["manager"] == "\u202eargo→"
+
+
 def test_long_lists_of_names_end_in_a_count() -> None:
     broken = tuple(Broken(name=f"x{n}", source=f"x{n}.yaml") for n in range(12))
     said = report.format_outcome(plan(broken=broken), (), elapsed_s=1.0, paint=False)
