@@ -122,15 +122,23 @@ def policy_spec(dice: Dice) -> dict[str, Any]:
     }
 
 
+def configmap_data(dice: Dice) -> dict[str, str]:
+    """A ConfigMap's data."""
+    return {k: dice.word() for k in dice.subset(["a", "b", "c.d", "e"])}
+
+
+BODIES: dict[str, Callable[[Dice], dict[str, Any]]] = {
+    "ConfigMap": lambda dice: {"data": configmap_data(dice)},
+    "Service": lambda dice: {"spec": service_spec(dice)},
+    "StatefulSet": lambda dice: {"spec": statefulset_spec(dice)},
+    "NetworkPolicy": lambda dice: {"spec": policy_spec(dice)},
+}
+
+
 def make_desired(dice: Dice, namespace: str, name: str) -> Manifest:
     """A random object of a kind that experiments have."""
     kind = dice.random.choice(["ConfigMap", "Service", "StatefulSet", "StatefulSet", "NetworkPolicy"])
-    body: dict[str, Any] = {
-        "ConfigMap": lambda: {"data": {k: dice.word() for k in dice.subset(["a", "b", "c.d", "e"])}},
-        "Service": lambda: {"spec": service_spec(dice)},
-        "StatefulSet": lambda: {"spec": statefulset_spec(dice)},
-        "NetworkPolicy": lambda: {"spec": policy_spec(dice)},
-    }[kind]()
+    body = BODIES[kind](dice)
     annotations = {f"x/{k}": dice.word() for k in dice.subset(["a", "b"])}
     plain = {
         "apiVersion": KINDS[kind].api_version,
