@@ -19,6 +19,8 @@ from nimlab.errors import NimlabError
 _TIMEOUT_S: Final = 30
 _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
 _INPUTS: Final = ("lab.yaml", "experiments", "contracts", "templates", "schema")
+_READ: Final = (".yaml", ".j2", ".json")
+_ELSEWHERE: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,10 @@ def read_commit(root: Path) -> Commit | None:
         _check_trusted(root, found)
         return None
     branch = _git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_INPUTS)
     return Commit(
         sha=found.stdout.strip(),
         branch=branch.stdout.strip() if branch and branch.returncode == 0 else None,
-        dirty=status is None or status.returncode != 0 or bool(status.stdout.strip()),
+        dirty=_is_dirty(root),
     )
 
 
@@ -76,9 +77,25 @@ def relation_to(root: Path, head: Commit | None, recorded: str | None) -> Relati
 
 
 def removed_in(root: Path, path: str) -> str | None:
-    """Return the short sha of the commit that removed a file, None when no commit has."""
-    found = _git(root, "log", "-1", "--diff-filter=D", "--format=%h", "--", path)
+    """Return the short sha of the commit that removed a file, None when no commit has.
+
+    A file that the commit still holds is removed in none, though an older one may have removed it once.
+    """
+    held = _git(root, "ls-tree", "--name-only", "HEAD", "--", path)
+    if held is None or held.returncode != 0 or held.stdout:
+        return None
+    shown = ("--no-show-signature", "--diff-filter=D", "--format=%h")
+    found = _git(root, "log", "-1", *shown, "--", path)
     return (found.stdout.strip() or None) if found and found.returncode == 0 else None
+
+
+def _is_dirty(root: Path) -> bool:
+    """Return whether a sync reads what isn't in the commit, be it ignored; True where Git can't say."""
+    found = _git(root, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *_INPUTS)
+    if found is None or found.returncode != 0:
+        return True
+    lines = (line.rstrip('"') for line in found.stdout.splitlines())
+    return any(not line.startswith("!!") or line.endswith(_READ) for line in lines)
 
 
 def _is_ancestor(root: Path, old: str, new: str) -> bool | None:
@@ -105,9 +122,12 @@ def _check_trusted(root: Path, found: subprocess.CompletedProcess[str] | None) -
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """Run git and return what it said; None when it isn't there or takes too long."""
+    """Run git and return what it said; None when it isn't there or takes too long.
+
+    A hook's variables, which name the repository that it runs for, don't say where the lab is.
+    """
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in _ELSEWHERE},
         "LC_ALL": "C",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
@@ -119,7 +139,8 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None
             check=False,
             env=environment,
             stdin=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # names of branches and files are bytes
             timeout=_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -40,7 +40,7 @@ _DECIMAL: Final = {
 }
 _BINARY: Final = {s: Decimal(1024**i) for i, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
 _QUANTITY: Final = re.compile(
-    r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,12})?)(?P<suffix>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]{1,2})"
+    r"(?P<number>[0-9]{1,40}(?:\.[0-9]{1,12})?)(?P<suffix>[KMGTPE]i|[numkMGTPE]?|[eE][+-]?[0-9]{1,2})"
 )
 
 

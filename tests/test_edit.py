@@ -48,7 +48,7 @@ def test_seeds_flags_become_a_valid_file_with_units() -> None:
 
 
 @given(owner=st.text(st.characters(exclude_categories=("C", "Z")), max_size=30))
-def test_any_owner_stays_data(owner: str) -> None:
+def test_any_text_stays_data(owner: str) -> None:
     text = experiment_text(
         NewExperiment(
             name="no",
@@ -61,11 +61,12 @@ def test_any_owner_stays_data(owner: str) -> None:
             downlink_bw=1,
             uplink_bw=1,
             owner=owner,
+            description=f"{owner}: {owner} #",
         )
     )
     files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
     (one,) = [e for e in files.experiments if e.name == "no"]
-    assert one.owner == owner
+    assert (one.owner, one.description) == (owner, f"{owner}: {owner} #")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's nam
 def validate(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
     """Check all files and print every problem with its place."""
     from nimlab import report  # keeps `--help` fast
-    from nimlab.cli.lab import find_root
+    from nimlab.cli.root import find_root
     from nimlab.cli.terminal import print_result, wants_colour
     from nimlab.errors import SpecError
     from nimlab.load import load_lab
@@ -46,14 +46,15 @@ def render(
     lab: LabFolder = None,
 ) -> None:
     """Print the manifests of all experiments, or of those named, as a sync would apply them."""
-    from nimlab.cli.lab import find_root, read_intent  # keeps `--help` fast
+    from nimlab.cli.lab import read_intent
+    from nimlab.cli.root import find_root  # keeps `--help` fast
     from nimlab.cli.terminal import print_error, print_note, print_result
     from nimlab.edit import write_text
     from nimlab.manifest import to_json_text, to_yaml
 
     wanted = frozenset(names) if names else None
     intent = read_intent(find_root(_start(lab)), wanted)
-    known = {one.name for one in intent.desired} | {one.name for one in intent.broken}
+    known = {one.name for one in intent.files.experiments} | {one.name for one in intent.broken}
     _check_known(wanted, known)
     failing = [b for b in intent.broken if wanted is None or b.name in wanted]
     if failing:
@@ -203,7 +204,7 @@ def _start(lab: Path | None) -> Path:
 
 
 def _root(lab: Path | None) -> Path:
-    from nimlab.cli.lab import find_root  # keeps `--help` fast
+    from nimlab.cli.root import find_root  # keeps `--help` fast
 
     return find_root(_start(lab))
 

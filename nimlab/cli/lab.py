@@ -31,18 +31,6 @@ class Intent:
     errors: tuple[NimlabError, ...]
 
 
-def find_root(start: Path) -> Path:
-    """Return the lab's folder: the nearest one, from `start` upwards, that has a `lab.yaml`."""
-    for folder in (start, *start.parents):
-        if (folder / "lab.yaml").is_file():
-            return folder
-    raise NimlabError(
-        "there is no lab here: no `lab.yaml` in this folder or above",
-        where=start,
-        hint="go to your lab's folder, or name it with `--lab DIR`",
-    )
-
-
 def read_intent(root: Path, names: Collection[str] | None) -> Intent:
     """Load everything, render and guard what the run is about; all of it where `names` is None.
 

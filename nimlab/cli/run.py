@@ -19,7 +19,8 @@ from types import FrameType
 import typer
 
 from nimlab import git, report
-from nimlab.cli.lab import Intent, find_root, read_intent
+from nimlab.cli.lab import Intent, read_intent
+from nimlab.cli.root import find_root
 from nimlab.cli.sync import SyncOptions
 from nimlab.cli.target import choose_target
 from nimlab.cli.terminal import print_error, print_note, wants_colour

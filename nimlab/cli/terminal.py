@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from nimlab.apply.events import (
     Event,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from nimlab.sandbox import Step
+
+
+_PROGRESS_EVERY_S: Final = 5.0
 
 
 def print_result(text: str) -> None:
@@ -61,9 +65,10 @@ def show_events(events: Iterable[Event]) -> Iterator[Event]:
 
     paint = wants_colour(sys.stderr)
     if not sys.stderr.isatty():
+        told: dict[str, float] = {}
         for event in events:
             text = report.format_event(event, paint=paint)
-            if text is not None:
+            if text is not None and not _is_too_soon(event, told):
                 print_note(text)
             yield event
         return
@@ -75,6 +80,17 @@ def show_events(events: Iterable[Event]) -> Iterator[Event]:
             if text is not None and not isinstance(event, PeersProgress):
                 progress.console.print(text, highlight=False, markup=False)
             yield event
+
+
+def _is_too_soon(event: Event, told: dict[str, float]) -> bool:
+    """True for progress of an experiment that had a line a moment ago: a log is no animation."""
+    if not isinstance(event, PeersProgress):
+        return False
+    now = time.monotonic()
+    if now - told.get(event.experiment, -_PROGRESS_EVERY_S) < _PROGRESS_EVERY_S:
+        return True
+    told[event.experiment] = now
+    return False
 
 
 def _draw(progress: Progress, bars: dict[str, TaskID], event: Event) -> None:

@@ -27,7 +27,7 @@ _SIGNS: Final = {
     Action.KEEP: ("=", Style.FAINT),
 }
 _FIELDS: Final = 12
-_PATH_COLUMNS: Final = 50
+_PATH_COLUMNS: Final = 60
 _ADDED_COLUMN: Final = 84  # a line that reaches beyond it carries its numbers right behind
 _GAP: Final = 4
 _WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})
@@ -208,7 +208,8 @@ def _restarts(change: Change) -> str:
         return f"restarts {which}: the object is deleted and made anew"
     together = change.desired is not None and restarts_together(change.desired)
     how = "" if together else ", one after another"
-    why = "the pod template changes" if change.fields else "they are of an older revision"
+    changes = any(field.path.startswith("spec.template") for field in change.fields)
+    why = "the pod template changes" if changes else "they are of an older revision"
     return f"restarts {which}{how}: {why}"
 
 

@@ -1,0 +1,213 @@
+"""The command line: help, usage, which cluster, exit codes, bugs; and the documents say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import nimlab.errors
+from nimlab.cli import EXIT_BUG, main
+from nimlab.cli.run import parse_limit
+from nimlab.cli.target import choose_target
+from nimlab.errors import NimlabError
+from nimlab.load import load_lab
+from tests.golden_files import GOLDEN, assert_golden
+from tests.live import REPOSITORY, make_lab
+from tests.test_load import CODES
+
+COMMANDS = [
+    "", "validate", "render", "sync", "list", "status", "logs", "create", "scale", "delete",
+    "sandbox", "sandbox up", "sandbox build", "sandbox down", "sandbox status",
+]  # fmt: skip
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run nimlab as a program with a narrow terminal and no colour."""
+    return subprocess.run(
+        [sys.executable, "-m", "nimlab", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=REPOSITORY,
+        env={"COLUMNS": "80", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.replace(" ", "-") or "nimlab")
+def test_golden_help(command: str, update_golden: bool) -> None:
+    done = run(*command.split(), "--help")
+    assert done.returncode == 0
+    text = done.stdout.replace("python -m nimlab", "nimlab")
+    name = command.replace(" ", "-") or "nimlab"
+    assert_golden(GOLDEN / "help" / f"{name}.txt", text, update=update_golden)
+
+
+def test_readme_and_documents_name_every_command_code_and_exit_code() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        if command not in ("", "sandbox", "sandbox build", "sandbox status"):
+            assert f"nimlab {command}" in readme, command
+    for code in ("0", "1", "2", "3", "4", "70", "130"):
+        assert re.search(rf"[·:\n*] ?\*{{0,2}}{code}\b", readme), code
+    problems = (REPOSITORY / "docs" / "problems.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)`", problems, re.MULTILINE)) == CODES
+    classes = [c for c in vars(nimlab.errors).values() if isinstance(c, type)]
+    for cls in classes:
+        if issubclass(cls, NimlabError) and cls is not NimlabError:
+            assert f"`{cls.code}`" in problems, cls
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["sync", "--nonsense"], ["create"], ["scale", "x"]])
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "Usage" in capsys.readouterr().err
+
+
+def test_folder_without_a_lab_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--lab", str(tmp_path)]) == 1
+    assert "lab.yaml" in capsys.readouterr().err
+
+
+def test_validate_prints_problems_on_stdout_and_exits_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x")
+    assert main(["validate", "--lab", str(root)]) == 0
+    assert capsys.readouterr().out == "2 experiments, no problems\n"
+    path = root / "experiments" / "blue.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("peers: 4", "peers: 0"), encoding="utf-8")
+    assert main(["validate", "--lab", str(root)]) == 1
+    assert "experiments/blue.yaml:7:10: error[bad-value]" in capsys.readouterr().out
+    assert main(["validate", "--lab", str(root), "--output", "json"]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["path"], problem["line"], problem["code"]) == ("experiments/blue.yaml", 7, "bad-value")
+
+
+def test_render_prints_only_what_is_named_and_twice_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x")
+    assert main(["render", "purple", "--lab", str(root)]) == 0
+    first = capsys.readouterr().out
+    assert main(["render", "purple", "--lab", str(root)]) == 0
+    assert capsys.readouterr().out == first
+    assert "nimp2p-exp-blue" not in first
+    assert main(["render", "--lab", str(root), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["blue.yaml", "purple.yaml"]
+    assert (tmp_path / "out" / "purple.yaml").read_text(encoding="utf-8") == first
+    assert main(["render", "purpel", "--lab", str(root)]) == 1
+    assert "did you mean `purple`?" in capsys.readouterr().err
+
+
+def test_seeds_flags_write_a_file_that_the_lab_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x", experiments=())
+    flags = "--peers 5 --msg-size 1440 --msg-rate 2000 --cpu 0.05 --ram 16 --downlink-bw 16 --uplink-bw 16"
+    assert main(["create", "--name", "purple", *flags.split(), "--lab", str(root)]) == 0
+    assert main(["create", "--name", "green", "--lab", str(root)]) == 0
+    purple, green = load_lab(root).experiments[1], load_lab(root).experiments[0]
+    assert (purple.peers, purple.cpu_m, purple.network.uplink_bit_per_s) == (5, 50, 16_000_000)
+    assert green.settings == {
+        "connectTo": 2,
+        "message.interval": 2000,
+        "message.size": 1440,
+        "peers": 2,
+    }
+    assert main(["create", "--name", "purple", "--lab", str(root)]) == 1
+    assert main(["create", "--name", "No_Name", "--lab", str(root)]) == 1
+    assert main(["create", "--name", "lonely", "--peers", "1", "--lab", str(root)]) == 1
+    assert sorted(p.name for p in (root / "experiments").iterdir()) == ["green.yaml", "purple.yaml"]
+    assert "connectTo" in capsys.readouterr().err
+
+
+def test_scale_and_delete_edit_only_what_they_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x")
+    path = root / "experiments" / "purple.yaml"
+    before = path.read_text(encoding="utf-8")
+    assert main(["scale", "purple", "--peers", "7", "--lab", str(root)]) == 0
+    assert path.read_text(encoding="utf-8") == before.replace("peers: 5", "peers: 7")
+    assert main(["scale", "purple", "--peers", "1", "--lab", str(root)]) == 1
+    assert "peers: 7" in path.read_text(encoding="utf-8")
+    assert main(["scale", "purpel", "--peers", "3", "--lab", str(root)]) == 1
+    assert main(["delete", "purple", "--lab", str(root)]) == 0
+    assert sorted(p.name for p in (root / "experiments").iterdir()) == ["blue.yaml"]
+    assert "did you mean `purple`?" in capsys.readouterr().err
+
+
+def test_no_cluster_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: production\n"
+        "contexts: [{name: production, context: {cluster: c, user: u}}]\n"
+        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {}}]\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("KUBECONFIG", str(config))
+    with pytest.raises(NimlabError) as caught:
+        choose_target(tmp_path, None, None)
+    assert "--context" in str(caught.value.hint)
+    assert choose_target(tmp_path, None, "production").why == "context `production`, from --context"
+    assert choose_target(tmp_path, config, None).kubeconfig == config
+
+
+@pytest.mark.parametrize(("text", "objects", "percent"), [("5", 5, None), ("30%", None, 30), (None, 20, 50)])
+def test_prune_limit_is_a_count_or_a_percentage(
+    text: str | None, objects: int | None, percent: float | None
+) -> None:
+    limit = parse_limit(text, load_lab(REPOSITORY).lab.sync)
+    assert (limit.objects, limit.percent) == (objects, percent)
+
+
+@pytest.mark.parametrize("arguments", [["--max-prune", "many"], ["--timeout", "5"], ["--lock-timeout", "x"]])
+def test_wrong_values_are_usage_errors(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x")
+    config = tmp_path / "k"
+    config.write_text(
+        "contexts: [{name: a, context: {cluster: c, user: u}}]\ncurrent-context: a\n"
+        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {}}]\n",
+        encoding="utf-8",
+    )
+    assert main(["sync", *arguments, "--lab", str(root), "--kubeconfig", str(config)]) == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_bug_is_said_to_be_one_and_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("nimlab.cli.root.find_root", lambda start: start / 0)
+    assert main(["validate"]) == EXIT_BUG
+    said = capsys.readouterr().err
+    assert "bug in nimlab" in said
+    (saved,) = tmp_path.glob("nimlab-bug-*.txt")
+    assert "Traceback" in saved.read_text(encoding="utf-8")
+
+
+def test_help_and_validate_are_fast() -> None:
+    """A loose bound: these machines are noisy, and the point is that nobody imports a cluster client."""
+    started = time.monotonic()
+    assert run("--help").returncode == 0
+    assert time.monotonic() - started < 3
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "nimlab", "validate"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=REPOSITORY,
+    ).stderr
+    for heavy in ("kubernetes", "deepdiff", "cryptography", "psutil", "jinja2"):
+        assert f" {heavy}\n" not in loaded, heavy
