@@ -238,7 +238,8 @@ def _foreign(
     """Yield the highest paths that are theirs, neither ours nor desired, and still there."""
     if live is None:
         return
-    if ours is None and desired is None:
+    is_whole = not theirs or path[-1].startswith(("k:", "v:"))
+    if is_whole and ours is None and desired is None:
         yield path, live
         return
     for child, subtree in theirs.items():

@@ -155,7 +155,8 @@ def _clean_map(value: Mapping[str, Any], path: tuple[str, ...]) -> Manifest:
     free = bool(path) and path[-1] in _FREE_MAPS
     result: Manifest = {}
     for key in sorted(value):
-        item = value[key] if free else _clean(value[key], (*path, key))
+        is_text = free and not isinstance(value[key], Mapping | list)
+        item = value[key] if is_text else _clean(value[key], (*path, key))
         if item is None or (not free and _is_omitted(key, item)):
             continue
         result[key] = item
@@ -183,7 +184,7 @@ def parse_yaml(text: str) -> list[Any]:
     """
     try:
         return [d for d in yaml.load_all(text, Loader=_StrictLoader) if d is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError
         raise UnreadableYamlError(" ".join(str(error).split())) from error
 
 
@@ -197,6 +198,8 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ign
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- the base class's signature
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key isn't text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key `{key.value}` stands twice", key.start_mark

@@ -31,7 +31,7 @@ class Seen:
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
-Fault: TypeAlias = Callable[[Seen], tuple[int, dict[str, Any]] | None]
+Fault: TypeAlias = Callable[[Seen], tuple[int, object] | None]
 """Returns a status and a body to answer with, or None to pass the request on."""
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from nimlab import sandbox as control_plane
-from tests.live import REPOSITORY, Lab, git
+from tests.live import REPOSITORY, Lab, Sandbox, git
 
 pytestmark = pytest.mark.live
 
 VERSION = "4.73.0"  # later ones need a newer Node than 20
+MERGE_REQUEST = "merge_request_event"
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +29,7 @@ def gitlab_ci_local(pytestconfig: pytest.Config) -> Path:
     folder = control_plane.default_cache() / f"gitlab-ci-local-{VERSION}"
     program = folder / "node_modules" / ".bin" / "gitlab-ci-local"
     missing = [name for name in ("npm", "rsync") if shutil.which(name) is None]
-    if missing and not program.exists():
+    if missing:
         why = f"{' and '.join(missing)} missing on this machine"
         pytest.fail(why) if pytestconfig.getoption("--require-live") else pytest.skip(why)
     if not program.exists():
@@ -35,93 +39,198 @@ def gitlab_ci_local(pytestconfig: pytest.Config) -> Path:
     return program
 
 
-class Pipeline:
-    """A clone of the lab with an origin, whose pipeline runs on this machine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a pipeline said, and which of its jobs ran."""
 
-    def __init__(self, lab: Lab, program: Path) -> None:
-        self.root = lab.root
-        self._program = program
-        self._kubeconfig = lab.kubeconfig
-        shutil.copy(REPOSITORY / ".gitlab-ci.yml", self.root)
-        git(self.root, "init", "-q", "-b", "main")
-        git(self.root, "remote", "add", "origin", "git@gitlab.example.org:dst/lab.git")
-        self.commit("the lab")
+    code: int
+    text: str
+    jobs: set[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A clone of the lab with an origin, whose pipeline runs on this machine with the documented rights."""
+
+    root: Path
+    program: Path
+    variables: Path
 
     def commit(self, message: str) -> None:
         """Commit everything."""
         git(self.root, "add", "-A")
         git(self.root, "commit", "-qm", message)
 
-    def run(self, *jobs: str, source: str = "push") -> subprocess.CompletedProcess[str]:
-        """Run jobs as a pipeline of that source would."""
-        nimlab = Path(sys.executable).parent / "nimlab"
-        command = f"{nimlab}" if nimlab.exists() else f"{sys.executable} -m nimlab"
-        variables = {
-            "NIMLAB": command,
-            "NIMLAB_INSTALL": "true",
-            "NIMLAB_KUBECONFIG": str(self._kubeconfig),
-            "NIMLAB_PLAN_KUBECONFIG": str(self._kubeconfig),
-            "CI_PIPELINE_SOURCE": source,
-        }
-        flags = [part for name, value in variables.items() for part in ("--variable", f"{name}={value}")]
-        return subprocess.run(
-            [str(self._program), "--force-shell-executor", *flags, *jobs],
+    def run(self, source: str = "push") -> Answer:
+        """Run the jobs that the rules choose for a pipeline of that source."""
+        ready = (f"NIMLAB={sys.executable} -m nimlab", "NIMLAB_INSTALL=true", f"CI_PIPELINE_SOURCE={source}")
+        flags = [part for variable in ready for part in ("--variable", variable)]
+        if source == MERGE_REQUEST:
+            flags += ["--variable", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME=main"]
+            flags += ["--unset-variable", "CI_COMMIT_BRANCH"]
+        flags += ["--variables-file", os.path.relpath(self.variables, self.root)]
+        done = subprocess.run(
+            [str(self.program), "--force-shell-executor", *flags],
             cwd=self.root,
             check=False,
             capture_output=True,
             text=True,
             timeout=240,
-            env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "PYTHONPATH": str(REPOSITORY)},
+            env=environment(HOME=str(self.variables.parent), PYTHONPATH=str(REPOSITORY)),
             stdin=subprocess.DEVNULL,
         )
+        text = done.stdout + done.stderr
+        started = {name for name in ("validate", "plan", "sync") if f"({name})" in text}
+        return Answer(code=done.returncode, text=text, jobs=started)
+
+    def artifact(self, name: str) -> str:
+        """Return a file that the plan job has kept."""
+        return (self.root / ".gitlab-ci-local" / "artifacts" / "plan" / name).read_text(encoding="utf-8")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the tests' own kubectl on PATH and none of the machine's Git settings."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
+
+
+def documented_kubeconfigs(folder: Path, namespace: str, kubeconfig: Path) -> None:
+    """Make plan.kubeconfig and sync.kubeconfig in the folder as docs/gitlab.md says, by its own commands."""
+    (folder / "docs").mkdir()
+    rbac = (REPOSITORY / "docs" / "gitlab-rbac.yaml").read_text(encoding="utf-8")
+    (folder / "docs" / "gitlab-rbac.yaml").write_text(rbac.replace("dst-lab", namespace), encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "gitlab.md").read_text(encoding="utf-8")
+    (script,) = (part.split("```")[0] for part in guide.split("```sh\n")[1:])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace("dst-lab", namespace)],
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(KUBECONFIG=str(kubeconfig)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def file_variables(folder: Path) -> dict[str, Any]:
+    """The variables that docs/gitlab.md asks for, of type file."""
+    files = {"NIMLAB_PLAN_KUBECONFIG": "plan.kubeconfig", "NIMLAB_KUBECONFIG": "sync.kubeconfig"}
+    return {
+        variable: {"type": "file", "values": {"*": (folder / name).read_text(encoding="utf-8")}}
+        for variable, name in files.items()
+    }
 
 
 @pytest.fixture
-def pipeline(lab: Lab, gitlab_ci_local: Path) -> Pipeline:
+def pipeline(lab: Lab, sandbox: Sandbox, gitlab_ci_local: Path, tmp_path: Path) -> Pipeline:
     """A lab whose pipeline can be run."""
-    return Pipeline(lab, gitlab_ci_local)
+    home = tmp_path / "home"
+    home.mkdir()
+    documented_kubeconfigs(home, lab.namespace, sandbox.kubeconfig)
+    variables = home / "variables.yml"
+    variables.write_text(yaml.safe_dump(file_variables(home)), encoding="utf-8")
+    shutil.copy(REPOSITORY / ".gitlab-ci.yml", lab.root)
+    shutil.copy(REPOSITORY / ".gitignore", lab.root)
+    git(lab.root, "init", "-q", "-b", "main")
+    git(lab.root, "remote", "add", "origin", "git@gitlab.example.org:dst/lab.git")
+    made = Pipeline(root=lab.root, program=gitlab_ci_local, variables=variables)
+    made.commit("the lab")
+    return made
 
 
 def test_commit_runs_an_experiment_and_its_removal_prunes_it(pipeline: Pipeline, lab: Lab) -> None:
     green = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8").replace("blue", "green")
     lab.write("green", green)
     pipeline.commit("green")
-    done = pipeline.run("validate", "sync")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 of 13 peers running" in done.stdout + done.stderr
+    done = pipeline.run()
+    assert (done.code, done.jobs) == (0, {"validate", "sync"}), done.text
+    assert "13 of 13 peers running" in done.text
     assert "nimp2p-exp-green" in lab.names("StatefulSet")
     (lab.root / "experiments" / "green.yaml").unlink()
     pipeline.commit("no green")
-    done = pipeline.run("sync", source="schedule")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "nimp2p-exp-green" not in lab.names("StatefulSet")
-    assert "nimp2p-exp-blue" in lab.names("StatefulSet")
+    done = pipeline.run()
+    assert done.code == 0, done.text
+    assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
 
 
-def test_merge_request_shows_the_plan_and_changes_nothing(pipeline: Pipeline, lab: Lab) -> None:
-    pipeline.run("sync")
+def test_schedule_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:
+    assert pipeline.run().code == 0
+    lab.kubectl("scale", "statefulset/nimp2p-exp-purple", "--replicas=2")
+    lab.kubectl("delete", "service/nimp2p-exp-blue")
+    done = pipeline.run("schedule")
+    assert (done.code, done.jobs) == (0, {"sync"}), done.text
+    live = lab.get("StatefulSet", "nimp2p-exp-purple")
+    assert live is not None
+    assert live["spec"]["replicas"] == 5
+    assert "nimp2p-exp-blue" in lab.names("Service")
+    done = pipeline.run("schedule")
+    assert "0 created, 0 updated, 0 pruned" in done.text
+
+
+def test_merge_request_shows_what_a_merge_would_do_and_changes_nothing(pipeline: Pipeline, lab: Lab) -> None:
+    git(lab.root, "checkout", "-qb", "more-purple")
     lab.edit("purple", "peers: 5", "peers: 7")
     pipeline.commit("more purple")
-    done = pipeline.run("plan", source="merge_request_event")
-    assert "to update" in done.stdout + done.stderr
-    assert "5 → 7" in done.stdout + done.stderr
+    git(lab.root, "checkout", "-q", "main")
+    green = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8").replace("blue", "green")
+    lab.write("green", green)
+    pipeline.commit("green, merged since")
+    assert pipeline.run().code == 0
+    git(lab.root, "update-ref", "refs/remotes/origin/main", "main")
+    git(lab.root, "checkout", "-q", "more-purple")
+    done = pipeline.run(MERGE_REQUEST)
+    assert (done.code, done.jobs) == (0, {"validate", "plan"}), done.text
+    assert "WARN 3" in done.text
+    plan = pipeline.artifact("plan.txt")
+    assert "5 → 7" in plan
+    assert "green" not in plan
+    actions = {o["key"]: o["action"] for o in json.loads(pipeline.artifact("plan.json"))["objects"]}
+    assert actions[f"StatefulSet/{lab.namespace}/nimp2p-exp-purple"] == "update"
+    assert "prune" not in actions.values()
     live = lab.get("StatefulSet", "nimp2p-exp-purple")
     assert live is not None
     assert live["spec"]["replicas"] == 5
 
 
-def test_broken_file_fails_the_pipeline(pipeline: Pipeline, lab: Lab) -> None:
+def test_merge_request_without_changes_passes_without_a_warning(pipeline: Pipeline, lab: Lab) -> None:
+    assert pipeline.run().code == 0
+    git(lab.root, "update-ref", "refs/remotes/origin/main", "main")
+    git(lab.root, "checkout", "-qb", "notes")
+    (lab.root / "notes.txt").write_text("an unrelated commit", encoding="utf-8")
+    pipeline.commit("notes")
+    done = pipeline.run(MERGE_REQUEST)
+    assert done.code == 0, done.text
+    assert "WARN 3" not in done.text
+    assert "Nothing to do" in pipeline.artifact("plan.txt")
+
+
+def test_broken_file_fails_before_anything_is_done(pipeline: Pipeline, lab: Lab) -> None:
     lab.edit("purple", "peers: 5", "peers: many")
     pipeline.commit("a mistake")
-    done = pipeline.run("validate")
-    assert done.returncode != 0
-    assert "experiments/purple.yaml" in done.stdout + done.stderr
+    done = pipeline.run()
+    assert done.code != 0
+    assert done.jobs == {"validate"}
+    assert "experiments/purple.yaml:7:10" in done.text
+    assert lab.names("StatefulSet") == []
+
+
+def test_missing_credentials_fail_with_the_variables_name(pipeline: Pipeline, lab: Lab) -> None:
+    variables = yaml.safe_load(pipeline.variables.read_text(encoding="utf-8"))
+    del variables["NIMLAB_KUBECONFIG"]
+    pipeline.variables.write_text(yaml.safe_dump(variables), encoding="utf-8")
+    done = pipeline.run()
+    assert done.code != 0
+    assert "NIMLAB_KUBECONFIG: is not set, see docs/gitlab.md" in done.text
+    assert lab.names("StatefulSet") == []
 
 
 def test_sync_runs_one_at_a_time_with_the_whole_history() -> None:
-    text = (REPOSITORY / ".gitlab-ci.yml").read_text(encoding="utf-8")
-    config = yaml.safe_load(text)
+    config = yaml.safe_load((REPOSITORY / ".gitlab-ci.yml").read_text(encoding="utf-8"))
     assert config["sync"]["resource_group"]
     assert config["sync"]["interruptible"] is False
     assert config["variables"]["GIT_DEPTH"] == "0"
     assert config["plan"]["allow_failure"] == {"exit_codes": [3]}
+    assert config["plan"]["artifacts"]["when"] == "always"
+    assert config["plan"]["artifacts"]["access"] == "developer"
+    assert all("timeout" in config[job] for job in config["stages"])

@@ -38,7 +38,7 @@ def connect(target: Target, *, parallel: int) -> KubeCluster:
             context=target.context,
             client_configuration=settings,
         )
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except _unusable() as error:
         raise NimlabError(
             f"the kubeconfig can't be used: {error}",
             where=target.kubeconfig or "kubeconfig",
@@ -47,6 +47,14 @@ def connect(target: Target, *, parallel: int) -> KubeCluster:
     settings.connection_pool_maxsize = parallel + 4  # the watches' connections beside the workers'
     pool = RESTClientObject(settings).pool_manager
     return KubeCluster(pool=pool, host=settings.host, credentials=lambda: _auth_headers(settings))
+
+
+def _unusable() -> tuple[type[Exception], ...]:
+    """What the library lets through for a kubeconfig that it can't use."""
+    import yaml
+    from kubernetes.config import ConfigException
+
+    return (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def _auth_headers(settings: Any) -> dict[str, str]:  # noqa: ANN401 -- the library has no type for it
@@ -68,6 +76,6 @@ def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
         contexts, _ = config.list_kube_config_contexts(  # type: ignore[no-untyped-call] # as above
             None if kubeconfig is None else str(kubeconfig)
         )
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError):
+    except _unusable():
         return ()
     return tuple(sorted(context["name"] for context in contexts))

@@ -1,0 +1,217 @@
+"""What waiting makes of what it sees, the lock, and a plan that is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from nimlab.apply import (
+    Awaited,
+    ExperimentSettled,
+    ExperimentStuck,
+    ObjectDone,
+    Options,
+    Outcome,
+    PeersProgress,
+    acquire,
+    execute,
+    holder_of,
+)
+from nimlab.apply.board import Board, judge
+from nimlab.errors import LockHeld, Moved
+from nimlab.manifest import Manifest, ObjectKey
+from nimlab.owned import ApplySet
+from nimlab.plan import make_plan
+from nimlab.snapshot import Snapshot
+from tests.live import Lab
+from tests.test_plan import group, manifest, policy
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+KEY = ObjectKey("StatefulSet", "lab", "red")
+RED = Awaited(experiment="red", workloads=frozenset({KEY}), leaving=frozenset())
+
+
+def statefulset(wanted: int = 3, **status: Any) -> Manifest:
+    """A live StatefulSet."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "red", "namespace": "lab", "generation": 1, "labels": {"experiment": "red"}},
+        "spec": {"replicas": wanted, "updateStrategy": {"type": "OnDelete"}},
+        "status": {"observedGeneration": 1, **status},
+    }
+
+
+def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
+    """A live pod, perhaps one that waits for a reason."""
+    state = {"waiting": {"reason": reason}} if reason else {"running": {}}
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": f"red-{number}",
+            "namespace": "lab",
+            "labels": {"experiment": "red"},
+            **metadata,
+        },
+        "spec": {"containers": [{"name": "c", "image": "a:1"}]},
+        "status": {"phase": "Pending", "containerStatuses": [{"name": "c", "state": state}]},
+    }
+
+
+def board(*objects: Manifest) -> Board:
+    """A board on which everything has been listed."""
+    found = Board(listed={"StatefulSet", "Pod"})
+    for item in objects:
+        found.put(item, NOW)
+    return found
+
+
+def judged(found: Board, waited_s: float = 1, one: Awaited = RED) -> Any:
+    """How the experiment stands after some time, with a minute to wait."""
+    return judge(one, found, NOW, waited_s=waited_s, timeout_s=60)
+
+
+FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
+
+
+def test_nothing_is_said_before_everything_was_listed() -> None:
+    assert judge(RED, Board(), NOW, waited_s=99, timeout_s=60) is None
+
+
+def test_settled_progress_and_timeout() -> None:
+    assert judged(board(statefulset(**FULL))) == ExperimentSettled(experiment="red", running=3, after_s=1)
+    half = board(statefulset(replicas=2, readyReplicas=1))
+    assert judged(half) == PeersProgress(experiment="red", running=1, wanted=3, leaving=0)
+    stuck = judged(half, waited_s=61)
+    assert isinstance(stuck, ExperimentStuck)
+    assert stuck.timed_out
+
+
+def test_old_peers_and_surplus_peers_are_waited_for() -> None:
+    assert isinstance(judged(board(statefulset(**{**FULL, "updatedReplicas": 2}))), PeersProgress)
+    assert isinstance(judged(board(statefulset(wanted=2, **FULL))), PeersProgress)
+
+
+def test_fatal_trouble_ends_the_waiting_and_passing_trouble_does_not() -> None:
+    half = statefulset(replicas=3, readyReplicas=2)
+    stuck = judged(board(half, pod(0, "ImagePullBackOff")))
+    assert isinstance(stuck, ExperimentStuck)
+    assert [t.reason for t in stuck.troubles] == ["ImagePullBackOff"]
+    assert isinstance(judged(board(half, pod(0, "ErrImagePull"))), PeersProgress)
+    leaving = pod(0, "ImagePullBackOff", deletionTimestamp="2026-01-01T00:00:00Z")
+    assert isinstance(judged(board(half, leaving)), PeersProgress)
+    mended = board(half, pod(0, "ImagePullBackOff"), pod(0))
+    assert isinstance(judged(mended), PeersProgress)
+    gone = board(half, pod(0, "ImagePullBackOff"))
+    gone.drop(pod(0))
+    assert isinstance(judged(gone), PeersProgress)
+
+
+def refusal(at: datetime) -> Manifest:
+    """The event of a StatefulSet whose pods are refused."""
+    return {
+        "involvedObject": {"kind": "StatefulSet", "namespace": "lab", "name": "red"},
+        "reason": "FailedCreate",
+        "type": "Warning",
+        "message": "create Pod red-0 in StatefulSet red failed error: exceeded quota: q",
+        "lastTimestamp": at.isoformat(),
+    }
+
+
+def test_refused_pods_end_the_waiting_after_a_grace() -> None:
+    found = board(statefulset())
+    found.note_refusal(refusal(NOW), NOW - timedelta(seconds=11))
+    stuck = judged(found)
+    assert isinstance(stuck, ExperimentStuck)
+    assert "exceeded quota" in stuck.troubles[0].message
+    fresh = board(statefulset())
+    fresh.note_refusal(refusal(NOW), NOW)
+    assert isinstance(judged(fresh), PeersProgress)
+    old = board(statefulset())
+    old.note_refusal(refusal(NOW - timedelta(minutes=5)), NOW - timedelta(seconds=11))
+    assert isinstance(judged(old), PeersProgress)
+
+
+def test_pruned_workloads_and_namespaces_are_awaited_until_gone() -> None:
+    space = ObjectKey("Namespace", "", "n")
+    one = Awaited(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, space}))
+    found = board(statefulset(wanted=0, replicas=2))
+    progress = judged(found, one=one)
+    assert isinstance(progress, PeersProgress)
+    assert progress.leaving == 2
+    found.drop(statefulset())
+    assert isinstance(judged(found, one=one), PeersProgress)
+    found.gone.add(space)
+    assert isinstance(judged(found, one=one), ExperimentSettled)
+
+
+def test_fresh_list_replaces_what_was_known() -> None:
+    found = board(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
+    found.forget("Pod", "lab")
+    assert found.troubles == {}
+    found.forget("StatefulSet", "elsewhere")
+    assert KEY in found.workloads
+
+
+@pytest.mark.parametrize(
+    ("spec", "holder"),
+    [
+        (None, None),
+        ({}, None),
+        ({"holderIdentity": "", "renewTime": NOW.isoformat(), "leaseDurationSeconds": 60}, None),
+        ({"holderIdentity": "ada", "renewTime": NOW.isoformat(), "leaseDurationSeconds": 60}, "ada"),
+        (
+            {
+                "holderIdentity": "ada",
+                "renewTime": (NOW - timedelta(seconds=61)).isoformat(),
+                "leaseDurationSeconds": 60,
+            },
+            None,
+        ),
+    ],
+)
+def test_lease_is_held_until_its_time_is_over(spec: dict[str, Any] | None, holder: str | None) -> None:
+    assert holder_of(None if spec is None else {"spec": spec}, NOW) == holder
+
+
+@pytest.mark.live
+def test_lock_is_taken_only_as_it_was_read(lab: Lab) -> None:
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+
+    def take(lease: Manifest | None, who: str) -> Any:
+        return acquire(lab.cluster, apply_set, lease, holder=who, now=lambda: datetime.now(UTC))
+
+    first = take(None, "ada")
+    with pytest.raises(Moved):
+        take(None, "bob")
+    held = lab.cluster.get(apply_set.lease_key)
+    with pytest.raises(LockHeld, match="ada"):
+        take(held, "bob")
+    first.release()
+    with pytest.raises(Moved):
+        take({**(held or {}), "spec": {}}, "bob")
+    second = take(lab.cluster.get(apply_set.lease_key), "bob")
+    assert not second.lost.is_set()
+    second.release()
+
+
+@pytest.mark.live
+def test_told_to_stop_it_begins_nothing_more(lab: Lab) -> None:
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+    wanted = manifest("ConfigMap", "a", "red")
+    wanted["metadata"]["namespace"] = lab.namespace
+    seen = Snapshot(
+        apply_set=apply_set, parent=None, lease=None, namespace_exists=True, live={}, predicted={}
+    )
+    plan = make_plan([group("red", wanted)], seen, policy())
+    stop = threading.Event()
+    stop.set()
+    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    events = list(execute(plan, lab.cluster, options, stop=stop))
+    assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.NOT_ATTEMPTED]
+    assert lab.names("ConfigMap") == ["kube-root-ca.crt", "nimlab-experiments"]

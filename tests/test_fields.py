@@ -1,0 +1,254 @@
+"""The managedFields rule on hand-made objects: each trap that a real server has shown, by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nimlab.fields import compare, foreign_fields, own_entry, path_text
+from nimlab.manifest import Manifest
+
+DESIRED: Manifest = {
+    "apiVersion": "apps/v1",
+    "kind": "StatefulSet",
+    "metadata": {"name": "a", "namespace": "n", "labels": {"experiment": "red"}},
+    "spec": {
+        "replicas": 0,
+        "selector": {"matchLabels": {"a": "b"}},
+        "paused": False,
+        "template": {
+            "spec": {
+                "securityContext": {},
+                "initContainers": [{"name": "one"}, {"name": "two"}],
+                "containers": [
+                    {
+                        "name": "c",
+                        "ports": [
+                            {"containerPort": 1, "protocol": "TCP"},
+                            {"containerPort": 1, "protocol": "UDP"},
+                        ],
+                    }
+                ],
+            }
+        },
+    },
+}
+
+
+def port(protocol: str) -> str:
+    """The key of a port in managedFields."""
+    return f'k:{{"containerPort":1,"protocol":"{protocol}"}}'
+
+
+OWNED: dict[str, Any] = {
+    "f:metadata": {"f:labels": {"f:experiment": {}}},
+    "f:spec": {
+        "f:replicas": {},
+        "f:selector": {},
+        "f:paused": {},
+        "f:template": {
+            "f:spec": {
+                "f:securityContext": {},
+                "f:initContainers": {
+                    'k:{"name":"one"}': {".": {}, "f:name": {}},
+                    'k:{"name":"two"}': {".": {}, "f:name": {}},
+                },
+                "f:containers": {
+                    'k:{"name":"c"}': {
+                        ".": {},
+                        "f:name": {},
+                        "f:ports": {
+                            port("TCP"): {".": {}, "f:containerPort": {}, "f:protocol": {}},
+                            port("UDP"): {".": {}, "f:containerPort": {}, "f:protocol": {}},
+                        },
+                    }
+                },
+            }
+        },
+    },
+}
+
+
+def make_live() -> Any:
+    """The object as the server has it after our apply, with what it fills in."""
+    live = copy.deepcopy(DESIRED)
+    live["metadata"]["uid"] = "u"
+    live["spec"]["revisionHistoryLimit"] = 10
+    live["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    live["status"] = {"replicas": 0}
+    entry = {"manager": "nimlab", "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": OWNED}
+    live["metadata"]["managedFields"] = [copy.deepcopy(entry)]
+    return live
+
+
+def pod(item: Any) -> Any:
+    """The pod's spec in an object."""
+    return item["spec"]["template"]["spec"]
+
+
+def owned(live: Any) -> Any:
+    """What our entry owns."""
+    return live["metadata"]["managedFields"][0]["fieldsV1"]
+
+
+def test_what_we_applied_is_unchanged_whatever_the_server_fills_in() -> None:
+    assert compare(DESIRED, make_live()).unchanged
+
+
+SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
+    "terminating": lambda d, v: v["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z"),
+    "no-entries": lambda d, v: v["metadata"].pop("managedFields"),
+    "reset": lambda d, v: v["metadata"].update(managedFields=[{}]),
+    "update-by-our-name": lambda d, v: v["metadata"]["managedFields"][0].update(operation="Update"),
+    "our-subresource": lambda d, v: v["metadata"]["managedFields"][0].update(subresource="scale"),
+    "two-entries": lambda d, v: v["metadata"]["managedFields"].append(v["metadata"]["managedFields"][0]),
+    "other-version": lambda d, v: v["metadata"]["managedFields"][0].update(apiVersion="apps/v1beta1"),
+    "value": lambda d, v: v["spec"].update(replicas=3),
+    "zero-is-not-false": lambda d, v: v["spec"].update(replicas=False),
+    "one-is-not-true": lambda d, v: (d["spec"].update(replicas=1), v["spec"].update(replicas=True)),
+    "missing-value": lambda d, v: v["spec"].pop("replicas"),
+    "null-is-asked-for": lambda d, v: (d["spec"].update(replicas=None), v["spec"].update(replicas=None)),
+    "taken-by-scale": lambda d, v: owned(v)["f:spec"].pop("f:replicas"),
+    "dropped-in-git": lambda d, v: d["spec"].pop("replicas"),
+    "asked-for-in-git": lambda d, v: (d["spec"].update(x=1), v["spec"].update(x=1)),
+    "label-overwritten": lambda d, v: v["metadata"]["labels"].update(experiment="blue"),
+    "atomic-map": lambda d, v: v["spec"]["selector"]["matchLabels"].update(c="d"),
+    "former-empty-map": lambda d, v: (
+        pod(d).update(securityContext={"runAsUser": 5}),
+        pod(v).update(securityContext={"runAsUser": 5}),
+    ),
+    "init-order-in-git": lambda d, v: pod(d)["initContainers"].reverse(),
+    "init-order-by-others": lambda d, v: pod(v)["initContainers"].reverse(),
+    "port-order-by-others": lambda d, v: pod(v)["containers"][0]["ports"].reverse(),
+    "item-gone": lambda d, v: pod(v)["initContainers"].pop(),
+    "item-dropped-in-git": lambda d, v: pod(d)["initContainers"].pop(),
+    "item-added-in-git": lambda d, v: pod(d)["initContainers"].append({"name": "three"}),
+    "duplicate-in-live": lambda d, v: pod(v)["initContainers"].append({"name": "one"}),
+    "duplicate-in-git": lambda d, v: pod(d)["initContainers"].append({"name": "one"}),
+    "item-not-ours-as-a-whole": lambda d, v: pod_owned(v)["f:initContainers"]['k:{"name":"one"}'].pop("."),
+    "dot-beside-fields": lambda d, v: pod_owned(v).update({".": {}}),
+    "index-paths": lambda d, v: owned(v)["f:spec"].update({"f:replicas": {"i:0": {}}}),
+    "map-became-text": lambda d, v: v["spec"].update(template="x"),
+    "broken-key": lambda d, v: pod_owned(v)["f:initContainers"].update({"k:not json": {".": {}}}),
+    "no-fields": lambda d, v: v["metadata"]["managedFields"][0].pop("fieldsV1"),
+}
+
+
+def pod_owned(live: Any) -> Any:
+    """What we own in the pod's spec."""
+    return owned(live)["f:spec"]["f:template"]["f:spec"]
+
+
+@pytest.mark.parametrize("name", sorted(SUSPECTS))
+def test_trap_is_suspected(name: str) -> None:
+    desired, live = copy.deepcopy(DESIRED), make_live()
+    SUSPECTS[name](desired, live)
+    verdict = compare(desired, live)
+    assert not verdict.unchanged
+    assert verdict.reason
+
+
+def test_foreign_items_between_ours_and_other_owners_do_not_matter() -> None:
+    live = make_live()
+    pod(live)["initContainers"].insert(1, {"name": "foreign"})
+    live["metadata"]["labels"]["team"] = "x"
+    other = {"manager": "other", "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": OWNED}
+    live["metadata"]["managedFields"].append(other)
+    assert compare(DESIRED, live).unchanged
+
+
+def test_sets_are_compared_with_their_order() -> None:
+    desired: Manifest = {"apiVersion": "v1", "metadata": {"name": "a", "finalizers": ["x/1", "x/2"]}}
+    fields: dict[str, Any] = {"f:metadata": {"f:finalizers": {'v:"x/1"': {}, 'v:"x/2"': {}}}}
+    entry = {"manager": "nimlab", "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields}
+    metadata = {"managedFields": [entry], "finalizers": ["x/1", "foreign", "x/2"]}
+    assert compare(desired, {"metadata": metadata}).unchanged
+    for wrong in (["x/2", "x/1"], ["x/1"], ["x/1", "x/1", "x/2"]):
+        assert not compare(desired, {"metadata": {**metadata, "finalizers": wrong}}).unchanged
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(ANY_JSON)
+def test_nothing_makes_it_raise(value: Any) -> None:
+    live = make_live()
+    live["metadata"]["managedFields"][0]["fieldsV1"] = value
+    compare(DESIRED, live)
+    live = make_live()
+    live["spec"] = value
+    assert not compare(DESIRED, live).unchanged
+
+
+def with_foreign(fields: dict[str, Any], manager: str = "kubectl-edit", **entry: Any) -> Any:
+    """A live object in which another manager owns something."""
+    live = make_live()
+    live["metadata"]["managedFields"].append(
+        {"manager": manager, "operation": "Update", "apiVersion": "apps/v1", "fieldsV1": fields, **entry}
+    )
+    return live
+
+
+def test_foreign_additions_are_told_at_their_highest_place() -> None:
+    theirs = {
+        "f:containers": {
+            'k:{"name":"c"}': {"f:env": {'k:{"name":"DEBUG"}': {".": {}, "f:name": {}, "f:value": {}}}},
+            'k:{"name":"side"}': {".": {}, "f:name": {}, "f:image": {}},
+        },
+        "f:nodeSelector": {},
+    }
+    live = with_foreign({"f:spec": {"f:template": {"f:spec": theirs}}})
+    pod(live)["containers"][0]["env"] = [{"name": "DEBUG", "value": "1"}]
+    pod(live)["containers"].append({"name": "side", "image": "x"})
+    pod(live)["nodeSelector"] = {"a": "b"}
+    found = foreign_fields(DESIRED, live)
+    assert [(f.text, f.manager) for f in found] == [
+        ("spec.template.spec.containers[c].env[DEBUG]", "kubectl-edit"),
+        ("spec.template.spec.containers[side]", "kubectl-edit"),
+        ("spec.template.spec.nodeSelector", "kubectl-edit"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        with_foreign({"f:spec": {"f:replicas": {}}}),  # what we want and they hold is drift
+        with_foreign({"f:metadata": {"f:labels": {"f:team": {}}}}),
+        with_foreign({"f:status": {"f:replicas": {}}}),
+        with_foreign({"f:spec": {"f:revisionHistoryLimit": {}}}, manager="kube-controller-manager"),
+        with_foreign({"f:spec": {"f:revisionHistoryLimit": {}}}, subresource="scale"),
+        with_foreign({"f:spec": {"f:gone": {}}}),
+    ],
+)
+def test_what_is_not_foreign(live: Any) -> None:
+    assert foreign_fields(DESIRED, live) == ()
+
+
+def test_restart_annotation_counts_as_foreign() -> None:
+    name = "kubectl.kubernetes.io/restartedAt"
+    live = with_foreign({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {f"f:{name}": {}}}}}})
+    live["spec"]["template"]["metadata"] = {"annotations": {name: "now"}}
+    (found,) = foreign_fields(DESIRED, live)
+    assert found.text == f"spec.template.metadata.annotations[{name}]"
+    assert found.manager == "kubectl-edit"
+
+
+def test_paths_read_as_people_write_them() -> None:
+    path = ("f:spec", "f:a.b/c", port("UDP"), 'v:"x"')
+    assert path_text(path) == 'spec[a.b/c][1,UDP]["x"]'
+
+
+def test_own_entry_is_the_only_apply_of_ours() -> None:
+    live = make_live()
+    assert own_entry(live) == OWNED
+    live["metadata"]["managedFields"] = []
+    assert own_entry(live) is None

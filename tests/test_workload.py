@@ -1,0 +1,78 @@
+"""Facts about workloads: cost, fields that can't be changed in place, peers that restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nimlab.manifest import Manifest
+from nimlab.workload import Resources, immutable_changes, resources_of, restarts_of, restarts_together
+
+
+def workload(kind: str = "StatefulSet", **spec: Any) -> Manifest:
+    """An object of a kind."""
+    return {"kind": kind, "metadata": {"name": "a", "generation": 1}, "spec": spec}
+
+
+def test_cost_is_replicas_times_requests_with_sidecars() -> None:
+    containers = [{"resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}]
+    sidecars = [
+        {"restartPolicy": "Always", "resources": {"limits": {"cpu": "0.1", "memory": "1Mi"}}},
+        {"resources": {"requests": {"cpu": "9", "memory": "9Gi"}}},
+    ]
+    pod = {"spec": {"containers": containers, "initContainers": sidecars}}
+    assert resources_of(workload(replicas=4, template=pod)) == Resources(
+        pods=4, cpu_m=4 * 150, memory_bytes=4 * 17 * 2**20
+    )
+    assert resources_of(None) == resources_of(workload("Service")) == Resources()
+    odd = {"spec": {"containers": [{"resources": {"requests": {"cpu": "?"}}}]}}
+    assert resources_of(workload(template=odd)) == Resources(pods=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "desired", "live", "paths"),
+    [
+        ("StatefulSet", {"serviceName": "a"}, {"serviceName": "b"}, ("spec.serviceName",)),
+        ("StatefulSet", {"podManagementPolicy": "Parallel"}, {}, ("spec.podManagementPolicy",)),
+        (
+            "StatefulSet",
+            {"selector": {"matchLabels": {"a": "b"}}},
+            {"selector": {"matchLabels": {"a": "c"}}},
+            ("spec.selector",),
+        ),
+        ("StatefulSet", {"replicas": 5, "template": {"a": 1}}, {"replicas": 3, "template": {}}, ()),
+        (
+            "StatefulSet",
+            {"volumeClaimTemplates": [{"a": 1}]},
+            {"volumeClaimTemplates": [{"a": 1, "b": 2}]},
+            (),
+        ),
+        ("Service", {"clusterIP": "None"}, {"clusterIP": "10.0.0.1"}, ("spec.clusterIP",)),
+        ("Deployment", {"selector": {"a": 1}, "replicas": 2}, {"selector": {"a": 2}}, ("spec.selector",)),
+        ("ConfigMap", {}, {}, ()),
+    ],
+)
+def test_immutable_fields(kind: str, desired: Any, live: Any, paths: tuple[str, ...]) -> None:
+    assert immutable_changes(workload(kind, **desired), workload(kind, **live)) == paths
+
+
+def test_immutable_config_and_role_references() -> None:
+    frozen = {"kind": "ConfigMap", "immutable": True, "data": {"a": "b"}}
+    assert immutable_changes({"kind": "ConfigMap", "data": {"a": "c"}}, frozen) == ("data",)
+    assert immutable_changes(
+        {"kind": "RoleBinding", "roleRef": {"name": "a"}}, {"kind": "RoleBinding", "roleRef": {"name": "b"}}
+    ) == ("roleRef",)
+
+
+def test_who_restarts() -> None:
+    live = workload(template={"a": 1}, updateStrategy={"type": "OnDelete"})
+    live["status"] = {"replicas": 5, "updatedReplicas": 5, "observedGeneration": 1}
+    assert restarts_of(live, workload(template={"a": 2})) == 5
+    assert restarts_of(live, workload(template={"a": 1})) == 0
+    assert restarts_of(live, None) == 0
+    live["status"]["updatedReplicas"] = 3
+    assert restarts_of(live, None) == 2
+    assert restarts_of(workload("Service"), None) == 0
+    assert restarts_together(live)
+    assert not restarts_together(workload(updateStrategy={"type": "RollingUpdate"}))
