@@ -6,10 +6,15 @@ import os
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.live import cluster, lab, sandbox
 
 __all__ = ["cluster", "lab", "sandbox"]
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("nimlab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nimlab")
 
 _FIGURES = pytest.StashKey[list[str]]()
 

@@ -170,7 +170,7 @@ def test_any_bytes_give_a_document_or_problems_inside_the_file(data: bytes) -> N
         assert all(1 <= problem.location.line <= len(lines) + 1 for problem in answer)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_mutation_of_a_file_raises_nothing_else(data: st.DataObject) -> None:
     text = PURPLE

@@ -74,7 +74,7 @@ TEXT = st.text(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(owner=TEXT, description=TEXT)
 def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
     text = yaml.safe_dump(
