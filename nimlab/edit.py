@@ -99,8 +99,8 @@ def set_peers(text: str, peers: int) -> str:
     if node is None:
         return _with_peers(text, spec, peers)
     start, end = node.start_mark.index, node.end_mark.index
-    # A node whose text isn't its value is empty, quoted, tagged, or an alias, whose own text is elsewhere.
-    if not isinstance(node, yaml.ScalarNode) or node.style or text[start:end] != node.value or start == end:
+    # A node whose text isn't its value is quoted, tagged, or an alias, whose own text is elsewhere.
+    if not isinstance(node, yaml.ScalarNode) or text[start:end] != node.value or start == end:
         raise EditError("`spec.peers` is not a plain number", hint=f"write `peers: {peers}` by hand")
     return f"{text[:start]}{peers}{text[end:]}"
 
@@ -111,9 +111,8 @@ def new_experiment_path(root: Path, name: str) -> Path:
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
         raise EditError(f"`{name}` is no name for a file", hint="use lower-case letters, digits, `-`")
-    if path in set(
-        folder.glob("*")
-    ):  # `exists` fails on a name that is too long; the schema says that better
+    # `exists` would fail on a name that is too long for a file; the schema's check says that better.
+    if path in set(folder.glob("*")):
         raise EditError(
             "the file exists already",
             where=f"experiments/{name}.yaml",

@@ -21,9 +21,11 @@ from nimlab.apply import (
     holder_of,
 )
 from nimlab.apply.board import Board, judge
+from nimlab.change import Action
+from nimlab.cluster import Propagation, observe
 from nimlab.errors import LockHeld, Moved
 from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import ApplySet
+from nimlab.owned import ApplySet, stamp
 from nimlab.plan import make_plan
 from nimlab.snapshot import Snapshot
 from tests.live import Lab
@@ -215,3 +217,63 @@ def test_told_to_stop_it_begins_nothing_more(lab: Lab) -> None:
     events = list(execute(plan, lab.cluster, options, stop=stop))
     assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.NOT_ATTEMPTED]
     assert lab.names("ConfigMap") == ["kube-root-ca.crt", "nimlab-experiments"]
+
+
+def config_map(lab: Lab, **data: str) -> Manifest:
+    """A stamped ConfigMap of the experiment red in the lab's namespace."""
+    plain = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "a", "namespace": lab.namespace, "labels": {"experiment": "red"}},
+        "data": data,
+    }
+    return stamp(plain, ApplySet(name="experiments", namespace=lab.namespace))
+
+
+def recreated_by_somebody_else(lab: Lab) -> None:
+    """Delete the ConfigMap and make another of the same name, with all our marks."""
+    key = ObjectKey("ConfigMap", lab.namespace, "a")
+    live = lab.cluster.get(key)
+    assert live is not None
+    uid = live["metadata"]["uid"]
+    lab.cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
+    lab.cluster.create({**config_map(lab, theirs="yes")})
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("wanted", [True, False])
+def test_object_recreated_between_plan_and_act_is_left_alone(lab: Lab, wanted: bool) -> None:
+    """An update and a prune are bound to the very object that the plan saw."""
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+    lab.cluster.apply(config_map(lab, ours="1"), manager="nimlab", force=False, dry_run=False)
+    desired = [group("red", config_map(lab, ours="2"))] if wanted else []
+    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, parallel=2)
+    plan = make_plan(desired, seen, policy(allow_empty=True))
+    assert [c.action for c in plan.changes] == [Action.UPDATE if wanted else Action.PRUNE]
+    recreated_by_somebody_else(lab)
+    options = Options(parallel=2, take_ownership=True, timeout_s=5, version="0")
+    events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
+    assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.FAILED]
+    left = lab.cluster.get(ObjectKey("ConfigMap", lab.namespace, "a"))
+    assert left is not None
+    assert left["data"] == {"theirs": "yes"}
+
+
+@pytest.mark.live
+def test_failed_apply_withholds_the_prunes_of_the_same_run(lab: Lab) -> None:
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+    lab.cluster.apply(config_map(lab, ours="1"), manager="nimlab", force=False, dry_run=False)
+    bad = config_map(lab)
+    bad["metadata"] = {**bad["metadata"], "name": "b"}
+    bad["metadata"]["labels"] = {**bad["metadata"]["labels"], "experiment": "blue"}
+    bad["spec"] = {"no": "such field"}
+    desired = [group("blue", bad)]
+    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, parallel=2)
+    plan = make_plan(desired, seen, policy())
+    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
+    outcomes = {e.key.name: e.outcome for e in events if isinstance(e, ObjectDone)}
+    assert outcomes == {"b": Outcome.FAILED, "a": Outcome.NOT_ATTEMPTED}
+    assert "a" in lab.names("ConfigMap")

@@ -148,9 +148,11 @@ def test_commit_runs_an_experiment_and_its_removal_prunes_it(pipeline: Pipeline,
     assert "13 of 13 peers running" in done.text
     assert "nimp2p-exp-green" in lab.names("StatefulSet")
     (lab.root / "experiments" / "green.yaml").unlink()
-    pipeline.commit("no green")
+    lab.edit("purple", "peers: 5", "peers: 7")
+    pipeline.commit("no green, more purple, whose peers start anew")
     done = pipeline.run()
     assert done.code == 0, done.text
+    assert "11 of 11 peers running" in done.text
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
 
 
