@@ -112,6 +112,27 @@ def test_fatal_trouble_ends_the_waiting_and_passing_trouble_does_not() -> None:
     assert isinstance(judged(gone), PeersProgress)
 
 
+def test_trouble_that_becomes_fatal_with_time_needs_no_event() -> None:
+    homeless = pod(0)
+    homeless["status"] = {
+        "phase": "Pending",
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "Insufficient cpu",
+                "lastTransitionTime": NOW.isoformat(),
+            }
+        ],
+    }
+    found = board(statefulset(replicas=3), homeless)
+    assert isinstance(judged(found), PeersProgress)
+    later = judge(RED, found, NOW + timedelta(seconds=16), waited_s=16, timeout_s=60)
+    assert isinstance(later, ExperimentStuck)
+    assert not later.timed_out
+
+
 def refusal(at: datetime) -> Manifest:
     """The event of a StatefulSet whose pods are refused."""
     return {
@@ -153,7 +174,7 @@ def test_pruned_workloads_and_namespaces_are_awaited_until_gone() -> None:
 def test_fresh_list_replaces_what_was_known() -> None:
     found = board(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
     found.forget("Pod", "lab")
-    assert found.troubles == {}
+    assert found.troubled == {}
     found.forget("StatefulSet", "elsewhere")
     assert KEY in found.workloads
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 from nimlab.cluster import Propagation
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet
-from tests.live import Lab, git
+from tests.live import REPOSITORY, Lab, git
 from tests.proxy import run_proxy
 
 pytestmark = pytest.mark.live
@@ -368,3 +372,58 @@ def test_terminating_object_is_waited_for(lab: Lab) -> None:
                 '{"metadata":{"finalizers":null}}')  # fmt: skip
     synced(lab)
     assert_in_sync(lab)
+
+
+def test_interrupted_it_says_what_was_done_and_exits_130(lab: Lab) -> None:
+    lab.edit("purple", "cpu: 50m", 'cpu: "900"')  # no node has so much: the peers never come
+    command = [sys.executable, "-m", "nimlab", "sync", "--lab", str(lab.root)]
+    running = subprocess.Popen(
+        [*command, "--kubeconfig", str(lab.kubeconfig), "--timeout", "10m"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith("blue") and "settled" in line:
+            break
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 130, out + err
+    assert "stopping" in err
+    assert "8 created" in out
+    lease = lab.get("Lease", "nimlab-experiments")
+    assert lease is not None
+    assert not lease["spec"].get("holderIdentity")
+
+
+def test_peers_without_a_node_are_told_with_the_reason(lab: Lab) -> None:
+    lab.edit("purple", "cpu: 50m", 'cpu: "900"')
+    answer = lab.run("sync", "--timeout", "4m", "--output", "json")
+    assert answer.code == 4, answer.out + answer.err
+    (purple,) = [one for one in json.loads(answer.out)["peers"] if one["experiment"] == "purple"]
+    assert {trouble["reason"] for trouble in purple["troubles"]} == {"Unschedulable"}
+    assert "Insufficient cpu" in purple["troubles"][0]["message"]
+    assert purple["waitedSeconds"] < 60
+
+
+def test_peers_refused_by_a_quota_are_told_with_the_reason(lab: Lab) -> None:
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    lab.kubectl("create", "quota", "small", "--hard=pods=6")
+    answer = lab.run("sync", "--timeout", "60s")
+    assert answer.code == 4, answer.out + answer.err
+    assert "exceeded quota" in answer.out + answer.err
+
+
+def test_refused_sync_speaks_json_when_asked(lab: Lab) -> None:
+    answer = lab.run("sync", "nobody", "--output", "json")
+    assert answer.code == 1
+    assert json.loads(answer.out)["refusal"]["code"] == "plan"
+
+
+def test_logs_of_simulated_peers_are_an_error_with_a_hint(lab: Lab) -> None:
+    synced(lab)
+    answer = lab.run("logs", "blue", "--peer", "0")
+    assert answer.code == 1
+    assert "Pod/" in answer.err

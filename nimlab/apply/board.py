@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.manifest import Manifest, ObjectKey, key_of
@@ -31,19 +31,20 @@ class Awaited:
 class Board:
     """What the watches have told so far; only the waiting thread writes it.
 
-    `troubles` are kept by pod, `refused` by workload with the time they were first seen: a StatefulSet whose
-    pods are refused has no pod to carry the reason. `listed` are the kinds of which everything is known.
+    `troubled` are pods that don't run for a reason; `refused` are workloads whose pods may not be made, with
+    the time that was first seen: they have no pod to carry the reason. `listed` are the kinds of which
+    everything is known.
     """
 
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
-    troubles: dict[ObjectKey, tuple[str, Trouble]] = field(default_factory=dict)
+    troubled: dict[ObjectKey, Manifest] = field(default_factory=dict)
     refused: dict[ObjectKey, tuple[datetime, Trouble]] = field(default_factory=dict)
     gone: set[ObjectKey] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
 
     def forget(self, kind: str, namespace: str | None) -> None:
         """Drop what is known of a kind in a namespace; a fresh LIST follows."""
-        known: dict[ObjectKey, Any] = self.troubles if kind == "Pod" else self.workloads
+        known = self.troubled if kind == "Pod" else self.workloads
         for key in [k for k in known if namespace in (None, k.namespace)]:
             del known[key]
 
@@ -54,10 +55,9 @@ class Board:
             self.workloads[key] = live
             return
         leaving = live["metadata"].get("deletionTimestamp")
-        trouble = None if leaving else pod_trouble(live, now)
-        self.troubles.pop(key, None)
-        if trouble is not None:
-            self.troubles[key] = (experiment_of(live), trouble)
+        self.troubled.pop(key, None)
+        if not leaving and pod_trouble(live, now) is not None:
+            self.troubled[key] = live
 
     def note_refusal(self, event: Manifest, now: datetime) -> None:
         """Take note of an event that says why a workload gets no peers; an old one says nothing."""
@@ -71,7 +71,7 @@ class Board:
     def drop(self, live: Manifest) -> None:
         """Take note that an object is gone."""
         key = key_of(live)
-        self.troubles.pop(key, None)
+        self.troubled.pop(key, None)
         self.workloads.pop(key, None)
 
 
@@ -106,7 +106,8 @@ def _is_namespace_left(key: ObjectKey, board: Board) -> bool:
 
 
 def _troubles(one: Awaited, board: Board, now: datetime) -> tuple[Trouble, ...]:
-    found = [t for name, t in board.troubles.values() if name == one.experiment]
+    pods = [pod for pod in board.troubled.values() if experiment_of(pod) == one.experiment]
+    found = [trouble for pod in pods if (trouble := pod_trouble(pod, now)) is not None]
     for key, (since, trouble) in board.refused.items():
         live = board.workloads.get(key)
         if key not in one.workloads or live is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -36,15 +37,15 @@ class Lock:
         self._thread.start()
 
     def release(self) -> None:
-        """Give the lease back; a lease that can't be given back expires by itself."""
+        """Give the lease back, once; a lease that can't be given back expires by itself."""
+        if self._done.is_set():
+            return
         self._done.set()
         self._thread.join()
         if self.lost.is_set():
             return
-        try:
+        with suppress(ClusterError):
             self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
-        except ClusterError:
-            self.lost.set()
 
     def _renew(self) -> None:
         renewed = self._now()

@@ -53,60 +53,67 @@ def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None,
 def _show_plan(run: Run) -> int:
     _, plan = look_and_think(run)
     code = report.exit_code_of(plan, (), dry_run=True, exit_code=run.options.exit_code)
-    if run.options.output is Output.JSON:
-        print_result(
-            report.plan_json(plan, cluster=run.target.name, tool_version=__version__, exit_code=code)
-        )
-    else:
-        print_result(plan_text(run, plan))
+    _print_plan(run, plan, code)
     return code
 
 
+def _print_plan(run: Run, plan: Plan, code: int) -> None:
+    """Print a plan that is not carried out, in the form that was asked for."""
+    if run.options.output is Output.JSON:
+        facts = {"cluster": run.target.name, "tool_version": __version__}
+        print_result(report.plan_json(plan, exit_code=code, **facts))
+    else:
+        print_result(plan_text(run, plan))
+
+
 def _carry_out(run: Run) -> int:
-    """Take the lock for exactly what was seen, act, and wait; look again when another sync came between."""
+    """Show the plan, take the lock for exactly what was seen, act and wait.
+
+    When another sync has come between, everything is looked at again.
+    """
     deadline_s = time.monotonic() + run.lock_timeout_s
     while True:
         snapshot, plan = look_and_think(run)
         if plan.refusal is not None:
+            _print_plan(run, plan, plan.refusal.exit_code)
+            return plan.refusal.exit_code
+        if run.options.output is Output.TEXT:
             print_result(plan_text(run, plan))
-            return 1
-        lock: Lock | None = None
-        if _has_writes(plan):
-            try:
-                if plan.create_namespace:
-                    print_note(create_namespace(run.cluster, plan.apply_set.namespace).text)
-                lock = acquire(
-                    run.cluster,
-                    plan.apply_set,
-                    snapshot.lease,
-                    holder=_holder(),
-                    now=system_clock().now,
-                )
-            except (Moved, LockHeld) as error:
-                _wait_for_lock(run, error, deadline_s)
-                continue
-        return _act(run, snapshot, plan, lock)
+        if not _has_writes(plan):
+            return _act(run, snapshot, plan, None)
+        try:
+            lock = _lock(run, snapshot, plan)
+        except (Moved, LockHeld) as error:
+            _wait_for_lock(run, error, deadline_s)
+            continue
+        try:
+            return _act(run, snapshot, plan, lock)
+        finally:
+            lock.release()
+
+
+def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
+    """Take the lease as it was seen; it lives in the lab's namespace, which is made first if need be."""
+    if plan.create_namespace:
+        print_note(report.format_event(create_namespace(run.cluster, plan.apply_set.namespace), paint=False))
+    now = system_clock().now
+    return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now)
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
-    if run.options.output is Output.TEXT:
-        print_result(plan_text(run, plan))
-    events: list[Event] = []
-    try:
-        for event in show_events(_events(run, snapshot, plan, lock)):
-            events.append(event)
-    finally:
-        if lock is not None:
-            lock.release()
+    """Carry the plan out, tell what happens, and sum it up."""
+    events = list(show_events(_events(run, snapshot, plan, lock)))
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False)
-    if run.stop.is_set():
+    if lock is not None and lock.lost.is_set():
+        print_note("lock     another sync has taken the lock; stopped")
+        code = 1
+    elif run.stop.is_set():
         code = EXIT_INTERRUPTED
-    elapsed_s = time.monotonic() - run.started_s
     if run.options.output is Output.JSON:
-        print_result(
-            report.run_json(plan, events, cluster=run.target.name, tool_version=__version__, exit_code=code)
-        )
+        facts = {"cluster": run.target.name, "tool_version": __version__}
+        print_result(report.run_json(plan, events, exit_code=code, **facts))
     else:
+        elapsed_s = time.monotonic() - run.started_s
         paint = wants_colour(sys.stdout)
         print_result(report.format_outcome(plan, events, elapsed_s=elapsed_s, paint=paint))
     return code

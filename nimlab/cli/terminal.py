@@ -36,8 +36,10 @@ def print_result(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_note(text: str) -> None:
-    """Print a line of progress to stderr."""
+def print_note(text: str | None) -> None:
+    """Print a line of progress to stderr; nothing where there is none."""
+    if text is None:
+        return
     sys.stderr.write(text.rstrip("\n") + "\n")
     sys.stderr.flush()
 

@@ -224,7 +224,7 @@ class KubeCluster:
             "follow": "true" if follow else "",
         }
         path = _with_query(_object_path(pod) + "/log", query)
-        answer = self._request("GET", path, verb="get", where=str(pod), stream=True)
+        answer = self._request("GET", path, verb="logs", where=str(pod), stream=True, attempts=1)
         try:
             for line in _lines(answer):
                 yield line.decode(errors="replace")
@@ -300,14 +300,15 @@ class KubeCluster:
         headers: Mapping[str, str] | None = None,
         is_write: bool = False,
         stream: bool = False,
+        attempts: int = _ATTEMPTS,
     ) -> urllib3.BaseHTTPResponse:
         """Send until there is a final answer; raise what a refusal means."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, attempts + 1):
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 -- jitter, not a secret
             try:
                 answer = self._send(method, path, body, headers or {}, is_write=is_write, stream=stream)
             except HTTPError as error:
-                if attempt == _ATTEMPTS or _is_hopeless(error):
+                if attempt == attempts or _is_hopeless(error):
                     raise Unreachable(
                         f"{verb}: no answer from {self._host}: {_short(error)}",
                         where=where,
@@ -317,7 +318,7 @@ class KubeCluster:
                 if answer.status < 300:
                     return answer
                 status = _status_of(answer)
-                if attempt == _ATTEMPTS or not is_retried(answer.status, str(status.get("message"))):
+                if attempt == attempts or not is_retried(answer.status, str(status.get("message"))):
                     raise error_of(answer.status, status, verb=verb, where=where, path=path)
                 pause_s = max(pause_s, _retry_after_s(answer))
             self._sleep(pause_s)

@@ -69,6 +69,7 @@ def _api_server(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "client-ca-file": str(pki / "ca.crt"),
         "anonymous-auth": "false",
         "authorization-mode": "Node,RBAC",
+        "kubelet-preferred-address-types": "InternalIP",  # nothing is looked up
         "allow-privileged": "true",
         "service-cluster-ip-range": SERVICE_RANGE,
         "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
