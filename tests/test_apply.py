@@ -251,19 +251,25 @@ def config_map(lab: Lab, **data: str) -> Manifest:
     return stamp(plain, ApplySet(name="experiments", namespace=lab.namespace))
 
 
-def recreated_by_somebody_else(lab: Lab) -> None:
-    """Delete the ConfigMap and make another of the same name, with all our marks."""
+def recreate(lab: Lab, *, with_proofs: bool) -> None:
+    """Delete the ConfigMap and make another of the same name, with all our marks, perhaps even applied."""
     key = ObjectKey("ConfigMap", lab.namespace, "a")
     live = lab.cluster.get(key)
     assert live is not None
     uid = live["metadata"]["uid"]
     lab.cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
-    lab.cluster.create({**config_map(lab, theirs="yes")})
+    if with_proofs:
+        lab.cluster.apply(config_map(lab, theirs="yes"), manager="nimlab", force=False, dry_run=False)
+    else:
+        lab.cluster.create(config_map(lab, theirs="yes"))
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("wanted", [True, False])
-def test_object_recreated_between_plan_and_act_is_left_alone(lab: Lab, wanted: bool) -> None:
+@pytest.mark.parametrize("with_proofs", [True, False])
+def test_object_recreated_between_plan_and_act_is_left_alone(
+    lab: Lab, wanted: bool, with_proofs: bool
+) -> None:
     """An update and a prune are bound to the very object that the plan saw."""
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
@@ -272,7 +278,7 @@ def test_object_recreated_between_plan_and_act_is_left_alone(lab: Lab, wanted: b
     seen = observe(lab.cluster, desired, apply_set, take_ownership=False, parallel=2)
     plan = make_plan(desired, seen, policy(allow_empty=True))
     assert [c.action for c in plan.changes] == [Action.UPDATE if wanted else Action.PRUNE]
-    recreated_by_somebody_else(lab)
+    recreate(lab, with_proofs=with_proofs)
     options = Options(parallel=2, take_ownership=True, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
     assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.FAILED]
