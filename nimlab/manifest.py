@@ -196,6 +196,7 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ign
     """A safe loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- the base class's signature
+        """Refuse a key that isn't text, or stands twice; the last one would win silently."""
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):

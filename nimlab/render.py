@@ -81,15 +81,6 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
     """Return every name that a template can use; `templates/README.md` says what each means."""
     contract = experiment.contract
     full = experiment.full_name
-    own_labels = {
-        "app.kubernetes.io/component": "peer",
-        "app.kubernetes.io/managed-by": "nimlab",
-        "app.kubernetes.io/name": contract.name,
-        "app.kubernetes.io/part-of": lab.prefix.rstrip("-"),
-        "app.kubernetes.io/version": label_value(experiment.image.tag),
-        "experiment": experiment.name,
-        "prefix": full,
-    }
     network = experiment.network
     return {
         "name": experiment.name,
@@ -100,7 +91,7 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
         "workload": experiment.workload,
         "service": experiment.service,
         "peers": experiment.peers,
-        "labels": own_labels,
+        "labels": _labels(experiment, lab),
         "selector": {"experiment": experiment.name},
         "container": contract.container,
         "image": str(experiment.image),
@@ -130,6 +121,19 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
             "settings.json": to_json_text(dict(sorted(experiment.settings.items()))),
             "sha256": experiment.digest,
         },
+    }
+
+
+def _labels(experiment: Experiment, lab: Lab) -> dict[str, str]:
+    """The labels of every object and pod: scrape rules, log rules and dashboards select by the same."""
+    return {
+        "app.kubernetes.io/component": "peer",
+        "app.kubernetes.io/managed-by": "nimlab",
+        "app.kubernetes.io/name": experiment.contract.name,
+        "app.kubernetes.io/part-of": lab.prefix.rstrip("-"),
+        "app.kubernetes.io/version": label_value(experiment.image.tag),
+        "experiment": experiment.name,
+        "prefix": experiment.full_name,
     }
 
 

@@ -1,4 +1,4 @@
-"""Requests to the API server: paths, bodies, retries, pages and watches.
+"""Requests to the API server: verbs, retries, pages and watches.
 
 Reads, server-side applies and deletes with preconditions may be sent twice without harm, so all of them
 are retried when the server is busy or the connection breaks, with growing, jittered pauses.
@@ -11,8 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
-from urllib.parse import urlencode
+from typing import Final
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -20,7 +19,18 @@ from urllib3.exceptions import HTTPError
 from nimlab.cluster import Listing, Propagation, Requests, WatchEvent
 from nimlab.errors import ClusterError, Gone, Unreachable
 from nimlab.kube.answers import error_of, is_retried
-from nimlab.manifest import KINDS, Kind, Manifest, ObjectKey, key_of, to_json_bytes
+from nimlab.kube.wire import (
+    collection_path,
+    decode,
+    is_hopeless,
+    object_path,
+    read_lines,
+    read_status,
+    retry_after_s,
+    shorten_reason,
+    with_query,
+)
+from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, to_json_bytes
 
 _PAGE: Final = 500  # kubectl's page size; the server's cost estimate grows with larger ones
 _ATTEMPTS: Final = 6
@@ -67,7 +77,7 @@ class KubeCluster:
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return the object, None if there is none."""
         try:
-            return self._json("GET", _object_path(key), verb="get", where=str(key))
+            return self._json("GET", object_path(key), verb="get", where=str(key))
         except ClusterError as error:
             if error.status == 404:
                 return None
@@ -81,7 +91,7 @@ class KubeCluster:
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         for _ in range(3):
             try:
-                items, version = self._pages(_collection(facts, namespace), query, kind)
+                items, version = self._pages(collection_path(facts, namespace), query, kind)
             except Gone:
                 continue
             for item in items:  # the items of a LIST don't say what they are
@@ -103,7 +113,7 @@ class KubeCluster:
         key = key_of(manifest)
         return self._json(
             "PATCH",
-            _with_query(_object_path(key), query),
+            with_query(object_path(key), query),
             verb="patch",
             where=str(key),
             body=to_json_bytes(manifest),
@@ -114,18 +124,18 @@ class KubeCluster:
     def create(self, manifest: Manifest) -> Manifest:
         """Create the object; Moved if it exists."""
         key = key_of(manifest)
-        path = _collection(KINDS[key.kind], key.namespace or None)
+        path = collection_path(KINDS[key.kind], key.namespace or None)
         return self._send_whole("POST", path, manifest, verb="create", where=str(key))
 
     def replace(self, manifest: Manifest) -> Manifest:
         """Replace the object; Moved if its resourceVersion isn't the one given."""
         key = key_of(manifest)
-        return self._send_whole("PUT", _object_path(key), manifest, verb="update", where=str(key))
+        return self._send_whole("PUT", object_path(key), manifest, verb="update", where=str(key))
 
     def _send_whole(self, method: str, path: str, manifest: Manifest, *, verb: str, where: str) -> Manifest:
         return self._json(
             method,
-            _with_query(path, {"fieldManager": "nimlab"}),
+            with_query(path, {"fieldManager": "nimlab"}),
             verb=verb,
             where=where,
             body=json.dumps(manifest).encode(),
@@ -154,7 +164,7 @@ class KubeCluster:
         try:
             self._json(
                 "DELETE",
-                _object_path(key),
+                object_path(key),
                 verb="delete",
                 where=str(key),
                 body=json.dumps(body).encode(),
@@ -182,10 +192,10 @@ class KubeCluster:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(timeout_s),
         }
-        path = _with_query(_collection(KINDS[kind], namespace), query)
+        path = with_query(collection_path(KINDS[kind], namespace), query)
         answer = self._request("GET", path, verb="watch", where=kind, stream=True)
         try:
-            for line in _lines(answer):
+            for line in read_lines(answer):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise error_of(
@@ -223,10 +233,10 @@ class KubeCluster:
             "tailLines": "" if tail is None else str(tail),
             "follow": "true" if follow else "",
         }
-        path = _with_query(_object_path(pod) + "/log", query)
+        path = with_query(object_path(pod) + "/log", query)
         answer = self._request("GET", path, verb="logs", where=str(pod), stream=True, attempts=1)
         try:
-            for line in _lines(answer):
+            for line in read_lines(answer):
                 yield line.decode(errors="replace")
         except HTTPError as error:
             raise Unreachable(f"the log broke off: {error}", where=str(pod)) from error
@@ -259,7 +269,7 @@ class KubeCluster:
         items: list[Manifest] = []
         token = ""
         while True:
-            url = _with_query(path, {**query, "continue": token})
+            url = with_query(path, {**query, "continue": token})
             page = self._json("GET", url, verb="list", where=where, accept=accept)
             items.extend(page.get("items") or ())
             token = page["metadata"].get("continue") or ""
@@ -287,7 +297,7 @@ class KubeCluster:
             headers={"Accept": accept, **({"Content-Type": content_type} if content_type else {})},
             is_write=is_write,
         )
-        return _decoded(answer.data, verb=verb, where=where)
+        return decode(answer.data, verb=verb, where=where)
 
     def _request(
         self,
@@ -308,19 +318,19 @@ class KubeCluster:
             try:
                 answer = self._send(method, path, body, headers or {}, is_write=is_write, stream=stream)
             except HTTPError as error:
-                if attempt == attempts or _is_hopeless(error):
+                if attempt == attempts or is_hopeless(error):
                     raise Unreachable(
-                        f"{verb}: no answer from {self._host}: {_short(error)}",
+                        f"{verb}: no answer from {self._host}: {shorten_reason(error)}",
                         where=where,
                         hint="is the cluster up, and is the address right?",
                     ) from error
             else:
                 if answer.status < 300:
                     return answer
-                status = _status_of(answer)
+                status = read_status(answer)
                 if attempt == attempts or not is_retried(answer.status, str(status.get("message"))):
                     raise error_of(answer.status, status, verb=verb, where=where, path=path)
-                pause_s = max(pause_s, _retry_after_s(answer))
+                pause_s = max(pause_s, retry_after_s(answer))
             self._sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -347,63 +357,3 @@ class KubeCluster:
             redirect=False,
             preload_content=not stream,
         )
-
-
-def _collection(kind: Kind, namespace: str | None) -> str:
-    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    return f"{base}/namespaces/{namespace}/{kind.plural}" if namespace else f"{base}/{kind.plural}"
-
-
-def _object_path(key: ObjectKey) -> str:
-    return f"{_collection(KINDS[key.kind], key.namespace or None)}/{key.name}"
-
-
-def _with_query(path: str, query: Mapping[str, str]) -> str:
-    """Append the parameters that have a value."""
-    text = urlencode({name: value for name, value in query.items() if value})
-    return f"{path}?{text}" if text else path
-
-
-def _decoded(data: bytes, *, verb: str, where: str) -> Manifest:
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise Unreachable(
-            f"{verb}: the answer is cut short or isn't JSON", where=where, hint="run it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise Unreachable(f"{verb}: the answer isn't an object", where=where)
-    return value
-
-
-def _status_of(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    """The server's Status; empty when the body is something else (a proxy's error page)."""
-    try:
-        value = json.loads(answer.data)
-    except (ValueError, HTTPError):
-        return {}
-    return value if isinstance(value, dict) and value.get("kind") == "Status" else {}
-
-
-def _retry_after_s(answer: urllib3.BaseHTTPResponse) -> float:
-    text = answer.headers.get("Retry-After", "")
-    return min(float(text), 30.0) if text.isdigit() else 0.0
-
-
-def _is_hopeless(error: HTTPError) -> bool:
-    """True for a server that isn't who it should be: asking again won't mend a certificate."""
-    return isinstance(error, urllib3.exceptions.SSLError)
-
-
-def _short(error: Exception) -> str:
-    return str(error).rpartition(": ")[2][:200]
-
-
-def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Lines as they arrive, without their ends; a last line without an end counts."""
-    rest = b""
-    for chunk in answer.stream(decode_content=True):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in lines if line)
-    if rest:
-        yield rest
