@@ -24,14 +24,14 @@ MERGE_REQUEST = "merge_request_event"
 
 
 @pytest.fixture(scope="session")
-def gitlab_ci_local(pytestconfig: pytest.Config) -> Path:
+def gitlab_ci_local() -> Path:
     """Return the program, installed from npm into the user's cache."""
     folder = control_plane.default_cache() / f"gitlab-ci-local-{VERSION}"
     program = folder / "node_modules" / ".bin" / "gitlab-ci-local"
     missing = [name for name in ("npm", "rsync") if shutil.which(name) is None]
     if missing:
         why = f"{' and '.join(missing)} missing on this machine"
-        pytest.fail(why) if pytestconfig.getoption("--require-live") else pytest.skip(why)
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)  # Node is no need of a user
     if not program.exists():
         folder.mkdir(parents=True, exist_ok=True)
         install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder)]
