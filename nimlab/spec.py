@@ -107,11 +107,6 @@ class Contract:
     metrics: tuple[str, ...]
     source: str
 
-    @property
-    def reads_peers(self) -> bool:
-        """True when the image reads the number of peers, so that a scale changes every pod."""
-        return any(variable.source == "peers" for variable in self.env)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
