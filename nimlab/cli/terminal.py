@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from nimlab.apply.events import (
@@ -156,6 +157,11 @@ class StepPrinter:
             self._progress.console.print(text, highlight=False, markup=False)
 
 
+def _near(path: Path | None) -> Path | None:
+    """The path as a person in this folder would write it."""
+    return path.relative_to(Path.cwd()) if path and path.is_relative_to(Path.cwd()) else path
+
+
 def _step_text(step: Step) -> str:
     """The words for a step, by what it is about."""
     match step.phase.value:
@@ -166,7 +172,7 @@ def _step_text(step: Step) -> str:
         case "wait":
             return f"waiting for {step.text}"
         case "build":
-            return f"{step.text}   log: {step.log}"
+            return f"{step.text}   log: {_near(step.log)}"
     return step.text
 
 
