@@ -427,3 +427,4 @@ def test_logs_of_simulated_peers_are_an_error_with_a_hint(lab: Lab) -> None:
     answer = lab.run("logs", "blue", "--peer", "0")
     assert answer.code == 1
     assert "Pod/" in answer.err
+    assert "simulated nodes have no logs" in answer.err

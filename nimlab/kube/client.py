@@ -234,7 +234,11 @@ class KubeCluster:
             "follow": "true" if follow else "",
         }
         path = with_query(object_path(pod) + "/log", query)
-        answer = self._request("GET", path, verb="logs", where=str(pod), stream=True, attempts=1)
+        try:
+            answer = self._request("GET", path, verb="logs", where=str(pod), stream=True, attempts=1)
+        except Unreachable as error:
+            hint = "its node's kubelet doesn't answer; simulated nodes have no logs"
+            raise Unreachable(error.what, where=error.where, hint=hint, status=error.status) from error
         try:
             for line in read_lines(answer):
                 yield line.decode(errors="replace")
