@@ -216,7 +216,7 @@ def edit_put(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
     changed = copy.deepcopy(live)
     part = next((p for p in ("spec", "data") if changed.get(p)), "metadata")
     for _ in range(dice.random.randint(1, 2)):
-        mutate(dice, changed[part] if part != "metadata" else changed["metadata"]["labels"])
+        mutate(dice, changed[part] if part != "metadata" else changed["metadata"].setdefault("labels", {}))
     changed["metadata"].pop("managedFields", None)
     send(cluster, "PUT", key_of(live), changed, "editor")
 
