@@ -12,11 +12,19 @@ from enum import Enum
 from nimlab.diff import FieldChange, diff_desired, diff_objects
 from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
 from nimlab.fields import Foreign, foreign_fields, own_entry
+from nimlab.handover import Handover
 from nimlab.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.owned import MEMBER, PART_OF, ApplySet, experiment_of, member_reference, missing_proofs
 from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
 from nimlab.spec import OnImmutableChange
-from nimlab.workload import immutable_changes, restarts_of, restarts_together
+from nimlab.status import peers_of, restart_pending
+from nimlab.workload import (
+    changes_template,
+    estimate_restart_s,
+    immutable_changes,
+    restarts_of,
+    restarts_together,
+)
 
 
 class Action(Enum):
@@ -34,7 +42,8 @@ class Change:
     """One object and what is to be done with it.
 
     `error` blocks it: it can't be done as things are. `restarts` counts the running peers that are deleted
-    and made anew. `unverified` means that the fields were compared here, not by the server. A KEEP with a
+    and made anew. `unverified` means that the fields were compared here, not by the server. `handover` is
+    done before the apply; the fields that it removes are among `fields`, not among `foreign`. A KEEP with a
     reason is worth showing.
     """
 
@@ -51,6 +60,20 @@ class Change:
     unverified: bool = False
     replace_by: OnImmutableChange | None = None
     taken: tuple[Conflict, ...] = ()
+    handover: Handover | None = None
+
+    @property
+    def restart_s(self) -> int:
+        """About how many seconds the restart of its peers takes; 0 where none restart."""
+        if not self.restarts or self.desired is None:
+            return 0
+        at_once = self.action is Action.REPLACE or restarts_together(self.desired)
+        return estimate_restart_s(self.desired, self.restarts, at_once=at_once)
+
+    @property
+    def leaves_peers(self) -> bool:
+        """True when peers of the former template are left alone, since the newer one isn't Git's alone."""
+        return self.action is Action.KEEP and self.live is not None and _is_overlaid(self.live, self.foreign)
 
 
 def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy: Policy) -> Change:
@@ -107,7 +130,10 @@ def _change(
     unverified: bool = False,
     replace_by: OnImmutableChange | None = None,
     taken: tuple[Conflict, ...] = (),
+    handover: Handover | None = None,
 ) -> Change:
+    going = handover.removed if handover else ()
+    foreign = () if live is None else foreign_fields(desired, live)
     return Change(
         action=action,
         key=key_of(desired),
@@ -116,12 +142,13 @@ def _change(
         live=live,
         reason=reason,
         fields=fields,
-        foreign=() if live is None else foreign_fields(desired, live),
+        foreign=tuple(f for f in foreign if f not in going),
         error=error,
         restarts=restarts,
         unverified=unverified,
         replace_by=replace_by,
         taken=taken,
+        handover=handover,
     )
 
 
@@ -154,6 +181,9 @@ def _ownership_conflict(
 
 def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Change:
     """An object that is as desired; only its peers may lag, when a sync was interrupted."""
+    if _is_overlaid(live, foreign_fields(desired, live)):
+        reason = "its peers are left as they are: the newer template has foreign additions"
+        return _change(Action.KEEP, desired, live, group, reason=reason)
     behind = restarts_of(live, None)
     if behind and restarts_together(desired):
         reason = "peers of an older revision are still there"
@@ -161,19 +191,67 @@ def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Chan
     return _change(Action.KEEP, desired, live, group)
 
 
+def _is_overlaid(live: Manifest, foreign: tuple[Foreign, ...]) -> bool:
+    """True when peers lag behind a template that others have added to; a restart would carry that in."""
+    return live["kind"] == "StatefulSet" and restart_pending(live) and any(f.in_template for f in foreign)
+
+
 def _decide_suspect(desired: Manifest, live: Manifest, prediction: Prediction, group: Desired) -> Change:
     immutable = immutable_changes(desired, live)
     if immutable:
         return _decide_replace(desired, live, immutable, group)
+    handover = prediction.handover
     if prediction.error is not None:
         fields = diff_desired(live, desired)
-        return _change(Action.UPDATE, desired, live, group, fields=fields, error=prediction.error)
+        return _change(
+            Action.UPDATE, desired, live, group, fields=fields, error=prediction.error, handover=handover
+        )
     if prediction.manifest is None:
-        fields = diff_desired(live, desired)
-        action = Action.UPDATE if fields else Action.KEEP
-        reason = "" if fields else "not verified: the credentials don't allow a server dry-run"
-        return _change(action, desired, live, group, reason=reason, fields=fields, unverified=True)
+        return _decide_unverified(desired, live, handover, group)
+    if prediction.handed_over is not None:
+        return _decide_handover(desired, live, prediction.manifest, prediction.handed_over, prediction, group)
     return _decide_predicted(desired, live, prediction.manifest, prediction.taken, group)
+
+
+def _decide_unverified(
+    desired: Manifest, live: Manifest, handover: Handover | None, group: Desired
+) -> Change:
+    """The credentials only allow looking: the fields are compared here."""
+    fields = diff_desired(live, desired)
+    if not fields and handover is None:
+        reason = "not verified: the credentials don't allow a server dry-run"
+        return _change(Action.KEEP, desired, live, group, reason=reason, unverified=True)
+    return _change(Action.UPDATE, desired, live, group, fields=fields, unverified=True, handover=handover)
+
+
+def _decide_handover(
+    desired: Manifest,
+    live: Manifest,
+    made: Manifest,
+    handed_over: Manifest,
+    prediction: Prediction,
+    group: Desired,
+) -> Change:
+    """Two writes, the handover and the apply: their changes together are the change."""
+    changes = {change.path: change for after in (handed_over, made) for change in diff_objects(live, after)}
+    return _change(
+        Action.UPDATE,
+        desired,
+        live,
+        group,
+        fields=tuple(changes[path] for path in sorted(changes)),
+        restarts=_handover_restarts(live, made, handed_over),
+        taken=prediction.taken,
+        handover=prediction.handover,
+    )
+
+
+def _handover_restarts(live: Manifest, made: Manifest, handed_over: Manifest) -> int:
+    """All peers, when the template changes; where only foreign additions go, those that run with them."""
+    changed = changes_template(live, made)
+    if not changed and changes_template(live, handed_over) and restart_pending(live):
+        return peers_of(live).updated
+    return restarts_of(live, made if changed else handed_over)
 
 
 def _decide_predicted(

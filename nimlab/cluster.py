@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
 from nimlab.fields import compare
+from nimlab.handover import Handover, handover_of, handover_patch
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
 from nimlab.owned import (
     FIELD_MANAGER,
@@ -79,6 +80,9 @@ class Cluster(Protocol):
     def create(self, manifest: Manifest) -> Manifest:
         """Create the object; Moved if it exists."""
 
+    def patch(self, key: ObjectKey, operations: Sequence[Mapping[str, Any]], *, dry_run: bool) -> Manifest:
+        """Apply a JSON patch and return the object; Moved if its resourceVersion isn't the one demanded."""
+
     def replace(self, manifest: Manifest) -> Manifest:
         """Replace the object; Moved if its resourceVersion isn't the one given."""
 
@@ -116,6 +120,7 @@ def observe(
     apply_set: ApplySet,
     *,
     take_ownership: bool,
+    remove_foreign: bool,
     parallel: int,
 ) -> Snapshot:
     """Read everything a plan needs: the parent, one LIST a kind, and what is suspect by server dry-run.
@@ -136,7 +141,12 @@ def observe(
         }
         exists = parent is not None or _exists(cluster, apply_set.namespace)
         live.update(_by_name(cluster, pool.map, wanted, live, apply_set if exists else None))
-        predicted = _predict(cluster, pool.map, wanted, live, apply_set, force=take_ownership)
+        suspects = _suspects(wanted, live, remove_foreign=remove_foreign)
+        answers = pool.map(
+            lambda key: _ask(cluster, apply_set, wanted[key], live[key], suspects[key], force=take_ownership),
+            suspects,
+        )
+        predicted = dict(zip(suspects, answers, strict=True))
         strangers = _strangers(cluster, pool.map, wanted, live)
     return Snapshot(
         apply_set=apply_set,
@@ -261,33 +271,42 @@ def _read(cluster: Cluster, each: _Map, keys: Sequence[ObjectKey]) -> dict[Objec
     return {key: item for key, item in zip(keys, each(cluster.get, keys), strict=True) if item is not None}
 
 
-def _predict(
+def _suspects(
+    wanted: Mapping[ObjectKey, Manifest], live: Mapping[ObjectKey, Manifest], *, remove_foreign: bool
+) -> dict[ObjectKey, Handover | None]:
+    """The wanted objects that aren't proven to be right, and what has to be handed over of each."""
+    found = {}
+    for key, manifest in wanted.items():
+        if key in live:
+            handover = handover_of(manifest, live[key], remove_foreign=remove_foreign)
+            if handover is not None or not compare(manifest, live[key]).unchanged:
+                found[key] = handover
+    return found
+
+
+def _ask(
     cluster: Cluster,
-    each: _Map,
-    wanted: Mapping[ObjectKey, Manifest],
-    live: Mapping[ObjectKey, Manifest],
     apply_set: ApplySet,
+    desired: Manifest,
+    live: Manifest,
+    handover: Handover | None,
     *,
     force: bool,
-) -> dict[ObjectKey, Prediction]:
-    """Ask the server about every wanted object that isn't proven unchanged."""
-    suspects = [
-        key for key, manifest in wanted.items() if key in live and not compare(manifest, live[key]).unchanged
-    ]
-
-    def ask(key: ObjectKey) -> Prediction:
-        owner = labels_of(live[key]).get(PART_OF, apply_set.id)
-        if owner != apply_set.id or live[key]["metadata"].get("deletionTimestamp"):
-            return Prediction()
-        try:
-            made, taken = apply_over(cluster, wanted[key], force=force, dry_run=True)
-        except Forbidden:
-            return Prediction()
-        except ClusterError as error:
-            return Prediction(error=error)
-        return Prediction(manifest=made, taken=taken)
-
-    return dict(zip(suspects, each(ask, suspects), strict=True))
+) -> Prediction:
+    """Ask the server what an apply would give; what isn't ours, or is on its way out, isn't asked about."""
+    owner = labels_of(live).get(PART_OF, apply_set.id)
+    if owner != apply_set.id or live["metadata"].get("deletionTimestamp"):
+        return Prediction()
+    handed_over = None
+    try:
+        if handover is not None:
+            handed_over = cluster.patch(key_of(live), handover_patch(handover, live), dry_run=True)
+        made, taken = apply_over(cluster, desired, force=force, dry_run=True)
+    except Forbidden:
+        return Prediction(handover=handover)
+    except ClusterError as error:
+        return Prediction(error=error, handover=handover)
+    return Prediction(manifest=made, taken=taken, handover=handover, handed_over=handed_over)
 
 
 _ALWAYS_THERE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from nimlab.manifest import Manifest
-from nimlab.owned import FIELD_MANAGER
+from nimlab.owned import is_own_entry
 
 _Path: TypeAlias = tuple[str, ...]
 _Tree: TypeAlias = Mapping[str, Any]
@@ -56,6 +56,11 @@ class Foreign:
     text: str
     value: Any
 
+    @property
+    def in_template(self) -> bool:
+        """True for what reaches the peers: their next ones are not as Git has them."""
+        return self.text.startswith("spec.template.")
+
 
 class _Suspect(Exception):
     """Ends the walk; the message is the reason."""
@@ -63,7 +68,7 @@ class _Suspect(Exception):
 
 def own_entry(live: Manifest) -> Mapping[str, Any] | None:
     """Return the fields that we own by Apply, None if there is no such entry or more than one."""
-    entries = [e for e in _entries(live) if _is_own(e)]
+    entries = [e for e in entries_of(live) if is_own_entry(e)]
     return entries[0].get("fieldsV1") if len(entries) == 1 else None
 
 
@@ -81,7 +86,7 @@ def compare(desired: Manifest, live: Manifest) -> Verdict:
 def _check(desired: Manifest, live: Manifest) -> None:
     if live["metadata"].get("deletionTimestamp"):
         raise _Suspect("it is being deleted")
-    entries = [e for e in _entries(live) if _is_own(e)]
+    entries = [e for e in entries_of(live) if is_own_entry(e)]
     if len(entries) != 1:
         raise _Suspect("nimlab has not applied it" if not entries else "it has several entries of ours")
     if entries[0].get("apiVersion") != desired["apiVersion"]:
@@ -213,9 +218,9 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
     """
     ours = own_entry(live) or {}
     found: dict[_Path, Foreign] = {}
-    for entry in _entries(live):
+    for entry in entries_of(live):
         manager = str(entry.get("manager", ""))
-        if _is_own(entry) or entry.get("subresource") or manager in _CONTROL_PLANE:
+        if is_own_entry(entry) or entry.get("subresource") or manager in _CONTROL_PLANE:
             continue
         fields = entry.get("fieldsV1") or {}
         for root in _FOREIGN_ROOTS:
@@ -248,21 +253,29 @@ def _foreign(
         yield from _foreign(
             subtree,
             None if ours is None else ours.get(child),
-            _descend(desired, child),
-            _descend(live, child),
+            descend(desired, child),
+            descend(live, child),
             (*path, child),
         )
 
 
-def _descend(value: Any, child: str) -> Any:  # noqa: ANN401 -- any JSON
-    """The part of a value that a child of managedFields names; None if there is none."""
+def descend(value: Any, child: str) -> Any:  # noqa: ANN401 -- any JSON
+    """Return the part of a value that a child of managedFields names; None if there is none."""
     if child.startswith("f:") and isinstance(value, Mapping):
         return value.get(child[2:])
-    if child.startswith("k:") and isinstance(value, list):
-        key = _decoded(child)
-        return next((v for v in value if all(v.get(k) == x for k, x in key.items())), None)
-    if child.startswith("v:") and isinstance(value, list):
-        return _decoded(child) if _decoded(child) in value else None
+    index = index_of_item(value, child)
+    return None if index is None else value[index]
+
+
+def index_of_item(value: Any, child: str) -> int | None:  # noqa: ANN401 -- any JSON
+    """Return the place in a list of the item that a child of managedFields names; None if there is none."""
+    if not isinstance(value, list):
+        return None
+    if child.startswith("v:"):
+        return next((i for i, item in enumerate(value) if item == _decoded(child)), None)
+    if child.startswith("k:"):
+        key = _decoded(child).items()
+        return next((i for i, item in enumerate(value) if all(item.get(k) == x for k, x in key)), None)
     return None
 
 
@@ -286,14 +299,7 @@ def _decoded(child: str) -> Any:  # noqa: ANN401 -- any JSON
     return json.loads(child[2:])
 
 
-def _entries(live: Manifest) -> list[Mapping[str, Any]]:
+def entries_of(live: Manifest) -> list[Mapping[str, Any]]:
+    """Return the managers' entries of an object; none where there are none that can be read."""
     entries = live["metadata"].get("managedFields")
     return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
-
-
-def _is_own(entry: Mapping[str, Any]) -> bool:
-    return (
-        entry.get("manager") == FIELD_MANAGER
-        and entry.get("operation") == "Apply"
-        and not entry.get("subresource")
-    )

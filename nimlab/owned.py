@@ -244,13 +244,14 @@ def _applied_label(live: Manifest) -> bool:
     """True when our Apply entry owns the set's label: label rights alone can't make us delete."""
     entries = live["metadata"].get("managedFields")
     return any(
-        _is_ours(entry) and _has_label(entry.get("fieldsV1"))
+        is_own_entry(entry) and _has_label(entry.get("fieldsV1"))
         for entry in (entries if isinstance(entries, list) else ())
         if isinstance(entry, Mapping)
     )
 
 
-def _is_ours(entry: Mapping[str, Any]) -> bool:
+def is_own_entry(entry: Mapping[str, Any]) -> bool:
+    """Return True for the managedFields entry of our applies."""
     return (
         entry.get("manager") == FIELD_MANAGER
         and entry.get("operation") == "Apply"

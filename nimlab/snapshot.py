@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from nimlab.errors import ClusterError, Conflict
 from nimlab.git import Commit, Relation
+from nimlab.handover import Handover
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet, Parent
 from nimlab.spec import Broken, OnImmutableChange
@@ -30,12 +31,15 @@ class Prediction:
     """What the server says an apply would give: the object, or why it refuses.
 
     Both None: it could not be asked (the credentials only allow reading), so the plan is `unverified` there.
-    `taken` are the fields that people have changed by hand and that an apply takes back.
+    `taken` are the fields that people have changed by hand and that an apply takes back. `handover` is what
+    has to be done before the apply, `handed_over` the object after that alone.
     """
 
     manifest: Manifest | None = None
     error: ClusterError | None = None
     taken: tuple[Conflict, ...] = ()
+    handover: Handover | None = None
+    handed_over: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,8 @@ class Snapshot:
     """The cluster as it was read at one time.
 
     `live` holds every object that carries the set's label and every desired one that exists. `predicted`
-    has an entry exactly for the desired objects that exist and are not proven unchanged. `strangers` names,
+    has an entry exactly for the desired objects that exist and are not proven unchanged, or need a handover.
+    `strangers` names,
     for each namespace of ours that no experiment wants any more, what in it is not ours.
     """
 

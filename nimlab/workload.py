@@ -28,6 +28,10 @@ _IMMUTABLE: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+_DEFAULT_GRACE_S: Final = 30
+_START_S: Final = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """Pods and what they ask for; differences may be negative."""
@@ -103,11 +107,31 @@ def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
         return 0
     status = live.get("status") or {}
     existing = int(status.get("replicas") or 0)
-    if predicted is not None and predicted["spec"]["template"] != live["spec"]["template"]:
+    if predicted is not None and changes_template(live, predicted):
         return existing
     if restart_pending(live):
         return existing - int(status.get("updatedReplicas") or 0)
     return 0
+
+
+def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
+    """Return about how many seconds it takes to restart so many peers, all at once or one after another.
+
+    For each: its grace period to stop, the delays of its probes, and a moment to start. An image that has to
+    be pulled, or a node that is full, takes longer.
+    """
+    pod = desired["spec"]["template"]["spec"]
+    probes = [c.get(p) or {} for c in pod["containers"] for p in ("startupProbe", "readinessProbe")]
+    delay_s = max((int(probe.get("initialDelaySeconds") or 0) for probe in probes), default=0)
+    delay_s += int(desired["spec"].get("minReadySeconds") or 0)
+    grace_s = int(pod.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S))
+    rounds = min(peers, 1) if at_once else peers
+    return rounds * (grace_s + delay_s + _START_S)
+
+
+def changes_template(live: Manifest, made: Manifest) -> bool:
+    """Return True when the two have different pod templates."""
+    return live["kind"] == "StatefulSet" and bool(made["spec"]["template"] != live["spec"]["template"])
 
 
 def restarts_together(manifest: Manifest) -> bool:

@@ -275,7 +275,7 @@ def test_object_recreated_between_plan_and_act_is_left_alone(
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     lab.cluster.apply(config_map(lab, ours="1"), manager="nimlab", force=False, dry_run=False)
     desired = [group("red", config_map(lab, ours="2"))] if wanted else []
-    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, parallel=2)
+    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
     plan = make_plan(desired, seen, policy(allow_empty=True))
     assert [c.action for c in plan.changes] == [Action.UPDATE if wanted else Action.PRUNE]
     recreate(lab, with_proofs=with_proofs)
@@ -297,7 +297,7 @@ def test_failed_apply_withholds_the_prunes_of_the_same_run(lab: Lab) -> None:
     bad["metadata"]["labels"] = {**bad["metadata"]["labels"], "experiment": "blue"}
     bad["spec"] = {"no": "such field"}
     desired = [group("blue", bad)]
-    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, parallel=2)
+    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
     plan = make_plan(desired, seen, policy())
     options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=threading.Event()))

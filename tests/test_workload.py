@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from nimlab.manifest import Manifest
-from nimlab.workload import Resources, immutable_changes, resources_of, restarts_of, restarts_together
+from nimlab.workload import (
+    Resources,
+    estimate_restart_s,
+    immutable_changes,
+    resources_of,
+    restarts_of,
+    restarts_together,
+)
 
 
 def workload(kind: str = "StatefulSet", **spec: Any) -> Manifest:
@@ -76,3 +83,22 @@ def test_who_restarts() -> None:
     assert restarts_of(workload("Service"), None) == 0
     assert restarts_together(live)
     assert not restarts_together(workload(updateStrategy={"type": "RollingUpdate"}))
+
+
+@pytest.mark.parametrize(
+    ("pod", "spec", "at_once", "expected_s"),
+    [
+        ({}, {}, True, 32),
+        ({"terminationGracePeriodSeconds": 5}, {}, True, 7),
+        ({"terminationGracePeriodSeconds": 5}, {}, False, 28),
+        ({"terminationGracePeriodSeconds": 0}, {"minReadySeconds": 10}, True, 12),
+    ],
+)
+def test_time_of_a_restart_is_grace_and_delays_for_each_round(
+    pod: dict[str, Any], spec: dict[str, Any], at_once: bool, expected_s: int
+) -> None:
+    made = workload(template={"spec": {"containers": [{}], **pod}}, **spec)
+    assert estimate_restart_s(made, 4, at_once=at_once) == expected_s
+    slow = {"containers": [{"readinessProbe": {"initialDelaySeconds": 9}}], **pod}
+    assert estimate_restart_s(workload(template={"spec": slow}), 1, at_once=True) > 9
+    assert estimate_restart_s(made, 0, at_once=at_once) == 0

@@ -15,13 +15,16 @@ from typing import Final
 from nimlab.change import Action, Change
 from nimlab.cluster import Cluster, Propagation, apply_over, find_strangers
 from nimlab.errors import ClusterError, Moved, NimlabError
-from nimlab.manifest import Manifest, ObjectKey, labels_of
+from nimlab.fields import compare
+from nimlab.handover import Handover, handover_patch, only_at
+from nimlab.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.owned import FIELD_MANAGER, ApplySet, missing_proofs
 from nimlab.spec import OnImmutableChange
 from nimlab.workload import restarts_together
 
 _POLL_S: Final = 0.2
-_PRUNE_ATTEMPTS: Final = 5
+_NO_VERSION: Final = "1"  # etcd's first revision: older than any object
+_ATTEMPTS: Final = 5
 _PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # gone only when its peers are
 
 
@@ -42,9 +45,11 @@ def apply_object(
             timeout_s,
             stop,
         )
-    if change.action is Action.UPDATE and change.live is not None:
-        desired = _bound_to(desired, change.live)
-    made, _ = apply_over(cluster, desired, force=force, dry_run=False)
+    if change.action is not Action.UPDATE or change.live is None:
+        return _create(desired, cluster, force=force)
+    if change.handover is not None:
+        _hand_over(change, change.handover, cluster)
+    made, _ = apply_over(cluster, _bound_to(desired, change.live), force=force, dry_run=False)
     return made
 
 
@@ -70,28 +75,52 @@ def restart_peers(
 
 
 def prune_object(change: Change, cluster: Cluster, apply_set: ApplySet, ours: frozenset[ObjectKey]) -> None:
-    """Delete the object that the plan saw, and no other.
+    """Delete the object that the plan saw, and no other, once it has proven again that it is ours.
 
-    A controller may touch it between the look and here (a status); then it is read again and has to prove
-    once more that it is ours. Raises ClusterError; Moved when it is no longer what the plan saw.
+    Raises ClusterError; Moved when it is no longer what the plan saw.
+    """
+    _delete_planned(
+        change,
+        cluster,
+        lambda live: _check_prunable(change, live, cluster, apply_set, ours),
+        _PROPAGATION.get(change.key.kind, Propagation.BACKGROUND),
+    )
+
+
+def _delete_planned(
+    change: Change, cluster: Cluster, check: Callable[[Manifest], None], propagation: Propagation
+) -> None:
+    """Delete exactly what the plan saw; done when that is gone or on its way out.
+
+    A controller may touch it between the look and here (a status), or the answer to our own request may get
+    lost: then it is read again and checked once more.
     """
     live = change.live
-    for _ in range(_PRUNE_ATTEMPTS):
-        if live is None:
+    for _ in range(_ATTEMPTS):
+        if live is None or (live is not change.live and _is_leaving(live, change)):
             return
-        _check_prunable(change, live, cluster, apply_set, ours)
+        check(live)
         try:
             cluster.delete(
                 change.key,
                 uid=live["metadata"]["uid"],
                 resource_version=live["metadata"]["resourceVersion"],
-                propagation=_PROPAGATION.get(change.key.kind, Propagation.BACKGROUND),
+                propagation=propagation,
             )
         except Moved:
             live = cluster.get(change.key)
         else:
             return
     raise Moved("it changes faster than it can be deleted", where=change.key, hint="run it again")
+
+
+def _is_leaving(live: Manifest, change: Change) -> bool:
+    return _is_same(live, change) and bool(live["metadata"].get("deletionTimestamp"))
+
+
+def _is_same(live: Manifest, change: Change) -> bool:
+    """True for the very object that the plan saw, not another one of its name."""
+    return change.live is not None and live["metadata"]["uid"] == change.live["metadata"]["uid"]
 
 
 def _check_prunable(
@@ -105,8 +134,7 @@ def _check_prunable(
 
     A namespace is looked through once more, since preconditions guard only its own object.
     """
-    planned = change.live
-    if planned is None or live["metadata"]["uid"] != planned["metadata"]["uid"]:
+    if not _is_same(live, change):
         raise Moved("another object has its name now", where=change.key, hint="run it again")
     missing = missing_proofs(live, apply_set)
     if missing:
@@ -127,6 +155,41 @@ def _desired(change: Change) -> Manifest:
     return change.desired
 
 
+def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
+    """Apply an object that isn't there; Moved when it is, made by somebody since the look.
+
+    A resourceVersion that no object has makes an apply create only (shared/reference/ssa-rule.md section 5).
+    An object that is already just as desired is our own: the answer to our first try got lost.
+    """
+    key = key_of(desired)
+    new = {**desired, "metadata": {**desired["metadata"], "resourceVersion": _NO_VERSION}}
+    try:
+        made, _ = apply_over(cluster, new, force=force, dry_run=False)
+    except Moved as moved:
+        live = cluster.get(key)
+        if live is not None and compare(desired, live).unchanged:
+            return live
+        raise Moved(
+            "somebody has made it since it was looked for", where=key, hint="run it again: it looks anew"
+        ) from moved
+    return made
+
+
+def _hand_over(change: Change, handover: Handover, cluster: Cluster) -> None:
+    """Take over or out what the plan says, from the very object that it saw."""
+    live = change.live
+    for _ in range(_ATTEMPTS):
+        if live is None or not _is_same(live, change):
+            raise Moved("another object has its name now", where=change.key, hint="run it again")
+        try:
+            cluster.patch(change.key, [only_at(live), *handover_patch(handover, live)], dry_run=False)
+        except Moved:
+            live = cluster.get(change.key)
+        else:
+            return
+    raise Moved("it changes faster than it can be patched", where=change.key, hint="run it again")
+
+
 def _bound_to(desired: Manifest, live: Manifest) -> Manifest:
     """Bind an update to the object that was seen.
 
@@ -144,16 +207,17 @@ def _remove_for_replacement(change: Change, cluster: Cluster, desired: Manifest,
     """
     trial = {**desired, "metadata": {**desired["metadata"], "name": f"{change.key.name}-new"}}
     cluster.apply(trial, manager=FIELD_MANAGER, force=force, dry_run=True)
-    live = change.live
-    if live is None:
-        raise AssertionError(f"{change.key}: a replacement without an object")
     orphan = change.replace_by is OnImmutableChange.ORPHAN
-    cluster.delete(
-        change.key,
-        uid=live["metadata"]["uid"],
-        resource_version=live["metadata"]["resourceVersion"],
-        propagation=Propagation.ORPHAN if orphan else Propagation.FOREGROUND,
-    )
+    propagation = Propagation.ORPHAN if orphan else Propagation.FOREGROUND
+    _delete_planned(change, cluster, lambda live: _check_replaceable(change, live), propagation)
+
+
+def _check_replaceable(change: Change, live: Manifest) -> None:
+    """Raise Moved unless this is the object that was planned, with the spec that was planned from."""
+    planned = change.live or {}
+    same_spec = live["metadata"].get("generation") == planned["metadata"].get("generation")
+    if not _is_same(live, change) or not same_spec:
+        raise Moved("it has been changed since it was looked at", where=change.key, hint="run it again")
 
 
 def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.Event) -> Manifest:

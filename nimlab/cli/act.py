@@ -52,7 +52,9 @@ def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None,
 
 def _show_plan(run: Run) -> int:
     _, plan = look_and_think(run)
-    code = report.exit_code_of(plan, (), dry_run=True, exit_code=run.options.exit_code)
+    code = report.exit_code_of(
+        plan, (), dry_run=True, exit_code=run.options.exit_code, strict=run.options.strict
+    )
     _print_plan(run, plan, code)
     return code
 
@@ -103,7 +105,7 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
     events = list(show_events(_events(run, snapshot, plan, lock)))
-    code = report.exit_code_of(plan, events, dry_run=False, exit_code=False)
+    code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
     if lock is not None and lock.lost.is_set():
         print_note("lock     another sync has taken the lock; stopped")
         code = 1
@@ -161,7 +163,9 @@ def split_awaited(
     for one in plan.experiments:
         if one.name in failed:
             continue
-        workloads = [c for c in one.changes if c.desired and c.key.kind == "StatefulSet"]
+        workloads = [
+            c for c in one.changes if c.desired and c.key.kind == "StatefulSet" and not c.leaves_peers
+        ]
         leaving = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
         keys = frozenset(c.key for c in leaving if c.key.kind in ("StatefulSet", "Namespace"))
         live = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]

@@ -94,6 +94,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         run.intent.desired,
         run.intent.apply_set,
         take_ownership=run.options.take_ownership,
+        remove_foreign=run.options.remove_foreign,
         parallel=run.intent.files.lab.sync.parallel,
     )
     recorded = snapshot.parent.commit if snapshot.parent else None

@@ -25,6 +25,8 @@ class SyncOptions:
     allow_empty: bool = False
     allow_older: bool = False
     take_ownership: bool = False
+    remove_foreign: bool = False
+    strict: bool = False
     wait: bool = True
     timeout: str | None = None
     lock_timeout: str = "0s"
@@ -55,6 +57,12 @@ def sync(
     ] = False,
     take_ownership: Annotated[
         bool, typer.Option("--take-ownership", help="Take fields and objects from other managers.")
+    ] = False,
+    remove_foreign: Annotated[
+        bool, typer.Option("--remove-foreign", help="Remove what others have added to our objects.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 3 while something that others have added stays.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until all peers run, or can't.")
@@ -88,6 +96,8 @@ def sync(
         allow_empty=allow_empty,
         allow_older=allow_older,
         take_ownership=take_ownership,
+        remove_foreign=remove_foreign,
+        strict=strict,
         wait=wait,
         timeout=timeout,
         lock_timeout=lock_timeout,

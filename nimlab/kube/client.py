@@ -10,8 +10,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -31,6 +31,7 @@ from nimlab.kube.wire import (
     with_query,
 )
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, to_json_bytes
+from nimlab.owned import FIELD_MANAGER
 
 _PAGE: Final = 500  # kubectl's page size; the server's cost estimate grows with larger ones
 _ATTEMPTS: Final = 6
@@ -127,6 +128,19 @@ class KubeCluster:
         path = collection_path(KINDS[key.kind], key.namespace or None)
         return self._send_whole("POST", path, manifest, verb="create", where=str(key))
 
+    def patch(self, key: ObjectKey, operations: Sequence[Mapping[str, Any]], *, dry_run: bool) -> Manifest:
+        """Apply a JSON patch and return the object; Moved if its resourceVersion isn't the one demanded."""
+        query = {"fieldManager": FIELD_MANAGER, "dryRun": "All" if dry_run else ""}
+        return self._json(
+            "PATCH",
+            with_query(object_path(key), query),
+            verb="patch",
+            where=str(key),
+            body=json.dumps(operations).encode(),
+            content_type="application/json-patch+json",
+            is_write=not dry_run,
+        )
+
     def replace(self, manifest: Manifest) -> Manifest:
         """Replace the object; Moved if its resourceVersion isn't the one given."""
         key = key_of(manifest)
@@ -135,7 +149,7 @@ class KubeCluster:
     def _send_whole(self, method: str, path: str, manifest: Manifest, *, verb: str, where: str) -> Manifest:
         return self._json(
             method,
-            with_query(path, {"fieldManager": "nimlab"}),
+            with_query(path, {"fieldManager": FIELD_MANAGER}),
             verb=verb,
             where=where,
             body=json.dumps(manifest).encode(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nimlab.change import Action, Change
+from nimlab.handover import Handover
 from nimlab.plan import ExperimentPlan
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, line, named_list, width_of
 from nimlab.report.problems import error_about
@@ -189,12 +190,23 @@ def _notes(change: Change) -> Iterator[str]:
     for manager in managers:
         fields = [c.field.lstrip(".") for c in change.taken if c.manager == manager]
         yield f"takes back what was changed by hand with `{manager}`: {named_list(fields)}"
+    if change.handover is not None:
+        yield from _handover(change.handover)
     if change.error is None and change.restarts:
         yield _restarts(change)
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
         yield "its peers stay: they are adopted by the new object"
     if change.unverified and change.action is not Action.KEEP:  # there, the reason says it
         yield "unverified: compared here, since the credentials don't allow a server dry-run"
+
+
+def _handover(handover: Handover) -> Iterator[str]:
+    """Whose object it was, and which additions of others go."""
+    for manager in handover.managers:
+        yield f"takes over what `{manager}` made: from now on, what goes from Git goes here"
+    for manager in sorted({f.manager for f in handover.removed} - set(handover.managers)):
+        fields = [f.text for f in handover.removed if f.manager == manager]
+        yield f"removes what `{manager}` has added: {named_list(fields)}"
 
 
 def _restarts(change: Change) -> str:
@@ -204,20 +216,21 @@ def _restarts(change: Change) -> str:
         which = f"{change.restarts} of {running} running peers"
     else:
         which = "the one running peer" if running == 1 else f"all {running} running peers"
+    time = f" (about {change.restart_s} s)"
     if change.action is Action.REPLACE:
-        return f"restarts {which}: the object is deleted and made anew"
+        return f"restarts {which}: the object is deleted and made anew{time}"
     together = change.desired is not None and restarts_together(change.desired)
     how = "" if together else ", one after another"
     changes = any(field.path.startswith("spec.template") for field in change.fields)
     why = "the pod template changes" if changes else "they are of an older revision"
-    return f"restarts {which}{how}: {why}"
+    return f"restarts {which}{how}: {why}{time}"
 
 
 def _foreign_lines(change: Change, layout: Layout) -> Iterator[Line]:
     """What each other manager has put into the object; a single field stands on the manager's line."""
     for manager in sorted({foreign.manager for foreign in change.foreign}):
         texts = [f.text for f in change.foreign if f.manager == manager]
-        in_pods = any(text.startswith("spec.template.") for text in texts)
+        in_pods = any(f.in_template for f in change.foreign if f.manager == manager)
         so = "this run is not the one in Git" if in_pods else "not in Git, left alone"
         what = _short(texts[0], change) if len(texts) == 1 else count(len(texts), "field")
         said = f"{change.key}: {what} added by `{manager}`; {so}"

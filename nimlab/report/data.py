@@ -17,6 +17,7 @@ from nimlab.change import Change
 from nimlab.diff import ABSENT, FieldChange, mask
 from nimlab.errors import NimlabError, Problem
 from nimlab.git import Commit
+from nimlab.handover import Handover
 from nimlab.overview import Detail, EventLine, PodLine, Row
 from nimlab.plan import ExperimentPlan, Plan
 from nimlab.report.sums import outcomes_of, peers_by_experiment, sums_of
@@ -152,11 +153,20 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "changes": [_field(field) for field in change.fields],
         "foreign": [{"manager": f.manager, "path": f.text, "value": mask(f.value)} for f in change.foreign],
         "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
+        **_present(handover=_handover(change.handover)),
         **_present(error=_error(change.error), replaceBy=replace_by),
         "restarts": change.restarts,
+        "restartSeconds": change.restart_s,
         "unverified": change.unverified,
         **_present(uid=metadata.get("uid"), resourceVersion=metadata.get("resourceVersion")),
     }
+
+
+def _handover(handover: Handover | None) -> dict[str, Any] | None:
+    if handover is None:
+        return None
+    removed = [{"manager": f.manager, "path": f.text} for f in handover.removed]
+    return {"managers": list(handover.managers), "removed": removed}
 
 
 def _field(field: FieldChange) -> dict[str, Any]:

@@ -112,17 +112,23 @@ def peers_by_experiment(events: Sequence[Event]) -> Mapping[str, Peers]:
     return found
 
 
-def exit_code_of(plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool) -> int:
+def exit_code_of(
+    plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool, strict: bool = False
+) -> int:
     """Return the exit code of a sync or, with `dry_run`, of its plan.
 
     0 done or in sync; 1 an error: not everything was, or would be, done; 3 changes are pending (only for a
-    dry run that asks with `exit_code`); 4 synced, but not all peers are ready.
+    dry run that asks with `exit_code`), or with `strict` something foreign stays; 4 synced, but not all peers
+    are ready.
     """
+    foreign = strict and any(change.foreign for change in plan.changes)
     if plan.refusal or plan.broken or plan.stops or blocked_experiments(plan):
         return 1
     if dry_run:
         pending = any(change.action is not Action.KEEP for change in plan.changes)
-        return 3 if exit_code and pending else 0
+        return 3 if (exit_code and pending) or foreign else 0
     if any(is_not_done(done) for done in outcomes_of(plan, events).values()):
         return 1
-    return 0 if all(peers.settled for peers in peers_by_experiment(events).values()) else 4
+    if not all(peers.settled for peers in peers_by_experiment(events).values()):
+        return 4
+    return 3 if foreign else 0

@@ -1,0 +1,130 @@
+"""What has to be taken out of an object, or taken over from others, before an apply of ours says all of it.
+
+In: a desired manifest and the live object. Out: a `Handover`, and the JSON patch that carries it out. Two
+reasons for one: an object first made by hand (`kubectl create`, client-side `kubectl apply`), whose maker
+would stay co-owner of every field, so that what goes from Git would stay in the cluster; and foreign fields
+that are to go because the user said so. Pure.
+
+Sources: client-go's `util/csaupgrade` (the entries are merged, and the resourceVersion is *replaced* in the
+patch, so that a race is refused); kubernetes#99003 and #107417 (fields that stay).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from nimlab.fields import Foreign, descend, entries_of, foreign_fields, index_of_item, own_entry
+from nimlab.manifest import Manifest
+from nimlab.owned import FIELD_MANAGER, is_hand_tool, is_own_entry
+
+_Tree: TypeAlias = Mapping[str, Any]
+
+_RESET: Final = "before-first-apply"  # what the server calls the owner of an object whose managers were wiped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """`managers` whose entries become ours, sorted; `removed` are the fields that go."""
+
+    managers: tuple[str, ...]
+    removed: tuple[Foreign, ...]
+
+
+def handover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Handover | None:
+    """Return what is to be taken over or out before an apply; None when there is nothing.
+
+    Entries made by hand are taken over while we have none of our own; later ones are foreign additions, which
+    stay unless `remove_foreign`.
+    """
+    managers = _legacy_managers(live)
+    if not managers and not remove_foreign:
+        return None
+    removed = tuple(
+        foreign for foreign in foreign_fields(desired, live) if remove_foreign or foreign.manager in managers
+    )
+    return Handover(managers=managers, removed=removed) if managers or removed else None
+
+
+def handover_patch(handover: Handover, live: Manifest) -> list[dict[str, Any]]:
+    """Return the JSON patch that does it.
+
+    A field that is no longer there is left out; items of one list are removed from its end on.
+    """
+    patch: list[dict[str, Any]] = []
+    if handover.managers:
+        entries = _merged(live, frozenset(handover.managers))
+        patch.append({"op": "replace", "path": "/metadata/managedFields", "value": entries})
+    places = [place for foreign in handover.removed if (place := _place(live, foreign.path)) is not None]
+    places.sort(key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True)
+    return patch + [{"op": "remove", "path": _pointer(place)} for place in places]
+
+
+def only_at(live: Manifest) -> dict[str, Any]:
+    """Return the operation with which a patch fails unless the object is still at this resourceVersion."""
+    return {
+        "op": "replace",
+        "path": "/metadata/resourceVersion",
+        "value": live["metadata"]["resourceVersion"],
+    }
+
+
+def _legacy_managers(live: Manifest) -> tuple[str, ...]:
+    """Managers whose Update entries stand for an object made by hand before we had a part in it."""
+    ours = own_entry(live) is not None
+    found = {
+        str(entry.get("manager", ""))
+        for entry in entries_of(live)
+        if _is_legacy(entry) and (not ours or entry.get("manager") == _RESET)
+    }
+    return tuple(sorted(found))
+
+
+def _is_legacy(entry: Mapping[str, Any]) -> bool:
+    return (
+        is_hand_tool(str(entry.get("manager", "")))
+        and entry.get("operation") == "Update"
+        and not entry.get("subresource")
+    )
+
+
+def _merged(live: Manifest, managers: frozenset[str]) -> list[Mapping[str, Any]]:
+    """The object's entries with those of `managers` made part of our Apply entry."""
+    fields: _Tree = {}
+    kept = []
+    for entry in entries_of(live):
+        if is_own_entry(entry) or (_is_legacy(entry) and entry.get("manager") in managers):
+            fields = _union(fields, entry.get("fieldsV1") or {})
+        else:
+            kept.append(entry)
+    ours = {
+        "manager": FIELD_MANAGER,
+        "operation": "Apply",
+        "apiVersion": live["apiVersion"],
+        "fieldsType": "FieldsV1",
+        "fieldsV1": fields,
+    }
+    return [*kept, ours]
+
+
+def _union(one: _Tree, other: _Tree) -> _Tree:
+    return {**one, **{name: _union(one.get(name, {}), tree) for name, tree in other.items()}}
+
+
+def _place(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | None:
+    """Where in the object a managedFields path leads: names and indexes; None if nothing is there."""
+    place: list[str | int] = []
+    value: Any = live
+    for part in path:
+        step = part[2:] if part.startswith("f:") else index_of_item(value, part)
+        value = descend(value, part)
+        if step is None or value is None:
+            return None
+        place.append(step)
+    return tuple(place)
+
+
+def _pointer(place: Sequence[str | int]) -> str:
+    """A JSON pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
