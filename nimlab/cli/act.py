@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
+
 from nimlab import __version__, report
 from nimlab.apply import (
     Awaited,
@@ -31,9 +33,11 @@ from nimlab.apply import (
     system_clock,
     wait_until_settled,
 )
+from nimlab.binding import Binding
 from nimlab.cli import EXIT_INTERRUPTED
 from nimlab.cli.options import Output
 from nimlab.cli.run import Run, look_and_think, open_run, plan_text
+from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.sync import SyncOptions
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import LockHeld, Moved, NimlabError
@@ -46,8 +50,14 @@ _LOCK_POLL_S = 1.0
 
 def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None) -> int:
     """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
+    if options.out is not None and not options.dry_run:
+        raise typer.BadParameter("only a dry run is saved: say --dry-run too", param_hint="--out")
+    saved = None
+    if options.plan is not None:
+        saved = read_saved(options.plan)
+        options = options_of(saved, options)
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
-        return _show_plan(run) if options.dry_run else _carry_out(run)
+        return _show_plan(run) if options.dry_run else _carry_out(run, saved)
 
 
 def _show_plan(run: Run) -> int:
@@ -56,26 +66,38 @@ def _show_plan(run: Run) -> int:
         plan, (), dry_run=True, exit_code=run.options.exit_code, strict=run.options.strict
     )
     _print_plan(run, plan, code)
+    if run.options.out is not None:
+        save_plan(run.options.out, _plan_json(run, plan, code, saved=True))
     return code
 
 
 def _print_plan(run: Run, plan: Plan, code: int) -> None:
     """Print a plan that is not carried out, in the form that was asked for."""
     if run.options.output is Output.JSON:
-        facts = {"cluster": run.target.name, "tool_version": __version__}
-        print_result(report.plan_json(plan, exit_code=code, **facts))
+        print_result(_plan_json(run, plan, code, saved=False))
     else:
         print_result(plan_text(run, plan))
 
 
-def _carry_out(run: Run) -> int:
+def _plan_json(run: Run, plan: Plan, code: int, *, saved: bool) -> str:
+    """The plan as JSON; a saved one says what it is bound to."""
+    binding = bind(plan, run.options).to_json() if saved else None
+    return report.plan_json(
+        plan, cluster=run.target.name, tool_version=__version__, exit_code=code, binding=binding
+    )
+
+
+def _carry_out(run: Run, saved: Binding | None) -> int:
     """Show the plan, take the lock for exactly what was seen, act and wait.
 
-    When another sync has come between, everything is looked at again.
+    When another sync has come between, everything is looked at again. Raises PlanError when it isn't the
+    saved plan that was asked for.
     """
     deadline_s = time.monotonic() + run.lock_timeout_s
     while True:
         snapshot, plan = look_and_think(run)
+        if saved is not None:
+            check_unmoved(saved, plan, run.options)
         if plan.refusal is not None:
             _print_plan(run, plan, plan.refusal.exit_code)
             return plan.refusal.exit_code

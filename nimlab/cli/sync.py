@@ -7,6 +7,7 @@ done, what failed, what was not attempted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,6 +34,8 @@ class SyncOptions:
     exit_code: bool = False
     verbose: bool = False
     output: Output = Output.TEXT
+    out: Path | None = None
+    plan: Path | None = None
 
 
 def sync(
@@ -77,6 +80,10 @@ def sync(
         bool, typer.Option("--verbose", "-v", help="Show every object and every field.")
     ] = False,
     output: OutputFormat = Output.TEXT,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --dry-run: save the plan.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Carry out exactly this saved plan, or nothing.")
+    ] = None,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
@@ -84,7 +91,8 @@ def sync(
     """Make the cluster equal to the files.
 
     Exit codes: 0 done or in sync; 1 an error, something was not applied; 2 usage; 3 changes are pending
-    (--dry-run --exit-code; kubectl diff says 1 for that); 4 synced, but not ready in time; 130 interrupted.
+    (--dry-run --exit-code; kubectl diff says 1 for that) or foreign additions stay (--strict); 4 synced, but
+    not ready in time; 130 interrupted.
     """
     from nimlab.cli.act import run_sync  # keeps `--help` fast
 
@@ -104,5 +112,7 @@ def sync(
         exit_code=exit_code,
         verbose=verbose,
         output=output,
+        out=out,
+        plan=plan,
     )
     raise typer.Exit(run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context))

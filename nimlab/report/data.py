@@ -27,9 +27,16 @@ from nimlab.workload import Resources
 SCHEMA_VERSION: Final = 1
 
 
-def plan_json(plan: Plan, *, cluster: str, tool_version: str, exit_code: int) -> str:
-    """Return a plan that was not carried out."""
-    return _text(_plan(plan, cluster, tool_version, exit_code))
+def plan_json(
+    plan: Plan,
+    *,
+    cluster: str,
+    tool_version: str,
+    exit_code: int,
+    binding: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a plan that was not carried out; with a binding, one that can be later."""
+    return _text({**_plan(plan, cluster, tool_version, exit_code), **_present(binding=binding)})
 
 
 def run_json(plan: Plan, events: Sequence[Event], *, cluster: str, tool_version: str, exit_code: int) -> str:

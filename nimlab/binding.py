@@ -1,0 +1,163 @@
+"""What a saved plan is bound to: carried out later, it does exactly what it said, or nothing.
+
+In: a plan and the options it was made with. Out: a `Binding` that names tool, commit, options and every
+object as it was seen, and what of it has moved since. Objects are named by digests, of values that are masked
+first: a file that lies about as an artifact must not help anybody to guess a secret. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from nimlab.change import Change
+from nimlab.diff import mask
+from nimlab.errors import PlanError
+from nimlab.manifest import Manifest, to_json_text
+from nimlab.plan import Plan
+
+_UNSTEADY = frozenset({"managedFields", "resourceVersion"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """The options that decide what a plan says; `names` is None for the whole lab."""
+
+    names: tuple[str, ...] | None
+    prune: bool
+    max_prune: str | None
+    allow_empty: bool
+    allow_older: bool
+    take_ownership: bool
+    remove_foreign: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundObject:
+    """One object of a plan. `live` and `desired` are digests, None where there is none."""
+
+    action: str
+    uid: str | None
+    live: str | None
+    desired: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Everything that has to be the same when the plan is carried out; `objects` by their keys."""
+
+    tool: str
+    apply_set: str
+    commit: str | None
+    recorded_commit: str | None
+    withheld: tuple[str, ...]
+    options: PlanOptions
+    objects: Mapping[str, BoundObject]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the binding as JSON values."""
+        return {
+            "tool": self.tool,
+            "applySet": self.apply_set,
+            "commit": self.commit,
+            "recordedCommit": self.recorded_commit,
+            "withheld": list(self.withheld),
+            "options": asdict(self.options),
+            "objects": {key: asdict(self.objects[key]) for key in sorted(self.objects)},
+        }
+
+    @classmethod
+    def from_json(cls, document: Any, where: str) -> Self:  # noqa: ANN401 -- whatever a file holds
+        """Return the binding in a saved plan. Raises PlanError when there is none that can be read."""
+        try:
+            found = document["binding"]
+            options = dict(found["options"])
+            names = options.pop("names")
+            return cls(
+                tool=found["tool"],
+                apply_set=found["applySet"],
+                commit=found["commit"],
+                recorded_commit=found["recordedCommit"],
+                withheld=tuple(found["withheld"]),
+                options=PlanOptions(names=None if names is None else tuple(names), **options),
+                objects={key: BoundObject(**value) for key, value in found["objects"].items()},
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise PlanError(
+                f"this is no saved plan, or one of another version: {error}",
+                where=where,
+                hint="make one with `nimlab sync --dry-run --out FILE`",
+            ) from error
+
+
+def binding_of(plan: Plan, options: PlanOptions, tool: str) -> Binding:
+    """Return what a plan is bound to."""
+    return Binding(
+        tool=tool,
+        apply_set=plan.apply_set.id,
+        commit=plan.commit.sha if plan.commit else None,
+        recorded_commit=plan.recorded_commit,
+        withheld=tuple(stop.code for stop in plan.stops),
+        options=options,
+        objects={str(change.key): _bound(change) for change in plan.changes},
+    )
+
+
+def moved_since(saved: Binding, now: Binding) -> tuple[str, ...]:
+    """Return what is no longer as it was saved, in words; empty when the plan still holds."""
+    return tuple(_moved(saved, now))
+
+
+def _moved(saved: Binding, now: Binding) -> Iterator[str]:
+    if saved.tool != now.tool:
+        yield f"it was made by {saved.tool}, this is {now.tool}"
+    if saved.apply_set != now.apply_set:
+        yield "it was made for another lab"
+    if saved.commit != now.commit:
+        yield f"it was made at commit {_short(saved.commit)}, this is {_short(now.commit)}"
+    if saved.recorded_commit != now.recorded_commit:
+        yield f"commit {_short(now.recorded_commit)} has been synced since"
+    for key in sorted({*saved.objects, *now.objects}):
+        yield from _moved_object(key, saved.objects.get(key), now.objects.get(key))
+    if saved.withheld != now.withheld:
+        yield "other reasons than then keep it from pruning"
+
+
+def _moved_object(key: str, saved: BoundObject | None, now: BoundObject | None) -> Iterator[str]:
+    if saved is None:
+        yield f"{key} is new"
+    elif now is None:
+        yield f"{key} is gone"
+    elif saved.desired != now.desired:
+        yield f"{key} is asked for differently"
+    elif saved != now:
+        yield f"{key} has changed in the cluster"
+
+
+def _bound(change: Change) -> BoundObject:
+    live = change.live
+    return BoundObject(
+        action=change.action.value,
+        uid=None if live is None else live["metadata"]["uid"],
+        live=None if live is None else _digest(_steady(live)),
+        desired=None if change.desired is None else _digest(change.desired),
+    )
+
+
+def _steady(live: Manifest) -> Manifest:
+    """The object without what its controller moves all the time; where nothing does, with its version."""
+    metadata = {k: v for k, v in live["metadata"].items() if k not in _UNSTEADY}
+    if "status" not in live:
+        metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
+    return {k: v for k, v in {**live, "metadata": metadata}.items() if k != "status"}
+
+
+def _digest(manifest: Manifest) -> str:
+    secret = {"data": None, "stringData": None} if manifest["kind"] == "Secret" else {}
+    return hashlib.sha256(to_json_text(mask({**manifest, **secret})).encode()).hexdigest()
+
+
+def _short(commit: str | None) -> str:
+    return "none" if commit is None else commit[:7]

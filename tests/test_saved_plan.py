@@ -1,0 +1,153 @@
+"""A plan saved and carried out later: exactly it, or nothing; and its JSON against its schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from nimlab.binding import Binding
+from nimlab.errors import PlanError
+from tests.golden_files import GOLDEN
+from tests.live import REPOSITORY, Lab, git
+from tests.proxy import run_proxy
+
+SCHEMA = json.loads((REPOSITORY / "schema" / "plan.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*GOLDEN.glob("report/*/plan.json"), *GOLDEN.glob("report/*/run.json")]), ids=str
+)
+def test_every_golden_plan_and_run_is_as_the_schema_says(path: Path) -> None:
+    VALIDATOR.validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_schema_is_strict_and_describes_what_the_docs_do() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    text = (REPOSITORY / "docs" / "plan-json.md").read_text(encoding="utf-8")
+    objects = SCHEMA["$defs"]["object"]["properties"]
+    missing = [name for name in {**SCHEMA["properties"], **objects} if f"`{name}`" not in text]
+    assert missing == []
+    good = json.loads((GOLDEN / "report" / "engineer" / "plan.json").read_text(encoding="utf-8"))
+    for bad in ({**good, "more": 1}, {**good, "schemaVersion": 2}, {**good, "outcomes": {}}):
+        assert not VALIDATOR.is_valid(bad)
+
+
+@pytest.mark.parametrize(
+    "document", [None, 1, [], {}, {"binding": {}}, {"binding": {"options": {"names": 1}}}]
+)
+def test_what_is_no_saved_plan_is_an_error_with_its_place(document: Any) -> None:
+    with pytest.raises(PlanError) as caught:
+        Binding.from_json(document, "plan.json")
+    assert caught.value.where == "plan.json"
+    assert "--out" in str(caught.value.hint)
+
+
+def saved(lab: Lab, *arguments: str) -> Path:
+    """Save a plan and return its file."""
+    path = lab.root.parent / "plan.json"
+    answer = lab.run("sync", "--dry-run", "--out", str(path), *arguments)
+    assert answer.code == 0, answer.out + answer.err
+    VALIDATOR.validate(json.loads(path.read_text(encoding="utf-8")))
+    return path
+
+
+@pytest.mark.live
+def test_saved_plan_is_carried_out_as_it_was_shown(lab: Lab) -> None:
+    assert lab.run("sync", "--no-wait").code == 0
+    (lab.root / "experiments" / "blue.yaml").unlink()
+    lab.edit("purple", "peers: 5", "peers: 6")
+    path = saved(lab, "--max-prune", "100%")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    answer = lab.run("sync", "--plan", str(path), "--output", "json", "--timeout", "60s")
+    assert answer.code == 0, answer.out + answer.err
+    run = json.loads(answer.out)
+    VALIDATOR.validate(run)
+    done = {"create": "created", "update": "updated", "prune": "pruned", "keep": "unchanged"}
+    assert [(o["key"], o["outcome"]) for o in run["objects"]] == [
+        (o["key"], done[o["action"]]) for o in document["objects"]
+    ]
+    assert lab.run("sync", "--dry-run", "--exit-code").code == 0
+    again = lab.run("sync", "--plan", str(path))
+    assert again.code == 1
+    assert "no longer holds" in again.err
+
+
+def by_hand(lab: Lab) -> None:
+    lab.kubectl("scale", "statefulset/nimp2p-exp-blue", "--replicas=2")
+
+
+def another_object(lab: Lab) -> None:
+    lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
+
+
+def another_sync(lab: Lab) -> None:
+    assert lab.run("sync").code == 0
+
+
+def another_commit(lab: Lab) -> None:
+    git(lab.root, "commit", "-q", "--allow-empty", "-m", "two")
+
+
+def another_file(lab: Lab) -> None:
+    lab.edit("purple", "peers: 6", "peers: 7")
+
+
+def another_tool(lab: Lab) -> None:
+    path = lab.root.parent / "plan.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["binding"]["tool"] = "nimlab/0.0"
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("meddle", "word"),
+    [
+        (by_hand, "nimp2p-exp-blue has changed in the cluster"),
+        (another_object, "nimp2p-exp-blue-spec has changed in the cluster"),
+        (another_sync, "has changed in the cluster"),
+        (another_commit, "at commit"),
+        (another_file, "asked for differently"),
+        (another_tool, "made by nimlab/0.0"),
+    ],
+)
+def test_plan_that_no_longer_holds_writes_nothing(
+    lab: Lab, tmp_path: Path, meddle: Callable[[Lab], None], word: str
+) -> None:
+    git(lab.root, "init", "-q", "-b", "main")
+    git(lab.root, "add", "-A")
+    git(lab.root, "commit", "-qm", "one")
+    assert lab.run("sync").code == 0
+    lab.edit("purple", "peers: 5", "peers: 6")
+    path = saved(lab)
+    meddle(lab)
+    with run_proxy(lab.kubeconfig, tmp_path) as proxy:
+        through = Lab(lab.root, lab.namespace, proxy.kubeconfig, lab.cluster, lab.capture)
+        answer = through.run("sync", "--plan", str(path))
+        assert answer.code == 1
+        assert word in answer.err
+        assert proxy.writes == []
+
+
+def test_saved_plan_takes_no_option_that_would_make_it_another(lab: Lab) -> None:
+    assert lab.run("sync", "--dry-run", "--take-ownership", "blue", "--out", "no/such/folder/x").code == 1
+    path = saved(lab, "--max-prune", "3", "blue")
+    for option in ("--no-prune", "--take-ownership", "--allow-empty", "--dry-run", "purple"):
+        answer = lab.run("sync", "--plan", str(path), option)
+        assert answer.code == 2, option
+    assert lab.run("sync", "--out", str(path)).code == 2
+    assert lab.run("sync", "--plan", str(path)).code == 0
+    assert lab.names("StatefulSet") == ["nimp2p-exp-blue"]
+
+
+@pytest.mark.live
+def test_saved_plan_tells_no_secret(lab: Lab) -> None:
+    assert lab.run("sync").code == 0
+    lab.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "API_TOKEN=hunter2")
+    assert "hunter2" not in saved(lab).read_text(encoding="utf-8")
