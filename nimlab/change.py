@@ -97,9 +97,12 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
     """Return what is to be done with an object that carries our label and that nothing wants any more."""
     missing = missing_proofs(live, snapshot.apply_set)
     strangers = snapshot.strangers.get(live["metadata"]["name"], ())
+    is_namespace = live["kind"] == "Namespace"
     if missing:
         action, reason = Action.KEEP, f"left alone: {missing[0]}"
-    elif live["kind"] == "Namespace" and strangers:
+    elif is_namespace and strangers is None:
+        action, reason = Action.KEEP, "left alone: these credentials don't show all that is in it"
+    elif is_namespace and strangers:
         names = ", ".join(str(key) for key in strangers[:3])
         more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
         action, reason = Action.KEEP, f"left alone: it holds what is not ours: {names}{more}"

@@ -317,11 +317,18 @@ def _strangers(
     each: _Map,
     wanted: Mapping[ObjectKey, Manifest],
     live: Mapping[ObjectKey, Manifest],
-) -> dict[str, tuple[ObjectKey, ...]]:
+) -> dict[str, tuple[ObjectKey, ...] | None]:
     """For each namespace of ours that is not wanted any more: what in it would go without being ours."""
+    ours = frozenset(live)
+
+    def look(name: str) -> tuple[ObjectKey, ...] | None:
+        try:
+            return find_strangers(cluster, name, ours)
+        except Forbidden:
+            return None
+
     gone = [key.name for key in live if key.kind == "Namespace" and key not in wanted]
-    found = each(lambda name: find_strangers(cluster, name, frozenset(live)), gone)
-    return dict(zip(gone, found, strict=True))
+    return dict(zip(gone, each(look, gone), strict=True))
 
 
 def find_strangers(cluster: Cluster, namespace: str, ours: frozenset[ObjectKey]) -> tuple[ObjectKey, ...]:

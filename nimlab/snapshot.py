@@ -49,7 +49,8 @@ class Snapshot:
     `live` holds every object that carries the set's label and every desired one that exists. `predicted`
     has an entry exactly for the desired objects that exist and are not proven unchanged, or need a handover.
     `strangers` names,
-    for each namespace of ours that no experiment wants any more, what in it is not ours.
+    for each namespace of ours that no experiment wants any more, what in it is not ours; None where the
+    credentials don't show it.
     """
 
     apply_set: ApplySet
@@ -58,7 +59,7 @@ class Snapshot:
     namespace_exists: bool
     live: Mapping[ObjectKey, Manifest]
     predicted: Mapping[ObjectKey, Prediction]
-    strangers: Mapping[str, tuple[ObjectKey, ...]] = field(default_factory=dict)
+    strangers: Mapping[str, tuple[ObjectKey, ...] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

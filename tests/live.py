@@ -58,7 +58,7 @@ class Lab:
     def run(self, *arguments: str) -> Answer:
         """Run a nimlab command in this lab; those that meet a cluster get the sandbox's kubeconfig."""
         flags = ["--lab", str(self.root)]
-        if arguments[0] not in ("validate", "render"):
+        if arguments[0] not in ("validate", "render", "rbac"):
             flags += ["--kubeconfig", str(self.kubeconfig)]
         self.capture.readouterr()
         code = main([*arguments, *flags])

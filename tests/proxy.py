@@ -24,6 +24,7 @@ class Seen:
     method: str
     path: str
     body: bytes
+    accept: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -71,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        request = Seen(self.command, self.path, self.rfile.read(length))
+        request = Seen(self.command, self.path, self.rfile.read(length), self.headers.get("Accept", ""))
         proxy = self.server.proxy
         proxy.seen.append(request)
         fault = proxy.fault(request) if proxy.fault else None

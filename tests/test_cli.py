@@ -22,7 +22,7 @@ from tests.live import REPOSITORY, make_lab
 from tests.test_load import CODES
 
 COMMANDS = [
-    "", "validate", "render", "sync", "list", "status", "logs", "create", "scale", "delete",
+    "", "validate", "render", "sync", "list", "status", "logs", "rbac", "create", "scale", "delete",
     "sandbox", "sandbox up", "sandbox build", "sandbox down", "sandbox status",
 ]  # fmt: skip
 

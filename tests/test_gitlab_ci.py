@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from nimlab import sandbox as control_plane
-from tests.live import REPOSITORY, Lab, Sandbox, git
+from tests.live import REPOSITORY, Lab, git
 
 pytestmark = pytest.mark.live
 
@@ -94,23 +94,33 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
 
 
-def documented_kubeconfigs(folder: Path, namespace: str, kubeconfig: Path) -> None:
+def shim(folder: Path) -> Path:
+    """A folder whose `nimlab` is this checkout's."""
+    folder.mkdir()
+    program = folder / "nimlab"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nimlab "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return folder
+
+
+def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
     """Make plan.kubeconfig and sync.kubeconfig in the folder as docs/gitlab.md says, by its own commands."""
-    (folder / "docs").mkdir()
-    rbac = (REPOSITORY / "docs" / "gitlab-rbac.yaml").read_text(encoding="utf-8")
-    (folder / "docs" / "gitlab-rbac.yaml").write_text(rbac.replace("dst-lab", namespace), encoding="utf-8")
     guide = (REPOSITORY / "docs" / "gitlab.md").read_text(encoding="utf-8")
+    variables = environment(KUBECONFIG=str(lab.kubeconfig), PYTHONPATH=str(REPOSITORY))
+    variables["PATH"] = f"{shim(folder / 'bin')}{os.pathsep}{variables['PATH']}"
     (script,) = (part.split("```")[0] for part in guide.split("```sh\n")[1:])
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script.replace("dst-lab", namespace)],
-        cwd=folder,
+        ["bash", "-euo", "pipefail", "-c", script.replace("dst-lab", lab.namespace)],
+        cwd=lab.root,
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
-        env=environment(KUBECONFIG=str(kubeconfig)),
+        env=variables,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("plan.kubeconfig", "sync.kubeconfig"):
+        shutil.move(lab.root / name, folder)
 
 
 def file_variables(folder: Path) -> dict[str, Any]:
@@ -123,11 +133,11 @@ def file_variables(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def pipeline(lab: Lab, sandbox: Sandbox, gitlab_ci_local: Path, tmp_path: Path) -> Pipeline:
+def pipeline(lab: Lab, gitlab_ci_local: Path, tmp_path: Path) -> Pipeline:
     """A lab whose pipeline can be run."""
     home = tmp_path / "home"
     home.mkdir()
-    documented_kubeconfigs(home, lab.namespace, sandbox.kubeconfig)
+    documented_kubeconfigs(lab, home)
     variables = home / "variables.yml"
     variables.write_text(yaml.safe_dump(file_variables(home)), encoding="utf-8")
     shutil.copy(REPOSITORY / ".gitlab-ci.yml", lab.root)

@@ -1,4 +1,4 @@
-"""Commands on files: validate, render, create, scale, delete. They need no cluster, unless asked to sync."""
+"""Commands on files: validate, render, rbac, create, scale, delete. Only `--sync` needs a cluster."""
 
 from __future__ import annotations
 
@@ -70,6 +70,28 @@ def render(
         as_json = output is Output.JSON
         print_result(to_json_text(manifests) if as_json else to_yaml(manifests))
     raise typer.Exit(1 if failing else 0)
+
+
+def rbac(
+    *,
+    namespaces: Annotated[
+        bool,
+        typer.Option(
+            "--namespaces", help="Also for experiments with a namespace of their own: cluster-wide."
+        ),
+    ] = False,
+    lab: LabFolder = None,
+) -> None:
+    """Print the accounts and rights that a pipeline needs: nimlab-plan looks, nimlab-sync also writes."""
+    from nimlab.cli.terminal import print_result  # keeps `--help` fast
+    from nimlab.load import load_lab
+    from nimlab.manifest import to_yaml
+    from nimlab.owned import ApplySet
+    from nimlab.rbac import access_manifests
+
+    settings = load_lab(_root(lab)).lab
+    apply_set = ApplySet(name="experiments", namespace=settings.namespace)
+    print_result(to_yaml(access_manifests(apply_set, own_namespaces=namespaces)))
 
 
 def create(
