@@ -76,6 +76,12 @@ def relation_to(root: Path, head: Commit | None, recorded: str | None) -> Relati
     return Relation.UNKNOWN if newer is None or older is None or _is_shallow(root) else Relation.DIVERGED
 
 
+def folder_in_repository(root: Path) -> str:
+    """Return where the lab lies in its repository, as `labs/one`; empty at its top or without Git."""
+    found = _git(root, "rev-parse", "--show-prefix")
+    return "" if found is None or found.returncode != 0 else found.stdout.strip().rstrip("/")
+
+
 def removed_in(root: Path, path: str) -> str | None:
     """Return the short sha of the commit that removed a file, None when no commit has.
 

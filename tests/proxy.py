@@ -6,9 +6,11 @@ It listens on loopback without TLS; its kubeconfig holds no credentials, since t
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,17 +34,38 @@ class Seen:
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
-Fault: TypeAlias = Callable[[Seen], tuple[int, object] | None]
-"""Returns a status and a body to answer with, or None to pass the request on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """What goes wrong with one request.
+
+    With a `status` the request never arrives: the proxy answers it with `body` and `headers`. `cut_before`
+    closes the connection at once. Otherwise it is passed on, after `delay_s`; `cut` closes the connection
+    instead of answering, `half` in the middle of the answer. `instead` answers with these bytes, as an API
+    server does whose cache is behind.
+    """
+
+    status: int | None = None
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    cut: bool = False
+    cut_before: bool = False
+    half: bool = False
+    instead: bytes | None = None
+
+
+Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
+"""Returns what to do instead of passing a request on: a status and a body, or more; None to pass it on."""
 
 
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy; `fault` may be set at any time."""
+    """A running proxy; `fault` may be set at any time, as may `answered`, told of all that was passed on."""
 
     kubeconfig: Path
     seen: list[Seen] = field(default_factory=list)
     fault: Fault | None = None
+    answered: Callable[[Seen, int, bytes], None] | None = None
 
     @property
     def writes(self) -> list[Seen]:
@@ -76,14 +99,30 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         proxy.seen.append(request)
         fault = proxy.fault(request) if proxy.fault else None
-        if fault is not None:
-            self._send(fault[0], json.dumps(fault[1]).encode(), {})
+        if isinstance(fault, tuple):
+            fault = Broken(status=fault[0], body=fault[1])
+        fault = fault or Broken()
+        if fault.status is not None:
+            self._send(fault.status, json.dumps(fault.body).encode(), dict(fault.headers))
             return
+        if fault.cut_before:
+            self._cut()
+            return
+        time.sleep(fault.delay_s)
         answer = self._pass_on(request)
-        if "watch=true" in self.path:
-            self._stream(answer)
-        else:
-            self._send(answer.status, answer.read(decode_content=False), dict(answer.headers))
+        if "watch=true" in self.path and not fault.cut:
+            self._stream(answer, limit=1 if fault.half else None)
+            return
+        body = answer.read(decode_content=False)
+        if proxy.answered is not None:
+            proxy.answered(request, answer.status, body)
+        if fault.cut:
+            self._cut()
+            return
+        if fault.instead is not None:
+            self._send(200, fault.instead, {"Content-Type": "application/json"})
+            return
+        self._send(answer.status, body, dict(answer.headers), half=fault.half)
 
     def _pass_on(self, request: Seen) -> Any:
         upstream = self.server.upstream
@@ -92,6 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in self.headers.items()
             if name.lower() not in ("host", "content-length", "connection")
         }
+        if self.server.proxy.answered is not None:
+            passed.pop("Accept-Encoding", None)  # what is told of is told in plain words
         return upstream._pool.request(
             request.method,
             upstream.host + request.path,
@@ -102,22 +143,35 @@ class _Handler(BaseHTTPRequestHandler):
             retries=False,
         )
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _cut(self) -> None:
+        """Close the connection without a word."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], *, half: bool = False) -> None:
         self.send_response(status)
         for name in ("Content-Type", "Content-Encoding", "Retry-After"):
             if name in headers:
                 self.send_header(name, headers[name])
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[: len(body) // 2] if half else body)
+        if half:
+            self._cut()
 
-    def _stream(self, answer: Any) -> None:
+    def _stream(self, answer: Any, limit: int | None) -> None:
+        """Pass a watch on, chunk by chunk; cut it in the middle after so many."""
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for chunk in answer.stream(decode_content=True):
+            for number, chunk in enumerate(answer.stream(decode_content=True)):
+                if number == limit:
+                    self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk[: len(chunk) // 2])
+                    self._cut()
+                    return
                 self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
                 self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")

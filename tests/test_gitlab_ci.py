@@ -87,6 +87,12 @@ class Pipeline:
         """Return a file that the plan job has kept."""
         return (self.root / ".gitlab-ci-local" / "artifacts" / "plan" / name).read_text(encoding="utf-8")
 
+    def report(self, kind: str) -> str:
+        """Return a report that the plan job has made for GitLab, from where the pipeline says it is."""
+        config = yaml.safe_load((self.root / ".gitlab-ci.yml").read_text(encoding="utf-8"))
+        (found,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
+        return found.read_text(encoding="utf-8")
+
 
 def environment(**more: str) -> dict[str, str]:
     """This process's, with the tests' own kubectl on PATH and none of the machine's Git settings."""
@@ -198,6 +204,9 @@ def test_merge_request_shows_what_a_merge_would_do_and_changes_nothing(pipeline:
     assert "5 → 7" in plan
     assert "green" not in plan
     actions = {o["key"]: o["action"] for o in json.loads(pipeline.artifact("plan.json"))["objects"]}
+    assert json.loads(pipeline.report("terraform")) == {"create": 0, "update": 2, "delete": 0}
+    assert 'name="purple"' in pipeline.report("junit")
+    assert json.loads(pipeline.report("codequality")) == []
     assert actions[f"StatefulSet/{lab.namespace}/nimp2p-exp-purple"] == "update"
     assert "prune" not in actions.values()
     live = lab.get("StatefulSet", "nimp2p-exp-purple")

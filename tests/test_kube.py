@@ -23,7 +23,7 @@ from nimlab.kube import KubeCluster, Target, connect, list_contexts
 from nimlab.kube.answers import error_of, is_retried, shorten
 from nimlab.manifest import ObjectKey
 from tests.live import Lab
-from tests.proxy import Fault, Seen, run_proxy
+from tests.proxy import Broken, Fault, Seen, run_proxy
 
 KEY = ObjectKey("ConfigMap", "default", "kube-root-ca.crt")
 
@@ -111,7 +111,7 @@ def failing(times: int, status: int, inner: Fault | None = None) -> Fault:
     """A fault that answers some requests with a status."""
     left = [times]
 
-    def fault(seen: Seen) -> tuple[int, object] | None:
+    def fault(seen: Seen) -> tuple[int, object] | Broken | None:
         if left[0] == 0:
             return inner(seen) if inner else None
         left[0] -= 1

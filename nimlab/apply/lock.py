@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from nimlab.cluster import Cluster
 from nimlab.errors import ClusterError, LockHeld, Moved
-from nimlab.manifest import Manifest
+from nimlab.manifest import Manifest, key_of
 from nimlab.owned import ApplySet
 
 _DURATION_S: Final = 60
@@ -51,7 +51,8 @@ class Lock:
         renewed = self._now()
         while not self._done.wait(_RENEW_EVERY_S):
             try:
-                self._lease = self._cluster.replace(_with_spec(self._lease, renewTime=_stamp(self._now())))
+                renewal = _with_spec(self._lease, renewTime=_stamp(self._now()))
+                self._lease = _sent(self._cluster, self._cluster.replace, renewal)
                 renewed = self._now()
             except Moved:
                 self.lost.set()
@@ -88,19 +89,16 @@ def acquire(
         "acquireTime": stamp,
         "renewTime": stamp,
     }
-    if lease is None:
-        key = apply_set.lease_key
-        made = cluster.create(
-            {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "metadata": {"name": key.name, "namespace": key.namespace},
-                "spec": spec,
-            }
-        )
-    else:
-        made = cluster.replace(_with_spec(lease, **spec))
-    return Lock(cluster, made, now)
+    if lease is not None:
+        return Lock(cluster, _sent(cluster, cluster.replace, _with_spec(lease, **spec)), now)
+    key = apply_set.lease_key
+    new = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": key.name, "namespace": key.namespace},
+        "spec": spec,
+    }
+    return Lock(cluster, _sent(cluster, cluster.create, new), now)
 
 
 def holder_of(lease: Manifest | None, now: datetime) -> str | None:
@@ -111,6 +109,17 @@ def holder_of(lease: Manifest | None, now: datetime) -> str | None:
         return None
     until = datetime.fromisoformat(renewed) + timedelta(seconds=int(spec.get("leaseDurationSeconds") or 0))
     return str(holder) if now < until else None
+
+
+def _sent(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
+    """Write the lease; when the answer to a first try got lost, the second one finds our own writing."""
+    try:
+        return send(lease)
+    except Moved:
+        live = cluster.get(key_of(lease))
+        if live is None or live.get("spec") != lease["spec"]:
+            raise
+        return live
 
 
 def _with_spec(lease: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 -- any JSON value

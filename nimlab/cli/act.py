@@ -36,6 +36,7 @@ from nimlab.apply import (
 from nimlab.binding import Binding
 from nimlab.cli import EXIT_INTERRUPTED
 from nimlab.cli.options import Output
+from nimlab.cli.reports import write_reports
 from nimlab.cli.run import Run, look_and_think, open_run, plan_text
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.sync import SyncOptions
@@ -46,6 +47,7 @@ from nimlab.snapshot import Snapshot
 from nimlab.status import State, peers_of, status_of
 
 _LOCK_POLL_S = 1.0
+_LOOKS = 5  # as often as another sync may come between a look and the lock
 
 
 def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None) -> int:
@@ -66,6 +68,7 @@ def _show_plan(run: Run) -> int:
         plan, (), dry_run=True, exit_code=run.options.exit_code, strict=run.options.strict
     )
     _print_plan(run, plan, code)
+    write_reports(run, plan, None)
     if run.options.out is not None:
         save_plan(run.options.out, _plan_json(run, plan, code, saved=True))
     return code
@@ -94,12 +97,14 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
     saved plan that was asked for.
     """
     deadline_s = time.monotonic() + run.lock_timeout_s
+    moved = 0
     while True:
         snapshot, plan = look_and_think(run)
         if saved is not None:
             check_unmoved(saved, plan, run.options)
         if plan.refusal is not None:
             _print_plan(run, plan, plan.refusal.exit_code)
+            write_reports(run, plan, None)
             return plan.refusal.exit_code
         if run.options.output is Output.TEXT:
             print_result(plan_text(run, plan))
@@ -108,6 +113,9 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
         try:
             lock = _lock(run, snapshot, plan)
         except (Moved, LockHeld) as error:
+            moved += isinstance(error, Moved)
+            if moved == _LOOKS:
+                raise
             _wait_for_lock(run, error, deadline_s)
             continue
         try:
@@ -127,6 +135,7 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
     events = list(show_events(_events(run, snapshot, plan, lock)))
+    write_reports(run, plan, events)
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
     if lock is not None and lock.lost.is_set():
         print_note("lock     another sync has taken the lock; stopped")

@@ -8,25 +8,33 @@ from typing import Annotated
 
 import typer
 
-from nimlab.cli.options import Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
+from nimlab.cli.options import CodeQuality, Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
 
 _Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
 
 
-def validate(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
+def validate(
+    *, output: OutputFormat = Output.TEXT, codequality: CodeQuality = None, lab: LabFolder = None
+) -> None:
     """Check all files and print every problem with its place."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.root import find_root
     from nimlab.cli.terminal import print_result, wants_colour
+    from nimlab.edit import write_text
     from nimlab.errors import SpecError
+    from nimlab.git import folder_in_repository
     from nimlab.load import load_lab
 
     try:
-        files = load_lab(find_root(_start(lab)))
+        root = find_root(_start(lab))
+        files = load_lab(root)
         problems, count = files.problems, len(files.experiments) + len(files.broken)
     except SpecError as error:
         problems, count = error.problems, len({p.location.path for p in error.problems})
+    if codequality is not None:
+        marks = report.codequality_json(problems=problems, folder=folder_in_repository(root))
+        write_text(codequality, marks + "\n")
     if output is Output.JSON:
         print_result(report.problems_json(problems))
     elif problems:

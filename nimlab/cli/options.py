@@ -27,6 +27,9 @@ Context: TypeAlias = Annotated[
     str | None,
     typer.Option("--context", metavar="NAME", help="Use this context of the kubeconfig."),
 ]
+CodeQuality: TypeAlias = Annotated[
+    Path | None, typer.Option("--codequality", metavar="FILE", help="Write GitLab's Code Quality report.")
+]
 OutputFormat: TypeAlias = Annotated[
     Output, typer.Option("--output", "-o", help="Print text for people or JSON for programs.")
 ]

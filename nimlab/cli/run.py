@@ -115,22 +115,23 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
 def plan_text(run: Run, plan: Plan) -> str:
     """Return the plan as people read it, with what it cost to make."""
     sent = run.cluster.requests()
-    gone = {
-        one.name: sha
-        for one in plan.experiments
-        if one.source is None
-        and (sha := git.removed_in(run.root, f"experiments/{one.name}.yaml")) is not None
-    }
     return report.format_plan(
         plan,
         requests=sent.total,
         writes=sent.writes,
         elapsed_s=time.monotonic() - run.started_s,
-        removed_in=gone,
+        removed_in=commits_of_removal(run, plan),
         dry_run=run.options.dry_run,
         verbose=run.options.verbose,
         paint=wants_colour(sys.stdout),
     )
+
+
+def commits_of_removal(run: Run, plan: Plan) -> dict[str, str]:
+    """Return the commit that removed an experiment's file, for those whose file is gone."""
+    gone = [one.name for one in plan.experiments if one.source is None]
+    found = {name: git.removed_in(run.root, f"experiments/{name}.yaml") for name in gone}
+    return {name: sha for name, sha in found.items() if sha is not None}
 
 
 def parse_limit(text: str | None, settings: SyncSettings) -> PruneLimit:

@@ -17,7 +17,18 @@ from nimlab.errors import PlanError
 from nimlab.plan import Plan
 
 _SHOWN: Final = 5
-_FREE: Final = ("plan", "strict", "wait", "timeout", "lock_timeout", "verbose", "output")
+_FREE: Final = (
+    "plan",
+    "strict",
+    "wait",
+    "timeout",
+    "lock_timeout",
+    "verbose",
+    "output",
+    "terraform",
+    "junit",
+    "codequality",
+)
 
 
 def save_plan(path: Path, text: str) -> None:

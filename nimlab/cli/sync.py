@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from nimlab.cli.options import Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
+from nimlab.cli.options import CodeQuality, Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,9 @@ class SyncOptions:
     output: Output = Output.TEXT
     out: Path | None = None
     plan: Path | None = None
+    terraform: Path | None = None
+    junit: Path | None = None
+    codequality: Path | None = None
 
 
 def sync(
@@ -84,6 +87,14 @@ def sync(
     plan: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Carry out exactly this saved plan, or nothing.")
     ] = None,
+    terraform: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what is to change as GitLab's Terraform report."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a test case an experiment as JUnit XML.")
+    ] = None,
+    codequality: CodeQuality = None,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
@@ -114,5 +125,8 @@ def sync(
         output=output,
         out=out,
         plan=plan,
+        terraform=terraform,
+        junit=junit,
+        codequality=codequality,
     )
     raise typer.Exit(run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context))

@@ -3,11 +3,13 @@
 In: values. Out: strings. Nothing here prints, knows a terminal or reads a cluster; `paint` says whether
 colour is wanted, and the text reads the same without. The rooms: `lines` (spans, escaping), `values` (numbers
 and fields as text), `problems`, `changes` and `plan` (what will be done), `events` (what happens), `sums`
-(what it amounts to), `outcome` (what was done), `tables` and `status` (what there is), `data` (JSON). Pure.
+(what it amounts to), `outcome` (what was done), `tables` and `status` (what there is), `data` (JSON).
+For GitLab: `deletions`, `terraform`, `junit` and `codequality`. Pure.
 """
 
 from __future__ import annotations
 
+from nimlab.report.codequality import codequality_json
 from nimlab.report.data import (
     detail_json,
     plan_json,
@@ -17,14 +19,17 @@ from nimlab.report.data import (
     sandbox_json,
 )
 from nimlab.report.events import format_event
+from nimlab.report.junit import junit_xml
 from nimlab.report.outcome import format_outcome
 from nimlab.report.plan import format_header, format_plan
 from nimlab.report.problems import format_error, format_problems
 from nimlab.report.status import format_status
 from nimlab.report.sums import exit_code_of
 from nimlab.report.tables import format_rows, format_sandbox
+from nimlab.report.terraform import terraform_json
 
 __all__ = [
+    "codequality_json",
     "detail_json",
     "exit_code_of",
     "format_error",
@@ -36,9 +41,11 @@ __all__ = [
     "format_rows",
     "format_sandbox",
     "format_status",
+    "junit_xml",
     "plan_json",
     "problems_json",
     "rows_json",
     "run_json",
     "sandbox_json",
+    "terraform_json",
 ]
