@@ -1,0 +1,318 @@
+"""What a network and a server can do to a sync: no wrong deletion, no false word, and the next run is clean.
+
+Each fault meets each kind of request, once in passing and once for good, on the way from one state of a lab
+to another.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from nimlab.kube import client
+from tests.faults.world import OTHER, World, make_world
+from tests.live import Lab
+from tests.proxy import Broken, Proxy, Seen, run_proxy
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("hasty")]
+
+INJECTED: Counter[str] = Counter()
+
+
+def status(code: int, **headers: str) -> Broken:
+    """An answer that says no."""
+    body = {"kind": "Status", "code": code, "message": "injected", "reason": "Injected"}
+    return Broken(status=code, body=body, headers=headers)
+
+
+FAULTS: dict[str, Broken] = {
+    "429 with Retry-After": status(429, **{"Retry-After": "1"}),
+    "500, 503, 504 and a proxy's 502": status(503),
+    "403": status(403),
+    "a cut before": Broken(cut_before=True),
+    "a cut after": Broken(cut=True),
+    "half a body": Broken(half=True),
+    "slowness": Broken(delay_s=0.7),
+}
+BUSY = (status(500), status(503), status(504), Broken(status=502, body="<html>"))
+PLACES: dict[str, Callable[[Seen], bool]] = {
+    "the parent": lambda r: r.method == "GET" and "/configmaps/nimlab-" in r.path,
+    "a list": lambda r: r.method == "GET" and "/services?" in r.path,
+    "a dry run": lambda r: "dryRun=All" in r.path,
+    "the lock": lambda r: r.method in ("PUT", "POST") and "/leases" in r.path,
+    "the scope": lambda r: r.method == "PATCH" and "/configmaps/nimlab-" in r.path,
+    "an apply": lambda r: r.method == "PATCH" and "dryRun" not in r.path and "/services/" in r.path,
+    "a workload": lambda r: r.method == "PATCH" and "dryRun" not in r.path and "/statefulsets/" in r.path,
+    "a restart": lambda r: r.method == "DELETE" and "/pods/" in r.path,
+    "a prune": lambda r: r.method == "DELETE" and "/configmaps/" in r.path,
+    "everything": lambda r: True,
+}
+LOOKS = ("the parent", "a list", "everything")
+
+
+@dataclass(slots=True)
+class Injector:
+    """Breaks the requests of one place, some times or always; counts them."""
+
+    place: str
+    fault: str
+    times: int | None
+    hits: int = 0
+    deletes: list[str] = field(default_factory=list)
+
+    def __call__(self, request: Seen) -> Broken | None:
+        """Say what happens to a request."""
+        if request.method == "DELETE":
+            self.deletes.append(request.path)
+        if not PLACES[self.place](request) or self.hits == self.times:
+            return None
+        self.hits += 1
+        INJECTED[self.fault] += 1
+        return BUSY[self.hits % len(BUSY)] if self.fault.startswith("500") else FAULTS[self.fault]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between attempts and the patience with a slow answer; not what a server asks for."""
+    monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(client, "_TIMEOUT", urllib3.Timeout(connect=2, read=0.5))
+
+
+@pytest.fixture
+def proxy(lab: Lab, tmp_path: Path) -> Iterator[Proxy]:
+    """A proxy in front of the lab's cluster."""
+    with run_proxy(lab.kubeconfig, tmp_path) as running:
+        yield running
+
+
+def free_lock(world: World) -> None:
+    """Let the time of a lock be over whose holder's last word never came back."""
+    live = world.lab.get("Lease", "nimlab-experiments")
+    if live is not None and live["spec"].get("holderIdentity"):
+        spec = {**live["spec"], "renewTime": "2020-01-01T00:00:00.000000Z"}
+        world.lab.cluster.replace({**live, "spec": spec})
+
+
+def meet(world: World, proxy: Proxy, injector: Injector, goal: str) -> int:
+    """Sync towards a state through a fault, check what must always hold, and mend; return the exit code."""
+    alive = world.sign_of_life()
+    before = world.names()
+    world.ask_for(goal)
+    through = replace(world.lab, kubeconfig=proxy.kubeconfig)
+    proxy.seen.clear()
+    proxy.fault = injector
+    if injector.times is None and injector.place in LOOKS:
+        dry = through.run("sync", "--dry-run", "--exit-code")
+        assert dry.code in (1, 3), f"called in sync: {dry.out}"
+        assert proxy.writes == []
+    answer = through.run("sync", "--no-wait")
+    proxy.fault = None
+    said = answer.out + answer.err
+    about = f"{injector.fault} at {injector.place}, {injector.times or 'for good'}: {said}"
+    assert answer.code in (0, 1), about
+    assert "Traceback" not in said, about
+    if answer.code == 1:
+        assert "error[" in said, about
+        assert "In sync" not in said, about
+    if injector.times is None and injector.place in LOOKS:
+        assert answer.code == 1, about
+        assert proxy.writes == [], about
+        assert world.names() == before, about
+    assert not any("bystander" in path for path in injector.deletes), about
+    assert world.sign_of_life() == alive, about
+    if answer.code == 0:
+        through_nothing = world.lab.run("sync", "--dry-run", "--output", "json")
+        actions = {o["action"] for o in json.loads(through_nothing.out)["objects"]}
+        assert actions <= {"keep", "update"}, about  # peers may still be on their way
+    free_lock(world)
+    clean = world.lab.run("sync", "--timeout", "60s")
+    assert clean.code == 0, about + clean.out + clean.err
+    world.assert_is(goal)
+    return answer.code
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_fault_anywhere_deletes_wrongly_or_lies(lab: Lab, proxy: Proxy, fault: str) -> None:
+    world, goal = make_world(lab), "B"
+    for place in PLACES:
+        for times in (2, None):
+            if fault == "429 with Retry-After" and times is None and place != "a list":
+                continue  # each takes five seconds of waiting as the server asks
+            injector = Injector(place=place, fault=fault, times=times)
+            code = meet(world, proxy, injector, goal)
+            assert injector.hits, f"{place} was never asked"
+            if times is not None and fault != "403":
+                assert code == 0, f"{fault} at {place} was in passing"
+            goal = OTHER[goal]
+
+
+@pytest.mark.parametrize("fault", ["a cut after", "half a body", "slowness"])
+def test_every_request_may_need_a_second_try(lab: Lab, proxy: Proxy, fault: str) -> None:
+    """Also the first sync of all, which makes the namespace and the lock."""
+    seen: set[tuple[str, str, bytes]] = set()
+
+    def first_time(request: Seen) -> Broken | None:
+        key = (request.method, request.path, request.body)
+        if key in seen or "watch=true" in request.path:
+            return None
+        seen.add(key)
+        INJECTED[fault] += 1
+        return FAULTS[fault]
+
+    through = replace(lab, kubeconfig=proxy.kubeconfig)
+    proxy.fault = first_time
+    answer = through.run("sync")
+    assert answer.code == 0, answer.out + answer.err
+    proxy.fault = None
+    world = make_world(lab)
+    alive = world.sign_of_life()
+    for goal in ("B", "A"):
+        world.ask_for(goal)
+        proxy.fault = first_time
+        answer = through.run("sync")
+        assert answer.code == 0, answer.out + answer.err
+        proxy.fault = None
+        world.assert_is(goal)
+    assert world.sign_of_life() == alive
+
+
+def test_a_server_that_asks_for_patience_gets_it(lab: Lab, proxy: Proxy) -> None:
+    through = replace(lab, kubeconfig=proxy.kubeconfig)
+    proxy.fault = Injector(place="a list", fault="429 with Retry-After", times=2)
+    started_s = time.monotonic()
+    assert through.run("sync", "--dry-run").code == 0
+    assert time.monotonic() - started_s >= 2
+
+
+@pytest.mark.parametrize("times", [1, 2, None])
+def test_pages_that_expire_are_read_anew_and_never_taken_for_all(
+    lab: Lab, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, times: int | None
+) -> None:
+    world = make_world(lab)
+    alive = world.sign_of_life()
+    world.ask_for("B")
+    monkeypatch.setattr(client, "_PAGE", 2)
+    left = [times]
+
+    def expire(request: Seen) -> Broken | None:
+        if "continue=" not in request.path or left[0] == 0:
+            return None
+        left[0] = None if left[0] is None else left[0] - 1
+        INJECTED["410"] += 1
+        return status(410)
+
+    proxy.fault = expire
+    answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync")
+    if times is None:
+        assert answer.code == 1
+        assert "expire" in answer.err
+        assert proxy.writes == []
+    else:
+        assert answer.code == 0, answer.out + answer.err
+    proxy.fault = None
+    assert lab.run("sync").code == 0
+    world.assert_is("B")
+    assert world.sign_of_life() == alive
+
+
+@pytest.mark.parametrize("fault", ["a cut before", "a cut after", "half a body"])
+def test_watches_that_break_are_taken_up_again(lab: Lab, proxy: Proxy, fault: str) -> None:
+    hits: list[str] = []
+
+    def broken(request: Seen) -> Broken | None:
+        if "watch=true" not in request.path or len(hits) >= 4:
+            return None
+        hits.append(request.path)
+        INJECTED[fault] += 1
+        return FAULTS[fault]
+
+    proxy.fault = broken
+    answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--timeout", "60s")
+    assert answer.code == 0, answer.out + answer.err
+    assert "9 of 9 peers running" in answer.out
+    assert hits
+
+
+def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], None]:
+    """Note answers as they come; return what makes the proxy give the same ones for ever."""
+    known: dict[str, bytes] = {}
+
+    def note(request: Seen, code: int, body: bytes) -> None:
+        if request.method == "GET" and matches(request) and "watch=true" not in request.path:
+            known[request.path] = body if code == 200 else b""
+
+    def repeat(request: Seen) -> Broken | None:
+        if request.method != "GET" or request.path not in known:
+            return None
+        INJECTED["a stale read"] += 1
+        body = known[request.path]
+        return Broken(instead=body) if body else status(404)
+
+    def freeze() -> None:
+        proxy.answered = None
+        proxy.fault = repeat
+
+    proxy.answered = note
+    return freeze
+
+
+def test_stale_reads_overwrite_and_delete_nothing_that_came_since(lab: Lab, proxy: Proxy) -> None:
+    """Since the look, somebody has made what is to be created, and remade what is to be pruned."""
+    world = make_world(lab)
+    world.ask_for("B")
+    through = replace(lab, kubeconfig=proxy.kubeconfig)
+    freeze = stale_reads(proxy, lambda request: True)
+    assert through.run("sync", "--dry-run", "--exit-code").code == 3
+    theirs = {"metadata": {"name": "nimp2p-exp-green", "namespace": lab.namespace}}
+    service = {"apiVersion": "v1", "kind": "Service", **theirs, "spec": {"ports": [{"port": 1}]}}
+    made = lab.cluster.create(service)
+    old = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
+    assert old is not None
+    lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
+    keep = {k: old["metadata"][k] for k in ("name", "namespace", "labels", "annotations")}
+    again = lab.cluster.create(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": keep, "data": {"x": "y"}}
+    )
+    freeze()
+    answer = through.run("sync", "--no-wait", "--timeout", "2s")
+    assert answer.code == 1, answer.out
+    assert lab.get("Service", "nimp2p-exp-green") == made
+    assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == again
+    proxy.fault = None
+    free_lock(world)
+    lab.kubectl("delete", "service", "nimp2p-exp-green")
+    assert lab.run("sync").code == 0
+    assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == again, "made by somebody else, with our labels"
+    lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
+    world.assert_is("B")
+
+
+def test_stale_lock_is_noticed_and_never_ends_in_a_loop(lab: Lab, proxy: Proxy) -> None:
+    world = make_world(lab)
+    world.ask_for("B")
+    through = replace(lab, kubeconfig=proxy.kubeconfig)
+    freeze = stale_reads(proxy, lambda request: "/leases/" in request.path)
+    assert through.run("sync", "--dry-run").code == 0
+    live = lab.get("Lease", "nimlab-experiments")
+    assert live is not None
+    lab.cluster.replace({**live, "spec": {**live["spec"], "leaseTransitions": 1}})
+    freeze()
+    before = world.names()
+    answer = through.run("sync", "--no-wait")
+    assert answer.code == 1, answer.out
+    assert world.names() == before
+    proxy.fault = None
+    assert lab.run("sync").code == 0
+    world.assert_is("B")
+
+
+def test_faults_are_counted(figure: Callable[[str], None]) -> None:
+    kinds = ", ".join(f"{count} times {name}" for name, count in sorted(INJECTED.items()))
+    figure(f"faults: {sum(INJECTED.values())} injected ({kinds}): 0 wrong deletions, 0 times falsely in sync")
