@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from nimlab.change import Change
-from nimlab.diff import mask
 from nimlab.errors import PlanError
 from nimlab.manifest import Manifest, to_json_text
+from nimlab.masking import mask
 from nimlab.plan import Plan
 
 _UNSTEADY = frozenset({"managedFields", "resourceVersion"})

@@ -16,6 +16,7 @@ from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
 from nimlab.fields import compare
 from nimlab.handover import Handover, handover_of, handover_patch
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
+from nimlab.masking import hide_secrets
 from nimlab.owned import (
     FIELD_MANAGER,
     PART_OF,
@@ -299,9 +300,10 @@ def _ask(
         return Prediction()
     handed_over = None
     try:
-        if handover is not None:
-            handed_over = cluster.patch(key_of(live), handover_patch(handover, live), dry_run=True)
-        made, taken = apply_over(cluster, desired, force=force, dry_run=True)
+        with hide_secrets(desired, live):
+            if handover is not None:
+                handed_over = cluster.patch(key_of(live), handover_patch(handover, live), dry_run=True)
+            made, taken = apply_over(cluster, desired, force=force, dry_run=True)
     except Forbidden:
         return Prediction(handover=handover)
     except ClusterError as error:

@@ -6,13 +6,13 @@ key, server bookkeeping left out and secrets masked. What to do about a change i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from nimlab.manifest import Manifest, to_json_text
+from nimlab.masking import HIDDEN, is_secret_name, mask
 from nimlab.units import UnitError, canonical_quantity
 
 _Path: TypeAlias = tuple[str | int, ...]
@@ -59,7 +59,6 @@ _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _QUANTITIES: Final = frozenset({
     "limits", "requests", "hard", "overhead", "default", "defaultRequest", "max", "min",
 })  # fmt: skip
-_SECRET_NAME: Final = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
 _ORDER: Final = "(order)"
 
 
@@ -257,23 +256,13 @@ def _is_secret(path: _Path, before: Any, after: Any, *, secret: bool) -> bool:  
     if path[-1] != "value":
         return False
     names = [_at(tree, (*path[:-1], "name")) for tree in (before, after)]
-    return any(_SECRET_NAME.search(str(name)) for name in names if name is not ABSENT)
+    return any(is_secret_name(name) for name in names if name is not ABSENT)
 
 
 def _masked(old: object, new: object) -> tuple[object, object]:
     """Nothing of either value, only whether there is one and that it changes."""
     changes = old is not ABSENT and new is not ABSENT
     return (
-        ABSENT if old is ABSENT else "(hidden)",
-        ABSENT if new is ABSENT else "(hidden, changed)" if changes else "(hidden)",
+        ABSENT if old is ABSENT else HIDDEN,
+        ABSENT if new is ABSENT else "(hidden, changed)" if changes else HIDDEN,
     )
-
-
-def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the value with every env value hidden whose name looks secret. Pure."""
-    if isinstance(value, Mapping):
-        masked = {key: mask(item) for key, item in value.items()}
-        if "name" in masked and "value" in masked and _SECRET_NAME.search(str(masked["name"])):
-            masked["value"] = "(hidden)"
-        return masked
-    return [mask(item) for item in value] if isinstance(value, list) else value

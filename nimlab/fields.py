@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from nimlab.manifest import Manifest
+from nimlab.masking import HIDDEN, is_secret_name, mask
 from nimlab.owned import is_own_entry
 
 _Path: TypeAlias = tuple[str, ...]
@@ -55,11 +56,25 @@ class Foreign:
     path: _Path
     text: str
     value: Any
+    of_secret: bool = False
+
+    @property
+    def shown(self) -> Any:  # noqa: ANN401 -- any JSON
+        """The value as it may be shown."""
+        return HIDDEN if self.of_secret or _is_secret_value(self.path) else mask(self.value)
 
     @property
     def in_template(self) -> bool:
         """True for what reaches the peers: their next ones are not as Git has them."""
         return self.text.startswith("spec.template.")
+
+
+def _is_secret_value(path: _Path) -> bool:
+    """True for the value of an env variable whose name looks secret."""
+    match path:
+        case (*_, item, "f:value") if item.startswith("k:"):
+            return is_secret_name(_decoded(item).get("name", ""))
+    return False
 
 
 class _Suspect(Exception):
@@ -229,7 +244,13 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
             name = root[2:]
             walk = _foreign(fields[root], ours.get(root), desired.get(name), live.get(name), (root,))
             for path, value in walk:
-                found[path] = Foreign(manager=manager, path=path, text=path_text(path), value=value)
+                found[path] = Foreign(
+                    manager=manager,
+                    path=path,
+                    text=path_text(path),
+                    value=value,
+                    of_secret=live.get("kind") == "Secret",
+                )
     return tuple(found[path] for path in sorted(found))
 
 

@@ -19,6 +19,7 @@ from nimlab.change import Action, Change
 from nimlab.cluster import Cluster
 from nimlab.errors import ClusterError, Forbidden, Moved, NimlabError
 from nimlab.manifest import ObjectKey
+from nimlab.masking import hide_secrets
 from nimlab.owned import PARENT_MANAGER, Scope, parent_manifest
 from nimlab.plan import ExperimentPlan, Plan
 
@@ -139,13 +140,14 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
     """Apply one object and restart its peers where the plan says so; return what went wrong."""
     options = job.options
     try:
-        made = apply_object(
-            change,
-            job.cluster,
-            force=options.take_ownership,
-            timeout_s=options.timeout_s,
-            stop=job.stop,
-        )
+        with hide_secrets(change.desired, change.live):
+            made = apply_object(
+                change,
+                job.cluster,
+                force=options.take_ownership,
+                timeout_s=options.timeout_s,
+                stop=job.stop,
+            )
         restarted = restart_peers(change, made, job.cluster, parallel=options.parallel, stop=job.stop)
     except NimlabError as error:
         job.tell(_done(change, Outcome.FAILED, error))

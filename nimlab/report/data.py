@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from nimlab.apply.events import Event, ExperimentStuck, ObjectDone, Outcome
 from nimlab.change import Change
-from nimlab.diff import ABSENT, FieldChange, mask
+from nimlab.diff import ABSENT, FieldChange
 from nimlab.errors import NimlabError, Problem
 from nimlab.git import Commit
 from nimlab.handover import Handover
@@ -158,7 +158,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "action": change.action.value,
         **({"reason": change.reason} if change.reason else {}),
         "changes": [_field(field) for field in change.fields],
-        "foreign": [{"manager": f.manager, "path": f.text, "value": mask(f.value)} for f in change.foreign],
+        "foreign": [{"manager": f.manager, "path": f.text, "value": f.shown} for f in change.foreign],
         "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
         **_present(handover=_handover(change.handover)),
         **_present(error=_error(change.error), replaceBy=replace_by),
