@@ -25,6 +25,19 @@ a class exists only because somebody catches it or a test names it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command ends with; docs/exit-codes.md tells what a pipeline makes of each."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    PENDING = 3
+    NOT_READY = 4
+    BUG = 70
+    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -63,7 +76,7 @@ class Problem:
 class NimlabError(Exception):
     """Something a user can understand and mend; anything else that is raised is a bug in nimlab."""
 
-    exit_code = 1
+    exit_code = ExitCode.ERROR
     code = "error"
 
     def __init__(self, what: str, *, where: object = None, hint: str | None = None) -> None:

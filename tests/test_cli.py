@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import nimlab.errors
-from nimlab.cli import EXIT_BUG, main
+from nimlab.cli import main
 from nimlab.cli.run import parse_limit
 from nimlab.cli.target import choose_target
-from nimlab.errors import NimlabError
+from nimlab.errors import ExitCode, NimlabError
 from nimlab.load import load_lab
 from tests.golden_files import GOLDEN, assert_golden
 from tests.live import REPOSITORY, make_lab
@@ -47,6 +47,17 @@ def test_golden_help(command: str, update_golden: bool) -> None:
     text = done.stdout.replace("python -m nimlab", "nimlab")
     name = command.replace(" ", "-") or "nimlab"
     assert_golden(GOLDEN / "help" / f"{name}.txt", text, update=update_golden)
+
+
+def test_documented_exit_codes_are_the_codes_and_a_pipeline_knows_them() -> None:
+    text = (REPOSITORY / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([0-9]+) \| `([A-Z_]+)` \|", text, flags=re.MULTILINE)
+    assert [(int(number), name) for number, name in rows] == [(code.value, code.name) for code in ExitCode]
+    order = re.search(r"in this order: ([0-9, ]+)\.", text)
+    assert order is not None
+    assert {int(n) for n in order[1].split(",")} == set(ExitCode) - {ExitCode.USAGE, ExitCode.BUG}
+    pipeline = (REPOSITORY / ".gitlab-ci.yml").read_text(encoding="utf-8")
+    assert f"exit_codes: [{ExitCode.PENDING.value}]" in pipeline
 
 
 def test_readme_and_documents_name_every_command_code_and_exit_code() -> None:
@@ -189,7 +200,7 @@ def test_bug_is_said_to_be_one_and_reported(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("nimlab.cli.root.find_root", lambda start: start / 0)
-    assert main(["validate"]) == EXIT_BUG
+    assert main(["validate"]) == ExitCode.BUG
     said = capsys.readouterr().err
     assert "bug in nimlab" in said
     (saved,) = tmp_path.glob("nimlab-bug-*.txt")

@@ -16,10 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nimlab import __version__
-from nimlab.errors import NimlabError
-
-EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
+from nimlab.errors import ExitCode, NimlabError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted")
-        return EXIT_INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -69,4 +66,4 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
         file.write(text)
     _say(f"bug in nimlab: {type(error).__name__}: {error}")
     _say(f"  a report is in {Path(name)}; please file it with what you did")
-    return EXIT_BUG
+    return ExitCode.BUG

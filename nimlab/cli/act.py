@@ -34,14 +34,13 @@ from nimlab.apply import (
     wait_until_settled,
 )
 from nimlab.binding import Binding
-from nimlab.cli import EXIT_INTERRUPTED
 from nimlab.cli.options import Output
 from nimlab.cli.reports import write_reports
 from nimlab.cli.run import Run, look_and_think, open_run, plan_text
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.sync import SyncOptions
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
-from nimlab.errors import LockHeld, Moved, NimlabError
+from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
 from nimlab.status import State, peers_of, status_of
@@ -139,9 +138,9 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
     if lock is not None and lock.lost.is_set():
         print_note("lock     another sync has taken the lock; stopped")
-        code = 1
+        code = ExitCode.ERROR
     elif run.stop.is_set():
-        code = EXIT_INTERRUPTED
+        code = ExitCode.INTERRUPTED
     if run.options.output is Output.JSON:
         facts = {"cluster": run.target.name, "tool_version": __version__}
         print_result(report.run_json(plan, events, exit_code=code, **facts))

@@ -17,6 +17,7 @@ from nimlab.apply.events import (
     PeersProgress,
 )
 from nimlab.change import Action, Change
+from nimlab.errors import ExitCode
 from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
 
@@ -123,12 +124,12 @@ def exit_code_of(
     """
     foreign = strict and any(change.foreign for change in plan.changes)
     if plan.refusal or plan.broken or plan.stops or blocked_experiments(plan):
-        return 1
+        return ExitCode.ERROR
     if dry_run:
         pending = any(change.action is not Action.KEEP for change in plan.changes)
-        return 3 if (exit_code and pending) or foreign else 0
+        return ExitCode.PENDING if (exit_code and pending) or foreign else ExitCode.DONE
     if any(is_not_done(done) for done in outcomes_of(plan, events).values()):
-        return 1
+        return ExitCode.ERROR
     if not all(peers.settled for peers in peers_by_experiment(events).values()):
-        return 4
-    return 3 if foreign else 0
+        return ExitCode.NOT_READY
+    return ExitCode.PENDING if foreign else ExitCode.DONE
