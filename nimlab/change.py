@@ -202,7 +202,7 @@ def _is_overlaid(live: Manifest, foreign: tuple[Foreign, ...]) -> bool:
 def _decide_suspect(desired: Manifest, live: Manifest, prediction: Prediction, group: Desired) -> Change:
     immutable = immutable_changes(desired, live)
     if immutable:
-        return _decide_replace(desired, live, immutable, group)
+        return _decide_replace(desired, live, immutable, prediction.error, group)
     handover = prediction.handover
     if prediction.error is not None:
         fields = diff_desired(live, desired)
@@ -280,12 +280,18 @@ def _decide_predicted(
     return _change(Action.KEEP, desired, live, group, reason=reason)
 
 
-def _decide_replace(desired: Manifest, live: Manifest, immutable: tuple[str, ...], group: Desired) -> Change:
+def _decide_replace(
+    desired: Manifest,
+    live: Manifest,
+    immutable: tuple[str, ...],
+    refused: NimlabError | None,
+    group: Desired,
+) -> Change:
     paths = ", ".join(immutable)
     reason = f"{paths} can't be changed in place"
     fields = diff_desired(live, desired)
     how = group.on_immutable_change
-    error = None
+    error = refused
     if how is OnImmutableChange.FAIL:
         error = ImmutableField(
             reason,

@@ -27,6 +27,7 @@ from nimlab.owned import (
     parse_parent,
 )
 from nimlab.snapshot import Desired, Prediction, Snapshot
+from nimlab.workload import immutable_changes, trial_of
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -294,13 +295,19 @@ def _ask(
     *,
     force: bool,
 ) -> Prediction:
-    """Ask the server what an apply would give; what isn't ours, or is on its way out, isn't asked about."""
+    """Ask the server what an apply would give, or whether it would have a replacement.
+
+    What isn't ours, or is on its way out, isn't asked about.
+    """
     owner = labels_of(live).get(PART_OF, apply_set.id)
     if owner != apply_set.id or live["metadata"].get("deletionTimestamp"):
         return Prediction()
     handed_over = None
     try:
         with hide_secrets(desired, live):
+            if immutable_changes(desired, live):
+                cluster.apply(trial_of(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
+                return Prediction()
             if handover is not None:
                 handed_over = cluster.patch(key_of(live), handover_patch(handover, live), dry_run=True)
             made, taken = apply_over(cluster, desired, force=force, dry_run=True)

@@ -30,7 +30,8 @@ class Desired:
 class Prediction:
     """What the server says an apply would give: the object, or why it refuses.
 
-    Both None: it could not be asked (the credentials only allow reading), so the plan is `unverified` there.
+    Both None: it could not be asked (the credentials only allow reading), so the plan is `unverified` there;
+    or the object has to be replaced, and the server would have the new one.
     `taken` are the fields that people have changed by hand and that an apply takes back. `handover` is what
     has to be done before the apply, `handed_over` the object after that alone.
     """

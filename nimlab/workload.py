@@ -97,6 +97,14 @@ def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
     return tuple(sorted(changed))
 
 
+def trial_of(desired: Manifest) -> Manifest:
+    """Return the object under another name, for a dry run of a replacement.
+
+    Under its own name the server would refuse the immutable field, or say that it exists.
+    """
+    return {**desired, "metadata": {**desired["metadata"], "name": f"{desired['metadata']['name']}-new"}}
+
+
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     """Return how many running peers an update deletes and makes anew; 0 where nothing restarts.
 

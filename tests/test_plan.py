@@ -199,12 +199,14 @@ def test_immutable_change_is_a_replacement_that_has_to_be_allowed(
 ) -> None:
     old, new = workload("red"), workload("red")
     new["spec"]["serviceName"] = "other"
-    predicted = {key_of(new): Prediction(error=Rejected("spec: Forbidden"))}
-    plan = make_plan([group("red", new, how=how)], snapshot(live_of(old), predicted=predicted), policy())
-    change = only(plan)
+    seen = snapshot(live_of(old), predicted={key_of(new): Prediction()})
+    change = only(make_plan([group("red", new, how=how)], seen, policy()))
     assert change.action is Action.REPLACE
     assert (change.error is not None, change.restarts) == (blocked, restarts)
     assert "spec.serviceName" in change.reason
+    refused = {key_of(new): Prediction(error=Rejected("dnsPolicy: Unsupported value"))}
+    seen = snapshot(live_of(old), predicted=refused)
+    assert only(make_plan([group("red", new, how=how)], seen, policy())).error is not None
 
 
 def test_terminating_object_is_waited_for() -> None:

@@ -20,7 +20,7 @@ from nimlab.handover import Handover, handover_patch, only_at
 from nimlab.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.owned import FIELD_MANAGER, ApplySet, missing_proofs
 from nimlab.spec import OnImmutableChange
-from nimlab.workload import restarts_together
+from nimlab.workload import restarts_together, trial_of
 
 _POLL_S: Final = 0.2
 _NO_VERSION: Final = "1"  # etcd's first revision: older than any object
@@ -200,13 +200,8 @@ def _bound_to(desired: Manifest, live: Manifest) -> Manifest:
 
 
 def _remove_for_replacement(change: Change, cluster: Cluster, desired: Manifest, *, force: bool) -> None:
-    """Delete the old object once the server has accepted the new one.
-
-    The trial goes under another name: under its own the server would refuse the immutable field, or say that
-    it exists.
-    """
-    trial = {**desired, "metadata": {**desired["metadata"], "name": f"{change.key.name}-new"}}
-    cluster.apply(trial, manager=FIELD_MANAGER, force=force, dry_run=True)
+    """Delete the old object once the server has accepted the new one."""
+    cluster.apply(trial_of(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
     orphan = change.replace_by is OnImmutableChange.ORPHAN
     propagation = Propagation.ORPHAN if orphan else Propagation.FOREGROUND
     _delete_planned(change, cluster, lambda live: _check_replaceable(change, live), propagation)

@@ -1,0 +1,141 @@
+"""Syncs that meet each other, a signal amid their writes, a replacement that the server won't have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.faults.world import OTHER, make_world
+from tests.live import REPOSITORY, Lab
+from tests.proxy import Broken, Seen, run_proxy
+
+pytestmark = pytest.mark.live
+
+
+def start(lab: Lab, *arguments: str, kubeconfig: Path | None = None) -> subprocess.Popen[str]:
+    """Run nimlab in a process of its own."""
+    command = [sys.executable, "-m", "nimlab", *arguments, "--lab", str(lab.root)]
+    return subprocess.Popen(
+        [*command, "--kubeconfig", str(kubeconfig or lab.kubeconfig)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Wait for all of them; return their exit codes and what they said."""
+    said = [process.communicate(timeout=120) for process in processes]
+    return [(p.returncode, out + err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+def test_syncs_at_the_same_time_take_turns(lab: Lab) -> None:
+    world = make_world(lab)
+    alive = world.sign_of_life()
+    goal = "B"
+    for _ in range(3):
+        world.ask_for(goal)
+        results = ended([start(lab, "sync", "--lock-timeout", "60s") for _ in range(3)])
+        assert [code for code, _ in results] == [0, 0, 0], results
+        world.assert_is(goal)
+        goal = OTHER[goal]
+    assert world.sign_of_life() == alive
+    lease = lab.get("Lease", "nimlab-experiments")
+    assert lease is not None
+    assert not lease["spec"].get("holderIdentity")
+
+
+def test_sync_that_may_not_wait_names_who_is_at_work(lab: Lab, tmp_path: Path) -> None:
+    world = make_world(lab)
+    world.ask_for("B")
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(request: Seen) -> Broken | None:
+        if request.is_write and "/statefulsets/" in request.path:
+            reached.set()
+            go_on.wait(60)
+        return None
+
+    with run_proxy(lab.kubeconfig, tmp_path) as proxy:
+        proxy.fault = hold
+        first = start(lab, "sync", kubeconfig=proxy.kubeconfig)
+        assert reached.wait(60)
+        answer = lab.run("sync")
+        go_on.set()
+        assert answer.code == 1
+        assert f"another sync is at work: {os.environ.get('USER', 'unknown')}@" in answer.err
+        assert f"(pid {first.pid})" in answer.err
+        assert ended([first])[0][0] == 0
+    world.assert_is("B")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
+    lab: Lab, tmp_path: Path, number: signal.Signals
+) -> None:
+    world = make_world(lab)
+    world.ask_for("B")
+    begun: list[str] = []
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(request: Seen) -> Broken | None:
+        if request.is_write and "/services/" in request.path and request.method == "PATCH":
+            begun.append(request.path)
+            reached.set()
+            go_on.wait(60)
+        return None
+
+    with run_proxy(lab.kubeconfig, tmp_path) as proxy:
+        proxy.fault = hold
+        running = start(lab, "sync", kubeconfig=proxy.kubeconfig)
+        assert reached.wait(60)
+        running.send_signal(number)
+        assert running.stderr is not None
+        for line in running.stderr:
+            if line.startswith("stopping"):
+                break
+        go_on.set()
+        ((code, said),) = ended([running])
+    assert code == 130, said
+    assert "created Service/" in said, "what was under way is finished and told"
+    assert "not-attempted" in said
+    assert "StatefulSet/" in said
+    assert lab.get("StatefulSet", "nimp2p-exp-blue") is not None, "nothing is pruned after that"
+    lease = lab.get("Lease", "nimlab-experiments")
+    assert lease is not None
+    assert not lease["spec"].get("holderIdentity")
+    assert lab.run("sync").code == 0
+    world.assert_is("B")
+
+
+def test_replacement_that_the_server_refuses_costs_nothing(lab: Lab) -> None:
+    """An immutable field changes and another one is wrong: the old object stays, and its peers run on."""
+    world = make_world(lab)
+    world.ask_for("B")
+    template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
+    text = template.read_text(encoding="utf-8")
+    wrong = text.replace("enableServiceLinks: false", "enableServiceLinks: false\n      dnsPolicy: Never")
+    assert wrong != text
+    template.write_text(wrong, encoding="utf-8")
+    before = lab.get("StatefulSet", "nimp2p-exp-red")
+    assert before is not None
+    for arguments in (("sync", "red", "--dry-run"), ("sync", "red", "--no-wait")):
+        answer = lab.run(*arguments)
+        assert answer.code == 1, answer.out
+        assert "dnsPolicy" in answer.out
+        assert "Unsupported value" in answer.out
+    after = lab.get("StatefulSet", "nimp2p-exp-red")
+    assert after is not None
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert not after["metadata"].get("deletionTimestamp")
+    template.write_text(text, encoding="utf-8")
+    assert lab.run("sync").code == 0
+    world.assert_is("B")
