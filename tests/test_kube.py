@@ -193,3 +193,23 @@ def test_apply_keeps_every_character(lab: Lab) -> None:
         dry_run=False,
     )
     assert made["data"] == data
+
+
+@pytest.mark.live
+def test_pauses_between_attempts_grow_and_differ_from_run_to_run(lab: Lab, tmp_path: Any) -> None:
+    runs = []
+    with run_proxy(lab.kubeconfig, tmp_path) as proxy:
+        target = Target(kubeconfig=proxy.kubeconfig, context=None, name="proxy", why="")
+        for _ in range(2):
+            pauses: list[float] = []
+            cluster = connect(target, parallel=2)
+            cluster._sleep = pauses.append
+            proxy.fault = failing(99, 503)
+            with pytest.raises(Unreachable, match="503"):
+                cluster.get(KEY)
+            cluster.close()
+            runs.append(pauses)
+    assert runs[0] != runs[1], "so that many clients don't come back at once"
+    for pauses in runs:
+        assert len(pauses) == 5
+        assert all(0.1 * 2 ** (n + 1) <= pause <= 0.2 * 2 ** (n + 1) for n, pause in enumerate(pauses))
