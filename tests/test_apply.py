@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,7 +29,8 @@ from nimlab.errors import LockHeld, Moved
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet, stamp
 from nimlab.plan import make_plan
-from nimlab.snapshot import Snapshot
+from nimlab.snapshot import Desired, Snapshot
+from nimlab.spec import OnImmutableChange
 from tests.live import Lab
 from tests.test_plan import group, manifest, policy
 
@@ -304,3 +307,102 @@ def test_failed_apply_withholds_the_prunes_of_the_same_run(lab: Lab) -> None:
     outcomes = {e.key.name: e.outcome for e in events if isinstance(e, ObjectDone)}
     assert outcomes == {"b": Outcome.FAILED, "a": Outcome.NOT_ATTEMPTED}
     assert "a" in lab.names("ConfigMap")
+
+
+def run_plan(lab: Lab, desired: Desired, change: Callable[[], None], **given: Any) -> list[ObjectDone]:
+    """Look and plan, let something happen, then act on what was seen."""
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+    seen = observe(
+        lab.cluster,
+        [desired],
+        apply_set,
+        **{"take_ownership": False, "remove_foreign": False, **given},
+        parallel=2,
+    )
+    plan = make_plan([desired], seen, policy())
+    change()
+    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    events = execute(plan, lab.cluster, options, stop=threading.Event())
+    return [event for event in events if isinstance(event, ObjectDone)]
+
+
+def workload_of(lab: Lab, **spec: Any) -> Manifest:
+    """A StatefulSet of the lab, without peers."""
+    pod = {"containers": [{"name": "c", "image": "a:1", "env": [{"name": "OURS", "value": "1"}]}]}
+    plain = manifest("StatefulSet", "red", "red")
+    plain["metadata"] |= {"namespace": lab.namespace}
+    plain["spec"] = {
+        "replicas": 0,
+        "serviceName": "red",
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
+        **spec,
+    }
+    return stamp(plain, ApplySet(name="experiments", namespace=lab.namespace))
+
+
+def env_names(lab: Lab) -> list[str]:
+    """The names of the workload's env variables."""
+    live = lab.get("StatefulSet", "red")
+    assert live is not None
+    return [e["name"] for e in live["spec"]["template"]["spec"]["containers"][0]["env"]]
+
+
+@pytest.mark.live
+def test_foreign_fields_are_removed_by_name_not_by_a_place_that_has_moved(lab: Lab) -> None:
+    lab.kubectl("create", "namespace", lab.namespace)
+    desired = workload_of(lab)
+    lab.cluster.apply(desired, manager="nimlab", force=False, dry_run=False)
+    path = "/spec/template/spec/containers/0/env"
+
+    def add(name: str, place: str) -> None:
+        patch = [{"op": "add", "path": f"{path}/{place}", "value": {"name": name, "value": "x"}}]
+        lab.kubectl(
+            "patch", "statefulset/red", "--type=json", f"--field-manager={name}", "-p", json.dumps(patch)
+        )
+
+    add("planned", "-")
+    done = run_plan(lab, group("red", desired), lambda: add("later", "0"), remove_foreign=True)
+    assert [one.outcome for one in done] == [Outcome.UPDATED]
+    assert sorted(env_names(lab)) == ["OURS", "later"]
+
+
+@pytest.mark.live
+def test_object_made_since_the_look_is_not_overwritten(lab: Lab) -> None:
+    lab.kubectl("create", "namespace", lab.namespace)
+    desired = config_map(lab, ours="1")
+
+    def somebody() -> None:
+        lab.kubectl("create", "configmap", "a", "--from-literal=theirs=1")
+
+    done = run_plan(lab, group("red", desired), somebody)
+    assert [one.outcome for one in done] == [Outcome.FAILED]
+    live = lab.get("ConfigMap", "a")
+    assert live is not None
+    assert live["data"] == {"theirs": "1"}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("why", ["refused", "changed"])
+def test_replacement_that_has_become_wrong_since_the_plan_deletes_nothing(lab: Lab, why: str) -> None:
+    """By now the server won't have the new object, or the old one isn't what the plan was made from."""
+    lab.kubectl("create", "namespace", lab.namespace)
+    lab.cluster.apply(workload_of(lab), manager="nimlab", force=False, dry_run=False)
+    before = lab.get("StatefulSet", "red")
+    assert before is not None
+    desired = workload_of(lab, podManagementPolicy="OrderedReady")
+
+    def meddle() -> None:
+        if why == "refused":
+            desired["spec"]["template"]["spec"]["dnsPolicy"] = "Never"
+        else:
+            lab.kubectl("scale", "statefulset/red", "--replicas=1")
+
+    done = run_plan(lab, group("red", desired, how=OnImmutableChange.RECREATE), meddle)
+    assert [one.outcome for one in done] == [Outcome.FAILED]
+    after = lab.get("StatefulSet", "red")
+    assert after is not None
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert not after["metadata"].get("deletionTimestamp")

@@ -10,11 +10,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nimlab.binding import Binding
+from nimlab.binding import Binding, PlanOptions, binding_of
 from nimlab.errors import PlanError
+from nimlab.plan import make_plan
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab, git
 from tests.proxy import run_proxy
+from tests.test_plan import group, live_of, policy, snapshot, workload
 
 SCHEMA = json.loads((REPOSITORY / "schema" / "plan.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -46,6 +48,34 @@ def test_what_is_no_saved_plan_is_an_error_with_its_place(document: Any) -> None
         Binding.from_json(document, "plan.json")
     assert caught.value.where == "plan.json"
     assert "--out" in str(caught.value.hint)
+
+
+def bound(value: str, peers: int = 3) -> Binding:
+    """What a plan is bound to whose live and desired object hold a secret."""
+    wanted = workload("red", peers)
+    wanted["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "API_TOKEN", "value": value}]
+    plan = make_plan([group("red", wanted)], snapshot(live_of(wanted)), policy())
+    options = PlanOptions(
+        names=None,
+        prune=True,
+        max_prune=None,
+        allow_empty=False,
+        allow_older=False,
+        take_ownership=False,
+        remove_foreign=False,
+    )
+    return binding_of(plan, options, "nimlab/0")
+
+
+def test_digests_say_nothing_of_a_secret() -> None:
+    assert bound("hunter1") == bound("hunter2")
+    assert bound("hunter1") != bound("hunter1", peers=4)
+
+
+def test_binding_survives_its_file() -> None:
+    saved_one = bound("x")
+    text = json.dumps({"binding": saved_one.to_json()})
+    assert Binding.from_json(json.loads(text), "plan.json") == saved_one
 
 
 def saved(lab: Lab, *arguments: str) -> Path:
