@@ -108,6 +108,7 @@ def _withheld(plan: Plan) -> Iterator[Line]:
 def _sum(plan: Plan) -> str:
     sums = sums_of(plan)
     left_alone = sum(c.action is Action.KEEP and c.desired is None for c in plan.changes)
+    foreign = sum(len(change.foreign) for change in plan.changes)
     words = (
         (sums.create, "to create"),
         (sums.update, "to update"),
@@ -117,6 +118,7 @@ def _sum(plan: Plan) -> str:
         (sums.withheld, "withheld from pruning"),
         (len(plan.broken), "broken file" if len(plan.broken) == 1 else "broken files"),
         (left_alone, "left alone"),
+        (foreign, "foreign field" if foreign == 1 else "foreign fields"),
     )
     said = [f"{number} {word}" for number, word in words if number]
     if sums.keep > left_alone or not said:
