@@ -27,6 +27,7 @@ from nimlab.owned import (
     parse_parent,
 )
 from nimlab.snapshot import Desired, Prediction, Snapshot
+from nimlab.timing import stage
 from nimlab.workload import immutable_changes, trial_of
 
 _T = TypeVar("_T")
@@ -143,7 +144,8 @@ def observe(
         }
         exists = parent is not None or _exists(cluster, apply_set.namespace)
         live.update(_by_name(cluster, pool.map, wanted, live, apply_set if exists else None))
-        suspects = _suspects(wanted, live, remove_foreign=remove_foreign)
+        with stage("compare"):
+            suspects = _suspects(wanted, live, remove_foreign=remove_foreign)
         answers = pool.map(
             lambda key: _ask(cluster, apply_set, wanted[key], live[key], suspects[key], force=take_ownership),
             suspects,

@@ -12,11 +12,12 @@ import pytest
 
 from nimlab.binding import Binding, PlanOptions, binding_of
 from nimlab.errors import PlanError
+from nimlab.manifest import Manifest
 from nimlab.plan import make_plan
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab, git
 from tests.proxy import run_proxy
-from tests.test_plan import group, live_of, policy, snapshot, workload
+from tests.test_plan import group, live_of, manifest, policy, snapshot, workload
 
 SCHEMA = json.loads((REPOSITORY / "schema" / "plan.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -54,7 +55,12 @@ def bound(value: str, peers: int = 3) -> Binding:
     """What a plan is bound to whose live and desired object hold a secret."""
     wanted = workload("red", peers)
     wanted["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "API_TOKEN", "value": value}]
-    plan = make_plan([group("red", wanted)], snapshot(live_of(wanted)), policy())
+    return binding(wanted, live_of(wanted))
+
+
+def binding(wanted: Manifest, live: Manifest) -> Binding:
+    """What a plan with one object is bound to."""
+    plan = make_plan([group("red", wanted)], snapshot(live), policy())
     options = PlanOptions(
         names=None,
         prune=True,
@@ -70,6 +76,23 @@ def bound(value: str, peers: int = 3) -> Binding:
 def test_digests_say_nothing_of_a_secret() -> None:
     assert bound("hunter1") == bound("hunter2")
     assert bound("hunter1") != bound("hunter1", peers=4)
+
+
+def test_what_a_controller_moves_all_the_time_moves_no_plan() -> None:
+    wanted = workload("red")
+    live = live_of(wanted)
+    later = live_of(wanted, readyReplicas=0)
+    later["metadata"]["resourceVersion"] = "8"
+    assert binding(wanted, later) == binding(wanted, live)
+    later["metadata"]["generation"] = 2
+    assert binding(wanted, later) != binding(wanted, live)
+
+
+def test_what_no_controller_touches_may_not_move_at_all() -> None:
+    wanted = manifest("ConfigMap", "red", "red", data={"a": "b"})
+    later = live_of(wanted)
+    later["metadata"]["resourceVersion"] = "8"
+    assert binding(wanted, later) != binding(wanted, live_of(wanted))
 
 
 def test_binding_survives_its_file() -> None:

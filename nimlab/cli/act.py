@@ -44,6 +44,7 @@ from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
 from nimlab.status import State, peers_of, status_of
+from nimlab.timing import stage
 
 _LOCK_POLL_S = 1.0
 _LOOKS = 5  # as often as another sync may come between a look and the lock
@@ -162,7 +163,7 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iter
             timeout_s=run.timeout_s,
             version=__version__,
         )
-        with _stop_when_lost(lock, run.stop):
+        with stage("act"), _stop_when_lost(lock, run.stop):
             for event in execute(plan, run.cluster, options, stop=run.stop):
                 if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED and event.error:
                     failed.add(event.experiment)
@@ -171,14 +172,15 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iter
     if run.options.wait and not run.stop.is_set():
         settled, awaited = split_awaited(plan, snapshot, frozenset(failed))
         yield from settled
-        yield from wait_until_settled(
-            run.cluster,
-            awaited,
-            plan.apply_set,
-            timeout_s=run.timeout_s,
-            clock=system_clock(),
-            stop=run.stop,
-        )
+        with stage("wait"):
+            yield from wait_until_settled(
+                run.cluster,
+                awaited,
+                plan.apply_set,
+                timeout_s=run.timeout_s,
+                clock=system_clock(),
+                stop=run.stop,
+            )
 
 
 def split_awaited(

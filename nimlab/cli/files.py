@@ -8,27 +8,42 @@ from typing import Annotated
 
 import typer
 
-from nimlab.cli.options import CodeQuality, Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
+from nimlab.cli.options import (
+    CodeQuality,
+    Context,
+    Kubeconfig,
+    LabFolder,
+    Names,
+    Output,
+    OutputFormat,
+    Timings,
+)
 
 _Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
 
 
 def validate(
-    *, output: OutputFormat = Output.TEXT, codequality: CodeQuality = None, lab: LabFolder = None
+    *,
+    output: OutputFormat = Output.TEXT,
+    codequality: CodeQuality = None,
+    timings: Timings = False,
+    lab: LabFolder = None,
 ) -> None:
     """Check all files and print every problem with its place."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.root import find_root
-    from nimlab.cli.terminal import print_result, wants_colour
+    from nimlab.cli.terminal import print_result, print_timings, wants_colour
     from nimlab.edit import write_text
     from nimlab.errors import SpecError
     from nimlab.git import folder_in_repository
     from nimlab.load import load_lab
+    from nimlab.timing import stage
 
     try:
         root = find_root(_start(lab))
-        files = load_lab(root)
+        with stage("load"):
+            files = load_lab(root)
         problems, count = files.problems, len(files.experiments) + len(files.broken)
     except SpecError as error:
         problems, count = error.problems, len({p.location.path for p in error.problems})
@@ -41,6 +56,8 @@ def validate(
         print_result(report.format_problems(problems, files=count, paint=wants_colour(sys.stdout)))
     else:
         print_result(f"{count} experiments, no problems")
+    if timings:
+        print_timings()
     raise typer.Exit(1 if problems else 0)
 
 
@@ -51,12 +68,13 @@ def render(
         Path | None, typer.Option("--out", metavar="DIR", help="Write one file an experiment.")
     ] = None,
     output: OutputFormat = Output.TEXT,
+    timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
     """Print the manifests of all experiments, or of those named, as a sync would apply them."""
     from nimlab.cli.lab import read_intent
     from nimlab.cli.root import find_root  # keeps `--help` fast
-    from nimlab.cli.terminal import print_error, print_note, print_result
+    from nimlab.cli.terminal import print_error, print_note, print_result, print_timings
     from nimlab.edit import write_text
     from nimlab.manifest import to_json_text, to_yaml
 
@@ -77,6 +95,8 @@ def render(
         manifests = [manifest for one in intent.desired for manifest in one.manifests]
         as_json = output is Output.JSON
         print_result(to_json_text(manifests) if as_json else to_yaml(manifests))
+    if timings:
+        print_timings()
     raise typer.Exit(1 if failing else 0)
 
 

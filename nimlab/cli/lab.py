@@ -18,6 +18,7 @@ from nimlab.owned import ApplySet, stamp
 from nimlab.render import load_templates, render_experiment
 from nimlab.snapshot import Desired
 from nimlab.spec import Broken, Experiment, LabFiles
+from nimlab.timing import stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +37,11 @@ def read_intent(root: Path, names: Collection[str] | None) -> Intent:
 
     Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
     """
-    files = load_lab(root)
+    with stage("load"):
+        files = load_lab(root)
     apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
-    templates = load_templates(root / "templates" / "experiment")
+    with stage("render"):
+        templates = load_templates(root / "templates" / "experiment")
     errors: list[NimlabError] = [SpecError(files.problems)] if files.problems else []
     broken = list(files.broken)
     rendered: dict[str, tuple[Manifest, ...]] = {}
@@ -46,15 +49,18 @@ def read_intent(root: Path, names: Collection[str] | None) -> Intent:
         if names is not None and one.name not in names:
             continue
         try:
-            plain = render_experiment(templates, one, files.lab)
-            stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
-            check_manifests(stamped, one, files.lab, apply_set)
+            with stage("render"):
+                plain = render_experiment(templates, one, files.lab)
+                stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
+            with stage("guard"):
+                check_manifests(stamped, one, files.lab, apply_set)
         except (RenderError, GuardError) as error:
             errors.append(error)
             broken.append(Broken(name=one.name, source=one.source))
         else:
             rendered[one.name] = stamped
-    check_unique(rendered)
+    with stage("guard"):
+        check_unique(rendered)
     return Intent(
         files=files,
         apply_set=apply_set,

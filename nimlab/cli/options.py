@@ -30,6 +30,7 @@ Context: TypeAlias = Annotated[
 CodeQuality: TypeAlias = Annotated[
     Path | None, typer.Option("--codequality", metavar="FILE", help="Write GitLab's Code Quality report.")
 ]
+Timings: TypeAlias = Annotated[bool, typer.Option("--timings", help="Print where the time went.")]
 OutputFormat: TypeAlias = Annotated[
     Output, typer.Option("--output", "-o", help="Print text for people or JSON for programs.")
 ]

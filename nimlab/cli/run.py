@@ -29,6 +29,7 @@ from nimlab.kube import KubeCluster, Target, connect
 from nimlab.plan import Plan, make_plan
 from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
+from nimlab.timing import stage
 from nimlab.units import UnitError, parse_duration_ms
 
 
@@ -89,14 +90,15 @@ def open_run(
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
     """Read the cluster once and plan from what was read."""
-    snapshot = observe(
-        run.cluster,
-        run.intent.desired,
-        run.intent.apply_set,
-        take_ownership=run.options.take_ownership,
-        remove_foreign=run.options.remove_foreign,
-        parallel=run.intent.files.lab.sync.parallel,
-    )
+    with stage("look"):
+        snapshot = observe(
+            run.cluster,
+            run.intent.desired,
+            run.intent.apply_set,
+            take_ownership=run.options.take_ownership,
+            remove_foreign=run.options.remove_foreign,
+            parallel=run.intent.files.lab.sync.parallel,
+        )
     recorded = snapshot.parent.commit if snapshot.parent else None
     policy = Policy(
         names=run.options.names,
@@ -109,7 +111,8 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         commit=run.commit,
         relation=git.relation_to(run.root, run.commit, recorded),
     )
-    return snapshot, make_plan(run.intent.desired, snapshot, policy)
+    with stage("plan"):
+        return snapshot, make_plan(run.intent.desired, snapshot, policy)
 
 
 def plan_text(run: Run, plan: Plan) -> str:

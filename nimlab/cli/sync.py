@@ -12,7 +12,16 @@ from typing import Annotated
 
 import typer
 
-from nimlab.cli.options import CodeQuality, Context, Kubeconfig, LabFolder, Names, Output, OutputFormat
+from nimlab.cli.options import (
+    CodeQuality,
+    Context,
+    Kubeconfig,
+    LabFolder,
+    Names,
+    Output,
+    OutputFormat,
+    Timings,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +104,7 @@ def sync(
         Path | None, typer.Option(metavar="FILE", help="Write a test case an experiment as JUnit XML.")
     ] = None,
     codequality: CodeQuality = None,
+    timings: Timings = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
@@ -106,6 +116,7 @@ def sync(
     not ready in time; 130 interrupted.
     """
     from nimlab.cli.act import run_sync  # keeps `--help` fast
+    from nimlab.cli.terminal import print_timings
 
     options = SyncOptions(
         names=frozenset(names) if names else None,
@@ -129,4 +140,7 @@ def sync(
         junit=junit,
         codequality=codequality,
     )
-    raise typer.Exit(run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context))
+    code = run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context)
+    if timings:
+        print_timings()
+    raise typer.Exit(code)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from nimlab import timing
 from nimlab.apply.events import (
     Event,
     ExperimentSettled,
@@ -55,6 +56,26 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
         print_note(report.format_problems(error.problems, files=count, paint=paint))
     else:
         print_note(report.format_error(error, paint=paint))
+
+
+def print_timings() -> None:
+    """Print where the time of this process went, from its start on; the stages sum up to the whole."""
+    stages = dict(timing.spent())
+    shares = {"start": max(_age_s() - sum(stages.values()), 0.0), **stages}
+    parts = ", ".join(f"{name} {spent_s:.3f}" for name, spent_s in shares.items())
+    print_note(f"timings  {parts}: {sum(shares.values()):.3f} s in all")
+
+
+def _age_s() -> float:
+    """How long this process has been there; where the kernel tells it only to the second, to the second."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22, the comm left out
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+    except (OSError, AttributeError):  # not Linux
+        import psutil
+
+        return time.time() - psutil.Process().create_time()
 
 
 def wants_colour(stream: TextIO) -> bool:

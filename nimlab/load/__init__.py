@@ -19,6 +19,7 @@ from nimlab.load.build import build_contract, build_experiment, build_lab, undel
 from nimlab.load.check import check_document, load_validator
 from nimlab.load.text import Document, file_problem, read_document
 from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
+from nimlab.timing import stage
 
 __all__ = ["load_lab"]
 
@@ -52,9 +53,10 @@ def load_lab(root: Path, overlay: Mapping[str, str | None] | None = None) -> Lab
         raise SpecError(tuple(gathered.problems))
     for document in gathered.misfits:
         gathered.problems.extend(undeliverable(document, contracts))
-    experiments = _build_all(gathered, documents, lab, contracts)
-    experiments = _without_duplicates(gathered, documents, experiments)
-    _check_totals(gathered, documents, experiments, lab)
+    with stage("validate"):
+        experiments = _build_all(gathered, documents, lab, contracts)
+        experiments = _without_duplicates(gathered, documents, experiments)
+        _check_totals(gathered, documents, experiments, lab)
     return LabFiles(
         lab=lab,
         contracts=contracts,
@@ -161,7 +163,8 @@ def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) 
         data = _read(gathered, path)
         document = () if data is None else read_document(path, data)
         if isinstance(document, Document):
-            problems = check_document(document, validator)
+            with stage("validate"):
+                problems = check_document(document, validator)
             if not problems:
                 yield document
                 continue
