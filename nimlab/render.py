@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +20,20 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nimlab.errors import RenderError
+from nimlab.holes import Holes, TooMuchError
 from nimlab.manifest import (
     Manifest,
-    UnreadableYamlError,
     apply_order,
     canonical,
     key_of,
     parse_yaml,
     to_json_text,
-    to_yaml_safe_json,
 )
 from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Rollout, Setting
 from nimlab.units import UnitError, canonical_quantity, format_cpu_m, format_memory_bytes
 
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
+_HOLES: Final[ContextVar[Holes]] = ContextVar("holes")
 _LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -53,7 +55,7 @@ def load_templates(folder: Path) -> Templates:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["json"] = to_yaml_safe_json  # so that no text can be anything but data
+    environment.filters["json"] = _put  # so that no text can be anything but data
     shown = "/".join(folder.parts[-2:])
     names = sorted(path.name for path in folder.glob("*.yaml.j2"))
     if not names:
@@ -66,14 +68,24 @@ def load_templates(folder: Path) -> Templates:
         raise RenderError(f"a template can't be read: {error}", where=shown) from error
 
 
+@jinja2.pass_context
+def _put(context: jinja2.runtime.Context, value: object) -> str:
+    """The filter `json`. It takes the context so that Jinja doesn't call it ahead of time for a constant."""
+    del context
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises what a strict one has to say
+    return _HOLES.get().put(value)
+
+
 def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) -> tuple[Manifest, ...]:
     """Return the experiment's manifests, canonical and in apply order. Raises RenderError."""
     names = context_of(experiment, lab)
     manifests = []
     for name, template in templates.by_name.items():
         where = f"{templates.folder}/{name}"
-        text = _fill(template, names, where, experiment)
-        manifests += _parse(text, where, experiment)
+        holes = Holes(_OUTPUT_LIMIT_BYTES)
+        text = _fill(template, names, holes, where, experiment)
+        manifests += _parse(text, holes, where, experiment)
     return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
 
 
@@ -173,9 +185,19 @@ def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
     return str(value)
 
 
-def _fill(template: jinja2.Template, names: Mapping[str, Any], where: str, experiment: Experiment) -> str:
+def _fill(
+    template: jinja2.Template,
+    names: Mapping[str, Any],
+    holes: Holes,
+    where: str,
+    experiment: Experiment,
+) -> str:
+    """The template's text, in which marks stand for values; they are kept in `holes`."""
+    reset = _HOLES.set(holes)
     try:
         text = template.render(names)
+    except TooMuchError as error:
+        raise _too_large(where, experiment) from error
     except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
         line = _template_line(error, template.name or "")
         raise RenderError(
@@ -183,13 +205,16 @@ def _fill(template: jinja2.Template, names: Mapping[str, Any], where: str, exper
             where=f"{where}:{line}" if line else where,
             hint="the names that a template can use are in templates/README.md",
         ) from error
-    if len(text.encode()) > _OUTPUT_LIMIT_BYTES:
-        raise RenderError(
-            f"the result is larger than {_OUTPUT_LIMIT_BYTES // 1024} KiB "
-            f"(for experiment `{experiment.name}`)",
-            where=where,
-        )
+    finally:
+        _HOLES.reset(reset)
+    if len(text.encode(errors="replace")) > _OUTPUT_LIMIT_BYTES:
+        raise _too_large(where, experiment)
     return text
+
+
+def _too_large(where: str, experiment: Experiment) -> RenderError:
+    limit = f"{_OUTPUT_LIMIT_BYTES // 1024} KiB"
+    return RenderError(f"the result is larger than {limit} (for experiment `{experiment.name}`)", where=where)
 
 
 def _template_line(error: Exception, name: str) -> int | None:
@@ -198,12 +223,18 @@ def _template_line(error: Exception, name: str) -> int | None:
     return next((f.lineno for f in reversed(frames) if f.filename.endswith(name)), None)
 
 
-def _parse(text: str, where: str, experiment: Experiment) -> list[Manifest]:
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> list[Any]:
+    """Documents with marks in them: the same for all experiments that render to the same text."""
+    return parse_yaml(text)
+
+
+def _parse(text: str, holes: Holes, where: str, experiment: Experiment) -> list[Manifest]:
     """The object that a template rendered to; none where it left itself out."""
     suffix = f"(for experiment `{experiment.name}`)"
     try:
-        documents = parse_yaml(text)
-    except UnreadableYamlError as error:
+        documents = holes.fill(_parsed(text))
+    except ValueError as error:  # UnreadableYamlError is one
         raise RenderError(f"the result isn't YAML: {error} {suffix}", where=where) from error
     if len(documents) > 1:
         raise RenderError(

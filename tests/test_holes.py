@@ -1,0 +1,86 @@
+"""Values that go round the parser: what comes back is the same value, whatever it holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nimlab.holes import Holes, TooMuchError
+from nimlab.manifest import parse_yaml
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+LIMIT = 10_000
+
+
+@given(JSON)
+def test_any_value_comes_back_from_every_position(value: Any) -> None:
+    holes = Holes(LIMIT)
+    mark = holes.put(value)
+    text = f"a: {mark}\nb: [{mark}, {{c: {mark}}}]\nd:\n  - {mark}\n"
+    assert holes.fill(parse_yaml(text)) == [{"a": value, "b": [value, {"c": value}], "d": [value]}]
+
+
+@given(JSON)
+def test_inside_longer_text_it_is_its_json(value: Any) -> None:
+    holes = Holes(LIMIT)
+    (document,) = holes.fill(parse_yaml(f'a: |\n  {{"x": {holes.put(value)}}}\n'))
+    assert json.loads(document["a"]) == {"x": value}
+    (document,) = holes.fill(parse_yaml(f"a: |-\n  {holes.put(value)}\n"))
+    assert json.loads(document["a"]) == value
+
+
+@given(JSON, JSON)
+def test_text_does_not_depend_on_the_values(one: Any, other: Any) -> None:
+    assert Holes(LIMIT).put(one) == Holes(LIMIT).put(other)
+
+
+def test_keys_are_text_and_stand_once() -> None:
+    holes = Holes(LIMIT)
+    text = f"{{{holes.put('a')}: 1, {holes.put('b')}: 2}}"
+    assert holes.fill(parse_yaml(text)) == [{"a": 1, "b": 2}]
+    for values, what in (((1, "b"), "isn't text"), (("a", "a"), "twice"), (({"x": "y"}, "a"), "isn't text")):
+        holes = Holes(LIMIT)
+        documents = parse_yaml("{%s: 1, %s: 2}" % tuple(holes.put(value) for value in values))  # noqa: UP031
+        with pytest.raises(ValueError, match=what):
+            holes.fill(documents)
+
+
+def test_what_json_has_no_form_for_is_refused() -> None:
+    for value in (object(), {1: 2}, {"a": {None: 1}}, float("nan"), float("inf"), b"x", {"a"}, print):
+        with pytest.raises(TypeError):
+            Holes(LIMIT).put(value)
+    with pytest.raises(UnicodeEncodeError):
+        Holes(LIMIT).put("\ud800")
+
+
+def test_values_are_bounded_together() -> None:
+    holes = Holes(100)
+    for _ in range(10):
+        holes.put("x" * 9)
+    with pytest.raises(TooMuchError):
+        holes.put("x" * 90)
+    with pytest.raises(TooMuchError):
+        Holes(100).put([[]] * 101)
+
+
+def test_fill_leaves_what_it_is_given_and_shares_nothing() -> None:
+    holes = Holes(LIMIT)
+    value = {"b": [1], "a": 2}
+    documents = yaml.safe_load(f"[{holes.put(value)}]")
+    before = json.dumps(documents)
+    first, second = holes.fill(documents), holes.fill(documents)
+    assert json.dumps(documents) == before
+    assert first == second == [value]
+    assert list(first[0]) == ["a", "b"]
+    value["b"].append(3)  # type: ignore[attr-defined] # a list
+    assert first == [{"a": 2, "b": [1]}]
