@@ -57,6 +57,18 @@ def check_manifests(
         )
 
 
+def check_unmarked(manifests: Sequence[Manifest], experiment: Experiment) -> None:
+    """Raise GuardError if a template sets a mark of ownership itself: stamping would hide that."""
+    for manifest in manifests:
+        marks = sorted({PART_OF, MEMBER} & {*labels_of(manifest), *annotations_of(manifest)})
+        if marks:
+            raise GuardError(
+                f"metadata: {marks[0]} is reserved",
+                where=key_of(manifest),
+                hint=f"leave it to nimlab; `{experiment.source}` or a template sets it",
+            )
+
+
 def check_unique(by_experiment: Mapping[str, Sequence[Manifest]]) -> None:
     """Raise GuardError if two experiments make the same object."""
     owner: dict[ObjectKey, str] = {}

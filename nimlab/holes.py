@@ -44,7 +44,7 @@ class Holes:
     def fill(self, value: Any) -> Any:  # noqa: ANN401 -- any JSON
         """Return a copy with every mark replaced by its value; inside longer text, by its JSON.
 
-        Raises ValueError for a key that isn't text, or stands twice.
+        Raises ValueError for a key that isn't text, or stands twice, and for what isn't JSON, such as a date.
         """
         if isinstance(value, str):
             return self._filled(value) if _OPEN in value else value
@@ -53,7 +53,15 @@ class Holes:
             if len(filled) != len(value):
                 raise ValueError("a key stands twice")
             return filled
-        return [self.fill(item) for item in value] if isinstance(value, list) else value
+        if isinstance(value, list):
+            return [self.fill(item) for item in value]
+        if (
+            value is None
+            or isinstance(value, bool | int)
+            or (isinstance(value, float) and math.isfinite(value))
+        ):
+            return value
+        raise ValueError(f"`{value}` is nothing that JSON has a form for; write it in quotes")
 
     def _filled(self, text: str) -> Any:  # noqa: ANN401 -- any JSON
         whole = _MARK.fullmatch(text)
@@ -62,8 +70,8 @@ class Holes:
         return _QUOTED.sub(lambda mark: to_yaml_safe_json(self._values[int(mark[1])]), text)
 
     def _key(self, key: Any) -> Any:  # noqa: ANN401 -- whatever YAML gave
-        filled = self.fill(key) if isinstance(key, str) else key
-        if isinstance(key, str) and not isinstance(filled, str):
+        filled = self.fill(key)
+        if not isinstance(filled, str):
             raise ValueError(f"a key isn't text: {to_yaml_safe_json(filled)[:40]}")
         return filled
 

@@ -129,6 +129,16 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
     return result
 
 
+_DEPTH_LIMIT: Final = 100
+_TEXTS: Final = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
+_MAPS: Final = frozenset({
+    "metadata", "spec", "template", "data", "selector", "podSelector", "namespaceSelector", "securityContext",
+    "resources", "limits", "requests", "capabilities",
+})  # fmt: skip
+_LISTS: Final = frozenset({
+    "containers", "initContainers", "ephemeralContainers", "volumes", "volumeMounts", "env", "envFrom",
+    "ports", "volumeClaimTemplates", "ingress", "egress",
+})  # fmt: skip
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests", "hard", "default", "defaultRequest", "max", "min"})
 _QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
 _FREE_MAPS: Final = frozenset({"data", "labels", "annotations", "matchLabels", "nodeSelector"})
@@ -183,9 +193,60 @@ def parse_yaml(text: str) -> list[Any]:
     Raises UnreadableYamlError, also for a key that stands twice: the last one would win silently.
     """
     try:
+        _check_bounded(text)
         return [d for d in yaml.load_all(text, Loader=_StrictLoader) if d is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError
         raise UnreadableYamlError(" ".join(str(error).split())) from error
+
+
+def _check_bounded(text: str) -> None:
+    """Refuse what can grow without end, or is so deep that libyaml's loader would crash the process."""
+    depth = 0
+    for event in yaml.parse(text, _StrictLoader):
+        if getattr(event, "anchor", None) is not None:
+            raise UnreadableYamlError("anchors and aliases are not allowed: they can grow without end")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEPTH_LIMIT:
+            raise UnreadableYamlError(f"it is nested more than {_DEPTH_LIMIT} deep")
+
+
+def misshapen(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: ANN401 -- any JSON
+    """Return the path of what can't be part of any Kubernetes object, and what it should be; else None.
+
+    So everything that works on manifests may rely on their coarse shape.
+    """
+    if isinstance(value, list):
+        return next((found for item in value if (found := misshapen(item, path))), None)
+    if not isinstance(value, dict):
+        return None
+    for key, item in value.items():
+        here = (*path, key)
+        wanted = _wrong_type(here, item)
+        if wanted is not None:
+            return f"{'.'.join(here)} must be {wanted}"
+        if key not in _FREE_MAPS and (found := misshapen(item, here)):
+            return found
+    return None
+
+
+def _wrong_type(path: tuple[str, ...], item: object) -> str | None:
+    """What a field should be that is something else; null is nothing."""
+    if item is None:
+        return None
+    if path in _TEXTS:
+        return None if isinstance(item, str) else "text"
+    if path[-1] in ("labels", "annotations", "matchLabels", "nodeSelector"):
+        fits = isinstance(item, dict) and all(isinstance(value, str) for value in item.values())
+        return None if fits else "a map of texts"
+    if path[-1] in _MAPS:
+        return None if isinstance(item, dict) else "a map"
+    if path[-1] in _LISTS:
+        fits = isinstance(item, list) and all(isinstance(value, dict) for value in item)
+        return None if fits else "a list of maps"
+    return None
 
 
 class UnreadableYamlError(ValueError):

@@ -11,14 +11,16 @@ import re
 import traceback
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
+from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from nimlab.bounds import OutOfBoundsError, bounded
 from nimlab.errors import RenderError
 from nimlab.holes import Holes, TooMuchError
 from nimlab.manifest import (
@@ -26,46 +28,116 @@ from nimlab.manifest import (
     apply_order,
     canonical,
     key_of,
+    misshapen,
     parse_yaml,
     to_json_text,
 )
+from nimlab.reading import check_folder, read_file
 from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Rollout, Setting
 from nimlab.units import UnitError, canonical_quantity, format_cpu_m, format_memory_bytes
 
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
 _HOLES: Final[ContextVar[Holes]] = ContextVar("holes")
+_SOURCE_LIMIT_BYTES: Final = 256 * 1024
+_CPU_LIMIT_S: Final = 0.5  # a template takes a millisecond
+_MEMORY_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_STEP_LIMIT: Final = 1_000_000
+_FAILURES: Final = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError,
+)  # fmt: skip
 _LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """Compiled templates by file name, sorted; `folder` is how their place is said in errors."""
+    """Compiled templates by file name, sorted; `folder` is how their place is said in errors.
+
+    `exhausted` are those that have used up what they may for one experiment: they aren't tried for others.
+    """
 
     folder: str
     by_name: Mapping[str, jinja2.Template]
+    exhausted: dict[str, str] = field(default_factory=dict)
 
 
-def load_templates(folder: Path) -> Templates:
-    """Compile every `*.yaml.j2` in the folder. Raises RenderError with file and line."""
-    environment = ImmutableSandboxedEnvironment(
-        loader=jinja2.FileSystemLoader(folder),
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, with a bound on what a single step can make: one that nothing could interrupt."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(
+        self,
+        context: jinja2.runtime.Context,
+        operator: str,
+        left: Any,  # noqa: ANN401 -- as the base class has it
+        right: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Multiply and raise only to what is small."""
+        size = _size(left) * _size(right) if operator == "*" else _size(left) * max(int(right), 1)
+        if size > _STEP_LIMIT:
+            raise SecurityError(f"the result of `{operator}` is too large")
+        return super().call_binop(context, operator, left, right)
+
+
+def _size(value: object) -> int:
+    """The length of a sequence, the bits of a number."""
+    if isinstance(value, str | list | tuple):
+        return max(len(value), 1)
+    return max(int(value).bit_length(), 1) if isinstance(value, int | float) else 1
+
+
+def load_templates(root: Path, folder: str) -> Templates:
+    """Compile every `*.yaml.j2` of a folder in the lab's. Raises RenderError with file and line.
+
+    They see each other and nothing else: what isn't an ordinary file there can't be included either.
+    """
+    sources = _read_sources(root, folder)
+    environment = _Sandbox(
+        loader=jinja2.FunctionLoader(
+            lambda name: (sources[name], f"{folder}/{name}", None) if name in sources else None
+        ),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
+        optimized=False,  # or constants would be worked out while compiling
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["json"] = _put  # so that no text can be anything but data
-    shown = "/".join(folder.parts[-2:])
-    names = sorted(path.name for path in folder.glob("*.yaml.j2"))
-    if not names:
-        raise RenderError("there are no templates", where=shown, hint="it holds `*.yaml.j2` files")
+    found = {}
+    for name in sources:
+        try:
+            with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
+                found[name] = environment.get_template(name)
+        except jinja2.TemplateSyntaxError as error:
+            place = f"{folder}/{error.name or name}:{error.lineno}"
+            raise RenderError(str(error.message), where=place) from error
+        except (OutOfBoundsError, RecursionError, MemoryError, ValueError, SyntaxError) as error:
+            raise RenderError(f"it can't be compiled: {error}", where=f"{folder}/{name}:1") from error
+    return Templates(folder, found)
+
+
+def _read_sources(root: Path, folder: str) -> dict[str, str]:
+    """The templates' texts by name, sorted."""
     try:
-        return Templates(shown, {name: environment.get_template(name) for name in names})
-    except jinja2.TemplateSyntaxError as error:
-        raise RenderError(str(error.message), where=f"{shown}/{error.name}:{error.lineno}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RenderError(f"a template can't be read: {error}", where=shown) from error
+        check_folder(root, folder)
+        names = sorted(path.name for path in (root / folder).glob("*.yaml.j2"))
+    except OSError as error:
+        raise RenderError(f"the templates can't be read: {error.strerror}", where=folder) from error
+    if not names:
+        raise RenderError("there are no templates", where=folder, hint="it holds `*.yaml.j2` files")
+    sources = {}
+    for name in names:
+        try:
+            data = read_file(root, f"{folder}/{name}", _SOURCE_LIMIT_BYTES)
+            sources[name] = data.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            what = getattr(error, "strerror", None) or error
+            raise RenderError(f"the template can't be read: {what}", where=f"{folder}/{name}:1") from error
+        if len(data) > _SOURCE_LIMIT_BYTES:
+            limit = f"{_SOURCE_LIMIT_BYTES // 1024} KiB"
+            raise RenderError(f"the template is larger than {limit}", where=f"{folder}/{name}:1")
+    return sources
 
 
 @jinja2.pass_context
@@ -84,7 +156,13 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
     for name, template in templates.by_name.items():
         where = f"{templates.folder}/{name}"
         holes = Holes(_OUTPUT_LIMIT_BYTES)
-        text = _fill(template, names, holes, where, experiment)
+        if name in templates.exhausted:
+            raise RenderError(f"{templates.exhausted[name]} (as for another experiment)", where=where)
+        try:
+            text = _fill(template, names, holes, where, experiment)
+        except OutOfBoundsError as error:
+            templates.exhausted[name] = str(error)
+            raise RenderError(f"{error} (for experiment `{experiment.name}`)", where=where) from error
         manifests += _parse(text, holes, where, experiment)
     return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
 
@@ -192,13 +270,17 @@ def _fill(
     where: str,
     experiment: Experiment,
 ) -> str:
-    """The template's text, in which marks stand for values; they are kept in `holes`."""
+    """The template's text, in which marks stand for values; they are kept in `holes`.
+
+    Raises RenderError, OutOfBoundsError.
+    """
     reset = _HOLES.set(holes)
     try:
-        text = template.render(names)
+        with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
+            text = template.render(names)
     except TooMuchError as error:
         raise _too_large(where, experiment) from error
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+    except _FAILURES as error:
         line = _template_line(error, template.name or "")
         raise RenderError(
             f"{error} (for experiment `{experiment.name}`)",
@@ -245,7 +327,10 @@ def _parse(text: str, holes: Holes, where: str, experiment: Experiment) -> list[
     for document in documents:
         if not (isinstance(document, dict) and isinstance(document.get("metadata"), dict)):
             raise RenderError(f"the result isn't a Kubernetes object {suffix}", where=where)
-        if not ({"apiVersion", "kind"} <= set(document) and document["metadata"].get("name")):
+        odd = misshapen(document)
+        if odd is not None:
+            raise RenderError(f"the result isn't a Kubernetes object: {odd} {suffix}", where=where)
+        if not (document.get("apiVersion") and document.get("kind") and document["metadata"].get("name")):
             raise RenderError(f"the result lacks apiVersion, kind or a name {suffix}", where=where)
     try:
         return [canonical(document) for document in documents]

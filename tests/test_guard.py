@@ -19,7 +19,7 @@ from tests.live import REPOSITORY
 FILES = load_lab(REPOSITORY)
 PURPLE = FILES.experiments[1]
 SET = ApplySet(name="experiments", namespace=FILES.lab.namespace)
-TEMPLATES = load_templates(REPOSITORY / "templates" / "experiment")
+TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
 GOOD = tuple(stamp(m, SET) for m in render_experiment(TEMPLATES, PURPLE, FILES.lab))
 
 

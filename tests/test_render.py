@@ -27,7 +27,7 @@ PURPLE = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8"
 @pytest.fixture(scope="module")
 def templates() -> Templates:
     """The shipped templates."""
-    return load_templates(REPOSITORY / "templates" / "experiment")
+    return load_templates(REPOSITORY, "templates/experiment")
 
 
 def render_all(files: LabFiles, templates: Templates, names: list[str]) -> tuple[Manifest, ...]:
@@ -89,7 +89,7 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
     files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
     for one in files.experiments:
         if one.name == "green":
-            templates = load_templates(REPOSITORY / "templates" / "experiment")
+            templates = load_templates(REPOSITORY, "templates/experiment")
             manifests = render_experiment(templates, one, files.lab)
             assert [m["kind"] for m in manifests] == [
                 "NetworkPolicy",
@@ -125,20 +125,20 @@ def test_bad_template_is_told_with_its_place(tmp_path: Path, text: str, place: s
     (tmp_path / "x.yaml.j2").write_text(text, encoding="utf-8")
     files = load_lab(REPOSITORY)
     with pytest.raises(RenderError) as caught:
-        render_experiment(load_templates(tmp_path), files.experiments[0], files.lab)
+        render_experiment(load_templates(tmp_path, "."), files.experiments[0], files.lab)
     assert str(caught.value.where).endswith(place)
     assert what in caught.value.what
 
 
 def test_folder_without_templates_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RenderError):
-        load_templates(tmp_path)
+        load_templates(tmp_path, ".")
 
 
 def test_template_that_renders_to_nothing_makes_no_object(tmp_path: Path) -> None:
     (tmp_path / "x.yaml.j2").write_text("{% if own_namespace %}a: 1{% endif %}\n", encoding="utf-8")
     files = load_lab(REPOSITORY)
-    assert render_experiment(load_templates(tmp_path), files.experiments[0], files.lab) == ()
+    assert render_experiment(load_templates(tmp_path, "."), files.experiments[0], files.lab) == ()
 
 
 def test_owner_and_description_restart_no_peer(templates: Templates) -> None:

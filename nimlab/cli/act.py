@@ -41,6 +41,7 @@ from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_p
 from nimlab.cli.sync import SyncOptions
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
+from nimlab.owned import Scope
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
 from nimlab.status import State, peers_of, status_of
@@ -218,12 +219,12 @@ def split_awaited(
 
 
 def _has_writes(plan: Plan) -> bool:
-    """True when carrying out the plan sends a request that changes something."""
+    """True when carrying out the plan changes something; a scope alone is only worth narrowing."""
     pruning = not plan.stops
+    is_wide = plan.recorded_scope != Scope.empty() and plan.scope != plan.recorded_scope
     return (
         plan.record_commit
-        or plan.scope_during != plan.recorded_scope
-        or (plan.scope != plan.recorded_scope and pruning)
+        or (is_wide and pruning)
         or any(
             c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
             for c in plan.changes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nimlab.errors import GuardError, NimlabError, RenderError, SpecError
-from nimlab.guard import check_manifests, check_unique
+from nimlab.guard import check_manifests, check_unique, check_unmarked
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest
 from nimlab.owned import ApplySet, stamp
@@ -41,7 +41,7 @@ def read_intent(root: Path, names: Collection[str] | None) -> Intent:
         files = load_lab(root)
     apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
     with stage("render"):
-        templates = load_templates(root / "templates" / "experiment")
+        templates = load_templates(root, "templates/experiment")
     errors: list[NimlabError] = [SpecError(files.problems)] if files.problems else []
     broken = list(files.broken)
     rendered: dict[str, tuple[Manifest, ...]] = {}
@@ -51,6 +51,7 @@ def read_intent(root: Path, names: Collection[str] | None) -> Intent:
         try:
             with stage("render"):
                 plain = render_experiment(templates, one, files.lab)
+                check_unmarked(plain, one)
                 stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
             with stage("guard"):
                 check_manifests(stamped, one, files.lab, apply_set)

@@ -18,6 +18,7 @@ from nimlab.errors import Problem, SpecError
 from nimlab.load.build import build_contract, build_experiment, build_lab, undeliverable
 from nimlab.load.check import check_document, load_validator
 from nimlab.load.text import Document, file_problem, read_document
+from nimlab.reading import check_folder, read_file
 from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
 from nimlab.timing import stage
 
@@ -74,7 +75,7 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
     if not isinstance(document, Document):
         gathered.problems.extend(document)
         return None
-    problems = check_document(document, load_validator(gathered.root / "schema", "lab"))
+    problems = check_document(document, load_validator(gathered.root, "lab"))
     gathered.problems.extend(problems)
     return None if problems else build_lab(document)
 
@@ -158,7 +159,7 @@ def _check_totals(
 
 def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:
     """Documents of a folder that can be read and fit their schema."""
-    validator = load_validator(gathered.root / "schema", kind)
+    validator = load_validator(gathered.root, kind)
     for path in _files(gathered, folder):
         data = _read(gathered, path)
         document = () if data is None else read_document(path, data)
@@ -182,6 +183,7 @@ def _files(gathered: _Gathered, folder: str) -> list[str]:
         path for path, text in gathered.overlay.items() if text is not None and path.startswith(folder + "/")
     }
     try:
+        check_folder(gathered.root, folder)
         entries = sorted(os.scandir(gathered.root / folder), key=lambda entry: entry.name)
     except OSError as error:
         what = f"the folder `{folder}` can't be read: {error.strerror}"
@@ -208,8 +210,7 @@ def _read(gathered: _Gathered, path: str) -> bytes | None:
     if text is not None:
         return text.encode()
     try:
-        with (gathered.root / path).open("rb") as file:
-            return file.read(_READ_LIMIT_BYTES)
+        return read_file(gathered.root, path, _READ_LIMIT_BYTES)
     except OSError as error:
         what = f"the file can't be read: {error.strerror}"
         gathered.problems.append(file_problem(path, what, None))

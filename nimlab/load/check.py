@@ -16,15 +16,21 @@ from typing import Any, Final
 
 import jsonschema
 from jsonschema.protocols import Validator
+from jsonschema_specifications import REGISTRY
+from referencing import Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from nimlab import units
 from nimlab.errors import NimlabError, Problem
 from nimlab.load.text import Document, Path, pointer_text
+from nimlab.reading import read_file
 
 _IMAGE: Final = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+_LIMIT_BYTES: Final = 256 * 1024
 _MOVING_TAGS: Final = frozenset({"latest", "main", "master", "edge", "nightly"})
 _TYPE_WORDS: Final = {
     "string": "text",
@@ -62,15 +68,15 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
 """What `x-unit` means: a text -> its value in base units, or UnitError."""
 
 
-def load_validator(folder: Folder, kind: str) -> Validator:
+def load_validator(root: Folder, kind: str) -> Validator:
     """Return the validator of `schema/<kind>.schema.json`. Raises NimlabError when it can't be used."""
-    path = folder / f"{kind}.schema.json"
+    path = f"schema/{kind}.schema.json"
     try:
-        return _compiled(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        return _compiled(read_file(root, path, _LIMIT_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError, jsonschema.SchemaError, Unresolvable) as error:
         raise NimlabError(
-            f"the schema can't be used: {error}",
-            where=f"schema/{path.name}",
+            f"the schema can't be used: {' '.join(str(error).split())[:400]}",
+            where=path,
             hint="restore it from the repository",
         ) from error
 
@@ -79,8 +85,24 @@ def load_validator(folder: Folder, kind: str) -> Validator:
 def _compiled(text: str) -> Validator:
     schema = json.loads(text)
     jsonschema.Draft202012Validator.check_schema(schema)
-    validator: Validator = _STRICT(schema)
+    validator: Validator = _STRICT(schema, registry=REGISTRY)  # which never fetches anything
+    _check_references(schema)
     return validator
+
+
+def _check_references(schema: Any) -> None:  # noqa: ANN401 -- any JSON
+    """Follow every `$ref` once; Unresolvable when one leads out of the schema, be it to the net."""
+    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    resolver = REGISTRY.with_resource("", resource).resolver()
+    stack = [schema]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("$ref"), str):
+                resolver.lookup(part["$ref"])
+            stack.extend(part.values())
+        elif isinstance(part, list):
+            stack.extend(part)
 
 
 def _check_unit(

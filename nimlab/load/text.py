@@ -158,6 +158,9 @@ class _Reader:
         for event in _events(text):
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
+                if event.version is not None or event.tags:
+                    self._add("yaml-syntax", "directives are not allowed", event, "leave the `%…` away")
+                    raise _StopReading
                 if self._documents > 1:
                     self._add("yaml-syntax", "a second document begins here", event, "one document a file")
                     raise _StopReading

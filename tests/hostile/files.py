@@ -1,0 +1,292 @@
+"""Hostile files, by name: what a merge request could bring to make the tool lie, hang, leak or reach out.
+
+Each is laid over the shipped lab. `REFUSED` have to be refused with a place; `CODE_LIKE` is text that looks
+like code and has to come out as the text that it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HEAD: Final = "apiVersion: nimlab.dev/v1\nkind: Experiment\n"
+GREEN: Final = HEAD + "metadata: {name: green}\nspec: {contract: nimp2p}\n"
+SPEC: Final = HEAD + "metadata: {{name: green}}\nspec:\n  contract: nimp2p\n  {}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Hostile:
+    """A case: its name, and how to lay it over a lab's folder."""
+
+    name: str
+    lay: Callable[[Path], object]
+
+
+def text_file(path: str, text: str | bytes) -> Callable[[Path], object]:
+    """Write one file."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+
+    def lay(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+
+    return lay
+
+
+def in_green(text: str | bytes) -> Callable[[Path], object]:
+    """Write the experiment green."""
+    return text_file("experiments/green.yaml", text)
+
+
+def link(path: str, target: str) -> Callable[[Path], object]:
+    """Put a link."""
+
+    def lay(root: Path) -> None:
+        place = root / path
+        if place.is_dir():
+            place.rename(root / "moved")
+        else:
+            place.unlink(missing_ok=True)
+        place.symlink_to(target)
+
+    return lay
+
+
+def pipe(path: str) -> Callable[[Path], object]:
+    """Put a named pipe: whoever opens it to read waits for ever."""
+
+    def lay(root: Path) -> None:
+        (root / path).unlink(missing_ok=True)
+        os.mkfifo(root / path)
+
+    return lay
+
+
+def replaced(path: str, old: str, new: str) -> Callable[[Path], object]:
+    """Change a text in a file of the lab."""
+
+    def lay(root: Path) -> None:
+        text = (root / path).read_text(encoding="utf-8")
+        assert old in text, old
+        (root / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    return lay
+
+
+# Values that no field of a spec may have, whatever it is for.
+BAD_VALUES: Final = {
+    "template": "'{{ 7*7 }}'",
+    "statement": "'{% include \"/etc/passwd\" %}'",
+    "newline": '"5\\nhostNetwork: true"',
+    "colon": "'5: {hostNetwork: true}'",
+    "flow": "'5}, hostNetwork: true, x: {a: b'",
+    "document": '"5\\n---\\nkind: ClusterRole"',
+    "path": "'../../../etc/passwd'",
+    "null byte": '"a\\0b"',
+    "bidi": '"\\u202e5"',
+    "list": "[1, 2]",
+    "map": "{a: b}",
+    "negative": "-1",
+    "huge": "1" * 300,
+    "infinite": ".inf",
+    "not a number": ".nan",
+    "exponent": "1e999",
+    "hexadecimal": "0xffff",
+    "octal": "0o777",
+    "base 60": "1:30",
+    "date": "2026-01-01",
+    "yes": "yes",
+    "null": "null",
+    "long": "'" + "x" * 300_000 + "'",
+}
+FIELDS: Final = {
+    "contract": "",
+    "image": "",
+    "peers": "",
+    "connectTo": "",
+    "message": "{{size: {}}}",
+    "message ": "{{interval: {}}}",
+    "resources": "{{cpu: {}}}",
+    "resources ": "{{memory: {}}}",
+    "network": "{{downlink: {}}}",
+    "network ": "{{method: {}}}",
+    "rtt": "{{interval: {}}}",
+    "rollout": "",
+    "onImmutableChange": "",
+}
+
+
+def values() -> Iterator[Hostile]:
+    """Every bad value in every field of a spec."""
+    for field, form in FIELDS.items():
+        for what, value in BAD_VALUES.items():
+            written = form.format(value) if "{}" in form else value
+            key = field.strip()
+            text = HEAD + f"metadata: {{name: green}}\nspec:\n  {key}: {written}\n"
+            if key != "contract":
+                text += "  contract: nimp2p\n"
+            yield Hostile(f"{what} in {field.strip()} {form}".strip(), in_green(text))
+
+
+def names() -> Iterator[Hostile]:
+    """Names that lead out, clash, or can't be told apart."""
+    for what, name in {
+        "path": "../purple", "absolute": "/etc/passwd", "empty": '""', "upper": "Green", "dots": "..",
+        "slash": "a/b", "space": "'a b'", "newline": '"a\\nb"', "template": "'{{ x }}'", "null": "null",
+        "null byte": '"a\\0"', "bidi": '"a\\u202eb"', "cyrillic": "'\u0430bc'", "fullwidth": "'\uff41'",
+        "long": "a" * 42, "very long": "a" * 300_000, "number": "5", "boolean": "true", "yes": "yes",
+        "dash first": "'-a'", "dash last": "a-", "underscore": "a_b", "dot": "a.b", "list": "[a]",
+        "map": "{a: b}",
+        "zero width": '"a\\u200bb"', "tab": '"a\\tb"', "emoji": "'\U0001f600'", "taken": "purple",
+    }.items():  # fmt: skip
+        yield Hostile(
+            f"name: {what}", in_green(HEAD + f"metadata: {{name: {name}}}\nspec: {{contract: nimp2p}}\n")
+        )
+
+
+def syntax() -> Iterator[Hostile]:
+    """YAML that grows, runs, hides or says two things."""
+    bomb = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 'lol'}]\n" for n in range(30))
+    cases: dict[str, str | bytes] = {
+        "alias bomb": bomb,
+        "alias bomb in a spec": GREEN.replace("spec: {", "spec: &a {") + "x: [*a, *a, *a]\n",
+        "self-reference": "a: &a [*a]\n",
+        "merge key": GREEN.replace("spec: {", "spec: {<<: {peers: 9}, "),
+        "python object": GREEN + "x: !!python/object/apply:os.system ['touch /tmp/hostile']\n",
+        "python name": GREEN + "x: !!python/name:os.system\n",
+        "binary": GREEN + "x: !!binary aGk=\n",
+        "set": GREEN + "x: !!set {a}\n",
+        "own tag": GREEN + "x: !x y\n",
+        "str tag": GREEN.replace("nimp2p", "!!str nimp2p"),
+        "two documents": GREEN + "---\n" + GREEN.replace("green", "other"),
+        "directive": "%TAG ! tag:example.org,2000:\n---\n" + GREEN,
+        "duplicate key": GREEN + "spec: {contract: dst-go}\n",
+        "duplicate inner key": GREEN.replace("{contract", "{peers: 5, peers: 6, contract"),
+        "duplicate by quoting": GREEN.replace("{contract", "{peers: 5, 'peers': 6, contract"),
+        "deep list": "a: " + "[" * 120_000,
+        "deep list, closed": "a: " + "[" * 1000 + "]" * 1000,
+        "deep map": "".join(" " * n + f"a{n}:\n" for n in range(400)),
+        "many keys": HEAD + "".join(f"k{n}: 1\n" for n in range(30_000)),
+        "many items": HEAD + "x: [" + "1," * 100_000 + "1]\n",
+        "huge": b"# " + b"x" * 5_000_000,
+        "huge line": HEAD + "x: '" + "y" * 250_000 + "'\n",
+        "empty": "",
+        "only a comment": "# nothing\n",
+        "a list": "- a\n- b\n",
+        "a number": "5\n",
+        "text": "just text\n",
+        "null byte": GREEN.encode() + b"\0",
+        "latin": GREEN.encode() + b"# \xe9\xff\n",
+        "utf-16": GREEN.encode("utf-16"),
+        "utf-32": GREEN.encode("utf-32"),
+        "byte order mark": "\ufeff" + GREEN,
+        "bidi override": GREEN + "# \u202e evil\n",
+        "bidi isolate": GREEN + "# \u2066 evil\n",
+        "surrogate": GREEN + "x: \ud800\n",
+        "escaped surrogate": GREEN + 'x: "\\ud800"\n',
+        "escape character": GREEN + "# \x1b[2J\n",
+        "carriage return tricks": HEAD.replace("\n", "\r") + "x: 1\r",
+        "tab": GREEN + "\tx: 1\n",
+        "unclosed": GREEN + "x: [\n",
+        "unclosed quote": GREEN + 'x: "\n',
+        "complex key": "? {a: b}\n: c\n",
+        "null key": "~: a\n" + GREEN,
+        "number key": "5: a\n" + GREEN,
+        "schema reference": GREEN + '$ref: "http://127.0.0.1:1/x"\n',
+        "schema reference in the spec": GREEN.replace("{contract", '{$ref: "#/$defs/x", contract'),
+        "other apiVersion": GREEN.replace("nimlab.dev/v1", "v1"),
+        "other kind": GREEN.replace("kind: Experiment", "kind: ClusterRole"),
+        "no kind": "metadata: {name: green}\nspec: {contract: nimp2p}\n",
+        "a million peers": GREEN.replace("{contract", "{peers: 1000000, contract"),
+        "peers past 64 bits": GREEN.replace("{contract", "{peers: 99999999999999999999, contract"),
+        "namespace": HEAD + "metadata: {name: green, namespace: kube-system}\nspec: {contract: nimp2p}\n",
+        "labels": HEAD + "metadata: {name: green, labels: {a: b}}\nspec: {contract: nimp2p}\n",
+        "reserved labels": HEAD
+        + "metadata: {name: green, labels: {applyset.kubernetes.io/part-of: x}}\nspec: {contract: nimp2p}\n",
+        "annotations": HEAD + "metadata: {name: green, annotations: {a: b}}\nspec: {contract: nimp2p}\n",
+        "owner references": HEAD + "metadata: {name: green, ownerReferences: []}\nspec: {contract: nimp2p}\n",
+        "host network": SPEC.format("hostNetwork: true"),
+        "privileged": SPEC.format("privileged: true"),
+        "volumes": SPEC.format("volumes: [{hostPath: {path: /}}]"),
+        "command": SPEC.format("command: [sh]"),
+        "env": SPEC.format("env: {LD_PRELOAD: /x}"),
+        "prototype": SPEC.format("__proto__: {a: b}"),
+        "class": SPEC.format("__class__: {a: b}"),
+        "PEERS by hand": SPEC.format("PEERS: 5"),
+        "moving image": SPEC.format("image: a/b:latest"),
+        "image without a tag": SPEC.format("image: a/b"),
+        "image with a path": SPEC.format("image: ../../a:1"),
+        "image with a newline": SPEC.format('image: "a/b:1\\nx: y"'),
+    }  # fmt: skip
+    for what, text in cases.items():
+        yield Hostile(f"syntax: {what}", in_green(text))
+
+
+def places() -> Iterator[Hostile]:
+    """What lies in the folders beside ordinary files."""
+    for folder in ("experiments", "contracts"):
+        yield Hostile(f"{folder}: link to a file", link(f"{folder}/x.yaml", "/etc/hostname"))
+        yield Hostile(f"{folder}: link to a device", link(f"{folder}/x.yaml", "/dev/zero"))
+        yield Hostile(f"{folder}: link inside", link(f"{folder}/x.yaml", "../lab.yaml"))
+        yield Hostile(f"{folder}: dangling link", link(f"{folder}/x.yaml", "nowhere"))
+        yield Hostile(f"{folder}: pipe", pipe(f"{folder}/x.yaml"))
+        yield Hostile(f"{folder}: folder", text_file(f"{folder}/x.yaml/y.yaml", GREEN))
+        yield Hostile(f"{folder}: other ending", text_file(f"{folder}/x.yml", GREEN))
+        yield Hostile(f"{folder}: upper ending", text_file(f"{folder}/x.YAML", GREEN))
+        yield Hostile(f"{folder}: double ending", text_file(f"{folder}/x.yaml.bak", GREEN))
+        yield Hostile(f"{folder}: whole folder a link", link(folder, "/etc"))
+        yield Hostile(f"{folder}: link to itself", link(folder, "."))
+    yield Hostile("lab.yaml: link", link("lab.yaml", "/etc/hostname"))
+    yield Hostile("lab.yaml: device", link("lab.yaml", "/dev/zero"))
+    yield Hostile("lab.yaml: pipe", pipe("lab.yaml"))
+    for kind in ("lab", "contract", "experiment"):
+        path = f"schema/{kind}.schema.json"
+        yield Hostile(f"{path}: link", link(path, "/etc/hostname"))
+        yield Hostile(f"{path}: pipe", pipe(path))
+        yield Hostile(f"{path}: reference to the net", text_file(path, '{"$ref": "http://127.0.0.1:1/x"}'))
+        yield Hostile(f"{path}: reference to a file", text_file(path, '{"$ref": "file:///etc/passwd"}'))
+        yield Hostile(f"{path}: reference to nothing", text_file(path, '{"$ref": "#/$defs/none"}'))
+        yield Hostile(f"{path}: no JSON", text_file(path, "{"))
+        yield Hostile(f"{path}: deep", text_file(path, '{"not":' * 5000 + "{}" + "}" * 5000))
+        yield Hostile(f"{path}: huge", text_file(path, '{"title": "' + "x" * 3_000_000 + '"}'))
+
+
+def settings() -> Iterator[Hostile]:
+    """A lab and contracts that reach for more."""
+    for what, new in {
+        "namespace of the system": "namespace: kube-system",
+        "namespace with a path": "namespace: ../x",
+        "namespace with a newline": 'namespace: "a\\nb"',
+        "namespace empty": 'namespace: ""',
+        "namespace number": "namespace: 5",
+    }.items():
+        yield Hostile(f"lab: {what}", replaced("lab.yaml", "namespace: dst-lab", new))
+    for what, new in {
+        "prefix of nothing": 'prefix: ""',
+        "prefix with a newline": 'prefix: "a\\n"',
+        "prefix with a template": "prefix: '{{ x }}'",
+        "long prefix": "prefix: " + "a" * 60,
+    }.items():
+        yield Hostile(f"lab: {what}", replaced("lab.yaml", "prefix: nimp2p-exp-", new))
+    contract = "contracts/nimp2p.yaml"
+    for what, old, new in (
+        ("another name twice", "name: nimp2p", "name: dst-go"),
+        ("name with a path", "name: nimp2p", "name: ../x"),
+        ("unknown key", "kind: Contract", "kind: Contract\nhostNetwork: true"),
+        ("other kind", "kind: Contract", "kind: Role"),
+    ):
+        yield Hostile(f"contract: {what}", replaced(contract, old, new))
+
+
+REFUSED: Final = (*values(), *names(), *syntax(), *places(), *settings())
+
+CODE_LIKE: Final = (
+    "{{ 7*7 }}", "{% raw %}", "{# x #}", "{{ ''.__class__.__mro__ }}", "$(reboot)", "`reboot`", "${PATH}",
+    "%s %d %n", "a: b", "- a", "a\nkind: ClusterRole", "a\n---\nkind: Role", "&a", "*a", "!!python/name:os",
+    "'\"", "\\\"}", "]]}}", "<!-- -->", "<script>", "|", ">", "@x", "%TAG", "null", "true", "5", "1e3", "~",
+    "\ue000x:0\ue001", "é 😀 \u2028 \u0085", "x" * 60, "#", "a #b", " lead", "trail ", "\t", "..", "/",
+)  # fmt: skip
+"""Text for an owner or a description: data, whatever it looks like."""

@@ -1,0 +1,74 @@
+"""Runs hostile cases one after another in a process of its own, and prints a line of JSON for each.
+
+Started by the test as `python -m tests.hostile.run files|templates FOLDER`: a case that hangs, eats memory or
+crashes the interpreter takes only this process with it, and its name has been printed before.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from nimlab.cli.lab import read_intent
+from nimlab.errors import NimlabError, SpecError
+from tests.hostile.files import REFUSED, text_file
+from tests.hostile.templates import TEMPLATES
+from tests.live import REPOSITORY
+
+
+def cases(kind: str) -> dict[str, Callable[[Path], object]]:
+    """The cases of a kind by name."""
+    if kind == "files":
+        return {case.name: case.lay for case in REFUSED}
+    return {name: text_file("templates/experiment/x.yaml.j2", text) for name, text in TEMPLATES.items()}
+
+
+def lay_out(root: Path) -> None:
+    """The shipped lab, fresh."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "lab.yaml", root)
+    for folder in ("contracts", "experiments", "schema", "templates"):
+        shutil.copytree(REPOSITORY / folder, root / folder)
+
+
+def outcome(root: Path) -> dict[str, object]:
+    """What the tool makes of a lab: its errors and their places, or how it crashed."""
+    errors: tuple[NimlabError, ...]
+    try:
+        errors = read_intent(root, None).errors
+    except NimlabError as raised:
+        errors = (raised,)
+    except BaseException:  # noqa: BLE001 -- whatever it is, the test is to hear of it
+        return {"crash": traceback.format_exc(limit=-4)}
+    said: list[list[object]] = []
+    for error in errors:
+        if isinstance(error, SpecError):
+            said += [[problem.code, str(problem.location), problem.what] for problem in error.problems]
+        else:
+            said.append([error.code, error.where, error.what])
+    return {"said": said}
+
+
+def main() -> None:
+    """Run all cases of a kind."""
+    kind, root = sys.argv[1], Path(sys.argv[2])
+    for name, lay in cases(kind).items():
+        print(json.dumps({"begins": name}), flush=True)  # noqa: T201 -- this is its output
+        lay_out(root)
+        lay(root)
+        started_s = time.process_time()
+        found = outcome(root)
+        found["cpu_s"] = time.process_time() - started_s
+        found["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"name": name, **found}), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

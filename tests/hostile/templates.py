@@ -1,0 +1,165 @@
+"""Hostile templates: text of `templates/experiment/x.yaml.j2` in a lab, by name, and what has to be said of it.
+
+The empty word stands for anything: only that it is refused with a place counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+METADATA: Final = "metadata: {name: {{ full_name | json }}, namespace: {{ namespace | json }}, labels: {{ labels | json }}}\n"
+CONFIG: Final = "apiVersion: v1\nkind: ConfigMap\n" + METADATA
+POD: Final = (
+    "apiVersion: apps/v1\nkind: StatefulSet\n"
+    + METADATA
+    + "spec: {selector: {matchLabels: {{ selector | json }}}, template: {metadata: {labels: {{ labels | json }}}, spec: %s}}\n"
+)
+CONTAINER: Final = "containers: [{name: c, image: 'a:1'}]"
+
+
+def named(old: str, new: str) -> str:
+    """A ConfigMap with something else in its metadata."""
+    assert old in CONFIG
+    return CONFIG.replace(old, new)
+
+
+TEMPLATES: Final[dict[str, str]] = {
+    # out of the sandbox
+    "class": "a: {{ ''.__class__ }}\n",
+    "mro": "a: {{ ''.__class__.__mro__[1].__subclasses__() }}\n",
+    "attr filter": "a: {{ ''|attr('__class__') }}\n",
+    "globals": "a: {{ cycler.__init__.__globals__.os.popen('id').read() }}\n",
+    "lipsum": "a: {{ lipsum.__globals__['os'].system('id') }}\n",
+    "self": "a: {{ self.__init__.__globals__ }}\n",
+    "format string": "a: {{ '{0.__class__}'.format(name) }}\n",
+    "format map": "a: {{ '{a.__class__}'.format_map({'a': name}) }}\n",
+    "generator frame": "a: {{ (x for x in name).gi_frame }}\n",
+    "change a list": "a: {{ ports.append(1) }}\n",
+    "change a map": "a: {{ labels.update({'a': 'b'}) }}\n",
+    "unknown name": "a: {{ password }}\n",
+    "unknown filter": "a: {{ name | shell }}\n",
+    "unknown attribute": "a: {{ network.secret }}\n",
+    "config": "a: {{ config.items() }}\n",
+    "environment": "a: {{ environ['HOME'] }}\n",
+    # reading other files
+    "include": "{% include '/etc/passwd' %}\n",
+    "include above": "{% include '../../lab.yaml' %}\n",
+    "include a contract": "{% include 'nimp2p.yaml' %}\n",
+    "import": "{% import '/etc/passwd' as p %}a: {{ p }}\n",
+    "from": "{% from '../x' import y %}a: {{ y }}\n",
+    "extends": "{% extends '/etc/passwd' %}\n",
+    "include itself": "{% include 'x.yaml.j2' %}\n",
+    "extends itself": "{% extends 'x.yaml.j2' %}\n",
+    # growing
+    "long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}\n",
+    "range": "a: {{ range(10000000) | list }}\n",
+    "long text": "a: {{ 'x' * 1000000000 }}\n",
+    "long list": "a: {{ [0] * 1000000000 }}\n",
+    "power": "a: {{ 10 ** 10 ** 8 }}\n",
+    "tower": "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}a: {{ n.x }}\n",
+    "doubling": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}a: {{ n.x }}\n",
+    "doubling by plus": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}a: {{ n.x }}\n",
+    "doubling a list": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}a: {{ n.x }}\n",
+    "wide format": "a: {{ '%999999999d' % 1 }}\n",
+    "wide format method": "a: {{ '{:>999999999}'.format(1) }}\n",
+    "wide centre": "a: {{ 'x' | center(999999999) }}\n",
+    "wide indent": "a: {{ 'x\\nx' | indent(999999999) }}\n",
+    "replace": "{% set a = 'x' * 100000 %}a: {{ a | replace('x', a) }}\n",
+    "join": "{% set a = 'x' * 100000 %}a: {{ range(99999) | join(a) }}\n",
+    "batch": "a: {{ [1] | batch(100000000, 'x') | list }}\n",
+    "slice": "a: {{ [1] | slice(100000000) | list }}\n",
+    "lipsum text": "a: {{ lipsum(n=100000) }}\n",
+    "many references": "a: [{% for i in range(99999) %}{{ spec_as_run | json }},{% endfor %}]\n",
+    "recursion": "{% macro m() %}{{ m() }}{% endmacro %}a: {{ m() }}\n",
+    "recursive loop": "{% set n = namespace(x=[1]) %}{% for i in n.x recursive %}{{ loop([1]) }}{% endfor %}\n",
+    "deep brackets": "a: " + "[" * 100_000 + "\n",
+    "deep expression": "a: {{ " + "(" * 5000 + "1" + ")" * 5000 + " }}\n",
+    "deep blocks": "{% if 1 %}" * 3000 + "{% endif %}" * 3000 + "\n",
+    "huge template": "{# " + "x" * 400_000 + " #}\na: 1\n",
+    "alias bomb": "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 'lol'}]\n" for n in range(30)),
+    "self-reference": "a: &a [*a]\n",
+    # not an object
+    "two objects": CONFIG + "---\n" + CONFIG,
+    "a list": "- 1\n",
+    "text": "text\n",
+    "broken YAML": "a: [\n",
+    "broken Jinja": "a: {{ name\n",
+    "python tag": CONFIG + "data: {a: !!python/name:os.system }\n",
+    "binary tag": CONFIG + "data: {a: !!binary aGk= }\n",
+    "set tag": CONFIG + "data: !!set {a}\n",
+    "date": CONFIG + "data: {a: 2026-01-01}\n",
+    "infinite": CONFIG + "data: {a: .inf}\n",
+    "number key": CONFIG + "data: {1: a}\n",
+    "null key": CONFIG + "data: {~: a}\n",
+    "duplicate key": CONFIG + "data: {a: b}\ndata: {c: d}\n",
+    "duplicate by value": CONFIG + "data: {{ '{' }}{{ name | json }}: a, {{ name | json }}: b}\n",
+    "value as key": "{{ labels | json }}: a\n",
+    "no name": "apiVersion: v1\nkind: ConfigMap\nmetadata: {labels: {{ labels | json }}}\n",
+    "name is a list": named("{{ full_name | json }}", "[a]"),
+    "name is a map": named("{{ full_name | json }}", "{a: b}"),
+    "name is a number": named("{{ full_name | json }}", "5"),
+    "name is null": named("{{ full_name | json }}", "null"),
+    "namespace is a list": named("{{ namespace | json }}", "[a]"),
+    "labels are text": named("{{ labels | json }}", "x"),
+    "labels are a list": named("{{ labels | json }}", "[a]"),
+    "label is a number": named("{{ labels | json }}", "{experiment: 5}"),
+    "kind is a list": CONFIG.replace("kind: ConfigMap", "kind: [ConfigMap]"),
+    "kind is a map": CONFIG.replace("kind: ConfigMap", "kind: {a: b}"),
+    "apiVersion is a number": CONFIG.replace("apiVersion: v1", "apiVersion: 1"),
+    "metadata is a list": "apiVersion: v1\nkind: ConfigMap\nmetadata: [a]\n",
+    "spec is text": "apiVersion: apps/v1\nkind: StatefulSet\n" + METADATA + "spec: x\n",
+    "spec is a list": "apiVersion: apps/v1\nkind: StatefulSet\n" + METADATA + "spec: [1]\n",
+    "template is text": "apiVersion: apps/v1\nkind: StatefulSet\n" + METADATA + "spec: {template: x}\n",
+    "containers are a map": POD % "{containers: {a: b}}",
+    "container is text": POD % "{containers: [x]}",
+    "ports are text": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {ports: x}\n",
+    "quantity": POD % "{containers: [{name: c, image: 'a:1', resources: {limits: {cpu: much}}}]}",
+    # more than an experiment may be
+    "other namespace": named("{{ namespace | json }}", "kube-system"),
+    "other name": named("{{ full_name | json }}", "nimp2p-exp-other"),
+    "system name": named("{{ full_name | json }}", "coredns"),
+    "the set's parent": named("{{ full_name | json }}", "nimlab-experiments"),
+    "same object as another": CONFIG.replace("{{ full_name | json }}", "{{ (full_name ~ '-spec') | json }}"),
+    "no experiment label": named("{{ labels | json }}", "{a: b}"),
+    "another experiment's label": named("{{ labels | json }}", "{experiment: other}"),
+    "reserved label": named("{{ labels | json }}", "{experiment: {{ name | json }}, applyset.kubernetes.io/part-of: x}"),
+    "reserved annotation": named("labels:", "annotations: {nimlab.dev/member: x}, labels:"),
+    "protect": named("labels:", "annotations: {nimlab.dev/protect: 'true'}, labels:"),
+    "owner references": named("labels:", "ownerReferences: [{uid: x}], labels:"),
+    "finalizers": named("labels:", "finalizers: [x/y], labels:"),
+    "managed fields": named("labels:", "managedFields: [{manager: x}], labels:"),
+    "generated name": named("labels:", "generateName: x, labels:"),
+    "uid": named("labels:", "uid: x, labels:"),
+    "resource version": named("labels:", "resourceVersion: '1', labels:"),
+    "cluster role": "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\n" + METADATA,
+    "cluster role binding": "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\n" + METADATA,
+    "role": "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n" + METADATA,
+    "secret": "apiVersion: v1\nkind: Secret\n" + METADATA,
+    "pod": "apiVersion: v1\nkind: Pod\n" + METADATA,
+    "daemon set": "apiVersion: apps/v1\nkind: DaemonSet\n" + METADATA,
+    "namespace": "apiVersion: v1\nkind: Namespace\nmetadata: {name: kube-system, labels: {{ labels | json }}}\n",
+    "webhook": "apiVersion: admissionregistration.k8s.io/v1\nkind: MutatingWebhookConfiguration\n" + METADATA,
+    "own kind": "apiVersion: example.org/v1\nkind: Thing\n" + METADATA,
+    "other apiVersion": CONFIG.replace("apiVersion: v1", "apiVersion: v2"),
+    "host network": POD % ("{hostNetwork: true, " + CONTAINER + "}"),
+    "host PID": POD % ("{hostPID: true, " + CONTAINER + "}"),
+    "host IPC": POD % ("{hostIPC: true, " + CONTAINER + "}"),
+    "host path": POD % ("{volumes: [{name: v, hostPath: {path: /}}], " + CONTAINER + "}"),
+    "node name": POD % ("{nodeName: n, " + CONTAINER + "}"),
+    "service account": POD % ("{serviceAccountName: admin, " + CONTAINER + "}"),
+    "privileged": POD % "{containers: [{name: c, image: 'a:1', securityContext: {privileged: true}}]}",
+    "capability": POD % "{containers: [{name: c, image: 'a:1', securityContext: {capabilities: {add: [SYS_ADMIN]}}}]}",
+    "net admin": POD % "{containers: [{name: c, image: 'a:1', securityContext: {capabilities: {add: [NET_ADMIN]}}}]}",
+    "escalation": POD % "{containers: [{name: c, image: 'a:1', securityContext: {allowPrivilegeEscalation: true}}]}",
+    "host port": POD % "{containers: [{name: c, image: 'a:1', ports: [{containerPort: 1, hostPort: 1}]}]}",
+    "privileged init": POD % "{initContainers: [{name: shape, image: 'a:1', securityContext: {privileged: true}}], containers: []}",
+    "ephemeral": POD % ("{ephemeralContainers: [{name: e, image: 'a:1', securityContext: {privileged: true}}], " + CONTAINER + "}"),
+    "secret volume": POD % ("{volumes: [{name: v, secret: {secretName: x}}], " + CONTAINER + "}"),
+    "secret env": POD % "{containers: [{name: c, image: 'a:1', env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]}]}",
+    "load balancer": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {type: LoadBalancer, selector: {{ selector | json }}, ports: [{port: 1}]}\n",
+    "node port": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {type: NodePort, selector: {{ selector | json }}, ports: [{port: 1}]}\n",
+    "external IPs": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {externalIPs: [192.0.2.1], selector: {{ selector | json }}, ports: [{port: 1}]}\n",
+    "external name": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {type: ExternalName, externalName: example.org}\n",
+    "selector of others": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {selector: {experiment: other}, ports: [{port: 1}]}\n",
+    "policy for all": "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n" + METADATA + "spec: {podSelector: {}, policyTypes: [Ingress]}\n",
+}  # fmt: skip

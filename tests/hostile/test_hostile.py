@@ -1,0 +1,106 @@
+"""Hostile files and templates: each refused with a place, in little time and memory, and nothing is sent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nimlab.cli import main
+from nimlab.cli.lab import read_intent
+from nimlab.manifest import to_yaml_safe_json
+from tests.hostile.files import CODE_LIKE, HEAD, REFUSED
+from tests.hostile.run import cases, lay_out
+from tests.hostile.templates import TEMPLATES
+from tests.live import REPOSITORY, Sandbox
+from tests.proxy import run_proxy
+
+CPU_LIMIT_S = 2.0
+MEMORY_LIMIT_MB = 200
+
+
+@pytest.mark.parametrize("kind", ["files", "templates"])
+def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(
+    kind: str, tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hostile.run", kind, str(tmp_path / "lab")],
+        cwd=REPOSITORY,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"{lines[-1] if lines else ''}: {done.stderr[-2000:]}"
+    results = [line for line in lines if "name" in line]
+    assert [line["name"] for line in results] == list(cases(kind))
+    wrong = {line["name"]: why for line in results if (why := complaint(line))}
+    assert wrong == {}
+    slowest, largest = max(r["cpu_s"] for r in results), max(r["rss_mb"] for r in results)
+    figure(
+        f"hostile {kind}: {len(results)} refused with their places, "
+        f"the slowest in {slowest:.1f} s, at most {largest:.0f} MB"
+    )
+
+
+def complaint(result: dict[str, Any]) -> str | None:
+    """What is wrong with how a case ended; None when nothing is."""
+    if "crash" in result:
+        return str(result["crash"])
+    if not result["said"]:
+        return "accepted"
+    if any(not where for _, where, _ in result["said"]):
+        return f"no place: {result['said']}"
+    if result["cpu_s"] > CPU_LIMIT_S:
+        return f"{result['cpu_s']:.1f} s"
+    if result["rss_mb"] > MEMORY_LIMIT_MB:
+        return f"{result['rss_mb']:.0f} MB"
+    return None
+
+
+def test_there_are_enough_cases_and_no_two_have_one_name() -> None:
+    assert len(REFUSED) + len(TEMPLATES) >= 200
+    assert len({case.name for case in REFUSED}) == len(REFUSED)
+
+
+@pytest.mark.parametrize("text", CODE_LIKE, ids=lambda text: repr(text)[:30])
+def test_text_that_looks_like_code_comes_out_as_text(text: str, tmp_path: Path) -> None:
+    def rendered(description: str) -> Any:
+        lay_out(tmp_path / "lab")
+        metadata = to_yaml_safe_json({"name": "green", "owner": description, "description": description})
+        path = tmp_path / "lab" / "experiments" / "green.yaml"
+        path.write_text(f"{HEAD}metadata: {metadata}\nspec: {{contract: nimp2p}}\n", encoding="utf-8")
+        intent = read_intent(tmp_path / "lab", {"green"})
+        assert intent.errors == ()
+        (green,) = intent.desired
+        return green.manifests
+
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shape(item) for key, item in value.items()}
+        return [shape(item) for item in value] if isinstance(value, list | tuple) else type(value)
+
+    manifests = rendered(text)
+    (config,) = [m for m in manifests if m["kind"] == "ConfigMap"]
+    document = json.loads(config["data"]["experiment.json"])
+    assert document["metadata"]["description"] == document["metadata"]["owner"] == text
+    assert shape(manifests) == shape(rendered("harmless"))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["syntax: alias bomb", "name: path", "lab: namespace with a newline"])
+def test_nothing_is_sent_of_a_hostile_file(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
+    """What is there may be looked at."""
+    lay_out(tmp_path / "lab")
+    cases("files")[name](tmp_path / "lab")
+    with run_proxy(sandbox.kubeconfig, tmp_path) as proxy:
+        flags = ["--lab", str(tmp_path / "lab"), "--kubeconfig", str(proxy.kubeconfig)]
+        assert main(["sync", "green", *flags]) == 1
+    assert {request.method for request in proxy.seen} <= {"GET"}
+    assert not any("green" in request.path for request in proxy.seen)
