@@ -135,7 +135,7 @@ def _check_node(desired: Any, live: Any, owned: _Tree, path: _Path) -> None:  # 
 def _check_leaf(desired: Any, live: Any, path: _Path) -> None:  # noqa: ANN401 -- any JSON
     if desired is None:
         raise _Suspect(f"{path_text(path)}: null is asked for")
-    if isinstance(desired, Mapping) and desired and path[-1][2:] not in _ATOMIC_MAPS:
+    if isinstance(desired, dict) and desired and path[-1][2:] not in _ATOMIC_MAPS:
         raise _Suspect(f"{path_text(path)}: owned as an empty map, but more is asked for")
     if not _same(desired, live):
         raise _Suspect(f"{path_text(path)}: differs")
@@ -148,7 +148,7 @@ def _check_map(
     children: Sequence[str],
     path: _Path,
 ) -> None:
-    if not isinstance(desired, Mapping) or not isinstance(live, Mapping):
+    if not isinstance(desired, dict) or not isinstance(live, dict):
         raise _Suspect(f"{path_text(path)}: is no map")
     names = {child[2:] for child in children}
     if names != set(desired):

@@ -150,7 +150,7 @@ _ZERO_IS_ABSENT: Final = frozenset({
 
 
 def _clean(value: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if path and path[-1] in _QUANTITY_MAPS and _holds_quantities(value):
             return {str(k): canonical_quantity(str(v)) for k, v in sorted(value.items())}
         return _clean_map(value, path)
@@ -165,18 +165,18 @@ def _clean_map(value: Mapping[str, Any], path: tuple[str, ...]) -> Manifest:
     free = bool(path) and path[-1] in _FREE_MAPS
     result: Manifest = {}
     for key in sorted(value):
-        is_text = free and not isinstance(value[key], Mapping | list)
+        is_text = free and not isinstance(value[key], dict | list)
         item = value[key] if is_text else _clean(value[key], (*path, key))
         if item is None or (not free and _is_omitted(key, item)):
             continue
         result[key] = item
-    if path[-1:] == ("ports",):
-        result.setdefault("protocol", "TCP")
-    return dict(sorted(result.items()))
+    if path[-1:] == ("ports",) and "protocol" not in result:
+        return dict(sorted({**result, "protocol": "TCP"}.items()))
+    return result
 
 
 def _holds_quantities(value: Mapping[str, Any]) -> bool:
-    return all(not isinstance(v, Mapping | list) for v in value.values())
+    return all(not isinstance(v, dict | list) for v in value.values())
 
 
 def _is_omitted(key: str, item: object) -> bool:

@@ -1,0 +1,52 @@
+"""Only ordinary files inside the lab's folder are read, and not more of them than is wanted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nimlab.reading import check_folder, read_file
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with an ordinary file, and everything else that a folder can hold."""
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "file").write_bytes(b"0123456789")
+    (tmp_path / "link").symlink_to(tmp_path / "inside" / "file")
+    (tmp_path / "folder-link").symlink_to(tmp_path / "inside")
+    (tmp_path / "inside" / "deep-link").symlink_to(tmp_path / "inside")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    return tmp_path
+
+
+def test_ordinary_file_is_read_to_one_byte_past_the_limit(root: Path) -> None:
+    assert read_file(root, "inside/file", 100) == b"0123456789"
+    assert read_file(root, "inside/file", 4) == b"01234"
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("link", "it is a link"),
+        ("device", "it is a link"),
+        ("folder-link/file", "`folder-link` is a link"),
+        ("inside/deep-link/file", "`inside/deep-link` is a link"),
+        ("pipe", "no ordinary file"),
+        ("inside", "no ordinary file"),
+        ("nothing", "No such file"),
+    ],
+)
+def test_everything_else_is_refused_in_words(root: Path, path: str, what: str) -> None:
+    with pytest.raises(OSError, match=what) as caught:
+        read_file(root, path, 100)
+    assert caught.value.strerror
+
+
+def test_root_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "folder-link"
+    assert read_file(linked, "file", 100) == b"0123456789"
+    check_folder(linked, ".")
