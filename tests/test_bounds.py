@@ -24,7 +24,7 @@ def spin() -> None:
 
 
 def test_time_is_bounded_even_where_exceptions_are_caught() -> None:
-    with pytest.raises(OutOfBoundsError, match="0.05 s"), bounded(cpu_s=0.05, memory_bytes=64 * MIB):
+    with pytest.raises(OutOfBoundsError, match=r"0\.05 s"), bounded(cpu_s=0.05, memory_bytes=64 * MIB):
         spin()
 
 
