@@ -64,7 +64,7 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
     return code, killer.writes
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_sync_killed_after_any_write_is_finished_by_the_next(
     lab: Lab, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:

@@ -21,7 +21,7 @@ from tests.faults.world import OTHER, World, make_world
 from tests.live import Lab
 from tests.proxy import Broken, Proxy, Seen, run_proxy
 
-pytestmark = [pytest.mark.live, pytest.mark.usefixtures("hasty")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900), pytest.mark.usefixtures("hasty")]
 
 INJECTED: Counter[str] = Counter()
 

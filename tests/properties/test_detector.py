@@ -358,6 +358,7 @@ def would_change(cluster: KubeCluster, desired: Manifest, live: Manifest) -> boo
     return bare(predicted) != bare(live) or own_entry(predicted) != own_entry(live)
 
 
+@pytest.mark.timeout(300 + EXAMPLES)  # about 0.05 s each, on a machine that does nothing else
 def test_rule_never_says_unchanged_when_the_server_would_change_something(
     cluster: KubeCluster, figure: Callable[[str], None]
 ) -> None:
