@@ -90,7 +90,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
         return _change(Action.UPDATE, desired, live, group, error=conflict)
     if key not in snapshot.predicted:
         return _decide_unchanged(desired, live, group)
-    return _decide_suspect(desired, live, snapshot.predicted[key], group)
+    return _decide_suspect(desired, live, snapshot.predicted[key], group, snapshot.apply_set)
 
 
 def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
@@ -160,20 +160,24 @@ def _ownership_conflict(
 ) -> OwnershipConflict | None:
     """Say whose the object is when it isn't ours; None when it is, or may be taken over.
 
-    An object that we applied and somebody has unlabelled is ours: our own field-manager entry and its
-    self-naming annotation say so.
+    The label alone says nothing: anybody can set it, or copy it. An object that carries it is ours when it
+    names itself, as what `nimlab render` prints does, or when we applied it; one that somebody has
+    unlabelled, when both is so.
     """
     owner = labels_of(live).get(PART_OF)
-    if owner == apply_set.id:
+    names_itself = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
+    applied = own_entry(live) is not None
+    if policy.take_ownership and owner in (None, apply_set.id):
         return None
-    if owner is not None:
+    if owner == apply_set.id and (names_itself or applied):
+        return None
+    if owner not in (None, apply_set.id):
         return OwnershipConflict(
             f"it is a member of another apply-set, {owner}",
             where=key,
             hint="two labs want the same object: rename one, or delete the object from the other first",
         )
-    ours = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
-    if policy.take_ownership or (ours and own_entry(live) is not None):
+    if names_itself and applied:
         return None
     return OwnershipConflict(
         "it exists, and nimlab did not make it",
@@ -199,10 +203,13 @@ def _is_overlaid(live: Manifest, foreign: tuple[Foreign, ...]) -> bool:
     return live["kind"] == "StatefulSet" and restart_pending(live) and any(f.in_template for f in foreign)
 
 
-def _decide_suspect(desired: Manifest, live: Manifest, prediction: Prediction, group: Desired) -> Change:
+def _decide_suspect(
+    desired: Manifest, live: Manifest, prediction: Prediction, group: Desired, apply_set: ApplySet
+) -> Change:
     immutable = immutable_changes(desired, live)
     if immutable:
-        return _decide_replace(desired, live, immutable, prediction.error, group)
+        refused = prediction.error or _unproven(live, apply_set)
+        return _decide_replace(desired, live, immutable, refused, group)
     handover = prediction.handover
     if prediction.error is not None:
         fields = diff_desired(live, desired)
@@ -278,6 +285,18 @@ def _decide_predicted(
     if unchanged.action is Action.UPDATE or not reason:
         return unchanged
     return _change(Action.KEEP, desired, live, group, reason=reason)
+
+
+def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
+    """Say why an object may not be replaced: that deletes it, so it takes all proofs of a prune."""
+    missing = missing_proofs(live, apply_set)
+    if not missing:
+        return None
+    return OwnershipConflict(
+        f"it can't be replaced: {missing[0]}",
+        where=key_of(live),
+        hint="delete it yourself, once you know that nobody needs it; the next sync makes it anew",
+    )
 
 
 def _decide_replace(

@@ -134,14 +134,8 @@ def observe(
         parent_live, lease = _read_marks(cluster, pool.map, apply_set)
         parent = parse_parent(parent_live, apply_set)
         wanted = {key_of(m): m for one in desired for m in one.manifests}
-        live = {
-            key_of(item): item
-            for items in pool.map(
-                lambda kind: _members(cluster, kind, apply_set, parent, wanted),
-                _kinds(apply_set, parent, wanted),
-            )
-            for item in items
-        }
+        members = _read_members(cluster, pool.map, apply_set, parent, wanted)
+        live = {key_of(item): item for item in members}
         exists = parent is not None or _exists(cluster, apply_set.namespace)
         live.update(_by_name(cluster, pool.map, wanted, live, apply_set if exists else None))
         with stage("compare"):
@@ -195,41 +189,44 @@ def _read_marks(cluster: Cluster, each: _Map, apply_set: ApplySet) -> tuple[Mani
     return parent, lease
 
 
-def _kinds(apply_set: ApplySet, parent: Parent | None, wanted: Iterable[ObjectKey]) -> tuple[str, ...]:
-    """Kinds to LIST: those that the parent records or that are wanted; all if there is no parent.
-
-    A lost parent hides nothing that way: the labels are the truth.
-    """
-    if parent is None:
-        return apply_set.kinds
-    kinds = parent.scope.kinds | {key.kind for key in wanted}
-    return tuple(kind for kind in apply_set.kinds if kind in kinds)
-
-
-def _members(
+def _read_members(
     cluster: Cluster,
-    kind: str,
+    each: _Map,
     apply_set: ApplySet,
     parent: Parent | None,
     wanted: Iterable[ObjectKey],
-) -> tuple[Manifest, ...]:
-    """All objects of the kind with the set's label, in every namespace that the set may reach."""
+) -> list[Manifest]:
+    """All objects with the set's label: of every kind that members can have, wherever one may look.
+
+    The labels are the truth, not the parent: it may be lost, edited, or restored from long ago. What it
+    records says where to look when the credentials don't reach over all namespaces.
+    """
+    keys = tuple(wanted)
+    scope = parent.scope if parent else Scope.empty()
+    namespaces = {apply_set.namespace, *scope.namespaces, *(key.namespace for key in keys)} - {""}
+    needed = scope.kinds | {key.kind for key in keys}
     selector = f"{PART_OF}={apply_set.id}"
-    keys = [key for key in wanted if key.kind == kind]
-    scope = parent.scope if parent else Scope(kinds=frozenset(), namespaces=frozenset())
-    namespaces = {apply_set.namespace, *scope.namespaces, *(k.namespace for k in keys)} - {""}
-    if not KINDS[kind].namespaced:
-        return _cluster_members(cluster, kind, selector, needed=bool(keys) or kind in scope.kinds)
-    if parent is not None and namespaces == {apply_set.namespace}:
-        return cluster.list_objects(kind, namespace=apply_set.namespace, labels=selector).items
-    try:
-        return cluster.list_objects(kind, namespace=None, labels=selector).items
-    except Forbidden:
+
+    def read(kind: str, *, everywhere: bool) -> tuple[Manifest, ...]:
+        if not KINDS[kind].namespaced:
+            return _cluster_members(cluster, kind, selector, needed=kind in needed)
+        if everywhere:
+            return cluster.list_objects(kind, namespace=None, labels=selector).items
         return tuple(
             item
             for namespace in sorted(namespaces)
             for item in cluster.list_objects(kind, namespace=namespace, labels=selector).items
         )
+
+    kinds = sorted(apply_set.kinds, key=lambda kind: not KINDS[kind].namespaced)
+    probe, *rest = kinds
+    try:
+        found, everywhere = list(read(probe, everywhere=True)), True
+    except Forbidden:
+        found, everywhere = list(read(probe, everywhere=False)), False
+    for items in each(lambda kind: read(kind, everywhere=everywhere), rest):
+        found += items
+    return found
 
 
 def _cluster_members(cluster: Cluster, kind: str, selector: str, *, needed: bool) -> tuple[Manifest, ...]:
@@ -321,6 +318,7 @@ def _ask(
 
 
 _ALWAYS_THERE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
+_PASSING = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", "metrics.k8s.io")})
 
 
 def _strangers(
@@ -330,7 +328,7 @@ def _strangers(
     live: Mapping[ObjectKey, Manifest],
 ) -> dict[str, tuple[ObjectKey, ...] | None]:
     """For each namespace of ours that is not wanted any more: what in it would go without being ours."""
-    ours = frozenset(live)
+    ours = {item["metadata"]["uid"]: key for key, item in live.items()}
 
     def look(name: str) -> tuple[ObjectKey, ...] | None:
         try:
@@ -342,24 +340,36 @@ def _strangers(
     return dict(zip(gone, each(look, gone), strict=True))
 
 
-def find_strangers(cluster: Cluster, namespace: str, ours: frozenset[ObjectKey]) -> tuple[ObjectKey, ...]:
-    """Return what a namespace holds that is neither ours nor made from ours; sorted.
+def find_strangers(cluster: Cluster, namespace: str, ours: Mapping[str, ObjectKey]) -> tuple[ObjectKey, ...]:
+    """Return what a namespace holds that is neither ours (by uid) nor made from ours; sorted.
 
-    What has an owner is judged by its owner; events and what every namespace has by itself don't count.
+    What has owners is made from ours when all of them are, directly or in turn; events and what every
+    namespace has by itself don't count.
     """
+    items = cluster.survey(namespace)
+    known = set(ours)
+    while grown := {item["metadata"]["uid"] for item in items if _is_made_from(item, known)} - known:
+        known |= grown
     return tuple(
         sorted(
             key_of(item)
-            for item in cluster.survey(namespace)
-            if key_of(item) not in ours
-            and not item["metadata"].get("ownerReferences")
-            and not _comes_by_itself(item, ours)
+            for item in items
+            if item["metadata"]["uid"] not in known and not _comes_by_itself(item, frozenset(ours.values()))
         )
     )
 
 
+def _is_made_from(item: Manifest, known: set[str]) -> bool:
+    owners = item["metadata"].get("ownerReferences") or ()
+    return bool(owners) and all(owner.get("uid") in known for owner in owners)
+
+
 def _comes_by_itself(item: Manifest, ours: frozenset[ObjectKey]) -> bool:
-    key = key_of(item)
+    key, group = key_of(item), str(item["apiVersion"]).rpartition("/")[0]
+    if (key.kind, group) in _PASSING:
+        return True
+    if group:
+        return False
     if key.kind == "Endpoints":
         return ObjectKey("Service", key.namespace, key.name) in ours
-    return key.kind in ("Event", "PodMetrics") or (key.kind, key.name) in _ALWAYS_THERE
+    return (key.kind, key.name) in _ALWAYS_THERE

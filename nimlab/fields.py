@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from nimlab.manifest import Manifest
 from nimlab.masking import HIDDEN, is_secret_name, mask
-from nimlab.owned import is_own_entry
+from nimlab.owned import FIELD_MANAGER, is_own_entry
 
 _Path: TypeAlias = tuple[str, ...]
 _Tree: TypeAlias = Mapping[str, Any]
@@ -235,8 +235,8 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
     found: dict[_Path, Foreign] = {}
     for entry in entries_of(live):
         manager = str(entry.get("manager", ""))
-        if is_own_entry(entry) or entry.get("subresource") or manager in _CONTROL_PLANE:
-            continue
+        if manager == FIELD_MANAGER or entry.get("subresource") or manager in _CONTROL_PLANE:
+            continue  # an Update of ours are the server's defaults where we have removed something
         fields = entry.get("fieldsV1") or {}
         for root in _FOREIGN_ROOTS:
             if root not in fields:

@@ -133,7 +133,7 @@ _DEPTH_LIMIT: Final = 100
 _TEXTS: Final = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
 _MAPS: Final = frozenset({
     "metadata", "spec", "template", "data", "selector", "podSelector", "namespaceSelector", "securityContext",
-    "resources", "limits", "requests", "capabilities",
+    "resources", "capabilities",
 })  # fmt: skip
 _LISTS: Final = frozenset({
     "containers", "initContainers", "ephemeralContainers", "volumes", "volumeMounts", "env", "envFrom",

@@ -218,7 +218,7 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
         missing.append("it doesn't carry the set's label")
     if annotations_of(live).get(MEMBER) != _own_reference(live, apply_set):
         missing.append(f"its annotation {MEMBER} doesn't name it: it is a copy, or not ours")
-    if not _applied_label(live):
+    if not has_applied_label(live, PART_OF):
         missing.append("nimlab has not applied it")
     if metadata.get("ownerReferences"):
         missing.append("it is owned by another object")
@@ -240,11 +240,11 @@ def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
     return member_reference(key, apply_set)
 
 
-def _applied_label(live: Manifest) -> bool:
-    """True when our Apply entry owns the set's label: label rights alone can't make us delete."""
+def has_applied_label(live: Manifest, name: str) -> bool:
+    """Return True when our Apply entry owns a label: then its value is ours, and nobody else's word."""
     entries = live["metadata"].get("managedFields")
     return any(
-        is_own_entry(entry) and _has_label(entry.get("fieldsV1"))
+        is_own_entry(entry) and _has_label(entry.get("fieldsV1"), name)
         for entry in (entries if isinstance(entries, list) else ())
         if isinstance(entry, Mapping)
     )
@@ -259,8 +259,8 @@ def is_own_entry(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _has_label(fields: object) -> bool:
-    for name in ("f:metadata", "f:labels", f"f:{PART_OF}"):
+def _has_label(fields: object, label: str) -> bool:
+    for name in ("f:metadata", "f:labels", f"f:{label}"):
         if not isinstance(fields, Mapping) or name not in fields:
             return False
         fields = fields[name]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nimlab.change import Action, Change, decide_desired, decide_orphan
 from nimlab.errors import PlanError
 from nimlab.git import Commit, Relation
 from nimlab.manifest import Manifest, ObjectKey, apply_order, key_of
-from nimlab.owned import ApplySet, Scope, experiment_of
+from nimlab.owned import EXPERIMENT, ApplySet, Scope, experiment_of, has_applied_label, missing_proofs
 from nimlab.snapshot import Desired, Policy, Snapshot
 from nimlab.spec import Broken
 from nimlab.workload import Resources, resources_of
@@ -52,7 +52,8 @@ class Plan:
 
     `stops` withhold the prunes; `refusal` withholds everything. `scope` is the set's scope after the run,
     `scope_during` the superset that is recorded before anything is applied. `record_commit` asks to note the
-    commit on the parent; `recorded_…` is what the parent says before. `experiments` are sorted by name.
+    commit on the parent; `recorded_…` is what the parent says before. `file_errors` counts errors of files,
+    also of those that concern no experiment. `experiments` are sorted by name.
     """
 
     apply_set: ApplySet
@@ -60,6 +61,7 @@ class Plan:
     stops: tuple[Stop, ...]
     refusal: PlanError | None
     broken: tuple[Broken, ...]
+    file_errors: int
     narrowed: bool
     commit: Commit | None
     create_namespace: bool
@@ -85,6 +87,7 @@ class Plan:
             all(c.action is Action.KEEP and c.error is None for c in self.changes)
             and self.refusal is None
             and not self.broken
+            and not self.file_errors
         )
 
 
@@ -97,22 +100,26 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     for live in _orphans(snapshot, policy, wanted):
         by_name.setdefault(experiment_of(live), []).append(decide_orphan(live, snapshot, policy))
     sources = {group.name: group.source for group in desired}
+    staying = _staying(snapshot, wanted, (c for changes in by_name.values() for c in changes))
     experiments = tuple(
-        _experiment_plan(name, sources.get(name), _spare_namespaces(changes))
+        _experiment_plan(name, sources.get(name), _spare_namespaces(changes, staying))
         for name, changes in sorted(by_name.items())
     )
     changes = [change for one in experiments for change in one.changes]
-    refusal = _unknown_name(by_name, policy) or _stale(snapshot, policy)
+    known = {*by_name, *(experiment_of(live) for live in snapshot.live.values())}
+    refusal = _unknown_name(known, policy) or _stale(snapshot, policy)
     scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
     before = snapshot.parent.scope if snapshot.parent else Scope.empty()
     broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
-    failing = bool(refusal or broken or any(change.error for change in changes))
+    file_errors = policy.file_errors if policy.names is None else 0
+    failing = bool(refusal or broken or file_errors or any(change.error for change in changes))
     return Plan(
         apply_set=snapshot.apply_set,
         experiments=experiments,
-        stops=_stops(changes, desired, snapshot, policy),
+        stops=_stops(changes, desired, snapshot, policy, wanted),
         refusal=refusal,
         broken=broken,
+        file_errors=file_errors,
         narrowed=policy.names is not None,
         commit=policy.commit,
         create_namespace=not snapshot.namespace_exists,
@@ -133,10 +140,20 @@ def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list
     return [
         live
         for key, live in snapshot.live.items()
-        if key not in wanted
-        and experiment_of(live) not in unreadable
-        and (policy.names is None or experiment_of(live) in policy.names)
+        if key not in wanted and _is_meant(live, unreadable, policy.names)
     ]
+
+
+def _is_meant(live: Manifest, unreadable: set[str], names: frozenset[str] | None) -> bool:
+    """True when this run is about the object's experiment.
+
+    Where that matters the label has to be our own word: anybody may change it.
+    """
+    if not unreadable and names is None:
+        return True
+    name = experiment_of(live)
+    is_sure = has_applied_label(live, EXPERIMENT)
+    return is_sure and name not in unreadable and (names is None or name in names)
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
@@ -157,9 +174,14 @@ def _standing(change: Change) -> Manifest | None:
     return None if change.action is Action.CREATE else change.live
 
 
-def _spare_namespaces(changes: list[Change]) -> list[Change]:
-    """Keep a namespace in which something of ours stays."""
-    staying = {c.key.namespace for c in changes if c.action is not Action.PRUNE}
+def _staying(snapshot: Snapshot, wanted: set[ObjectKey], changes: Iterable[Change]) -> frozenset[str]:
+    """Namespaces in which something stays, whichever experiment it is of, and be this run about it or not."""
+    pruned = {change.key for change in changes if change.action is Action.PRUNE}
+    return frozenset(key.namespace for key in wanted | (snapshot.live.keys() - pruned))
+
+
+def _spare_namespaces(changes: list[Change], staying: frozenset[str]) -> list[Change]:
+    """Keep a namespace in which something stays."""
     return [
         dataclasses.replace(change, action=Action.KEEP, reason="left alone: something in it is not pruned")
         if change.action is Action.PRUNE and change.key.kind == "Namespace" and change.key.name in staying
@@ -169,19 +191,24 @@ def _spare_namespaces(changes: list[Change]) -> list[Change]:
 
 
 def _stops(
-    changes: Sequence[Change], desired: Sequence[Desired], snapshot: Snapshot, policy: Policy
+    changes: Sequence[Change],
+    desired: Sequence[Desired],
+    snapshot: Snapshot,
+    policy: Policy,
+    wanted: set[ObjectKey],
 ) -> tuple[Stop, ...]:
     """Every reason why the planned prunes are withheld; none when there is nothing to prune."""
     pruned = [change for change in changes if change.action is Action.PRUNE]
     if not pruned:
         return ()
     found: list[Stop] = []
-    if policy.broken:
+    if policy.broken or policy.file_errors:
         files = ", ".join(broken.source for broken in policy.broken[:3])
+        wrong = f"{files} can't be used" if files else "there are problems in the files"
         found.append(
             Stop(
                 code="broken-files",
-                what=f"a sync with errors never prunes: {files} can't be used",
+                what=f"a sync with errors never prunes: {wrong}",
                 hint="mend the files; `nimlab validate` shows what is wrong",
             )
         )
@@ -202,7 +229,7 @@ def _stops(
                 hint="if that is meant, say `--allow-empty`",
             )
         )
-    return (*found, *_unknown_age(snapshot, policy), *_over_limit(pruned, snapshot, policy))
+    return (*found, *_unknown_age(snapshot, policy), *_over_limit(pruned, snapshot, policy, wanted))
 
 
 def _unknown_age(snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
@@ -218,11 +245,15 @@ def _unknown_age(snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
     )
 
 
-def _over_limit(pruned: Sequence[Change], snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
+def _over_limit(
+    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]
+) -> tuple[Stop, ...]:
     limit, count = policy.limit, len(pruned)
-    members = max(len(snapshot.live), 1)
+    members = max(_count_members(snapshot, wanted), count)
     percent = 100 * count / members
-    single = len({change.experiment for change in pruned}) == 1
+    single = len({change.experiment for change in pruned}) == 1 and all(
+        has_applied_label(c.live, EXPERIMENT) for c in pruned if c.live
+    )
     if limit.objects is not None and count > limit.objects:
         what = f"{count} objects would be deleted, more than the limit of {limit.objects}"
     elif limit.percent is not None and percent > limit.percent and not (single and limit.spare_single):
@@ -233,6 +264,13 @@ def _over_limit(pruned: Sequence[Change], snapshot: Snapshot, policy: Policy) ->
     else:
         return ()
     return (Stop(code="limit", what=what, hint=f"if that is meant, say `--max-prune {count}`"),)
+
+
+def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:
+    """How many objects the set has, of which some are deleted: foreign ones with its label don't count."""
+    return sum(
+        key in wanted or not missing_proofs(live, snapshot.apply_set) for key, live in snapshot.live.items()
+    )
 
 
 def _stale(snapshot: Snapshot, policy: Policy) -> PlanError | None:
@@ -251,10 +289,10 @@ def _stale(snapshot: Snapshot, policy: Policy) -> PlanError | None:
     )
 
 
-def _unknown_name(known: Mapping[str, object], policy: Policy) -> PlanError | None:
+def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
     if policy.names is None:
         return None
-    names = set(known) | {broken.name for broken in policy.broken}
+    names = known | {broken.name for broken in policy.broken}
     missing = sorted(policy.names - names)
     if not missing:
         return None

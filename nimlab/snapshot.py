@@ -87,5 +87,6 @@ class Policy:
     take_ownership: bool
     limit: PruneLimit
     broken: tuple[Broken, ...]
+    file_errors: int
     commit: Commit | None
     relation: Relation

@@ -71,6 +71,7 @@ def plan_of(*changes: Change, source: str | None = "experiments/purple.yaml", br
         stops=(),
         refusal=None,
         broken=(file,) if broken else (),
+        file_errors=int(broken),
         narrowed=False,
         commit=None,
         create_namespace=False,

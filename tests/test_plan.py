@@ -64,7 +64,7 @@ def live_of(desired: Manifest, **status: Any) -> Manifest:
                 "manager": FIELD_MANAGER,
                 "operation": "Apply",
                 "apiVersion": desired["apiVersion"],
-                "fieldsV1": {"f:metadata": {"f:labels": {f"f:{PART_OF}": {}}}},
+                "fieldsV1": {"f:metadata": {"f:labels": {f"f:{PART_OF}": {}, "f:experiment": {}}}},
             }
         ],
     }
@@ -106,6 +106,7 @@ def policy(**given: Any) -> Policy:
             "take_ownership": False,
             "limit": PruneLimit(objects=100, percent=None, spare_single=False),
             "broken": (),
+            "file_errors": 0,
             "commit": None,
             "relation": Relation.NEWER,
             **given,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
     ("text", "place", "what"),
     [
         ("a: {{ nothing }}\n", "x.yaml.j2:1", "nothing"),
+        ("a: {{ nothing | json }}\n", "x.yaml.j2:1", "'nothing' is undefined"),
         ("a: 1\nb: {{ peers / 0 }}\n", "x.yaml.j2:2", "division"),
         ("a: {{ peers.__class__ }}\n", "x.yaml.j2:1", "unsafe"),
         ("a: {% if %}\n", "x.yaml.j2:1", "end of statement"),
@@ -128,6 +130,22 @@ def test_bad_template_is_told_with_its_place(tmp_path: Path, text: str, place: s
         render_experiment(load_templates(tmp_path, "."), files.experiments[0], files.lab)
     assert str(caught.value.where).endswith(place)
     assert what in caught.value.what
+
+
+def test_template_that_has_used_up_its_time_is_not_tried_for_every_experiment(tmp_path: Path) -> None:
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    (tmp_path / "x.yaml.j2").write_text(endless, encoding="utf-8")
+    files = load_lab(REPOSITORY)
+    templates = load_templates(tmp_path, ".")
+    said = []
+    for one in files.experiments:
+        started_s = time.process_time()
+        with pytest.raises(RenderError) as caught:
+            render_experiment(templates, one, files.lab)
+        said.append((caught.value.what, time.process_time() - started_s))
+    assert "for experiment `blue`" in said[0][0]
+    assert "as for another experiment" in said[1][0]
+    assert said[1][1] < 0.1
 
 
 def test_folder_without_templates_is_an_error(tmp_path: Path) -> None:

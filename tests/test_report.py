@@ -111,7 +111,7 @@ def experiment(name: str, *changes: Change, pods: int = 0, gone: bool = False) -
 def plan(*experiments: ExperimentPlan, **more: Any) -> Plan:
     empty = Scope.empty()
     facts: dict[str, Any] = {
-        "stops": (), "refusal": None, "broken": (), "narrowed": False, "commit": COMMIT,
+        "stops": (), "refusal": None, "broken": (), "file_errors": 0, "narrowed": False, "commit": COMMIT,
         "create_namespace": False, "record_commit": False, "scope": empty, "scope_during": empty,
         "recorded_scope": empty, "recorded_commit": None,
         **more,

@@ -144,6 +144,7 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
             made = apply_object(
                 change,
                 job.cluster,
+                job.plan.apply_set,
                 force=options.take_ownership,
                 timeout_s=options.timeout_s,
                 stop=job.stop,
@@ -161,7 +162,7 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
 def _prune_experiment(one: ExperimentPlan, job: Job) -> None:
     """Delete one experiment's leftovers; after a failure the rest of them stay for the next sync."""
     pruned = [c for c in one.changes if c.action is Action.PRUNE]
-    ours = frozenset(c.key for c in pruned)
+    ours = {c.live["metadata"]["uid"]: c.key for c in pruned if c.live is not None}
     error: NimlabError | None = None
     for change in pruned:
         if error is not None or job.stop.is_set():

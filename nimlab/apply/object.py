@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -29,7 +29,13 @@ _PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # gone only when 
 
 
 def apply_object(
-    change: Change, cluster: Cluster, *, force: bool, timeout_s: float, stop: threading.Event
+    change: Change,
+    cluster: Cluster,
+    apply_set: ApplySet,
+    *,
+    force: bool,
+    timeout_s: float,
+    stop: threading.Event,
 ) -> Manifest:
     """Make the object as desired and return it as the server has it.
 
@@ -37,7 +43,7 @@ def apply_object(
     """
     desired = _desired(change)
     if change.action is Action.REPLACE:
-        _remove_for_replacement(change, cluster, desired, force=force)
+        _remove_for_replacement(change, cluster, desired, apply_set, force=force)
     if change.action is Action.REPLACE or (change.action is Action.CREATE and change.live):
         _wait_until(
             lambda: cluster.get(change.key) is None,
@@ -74,7 +80,9 @@ def restart_peers(
     return len(old)
 
 
-def prune_object(change: Change, cluster: Cluster, apply_set: ApplySet, ours: frozenset[ObjectKey]) -> None:
+def prune_object(
+    change: Change, cluster: Cluster, apply_set: ApplySet, ours: Mapping[str, ObjectKey]
+) -> None:
     """Delete the object that the plan saw, and no other, once it has proven again that it is ours.
 
     Raises ClusterError; Moved when it is no longer what the plan saw.
@@ -128,7 +136,7 @@ def _check_prunable(
     live: Manifest,
     cluster: Cluster,
     apply_set: ApplySet,
-    ours: frozenset[ObjectKey],
+    ours: Mapping[str, ObjectKey],
 ) -> None:
     """Raise Moved unless this is the very object that was planned and it still proves to be ours.
 
@@ -199,16 +207,21 @@ def _bound_to(desired: Manifest, live: Manifest) -> Manifest:
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
 
 
-def _remove_for_replacement(change: Change, cluster: Cluster, desired: Manifest, *, force: bool) -> None:
+def _remove_for_replacement(
+    change: Change, cluster: Cluster, desired: Manifest, apply_set: ApplySet, *, force: bool
+) -> None:
     """Delete the old object once the server has accepted the new one."""
     cluster.apply(trial_of(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
     orphan = change.replace_by is OnImmutableChange.ORPHAN
     propagation = Propagation.ORPHAN if orphan else Propagation.FOREGROUND
-    _delete_planned(change, cluster, lambda live: _check_replaceable(change, live), propagation)
+    _delete_planned(change, cluster, lambda live: _check_replaceable(change, live, apply_set), propagation)
 
 
-def _check_replaceable(change: Change, live: Manifest) -> None:
-    """Raise Moved unless this is the object that was planned, with the spec that was planned from."""
+def _check_replaceable(change: Change, live: Manifest, apply_set: ApplySet) -> None:
+    """Raise Moved unless this is what was planned, with its spec, and it still proves to be ours."""
+    missing = missing_proofs(live, apply_set)
+    if missing:
+        raise Moved(f"left alone: {missing[0]}", where=change.key, hint="run it again")
     planned = change.live or {}
     same_spec = live["metadata"].get("generation") == planned["metadata"].get("generation")
     if not _is_same(live, change) or not same_spec:

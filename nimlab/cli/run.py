@@ -108,6 +108,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         take_ownership=run.options.take_ownership,
         limit=run.limit,
         broken=run.intent.broken,
+        file_errors=len(run.intent.errors),
         commit=run.commit,
         relation=git.relation_to(run.root, run.commit, recorded),
     )

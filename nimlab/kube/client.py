@@ -237,6 +237,7 @@ class KubeCluster:
             items, _ = self._pages(path, {"limit": str(_PAGE)}, kind, accept=_METADATA_ONLY)
             for item in items:
                 item["kind"] = kind
+                item["apiVersion"] = f"{group}/{version}" if group else version
             found.extend(items)
         return tuple(found)
 
@@ -262,8 +263,11 @@ class KubeCluster:
             answer.close()
 
     def _namespaced_resources(self) -> list[tuple[str, str, str, str]]:
-        """(group, version, plural, kind) of every kind that can be listed in a namespace."""
-        found = []
+        """(group, version, plural, kind) of every kind that can be listed in a namespace.
+
+        The newest version that has it: an older one may have kinds that the newest hasn't.
+        """
+        found: dict[tuple[str, str], tuple[str, str, str, str]] = {}
         for root in ("/api", "/apis"):
             answer = self._json("GET", root, verb="get", where=root, accept=_DISCOVERY)
             if answer.get("kind") != "APIGroupDiscoveryList":
@@ -273,13 +277,13 @@ class KubeCluster:
                     hint="nimlab removes namespaces only where it can see all that is in them",
                 )
             for group in answer["items"]:
-                version = group["versions"][0]
-                for resource in version["resources"]:
-                    if resource["scope"] == "Namespaced" and "list" in resource["verbs"]:
-                        kind = resource["responseKind"]["kind"]
-                        name = group["metadata"].get("name", "")
-                        found.append((name, version["version"], resource["resource"], kind))
-        return found
+                name = group["metadata"].get("name", "")
+                for version in group["versions"]:
+                    for resource in version["resources"]:
+                        if resource["scope"] == "Namespaced" and "list" in resource["verbs"]:
+                            plural, kind = resource["resource"], resource["responseKind"]["kind"]
+                            found.setdefault((name, plural), (name, version["version"], plural, kind))
+        return list(found.values())
 
     def _pages(
         self, path: str, query: Mapping[str, str], where: str, accept: str = "application/json"

@@ -122,6 +122,7 @@ def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[s
         "experiments": [_experiment(one) for one in plan.experiments],
         "objects": [_change(change, sources.get(change.experiment)) for change in plan.changes],
         "broken": [{"name": broken.name, "source": broken.source} for broken in plan.broken],
+        "fileErrors": plan.file_errors,
         "stops": [{"code": stop.code, "what": stop.what, "hint": stop.hint} for stop in plan.stops],
         **_present(refusal=_error(plan.refusal)),
     }

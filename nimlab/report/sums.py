@@ -123,7 +123,7 @@ def exit_code_of(
     are ready.
     """
     foreign = strict and any(change.foreign for change in plan.changes)
-    if plan.refusal or plan.broken or plan.stops or blocked_experiments(plan):
+    if plan.refusal or plan.broken or plan.file_errors or plan.stops or blocked_experiments(plan):
         return ExitCode.ERROR
     if dry_run:
         pending = any(change.action is not Action.KEEP for change in plan.changes)
