@@ -19,7 +19,6 @@ from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 from nimlab.spec import Broken, OnImmutableChange
 from tests.torture.forgeries import AUTHORS, MARKS, Draft, choose_marks, fields_of, without
 from tests.torture.marks import INSIDE, MEMBER, NEVER, PROTECT, Home, Object, member, plain, self_name
-from tests.torture.opened import OPEN
 
 NAMES: Final = ("red", "red-2", "red-2-a", "re", "blue", "blue-b", "green", "go", "go-1")
 HOMES: Final = ("lab", "lab-a", "lab-a-b", "la", "dst-lab")
@@ -274,10 +273,10 @@ def _take_seat(scene: Scene, name: str, item: Object) -> None:
         scene.strange_seats.add(name)
     elif roll < 0.24:
         live["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
-    elif roll < 0.27 and "adopted-by-label" not in OPEN:
+    elif roll < 0.27:
         live = _live(scene, _labelled_only(item), "kubectl create")
         scene.strange_seats.add(name)
-    elif roll < 0.35 and key.kind == "StatefulSet" and "replaced-without-proofs" not in OPEN:
+    elif roll < 0.35 and key.kind == "StatefulSet":
         live["spec"]["serviceName"] = "former"
         _protect_or_own(scene, live)
         scene.predicted[key] = Prediction()
@@ -312,7 +311,7 @@ def _protect_or_own(scene: Scene, live: Object) -> None:
 def _relabelled(scene: Scene, piece: Piece) -> Piece:
     """Perhaps say that it belongs to another experiment, as anybody can who may set labels."""
     labels = piece.item["metadata"]["labels"]
-    if "relabelled" in OPEN or piece.stays or "experiment" not in labels or not scene.chance(0.06):
+    if piece.stays or "experiment" not in labels or not scene.chance(0.06):
         return piece
     roll = scene.dice.random()
     if roll < 0.8:
@@ -345,7 +344,7 @@ def _leave_namespace(scene: Scene, name: str, part: Part) -> None:
     for kind in scene.dice.sample(INSIDE, scene.dice.randint(0, 3)):
         item = member(scene.home, kind, space, "pod", name)
         scene.put(_own(scene, item, name, part) if whole else _odd(scene, item, name, part))
-    if "namespace-of-two" not in OPEN and scene.chance(0.2):
+    if scene.chance(0.2):
         item = member(scene.home, "ConfigMap", space, "other", "zeta")
         scene.put(_odd(scene, item, "zeta", Part.LEFT_OVER))
     scene.strangers[space] = ()

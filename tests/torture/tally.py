@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.torture.opened import OPEN
-
 
 @dataclass(slots=True)
 class Tally:
@@ -22,5 +20,4 @@ class Tally:
         return (
             f"torture: {self.planned} situations planned (seed {self.seed}), {self.served} on the server: "
             f"{self.foreign_deleted} foreign objects deleted, {self.ours_left} of ours left"
-            + (f"; {len(OPEN)} open defects are left out (test_open.py)" if OPEN else "")
         )

@@ -1,9 +1,4 @@
-"""Defects that the torture has found in nimlab: each in its smallest case, and failing until it is mended.
-
-A name in `OPEN` is a defect that is not mended yet; its test is expected to fail, and the random situations
-leave it out. Whoever mends one takes its name out of `OPEN`: from then on its test has to pass, and the
-random situations hold it as well.
-"""
+"""What the random situations have found in nimlab, each in its smallest case, so that it stays mended."""
 
 from __future__ import annotations
 
@@ -29,23 +24,8 @@ from tests.proxy import Seen, run_proxy
 from tests.torture.forgeries import entry, fields_of
 from tests.torture.ground import Ground, ask, run, widen
 from tests.torture.marks import PART_OF, PROTECT, Home, Object, member, plain
-from tests.torture.opened import OPEN, WHY
-from tests.torture.tally import Tally
 
 HOME: Final = Home("lab")
-
-
-def defect(name: str) -> pytest.MarkDecorator:
-    """Mark the test of a defect: it must fail while the defect is open, and pass from then on."""
-    reason = f"open defect, {name}: {WHY[name]}"
-    return pytest.mark.xfail(name in OPEN, reason=reason, raises=AssertionError, strict=True)
-
-
-@pytest.fixture
-def ground(ground: Ground) -> Ground:
-    """The ground, where what is deleted doesn't count: that it is, is why the defect is here."""
-    ground.tally = Tally(seed=ground.tally.seed)
-    return ground
 
 
 def live_of(item: Object, number: int = 1) -> Object:
@@ -94,7 +74,6 @@ def group(item: Object, how: OnImmutableChange) -> Desired:
     return Desired(name=name, manifests=(item,), on_immutable_change=how, source=f"experiments/{name}.yaml")
 
 
-@defect("relabelled")
 def test_label_that_somebody_changed_does_not_choose_what_a_narrowed_run_prunes() -> None:
     """`kubectl label statefulset nimp2p-exp-blue experiment=red --overwrite`, then `nimlab sync red`."""
     blue = live_of(workload("blue"))
@@ -112,7 +91,6 @@ def test_label_that_somebody_changed_does_not_choose_what_a_narrowed_run_prunes(
 
 
 @pytest.mark.live
-@defect("relabelled")
 def test_narrowed_sync_leaves_what_another_file_wants(ground: Ground) -> None:
     lab, home = ground.lab()
     for name in ("red", "blue"):
@@ -155,7 +133,6 @@ def overbook(lab: Lab) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("spoil", [rename, link, break_contract, overbook])
-@defect("error-without-stop")
 def test_any_error_in_any_file_stops_every_prune(ground: Ground, spoil: Callable[[Lab], None]) -> None:
     """The README: "It deletes nothing at all after any error in any file"; and it isn't a success."""
     lab, _ = ground.lab()
@@ -188,7 +165,6 @@ def forge_owned(item: Object) -> None:
 
 @pytest.mark.parametrize("forge", [forge_label_only, forge_protected, forge_owned])
 @pytest.mark.parametrize("how", [OnImmutableChange.RECREATE, OnImmutableChange.ORPHAN])
-@defect("replaced-without-proofs")
 def test_replacement_deletes_only_what_has_every_proof(
     forge: Callable[[Object], None], how: OnImmutableChange
 ) -> None:
@@ -199,7 +175,6 @@ def test_replacement_deletes_only_what_has_every_proof(
 
 
 @pytest.mark.live
-@defect("replaced-without-proofs")
 def test_object_of_somebody_is_not_replaced_for_a_label(ground: Ground) -> None:
     lab, home = ground.lab()
     theirs = plain("StatefulSet", home.namespace, f"{home.prefix}blue")
@@ -215,7 +190,6 @@ def test_object_of_somebody_is_not_replaced_for_a_label(ground: Ground) -> None:
 
 
 @pytest.mark.live
-@defect("replaced-without-proofs")
 def test_protection_that_comes_between_saves_from_a_replacement(ground: Ground, tmp_path: Path) -> None:
     """Metadata don't count as a generation, so the re-check before the DELETE doesn't see them."""
     lab, home = ground.lab()
@@ -240,7 +214,6 @@ def test_protection_that_comes_between_saves_from_a_replacement(ground: Ground, 
     ground.judge(seen, set(), "sync")
 
 
-@defect("adopted-by-label")
 def test_label_alone_makes_no_object_ours() -> None:
     """Without the label the same object is refused: "it exists, and nimlab did not make it"."""
     live = live_of(member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red"))
@@ -277,7 +250,6 @@ def is_there(ground: Ground, namespace: str) -> bool:
 
 
 @pytest.mark.live
-@defect("remade-in-namespace")
 def test_namespace_stays_for_an_object_made_anew_under_the_name_of_ours(
     ground: Ground, go: tuple[Lab, Home, str], tmp_path: Path
 ) -> None:
@@ -295,7 +267,6 @@ def test_namespace_stays_for_an_object_made_anew_under_the_name_of_ours(
 
 
 @pytest.mark.live
-@defect("owner-outside")
 def test_namespace_stays_for_an_object_whose_owner_is_outside(
     ground: Ground, go: tuple[Lab, Home, str]
 ) -> None:
@@ -369,7 +340,6 @@ def wait_until_told(ground: Ground, group: str, kinds: int) -> None:
 
 
 @pytest.mark.live
-@defect("kinds-of-other-versions")
 def test_namespace_stays_for_a_kind_that_only_an_older_version_of_its_group_has(
     ground: Ground, go: tuple[Lab, Home, str], define: Callable[[str, str], str]
 ) -> None:
@@ -384,7 +354,6 @@ def test_namespace_stays_for_a_kind_that_only_an_older_version_of_its_group_has(
 
 
 @pytest.mark.live
-@defect("kinds-of-other-groups")
 def test_namespace_stays_for_a_kind_of_the_same_name_in_another_group(
     ground: Ground, go: tuple[Lab, Home, str], define: Callable[[str, str], str]
 ) -> None:
@@ -397,7 +366,6 @@ def test_namespace_stays_for_a_kind_of_the_same_name_in_another_group(
     assert is_there(ground, name)
 
 
-@defect("namespace-of-two")
 def test_plan_spares_a_namespace_that_holds_something_of_another_experiment() -> None:
     """The act refuses what this plan promises, so each sync fails, and a dry run says what won't happen."""
     space = live_of(member(HOME, "Namespace", "", "nimp2p-exp-go", "go"))
@@ -407,7 +375,6 @@ def test_plan_spares_a_namespace_that_holds_something_of_another_experiment() ->
     assert [c.key for c in plan.changes if c.action is Action.PRUNE] == []
 
 
-@defect("diluted-limit")
 def test_objects_that_only_carry_the_label_do_not_widen_the_limit() -> None:
     """All four of ours would go, 100 %; twelve copies of their labels make it 25 % of "the set's objects"."""
     ours = [live_of(member(HOME, "ConfigMap", "lab", f"c{n}", "blue"), n) for n in range(4)]
@@ -420,7 +387,6 @@ def test_objects_that_only_carry_the_label_do_not_widen_the_limit() -> None:
 
 
 @pytest.mark.live
-@defect("narrowed-parent")
 def test_parent_that_says_less_than_there_is_hides_nothing(ground: Ground) -> None:
     """A lost parent does no harm: all kinds are listed. One that was edited, or restored, leaks for ever."""
     lab, home = ground.lab()
