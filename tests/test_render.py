@@ -109,6 +109,8 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
         ("a: 1\nb: {{ peers / 0 }}\n", "x.yaml.j2:2", "division"),
         ("a: {{ peers.__class__ }}\n", "x.yaml.j2:1", "unsafe"),
         ("a: {% if %}\n", "x.yaml.j2:1", "end of statement"),
+        ("a: {{ 'x' * 2000000 }}\n", "x.yaml.j2:1", "result of `*` is too large"),
+        ("a: {{ 7 ** 2000000 }}\n", "x.yaml.j2:1", "result of `**` is too large"),
         ("a: 1\n---\nb: 2\n", "x.yaml.j2", "2 documents"),
         ("a: 1\na: 2\n", "x.yaml.j2", "stands twice"),
         ("a: [\n", "x.yaml.j2", "isn't YAML"),

@@ -55,7 +55,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "range": "a: {{ range(10000000) | list }}\n",
     "long text": "a: {{ 'x' * 1000000000 }}\n",
     "long list": "a: {{ [0] * 1000000000 }}\n",
-    "power": "a: {{ 7 ** 10000000 }}\n",
+    "power": "a: {{ 7 ** 100000000 }}\n",
     "tower": "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}a: {{ n.x }}\n",
     "doubling": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}a: {{ n.x }}\n",
     "doubling by plus": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}a: {{ n.x }}\n",
