@@ -73,17 +73,23 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         right: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         """Multiply and raise only to what is small."""
-        size = _size(left) * _size(right) if operator == "*" else _size(left) * max(int(right), 1)
+        size = _size_of_product(left, right) if operator == "*" else _bits(left) * abs(int(right))
         if size > _STEP_LIMIT:
             raise SecurityError(f"the result of `{operator}` is too large")
         return super().call_binop(context, operator, left, right)
 
 
-def _size(value: object) -> int:
-    """The length of a sequence, the bits of a number."""
-    if isinstance(value, str | list | tuple):
-        return max(len(value), 1)
-    return max(int(value).bit_length(), 1) if isinstance(value, int | float) else 1
+def _size_of_product(left: Any, right: Any) -> int:  # noqa: ANN401 -- whatever stands in a template
+    """The length of a repeated sequence, or about the bits of a number."""
+    for sequence, times in ((left, right), (right, left)):
+        if isinstance(sequence, str | list | tuple):
+            return len(sequence) * int(times)
+    return _bits(left) + _bits(right)
+
+
+def _bits(value: object) -> int:
+    """The bits of a number."""
+    return int(value).bit_length() if isinstance(value, int | float) else 0
 
 
 def load_templates(root: Path, folder: str) -> Templates:
