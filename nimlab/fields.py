@@ -226,12 +226,12 @@ def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 -- any JSON
 
 
 def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
-    """Return what other managers own inside the object that we neither own nor ask for; sorted by path.
+    """Return what other managers own inside the object that we don't ask for; sorted by path.
 
     A whole foreign item (a container, an env variable) is told once. What the control plane sets by itself
-    isn't foreign, nor is a field that we want and somebody else holds: that is drift.
+    isn't foreign, nor is a field that we want and somebody else holds: that is drift. What we hold together
+    with somebody and no longer want is: it stays when we let go of it.
     """
-    ours = own_entry(live) or {}
     found: dict[_Path, Foreign] = {}
     for entry in entries_of(live):
         manager = str(entry.get("manager", ""))
@@ -242,7 +242,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
             if root not in fields:
                 continue
             name = root[2:]
-            walk = _foreign(fields[root], ours.get(root), desired.get(name), live.get(name), (root,))
+            walk = _foreign(fields[root], desired.get(name), live.get(name), (root,))
             for path, value in walk:
                 found[path] = Foreign(
                     manager=manager,
@@ -256,16 +256,15 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
 
 def _foreign(
     theirs: _Tree,
-    ours: _Tree | None,
     desired: Any,  # noqa: ANN401 -- any JSON
     live: Any,  # noqa: ANN401 -- any JSON
     path: _Path,
 ) -> Iterator[tuple[_Path, Any]]:
-    """Yield the highest paths that are theirs, neither ours nor desired, and still there."""
+    """Yield the highest paths that are theirs, not desired, and still there."""
     if live is None:
         return
     is_whole = not theirs or path[-1].startswith(("k:", "v:"))
-    if is_whole and ours is None and desired is None:
+    if is_whole and desired is None:
         yield path, live
         return
     for child, subtree in theirs.items():
@@ -273,7 +272,6 @@ def _foreign(
             continue
         yield from _foreign(
             subtree,
-            None if ours is None else ours.get(child),
             descend(desired, child),
             descend(live, child),
             (*path, child),

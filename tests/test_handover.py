@@ -55,6 +55,17 @@ def test_later_additions_by_hand_stay_unless_they_are_to_go() -> None:
     ]
 
 
+def test_what_git_drops_goes_at_once_though_somebody_holds_it_with_us() -> None:
+    shared = {"f:spec": {"f:template": {"f:spec": NODE}}}
+    held = live(
+        {**OURS, "fieldsV1": shared}, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"}
+    )
+    assert handover_of(DESIRED, held, remove_foreign=False) is None
+    handover = handover_of(DESIRED, held, remove_foreign=True)
+    assert handover is not None
+    assert [foreign.manager for foreign in handover.removed] == ["kubectl-edit"]
+
+
 def test_controllers_and_subresources_are_never_taken_over() -> None:
     scaled = {**entry("kubectl"), "subresource": "scale"}
     for other in (entry("hpa-controller"), entry("kubectl", "Apply"), scaled):
