@@ -126,7 +126,24 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
     if not isinstance(result, dict):
         raise TypeError("a manifest is a map")
     result.pop("status", None)
+    if result.get("kind") == "LimitRange" and isinstance(
+        limits := result.get("spec", {}).get("limits"), list
+    ):
+        result["spec"]["limits"] = [_with_defaults(item) for item in limits]
     return result
+
+
+def _with_defaults(limit: Manifest) -> Manifest:
+    """Say what the server would fill in: the list is atomic, so any default in it would differ for ever.
+
+    Source: Kubernetes' SetDefaults_LimitRangeItem (pkg/apis/core/v1/defaults.go).
+    """
+    if limit.get("type") != "Container":
+        return limit
+    default = {**limit.get("max", {}), **limit.get("default", {})}
+    request = {**limit.get("min", {}), **default, **limit.get("defaultRequest", {})}
+    filled = {**limit, "default": default, "defaultRequest": request}
+    return {name: filled[name] for name in sorted(filled) if filled[name]}
 
 
 _DEPTH_LIMIT: Final = 100

@@ -63,6 +63,21 @@ def test_free_maps_keep_what_they_hold() -> None:
     assert canonical({"data": data}) == {"data": data}
 
 
+def test_limits_say_what_the_server_would_fill_in() -> None:
+    pod = {"type": "Pod", "max": {"cpu": "1"}}
+    container = {"type": "Container", "max": {"cpu": 2}, "min": {"cpu": "1", "memory": "1Mi"}}
+    made = canonical({"kind": "LimitRange", "spec": {"limits": [container, pod]}})
+    assert made["spec"]["limits"] == [
+        {
+            **container,
+            "max": {"cpu": "2"},
+            "default": {"cpu": "2"},
+            "defaultRequest": {"cpu": "2", "memory": "1Mi"},
+        },
+        pod,
+    ]
+
+
 def test_status_is_the_servers() -> None:
     assert canonical({"status": {"a": 1}, "a": 1}) == {"a": 1}
 
