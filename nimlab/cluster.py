@@ -44,7 +44,7 @@ class Propagation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A whole LIST: all pages, of one resourceVersion from which a watch can go on."""
+    """A LIST, whole or one page of it, of one resourceVersion from which a watch can go on."""
 
     items: tuple[Manifest, ...]
     resource_version: str
@@ -76,6 +76,17 @@ class Cluster(Protocol):
         self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
     ) -> Listing:
         """Return all objects of a kind that the selectors match; all namespaces if None."""
+
+    def pages(
+        self,
+        kind: str,
+        *,
+        namespace: str | None,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> Iterator[Listing]:
+        """Yield the same page by page, for what may be too much to hold; Gone when the pages expire."""
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
         """Server-side apply with strict field validation; return the object as the server has it."""

@@ -8,7 +8,7 @@ waiting won't help. Pure; the time is an argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
@@ -49,7 +49,7 @@ class PeerCount:
 class Trouble:
     """Why a pod doesn't run; `pod` is its name, or the workload's when there is no pod.
 
-    `fatal` means that waiting longer won't help. `since` is when it began, RFC 3339, if the object says.
+    `fatal` means that waiting longer won't help. `since` is when it began, RFC 3339, where time decides that.
     """
 
     pod: str
@@ -59,6 +59,7 @@ class Trouble:
     fatal: bool
 
 
+_UNSCHEDULABLE: Final = "Unschedulable"
 _UNSCHEDULABLE_GRACE: Final = timedelta(seconds=15)  # kstatus' figure: a node may be joining
 _FATAL_WAITING: Final = frozenset({
     "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
@@ -138,6 +139,13 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
     return _scheduling_trouble(name, status, now)
 
 
+def ripened(trouble: Trouble, now: datetime) -> Trouble:
+    """Return the trouble as it stands now: what may still pass becomes fatal once it has lasted too long."""
+    if trouble.fatal or trouble.reason != _UNSCHEDULABLE or trouble.since is None:
+        return trouble
+    return replace(trouble, fatal=now - datetime.fromisoformat(trouble.since) > _UNSCHEDULABLE_GRACE)
+
+
 def event_trouble(event: Manifest) -> Trouble | None:
     """Return the refusal that a StatefulSet's FailedCreate event tells (quota, admission, limits)."""
     about = event.get("involvedObject") or {}
@@ -176,17 +184,16 @@ def _container_trouble(
 
 def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> Trouble | None:
     scheduled = _condition(status, "PodScheduled")
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+    if scheduled.get("status") != "False" or scheduled.get("reason") != _UNSCHEDULABLE:
         return None
-    since = scheduled.get("lastTransitionTime")
-    late = since is not None and now - datetime.fromisoformat(since) > _UNSCHEDULABLE_GRACE
-    return Trouble(
+    trouble = Trouble(
         pod=pod,
-        reason="Unschedulable",
+        reason=_UNSCHEDULABLE,
         message=str(scheduled.get("message") or "no node has room for it"),
-        since=since,
-        fatal=late,
+        since=scheduled.get("lastTransitionTime"),
+        fatal=False,
     )
+    return ripened(trouble, now)
 
 
 def _statefulset(live: Manifest) -> Status:

@@ -12,7 +12,7 @@ from typing import Final
 from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.manifest import Manifest, ObjectKey, key_of
 from nimlab.owned import experiment_of
-from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, status_of
+from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, ripened, status_of
 
 _REFUSAL_GRACE: Final = timedelta(seconds=10)  # a quota may be freed by peers that are just leaving
 _EVENT_AGE: Final = timedelta(minutes=2)
@@ -31,22 +31,22 @@ class Awaited:
 class Board:
     """What the watches have told so far; only the waiting thread writes it.
 
-    `troubled` are pods that don't run for a reason; `refused` are workloads whose pods may not be made, with
-    the time that was first seen: they have no pod to carry the reason. `listed` are the kinds of which
-    everything is known.
+    `troubled` says of each experiment which pods don't run for a reason, without holding the pods; `refused`
+    are workloads whose pods may not be made, with the time that was first seen: they have no pod to carry the
+    reason. `listed` are the kinds of which everything is known.
     """
 
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
-    troubled: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    troubled: dict[str | None, dict[ObjectKey, Trouble]] = field(default_factory=dict)
     refused: dict[ObjectKey, tuple[datetime, Trouble]] = field(default_factory=dict)
     gone: set[ObjectKey] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
 
     def forget(self, kind: str, namespace: str | None) -> None:
         """Drop what is known of a kind in a namespace; a fresh LIST follows."""
-        known = self.troubled if kind == "Pod" else self.workloads
-        for key in [k for k in known if namespace in (None, k.namespace)]:
-            del known[key]
+        for known in self.troubled.values() if kind == "Pod" else (self.workloads,):
+            for key in [k for k in known if namespace in (None, k.namespace)]:
+                del known[key]
 
     def put(self, live: Manifest, now: datetime) -> None:
         """Take note of an object as it is."""
@@ -54,10 +54,11 @@ class Board:
         if key.kind != "Pod":
             self.workloads[key] = live
             return
-        leaving = live["metadata"].get("deletionTimestamp")
-        self.troubled.pop(key, None)
-        if not leaving and pod_trouble(live, now) is not None:
-            self.troubled[key] = live
+        troubled = self.troubled.setdefault(experiment_of(live), {})
+        troubled.pop(key, None)
+        trouble = None if live["metadata"].get("deletionTimestamp") else pod_trouble(live, now)
+        if trouble is not None:
+            troubled[key] = trouble
 
     def note_refusal(self, event: Manifest, now: datetime) -> None:
         """Take note of an event that says why a workload gets no peers; an old one says nothing."""
@@ -71,7 +72,7 @@ class Board:
     def drop(self, live: Manifest) -> None:
         """Take note that an object is gone."""
         key = key_of(live)
-        self.troubled.pop(key, None)
+        self.troubled.get(experiment_of(live), {}).pop(key, None)
         self.workloads.pop(key, None)
 
 
@@ -106,8 +107,7 @@ def _is_namespace_left(key: ObjectKey, board: Board) -> bool:
 
 
 def _troubles(one: Awaited, board: Board, now: datetime) -> tuple[Trouble, ...]:
-    pods = [pod for pod in board.troubled.values() if experiment_of(pod) == one.experiment]
-    found = [trouble for pod in pods if (trouble := pod_trouble(pod, now)) is not None]
+    found = [ripened(trouble, now) for trouble in board.troubled.get(one.experiment, {}).values()]
     for key, (since, trouble) in board.refused.items():
         live = board.workloads.get(key)
         if key not in one.workloads or live is None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from nimlab.apply.board import Awaited, Board
 from nimlab.cluster import Cluster, WatchEvent
@@ -22,15 +22,28 @@ from nimlab.owned import EXPERIMENT, PART_OF, ApplySet
 _TICK_S: Final = 0.2
 _WATCH_S: Final = 30  # short, so that a thread whose feed is closed ends soon
 _FAILURES: Final = 5
+_NAMED: Final = 50  # more experiments than that aren't named in a selector: it is part of an URL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listed:
-    """Everything there is of a kind; replaces what was known."""
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page of what there is of a kind; the first replaces what was known."""
 
     kind: str
     namespace: str | None
     items: tuple[Manifest, ...]
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """All pages of a kind have been told."""
+
+    kind: str
+    namespace: str | None
+
+
+_Message: TypeAlias = _Page | _Listed | WatchEvent
 
 
 class Feed:
@@ -38,16 +51,22 @@ class Feed:
 
     def __init__(self, cluster: Cluster, awaited: Sequence[Awaited], apply_set: ApplySet) -> None:
         self._cluster = cluster
-        self._messages: queue.SimpleQueue[_Listed | WatchEvent | ClusterError] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[_Message | ClusterError] = queue.SimpleQueue()
         self._done = threading.Event()
         keys = {key for one in awaited for key in one.workloads | one.leaving}
+        self._unlisted: set[tuple[str, str | None]] = set()
         self._namespaces = sorted({key.namespace for key in keys if key.namespace})
-        self._selectors = {"StatefulSet": f"{PART_OF}={apply_set.id}", "Pod": EXPERIMENT}
+        names = sorted(one.experiment for one in awaited)
+        peers = f"{EXPERIMENT} in ({','.join(names)})" if len(names) <= _NAMED else EXPERIMENT
+        self._selectors = {"StatefulSet": f"{PART_OF}={apply_set.id}", "Pod": peers}
 
     def __enter__(self) -> Self:
-        for kind, labels in self._selectors.items():
-            for namespace in self._reach(kind, labels):
-                threading.Thread(target=self._follow, args=(kind, namespace, labels), daemon=True).start()
+        self._unlisted = {
+            (kind, n) for kind, labels in self._selectors.items() for n in self._reach(kind, labels)
+        }
+        for kind, namespace in tuple(self._unlisted):
+            labels = self._selectors[kind]
+            threading.Thread(target=self._follow, args=(kind, namespace, labels), daemon=True).start()
         return self
 
     def __exit__(
@@ -72,14 +91,29 @@ class Feed:
             wait_s = None
             if isinstance(message, ClusterError):
                 raise message
-            _note(message, board, now)
+            self._note(message, board, now)
+
+    def _note(self, message: _Message, board: Board, now: datetime) -> None:
+        if isinstance(message, _Page):
+            if message.is_first:
+                board.forget(message.kind, message.namespace)
+            for item in message.items:
+                board.put(item, now)
+        elif isinstance(message, _Listed):
+            self._unlisted.discard((message.kind, message.namespace))
+            if all(kind != message.kind for kind, _ in self._unlisted):
+                board.listed.add(message.kind)
+        elif message.type == "DELETED":
+            board.drop(message.object)
+        else:
+            board.put(message.object, now)
 
     def _reach(self, kind: str, labels: str) -> Sequence[str | None]:
         """One watch over all namespaces where the rights allow it, one for each where they don't."""
         if len(self._namespaces) == 1:
             return self._namespaces
         try:
-            self._cluster.list_objects(kind, namespace=None, labels=labels)
+            next(iter(self._cluster.pages(kind, namespace=None, labels=labels)))
         except Forbidden:
             return self._namespaces
         return (None,)
@@ -89,9 +123,11 @@ class Feed:
         failures = 0
         while not self._done.is_set():
             try:
-                listing = self._cluster.list_objects(kind, namespace=namespace, labels=labels)
-                self._messages.put(_Listed(kind=kind, namespace=namespace, items=listing.items))
-                version = listing.resource_version
+                version = ""
+                for page in self._cluster.pages(kind, namespace=namespace, labels=labels):
+                    is_first, version = not version, page.resource_version
+                    self._messages.put(_Page(kind, namespace, page.items, is_first))
+                self._messages.put(_Listed(kind, namespace))
                 while not self._done.is_set():
                     version = self._watch(kind, namespace, labels, version)
                     failures = 0
@@ -119,15 +155,3 @@ class Feed:
             if event.type != "BOOKMARK":
                 self._messages.put(event)
         return version
-
-
-def _note(message: _Listed | WatchEvent, board: Board, now: datetime) -> None:
-    if isinstance(message, _Listed):
-        board.forget(message.kind, message.namespace)
-        for item in message.items:
-            board.put(item, now)
-        board.listed.add(message.kind)
-    elif message.type == "DELETED":
-        board.drop(message.object)
-    else:
-        board.put(message.object, now)

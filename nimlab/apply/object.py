@@ -72,10 +72,11 @@ def restart_peers(
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]
     selector = ",".join(f"{k}={v}" for k, v in current["spec"]["selector"]["matchLabels"].items())
-    pods = cluster.list_objects("Pod", namespace=change.key.namespace, labels=selector).items
-    old = [pod for pod in pods if _is_old_peer(pod, current, revision)]
+    old: dict[ObjectKey, str] = {}
+    for page in cluster.pages("Pod", namespace=change.key.namespace, labels=selector, metadata_only=True):
+        old |= {key_of(p): p["metadata"]["uid"] for p in page.items if _is_old_peer(p, current, revision)}
     with ThreadPoolExecutor(max_workers=parallel) as pool:
-        for _ in pool.map(lambda pod: _delete_peer(pod, cluster), old):
+        for _ in pool.map(lambda key: _delete_peer(key, old[key], cluster), old):
             pass
     return len(old)
 
@@ -253,12 +254,10 @@ def _is_old_peer(pod: Manifest, owner: Manifest, revision: str) -> bool:
     )
 
 
-def _delete_peer(pod: Manifest, cluster: Cluster) -> None:
+def _delete_peer(key: ObjectKey, uid: str, cluster: Cluster) -> None:
     """Delete one peer by its uid; one that is already another is new, and stays."""
-    metadata = pod["metadata"]
-    key = ObjectKey("Pod", metadata["namespace"], metadata["name"])
     try:
-        cluster.delete(key, uid=metadata["uid"], resource_version=None, propagation=Propagation.BACKGROUND)
+        cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
     except Moved:
         return
 

@@ -38,6 +38,7 @@ _ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 _TIMEOUT: Final = urllib3.Timeout(connect=10, read=60)
+_JSON: Final = "application/json"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
@@ -88,20 +89,34 @@ class KubeCluster:
         self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
     ) -> Listing:
         """Return all objects of a kind that match; started anew when a page's token expires."""
-        facts = KINDS[kind]
-        query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         for _ in range(3):
             try:
-                items, version = self._pages(collection_path(facts, namespace), query, kind)
+                pages = tuple(self.pages(kind, namespace=namespace, labels=labels, fields=fields))
             except Gone:
                 continue
-            for item in items:  # the items of a LIST don't say what they are
-                item.setdefault("apiVersion", facts.api_version)
-                item.setdefault("kind", facts.name)
-            return Listing(items=tuple(items), resource_version=version)
+            items = tuple(item for page in pages for item in page.items)
+            return Listing(items=items, resource_version=pages[-1].resource_version)
         raise Unreachable(
             "list: the pages expire faster than they can be read", where=kind, hint="run it again"
         )
+
+    def pages(
+        self,
+        kind: str,
+        *,
+        namespace: str | None,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> Iterator[Listing]:
+        """Yield all objects of a kind that match page by page; Gone when the pages expire meanwhile."""
+        facts = KINDS[kind]
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        accept = _METADATA_ONLY if metadata_only else _JSON
+        for page in self._pages(collection_path(facts, namespace), query, kind, accept):
+            for item in page.items:  # the items of a LIST don't say what they are
+                item["apiVersion"], item["kind"] = facts.api_version, facts.name
+            yield page
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
         """Server-side apply with strict field validation; return the object as the server has it."""
@@ -153,7 +168,7 @@ class KubeCluster:
             verb=verb,
             where=where,
             body=json.dumps(manifest).encode(),
-            content_type="application/json",
+            content_type=_JSON,
             is_write=True,
         )
 
@@ -182,7 +197,7 @@ class KubeCluster:
                 verb="delete",
                 where=str(key),
                 body=json.dumps(body).encode(),
-                content_type="application/json",
+                content_type=_JSON,
                 is_write=True,
             )
         except ClusterError as error:
@@ -234,11 +249,11 @@ class KubeCluster:
         for group, version, plural, kind in self._namespaced_resources():
             base = f"/apis/{group}/{version}" if group else f"/api/{version}"
             path = f"{base}/namespaces/{namespace}/{plural}"
-            items, _ = self._pages(path, {"limit": str(_PAGE)}, kind, accept=_METADATA_ONLY)
-            for item in items:
-                item["kind"] = kind
-                item["apiVersion"] = f"{group}/{version}" if group else version
-            found.extend(items)
+            for page in self._pages(path, {}, kind, _METADATA_ONLY):
+                for item in page.items:
+                    item["kind"] = kind
+                    item["apiVersion"] = f"{group}/{version}" if group else version
+                found.extend(page.items)
         return tuple(found)
 
     def log_lines(self, pod: ObjectKey, *, container: str, tail: int | None, follow: bool) -> Iterator[str]:
@@ -285,18 +300,16 @@ class KubeCluster:
                             found.setdefault((name, plural), (name, version["version"], plural, kind))
         return list(found.values())
 
-    def _pages(
-        self, path: str, query: Mapping[str, str], where: str, accept: str = "application/json"
-    ) -> tuple[list[Manifest], str]:
-        items: list[Manifest] = []
+    def _pages(self, path: str, query: Mapping[str, str], where: str, accept: str) -> Iterator[Listing]:
         token = ""
         while True:
-            url = with_query(path, {**query, "continue": token})
+            url = with_query(path, {"limit": str(_PAGE), **query, "continue": token})
             page = self._json("GET", url, verb="list", where=where, accept=accept)
-            items.extend(page.get("items") or ())
-            token = page["metadata"].get("continue") or ""
+            about = page["metadata"]
+            yield Listing(items=tuple(page.get("items") or ()), resource_version=about["resourceVersion"])
+            token = about.get("continue") or ""
             if not token:
-                return items, page["metadata"]["resourceVersion"]
+                return
 
     def _json(
         self,
@@ -307,7 +320,7 @@ class KubeCluster:
         where: str,
         body: bytes | None = None,
         content_type: str | None = None,
-        accept: str = "application/json",
+        accept: str = _JSON,
         is_write: bool = False,
     ) -> Manifest:
         answer = self._request(
