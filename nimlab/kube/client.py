@@ -33,7 +33,7 @@ from nimlab.kube.wire import (
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, to_json_bytes
 from nimlab.owned import FIELD_MANAGER
 
-_PAGE: Final = 500  # kubectl's page size; the server's cost estimate grows with larger ones
+PAGE: Final = 500  # kubectl's page size; the server's cost estimate grows with larger ones
 _ATTEMPTS: Final = 6
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
@@ -303,7 +303,7 @@ class KubeCluster:
     def _pages(self, path: str, query: Mapping[str, str], where: str, accept: str) -> Iterator[Listing]:
         token = ""
         while True:
-            url = with_query(path, {"limit": str(_PAGE), **query, "continue": token})
+            url = with_query(path, {"limit": str(PAGE), **query, "continue": token})
             page = self._json("GET", url, verb="list", where=where, accept=accept)
             about = page["metadata"]
             yield Listing(items=tuple(page.get("items") or ()), resource_version=about["resourceVersion"])

@@ -1,0 +1,46 @@
+"""Samples -> a picture: seconds and requests against the number of experiments, both axes logarithmic.
+
+matplotlib is an extra; without it there is no picture, and the caller is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.lab import Step
+from bench.peers import NAMES, NIMLAB, TITLES
+from bench.rounds import Sample
+from bench.table import median_requests, median_s, pick, sizes_of
+
+_PANELS: Final[Sequence[tuple[str, Step, Callable[[Sequence[Sample]], float | None]]]] = (
+    ("nothing to do: seconds", Step.NOOP, median_s),
+    ("nothing to do: requests", Step.NOOP, median_requests),
+    ("first apply: seconds", Step.FIRST, median_s),
+)
+
+
+def draw(samples: Sequence[Sample], path: Path) -> bool:
+    """Write the picture as PNG; False if there is no matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    sizes = sizes_of(samples)
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    for axes, (title, step, value) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        for name in NAMES:
+            points = [(size, value(pick(samples, name, size, step))) for size in sizes]
+            there = [(size, y) for size, y in points if y is not None]
+            if there:
+                width = 2.5 if name == NIMLAB else 1.2
+                axes.plot(*zip(*there, strict=True), marker="o", linewidth=width, label=TITLES[name])
+        axes.set(title=title, xlabel="experiments", xscale="log", yscale="log")
+        axes.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+        axes.grid(visible=True, alpha=0.3)
+    if figure.axes[0].lines:
+        figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return True
