@@ -44,10 +44,14 @@ class Propagation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A LIST, whole or one page of it, of one resourceVersion from which a watch can go on."""
+    """A LIST, whole or one page of it, of one resourceVersion from which a watch can go on.
+
+    `more` says that pages follow this one.
+    """
 
     items: tuple[Manifest, ...]
     resource_version: str
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ class Detail:
     row: Row
     source: str | None
     plan: ExperimentPlan | None
+    unread: int
     pods: tuple[PodLine, ...]
     troubles: tuple[Trouble, ...]
     events: tuple[EventLine, ...]
@@ -103,12 +104,15 @@ def experiment_detail(
     name: str,
     plan: Plan,
     experiments: Iterable[Experiment],
+    *,
     pods: Sequence[Manifest],
+    all_pods: bool,
     events: Sequence[Manifest],
     now: datetime,
 ) -> Detail:
     """Return what there is to say about one experiment of the plan.
 
+    `pods` may be a part of them, if it isn't `all_pods`: the StatefulSet counts the others.
     `events` may be those of whole namespaces; only its own are taken, warnings first, the newest last.
     """
     row = next(row for row in overview_rows(plan, experiments, now) if row.experiment == name)
@@ -120,6 +124,7 @@ def experiment_detail(
         row=row,
         source=broken or (one.source if one else None),
         plan=one,
+        unread=0 if all_pods or one is None else max(0, _existing(one) - len(pods)),
         pods=tuple(_pod_line(pod, now) for pod in sorted(pods, key=_ordinal)),
         troubles=_troubles(pods, own if is_short else [], now),
         events=_recent([_event_line(event, now) for event in own]),
@@ -203,6 +208,12 @@ def _age_s(at: str | None, now: datetime) -> int | None:
     if not at:
         return None
     return max(0, int((now - datetime.fromisoformat(at)).total_seconds()))
+
+
+def _existing(one: ExperimentPlan) -> int:
+    """How many peers there are, by the word of their StatefulSet."""
+    sets = (c.live for c in one.changes if c.key.kind == "StatefulSet" and c.live is not None)
+    return sum(peers_of(live).existing for live in sets)
 
 
 def _pod_line(pod: Manifest, now: datetime) -> PodLine:

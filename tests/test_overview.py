@@ -223,7 +223,9 @@ def refusal(number: int, message: str) -> Manifest:
 
 def detail_of(pods: list[Manifest], events: list[Manifest], *changes: Change, running: int = 5) -> Detail:
     plan = plan_of(*(changes or (keep(statefulset(running=running)),)))
-    return experiment_detail("purple", plan, (experiment(),), pods, events, NOW)
+    return experiment_detail(
+        "purple", plan, (experiment(),), pods=pods, all_pods=True, events=events, now=NOW
+    )
 
 
 def test_pods_are_in_the_order_of_their_numbers_with_a_word_each() -> None:
@@ -296,7 +298,15 @@ def test_event_says_its_time_in_different_places(times: Any, at: str) -> None:
 
 
 def test_broken_file_has_a_detail_too() -> None:
-    detail = experiment_detail("white", plan_of(broken=True), (), [ready(0)], [event(1, f"{NAME}-0")], NOW)
+    detail = experiment_detail(
+        "white",
+        plan_of(broken=True),
+        (),
+        pods=[ready(0)],
+        all_pods=True,
+        events=[event(1, f"{NAME}-0")],
+        now=NOW,
+    )
     assert (detail.source, detail.plan) == ("experiments/white.yaml", None)
     assert detail.row.state is RowState.BROKEN
     assert detail.events == ()

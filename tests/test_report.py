@@ -564,6 +564,7 @@ def status_detail() -> Detail:
         row=row("green", RowState.DRIFTED, running=3),
         source="experiments/green.yaml",
         plan=experiment("green", update, pods=2),
+        unread=0,
         pods=(pod(0), pod(1), pod(2), pod(3, "ImagePullBackOff")),
         troubles=(pull, refusal),
         events=(replace(event, times=1, reason="Pulling", is_warning=False), event),
@@ -575,6 +576,7 @@ def status(*, paint: bool) -> dict[str, str]:
     many = replace(
         detail,
         plan=experiment("green", change(Action.KEEP, "StatefulSet", "green")),
+        unread=9000,
         pods=tuple(pod(n, "Pending" if n in (700, 701) else "Running") for n in range(1000)),
         troubles=tuple(
             Trouble(pod=f"pod-{n}", reason=f"Reason{n}", message="m", since=None, fatal=False)
@@ -582,7 +584,9 @@ def status(*, paint: bool) -> dict[str, str]:
         ),
         events=(),
     )  # fmt: skip
-    bare = Detail(row=row("red", RowState.BROKEN), source=None, plan=None, pods=(), troubles=(), events=())
+    bare = Detail(
+        row=row("red", RowState.BROKEN), source=None, plan=None, unread=0, pods=(), troubles=(), events=()
+    )
     return {
         "status.txt": report.format_status(detail, paint=paint),
         "status.json": report.detail_json(detail),

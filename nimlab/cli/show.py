@@ -50,6 +50,7 @@ def status(
     from nimlab.cli.sync import SyncOptions
     from nimlab.cli.terminal import print_result, wants_colour
     from nimlab.overview import experiment_detail
+    from nimlab.peers import read_events, read_pods
 
     options = SyncOptions(names=frozenset({name}))
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
@@ -57,18 +58,16 @@ def status(
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
         namespaces = {c.key.namespace for c in plan.changes if c.key.kind == "StatefulSet"}
-        pods = [
-            pod
-            for namespace in sorted(namespaces)
-            for pod in run.cluster.list_objects("Pod", namespace=namespace, labels=f"experiment={name}").items
-        ]
-        events = [
-            event
-            for namespace in sorted(namespaces)
-            for event in run.cluster.list_objects("Event", namespace=namespace).items
-        ]
+        pods = [read_pods(run.cluster, namespace, name) for namespace in sorted(namespaces)]
+        events = [read_events(run.cluster, namespace) for namespace in sorted(namespaces)]
         detail = experiment_detail(
-            name, plan, run.intent.files.experiments, pods, events, system_clock().now()
+            name,
+            plan,
+            run.intent.files.experiments,
+            pods=[pod for sight in pods for pod in sight.items],
+            all_pods=all(sight.whole for sight in pods),
+            events=[event for sight in events for event in sight.items],
+            now=system_clock().now(),
         )
     if output is Output.JSON:
         print_result(report.detail_json(detail))

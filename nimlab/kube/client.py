@@ -306,8 +306,9 @@ class KubeCluster:
             url = with_query(path, {"limit": str(PAGE), **query, "continue": token})
             page = self._json("GET", url, verb="list", where=where, accept=accept)
             about = page["metadata"]
-            yield Listing(items=tuple(page.get("items") or ()), resource_version=about["resourceVersion"])
             token = about.get("continue") or ""
+            items = tuple(page.get("items") or ())
+            yield Listing(items=items, resource_version=about["resourceVersion"], more=bool(token))
             if not token:
                 return
 

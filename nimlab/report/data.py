@@ -70,6 +70,7 @@ def detail_json(detail: Detail) -> str:
             **_present(source=detail.source),
             "objects": [_change(change, plan.source) for change in plan.changes] if plan else [],
             "peers": [_pod(pod) for pod in detail.pods],
+            "peersNotRead": detail.unread,
             "troubles": [_trouble(trouble) for trouble in detail.troubles],
             "events": [_event(event) for event in detail.events],
         }

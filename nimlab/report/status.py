@@ -22,7 +22,7 @@ def format_status(detail: Detail, *, paint: bool) -> str:
         line(f"from {detail.source}" if detail.source else "from no file"),
         *_section("differs from its file:", _drift(detail)),
         *_section("trouble:", trouble_lines(detail.troubles)),
-        *_section("peers:", _pods(detail.pods)),
+        *_section("peers:", _pods(detail.pods, detail.unread)),
         *_section("recent events:", _events(detail.events)),
     ]
     return join(lines, paint=paint)
@@ -43,15 +43,16 @@ def _drift(detail: Detail) -> Iterator[Line]:
     yield from set_right(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
 
 
-def _pods(pods: Sequence[PodLine]) -> Iterator[Line]:
+def _pods(pods: Sequence[PodLine], unread: int) -> Iterator[Line]:
     if not pods:
         return
     shown = sorted(pods, key=lambda pod: pod.is_running)[:_PODS] if len(pods) > _PODS else pods
     rows = [("PEER", "STATE", "RESTARTS", "NODE", "AGE")]
     rows += [(pod.name, pod.state, str(pod.restarts), pod.node or "-", age_text(pod.age_s)) for pod in shown]
     yield from table(rows)
-    if len(shown) < len(pods):
-        yield line(f"… and {count(len(pods) - len(shown), 'more peer')}")
+    more = len(pods) - len(shown) + unread
+    if more:
+        yield line(f"… and {count(more, 'more peer')}")
 
 
 def _events(events: Sequence[EventLine]) -> Iterator[Line]:

@@ -1,0 +1,53 @@
+"""What there is to see of an experiment's peers: pods and events, never more than a few pages of them.
+
+In: the cluster. Out: live objects. All of ten thousand pods take the server seconds to say, and nobody reads
+them: what counts them is their StatefulSet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nimlab.cluster import Cluster
+from nimlab.manifest import Manifest
+from nimlab.owned import EXPERIMENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Some objects, in no order; `whole` if there are no others."""
+
+    items: tuple[Manifest, ...]
+    whole: bool
+
+
+def read_pods(cluster: Cluster, namespace: str, experiment: str) -> Sight:
+    """Return an experiment's pods: a page of them, and if that isn't all, a page of those that don't run.
+
+    Raises ClusterError.
+    """
+    labels = f"{EXPERIMENT}={experiment}"
+    return _first_pages(cluster, "Pod", namespace, labels, ("", "status.phase!=Running"))
+
+
+def read_events(cluster: Cluster, namespace: str) -> Sight:
+    """Return a namespace's events: a page of them, and if that isn't all, pages of those that matter more.
+
+    Warnings, and what is said of StatefulSets: those tell why a peer isn't even made. Raises ClusterError.
+    """
+    return _first_pages(
+        cluster, "Event", namespace, "", ("", "type=Warning", "involvedObject.kind=StatefulSet")
+    )
+
+
+def _first_pages(
+    cluster: Cluster, kind: str, namespace: str, labels: str, selections: tuple[str, ...]
+) -> Sight:
+    """Return the first page of the first selection, and of all others if that one goes on."""
+    found: dict[str, Manifest] = {}
+    for fields in selections:
+        page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields)))
+        found |= {item["metadata"]["uid"]: item for item in page.items}
+        if not page.more and not fields:
+            return Sight(items=page.items, whole=True)
+    return Sight(items=tuple(found.values()), whole=False)
