@@ -87,17 +87,9 @@ class Wanted:
 def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Recipe, ...]]:
     """Return what is desired at each step. Pure; the same for the same size and seed."""
     chance = random.Random(f"{seed}/{size}")  # noqa: S311 -- repeatable, not secret
-    first = tuple(
-        Recipe(
-            name=f"bench-{index:05d}",
-            peers=chance.randint(2, 20),
-            size_bytes=chance.randrange(100, 5000),
-            interval_ms=chance.randrange(500, 5000),
-        )
-        for index in range(size)
-    )
+    first = tuple(make_recipe(f"bench-{index:05d}", chance) for index in range(size))
     changed, removed = chance.sample(range(size), 2)
-    one = tuple(_change(recipe) if i == changed else recipe for i, recipe in enumerate(first))
+    one = tuple(change(recipe) if i == changed else recipe for i, recipe in enumerate(first))
     gone = tuple(recipe for i, recipe in enumerate(one) if i != removed)
     return {
         Step.FIRST: first,
@@ -107,32 +99,46 @@ def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Recipe, ...]]:
         Step.HELP: first,
         Step.ONE: one,
         Step.GONE: gone,
-        Step.ALL: tuple(_change(recipe) for recipe in gone),
+        Step.ALL: tuple(change(recipe) for recipe in gone),
     }
+
+
+def make_recipe(name: str, chance: random.Random) -> Recipe:
+    """Return an experiment of this name."""
+    return Recipe(
+        name=name,
+        peers=chance.randint(2, 20),
+        size_bytes=chance.randrange(100, 5000),
+        interval_ms=chance.randrange(500, 5000),
+    )
 
 
 def render_steps(steps: Mapping[Step, tuple[Recipe, ...]], folder: Path) -> Mapping[Step, Wanted]:
     """Render each step once, with nimlab itself. Raises LabError."""
-    root = folder / "render"
-    make_lab(root, _NAMESPACE)
-    rendered: dict[tuple[Recipe, ...], Wanted] = {}
-    for recipes in steps.values():
-        if recipes not in rendered:
-            write_experiments(root, recipes)
-            rendered[recipes] = Wanted(recipes=recipes, text=json.dumps(_render(root)))
-    shutil.rmtree(root)
+    rendered = {recipes: render(recipes, folder) for recipes in dict.fromkeys(steps.values())}
     return {step: rendered[recipes] for step, recipes in steps.items()}
 
 
-def make_lab(root: Path, namespace: str) -> None:
-    """Make a lab's folder without experiments, from the shipped one."""
+def render(recipes: tuple[Recipe, ...], folder: Path) -> Wanted:
+    """Render these experiments with nimlab itself. Raises LabError."""
+    root = folder / "render"
+    make_lab(root, _NAMESPACE)
+    write_experiments(root, recipes)
+    wanted = Wanted(recipes=recipes, text=json.dumps(_render(root)))
+    shutil.rmtree(root)
+    return wanted
+
+
+def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
+    """Make a lab's folder without experiments, from the shipped one; its peers run only where asked."""
     root.mkdir(parents=True)
     for name in _FOLDERS:
         shutil.copytree(REPOSITORY / name, root / name)
     (root / "experiments").mkdir()
     _edit(REPOSITORY / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
     workload = root / "templates" / "experiment" / "statefulset.yaml.j2"
-    _edit(workload, workload, _REPLICAS, "replicas: 0")
+    if not peers_run:
+        _edit(workload, workload, _REPLICAS, "replicas: 0")
     git(root, "init", "--quiet", "--initial-branch=main")
 
 
@@ -191,7 +197,8 @@ def _text(one: Recipe) -> str:
     )
 
 
-def _change(one: Recipe) -> Recipe:
+def change(one: Recipe) -> Recipe:
+    """Return another version of it."""
     return replace(one, interval_ms=one.interval_ms + 1)
 
 

@@ -123,7 +123,7 @@ def _take_turn(
         error = str(failure)
     after = server.counts()
     if not error:
-        error = _find_difference(server, peer.place.namespace, objects)
+        error = find_difference(server, peer.place.namespace, objects)
     return Sample(
         name=name,
         size=size,
@@ -136,7 +136,7 @@ def _take_turn(
     )
 
 
-def _find_difference(server: Server, namespace: str, desired: Sequence[Object]) -> str:
+def find_difference(server: Server, namespace: str, desired: Sequence[Object]) -> str:
     """Say what in the cluster isn't as it was asked for; empty if all is."""
     live = {
         (kind, one["metadata"]["name"]): one

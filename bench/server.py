@@ -119,10 +119,10 @@ class Server:
 
 
 @contextmanager
-def fresh_server(folder: Path) -> Iterator[Server]:
+def fresh_server(folder: Path, *, nodes: int = 1) -> Iterator[Server]:
     """Start a control plane in the folder; it is gone afterwards. Raises ServerError, SandboxError."""
     home = folder / "sandbox"
-    state = sandbox.up(home, nodes=1, cache=sandbox.default_cache(), report=_quiet)
+    state = sandbox.up(home, nodes=nodes, cache=sandbox.default_cache(), report=_quiet)
     try:
         layout = make_layout(home)
         record = load_record(layout)
