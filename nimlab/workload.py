@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from nimlab.manifest import Manifest
-from nimlab.status import restart_pending
+from nimlab.status import peers_of, restart_pending
 from nimlab.units import UnitError, parse_quantity
 
 _MUTABLE: Final[Mapping[str, frozenset[str]]] = {
@@ -108,6 +108,7 @@ def trial_of(desired: Manifest) -> Manifest:
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     """Return how many running peers an update deletes and makes anew; 0 where nothing restarts.
 
+    Those that a smaller size removes aren't made anew.
     `predicted` is None when the object itself stays as it is: then peers of an older revision count, which
     an interrupted sync has left behind.
     """
@@ -116,7 +117,7 @@ def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     status = live.get("status") or {}
     existing = int(status.get("replicas") or 0)
     if predicted is not None and changes_template(live, predicted):
-        return existing
+        return min(existing, peers_of(predicted).wanted)
     if restart_pending(live):
         return existing - int(status.get("updatedReplicas") or 0)
     return 0

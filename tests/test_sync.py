@@ -266,6 +266,22 @@ def test_interrupted_restart_is_finished_by_the_next_sync(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
+def test_smaller_experiment_restarts_only_those_that_stay(lab: Lab) -> None:
+    synced(lab)
+    lab.edit("purple", "peers: 5", "peers: 2")
+    (change,) = [
+        o
+        for o in json.loads(lab.run("sync", "--dry-run", "--output", "json").out)["objects"]
+        if o["kind"] == "StatefulSet" and o["action"] == "update"
+    ]
+    assert change["restarts"] == 2
+    answer = lab.run("sync")
+    assert "2 peers of the old revision deleted together" in answer.err + answer.out
+    assert [env_of(lab, f"nimp2p-exp-purple-{n}")["PEERS"] for n in (0, 1)] == ["2", "2"]
+    assert len([p for p in lab.names("Pod") if "purple" in p]) == 2
+    assert_in_sync(lab)
+
+
 def test_immutable_change_is_replaced_only_where_allowed(lab: Lab) -> None:
     synced(lab)
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"

@@ -75,7 +75,8 @@ def test_immutable_config_and_role_references() -> None:
 def test_who_restarts() -> None:
     live = workload(template={"a": 1}, updateStrategy={"type": "OnDelete"})
     live["status"] = {"replicas": 5, "updatedReplicas": 5, "observedGeneration": 1}
-    assert restarts_of(live, workload(template={"a": 2})) == 5
+    assert restarts_of(live, workload(template={"a": 2}, replicas=9)) == 5
+    assert restarts_of(live, workload(template={"a": 2}, replicas=2)) == 2
     assert restarts_of(live, workload(template={"a": 1})) == 0
     assert restarts_of(live, None) == 0
     live["status"]["updatedReplicas"] = 3

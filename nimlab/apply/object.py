@@ -20,6 +20,7 @@ from nimlab.handover import Handover, handover_patch, only_at
 from nimlab.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.owned import FIELD_MANAGER, ApplySet, missing_proofs
 from nimlab.spec import OnImmutableChange
+from nimlab.status import peers_of
 from nimlab.workload import restarts_together, trial_of
 
 _POLL_S: Final = 0.2
@@ -62,7 +63,7 @@ def apply_object(
 def restart_peers(
     change: Change, made: Manifest, cluster: Cluster, *, parallel: int, stop: threading.Event
 ) -> int:
-    """Delete all peers of older revisions together; return how many.
+    """Delete all peers of older revisions together; return how many. Its controller removes what is too many.
 
     Under `OnDelete` the controller replaces none by itself: so no network runs half old, half new for longer
     than it takes to start the new ones. Raises ClusterError.
@@ -247,8 +248,12 @@ def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.
 
 def _is_old_peer(pod: Manifest, owner: Manifest, revision: str) -> bool:
     owners = pod["metadata"].get("ownerReferences") or ()
+    first = int((owner["spec"].get("ordinals") or {}).get("start") or 0)
+    number = pod["metadata"]["name"].rpartition("-")[2]
     return (
-        any(o.get("uid") == owner["metadata"]["uid"] for o in owners)
+        number.isdecimal()
+        and int(number) < first + peers_of(owner).wanted
+        and any(o.get("uid") == owner["metadata"]["uid"] for o in owners)
         and labels_of(pod).get("controller-revision-hash") != revision
         and not pod["metadata"].get("deletionTimestamp")
     )
