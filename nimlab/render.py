@@ -39,7 +39,7 @@ from nimlab.units import UnitError, canonical_quantity, format_cpu_m, format_mem
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
 _HOLES: Final[ContextVar[Holes]] = ContextVar("holes")
 _SOURCE_LIMIT_BYTES: Final = 256 * 1024
-_CPU_LIMIT_S: Final = 0.5  # a template takes a millisecond
+_CPU_LIMIT_S: Final = 0.5  # an experiment takes a millisecond
 _MEMORY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _STEP_LIMIT: Final = 1_000_000
 _FAILURES: Final = (
@@ -158,19 +158,27 @@ def _put(context: jinja2.runtime.Context, value: object) -> str:
 def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) -> tuple[Manifest, ...]:
     """Return the experiment's manifests, canonical and in apply order. Raises RenderError."""
     names = context_of(experiment, lab)
-    manifests = []
-    for name, template in templates.by_name.items():
+    manifests: list[Manifest] = []
+    name = ""
+    try:
+        with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
+            for name, template in templates.by_name.items():
+                where = f"{templates.folder}/{name}"
+                if name in templates.exhausted:
+                    raise RenderError(f"{templates.exhausted[name]} (as for another experiment)", where=where)
+                manifests += _render(template, names, where, experiment)
+    except OutOfBoundsError as error:
+        templates.exhausted[name] = str(error)
         where = f"{templates.folder}/{name}"
-        holes = Holes(_OUTPUT_LIMIT_BYTES)
-        if name in templates.exhausted:
-            raise RenderError(f"{templates.exhausted[name]} (as for another experiment)", where=where)
-        try:
-            text = _fill(template, names, holes, where, experiment)
-        except OutOfBoundsError as error:
-            templates.exhausted[name] = str(error)
-            raise RenderError(f"{error} (for experiment `{experiment.name}`)", where=where) from error
-        manifests += _parse(text, holes, where, experiment)
+        raise RenderError(f"{error} (for experiment `{experiment.name}`)", where=where) from error
     return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
+
+
+def _render(
+    template: jinja2.Template, names: Mapping[str, Any], where: str, experiment: Experiment
+) -> list[Manifest]:
+    holes = Holes(_OUTPUT_LIMIT_BYTES)
+    return _parse(_fill(template, names, holes, where, experiment), holes, where, experiment)
 
 
 def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
@@ -278,12 +286,11 @@ def _fill(
 ) -> str:
     """The template's text, in which marks stand for values; they are kept in `holes`.
 
-    Raises RenderError, OutOfBoundsError.
+    Raises RenderError.
     """
     reset = _HOLES.set(holes)
     try:
-        with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
-            text = template.render(names)
+        text = template.render(names)
     except TooMuchError as error:
         raise _too_large(where, experiment) from error
     except _FAILURES as error:

@@ -7,6 +7,7 @@ saved in a report.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
@@ -14,9 +15,12 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from nimlab import __version__
 from nimlab.errors import ExitCode, NimlabError
+
+_OBJECTS: Final = 50_000  # files and LISTs become many objects and no garbage: Python's 700 look too often
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """Run as the `nimlab` program."""
+    gc.set_threshold(_OBJECTS)
     sys.exit(main())
 
 
