@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
 from nimlab.fields import compare
@@ -189,6 +189,8 @@ def apply_over(
     return made, ()
 
 
+_MANY: Final = 20  # so many single reads cost more than a page
+
 _Map = Callable[..., Iterator[Any]]
 
 
@@ -284,7 +286,23 @@ def _by_name(
 
 
 def _read(cluster: Cluster, each: _Map, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Manifest]:
-    return {key: item for key, item in zip(keys, each(cluster.get, keys), strict=True) if item is not None}
+    """Read objects by name; where many of a kind are wanted in one namespace, all of that kind there."""
+    groups: dict[tuple[str, str], list[ObjectKey]] = {}
+    for key in keys:
+        groups.setdefault((key.kind, key.namespace), []).append(key)
+    large = [group for (_, namespace), group in groups.items() if namespace and len(group) >= _MANY]
+    single = [key for group in groups.values() if group not in large for key in group]
+    found = {key: one for key, one in zip(single, each(cluster.get, single), strict=True) if one is not None}
+    for items in each(lambda group: _pick(cluster, group), large):
+        found |= items
+    return found
+
+
+def _pick(cluster: Cluster, group: Sequence[ObjectKey]) -> dict[ObjectKey, Manifest]:
+    """Read objects of one kind and namespace out of the LIST of everything there, page by page."""
+    wanted = frozenset(group)
+    pages = cluster.pages(group[0].kind, namespace=group[0].namespace)
+    return {key: item for page in pages for item in page.items if (key := key_of(item)) in wanted}
 
 
 def _suspects(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -227,6 +228,22 @@ def test_object_that_somebody_made_is_not_adopted(lab: Lab) -> None:
     assert answer.code == 1
     assert "nimlab did not make it" in answer.out
     assert lab.names("StatefulSet") == ["nimp2p-exp-purple"]
+
+
+def test_many_new_experiments_are_looked_for_in_a_few_requests(lab: Lab) -> None:
+    synced(lab)
+    text = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")
+    names = [f"n{number}" for number in range(21)]
+    for name in names:
+        lab.write(name, text.replace("name: blue", f"name: {name}"))
+    lab.kubectl("create", "service", "clusterip", "nimp2p-exp-n7", "--tcp=80")
+    said = re.search(r"\((\d+) requests, no writes", lab.run("sync", "--dry-run").out)
+    assert said is not None
+    assert int(said[1]) <= 16
+    plan = json.loads(lab.run("sync", "--dry-run", "--output", "json").out)
+    (blocked,) = [o for o in plan["objects"] if "error" in o]
+    assert blocked["name"] == "nimp2p-exp-n7"
+    assert len([o for o in plan["objects"] if o["action"] == "create"]) >= 60
 
 
 def test_unlabelled_object_of_ours_is_labelled_again(lab: Lab) -> None:
