@@ -15,6 +15,7 @@ from nimlab.guard import check_manifests, check_unique, check_unmarked
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest
 from nimlab.owned import ApplySet, stamp
+from nimlab.recall import Recall
 from nimlab.render import load_templates, render_experiment
 from nimlab.snapshot import Desired
 from nimlab.spec import Broken, Experiment, LabFiles
@@ -32,8 +33,10 @@ class Intent:
     errors: tuple[NimlabError, ...]
 
 
-def read_intent(root: Path, names: Collection[str] | None) -> Intent:
+def read_intent(root: Path, names: Collection[str] | None, recall: Recall | None = None) -> Intent:
     """Load everything, render and guard what the run is about; all of it where `names` is None.
+
+    What `recall` knows isn't rendered again; it is guarded all the same.
 
     Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
     """
@@ -41,7 +44,7 @@ def read_intent(root: Path, names: Collection[str] | None) -> Intent:
         files = load_lab(root)
     apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
     with stage("render"):
-        templates = load_templates(root, "templates/experiment")
+        templates = load_templates(root, "templates/experiment", recall)
     errors: list[NimlabError] = [SpecError(files.problems)] if files.problems else []
     broken = list(files.broken)
     rendered: dict[str, tuple[Manifest, ...]] = {}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import signal
 import sys
@@ -27,6 +28,9 @@ from nimlab.cli.terminal import print_error, print_note, wants_colour
 from nimlab.cluster import observe
 from nimlab.kube import KubeCluster, Target, connect
 from nimlab.plan import Plan, make_plan
+from nimlab.recall import Recall
+from nimlab.render import code_stamp
+from nimlab.sandbox import default_cache
 from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
 from nimlab.timing import stage
@@ -64,7 +68,10 @@ def open_run(
     target = choose_target(root, kubeconfig, context)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
-    intent = read_intent(root, options.names)
+    recall = _recall_of(root)
+    intent = read_intent(root, options.names, recall)
+    if recall is not None:
+        recall.save(forget=options.names is None)
     for error in intent.errors:
         print_error(error)
     settings = intent.files.lab.sync
@@ -86,6 +93,15 @@ def open_run(
             )
         finally:
             cluster.close()
+
+
+def _recall_of(root: Path) -> Recall | None:
+    """What was rendered for this lab before; None where there is no place to keep it."""
+    try:
+        folder = default_cache() / "rendered"
+    except RuntimeError:  # nobody's home, as in some containers
+        return None
+    return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
 
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:

@@ -1,0 +1,79 @@
+"""What was made before and needn't be made again: JSON values by a digest of all that made them.
+
+In: a file in the user's own cache, and a stamp of what every value depends on. Out: values. A file that is
+missing, broken, or of another stamp holds nothing; one that can't be written isn't. It lies outside the lab
+on purpose: what comes with a merge request must not be able to say what a template renders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+_FILES: Final = 100  # of as many labs; those that nobody has synced for the longest time go
+
+
+class Recall:
+    """Values by digest, from one run to the next."""
+
+    def __init__(self, path: Path, stamp: str) -> None:
+        """Read the file; `stamp` is a line of text."""
+        self._path = path
+        self._stamp = stamp
+        self._before = _read(path, stamp)
+        self._now: dict[str, str] = {}
+
+    def get(self, digest: str) -> Any:  # noqa: ANN401 -- any JSON
+        """Return the value, new with each call; None if there is none."""
+        text = self._now.get(digest) or self._before.get(digest)
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return None
+        self._now[digest] = text
+        return value
+
+    def put(self, digest: str, value: object) -> None:
+        """Keep a value."""
+        self._now[digest] = json.dumps(value)
+
+    def save(self, *, forget: bool) -> None:
+        """Write the file if it has to change; `forget` drops what this run had no use for."""
+        kept = self._now if forget else {**self._before, **self._now}
+        if kept == self._before:
+            return
+        lines = [self._stamp, *(f"{digest} {text}" for digest, text in kept.items())]
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(self._path, "\n".join(lines) + "\n")
+            for old in sorted(self._path.parent.iterdir(), key=lambda path: -path.stat().st_mtime)[_FILES:]:
+                old.unlink()
+
+
+def _read(path: Path, stamp: str) -> dict[str, str]:
+    try:
+        first, *lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return {}
+    if first != stamp:
+        return {}
+    entries = (line.partition(" ") for line in lines)
+    return {digest: text for digest, _, text in entries}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write it whole or not at all, for its owner alone."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

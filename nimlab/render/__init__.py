@@ -1,0 +1,120 @@
+"""Specs -> manifests: one experiment through the templates, one object a template.
+
+In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Text from
+experiments is data in the templates, never template source; and nothing else enters than what `context` says.
+So the same files give the same bytes, and what they gave before may be recalled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nimlab.errors import RenderError
+from nimlab.manifest import Manifest, apply_order, key_of, to_json_text
+from nimlab.reading import check_folder, read_file
+from nimlab.recall import Recall
+from nimlab.render.context import context_of, label_value
+from nimlab.spec import Experiment, Lab
+
+if TYPE_CHECKING:
+    from nimlab.render.fill import Compiled
+
+__all__ = ["Templates", "code_stamp", "context_of", "label_value", "load_templates", "render_experiment"]
+
+_SOURCE_LIMIT_BYTES: Final = 256 * 1024
+
+
+class Templates:
+    """The texts of a folder's templates, compiled when something has to be rendered anew.
+
+    `digest` tells them apart from any others; `recall` may hold what they have rendered before.
+    """
+
+    def __init__(self, folder: str, sources: Mapping[str, str], recall: Recall | None = None) -> None:
+        self.digest = _digest([folder, sources])
+        self.recall = recall
+        self._folder = folder
+        self._sources = sources
+        self._compiled: Compiled | None = None
+
+    def compiled(self) -> Compiled:
+        """Return them compiled. Raises RenderError with file and line."""
+        if self._compiled is None:
+            from nimlab.render.fill import Compiled  # with Jinja, which a lab without changes doesn't need
+
+            self._compiled = Compiled(self._folder, self._sources)
+        return self._compiled
+
+
+def load_templates(root: Path, folder: str, recall: Recall | None = None) -> Templates:
+    """Read and compile every `*.yaml.j2` of a folder in the lab's. Raises RenderError with file and line.
+
+    What isn't an ordinary file there can't be included either. Those that are known to `recall` have been
+    compiled before.
+    """
+    templates = Templates(folder, _read_sources(root, folder), recall)
+    if recall is None or recall.get(templates.digest) is None:
+        templates.compiled()
+        if recall is not None:
+            recall.put(templates.digest, True)  # noqa: FBT003 -- a value
+    return templates
+
+
+def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) -> tuple[Manifest, ...]:
+    """Return the experiment's manifests, canonical and in apply order. Raises RenderError."""
+    names = context_of(experiment, lab)
+    recall = templates.recall
+    if recall is None:
+        return _ordered(templates.compiled().fill(names, experiment.name))
+    digest = _digest([templates.digest, names])
+    known: list[Manifest] | None = recall.get(digest)
+    if known is None:
+        known = templates.compiled().fill(names, experiment.name)
+        recall.put(digest, known)
+    return _ordered(known)
+
+
+def code_stamp() -> str:
+    """Return a line that is another one when the code that renders is: ours, Jinja's, the YAML parser's."""
+    own = Path(__file__).parent.parent
+    files = [
+        (p.relative_to(own).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in own.rglob("*.py")
+    ]
+    others = [metadata.version(name) for name in ("jinja2", "pyyaml")]
+    return _digest([sorted(files), others, sys.version])
+
+
+def _ordered(manifests: list[Manifest]) -> tuple[Manifest, ...]:
+    return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(to_json_text(value).encode()).hexdigest()
+
+
+def _read_sources(root: Path, folder: str) -> dict[str, str]:
+    """The templates' texts by name, sorted."""
+    try:
+        check_folder(root, folder)
+        names = sorted(path.name for path in (root / folder).glob("*.yaml.j2"))
+    except OSError as error:
+        raise RenderError(f"the templates can't be read: {error.strerror}", where=folder) from error
+    if not names:
+        raise RenderError("there are no templates", where=folder, hint="it holds `*.yaml.j2` files")
+    sources = {}
+    for name in names:
+        try:
+            data = read_file(root, f"{folder}/{name}", _SOURCE_LIMIT_BYTES)
+            sources[name] = data.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            what = getattr(error, "strerror", None) or error
+            raise RenderError(f"the template can't be read: {what}", where=f"{folder}/{name}:1") from error
+        if len(data) > _SOURCE_LIMIT_BYTES:
+            limit = f"{_SOURCE_LIMIT_BYTES // 1024} KiB"
+            raise RenderError(f"the template is larger than {limit}", where=f"{folder}/{name}:1")
+    return sources

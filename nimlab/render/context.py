@@ -1,0 +1,113 @@
+"""Every name that a template can use: one experiment in the words of Kubernetes and of its node's image.
+
+In: an experiment and the lab. Out: plain values. Nothing else enters: not the commit, the time, the tool's
+version, the machine or another experiment. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from nimlab.manifest import to_json_text
+from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Rollout, Setting
+from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes
+
+_LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
+    """Return every name that a template can use; `templates/README.md` says what each means."""
+    contract = experiment.contract
+    full = experiment.full_name
+    network = experiment.network
+    return {
+        "name": experiment.name,
+        "full_name": full,
+        "namespace": experiment.namespace,
+        "own_namespace": contract.isolation is Isolation.NAMESPACE,
+        "lab_namespace": lab.namespace,
+        "workload": experiment.workload,
+        "service": experiment.service,
+        "peers": experiment.peers,
+        "labels": _labels(experiment, lab),
+        "selector": {"experiment": experiment.name},
+        "container": contract.container,
+        "image": str(experiment.image),
+        "env": _env(contract, experiment.settings),
+        "ports": [
+            {
+                "name": _port_name(port.name, protocol, port.protocols),
+                "port": port.port,
+                "protocol": protocol,
+            }
+            for port in contract.ports
+            for protocol in port.protocols
+        ],
+        "scraped_ports": [p.port for p in contract.ports if p.name in ("metrics", "publish")],
+        "cpu": format_cpu_m(experiment.cpu_m),
+        "memory": format_memory_bytes(experiment.memory_bytes),
+        "rollout_together": experiment.rollout is Rollout.TOGETHER,
+        "network": {
+            "method": network.method,
+            "downlink": _quantity(network.downlink_bit_per_s),
+            "uplink": _quantity(network.uplink_bit_per_s),
+        },
+        "spec_as_run": {
+            "contract": contract.name,
+            "experiment.json": to_json_text(experiment.document),
+            "image": str(experiment.image),
+            "settings.json": to_json_text(dict(sorted(experiment.settings.items()))),
+            "sha256": experiment.digest,
+        },
+    }
+
+
+def _labels(experiment: Experiment, lab: Lab) -> dict[str, str]:
+    """The labels of every object and pod: scrape rules, log rules and dashboards select by the same."""
+    return {
+        "app.kubernetes.io/component": "peer",
+        "app.kubernetes.io/managed-by": "nimlab",
+        "app.kubernetes.io/name": experiment.contract.name,
+        "app.kubernetes.io/part-of": lab.prefix.rstrip("-"),
+        "app.kubernetes.io/version": label_value(experiment.image.tag),
+        "experiment": experiment.name,
+        "prefix": experiment.full_name,
+    }
+
+
+def label_value(text: str) -> str:
+    """Return the text as a label value: at most 63 of its allowed characters, ends alphanumeric."""
+    return _LABEL_VALUE.sub("-", text)[:63].strip("-._") or "none"
+
+
+def _quantity(value: int | None) -> str | None:
+    return None if value is None else canonical_quantity(str(value))
+
+
+def _port_name(name: str, protocol: str, protocols: tuple[str, ...]) -> str:
+    return name if len(protocols) == 1 else f"{name}-{protocol.lower()}"
+
+
+def _env(contract: Contract, settings: Mapping[str, Setting]) -> list[dict[str, str]]:
+    """The env that the contract lists, in its order; what nothing feeds is left to the image's default."""
+    return [
+        {"name": variable.name, "value": value}
+        for variable in contract.env
+        if (value := _env_value(variable, settings)) is not None
+    ]
+
+
+def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
+    """A variable's text: fixed by the contract, or the setting that feeds it in the image's unit."""
+    if variable.source is None:
+        return variable.value
+    value = settings.get(variable.source)
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if variable.unit == "s" and isinstance(value, int):
+        value = value // 1000 if value % 1000 == 0 else value / 1000
+    return str(value)

@@ -1,0 +1,113 @@
+"""What was rendered is recalled only as long as everything that made it is the same, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nimlab.load import load_lab
+from nimlab.manifest import Manifest
+from nimlab.recall import Recall
+from nimlab.render import code_stamp, load_templates, render_experiment
+from tests.live import REPOSITORY, Lab
+
+FOLDER = "templates/experiment"
+
+
+def saved(path: Path, stamp: str = "s", **values: object) -> Path:
+    """A file that holds these values."""
+    recall = Recall(path, stamp)
+    for digest, value in values.items():
+        recall.put(digest, value)
+    recall.save(forget=True)
+    return path
+
+
+def test_values_come_back_equal_and_anew(tmp_path: Path) -> None:
+    value = [{"a": "é\u2028 \ue000", "b": [1, True, None, 0.5], "c": {}}]
+    path = saved(tmp_path / "deep" / "file", one=value)
+    recall = Recall(path, "s")
+    first = recall.get("one")
+    assert first == value
+    first[0]["c"]["changed"] = 1
+    assert recall.get("one") == value
+    assert recall.get("two") is None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_another_stamp_or_a_broken_file_holds_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file", one=[1])
+    assert Recall(path, "other").get("one") is None
+    path.write_text("s\none [1\n", encoding="ascii")
+    assert Recall(path, "s").get("one") is None
+    path.write_bytes(b"\xff\n")
+    assert Recall(path, "s").get("one") is None
+    path.write_bytes(b"")
+    assert Recall(path, "s").get("one") is None
+
+
+def test_what_a_whole_run_has_no_use_for_is_forgotten(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file", one=[1], two=[2])
+    narrowed = Recall(path, "s")
+    narrowed.get("one")
+    narrowed.save(forget=False)
+    assert Recall(path, "s").get("two") == [2]
+    whole = Recall(path, "s")
+    whole.get("one")
+    whole.save(forget=True)
+    assert Recall(path, "s").get("two") is None
+
+
+def test_a_place_that_can_not_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="ascii")
+    saved(tmp_path / "file" / "below", one=[1])
+
+
+def test_the_oldest_of_many_files_goes(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"old-{number}").write_text("", encoding="ascii")
+        os.utime(tmp_path / f"old-{number}", (number, number))
+    saved(tmp_path / "file", one=[1])
+    assert len([*tmp_path.iterdir()]) == 100
+    assert not (tmp_path / "old-0").exists()
+
+
+def rendered(recall: Recall | None, prefix: str = "nimp2p-exp-") -> list[Manifest]:
+    """Everything that the shipped lab renders to, under some prefix."""
+    files = load_lab(REPOSITORY)
+    lab = replace(files.lab, prefix=prefix)
+    templates = load_templates(REPOSITORY, FOLDER, recall)
+    return [m for one in files.experiments for m in render_experiment(templates, one, lab)]
+
+
+def test_recalled_manifests_are_those_that_would_be_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    recall = Recall(path, code_stamp())
+    fresh = rendered(recall)
+    recall.save(forget=True)
+    assert fresh == rendered(None)
+
+    monkeypatch.setattr("nimlab.render.fill.Compiled", None)  # nothing can be rendered any more
+    assert rendered(Recall(path, code_stamp())) == fresh
+    with pytest.raises(TypeError):
+        rendered(Recall(path, "other code"))
+    with pytest.raises(TypeError):
+        rendered(Recall(path, code_stamp()), prefix="else-")
+
+
+@pytest.mark.live
+def test_a_changed_template_is_rendered_anew_by_the_next_run(lab: Lab) -> None:
+    assert lab.run("sync").code == 0
+    assert lab.run("sync", "--dry-run", "--exit-code").code == 0
+    path = lab.root / FOLDER / "configmap.yaml.j2"
+    path.write_text(path.read_text(encoding="utf-8") + "immutable: true\n", encoding="utf-8")
+    answer = lab.run("sync", "--dry-run", "--exit-code")
+    assert answer.code == 3, answer.out + answer.err
+    assert "immutable" in answer.out
