@@ -1,0 +1,232 @@
+"""DNS messages: a question -> bytes, bytes -> answers.
+
+Pure; the format is RFC 1035's, with SRV (RFC 2782) and EDNS (RFC 6891). Whatever the bytes are, reading them
+ends soon, in a `Message` or a `DnsError`. Not done here: asking anybody, and any other type of record than A
+and SRV.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Final
+
+_HEADER: Final = struct.Struct("!HHHHHH")
+_QUESTION: Final = struct.Struct("!HH")
+_RECORD: Final = struct.Struct("!HHIH")
+_SRV: Final = struct.Struct("!HHH")
+
+_IS_RESPONSE: Final = 0x8000
+_IS_TRUNCATED: Final = 0x0200
+_RECURSION_DESIRED: Final = 0x0100
+_RCODE: Final = 0x000F
+_CLASS_IN: Final = 1
+_POINTER: Final = 0xC0
+_LABEL: Final = re.compile(rb"[A-Za-z0-9_-]{1,63}")  # what names of machines and services are made of
+_LONGEST_NAME: Final = 253
+_MOST_JUMPS: Final = 32  # real messages need one or two
+
+# An OPT record: answers up to this size may come by UDP. 1232 fits every network whole (dnsflagday.net/2020).
+UDP_PAYLOAD_BYTES: Final = 1232
+_OPT: Final = b"\0" + struct.pack("!HHIH", 41, UDP_PAYLOAD_BYTES, 0, 0)
+
+
+class Reason(Enum):
+    """Why there is no answer that can be used."""
+
+    TIMEOUT = "timeout"  # no server answered in time
+    NETWORK = "network"  # no server could be asked
+    SERVER_FAILURE = "server_failure"  # a server answered that it can't or won't
+    NOT_FOUND = "not_found"  # the name doesn't exist, or has no record of this type
+    TRUNCATED = "truncated"  # more records than one message holds, even over TCP
+    MALFORMED = "malformed"  # no DNS, or not what was asked for
+    RESOLV_CONF = "resolv_conf"  # the file that names the servers can't be read
+
+
+class DnsError(Exception):
+    """There is no answer; `reason` says why."""
+
+    def __init__(self, reason: Reason, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+class Kind(IntEnum):
+    """The types of record that are understood, by their number."""
+
+    A = 1
+    SRV = 33
+
+
+class Rcode(IntEnum):
+    """The response codes that are told apart."""
+
+    NO_ERROR = 0
+    NAME_ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked; the name is lower case, without a final dot."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An A record."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An SRV record: the service `name` is to be had at `target`:`port`."""
+
+    name: str
+    target: str
+    port: int
+
+
+Record = Address | Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A response. Records of other types and classes are left out.
+
+    `truncated`: the server left records out, the last ones first. Where those before can't be read, none are
+    here.
+    """
+
+    id: int
+    rcode: int
+    truncated: bool
+    question: tuple[str, int]  # name and number of the type
+    answers: tuple[Record, ...]
+    additional: tuple[Record, ...]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a name can be asked for: one of a machine or service, without a final dot. Pure."""
+    if not text.isascii() or len(text) > _LONGEST_NAME:
+        return False
+    return all(_LABEL.fullmatch(label) for label in text.encode("ascii").split(b"."))
+
+
+def format_query(question: Question, *, message_id: int) -> bytes:
+    """Return the query's bytes; `is_name` has to hold for the name."""
+    header = _HEADER.pack(message_id, _RECURSION_DESIRED, 1, 0, 0, 1)
+    name = b"".join(bytes([len(label)]) + label for label in question.name.encode("ascii").split(b"."))
+    return header + name + b"\0" + _QUESTION.pack(question.kind, _CLASS_IN) + _OPT
+
+
+def parse_response(data: bytes) -> Message:
+    """Read a response. Raises DnsError (MALFORMED) and nothing else, whatever the bytes."""
+    try:
+        return _parse(data)
+    except (struct.error, IndexError) as error:
+        raise DnsError(Reason.MALFORMED, "the message ends too early") from error
+
+
+def belongs_to(question: Question, message_id: int, message: Message) -> bool:
+    """Tell whether a response belongs to a query. Pure."""
+    return message.id == message_id and message.question == (question.name, question.kind)
+
+
+def addresses_of(name: str, records: Iterable[Record]) -> tuple[str, ...]:
+    """Return the addresses of a machine among these records, in their order. Pure."""
+    return tuple(r.address for r in records if isinstance(r, Address) and r.name == name)
+
+
+def services_of(name: str, records: Iterable[Record]) -> tuple[Service, ...]:
+    """Return where a service is to be had according to these records, in their order. Pure."""
+    return tuple(r for r in records if isinstance(r, Service) and r.name == name)
+
+
+def _parse(data: bytes) -> Message:
+    message_id, flags, questions, answers, authorities, additional = _HEADER.unpack_from(data)
+    if not flags & _IS_RESPONSE or questions != 1:
+        raise DnsError(Reason.MALFORMED, "not a response to one question")
+    name, at = _parse_name(data, _HEADER.size)
+    kind, _ = _QUESTION.unpack_from(data, at)
+    at += _QUESTION.size
+    truncated = bool(flags & _IS_TRUNCATED)
+    try:
+        in_answers, at = _parse_records(data, at, answers)
+        _, at = _parse_records(data, at, authorities)
+        in_additional, _ = _parse_records(data, at, additional)
+    except (struct.error, IndexError, DnsError):
+        if not truncated:
+            raise
+        in_answers = in_additional = ()  # some servers cut in the middle of a record
+    return Message(
+        id=message_id,
+        rcode=flags & _RCODE,
+        truncated=truncated,
+        question=(name, kind),
+        answers=in_answers,
+        additional=in_additional,
+    )
+
+
+def _parse_records(data: bytes, at: int, count: int) -> tuple[tuple[Record, ...], int]:
+    """Return the known records and where the next section begins."""
+    records = []
+    for _ in range(count):
+        name, at = _parse_name(data, at)
+        kind, klass, _, length = _RECORD.unpack_from(data, at)
+        at += _RECORD.size
+        if at + length > len(data):
+            raise DnsError(Reason.MALFORMED, "a record is longer than the message")
+        record = _parse_record(data, at, length, name, kind) if klass == _CLASS_IN else None
+        if record is not None:
+            records.append(record)
+        at += length
+    return tuple(records), at
+
+
+def _parse_record(data: bytes, at: int, length: int, name: str, kind: int) -> Record | None:
+    if kind == Kind.A:
+        if length != 4:
+            raise DnsError(Reason.MALFORMED, "an address that isn't four bytes long")
+        return Address(name, socket.inet_ntoa(data[at : at + length]))
+    if kind == Kind.SRV:
+        _, _, port = _SRV.unpack_from(data, at)
+        target, end = _parse_name(data, at + _SRV.size)
+        if end != at + length:
+            raise DnsError(Reason.MALFORMED, "a service record of another length than it says")
+        return Service(name, target, port)
+    return None
+
+
+def _parse_name(data: bytes, at: int) -> tuple[str, int]:
+    """Return a name in lower case and where the bytes after it begin.
+
+    A pointer only leads back, before the place where the reading began, and few follow each other: no loop
+    is possible.
+    """
+    labels: list[bytes] = []
+    end, limit, jumps, size = None, at, 0, 0
+    while length := data[at]:
+        if length & _POINTER == _POINTER:
+            target = (length & ~_POINTER) << 8 | data[at + 1]
+            end = at + 2 if end is None else end
+            jumps += 1
+            if target >= limit or jumps > _MOST_JUMPS:
+                raise DnsError(Reason.MALFORMED, "a name that points to itself")
+            at = limit = target
+            continue
+        label = data[at + 1 : at + 1 + length]
+        size += length + 1
+        if len(label) != length or not _LABEL.fullmatch(label) or size > _LONGEST_NAME + 1:
+            raise DnsError(Reason.MALFORMED, "a name that no machine may have")
+        labels.append(label)
+        at += 1 + length
+    return b".".join(labels).decode("ascii").lower(), at + 1 if end is None else end

@@ -1,0 +1,66 @@
+"""The RTT of a UDP datagram and its echo, and what the two look like.
+
+In: a peer's address and echo port. Out: an `Outcome`. Both ways are the size of a small gossip header. The
+answer's arrival is timed by the kernel, but the peer's exporter needs a turn on its CPU to send it. Not done
+here: echoing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from nimlab.rtt.clock import Clock
+from nimlab.rtt.outcome import Outcome, failed
+from nimlab.rtt.wire import exchange
+
+# Magic, version, kind, zero, sequence number, nonce of the sender. Answers are as long as requests and a
+# request is never an answer: nobody can make two exporters talk to each other for ever, or one amplify.
+_PACKET: Final = struct.Struct("!4sBBHIQ")
+_MAGIC: Final = b"nRTT"
+_VERSION: Final = 1
+_REQUEST: Final = 1
+_ANSWER: Final = 2
+
+
+def answer_to(request: bytes) -> bytes | None:
+    """Return the echo of a request; None if the bytes aren't one. Pure."""
+    if len(request) != _PACKET.size:
+        return None
+    magic, version, kind, zero, sequence, nonce = _PACKET.unpack(request)
+    if (magic, version, kind, zero) != (_MAGIC, _VERSION, _REQUEST, 0):
+        return None
+    return _PACKET.pack(_MAGIC, _VERSION, _ANSWER, 0, sequence, nonce)
+
+
+def format_request(sequence: int, nonce: int) -> bytes:
+    """Return a request's bytes. Pure."""
+    return _PACKET.pack(_MAGIC, _VERSION, _REQUEST, 0, sequence % 2**32, nonce)
+
+
+@dataclass(slots=True, kw_only=True)
+class UdpProber:
+    """Probes with sequence numbers, so that a late or doubled answer is never taken for the one awaited."""
+
+    timeout_s: float
+    clock: Clock
+    _nonce: int = field(default_factory=lambda: int.from_bytes(os.urandom(8), "big"))
+    _sequence: int = 0
+
+    async def __call__(self, address: str, port: int) -> Outcome:
+        """Send one datagram and wait for its echo."""
+        self._sequence += 1
+        request = format_request(self._sequence, self._nonce)
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(0)
+                sock.connect((address, port))
+                expected = answer_to(request)
+                return await exchange(
+                    sock, request, lambda data: data == expected, timeout_s=self.timeout_s, clock=self.clock
+                )
+        except OSError as error:
+            return failed(error)

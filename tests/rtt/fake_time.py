@@ -1,0 +1,33 @@
+"""A clock whose sleep is over at once, and that ends the loop under test after so many sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from nimlab.rtt.clock import Clock
+
+
+class EnoughError(Exception):
+    """The loop has slept as often as wanted."""
+
+
+@dataclass(slots=True)
+class FakeTime:
+    """Time that only passes by sleeping, or by hand."""
+
+    sleeps: int = 1000
+    now_s: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    async def sleep(self, duration_s: float) -> None:
+        """Let the time pass; give other tasks a turn."""
+        if len(self.slept) >= self.sleeps:
+            raise EnoughError
+        self.slept.append(duration_s)
+        self.now_s += duration_s
+        await asyncio.sleep(0)
+
+    def clock(self) -> Clock:
+        """Return this time as a clock; its wall time began in 2026."""
+        return Clock(monotonic_s=lambda: self.now_s, wall_s=lambda: 1.79e9 + self.now_s, sleep=self.sleep)

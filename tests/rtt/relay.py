@@ -1,0 +1,61 @@
+"""A relay that holds every datagram for a while: the path between two programs gets long."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+Place = tuple[str, int]
+
+
+@contextmanager
+def delay_datagrams(target: Place, *, delay_s: float) -> Iterator[int]:
+    """Relay datagrams to a target and back, each way with this delay; yield the relay's port on 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as front:
+        front.bind(("127.0.0.1", 0))
+        wake, woken = socket.socketpair()
+        thread = threading.Thread(target=_relay, args=(front, woken, target, delay_s))
+        thread.start()
+        try:
+            yield front.getsockname()[1]
+        finally:
+            wake.send(b"x")
+            thread.join()
+            wake.close()
+            woken.close()
+
+
+def _relay(front: socket.socket, woken: socket.socket, target: Place, delay_s: float) -> None:
+    callers: dict[Place, socket.socket] = {}  # each has a socket of its own towards the target
+    held: list[tuple[float, int, socket.socket, bytes, Place]] = []
+    order = itertools.count()
+    with selectors.DefaultSelector() as selector:
+        selector.register(front, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        while True:
+            patience_s = max(0.0, held[0][0] - time.monotonic()) if held else None
+            for key, _ in selector.select(patience_s):
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                if sock is woken:
+                    for caller in callers.values():
+                        caller.close()
+                    return
+                data, sender = sock.recvfrom(65535)
+                due_s = time.monotonic() + delay_s
+                if sock is front:
+                    if sender not in callers:
+                        callers[sender] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                        selector.register(callers[sender], selectors.EVENT_READ, sender)
+                    heapq.heappush(held, (due_s, next(order), callers[sender], data, target))
+                else:
+                    heapq.heappush(held, (due_s, next(order), front, data, key.data))
+            while held and held[0][0] <= time.monotonic():
+                _, _, sock, data, receiver = heapq.heappop(held)
+                sock.sendto(data, receiver)
