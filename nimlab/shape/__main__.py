@@ -1,0 +1,132 @@
+"""The process: flags -> a shaped link, or a message why not.
+
+0 shaped, and read back so · 1 it isn't so · 2 wrong flags. The message also goes where Kubernetes shows it,
+to the container's termination log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nimlab.shape.kernel import differences
+from nimlab.shape.link import Command, Link, clearing, shaping
+
+
+class ShapeError(Exception):
+    """The link isn't as it has to be; says what, and how to mend it."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Shape the link and return the exit code."""
+    asked = vars(_parser().parse_args(argv))
+    log = asked.pop("termination_log")
+    link = Link(**asked)
+    try:
+        shape(link)
+    except ShapeError as error:
+        message = f"the link of this peer can't be shaped: {error}"
+        sys.stderr.write(message + "\n")
+        with suppress(OSError):
+            log.write_text(message, encoding="utf-8")
+        return 1
+    sys.stdout.write(json.dumps({"event": "shaped", **asdict(link)}) + "\n")
+    return 0
+
+
+def shape(link: Link) -> None:
+    """Make the link what it has to be, whatever it was, and read it back. Raises ShapeError."""
+    for command in clearing(link):
+        _run(command)
+    for command in shaping(link):
+        done = _run(command)
+        if done.returncode != 0:
+            raise ShapeError(_explain(command, done.stderr))
+    qdiscs = _read(("tc", "-json", "qdisc", "show"))
+    filters = _read(("tc", "-json", "filter", "show", "dev", link.interface, "parent", "ffff:"))
+    wrong = [*differences(link, qdiscs, filters)]
+    if wrong:
+        raise ShapeError(f"the kernel took it otherwise: {'; '.join(wrong)}")
+
+
+def _explain(command: Command, said: str) -> str:
+    """Say what the failure of a command means, and how to mend it."""
+    said = " ".join(said.split())
+    if "not permitted" in said:
+        cause = "this container lacks the capability NET_ADMIN"
+    elif "kind is unknown" in said or "No such file" in said:
+        kind = "netem" if "netem" in command else "tbf" if "tbf" in command else "ingress, u32 or mirred"
+        cause = f"the node's kernel has no {kind}: `modprobe sch_{kind}` there, or ask for less"
+    elif "ifb" in command and "add" in command and command[0] == "ip":
+        cause = "the node's kernel has no ifb devices: `modprobe ifb` there, or use `method: none`"
+    elif "Cannot find device" in said:
+        cause = "there is no such interface"
+    else:
+        cause = "that is not foreseen"
+    return f"{cause} (`{' '.join(command)}`: {said})"
+
+
+def _read(command: Command) -> list[dict[str, Any]]:
+    done = _run(command)
+    if done.returncode != 0:
+        raise ShapeError(_explain(command, done.stderr))
+    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return found
+
+
+def _run(command: Command) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 -- numbers and names that were checked
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
+        )
+    except OSError as error:
+        hint = "the image has to have iproute2"
+        raise ShapeError(f"`{command[0]}` can't be run: {error.strerror}; {hint}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m nimlab.shape",
+        description="Shapes this network namespace's link, and reads it back.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--interface", type=_interface, default="eth0", metavar="NAME")
+    for name in ("uplink", "downlink"):
+        parser.add_argument(f"--{name}-bit-per-s", type=_number(int, 8, 10**12), metavar="N")
+    for name in ("latency", "jitter"):
+        parser.add_argument(f"--{name}-ms", type=_number(int, 0, 60_000), metavar="N", help="of what leaves")
+    parser.add_argument("--loss-ratio", type=_number(float, 0, 1), metavar="X", help="of what leaves, 0 to 1")
+    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), metavar="FILE")
+    return parser
+
+
+def _interface(text: str) -> str:
+    if not (
+        text.isascii()
+        and text.replace("-", "").replace(".", "").isalnum()
+        and text[0] != "-"
+        and len(text) < 16
+    ):
+        raise argparse.ArgumentTypeError(f"`{text}` is no interface's name")
+    return text
+
+
+def _number(kind: type[int] | type[float], least: float, most: float) -> Any:  # noqa: ANN401 -- argparse's
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"`{text}` isn't from {least:g} to {most:g}")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

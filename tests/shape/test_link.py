@@ -1,0 +1,127 @@
+"""What is asked becomes commands, and what the kernel says is held against it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from nimlab.shape.kernel import differences
+from nimlab.shape.link import Link, burst_bytes, shaping
+
+TBF = Link(interface="eth0", uplink_bit_per_s=16_000_000, downlink_bit_per_s=8_000_000)
+NETEM = Link(interface="eth0", uplink_bit_per_s=16_000_000, latency_ms=50, jitter_ms=10, loss_ratio=0.01)
+
+
+def text(link: Link) -> list[str]:
+    """The commands as one would type them."""
+    return [" ".join(command) for command in shaping(link)]
+
+
+def test_nothing_asked_is_nothing_done() -> None:
+    assert text(Link(interface="eth0")) == []
+
+
+def test_rates_get_small_buckets_in_both_directions() -> None:
+    assert text(TBF) == [
+        "tc qdisc add dev eth0 root tbf rate 16000000bit burst 4000b latency 400ms",
+        "ip link add ifb0 type ifb",
+        "ip link set ifb0 up",
+        "tc qdisc add dev ifb0 root tbf rate 8000000bit burst 4000b latency 400ms",
+        "tc qdisc add dev eth0 handle ffff: ingress",
+        "tc filter add dev eth0 parent ffff: protocol all u32 match u32 0 0 "
+        "action mirred egress redirect dev ifb0",
+    ]
+    assert burst_bytes(10**9) == 125_000
+
+
+def test_delay_and_loss_take_one_queue_with_the_rate() -> None:
+    assert text(NETEM) == [
+        "tc qdisc add dev eth0 root netem delay 50ms 10ms distribution normal loss 1% rate 16000000bit "
+        "limit 10000"
+    ]
+    assert text(Link(interface="eth0", loss_ratio=0.005)) == [
+        "tc qdisc add dev eth0 root netem loss 0.5% limit 10000"
+    ]
+
+
+def bucket(device: str, rate_bytes: int) -> dict[str, Any]:
+    """A tbf queue as tc shows it."""
+    return {"kind": "tbf", "dev": device, "root": True, "options": {"rate": rate_bytes, "burst": 4000}}
+
+
+QDISCS: list[dict[str, Any]] = [
+    bucket("eth0", 2_000_000),
+    bucket("ifb0", 1_000_000),
+    {"kind": "ingress", "dev": "eth0"},
+]
+FILTERS: list[dict[str, Any]] = [
+    {"kind": "u32"},
+    {"kind": "u32", "options": {"actions": [{"kind": "mirred", "to_dev": "ifb0"}]}},
+]
+DELAYED: dict[str, Any] = {
+    "kind": "netem",
+    "dev": "eth0",
+    "root": True,
+    "options": {
+        "delay": {"delay": 0.05, "jitter": 0.01},
+        "loss-random": {"loss": 0.01},
+        "rate": {"rate": 2_000_000},
+    },
+}
+
+
+def test_what_is_so_has_no_differences() -> None:
+    assert [*differences(TBF, QDISCS, FILTERS)] == []
+    assert [*differences(NETEM, [DELAYED], [])] == []
+    assert [
+        *differences(Link(interface="eth0"), [{"kind": "noqueue", "dev": "eth0", "root": True}], [])
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "what"),
+    [
+        ((0, "options", "rate"), 1_900_000, "rate, bit/s: 1.52e+07, not 1.6e+07"),
+        ((0, "options", "burst"), 536_870_912, "burst, bytes"),
+        ((0, "kind"), "noqueue", "the queue is noqueue, not tbf"),
+        ((1, "options", "rate"), 2_000_000, "downlink at ifb0"),
+        ((1, "root"), False, "the queue is none, not tbf"),
+    ],
+)
+def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any, what: str) -> None:
+    found = copy.deepcopy(QDISCS)
+    *above, last = place
+    inner: Any = found
+    for part in above:
+        inner = inner[part]
+    inner[last] = value
+    (said,) = differences(TBF, found, FILTERS)
+    assert what in said
+
+
+@pytest.mark.parametrize("filters", [[], FILTERS[:1], FILTERS + FILTERS])
+def test_arrivals_are_led_aside_exactly_once(filters: list[dict[str, Any]]) -> None:
+    (said,) = differences(TBF, QDISCS, filters)
+    assert "led through ifb0" in said
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("delay", "delay", 0.04),
+        ("delay", "jitter", 0.0),
+        ("loss-random", "loss", 0.1),
+        ("rate", "rate", 10**9),
+    ],
+)
+def test_each_difference_of_a_disturbance_is_told(part: str, name: str, value: float) -> None:
+    found = copy.deepcopy(DELAYED)
+    found["options"][part][name] = value
+    assert len([*differences(NETEM, [found], [])]) == 1
+
+
+def test_shaping_that_nobody_asked_for_is_told() -> None:
+    assert len([*differences(Link(interface="eth0"), QDISCS, [])]) == 2
+    assert len([*differences(NETEM, QDISCS[:1], [])]) == 1
