@@ -1,7 +1,7 @@
 """Bytes over TCP for some seconds: `listen`, `send ADDRESS PORT SECONDS`, `receive ADDRESS PORT SECONDS`.
 
-The listener prints its port. Whoever gets the bytes prints how many bits arrived in a second, from the time on
-when the connection has found its pace.
+The listener prints its port. Whoever gets the bytes prints how many bits arrived in a second, from the time
+on when the connection has found its pace.
 """
 
 from __future__ import annotations
