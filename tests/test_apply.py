@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,9 +24,10 @@ from nimlab.apply import (
     holder_of,
 )
 from nimlab.apply.board import Board, judge
+from nimlab.apply.feed import Feed
 from nimlab.change import Action
-from nimlab.cluster import Propagation, observe
-from nimlab.errors import LockHeld, Moved
+from nimlab.cluster import Listing, Propagation, observe
+from nimlab.errors import Forbidden, LockHeld, Moved
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet, stamp
 from nimlab.plan import make_plan
@@ -406,3 +408,39 @@ def test_replacement_that_has_become_wrong_since_the_plan_deletes_nothing(lab: L
     assert after is not None
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert not after["metadata"].get("deletionTimestamp")
+
+
+class Narrow:
+    """The real cluster for somebody who may look into namespaces one by one; one of them answers late."""
+
+    def __init__(self, lab: Lab, late: str) -> None:
+        self.lab, self.late, self.released = lab, late, threading.Event()
+
+    def pages(self, kind: str, *, namespace: str | None, **how: Any) -> Iterator[Listing]:
+        """Forbidden over all namespaces."""
+        if namespace is None:
+            raise Forbidden("list: not everywhere", where=kind)
+        if namespace == self.late:
+            assert self.released.wait(60)
+        return self.lab.cluster.pages(kind, namespace=namespace, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.lab.cluster, name)
+
+
+@pytest.mark.live
+def test_nothing_counts_as_listed_before_every_namespace_is(lab: Lab) -> None:
+    late = f"{lab.namespace}-late"
+    keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
+    awaited = [Awaited(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
+    cluster, board = Narrow(lab, late), Board()
+
+    with Feed(cluster, awaited, ApplySet(name="experiments", namespace=lab.namespace)) as feed:
+        for _ in range(10):  # long enough for the namespace that answers
+            feed.drain(board, NOW)
+        assert judge(awaited[0], board, NOW, waited_s=1, timeout_s=60) is None
+        cluster.released.set()
+        deadline_s = time.monotonic() + 30
+        while "StatefulSet" not in board.listed and time.monotonic() < deadline_s:
+            feed.drain(board, NOW)
+        assert isinstance(judge(awaited[0], board, NOW, waited_s=1, timeout_s=60), ExperimentSettled)

@@ -63,7 +63,7 @@ def test_without_the_right_nothing_is_claimed(cable: Cable, tmp_path: Path) -> N
     done = cable.shape(*SIXTEEN, "--termination-log", str(log), prefix=no_rights)
     assert done.returncode == 1
     assert "lacks the capability NET_ADMIN" in done.stderr
-    assert log.read_text() in done.stderr
+    assert log.read_text() == done.stderr.strip()
 
 
 def test_unknown_interface_and_missing_program_are_told(cable: Cable) -> None:
