@@ -260,8 +260,11 @@ def _foreign(
     live: Any,  # noqa: ANN401 -- any JSON
     path: _Path,
 ) -> Iterator[tuple[_Path, Any]]:
-    """Yield the highest paths that are theirs, not desired, and still there."""
-    if live is None:
+    """Yield the highest paths that are theirs, not desired, and still there.
+
+    What is empty says nothing: the server puts it back where a field has to be (a policy's `podSelector`).
+    """
+    if live in (None, {}, []):
         return
     is_whole = not theirs or path[-1].startswith(("k:", "v:"))
     if is_whole and desired is None:

@@ -66,6 +66,12 @@ def test_what_git_drops_goes_at_once_though_somebody_holds_it_with_us() -> None:
     assert [foreign.manager for foreign in handover.removed] == ["kubectl-edit"]
 
 
+def test_empty_field_that_the_server_puts_back_is_nobodys_addition() -> None:
+    empty: dict[str, Any] = {"f:securityContext": {}}
+    kept = live(OURS, entry("kubectl-edit", fields=empty), securityContext={})
+    assert handover_of(DESIRED, kept, remove_foreign=True) is None
+
+
 def test_controllers_and_subresources_are_never_taken_over() -> None:
     scaled = {**entry("kubectl"), "subresource": "scale"}
     for other in (entry("hpa-controller"), entry("kubectl", "Apply"), scaled):

@@ -198,7 +198,7 @@ def test_pages_that_expire_are_read_anew_and_never_taken_for_all(
     world = make_world(lab)
     alive = world.sign_of_life()
     world.ask_for("B")
-    monkeypatch.setattr(client, "_PAGE", 2)
+    monkeypatch.setattr(client, "PAGE", 2)
     left = [times]
 
     def expire(request: Seen) -> Broken | None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,14 @@ def other_home(tmp_path: Path) -> Iterator[Path]:
 
 
 def find_processes(home: Path) -> list[str]:
-    return [
-        Path(process.cmdline()[0]).name
-        for process in psutil.process_iter()
-        if process.status() != psutil.STATUS_ZOMBIE and f"{home}/" in " ".join(process.cmdline())
-    ]
+    """The names of the running processes that work in the folder; any other may end meanwhile."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            command = process.cmdline()
+            if process.status() != psutil.STATUS_ZOMBIE and f"{home}/" in " ".join(command):
+                found.append(Path(command[0]).name)
+    return found
 
 
 def repair(home: Path, nodes: int = 3) -> SandboxState:
