@@ -2,15 +2,18 @@
 
 In: a file in the user's own cache, and a stamp of what every value depends on. Out: values. A file that is
 missing, broken, or of another stamp holds nothing; one that can't be written isn't. It lies outside the lab
-on purpose: what comes with a merge request must not be able to say what a template renders.
+on purpose: a merge request must not be able to say what a schema allows or a template renders.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sys
 import tempfile
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +57,16 @@ class Recall:
             _write(self._path, "\n".join(lines) + "\n")
             for old in sorted(self._path.parent.iterdir(), key=lambda path: -path.stat().st_mtime)[_FILES:]:
                 old.unlink()
+
+
+def code_stamp() -> str:
+    """Return a line that is another one when the code that reads, checks and renders is: ours or others'."""
+    own = Path(__file__).parent
+    files = [
+        (p.relative_to(own).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in own.rglob("*.py")
+    ]
+    others = [metadata.version(name) for name in ("jinja2", "jsonschema", "pyyaml")]
+    return hashlib.sha256(json.dumps([sorted(files), others, sys.version]).encode()).hexdigest()
 
 
 def _read(path: Path, stamp: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest
-from nimlab.recall import Recall
-from nimlab.render import code_stamp, load_templates, render_experiment
+from nimlab.recall import Recall, code_stamp
+from nimlab.render import load_templates, render_experiment
 from tests.live import REPOSITORY, Lab
 
 FOLDER = "templates/experiment"
@@ -111,3 +112,45 @@ def test_a_changed_template_is_rendered_anew_by_the_next_run(lab: Lab) -> None:
     answer = lab.run("sync", "--dry-run", "--exit-code")
     assert answer.code == 3, answer.out + answer.err
     assert "immutable" in answer.out
+
+
+def copied(tmp_path: Path) -> Path:
+    """A copy of what the shipped lab is read from."""
+    for name in ("experiments", "contracts", "schema"):
+        shutil.copytree(REPOSITORY / name, tmp_path / "lab" / name)
+    shutil.copy(REPOSITORY / "lab.yaml", tmp_path / "lab")
+    return tmp_path / "lab"
+
+
+def test_recalled_files_are_read_as_those_that_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copied(tmp_path)
+    recall = Recall(tmp_path / "file", "s")
+    checked = load_lab(root, recall=recall)
+    recall.save(forget=True)
+    assert checked == load_lab(root)
+
+    monkeypatch.setattr("nimlab.load.known.read_document", None)  # nothing can be read as YAML any more
+    assert load_lab(root, recall=Recall(tmp_path / "file", "s")) == checked
+    (root / "schema" / "experiment.schema.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(TypeError):
+        load_lab(root, recall=Recall(tmp_path / "file", "s"))
+
+
+def test_a_recalled_file_still_tells_the_place_of_what_is_wrong_with_it_now(tmp_path: Path) -> None:
+    root = copied(tmp_path)
+    recall = Recall(tmp_path / "file", "s")
+    assert not load_lab(root, recall=recall).problems
+    (root / "contracts" / "nimp2p.yaml").unlink()
+    found = load_lab(root, recall=recall).problems
+    assert found == load_lab(root).problems
+    assert {p.code for p in found} == {"unknown-reference"}
+    assert all(p.location.line and p.excerpt for p in found)
+
+
+def test_what_did_not_fit_is_not_recalled(tmp_path: Path) -> None:
+    root = copied(tmp_path)
+    (root / "experiments" / "purple.yaml").write_text("kind: Experiment\n", encoding="utf-8")
+    recall = Recall(tmp_path / "file", "s")
+    assert load_lab(root, recall=recall).problems == load_lab(root, recall=recall).problems != ()

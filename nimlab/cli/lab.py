@@ -36,12 +36,12 @@ class Intent:
 def read_intent(root: Path, names: Collection[str] | None, recall: Recall | None = None) -> Intent:
     """Load everything, render and guard what the run is about; all of it where `names` is None.
 
-    What `recall` knows isn't rendered again; it is guarded all the same.
+    What `recall` knows isn't checked by schema or rendered again; it is guarded all the same.
 
     Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
     """
     with stage("load"):
-        files = load_lab(root)
+        files = load_lab(root, recall=recall)
     apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
     with stage("render"):
         templates = load_templates(root, "templates/experiment", recall)

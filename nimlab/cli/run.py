@@ -28,8 +28,7 @@ from nimlab.cli.terminal import print_error, print_note, wants_colour
 from nimlab.cluster import observe
 from nimlab.kube import KubeCluster, Target, connect
 from nimlab.plan import Plan, make_plan
-from nimlab.recall import Recall
-from nimlab.render import code_stamp
+from nimlab.recall import Recall, code_stamp
 from nimlab.sandbox import default_cache
 from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings

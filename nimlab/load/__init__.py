@@ -2,7 +2,8 @@
 
 In: the lab's folder. Out: `LabFiles`: specs for what is right, and every problem of every file at once for
 what isn't, each with file, line and column. Nothing is rendered here. Rooms: `text` reads YAML strictly and
-remembers places, `check` holds a document against its schema, `build` makes the specs.
+remembers places, `check` holds a document against its schema, `known` spares both for what fitted before,
+`values` knows the units, `build` makes the specs.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Final
 
 from nimlab.errors import Problem, SpecError
 from nimlab.load.build import build_contract, build_experiment, build_lab, undeliverable
-from nimlab.load.check import check_document, load_validator
-from nimlab.load.text import Document, file_problem, read_document
+from nimlab.load.known import Schema
+from nimlab.load.text import Document, file_problem
 from nimlab.reading import check_folder, read_file
+from nimlab.recall import Recall
 from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
 from nimlab.timing import stage
 
@@ -34,19 +36,22 @@ class _Gathered:
 
     root: Path
     overlay: Mapping[str, str | None]
+    recall: Recall | None
     problems: list[Problem] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     misfits: list[Document] = field(default_factory=list)
 
 
-def load_lab(root: Path, overlay: Mapping[str, str | None] | None = None) -> LabFiles:
+def load_lab(
+    root: Path, overlay: Mapping[str, str | None] | None = None, recall: Recall | None = None
+) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/` and return specs and problems.
 
     `overlay` replaces files by text that isn't written yet, by path relative to the root; None stands for
-    a file that will be removed. Raises SpecError, with every problem, only when `lab.yaml` itself can't be
-    used.
+    a file that will be removed. What `recall` knows to fit its schema isn't checked again. Raises SpecError,
+    with every problem, only when `lab.yaml` itself can't be used.
     """
-    gathered = _Gathered(root, overlay or {})
+    gathered = _Gathered(root, overlay or {}, recall)
     lab = _read_lab(gathered)
     contracts = {c.name: c for c in _read_contracts(gathered)}
     documents = list(_checked(gathered, "experiments", "experiment", gathered.broken))
@@ -71,13 +76,9 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
     data = _read(gathered, "lab.yaml")
     if data is None:
         return None
-    document = read_document("lab.yaml", data)
-    if not isinstance(document, Document):
-        gathered.problems.extend(document)
-        return None
-    problems = check_document(document, load_validator(gathered.root, "lab"))
+    document, problems = Schema(gathered.root, "lab", gathered.recall).read("lab.yaml", data)
     gathered.problems.extend(problems)
-    return None if problems else build_lab(document)
+    return None if problems or document is None else build_lab(document)
 
 
 def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
@@ -159,21 +160,17 @@ def _check_totals(
 
 def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:
     """Documents of a folder that can be read and fit their schema."""
-    validator = load_validator(gathered.root, kind)
+    schema = Schema(gathered.root, kind, gathered.recall)
     for path in _files(gathered, folder):
         data = _read(gathered, path)
-        document = () if data is None else read_document(path, data)
-        if isinstance(document, Document):
-            with stage("validate"):
-                problems = check_document(document, validator)
-            if not problems:
-                yield document
-                continue
-            name = _name_in(document)
+        document, problems = (None, ()) if data is None else schema.read(path, data)
+        if document is not None and not problems:
+            yield document
+            continue
+        if document is not None:
             gathered.misfits.append(document)
-        else:
-            problems, name = document, Path(path).stem
         gathered.problems.extend(problems)
+        name = Path(path).stem if document is None else _name_in(document)
         broken.append(Broken(name=name, source=path))
 
 

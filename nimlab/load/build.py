@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from nimlab.errors import Problem
-from nimlab.load.check import PARSERS, parse_image
 from nimlab.load.text import Document
+from nimlab.load.values import PARSERS, parse_image
 from nimlab.manifest import to_json_text
 from nimlab.spec import (
     ConnectLimit,

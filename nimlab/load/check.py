@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path as Folder
 from typing import Any, Final
 
 import jsonschema
@@ -22,16 +20,10 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from nimlab import units
-from nimlab.errors import NimlabError, Problem
+from nimlab.errors import Problem
 from nimlab.load.text import Document, Path, pointer_text
-from nimlab.reading import read_file
+from nimlab.load.values import PARSERS
 
-_IMAGE: Final = re.compile(
-    r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
-    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
-)
-_LIMIT_BYTES: Final = 256 * 1024
-_MOVING_TAGS: Final = frozenset({"latest", "main", "master", "edge", "nightly"})
 _TYPE_WORDS: Final = {
     "string": "text",
     "integer": "a whole number",
@@ -41,52 +33,16 @@ _TYPE_WORDS: Final = {
 }
 
 
-def parse_image(text: str) -> tuple[str, str, str | None]:
-    """Return name, tag and digest of an image reference. Raises UnitError."""
-    match = _IMAGE.fullmatch(text)
-    if match is None:
-        raise units.UnitError(
-            f"`{text[:60]}` is not an image with a tag",
-            "write `registry/name:tag`, such as `a/b:v1.2`",
-        )
-    if match["tag"] in _MOVING_TAGS:
-        raise units.UnitError(
-            f"the tag `{match['tag']}` moves", "pin a version, so that a run can be repeated"
-        )
-    return match["name"], match["tag"], match["digest"]
-
-
-PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "duration": units.parse_duration_ms,
-    "size": units.parse_size_bytes,
-    "rate": units.parse_rate_bit_per_s,
-    "ratio": units.parse_ratio,
-    "cpu": units.parse_cpu_m,
-    "memory": units.parse_memory_bytes,
-    "image": parse_image,
-}
-"""What `x-unit` means: a text -> its value in base units, or UnitError."""
-
-
-def load_validator(root: Folder, kind: str) -> Validator:
-    """Return the validator of `schema/<kind>.schema.json`. Raises NimlabError when it can't be used."""
-    path = f"schema/{kind}.schema.json"
-    try:
-        return _compiled(read_file(root, path, _LIMIT_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError, jsonschema.SchemaError, Unresolvable) as error:
-        raise NimlabError(
-            f"the schema can't be used: {' '.join(str(error).split())[:400]}",
-            where=path,
-            hint="restore it from the repository",
-        ) from error
-
-
 @lru_cache(maxsize=8)
-def _compiled(text: str) -> Validator:
-    schema = json.loads(text)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    validator: Validator = _STRICT(schema, registry=REGISTRY)  # which never fetches anything
-    _check_references(schema)
+def compile_schema(text: str) -> Validator:
+    """Return the validator of a schema's text. Raises ValueError when it can't be used."""
+    try:
+        schema = json.loads(text)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        validator: Validator = _STRICT(schema, registry=REGISTRY)  # which never fetches anything
+        _check_references(schema)
+    except (RecursionError, jsonschema.SchemaError, Unresolvable) as error:
+        raise ValueError(str(error)) from error
     return validator
 
 

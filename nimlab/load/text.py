@@ -9,7 +9,7 @@ error that says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -54,25 +54,33 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A file's data, and where each key and value stands."""
+class Places:
+    """Where each key and value of a text stands, and its lines."""
 
-    path: str
-    data: Any
     keys: dict[Path, Place]
     values: dict[Path, Place]
     lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file's data; `places` are asked for when there is a problem to tell."""
+
+    path: str
+    data: Any
+    places: Callable[[], Places]
 
     def problem(
         self, code: str, what: str, path: Path, *, hint: str | None = None, at_key: bool = False
     ) -> Problem:
         """Return a problem at a key or value; what isn't there is reported at the nearest parent."""
-        place = self.keys.get(path) if at_key else self.values.get(path)
+        found = self.places()
+        place = found.keys.get(path) if at_key else found.values.get(path)
         here = path
         while place is None:
             here = here[:-1]
-            place = self.keys.get(here) or self.values.get(here) or (Place(1, 1, 1) if not here else None)
-        return _problem(self.path, self.lines, code, what, place, pointer_text(path), hint)
+            place = found.keys.get(here) or found.values.get(here) or (Place(1, 1, 1) if not here else None)
+        return _problem(self.path, found.lines, code, what, place, pointer_text(path), hint)
 
 
 def pointer_text(path: Path) -> str:
@@ -118,7 +126,18 @@ def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
         return tuple(reader.problems)
     if not reader.done:
         return (file_problem(path, "the file is empty", "`nimlab create --name NAME` writes one"),)
-    return Document(path, reader.root, reader.keys, reader.values, lines)
+    places = Places(reader.keys, reader.values, lines)
+    return Document(path, reader.root, lambda: places)
+
+
+def recalled_document(path: str, data: bytes, known: object) -> Document:
+    """Return the document in a file that has been read before and held `known`; its places are read anew."""
+
+    def places() -> Places:
+        document = read_document(path, data)
+        return document.places() if isinstance(document, Document) else Places({}, {}, [""])
+
+    return Document(path, known, places)
 
 
 def file_problem(path: str, what: str, hint: str | None) -> Problem:

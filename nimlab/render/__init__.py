@@ -8,9 +8,7 @@ So the same files give the same bytes, and what they gave before may be recalled
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +22,7 @@ from nimlab.spec import Experiment, Lab
 if TYPE_CHECKING:
     from nimlab.render.fill import Compiled
 
-__all__ = ["Templates", "code_stamp", "context_of", "label_value", "load_templates", "render_experiment"]
+__all__ = ["Templates", "context_of", "label_value", "load_templates", "render_experiment"]
 
 _SOURCE_LIMIT_BYTES: Final = 256 * 1024
 
@@ -77,16 +75,6 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
         known = templates.compiled().fill(names, experiment.name)
         recall.put(digest, known)
     return _ordered(known)
-
-
-def code_stamp() -> str:
-    """Return a line that is another one when the code that renders is: ours, Jinja's, the YAML parser's."""
-    own = Path(__file__).parent.parent
-    files = [
-        (p.relative_to(own).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in own.rglob("*.py")
-    ]
-    others = [metadata.version(name) for name in ("jinja2", "pyyaml")]
-    return _digest([sorted(files), others, sys.version])
 
 
 def _ordered(manifests: list[Manifest]) -> tuple[Manifest, ...]:
