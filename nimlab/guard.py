@@ -34,6 +34,9 @@ _FORBIDDEN_POD: Final = ("hostNetwork", "hostPID", "hostIPC", "nodeName", "servi
 _FORBIDDEN_SERVICE: Final = ("externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass")
 SHAPER: Final = "shape"
 """Name of the one init container that may have NET_ADMIN: it sets the limits of a peer's link."""
+_SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.shape"]
+_OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
+"""What a container may be told of its own pod: nothing that leads to the node or to a secret."""
 
 
 def check_manifests(
@@ -100,7 +103,7 @@ def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set:
     if key.kind != "Namespace" and not _is_own_name(key.name, experiment):
         yield f"its name must be `{experiment.full_name}`, or that and a suffix after `-`"
     yield from _metadata_violations(manifest, experiment, apply_set)
-    yield from _kind_violations(manifest, experiment)
+    yield from _kind_violations(manifest, experiment, lab)
 
 
 def _is_own_name(name: str, experiment: Experiment) -> bool:
@@ -142,7 +145,7 @@ def _marks(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator
                 yield f"metadata.{field}[{name}] must be `nimlab`"
 
 
-def _kind_violations(manifest: Manifest, experiment: Experiment) -> Iterator[str]:
+def _kind_violations(manifest: Manifest, experiment: Experiment, lab: Lab) -> Iterator[str]:
     spec = manifest.get("spec") or {}
     kind = manifest["kind"]
     if kind == "Service":
@@ -158,14 +161,14 @@ def _kind_violations(manifest: Manifest, experiment: Experiment) -> Iterator[str
             yield "spec.selector must select the experiment"
         if spec.get("volumeClaimTemplates"):
             yield "spec.volumeClaimTemplates are not for experiments: they outlive them"
-        yield from _pod_violations((spec.get("template") or {}).get("spec") or {})
+        yield from _pod_violations((spec.get("template") or {}).get("spec") or {}, lab)
     elif kind in ("NetworkPolicy", "PodDisruptionBudget"):
         selector = spec.get("podSelector" if kind == "NetworkPolicy" else "selector") or {}
         if (selector.get("matchLabels") or {}).get(EXPERIMENT) != experiment.name:
             yield "its pod selector must select the experiment"
 
 
-def _pod_violations(pod: Mapping[str, Any]) -> Iterator[str]:
+def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
     yield from (f"pods: {name} is not to be set" for name in _FORBIDDEN_POD if pod.get(name))
     if pod.get("serviceAccountName", "default") != "default":
         yield "pods: serviceAccountName is not to be set"
@@ -179,9 +182,19 @@ def _pod_violations(pod: Mapping[str, Any]) -> Iterator[str]:
     for field in ("initContainers", "containers"):
         for container in pod.get(field) or ():
             name = f"{field}[{container.get('name')}]"
-            is_shaper = field == "initContainers" and container.get("name") == SHAPER
+            is_shaper = field == "initContainers" and _is_shaper(container, lab)
             yield from _container_violations(container, name, is_shaper=is_shaper)
         yield from _duplicates(pod.get(field), ("name",), field)
+
+
+def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
+    """Whether it is ours and does what ours does: the name alone would let any program have NET_ADMIN."""
+    return (
+        container.get("name") == SHAPER
+        and container.get("image") == str(lab.images.nimlab)
+        and container.get("command") == _SHAPER_COMMAND
+        and "restartPolicy" not in container
+    )
 
 
 def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper: bool) -> Iterator[str]:
@@ -195,10 +208,22 @@ def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper:
         yield f"{name} may not add capabilities"
     if any(port.get("hostPort") for port in container.get("ports") or ()):
         yield f"{name} may not use a hostPort"
-    if container.get("envFrom") or any("valueFrom" in e for e in container.get("env") or ()):
+    if container.get("envFrom") or not all(_is_own(e) for e in container.get("env") or ()):
         yield f"{name}: env comes from the contract alone"
     yield from _duplicates(container.get("env"), ("name",), f"{name}.env")
     yield from _duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
+
+
+def _is_own(variable: Mapping[str, Any]) -> bool:
+    """Whether a variable is a plain value, or the pod's own name or address."""
+    if "valueFrom" not in variable:
+        return True
+    source = variable["valueFrom"]
+    return (
+        isinstance(source, Mapping)
+        and set(source) == {"fieldRef"}
+        and (source["fieldRef"] or {}).get("fieldPath") in _OWN_FIELDS
+    )
 
 
 def _duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON

@@ -191,11 +191,26 @@ class SyncSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Every image that isn't a contract's: the only place where they are named."""
+
+    nimlab: Image
+    prometheus: Image
+    node_exporter: Image
+    cadvisor: Image
+    loki: Image
+    alloy: Image
+    promtail: Image
+    grafana: Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """The lab as a whole: where it lives, what it allows, how it syncs."""
+    """The lab as a whole: where it lives, what it runs, what it allows, how it syncs."""
 
     namespace: str
     prefix: str
+    images: Images
     defaults: Mapping[str, Any]
     limits: Limits
     sync: SyncSettings

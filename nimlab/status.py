@@ -65,6 +65,7 @@ _FATAL_WAITING: Final = frozenset({
     "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
     "CreateContainerError", "CrashLoopBackOff", "RunContainerError",
 })  # fmt: skip
+_SAID_CHARACTERS: Final = 300  # of a container's last words; a kubelet keeps up to 4,096 bytes of them
 _EARLY_WAITING: Final = frozenset({"ErrImagePull"})
 
 
@@ -174,9 +175,11 @@ def _container_trouble(
         message = f"image {image} can't be had" + (f": {said}" if said else "")
     elif reason == "CrashLoopBackOff":
         count = container.get("restartCount", 0)
-        last = ((container.get("lastState") or {}).get("terminated") or {}).get("exitCode")
-        code = "" if last is None else f", last exit code {last}"
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        code = f", last exit code {last['exitCode']}" if "exitCode" in last else ""
+        said = " ".join(str(last.get("message") or "").split())[-_SAID_CHARACTERS:]
         message = f"container {container.get('name')} ends again and again: {count} restarts{code}"
+        message += f": {said}" if said else ""
     else:
         message = said or f"container {container.get('name')} can't be started"
     return Trouble(pod=pod, reason=reason, message=message, since=None, fatal=reason in _FATAL_WAITING)

@@ -28,6 +28,7 @@ _IMMUTABLE: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+_BANDWIDTH: Final = frozenset({"kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"})
 _DEFAULT_GRACE_S: Final = 30
 _START_S: Final = 2
 
@@ -58,24 +59,45 @@ class Resources:
 
 
 def resources_of(manifest: Manifest | None) -> Resources:
-    """Return what a workload asks for: its replicas times their requests; nothing for other kinds.
-
-    Native sidecars (init containers that are always restarted) run beside the others and count.
-    """
+    """Return what a workload asks for: its replicas times their requests; nothing for other kinds."""
     if manifest is None or manifest["kind"] not in ("StatefulSet", "Deployment"):
         return Resources()
     spec = manifest["spec"]
     pods = spec.get("replicas", 1)
     pod = spec["template"]["spec"]
-    containers = [
-        *pod.get("containers", ()),
-        *(c for c in pod.get("initContainers", ()) if c.get("restartPolicy") == "Always"),
-    ]
     return Resources(
         pods=pods,
-        cpu_m=pods * sum(int(_request(c, "cpu") * 1000) for c in containers),
-        memory_bytes=pods * sum(int(_request(c, "memory")) for c in containers),
+        cpu_m=pods * int(_pod_request(pod, "cpu") * 1000),
+        memory_bytes=pods * int(_pod_request(pod, "memory")),
     )
+
+
+def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
+    """What a node must have free for a pod, as the scheduler counts (KEP-753).
+
+    Native sidecars stay, so each init container runs beside those before it; what all containers need
+    together, or one of the steps before them, whichever is more.
+    """
+    sidecars = most = Decimal(0)
+    for container in pod.get("initContainers", ()):
+        request = _request(container, name)
+        most = max(most, sidecars + request)
+        if container.get("restartPolicy") == "Always":
+            sidecars += request
+    return max(most, sidecars + sum((_request(c, name) for c in pod.get("containers", ())), Decimal(0)))
+
+
+def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
+    """Return what a workload seems to promise and doesn't; sorted.
+
+    A container runtime asks for a burst of 512 MiB with the bandwidth annotations, which at 16 Mbit/s is more
+    than four minutes without a limit (kubernetes/kubernetes#90838; measured in docs/shaping.md).
+    """
+    template = ((manifest or {}).get("spec") or {}).get("template") or {}
+    annotations = (template.get("metadata") or {}).get("annotations") or {}
+    if _BANDWIDTH.isdisjoint(annotations):
+        return ()
+    return ("`method: cni` bounds the long-run average only: the first 512 MiB each way pass unlimited",)
 
 
 def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:

@@ -136,18 +136,43 @@ def test_each_overreach_is_refused(name: str) -> None:
 
 
 def test_the_shaper_alone_may_shape() -> None:
+    check_manifests(GOOD, PURPLE, FILES.lab, SET)
+    for change in (
+        {"name": "other"},
+        {"image": "evil:v1"},
+        {"command": ["sh", "-c"]},
+        {"restartPolicy": "Always"},
+        {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"add": ["SYS_ADMIN"]}}},
+    ):
+        manifests = copy.deepcopy(list(GOOD))
+        shaper = pod(manifests)["initContainers"][0]
+        assert shaper["securityContext"]["capabilities"]["add"] == ["NET_ADMIN"]
+        shaper.update(change)
+        with pytest.raises(GuardError, match="capabilities"):
+            check_manifests(manifests, PURPLE, FILES.lab, SET)
     manifests = copy.deepcopy(list(GOOD))
-    shaper = {
-        "name": "shape",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
-        },
-    }
-    pod(manifests)["initContainers"] = [shaper]
-    check_manifests(manifests, PURPLE, FILES.lab, SET)
-    shaper["name"] = "other"
+    pod(manifests)["containers"].append({**pod(manifests)["initContainers"][0], "env": []})
     with pytest.raises(GuardError, match="capabilities"):
+        check_manifests(manifests, PURPLE, FILES.lab, SET)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"fieldRef": {"fieldPath": "spec.nodeName"}},
+        {"fieldRef": None},
+        {"secretKeyRef": {"name": "a", "key": "b"}},
+        {"fieldRef": {"fieldPath": "metadata.name"}, "configMapKeyRef": {"name": "a", "key": "b"}},
+        None,
+        "metadata.name",
+    ],
+)
+def test_a_container_is_told_its_own_name_and_address_and_nothing_else(source: object) -> None:
+    manifests = copy.deepcopy(list(GOOD))
+    env = pod(manifests)["initContainers"][1]["env"]
+    assert env[0]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    env[0]["valueFrom"] = source
+    with pytest.raises(GuardError, match="env comes from the contract"):
         check_manifests(manifests, PURPLE, FILES.lab, SET)
 
 

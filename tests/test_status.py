@@ -120,6 +120,20 @@ def test_waiting_containers(reason: str, fatal: bool, words: str, field: str) ->
     assert words in trouble.message
 
 
+def test_the_last_words_of_a_container_are_passed_on() -> None:
+    pod = waiting("CrashLoopBackOff", "back-off 10s", "initContainerStatuses")
+    (status,) = pod["status"]["initContainerStatuses"]
+    message = "the kernel has no netem:\n`modprobe sch_netem`"
+    status["lastState"] = {"terminated": {"exitCode": 1, "message": message}}
+    trouble = pod_trouble(pod, NOW)
+    assert trouble is not None
+    assert trouble.message.endswith("last exit code 1: the kernel has no netem: `modprobe sch_netem`")
+    status["lastState"]["terminated"]["message"] = "x" * 4096
+    trouble = pod_trouble(pod, NOW)
+    assert trouble is not None
+    assert len(trouble.message) < 400
+
+
 def test_pod_that_is_just_starting_has_no_trouble() -> None:
     assert pod_trouble(waiting("ContainerCreating"), NOW) is None
     assert pod_trouble(live("Pod", {"phase": "Running"}), NOW) is None

@@ -9,6 +9,7 @@ import pytest
 from nimlab.manifest import Manifest
 from nimlab.workload import (
     Resources,
+    caveats_of,
     estimate_restart_s,
     immutable_changes,
     resources_of,
@@ -24,17 +25,31 @@ def workload(kind: str = "StatefulSet", **spec: Any) -> Manifest:
 
 def test_cost_is_replicas_times_requests_with_sidecars() -> None:
     containers = [{"resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}]
-    sidecars = [
-        {"restartPolicy": "Always", "resources": {"limits": {"cpu": "0.1", "memory": "1Mi"}}},
-        {"resources": {"requests": {"cpu": "9", "memory": "9Gi"}}},
-    ]
-    pod = {"spec": {"containers": containers, "initContainers": sidecars}}
-    assert resources_of(workload(replicas=4, template=pod)) == Resources(
-        pods=4, cpu_m=4 * 150, memory_bytes=4 * 17 * 2**20
-    )
+    sidecar = {"restartPolicy": "Always", "resources": {"limits": {"cpu": "0.1", "memory": "1Mi"}}}
+    step = {"resources": {"requests": {"cpu": "0.12", "memory": "20Mi"}}}
+    for before, cpu_m, memory_mib in (
+        ([], 50, 16),
+        ([sidecar], 150, 17),
+        ([step], 120, 20),
+        ([step, sidecar], 150, 20),
+        ([sidecar, step], 220, 21),  # the sidecar runs beside the step
+        ([sidecar, sidecar], 250, 18),
+    ):
+        pod = {"spec": {"containers": containers, "initContainers": before}}
+        assert resources_of(workload(replicas=4, template=pod)) == Resources(
+            pods=4, cpu_m=4 * cpu_m, memory_bytes=4 * memory_mib * 2**20
+        )
     assert resources_of(None) == resources_of(workload("Service")) == Resources()
     odd = {"spec": {"containers": [{"resources": {"requests": {"cpu": "?"}}}]}}
     assert resources_of(workload(template=odd)) == Resources(pods=1)
+
+
+def test_limits_that_hold_on_average_only_are_told() -> None:
+    annotations = {"kubernetes.io/egress-bandwidth": "16M"}
+    (said,) = caveats_of(workload(template={"metadata": {"annotations": annotations}}))
+    assert "average" in said
+    assert caveats_of(workload(template={"metadata": {"annotations": {"a": "b"}}})) == ()
+    assert caveats_of(workload("Service")) == caveats_of(None) == ()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from nimlab.spec import (
     EnvVar,
     Experiment,
     Image,
+    Images,
     Isolation,
     Lab,
     Limits,
@@ -63,6 +64,7 @@ def build_lab(document: Document) -> Lab:
     return Lab(
         namespace=spec["namespace"],
         prefix=spec.get("prefix", "nimp2p-exp-"),
+        images=_images(spec["images"]),
         defaults=spec.get("defaults", {}),
         limits=Limits(
             peers_per_experiment=limits.get("peersPerExperiment", 10_000),
@@ -77,6 +79,19 @@ def build_lab(document: Document) -> Lab:
             parallel=sync.get("parallel", 8),
         ),
         source=document.path,
+    )
+
+
+def _images(images: Mapping[str, str]) -> Images:
+    return Images(
+        nimlab=_image(images["nimlab"]),
+        prometheus=_image(images["prometheus"]),
+        node_exporter=_image(images["nodeExporter"]),
+        cadvisor=_image(images["cadvisor"]),
+        loki=_image(images["loki"]),
+        alloy=_image(images["alloy"]),
+        promtail=_image(images["promtail"]),
+        grafana=_image(images["grafana"]),
     )
 
 

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nimlab.manifest import to_json_text
-from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Rollout, Setting
+from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Network, Rollout, Setting
 from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes
 
+RTT_METRICS_PORT: Final = 9105
+RTT_ECHO_PORT: Final = 9106
 _LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -45,7 +47,7 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
             for port in contract.ports
             for protocol in port.protocols
         ],
-        "scraped_ports": [p.port for p in contract.ports if p.name in ("metrics", "publish")],
+        "scraped_ports": _scraped_ports(experiment),
         "cpu": format_cpu_m(experiment.cpu_m),
         "memory": format_memory_bytes(experiment.memory_bytes),
         "rollout_together": experiment.rollout is Rollout.TOGETHER,
@@ -54,12 +56,50 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
             "downlink": _quantity(network.downlink_bit_per_s),
             "uplink": _quantity(network.uplink_bit_per_s),
         },
+        "shape": _shape(network),
+        "rtt": _rtt(experiment),
+        "nimlab_image": str(lab.images.nimlab),
         "spec_as_run": {
             "contract": contract.name,
             "experiment.json": to_json_text(experiment.document),
             "image": str(experiment.image),
             "settings.json": to_json_text(dict(sorted(experiment.settings.items()))),
             "sha256": experiment.digest,
+        },
+    }
+
+
+def _scraped_ports(experiment: Experiment) -> list[int]:
+    """What the lab's own pods may reach: the node's metrics and commands, and the times between peers."""
+    ports = [p.port for p in experiment.contract.ports if p.name in ("metrics", "publish")]
+    return [*ports, RTT_METRICS_PORT] if experiment.rtt.enabled else ports
+
+
+def _shape(network: Network) -> list[str]:
+    """The flags of `python -m nimlab.shape`; none where the pod itself sets no limits."""
+    if network.method != "tc":
+        return []
+    asked: dict[str, float | None] = {
+        "downlink-bit-per-s": network.downlink_bit_per_s,
+        "uplink-bit-per-s": network.uplink_bit_per_s,
+        "latency-ms": network.latency_ms,
+        "jitter-ms": network.jitter_ms,
+        "loss-ratio": network.loss_ratio,
+    }
+    return [f"--{name}={value}" for name, value in asked.items() if value is not None]
+
+
+def _rtt(experiment: Experiment) -> dict[str, Any] | None:
+    """The settings of `python -m nimlab.rtt`, named as docs/rtt.md does; None where peers aren't probed."""
+    if not experiment.rtt.enabled:
+        return None
+    return {
+        "metrics_port": RTT_METRICS_PORT,
+        "echo_port": RTT_ECHO_PORT,
+        "env": {
+            "SERVICE": experiment.service,
+            "INTERVAL_S": f"{experiment.rtt.interval_ms / 1000:g}",
+            "FANOUT": str(experiment.rtt.fanout),
         },
     }
 

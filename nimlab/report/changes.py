@@ -18,7 +18,7 @@ from nimlab.report.problems import error_about
 from nimlab.report.values import added_texts, change_texts, json_parts
 from nimlab.spec import OnImmutableChange
 from nimlab.status import peers_of
-from nimlab.workload import restarts_together
+from nimlab.workload import caveats_of, restarts_together
 
 _SIGNS: Final = {
     Action.CREATE: ("+", Style.NEW),
@@ -196,6 +196,8 @@ def _notes(change: Change) -> Iterator[str]:
         yield _restarts(change)
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
         yield "its peers stay: they are adopted by the new object"
+    if change.action not in (Action.KEEP, Action.PRUNE):
+        yield from caveats_of(change.desired)
     if change.unverified and change.action is not Action.KEEP:  # there, the reason says it
         yield "unverified: compared here, since the credentials don't allow a server dry-run"
 

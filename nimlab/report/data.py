@@ -22,7 +22,7 @@ from nimlab.overview import Detail, EventLine, PodLine, Row
 from nimlab.plan import ExperimentPlan, Plan
 from nimlab.report.sums import outcomes_of, peers_by_experiment, sums_of
 from nimlab.status import Trouble
-from nimlab.workload import Resources
+from nimlab.workload import Resources, caveats_of
 
 SCHEMA_VERSION: Final = 1
 
@@ -167,6 +167,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "restarts": change.restarts,
         "restartSeconds": change.restart_s,
         "unverified": change.unverified,
+        "caveats": list(caveats_of(change.desired)),
         **_present(uid=metadata.get("uid"), resourceVersion=metadata.get("resourceVersion")),
     }
 
