@@ -44,7 +44,9 @@ def status(
     context: Context = None,
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
-    from nimlab import report  # keeps `--help` fast
+    from concurrent.futures import ThreadPoolExecutor  # keeps `--help` fast
+
+    from nimlab import report
     from nimlab.apply import system_clock
     from nimlab.cli.run import look_and_think, open_run
     from nimlab.cli.sync import SyncOptions
@@ -58,8 +60,10 @@ def status(
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
         namespaces = {c.key.namespace for c in plan.changes if c.key.kind == "StatefulSet"}
-        pods = [read_pods(run.cluster, namespace, name) for namespace in sorted(namespaces)]
-        events = [read_events(run.cluster, namespace) for namespace in sorted(namespaces)]
+        with ThreadPoolExecutor(max_workers=2) as pool:  # each waits for the server, not for the other
+            told = pool.map(lambda namespace: read_events(run.cluster, namespace), sorted(namespaces))
+            pods = [read_pods(run.cluster, namespace, name) for namespace in sorted(namespaces)]
+            events = list(told)
         detail = experiment_detail(
             name,
             plan,
