@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NIMLAB := $(BIN)/nimlab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down install programs test bench check lint types layers format golden clean
+.PHONY: help demo demo-down install programs test test-lab bench check lint types layers format golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ programs: install ## the control plane's programs, built where they aren't found
 
 test: programs ## all tests, on a real API server (the first time it builds Kubernetes)
 	$(BIN)/pytest --require-live $(PYTEST_ARGS)
+
+test-lab: programs ## real peers in real pods: kubelet, containerd, CNI (Linux, root)
+	$(BIN)/python -m tests.rig $(PYTEST_ARGS)
 
 bench: programs ## nimlab beside Flux's engine, kubectl and Helm, on one fresh server (about half an hour)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

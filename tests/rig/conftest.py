@@ -1,0 +1,67 @@
+"""The session's rig, and the lab whose experiments run in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live import make_lab
+from tests.rig.cluster import Rig, RigLab
+from tests.rig.node import Node
+from tests.rig.ready import home, read_ready
+
+PURPLE = (
+    "{contract: nimp2p, peers: 5, connectTo: 2, message: {size: 1440B, interval: 400ms}, "
+    "resources: {cpu: 50m, memory: 96Mi}, network: {downlink: 16Mbit, uplink: 16Mbit}, "
+    "rtt: {enabled: true, interval: 1s, fanout: 8}}"
+)
+BLUE = PURPLE.replace("peers: 5", "peers: 4")
+
+
+@pytest.fixture(scope="session")
+def rig(pytestconfig: pytest.Config) -> Iterator[Rig]:
+    """Start the rig, which ends with the namespaces that this session runs in."""
+    folder = home()
+    if folder is None:
+        pytest.fail("these tests run in namespaces of their own: `make test-lab`")
+    started_s = time.monotonic()
+    node = Node(folder, read_ready(folder))
+    try:
+        node.start()
+        _report(pytestconfig, f"rig  up after {time.monotonic() - started_s:.0f} s; logs in {folder}/logs")
+        yield Rig(node)
+    finally:
+        node.stop()
+
+
+def _report(config: pytest.Config, text: str) -> None:
+    """Print a line between the tests."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(text)
+
+
+@pytest.fixture(scope="session")
+def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
+    """The shipped lab with purple and blue, running."""
+    root: Path = make_lab(tmp_path_factory.mktemp("rig") / "lab", "dst-lab", experiments=())
+    lab = RigLab(root, rig)
+    lab.write("purple", PURPLE)
+    lab.write("blue", BLUE)
+    answer = lab.run("sync", "--timeout", "120s")
+    assert answer.code == 0, answer.out + answer.err
+    return lab
+
+
+@pytest.fixture
+def synced(lab: RigLab) -> Callable[[], None]:
+    """Return a function that syncs and expects it to go well."""
+
+    def sync() -> None:
+        answer = lab.run("sync", "--timeout", "120s")
+        assert answer.code == 0, answer.out + answer.err
+
+    return sync

@@ -1,0 +1,49 @@
+"""The monitoring programs, under the names that lab.yaml pins, as the users that they run as upstream."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nimlab.load import load_lab
+from nimlab.spec import Image
+from tests.live import REPOSITORY
+from tests.rig.cluster import Rig, eventually
+
+IMAGES = load_lab(REPOSITORY).lab.images
+FLAGS = {"loki": "-version", "promtail": "-version"}
+USERS = {"prometheus": 65534, "node_exporter": 65534, "loki": 10001}
+
+
+@pytest.mark.parametrize("name", ["prometheus", "node_exporter", "loki", "promtail"])
+def test_the_pinned_version_is_what_runs(rig: Rig, name: str) -> None:
+    image: Image = getattr(IMAGES, name)
+    pod = f"version-{name.replace('_', '-')}"
+    limits = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    if name in USERS:
+        limits |= {"runAsNonRoot": True, "runAsUser": USERS[name]}
+    container = {
+        "name": name.replace("_", "-"),
+        "image": str(image),
+        "imagePullPolicy": "Never",
+        "args": [FLAGS.get(name, "--version")],
+        "securityContext": limits,
+    }
+    spec = {"restartPolicy": "Never", "containers": [container]}
+    rig.node.post(
+        "/api/v1/namespaces/default/pods",
+        {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": pod}, "spec": spec},
+    )
+
+    def ended() -> str | None:
+        found = json.loads(rig.kubectl("-n", "default", "get", "pod", pod, "-o", "json"))["status"]
+        return str(found["phase"]) if found["phase"] in ("Succeeded", "Failed") else None
+
+    assert eventually(ended, within_s=60, what=f"{image} has said its version") == "Succeeded"
+    said = rig.kubectl("-n", "default", "logs", pod)
+    assert f"version {image.tag.removeprefix('v')}" in said
