@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _note(f"error: {error}")
         return 1
     report = "\n\n".join(parts) + "\n"
+    asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "scale.md").write_text(report, encoding="utf-8")
     sys.stdout.write(report)
     return 0
