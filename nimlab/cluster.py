@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
 from nimlab.fields import compare
-from nimlab.handover import Handover, handover_of, handover_patch
+from nimlab.handover import Handover, effective, handover_of, handover_patch
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
 from nimlab.masking import hide_secrets
 from nimlab.owned import (
@@ -342,11 +342,14 @@ def _ask(
                 return Prediction()
             if handover is not None:
                 handed_over = cluster.patch(key_of(live), handover_patch(handover, live), dry_run=True)
+                handover = effective(handover, live, handed_over)
             made, taken = apply_over(cluster, desired, force=force, dry_run=True)
     except Forbidden:
         return Prediction(handover=handover)
     except ClusterError as error:
         return Prediction(error=error, handover=handover)
+    if handover is None:
+        return Prediction(manifest=made, taken=taken)
     return Prediction(manifest=made, taken=taken, handover=handover, handed_over=handed_over)
 
 

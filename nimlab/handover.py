@@ -61,6 +61,16 @@ def handover_patch(handover: Handover, live: Manifest) -> list[dict[str, Any]]:
     return patch + [{"op": "remove", "path": _pointer(place)} for place in places]
 
 
+def effective(handover: Handover, live: Manifest, handed_over: Manifest) -> Handover | None:
+    """Return a handover without what the server puts back at once; None when nothing is left of it.
+
+    `handed_over` is the object after it. A default that another manager holds can't be taken out: it is what
+    the field is when nobody says anything.
+    """
+    removed = tuple(f for f in handover.removed if _at(live, f.path) != _at(handed_over, f.path))
+    return Handover(managers=handover.managers, removed=removed) if handover.managers or removed else None
+
+
 def only_at(live: Manifest) -> dict[str, Any]:
     """Return the operation with which a patch fails unless the object is still at this resourceVersion."""
     return {
@@ -123,6 +133,14 @@ def _place(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | None:
             return None
         place.append(step)
     return tuple(place)
+
+
+def _at(live: Manifest, path: Sequence[str]) -> object:
+    """What is at a managedFields path; None if nothing is."""
+    value: Any = live
+    for part in path:
+        value = descend(value, part)
+    return value
 
 
 def _pointer(place: Sequence[str | int]) -> str:

@@ -248,3 +248,21 @@ def test_foreign_additions_are_told_and_go_when_asked(lab: Lab) -> None:
     assert peer is not None
     assert "sidecar" not in json.dumps(peer["spec"]["containers"])
     assert [uid_of(lab, n) for n in (1, 2, 3)] == others
+
+
+@pytest.mark.live
+def test_a_default_that_another_holds_is_nothing_to_remove(lab: Lab) -> None:
+    synced(lab)
+    for policy in ("Delete", "Retain"):  # back at its default, and held since
+        patch = json.dumps({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": policy}}})
+        lab.kubectl(
+            "patch",
+            "statefulset/nimp2p-exp-blue",
+            "--type=merge",
+            "--field-manager=mesh-operator",
+            "-p",
+            patch,
+        )
+    assert "mesh-operator" in lab.run("sync", "--dry-run").out
+    answer = lab.run("sync", "--dry-run", "--remove-foreign", "--exit-code")
+    assert answer.code == 0, answer.out + answer.err

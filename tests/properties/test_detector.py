@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from nimlab.cluster import Propagation
 from nimlab.errors import ClusterError
 from nimlab.fields import compare, own_entry
-from nimlab.handover import handover_of, handover_patch, only_at
+from nimlab.handover import effective, handover_of, handover_patch, only_at
 from nimlab.kube import KubeCluster
 from nimlab.manifest import KINDS, Manifest, ObjectKey, canonical, key_of
 from nimlab.owned import FIELD_MANAGER, ApplySet, stamp
@@ -422,7 +422,7 @@ def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, see
 
 
 def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen: Counter[str]) -> None:
-    """Removing what others have added leaves nothing of it, and nothing to remove the next time."""
+    """Removing what others have added leaves nothing of it but defaults, and nothing to do the next time."""
     handover = handover_of(wanted, live, remove_foreign=True)
     if handover is None:
         return
@@ -432,4 +432,7 @@ def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen:
     except ClusterError:  # what is wanted may not be valid at all
         return
     seen["cleaned"] += 1
-    assert handover_of(wanted, made, remove_foreign=True) is None, json.dumps([wanted, live, made])
+    left = handover_of(wanted, made, remove_foreign=True)
+    if left is not None:
+        again = cluster.patch(key_of(live), handover_patch(left, made), dry_run=True)
+        assert effective(left, made, again) is None, json.dumps([wanted, live, made])
