@@ -14,7 +14,7 @@ from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConfli
 from nimlab.fields import Foreign, foreign_fields, own_entry
 from nimlab.handover import Handover
 from nimlab.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
-from nimlab.owned import MEMBER, PART_OF, ApplySet, experiment_of, member_reference, missing_proofs
+from nimlab.owned import MEMBER, PART_OF, ApplySet, member_reference, missing_proofs
 from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
 from nimlab.spec import OnImmutableChange
 from nimlab.status import peers_of, restart_pending
@@ -113,7 +113,7 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
     return Change(
         action=action,
         key=key_of(live),
-        experiment=experiment_of(live),
+        experiment=snapshot.apply_set.group_of(live),
         desired=None,
         live=live,
         reason=reason,

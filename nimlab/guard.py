@@ -51,13 +51,14 @@ def check_manifests(
             found.append((key, "two templates make it"))
         seen.add(key)
         found += [(key, what) for what in _violations(manifest, experiment, lab, apply_set)]
+    raise_if_any(found, f"`{experiment.source}` or a template asks for what no experiment may have")
+
+
+def raise_if_any(found: Sequence[tuple[ObjectKey, str]], hint: str) -> None:
+    """Raise a GuardError that names all violations."""
     if found:
         more = "".join(f"\n  {key}: {what}" for key, what in found[1:20])
-        raise GuardError(
-            found[0][1] + more,
-            where=found[0][0],
-            hint=f"`{experiment.source}` or a template asks for what no experiment may have",
-        )
+        raise GuardError(found[0][1] + more, where=found[0][0], hint=hint)
 
 
 def check_unmarked(manifests: Sequence[Manifest], experiment: Experiment) -> None:
@@ -102,7 +103,8 @@ def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set:
         yield f"its apiVersion must be `{kind.api_version}`"
     if key.kind != "Namespace" and not _is_own_name(key.name, experiment):
         yield f"its name must be `{experiment.full_name}`, or that and a suffix after `-`"
-    yield from _metadata_violations(manifest, experiment, apply_set)
+    yield from membership_violations(manifest, apply_set, {})
+    yield from _experiment_violations(manifest, experiment)
     yield from _kind_violations(manifest, experiment, lab)
 
 
@@ -112,29 +114,36 @@ def _is_own_name(name: str, experiment: Experiment) -> bool:
     return name in own or name.startswith(experiment.full_name + "-")
 
 
-def _metadata_violations(manifest: Manifest, experiment: Experiment, apply_set: ApplySet) -> Iterator[str]:
+def membership_violations(manifest: Manifest, apply_set: ApplySet, marks: Mapping[str, str]) -> Iterator[str]:
+    """Yield what keeps an object from being a member like any other: what is reserved, or the server's.
+
+    `marks` are reserved labels that its set has beside those of every set.
+    """
     metadata = manifest["metadata"]
     yield from (f"metadata.{name} is not to be set" for name in _FORBIDDEN_METADATA if name in metadata)
     if "status" in manifest:
         yield "status is the server's"
-    expected = {PART_OF: apply_set.id, MEMBER: member_reference(key_of(manifest), apply_set)}
+    expected = {PART_OF: apply_set.id, MEMBER: member_reference(key_of(manifest), apply_set), **marks}
     if labels_of(manifest).get(PART_OF) != expected[PART_OF]:
         yield "it lacks the set's label"
     if annotations_of(manifest).get(MEMBER) != expected[MEMBER]:
         yield "it lacks the annotation that names it"
-    yield from _marks(metadata, expected)
+    yield from reserved_marks(metadata, expected)
+
+
+def _experiment_violations(manifest: Manifest, experiment: Experiment) -> Iterator[str]:
     if labels_of(manifest).get(EXPERIMENT) != experiment.name:
         yield f"its label `{EXPERIMENT}` must be `{experiment.name}`"
     template = (manifest.get("spec") or {}).get("template")
     if isinstance(template, Mapping):
         inner = template.get("metadata") or {}
-        yield from _marks(inner, {})
+        yield from reserved_marks(inner, {})
         if (inner.get("labels") or {}).get(EXPERIMENT) != experiment.name:
             yield f"its pods' label `{EXPERIMENT}` must be `{experiment.name}`"
 
 
-def _marks(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[str]:
-    """Labels and annotations: strings all, and the reserved ones only as we set them."""
+def reserved_marks(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[str]:
+    """Yield labels and annotations that aren't strings, or reserved and not as expected."""
     for field in ("labels", "annotations"):
         for name, value in (metadata.get(field) or {}).items():
             if not isinstance(value, str):
@@ -154,7 +163,7 @@ def _kind_violations(manifest: Manifest, experiment: Experiment, lab: Lab) -> It
             yield "a Service of an experiment is of type ClusterIP"
         if (spec.get("selector") or {}).get(EXPERIMENT) != experiment.name:
             yield "spec.selector must select the experiment"
-        yield from _duplicates(spec.get("ports"), ("port", "protocol"), "spec.ports")
+        yield from duplicates(spec.get("ports"), ("port", "protocol"), "spec.ports")
     elif kind == "StatefulSet":
         labels = (spec.get("selector") or {}).get("matchLabels") or {}
         if labels.get(EXPERIMENT) != experiment.name:
@@ -178,13 +187,13 @@ def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
         odd = sorted(set(volume) - {"name", "configMap", "emptyDir", "downwardAPI"})
         if odd:
             yield f"pods: a volume may not be `{odd[0]}`"
-    yield from _duplicates(pod.get("volumes"), ("name",), "volumes")
+    yield from duplicates(pod.get("volumes"), ("name",), "volumes")
     for field in ("initContainers", "containers"):
         for container in pod.get(field) or ():
             name = f"{field}[{container.get('name')}]"
             is_shaper = field == "initContainers" and _is_shaper(container, lab)
             yield from _container_violations(container, name, is_shaper=is_shaper)
-        yield from _duplicates(pod.get(field), ("name",), field)
+        yield from duplicates(pod.get(field), ("name",), field)
 
 
 def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
@@ -210,8 +219,8 @@ def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper:
         yield f"{name} may not use a hostPort"
     if container.get("envFrom") or not all(_is_own(e) for e in container.get("env") or ()):
         yield f"{name}: env comes from the contract alone"
-    yield from _duplicates(container.get("env"), ("name",), f"{name}.env")
-    yield from _duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
+    yield from duplicates(container.get("env"), ("name",), f"{name}.env")
+    yield from duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
 
 
 def _is_own(variable: Mapping[str, Any]) -> bool:
@@ -226,7 +235,8 @@ def _is_own(variable: Mapping[str, Any]) -> bool:
     )
 
 
-def _duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON
+def duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON
+    """Yield what stands twice in a list that the server merges by these keys."""
     seen = set()
     for item in items or ():
         value = tuple(str(item.get(key)) for key in keys)

@@ -59,8 +59,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("ServiceAccount", "v1", "serviceaccounts", 1),
         _kind("Role", "rbac.authorization.k8s.io/v1", "roles", 1),
         _kind("RoleBinding", "rbac.authorization.k8s.io/v1", "rolebindings", 1),
+        _kind("ClusterRole", "rbac.authorization.k8s.io/v1", "clusterroles", 1, namespaced=False),
+        _kind(
+            "ClusterRoleBinding", "rbac.authorization.k8s.io/v1", "clusterrolebindings", 1, namespaced=False
+        ),
         _kind("ConfigMap", "v1", "configmaps", 2),
         _kind("Secret", "v1", "secrets", 2),
+        _kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims", 2),
         _kind("Service", "v1", "services", 3),
         _kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets", 3),
         _kind("StatefulSet", "apps/v1", "statefulsets", 4),
@@ -72,6 +77,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     )
 }
 """Every kind that nimlab reads or writes, by name; no two groups share a kind's name here."""
+
+WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})
+"""The kinds whose pods are waited for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -258,7 +266,7 @@ def _wrong_type(path: tuple[str, ...], item: object) -> str | None:
     if path[-1] in ("labels", "annotations", "matchLabels", "nodeSelector"):
         fits = isinstance(item, dict) and all(isinstance(value, str) for value in item.values())
         return None if fits else "a map of texts"
-    if path[-1] in _MAPS:
+    if path[-1] in _MAPS and path[0] != "rules":  # a Role's rules have other fields of these names
         return None if isinstance(item, dict) else "a map"
     if path[-1] in _LISTS:
         fits = isinstance(item, list) and all(isinstance(value, dict) for value in item)
@@ -310,8 +318,15 @@ def to_json_text(value: object) -> str:
 
 def to_yaml(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Return a YAML stream, one document an object, keys sorted; the same objects give the same bytes."""
+    return "".join("---\n" + _dumped(dict(m), sort_keys=True) for m in manifests)
+
+
+def to_yaml_text(value: object) -> str:
+    """Return one YAML document for people to read: keys stay in the order in which they were written."""
+    return _dumped(value, sort_keys=False)
+
+
+def _dumped(value: object, *, sort_keys: bool) -> str:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return "".join(
-        "---\n" + yaml.dump(dict(m), Dumper=dumper, sort_keys=True, allow_unicode=True, width=120)
-        for m in manifests
-    )
+    text: str = yaml.dump(value, Dumper=dumper, sort_keys=sort_keys, allow_unicode=True, width=120)
+    return text

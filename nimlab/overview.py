@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nimlab.change import Action, Change
 from nimlab.fields import own_entry
-from nimlab.manifest import Manifest, ObjectKey, labels_of
+from nimlab.manifest import WORKLOADS, Manifest, ObjectKey, labels_of
 from nimlab.plan import ExperimentPlan, Plan
 from nimlab.spec import Broken, Experiment
 from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, status_of
@@ -80,7 +80,10 @@ class EventLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """Everything that `status` shows of one experiment; `plan` is None when its file is broken."""
+    """Everything that `status` shows of one experiment, or of a component of the platform.
+
+    `noun` is what its pods are called; `plan` is None when its file is broken.
+    """
 
     row: Row
     source: str | None
@@ -89,6 +92,7 @@ class Detail:
     pods: tuple[PodLine, ...]
     troubles: tuple[Trouble, ...]
     events: tuple[EventLine, ...]
+    noun: str
 
 
 def overview_rows(plan: Plan, experiments: Iterable[Experiment], now: datetime) -> tuple[Row, ...]:
@@ -112,7 +116,7 @@ def experiment_detail(
 ) -> Detail:
     """Return what there is to say about one experiment of the plan.
 
-    `pods` may be a part of them, if it isn't `all_pods`: the StatefulSet counts the others.
+    `pods` may be a part of them, if it isn't `all_pods`: their workload counts the others.
     `events` may be those of whole namespaces; only its own are taken, warnings first, the newest last.
     """
     row = next(row for row in overview_rows(plan, experiments, now) if row.experiment == name)
@@ -128,6 +132,7 @@ def experiment_detail(
         pods=tuple(_pod_line(pod, now) for pod in sorted(pods, key=_ordinal)),
         troubles=_troubles(pods, own if is_short else [], now),
         events=_recent([_event_line(event, now) for event in own]),
+        noun=plan.apply_set.noun,
     )
 
 
@@ -145,7 +150,7 @@ def _broken_row(broken: Broken, experiment: Experiment | None) -> Row:
 
 
 def _row(one: ExperimentPlan, experiment: Experiment | None, now: datetime) -> Row:
-    live = next((c.live for c in one.changes if c.key.kind == "StatefulSet" and c.live), None)
+    live = next((c.live for c in one.changes if c.key.kind in WORKLOADS and c.live), None)
     started_at = live["metadata"].get("creationTimestamp") if live else None
     if live is not None:
         scale: int | None = peers_of(live).wanted
@@ -153,19 +158,20 @@ def _row(one: ExperimentPlan, experiment: Experiment | None, now: datetime) -> R
         scale = experiment.peers if experiment else None
     return Row(
         experiment=one.name,
-        full_name=experiment.full_name if experiment else _full_name(one),
+        full_name=experiment.full_name if experiment else _full_name(one, live),
         scale=scale,
-        running=peers_of(live).running if live else 0,
+        running=peers_of(live).running if live else (None if scale is None else 0),
         started_at=started_at,
         age_s=_age_s(started_at, now),
         state=_state(one),
     )
 
 
-def _full_name(one: ExperimentPlan) -> str:
-    """The full name that the objects in the cluster carry, empty if none does."""
+def _full_name(one: ExperimentPlan, workload: Manifest | None) -> str:
+    """The full name that the objects in the cluster carry, else that of the workload; empty if none is."""
     names = (labels_of(change.live).get("prefix") for change in one.changes if change.live)
-    return next((name for name in names if name), "")
+    own = str(workload["metadata"]["name"]) if workload else ""
+    return next((name for name in names if name), own)
 
 
 def _state(one: ExperimentPlan) -> RowState:
@@ -211,8 +217,8 @@ def _age_s(at: str | None, now: datetime) -> int | None:
 
 
 def _existing(one: ExperimentPlan) -> int:
-    """How many peers there are, by the word of their StatefulSet."""
-    sets = (c.live for c in one.changes if c.key.kind == "StatefulSet" and c.live is not None)
+    """How many pods there are, by the word of their workload."""
+    sets = (c.live for c in one.changes if c.key.kind in WORKLOADS and c.live is not None)
     return sum(peers_of(live).existing for live in sets)
 
 

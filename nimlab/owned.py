@@ -25,21 +25,55 @@ MEMBER: Final = "nimlab.dev/member"
 PROTECT: Final = "nimlab.dev/protect"
 COMMIT: Final = "nimlab.dev/commit"
 EXPERIMENT: Final = "experiment"
+COMPONENT: Final = "nimlab.dev/component"
 FIELD_MANAGER: Final = "nimlab"
 PARENT_MANAGER: Final = "nimlab-applyset"
 
 _HAND_TOOLS: Final = ("kubectl", "before-first-apply", "k9s", "rancher")
 
-_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "experiments": (
-        "Namespace",
-        "NetworkPolicy",
-        "ResourceQuota",
-        "LimitRange",
-        "ConfigMap",
-        "Service",
-        "PodDisruptionBudget",
-        "StatefulSet",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is fixed for a set: its members' kinds, the label of their group, and what pods are called."""
+
+    kinds: tuple[str, ...]
+    group_label: str
+    noun: str
+
+
+EXPERIMENTS: Final = "experiments"
+PLATFORM: Final = "platform"
+
+_SETS: Final[Mapping[str, _Facts]] = {
+    EXPERIMENTS: _Facts(
+        kinds=(
+            "Namespace",
+            "NetworkPolicy",
+            "ResourceQuota",
+            "LimitRange",
+            "ConfigMap",
+            "Service",
+            "PodDisruptionBudget",
+            "StatefulSet",
+        ),
+        group_label=EXPERIMENT,
+        noun="peer",
+    ),
+    PLATFORM: _Facts(
+        kinds=(
+            "ServiceAccount",
+            "Role",
+            "RoleBinding",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "ConfigMap",
+            "PersistentVolumeClaim",
+            "Service",
+            "Deployment",
+            "DaemonSet",
+        ),
+        group_label=COMPONENT,
+        noun="pod",
     ),
 }
 
@@ -95,7 +129,21 @@ class ApplySet:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that members can have."""
-        return _KINDS[self.name]
+        return _SETS[self.name].kinds
+
+    @property
+    def group_label(self) -> str:
+        """The label that says which experiment a member is of, or which component of the platform."""
+        return _SETS[self.name].group_label
+
+    @property
+    def noun(self) -> str:
+        """What the pods of members are called."""
+        return _SETS[self.name].noun
+
+    def group_of(self, live: Manifest) -> str:
+        """Return the experiment or component that an object belongs to, empty if it doesn't say."""
+        return labels_of(live).get(self.group_label, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +182,6 @@ def is_hand_tool(manager: str) -> bool:
     conflict. kubectl's managers are named after its commands (`kubectl-edit`), its `scale` just `kubectl`.
     """
     return manager.startswith(_HAND_TOOLS)
-
-
-def experiment_of(live: Manifest) -> str:
-    """Return the experiment that an object belongs to, empty if it doesn't say."""
-    return labels_of(live).get(EXPERIMENT, "")
 
 
 def parent_manifest(apply_set: ApplySet, scope: Scope, commit: str | None, version: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""What there is to see of an experiment's peers: pods and events, never more than a few pages of them.
+"""What there is to see of pods and of what happened to them: never more than a few pages.
 
 In: the cluster. Out: live objects. All of ten thousand pods take the server seconds to say, and nobody reads
 them: what counts them is their StatefulSet.
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from nimlab.cluster import Cluster
 from nimlab.manifest import Manifest
-from nimlab.owned import EXPERIMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +20,11 @@ class Sight:
     whole: bool
 
 
-def read_pods(cluster: Cluster, namespace: str, experiment: str) -> Sight:
-    """Return an experiment's pods: a page of them, and if that isn't all, a page of those that don't run.
+def read_pods(cluster: Cluster, namespace: str, labels: str) -> Sight:
+    """Return the pods with these labels: a page of them, and if that isn't all, a page that doesn't run.
 
     Raises ClusterError.
     """
-    labels = f"{EXPERIMENT}={experiment}"
     return _first_pages(cluster, "Pod", namespace, labels, ("", "status.phase!=Running"))
 
 

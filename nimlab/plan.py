@@ -16,7 +16,7 @@ from nimlab.change import Action, Change, decide_desired, decide_orphan
 from nimlab.errors import PlanError
 from nimlab.git import Commit, Relation
 from nimlab.manifest import Manifest, ObjectKey, apply_order, key_of
-from nimlab.owned import EXPERIMENT, ApplySet, Scope, experiment_of, has_applied_label, missing_proofs
+from nimlab.owned import ApplySet, Scope, has_applied_label, missing_proofs
 from nimlab.snapshot import Desired, Policy, Snapshot
 from nimlab.spec import Broken
 from nimlab.workload import Resources, resources_of
@@ -98,7 +98,9 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     for group in desired:
         by_name[group.name] += [decide_desired(m, group, snapshot, policy) for m in group.manifests]
     for live in _orphans(snapshot, policy, wanted):
-        by_name.setdefault(experiment_of(live), []).append(decide_orphan(live, snapshot, policy))
+        by_name.setdefault(snapshot.apply_set.group_of(live), []).append(
+            decide_orphan(live, snapshot, policy)
+        )
     sources = {group.name: group.source for group in desired}
     staying = _staying(snapshot, wanted, (c for changes in by_name.values() for c in changes))
     experiments = tuple(
@@ -106,7 +108,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         for name, changes in sorted(by_name.items())
     )
     changes = [change for one in experiments for change in one.changes]
-    known = {*by_name, *(experiment_of(live) for live in snapshot.live.values())}
+    known = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
     refusal = _unknown_name(known, policy) or _stale(snapshot, policy)
     scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
     before = snapshot.parent.scope if snapshot.parent else Scope.empty()
@@ -140,19 +142,21 @@ def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list
     return [
         live
         for key, live in snapshot.live.items()
-        if key not in wanted and _is_meant(live, unreadable, policy.names)
+        if key not in wanted and _is_meant(live, snapshot.apply_set, unreadable, policy.names)
     ]
 
 
-def _is_meant(live: Manifest, unreadable: set[str], names: frozenset[str] | None) -> bool:
+def _is_meant(
+    live: Manifest, apply_set: ApplySet, unreadable: set[str], names: frozenset[str] | None
+) -> bool:
     """True when this run is about the object's experiment.
 
     Where that matters the label has to be our own word: anybody may change it.
     """
     if not unreadable and names is None:
         return True
-    name = experiment_of(live)
-    is_sure = has_applied_label(live, EXPERIMENT)
+    name = apply_set.group_of(live)
+    is_sure = has_applied_label(live, apply_set.group_label)
     return is_sure and name not in unreadable and (names is None or name in names)
 
 
@@ -252,7 +256,7 @@ def _over_limit(
     members = max(_count_members(snapshot, wanted), count)
     percent = 100 * count / members
     single = len({change.experiment for change in pruned}) == 1 and all(
-        has_applied_label(c.live, EXPERIMENT) for c in pruned if c.live
+        has_applied_label(c.live, snapshot.apply_set.group_label) for c in pruned if c.live
     )
     if limit.objects is not None and count > limit.objects:
         what = f"{count} objects would be deleted, more than the limit of {limit.objects}"

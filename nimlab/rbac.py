@@ -1,8 +1,8 @@
-"""The rights that nimlab needs: two accounts, one that can only look and one that also writes.
+"""The rights that nimlab needs for a set: two accounts, one that can only look and one that also writes.
 
-In: an apply-set, and whether its experiments have namespaces of their own. Out: manifests for an
-administrator to apply. No rule allows more than a plan or a sync asks for; a test holds the rules against the
-requests. Pure.
+In: an apply-set, and whether experiments have namespaces of their own. Out: manifests for an administrator
+to apply. The accounts of one set can't touch the other. No rule allows more than a plan or a sync asks for; a
+test holds the rules against the requests. Pure.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from nimlab.manifest import KINDS, Manifest
-from nimlab.owned import ApplySet
+from nimlab.manifest import KINDS, WORKLOADS, Manifest
+from nimlab.owned import PLATFORM, ApplySet
 
 PLAN: Final = "nimlab-plan"
 SYNC: Final = "nimlab-sync"
 
 _READ: Final = ("get", "list")
+_NODES: Final = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
 _WRITE: Final = (*_READ, "create", "patch", "delete")
 _GROUP: Final = "rbac.authorization.k8s.io"
 
@@ -25,16 +26,24 @@ def access_manifests(apply_set: ApplySet, *, own_namespaces: bool) -> tuple[Mani
     """Return accounts, their tokens, roles and bindings, in the order in which they can be applied.
 
     The rights end at the lab's namespace, unless experiments have namespaces of their own: these are made and
-    removed, so the rights are cluster-wide then. Both keep to the kinds of the set.
+    removed, so the rights are cluster-wide then. The platform's always are: it looks at pods in those
+    namespaces, and at the nodes' metrics. Both accounts keep to the kinds of the set.
     """
     home = apply_set.namespace
+    is_platform = apply_set.name == PLATFORM
+    everywhere = own_namespaces or is_platform
     found: list[Manifest] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home}}]
-    kinds = [kind for kind in apply_set.kinds if own_namespaces or KINDS[kind].namespaced]
-    for account, rights in ((PLAN, _plan_rights(kinds)), (SYNC, _sync_rights(kinds))):
+    kinds = [kind for kind in apply_set.kinds if everywhere or KINDS[kind].namespaced]
+    sync = _platform_rights(kinds) if is_platform else _sync_rights(kinds)
+    for account, rights in ((PLAN, _plan_rights(kinds)), (SYNC, sync)):
+        name = f"{account}-{PLATFORM}" if is_platform else account
+        rules = _rules(rights)
+        if is_platform and account == SYNC:
+            rules.append(_NODES)
         found += [
-            _account(account, home),
-            _token(account, home),
-            *_granted(account, home, _rules(rights), everywhere=own_namespaces),
+            _account(name, home),
+            _token(name, home),
+            *_granted(name, home, rules, everywhere=everywhere),
         ]
     return tuple(found)
 
@@ -52,6 +61,21 @@ def _sync_rights(kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
         "Lease": ("get", "create", "update"),
         "Pod": ("list", "watch", "delete"),
         "Event": ("list",),
+    }
+
+
+def _platform_rights(kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Looking and writing; the watches of the waiting; and what is granted, which one has to have oneself.
+
+    Source: kubernetes.io/docs/reference/access-authn-authz/rbac, "Privilege escalation prevention".
+    """
+    return {
+        **dict.fromkeys(kinds, _WRITE),
+        **dict.fromkeys((kind for kind in kinds if kind in WORKLOADS), (*_WRITE, "watch")),
+        "Lease": ("get", "create", "update"),
+        "Pod": (*_READ, "watch"),
+        "Event": ("list",),
+        "Secret": ("create",),
     }
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from nimlab.errors import Problem
 
 Setting: TypeAlias = bool | int | float | str
 """One value of a spec in its base unit: bytes, milliseconds, bits per second, a ratio, a count, or a word."""
+
+
+GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- its name
+"""The Secret with Grafana's password: the only one that a pod of ours is given."""
 
 
 class Isolation(Enum):
@@ -205,12 +209,30 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What the monitoring stack is made of; storage is a quantity, None for what a restart may lose.
+
+    `log_agent` is `alloy` or `promtail`, `cadvisor` is `daemonset` or `kubelet`; `containerd_folder` holds
+    containerd's socket on every node.
+    """
+
+    log_agent: str
+    cadvisor: str
+    containerd_folder: str
+    metrics_retention_s: int
+    metrics_storage: str | None
+    logs_retention_s: int
+    logs_storage: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
     """The lab as a whole: where it lives, what it runs, what it allows, how it syncs."""
 
     namespace: str
     prefix: str
     images: Images
+    platform: Platform
     defaults: Mapping[str, Any]
     limits: Limits
     sync: SyncSettings

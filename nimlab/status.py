@@ -37,7 +37,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCount:
-    """Peers of a StatefulSet: asked for, ready, of the newest revision, there at all."""
+    """Pods of a workload: asked for, ready, of the newest revision, there at all."""
 
     wanted: int
     running: int
@@ -88,11 +88,18 @@ def status_of(live: Manifest | None) -> Status:
     return judge(live)
 
 
-def peers_of(statefulset: Manifest) -> PeerCount:
-    """Return how many peers a StatefulSet has."""
-    status = statefulset.get("status") or {}
+def peers_of(workload: Manifest) -> PeerCount:
+    """Return how many pods a workload has: an experiment's are its peers."""
+    status = workload.get("status") or {}
+    if workload["kind"] == "DaemonSet":
+        return PeerCount(
+            wanted=int(status.get("desiredNumberScheduled") or 0),
+            running=int(status.get("numberReady") or 0),
+            updated=int(status.get("updatedNumberScheduled") or 0),
+            existing=int(status.get("currentNumberScheduled") or 0),
+        )
     return PeerCount(
-        wanted=int((statefulset.get("spec") or {}).get("replicas", 1)),
+        wanted=int((workload.get("spec") or {}).get("replicas", 1)),
         running=int(status.get("readyReplicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
         existing=int(status.get("replicas") or 0),

@@ -38,6 +38,7 @@ from tests.test_plan import group, manifest, policy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = ObjectKey("StatefulSet", "lab", "red")
+SET = ApplySet(name="experiments", namespace="lab")
 RED = Awaited(experiment="red", workloads=frozenset({KEY}), leaving=frozenset())
 
 
@@ -70,7 +71,7 @@ def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
 
 def board(*objects: Manifest) -> Board:
     """A board on which everything has been listed."""
-    found = Board(listed={"StatefulSet", "Pod"})
+    found = Board(SET, listed={"StatefulSet", "Pod"})
     for item in objects:
         found.put(item, NOW)
     return found
@@ -85,7 +86,7 @@ FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
 
 
 def test_nothing_is_said_before_everything_was_listed() -> None:
-    assert judge(RED, Board(), NOW, waited_s=99, timeout_s=60) is None
+    assert judge(RED, Board(SET), NOW, waited_s=99, timeout_s=60) is None
 
 
 def test_settled_progress_and_timeout() -> None:
@@ -433,9 +434,10 @@ def test_nothing_counts_as_listed_before_every_namespace_is(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
     awaited = [Awaited(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
-    cluster, board = Narrow(lab, late), Board()
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+    cluster, board = Narrow(lab, late), Board(apply_set)
 
-    with Feed(cluster, awaited, ApplySet(name="experiments", namespace=lab.namespace)) as feed:
+    with Feed(cluster, awaited, apply_set) as feed:
         for _ in range(10):  # long enough for the namespace that answers
             feed.drain(board, NOW)
         assert judge(awaited[0], board, NOW, waited_s=1, timeout_s=60) is None

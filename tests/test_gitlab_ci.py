@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,7 @@ class Pipeline:
             stdin=subprocess.DEVNULL,
         )
         text = done.stdout + done.stderr
-        started = {name for name in ("validate", "plan", "sync") if f"({name})" in text}
+        started = set(re.findall(r"^(\w+) +starting shell", text, re.MULTILINE))
         return Answer(code=done.returncode, text=text, jobs=started)
 
     def artifact(self, name: str) -> str:
@@ -109,8 +111,15 @@ def shim(folder: Path) -> Path:
     return folder
 
 
+FILES = {
+    "NIMLAB_PLAN_KUBECONFIG": "plan.kubeconfig",
+    "NIMLAB_KUBECONFIG": "sync.kubeconfig",
+    "NIMLAB_PLATFORM_KUBECONFIG": "sync-platform.kubeconfig",
+}
+
+
 def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
-    """Make plan.kubeconfig and sync.kubeconfig in the folder as docs/gitlab.md says, by its own commands."""
+    """Make the accounts' kubeconfigs in the folder as docs/gitlab.md says, by its own commands."""
     guide = (REPOSITORY / "docs" / "gitlab.md").read_text(encoding="utf-8")
     variables = environment(KUBECONFIG=str(lab.kubeconfig), PYTHONPATH=str(REPOSITORY))
     variables["PATH"] = f"{shim(folder / 'bin')}{os.pathsep}{variables['PATH']}"
@@ -125,34 +134,35 @@ def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
         env=variables,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("plan.kubeconfig", "sync.kubeconfig"):
+    for name in FILES.values():
         shutil.move(lab.root / name, folder)
 
 
-def file_variables(folder: Path) -> dict[str, Any]:
-    """The variables that docs/gitlab.md asks for, of type file."""
-    files = {"NIMLAB_PLAN_KUBECONFIG": "plan.kubeconfig", "NIMLAB_KUBECONFIG": "sync.kubeconfig"}
+def file_variables(folder: Path, *names: str) -> dict[str, Any]:
+    """Variables that docs/gitlab.md asks for, of type file."""
     return {
-        variable: {"type": "file", "values": {"*": (folder / name).read_text(encoding="utf-8")}}
-        for variable, name in files.items()
+        name: {"type": "file", "values": {"*": (folder / FILES[name]).read_text(encoding="utf-8")}}
+        for name in names
     }
 
 
 @pytest.fixture
-def pipeline(lab: Lab, gitlab_ci_local: Path, tmp_path: Path) -> Pipeline:
-    """A lab whose pipeline can be run."""
+def pipeline(lab: Lab, gitlab_ci_local: Path, tmp_path: Path) -> Iterator[Pipeline]:
+    """A lab whose pipeline can be run; the platform's credentials are not set."""
     home = tmp_path / "home"
     home.mkdir()
     documented_kubeconfigs(lab, home)
     variables = home / "variables.yml"
-    variables.write_text(yaml.safe_dump(file_variables(home)), encoding="utf-8")
+    variables.write_text(yaml.safe_dump(file_variables(home, *list(FILES)[:2])), encoding="utf-8")
     shutil.copy(REPOSITORY / ".gitlab-ci.yml", lab.root)
     shutil.copy(REPOSITORY / ".gitignore", lab.root)
     git(lab.root, "init", "-q", "-b", "main")
     git(lab.root, "remote", "add", "origin", "git@gitlab.example.org:dst/lab.git")
     made = Pipeline(root=lab.root, program=gitlab_ci_local, variables=variables)
     made.commit("the lab")
-    return made
+    yield made
+    for account in ("plan", "sync"):
+        lab.kubectl("delete", "clusterrole,clusterrolebinding", f"nimlab-{account}-platform-{lab.namespace}")
 
 
 def test_commit_runs_an_experiment_and_its_removal_prunes_it(pipeline: Pipeline, lab: Lab) -> None:
@@ -170,6 +180,17 @@ def test_commit_runs_an_experiment_and_its_removal_prunes_it(pipeline: Pipeline,
     assert done.code == 0, done.text
     assert "11 of 11 peers running" in done.text
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
+
+
+def test_the_platform_has_a_job_and_rights_of_its_own(pipeline: Pipeline, lab: Lab) -> None:
+    only = yaml.safe_dump(
+        file_variables(pipeline.variables.parent, "NIMLAB_KUBECONFIG", "NIMLAB_PLATFORM_KUBECONFIG")
+    )
+    pipeline.variables.write_text(only, encoding="utf-8")
+    done = pipeline.run()
+    assert (done.code, done.jobs) == (0, {"validate", "sync", "platform"}), done.text
+    assert "9 of 9 peers running" in done.text
+    assert lab.names("Deployment") == ["lab-grafana", "lab-loki", "lab-prometheus"]
 
 
 def test_schedule_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:

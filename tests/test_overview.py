@@ -168,7 +168,7 @@ def test_orphan_takes_its_name_from_its_objects() -> None:
     assert (row.state, row.full_name, row.scale, row.running) == (RowState.ORPHANED, NAME, 2, 1)
     nameless = plan_of(change(Action.PRUNE, spec_map("d"), None), source=None)
     (row,) = overview_rows(nameless, (), NOW)
-    assert (row.full_name, row.scale, row.running) == ("", None, 0)
+    assert (row.full_name, row.scale, row.running) == ("", None, None)
 
 
 def test_broken_file_is_a_row_that_knows_little() -> None:

@@ -44,7 +44,7 @@ def granted(lab: Lab, account: str, *flags: str) -> set[tuple[str, str]]:
         if one and one["kind"] in ("Role", "ClusterRole") and one["metadata"]["name"].startswith(account)
     ]
     return {
-        (verb, plurals[rule["apiGroups"][0], resource])
+        (verb, plurals.get((rule["apiGroups"][0], resource), resource))
         for rule in role["rules"]
         for resource in rule["resources"]
         for verb in rule["verbs"]

@@ -568,6 +568,7 @@ def status_detail() -> Detail:
         pods=(pod(0), pod(1), pod(2), pod(3, "ImagePullBackOff")),
         troubles=(pull, refusal),
         events=(replace(event, times=1, reason="Pulling", is_warning=False), event),
+        noun="peer",
     )
 
 
@@ -584,9 +585,10 @@ def status(*, paint: bool) -> dict[str, str]:
         ),
         events=(),
     )  # fmt: skip
-    bare = Detail(
-        row=row("red", RowState.BROKEN), source=None, plan=None, unread=0, pods=(), troubles=(), events=()
-    )
+    bare = replace(
+        detail,
+        row=row("red", RowState.BROKEN), source=None, plan=None, pods=(), troubles=(), events=(),
+    )  # fmt: skip
     return {
         "status.txt": report.format_status(detail, paint=paint),
         "status.json": report.detail_json(detail),

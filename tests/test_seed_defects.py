@@ -89,9 +89,9 @@ def test_defect_9_what_stands_beside_a_peer_is_counted() -> None:
 def test_defect_10_every_image_is_pinned() -> None:
     text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
     contracts = [p.read_text(encoding="utf-8") for p in (REPOSITORY / "contracts").glob("*.yaml")]
-    for reference in re.findall(
-        r"^\s+(?:image|\w+): (\S+/\S+)$", "\n".join([text, *contracts]), re.MULTILINE
-    ):
+    references = re.findall(r"^\s+\w+: ([^/\s]\S*/\S+)$", "\n".join([text, *contracts]), re.MULTILINE)
+    assert len(references) == 10
+    for reference in references:
         assert re.search(r":v?\d+\.\d+", reference), reference
     pod = pod_of(rendered())
     for container in pod["initContainers"] + pod["containers"]:

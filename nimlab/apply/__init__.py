@@ -18,7 +18,7 @@ from nimlab.apply.events import (
     PeersProgress,
     PeersRestarted,
 )
-from nimlab.apply.execute import Options, create_namespace, execute
+from nimlab.apply.execute import Options, create_namespace, create_password, execute
 from nimlab.apply.lock import Lock, acquire, holder_of
 from nimlab.apply.wait import Clock, system_clock, wait_until_settled
 
@@ -37,6 +37,7 @@ __all__ = [
     "PeersRestarted",
     "acquire",
     "create_namespace",
+    "create_password",
     "execute",
     "holder_of",
     "system_clock",

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
-from nimlab.manifest import Manifest, ObjectKey, key_of
-from nimlab.owned import experiment_of
+from nimlab.manifest import WORKLOADS, Manifest, ObjectKey, key_of
+from nimlab.owned import ApplySet
 from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, ripened, status_of
 
 _REFUSAL_GRACE: Final = timedelta(seconds=10)  # a quota may be freed by peers that are just leaving
@@ -20,22 +20,27 @@ _EVENT_AGE: Final = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
-    """What one experiment waits for: these workloads to settle, these objects to be gone."""
+    """What one experiment waits for: these workloads to settle, these objects to be gone.
+
+    `noun` is what its pods are called.
+    """
 
     experiment: str
     workloads: frozenset[ObjectKey]
     leaving: frozenset[ObjectKey]
+    noun: str = "peer"
 
 
 @dataclass(slots=True)
 class Board:
-    """What the watches have told so far; only the waiting thread writes it.
+    """What the watches have told so far of a set; only the waiting thread writes it.
 
     `troubled` says of each experiment which pods don't run for a reason, without holding the pods; `refused`
     are workloads whose pods may not be made, with the time that was first seen: they have no pod to carry the
     reason. `listed` are the kinds of which everything is known.
     """
 
+    apply_set: ApplySet
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
     troubled: dict[str | None, dict[ObjectKey, Trouble]] = field(default_factory=dict)
     refused: dict[ObjectKey, tuple[datetime, Trouble]] = field(default_factory=dict)
@@ -44,7 +49,11 @@ class Board:
 
     def forget(self, kind: str, namespace: str | None) -> None:
         """Drop what is known of a kind in a namespace; a fresh LIST follows."""
-        for known in self.troubled.values() if kind == "Pod" else (self.workloads,):
+        if kind != "Pod":
+            for key in [k for k in self.workloads if k.kind == kind and namespace in (None, k.namespace)]:
+                del self.workloads[key]
+            return
+        for known in self.troubled.values():
             for key in [k for k in known if namespace in (None, k.namespace)]:
                 del known[key]
 
@@ -54,7 +63,7 @@ class Board:
         if key.kind != "Pod":
             self.workloads[key] = live
             return
-        troubled = self.troubled.setdefault(experiment_of(live), {})
+        troubled = self.troubled.setdefault(self.apply_set.group_of(live), {})
         troubled.pop(key, None)
         trouble = None if live["metadata"].get("deletionTimestamp") else pod_trouble(live, now)
         if trouble is not None:
@@ -72,13 +81,14 @@ class Board:
     def drop(self, live: Manifest) -> None:
         """Take note that an object is gone."""
         key = key_of(live)
-        self.troubled.get(experiment_of(live), {}).pop(key, None)
+        self.troubled.get(self.apply_set.group_of(live), {}).pop(key, None)
         self.workloads.pop(key, None)
 
 
 def judge(one: Awaited, board: Board, now: datetime, *, waited_s: float, timeout_s: float) -> Event | None:
     """Return how an experiment stands; None as long as nothing is known. Pure."""
-    if "StatefulSet" not in board.listed:
+    kinds = {key.kind for key in one.workloads | one.leaving} & WORKLOADS
+    if not kinds <= board.listed:
         return None
     known = [board.workloads[key] for key in one.workloads if key in board.workloads]
     peers = [peers_of(live) for live in known]
@@ -87,7 +97,7 @@ def judge(one: Awaited, board: Board, now: datetime, *, waited_s: float, timeout
     leaving = sum(peers_of(board.workloads[k]).existing for k in left if k in board.workloads)
     settled = all(status_of(live).state is State.CURRENT for live in known)
     if settled and len(known) == len(one.workloads) and not left:
-        return ExperimentSettled(experiment=one.experiment, running=running, after_s=waited_s)
+        return ExperimentSettled(experiment=one.experiment, running=running, after_s=waited_s, noun=one.noun)
     troubles = _troubles(one, board, now)
     timed_out = waited_s > timeout_s
     if timed_out or any(trouble.fatal for trouble in troubles):
@@ -98,8 +108,11 @@ def judge(one: Awaited, board: Board, now: datetime, *, waited_s: float, timeout
             troubles=troubles,
             timed_out=timed_out,
             waited_s=waited_s,
+            noun=one.noun,
         )
-    return PeersProgress(experiment=one.experiment, running=running, wanted=wanted, leaving=leaving)
+    return PeersProgress(
+        experiment=one.experiment, running=running, wanted=wanted, leaving=leaving, noun=one.noun
+    )
 
 
 def _is_namespace_left(key: ObjectKey, board: Board) -> bool:

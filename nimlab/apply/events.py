@@ -52,6 +52,7 @@ class PeersProgress:
     running: int
     wanted: int
     leaving: int
+    noun: str = "peer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class ExperimentSettled:
     experiment: str
     running: int
     after_s: float
+    noun: str = "peer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class ExperimentStuck:
     troubles: tuple[Trouble, ...]
     timed_out: bool
     waited_s: float
+    noun: str = "peer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ stage. Nothing is pruned unless everything was applied.
 from __future__ import annotations
 
 import queue
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from nimlab.apply.object import apply_object, prune_object, restart_peers
 from nimlab.change import Action, Change
 from nimlab.cluster import Cluster
 from nimlab.errors import ClusterError, Forbidden, Moved, NimlabError
-from nimlab.manifest import ObjectKey
+from nimlab.manifest import Manifest, ObjectKey
 from nimlab.masking import hide_secrets
 from nimlab.owned import PARENT_MANAGER, Scope, parent_manifest
 from nimlab.plan import ExperimentPlan, Plan
@@ -68,6 +69,24 @@ def create_namespace(cluster: Cluster, name: str) -> Notice:
             status=error.status,
         ) from error
     return Notice(text=f"namespace {name} created")
+
+
+def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | None:
+    """Make a Secret with a password that nobody has seen; None if there is one already.
+
+    It is never read, changed or deleted here, and is no member of any set. Raises ClusterError.
+    """
+    manifest: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {"password": secrets.token_urlsafe(24)},
+    }
+    try:
+        cluster.create(manifest)
+    except Moved:
+        return None
+    return Notice(text=f"Secret/{namespace}/{name} created: Grafana's password, in its key `password`")
 
 
 def execute(plan: Plan, cluster: Cluster, options: Options, *, stop: threading.Event) -> Iterator[Event]:

@@ -16,8 +16,8 @@ from typing import Final, Self, TypeAlias
 from nimlab.apply.board import Awaited, Board
 from nimlab.cluster import Cluster, WatchEvent
 from nimlab.errors import ClusterError, Forbidden, Gone, Unreachable
-from nimlab.manifest import Manifest
-from nimlab.owned import EXPERIMENT, PART_OF, ApplySet
+from nimlab.manifest import WORKLOADS, Manifest
+from nimlab.owned import PART_OF, ApplySet
 
 _TICK_S: Final = 0.2
 _WATCH_S: Final = 30  # short, so that a thread whose feed is closed ends soon
@@ -57,8 +57,10 @@ class Feed:
         self._unlisted: set[tuple[str, str | None]] = set()
         self._namespaces = sorted({key.namespace for key in keys if key.namespace})
         names = sorted(one.experiment for one in awaited)
-        peers = f"{EXPERIMENT} in ({','.join(names)})" if len(names) <= _NAMED else EXPERIMENT
-        self._selectors = {"StatefulSet": f"{PART_OF}={apply_set.id}", "Pod": peers}
+        label = apply_set.group_label
+        pods = f"{label} in ({','.join(names)})" if len(names) <= _NAMED else label
+        members = dict.fromkeys({key.kind for key in keys} & WORKLOADS, f"{PART_OF}={apply_set.id}")
+        self._selectors = {**members, "Pod": pods}
 
     def __enter__(self) -> Self:
         self._unlisted = {

@@ -52,7 +52,7 @@ def wait_until_settled(
     pending = {one.experiment: one for one in awaited}
     if not pending:
         return
-    board, shown = Board(), dict[str, Event]()
+    board, shown = Board(apply_set), dict[str, Event]()
     started_s = clock.monotonic_s()
     next_read_s = started_s
     with Feed(cluster, awaited, apply_set) as feed:

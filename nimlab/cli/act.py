@@ -28,6 +28,7 @@ from nimlab.apply import (
     Outcome,
     acquire,
     create_namespace,
+    create_password,
     execute,
     holder_of,
     system_clock,
@@ -41,9 +42,11 @@ from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_p
 from nimlab.cli.sync import SyncOptions
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
-from nimlab.owned import Scope
+from nimlab.manifest import WORKLOADS
+from nimlab.owned import PLATFORM, Scope
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
+from nimlab.spec import GRAFANA_SECRET
 from nimlab.status import State, peers_of, status_of
 from nimlab.timing import stage
 
@@ -127,8 +130,11 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
 
 def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
     """Take the lease as it was seen; it lives in the lab's namespace, which is made first if need be."""
+    home = plan.apply_set.namespace
     if plan.create_namespace:
-        print_note(report.format_event(create_namespace(run.cluster, plan.apply_set.namespace), paint=False))
+        print_note(report.format_event(create_namespace(run.cluster, home), paint=False))
+    if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
+        print_note(report.format_event(told, paint=False))
     now = system_clock().now
     return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now)
 
@@ -191,28 +197,30 @@ def split_awaited(
 
     What the snapshot shows settled and the plan leaves alone needs no further request.
     """
+    noun = plan.apply_set.noun
     settled: list[ExperimentSettled] = []
     awaited: list[Awaited] = []
     for one in plan.experiments:
         if one.name in failed:
             continue
-        workloads = [
-            c for c in one.changes if c.desired and c.key.kind == "StatefulSet" and not c.leaves_peers
-        ]
+        workloads = [c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.leaves_peers]
         leaving = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
-        keys = frozenset(c.key for c in leaving if c.key.kind in ("StatefulSet", "Namespace"))
+        keys = frozenset(c.key for c in leaving if c.key.kind in {*WORKLOADS, "Namespace"})
         live = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]
         done = [s for s in live if s and status_of(s).state is State.CURRENT]
         if len(done) == len(workloads) and not keys:
             running = sum(peers_of(s).running for s in done)
             if workloads:
-                settled.append(ExperimentSettled(experiment=one.name, running=running, after_s=0.0))
+                settled.append(
+                    ExperimentSettled(experiment=one.name, running=running, after_s=0.0, noun=noun)
+                )
         else:
             awaited.append(
                 Awaited(
                     experiment=one.name,
                     workloads=frozenset(c.key for c in workloads),
                     leaving=keys,
+                    noun=noun,
                 )
             )
     return tuple(settled), tuple(awaited)

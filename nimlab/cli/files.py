@@ -77,11 +77,12 @@ def render(
     from nimlab.cli.terminal import print_error, print_note, print_result, print_timings
     from nimlab.edit import write_text
     from nimlab.manifest import to_json_text, to_yaml
+    from nimlab.owned import PLATFORM
 
     wanted = frozenset(names) if names else None
     intent = read_intent(find_root(_start(lab)), wanted)
     known = {one.name for one in intent.files.experiments} | {one.name for one in intent.broken}
-    _check_known(wanted, known)
+    _check_known(wanted, known | {PLATFORM})
     failing = [b for b in intent.broken if wanted is None or b.name in wanted]
     if failing:
         for error in intent.errors:
@@ -108,17 +109,20 @@ def rbac(
             "--namespaces", help="Also for experiments with a namespace of their own: cluster-wide."
         ),
     ] = False,
+    platform: Annotated[
+        bool, typer.Option("--platform", help="For the monitoring stack, instead of experiments.")
+    ] = False,
     lab: LabFolder = None,
 ) -> None:
     """Print the accounts and rights that a pipeline needs: nimlab-plan looks, nimlab-sync also writes."""
     from nimlab.cli.terminal import print_result  # keeps `--help` fast
     from nimlab.load import load_lab
     from nimlab.manifest import to_yaml
-    from nimlab.owned import ApplySet
+    from nimlab.owned import EXPERIMENTS, PLATFORM, ApplySet
     from nimlab.rbac import access_manifests
 
     settings = load_lab(_root(lab)).lab
-    apply_set = ApplySet(name="experiments", namespace=settings.namespace)
+    apply_set = ApplySet(name=PLATFORM if platform else EXPERIMENTS, namespace=settings.namespace)
     print_result(to_yaml(access_manifests(apply_set, own_namespaces=namespaces)))
 
 

@@ -116,7 +116,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         )
     recorded = snapshot.parent.commit if snapshot.parent else None
     policy = Policy(
-        names=run.options.names,
+        names=run.intent.names,
         prune=run.options.prune,
         allow_empty=run.options.allow_empty,
         allow_older=run.options.allow_older,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFormat
 
+if TYPE_CHECKING:
+    from nimlab.cli.run import Run
+    from nimlab.overview import Detail
+    from nimlab.plan import Plan
+
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
+_NameOrPlatform = Annotated[
+    str, typer.Argument(metavar="NAME", help="The experiment's name, or `platform` for the monitoring stack.")
+]
 
 
 def list_experiments(
@@ -36,7 +44,7 @@ def list_experiments(
 
 
 def status(
-    name: _Name,
+    name: _NameOrPlatform,
     *,
     output: OutputFormat = Output.TEXT,
     lab: LabFolder = None,
@@ -44,39 +52,55 @@ def status(
     context: Context = None,
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
-    from concurrent.futures import ThreadPoolExecutor  # keeps `--help` fast
-
-    from nimlab import report
-    from nimlab.apply import system_clock
+    from nimlab import report  # keeps `--help` fast
     from nimlab.cli.run import look_and_think, open_run
     from nimlab.cli.sync import SyncOptions
     from nimlab.cli.terminal import print_result, wants_colour
-    from nimlab.overview import experiment_detail
-    from nimlab.peers import read_events, read_pods
+    from nimlab.owned import PLATFORM
 
     options = SyncOptions(names=frozenset({name}))
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
         _, plan = look_and_think(run)
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
-        namespaces = {c.key.namespace for c in plan.changes if c.key.kind == "StatefulSet"}
-        with ThreadPoolExecutor(max_workers=2) as pool:  # each waits for the server, not for the other
-            told = pool.map(lambda namespace: read_events(run.cluster, namespace), sorted(namespaces))
-            pods = [read_pods(run.cluster, namespace, name) for namespace in sorted(namespaces)]
-            events = list(told)
-        detail = experiment_detail(
-            name,
+        details = _read_details(run, plan, name)
+    if output is Output.JSON:
+        as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
+        print_result(as_json)
+    else:
+        paint = wants_colour(sys.stdout)
+        print_result("\n\n".join(report.format_status(detail, paint=paint) for detail in details))
+
+
+def _read_details(run: Run, plan: Plan, name: str) -> list[Detail]:
+    """Read pods and events, and tell all of an experiment, or of each component of the platform."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from nimlab.apply import system_clock
+    from nimlab.manifest import WORKLOADS
+    from nimlab.overview import experiment_detail
+    from nimlab.owned import PLATFORM
+    from nimlab.peers import read_events, read_pods
+
+    apply_set = plan.apply_set
+    labels = apply_set.group_label if name == PLATFORM else f"{apply_set.group_label}={name}"
+    namespaces = sorted({c.key.namespace for c in plan.changes if c.key.kind in WORKLOADS})
+    with ThreadPoolExecutor(max_workers=2) as pool:  # each waits for the server, not for the other
+        told = pool.map(lambda namespace: read_events(run.cluster, namespace), namespaces)
+        pods = [read_pods(run.cluster, namespace, labels) for namespace in namespaces]
+        events = [event for sight in told for event in sight.items]
+    return [
+        experiment_detail(
+            group,
             plan,
             run.intent.files.experiments,
-            pods=[pod for sight in pods for pod in sight.items],
+            pods=[pod for sight in pods for pod in sight.items if apply_set.group_of(pod) == group],
             all_pods=all(sight.whole for sight in pods),
-            events=[event for sight in events for event in sight.items],
+            events=events,
             now=system_clock().now(),
         )
-    if output is Output.JSON:
-        print_result(report.detail_json(detail))
-    else:
-        print_result(report.format_status(detail, paint=wants_colour(sys.stdout)))
+        for group in ([one.name for one in plan.experiments] if name == PLATFORM else [name])
+    ]
 
 
 def logs(

@@ -27,6 +27,7 @@ from nimlab.spec import (
     Limits,
     Network,
     OnImmutableChange,
+    Platform,
     Port,
     Rollout,
     Rtt,
@@ -65,6 +66,7 @@ def build_lab(document: Document) -> Lab:
         namespace=spec["namespace"],
         prefix=spec.get("prefix", "nimp2p-exp-"),
         images=_images(spec["images"]),
+        platform=_platform(spec.get("platform", {})),
         defaults=spec.get("defaults", {}),
         limits=Limits(
             peers_per_experiment=limits.get("peersPerExperiment", 10_000),
@@ -79,6 +81,19 @@ def build_lab(document: Document) -> Lab:
             parallel=sync.get("parallel", 8),
         ),
         source=document.path,
+    )
+
+
+def _platform(platform: Mapping[str, Any]) -> Platform:
+    metrics, logs = platform.get("metrics", {}), platform.get("logs", {})
+    return Platform(
+        log_agent=platform.get("logAgent", "alloy"),
+        cadvisor=platform.get("cadvisor", "daemonset"),
+        containerd_folder=platform.get("containerdFolder", "/run/k3s/containerd"),
+        metrics_retention_s=PARSERS["duration"](metrics.get("retention", "720h")) // 1000,
+        metrics_storage=metrics.get("storage"),
+        logs_retention_s=PARSERS["duration"](logs.get("retention", "168h")) // 1000,
+        logs_storage=logs.get("storage"),
     )
 
 
@@ -259,6 +274,9 @@ def _experiment_problems(
     lab: Lab,
 ) -> Iterator[Problem]:
     name = document.data["metadata"]["name"]
+    if name == "platform":
+        what = "`platform` is what the monitoring stack is called"
+        yield document.problem("bad-name", what, ("metadata", "name"), hint="choose another name")
     if len(lab.prefix + name) > _REVISION_LABEL_ROOM:
         what = f"`{lab.prefix}{name}` has more than {_REVISION_LABEL_ROOM} characters"
         yield document.problem("bad-name", what, ("metadata", "name"), hint="choose a shorter name")

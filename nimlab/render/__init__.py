@@ -68,11 +68,11 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
     names = context_of(experiment, lab)
     recall = templates.recall
     if recall is None:
-        return _ordered(templates.compiled().fill(names, experiment.name))
+        return _ordered(templates.compiled().fill(names, f"experiment `{experiment.name}`"))
     digest = _digest([templates.digest, names])
     known: list[Manifest] | None = recall.get(digest)
     if known is None:
-        known = templates.compiled().fill(names, experiment.name)
+        known = templates.compiled().fill(names, f"experiment `{experiment.name}`")
         recall.put(digest, known)
     return _ordered(known)
 

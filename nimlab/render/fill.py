@@ -7,7 +7,7 @@ memory and text is bounded: they come with a merge request.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Final
@@ -41,24 +41,35 @@ class Compiled:
         self._templates = _compile(folder, sources)
         self._exhausted: dict[str, str] = {}
 
-    def fill(self, names: Mapping[str, Any], experiment: str) -> list[Manifest]:
-        """Return what all templates make of an experiment's names, in no order. Raises RenderError."""
-        manifests: list[Manifest] = []
+    def fill(self, names: Mapping[str, Any], whom: str) -> list[Manifest]:
+        """Return the objects that all templates make of some names, in no order. Raises RenderError."""
+        return list(self._render(names, whom, _as_object).values())
+
+    def data(self, names: Mapping[str, Any], whom: str) -> dict[str, Any]:
+        """Return the data that each template makes of some names, by its name. Raises RenderError."""
+        return self._render(names, whom, lambda document, _where, _whom: document)
+
+    def _render(
+        self, names: Mapping[str, Any], whom: str, take: Callable[[Any, str, str], Any]
+    ) -> dict[str, Any]:
+        """Fill each template and take its document, if there is one; all of it in bounded time and memory."""
+        found: dict[str, Any] = {}
         name = ""
         try:
             with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
                 for name, template in self._templates.items():
                     where = f"{self._folder}/{name}"
                     if name in self._exhausted:
-                        raise RenderError(f"{self._exhausted[name]} (as for another experiment)", where=where)
+                        raise RenderError(f"{self._exhausted[name]} (as for another)", where=where)
                     holes = Holes(_OUTPUT_LIMIT_BYTES)
-                    text = _fill(template, names, holes, where, experiment)
-                    manifests += _parse(text, holes, where, experiment)
+                    text = _fill(template, names, holes, where, whom)
+                    for document in _parse(text, holes, where, whom):
+                        found[name] = take(document, where, whom)
         except OutOfBoundsError as error:
             self._exhausted[name] = str(error)
             where = f"{self._folder}/{name}"
-            raise RenderError(f"{error} (for experiment `{experiment}`)", where=where) from error
-        return manifests
+            raise RenderError(f"{error} (for {whom})", where=where) from error
+        return found
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -133,7 +144,7 @@ def _fill(
     names: Mapping[str, Any],
     holes: Holes,
     where: str,
-    experiment: str,
+    whom: str,
 ) -> str:
     """The template's text, in which marks stand for values; they are kept in `holes`.
 
@@ -143,24 +154,24 @@ def _fill(
     try:
         text = template.render(names)
     except TooMuchError as error:
-        raise _too_large(where, experiment) from error
+        raise _too_large(where, whom) from error
     except _FAILURES as error:
         line = _template_line(error, template.name or "")
         raise RenderError(
-            f"{error} (for experiment `{experiment}`)",
+            f"{error} (for {whom})",
             where=f"{where}:{line}" if line else where,
             hint="the names that a template can use are in templates/README.md",
         ) from error
     finally:
         _HOLES.reset(reset)
     if len(text.encode(errors="replace")) > _OUTPUT_LIMIT_BYTES:
-        raise _too_large(where, experiment)
+        raise _too_large(where, whom)
     return text
 
 
-def _too_large(where: str, experiment: str) -> RenderError:
+def _too_large(where: str, whom: str) -> RenderError:
     limit = f"{_OUTPUT_LIMIT_BYTES // 1024} KiB"
-    return RenderError(f"the result is larger than {limit} (for experiment `{experiment}`)", where=where)
+    return RenderError(f"the result is larger than {limit} (for {whom})", where=where)
 
 
 def _template_line(error: Exception, name: str) -> int | None:
@@ -175,28 +186,32 @@ def _parsed(text: str) -> list[Any]:
     return parse_yaml(text)
 
 
-def _parse(text: str, holes: Holes, where: str, experiment: str) -> list[Manifest]:
-    """The object that a template rendered to; none where it left itself out."""
-    suffix = f"(for experiment `{experiment}`)"
+def _parse(text: str, holes: Holes, where: str, whom: str) -> list[Any]:
+    """The document that a template rendered to; none where it left itself out."""
     try:
-        documents = holes.fill(_parsed(text))
+        documents: list[Any] = holes.fill(_parsed(text))
     except ValueError as error:  # UnreadableYamlError is one
-        raise RenderError(f"the result isn't YAML: {error} {suffix}", where=where) from error
+        raise RenderError(f"the result isn't YAML: {error} (for {whom})", where=where) from error
     if len(documents) > 1:
         raise RenderError(
-            f"the result is {len(documents)} documents {suffix}",
+            f"the result is {len(documents)} documents (for {whom})",
             where=where,
             hint="one object a template: split the file",
         )
-    for document in documents:
-        if not (isinstance(document, dict) and isinstance(document.get("metadata"), dict)):
-            raise RenderError(f"the result isn't a Kubernetes object {suffix}", where=where)
-        odd = misshapen(document)
-        if odd is not None:
-            raise RenderError(f"the result isn't a Kubernetes object: {odd} {suffix}", where=where)
-        if not (document.get("apiVersion") and document.get("kind") and document["metadata"].get("name")):
-            raise RenderError(f"the result lacks apiVersion, kind or a name {suffix}", where=where)
+    return documents
+
+
+def _as_object(document: Any, where: str, whom: str) -> Manifest:  # noqa: ANN401 -- any YAML
+    """The document as a canonical manifest. Raises RenderError if it is none."""
+    suffix = f"(for {whom})"
+    if not (isinstance(document, dict) and isinstance(document.get("metadata"), dict)):
+        raise RenderError(f"the result isn't a Kubernetes object {suffix}", where=where)
+    odd = misshapen(document)
+    if odd is not None:
+        raise RenderError(f"the result isn't a Kubernetes object: {odd} {suffix}", where=where)
+    if not (document.get("apiVersion") and document.get("kind") and document["metadata"].get("name")):
+        raise RenderError(f"the result lacks apiVersion, kind or a name {suffix}", where=where)
     try:
-        return [canonical(document) for document in documents]
+        return canonical(document)
     except UnitError as error:
         raise RenderError(f"{error.what} {suffix}", where=where, hint=error.hint) from error

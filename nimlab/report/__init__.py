@@ -13,6 +13,7 @@ from nimlab.report.codequality import codequality_json
 from nimlab.report.data import (
     detail_json,
     plan_json,
+    platform_json,
     problems_json,
     rows_json,
     run_json,
@@ -43,6 +44,7 @@ __all__ = [
     "format_status",
     "junit_xml",
     "plan_json",
+    "platform_json",
     "problems_json",
     "rows_json",
     "run_json",

@@ -12,6 +12,7 @@ from typing import Final
 
 from nimlab.change import Action, Change
 from nimlab.handover import Handover
+from nimlab.manifest import WORKLOADS
 from nimlab.plan import ExperimentPlan
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, line, named_list, width_of
 from nimlab.report.problems import error_about
@@ -31,7 +32,6 @@ _FIELDS: Final = 12
 _PATH_COLUMNS: Final = 60
 _ADDED_COLUMN: Final = 84  # a line that reaches beyond it carries its numbers right behind
 _GAP: Final = 4
-_WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def _blocks(
 
 
 def _has_workload(changes: Sequence[Change]) -> bool:
-    return any(c.key.kind in _WORKLOADS and c.action is not Action.KEEP for c in changes)
+    return any(c.key.kind in WORKLOADS and c.action is not Action.KEEP for c in changes)
 
 
 def _is_pending(change: Change) -> bool:

@@ -63,18 +63,25 @@ def rows_json(rows: Sequence[Row]) -> str:
 
 def detail_json(detail: Detail) -> str:
     """Return what `status` shows."""
+    return _text(_detail(detail))
+
+
+def platform_json(details: Sequence[Detail]) -> str:
+    """Return what `status platform` shows."""
+    return _text({"components": [_detail(detail) for detail in details]})
+
+
+def _detail(detail: Detail) -> dict[str, Any]:
     plan = detail.plan
-    return _text(
-        {
-            **_row(detail.row),
-            **_present(source=detail.source),
-            "objects": [_change(change, plan.source) for change in plan.changes] if plan else [],
-            "peers": [_pod(pod) for pod in detail.pods],
-            "peersNotRead": detail.unread,
-            "troubles": [_trouble(trouble) for trouble in detail.troubles],
-            "events": [_event(event) for event in detail.events],
-        }
-    )
+    return {
+        **_row(detail.row),
+        **_present(source=detail.source),
+        "objects": [_change(change, plan.source) for change in plan.changes] if plan else [],
+        "peers": [_pod(pod) for pod in detail.pods],
+        "peersNotRead": detail.unread,
+        "troubles": [_trouble(trouble) for trouble in detail.troubles],
+        "events": [_event(event) for event in detail.events],
+    }
 
 
 def sandbox_json(

@@ -45,7 +45,7 @@ def _event_lines(event: Event) -> Iterator[Line]:
         case PeersProgress():
             yield named(event.experiment, f"waiting: {_progress(event)}")
         case ExperimentSettled() if event.after_s > 0:  # else it stood so before
-            peers = count(event.running, "peer") if event.running else "no peers"
+            peers = count(event.running, event.noun) if event.running else f"no {event.noun}s"
             yield named(event.experiment, f"settled: {peers} running after {event.after_s:.1f} s")
         case ExperimentStuck():
             yield from stuck_lines(event)
@@ -55,9 +55,9 @@ def _event_lines(event: Event) -> Iterator[Line]:
 
 def _progress(event: PeersProgress) -> str:
     if event.leaving and not event.wanted:
-        return f"{count(event.leaving, 'peer')} still to go"
+        return f"{count(event.leaving, event.noun)} still to go"
     leaving = f", {event.leaving} still to go" if event.leaving else ""
-    return f"{event.running} of {count(event.wanted, 'peer')} running{leaving}"
+    return f"{event.running} of {count(event.wanted, event.noun)} running{leaving}"
 
 
 def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
@@ -74,7 +74,7 @@ def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
 
 def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
     """Yield that an experiment isn't ready, and what keeps its peers from running."""
-    said = f": {event.running} of {count(event.wanted, 'peer')} running after {event.waited_s:.0f} s"
+    said = f": {event.running} of {count(event.wanted, event.noun)} running after {event.waited_s:.0f} s"
     mark = Span("not ready in time" if event.timed_out else "not ready", Style.BAD)
     yield named(event.experiment, mark, said)
     yield from (named("", *text) for text in trouble_lines(event.troubles))

@@ -27,7 +27,7 @@ def format_outcome(plan: Plan, events: Sequence[Event], *, elapsed_s: float, pai
     not_done = _not_done(plan, outcomes)
     lines = [
         *_table(plan, outcomes, stuck, frozenset(not_done)),
-        line(_counts(outcomes) + _peers(events, elapsed_s)),
+        line(_counts(outcomes) + _peers(events, plan.apply_set.noun, elapsed_s)),
     ]
     not_ready = sorted(n for n, peers in peers_by_experiment(events).items() if not peers.settled)
     if not_done or not_ready:
@@ -46,14 +46,14 @@ def _counts(outcomes: Mapping[ObjectKey, ObjectDone]) -> str:
     return ", ".join(f"{found[outcome]} {outcome.value}" for outcome in shown)
 
 
-def _peers(events: Sequence[Event], elapsed_s: float) -> str:
+def _peers(events: Sequence[Event], noun: str, elapsed_s: float) -> str:
     peers = peers_by_experiment(events).values()
     if not peers:
         return f" ({elapsed_s:.1f} s)"
     running, wanted = sum(p.running for p in peers), sum(p.wanted for p in peers)
     waited = any(p.waited_s for p in peers)
     time = f" after {elapsed_s:.1f} s" if waited else f" ({elapsed_s:.1f} s)"
-    return f"; {running} of {count(wanted, 'peer')} running{time}"
+    return f"; {running} of {count(wanted, noun)} running{time}"
 
 
 def _not_done(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> dict[str, str]:

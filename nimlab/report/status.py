@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nimlab.overview import Detail, EventLine, PodLine
+from nimlab.overview import Detail, EventLine
 from nimlab.report.changes import experiment_entries, layout_of, set_right
 from nimlab.report.events import trouble_lines
 from nimlab.report.lines import Line, Span, Style, count, flat, join, line, table
@@ -22,7 +22,7 @@ def format_status(detail: Detail, *, paint: bool) -> str:
         line(f"from {detail.source}" if detail.source else "from no file"),
         *_section("differs from its file:", _drift(detail)),
         *_section("trouble:", trouble_lines(detail.troubles)),
-        *_section("peers:", _pods(detail.pods, detail.unread)),
+        *_section(f"{detail.noun}s:", _pods(detail)),
         *_section("recent events:", _events(detail.events)),
     ]
     return join(lines, paint=paint)
@@ -43,16 +43,17 @@ def _drift(detail: Detail) -> Iterator[Line]:
     yield from set_right(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
 
 
-def _pods(pods: Sequence[PodLine], unread: int) -> Iterator[Line]:
+def _pods(detail: Detail) -> Iterator[Line]:
+    pods = detail.pods
     if not pods:
         return
     shown = sorted(pods, key=lambda pod: pod.is_running)[:_PODS] if len(pods) > _PODS else pods
-    rows = [("PEER", "STATE", "RESTARTS", "NODE", "AGE")]
+    rows = [(detail.noun.upper(), "STATE", "RESTARTS", "NODE", "AGE")]
     rows += [(pod.name, pod.state, str(pod.restarts), pod.node or "-", age_text(pod.age_s)) for pod in shown]
     yield from table(rows)
-    more = len(pods) - len(shown) + unread
+    more = len(pods) - len(shown) + detail.unread
     if more:
-        yield line(f"… and {count(more, 'more peer')}")
+        yield line(f"… and {count(more, f'more {detail.noun}')}")
 
 
 def _events(events: Sequence[EventLine]) -> Iterator[Line]:

@@ -77,7 +77,7 @@ def test_text_that_looks_like_code_comes_out_as_text(text: str, tmp_path: Path) 
         metadata = to_yaml_safe_json({"name": "green", "owner": description, "description": description})
         path = tmp_path / "lab" / "experiments" / "green.yaml"
         path.write_text(f"{HEAD}metadata: {metadata}\nspec: {{contract: nimp2p}}\n", encoding="utf-8")
-        intent = read_intent(tmp_path / "lab", {"green"})
+        intent = read_intent(tmp_path / "lab", frozenset({"green"}))
         assert intent.errors == ()
         (green,) = intent.desired
         return green.manifests

@@ -1,0 +1,317 @@
+"""The platform set: what is rendered, what the guard lets through, how it is kept beside the experiments."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nimlab.errors import GuardError
+from nimlab.guard_platform import check_platform
+from nimlab.load import load_lab
+from nimlab.manifest import Manifest, to_yaml
+from nimlab.owned import COMPONENT, PLATFORM, ApplySet, stamp
+from nimlab.render.platform import COMPONENTS, load_platform_templates, render_platform
+from nimlab.spec import LabFiles
+from tests.golden_files import assert_golden, cases, overlay_of
+from tests.live import REPOSITORY, Lab
+from tests.proxy import run_proxy
+from tests.test_rbac import account_kubeconfig, asked, granted
+
+GO = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
+GO += "spec: {contract: dst-go, peers: 3}\n"
+FILES = load_lab(REPOSITORY, {"experiments/green.yaml": GO})
+SET = ApplySet(name=PLATFORM, namespace=FILES.lab.namespace)
+NAMESPACES = {"dst-lab", "nimp2p-exp-green"}
+
+
+def rendered(files: LabFiles) -> tuple[Manifest, ...]:
+    """The platform's manifests, stamped and guarded."""
+    apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
+    plain = render_platform(load_platform_templates(REPOSITORY), files)
+    stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
+    namespaces = {one.namespace for one in files.experiments} | {files.lab.namespace}
+    check_platform(stamped, files.lab, namespaces, apply_set)
+    return stamped
+
+
+GOOD = rendered(FILES)
+
+
+def of(manifests: list[Manifest], kind: str, name: str) -> Any:
+    """The object of a kind with this name."""
+    return next(m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name))
+
+
+def config(name: str, key: str, files: LabFiles = FILES) -> Any:
+    """A program's own configuration, as data."""
+    return yaml.safe_load(of(list(rendered(files)), "ConfigMap", name)["data"][key])
+
+
+@pytest.mark.parametrize("case", cases("platform"), ids=lambda case: case.name)
+def test_golden_manifests(case: Path, update_golden: bool) -> None:
+    files = load_lab(REPOSITORY, overlay_of(case))
+    assert files.problems == ()
+    found = rendered(files)
+    boards = "lab-grafana-dashboards"  # 100 kB of layout; tests/test_dashboards.py looks at them
+    text = to_yaml(one for one in found if one["metadata"]["name"] != boards)
+    assert_golden(case / "expected.yaml", text, update=update_golden)
+    assert found == rendered(load_lab(REPOSITORY, overlay_of(case)))
+
+
+def test_peers_are_scraped_in_every_namespace_that_has_some_and_nowhere_else() -> None:
+    jobs = {
+        job["job_name"]: job for job in config("lab-prometheus-config", "prometheus.yaml")["scrape_configs"]
+    }
+    for name in ("nimp2p", "rtt"):
+        (discovery,) = jobs[name]["kubernetes_sd_configs"]
+        assert set(discovery["namespaces"]["names"]) == NAMESPACES
+    for name in ("node-exporter", "cadvisor"):
+        (discovery,) = jobs[name]["kubernetes_sd_configs"]
+        assert discovery["namespaces"]["names"] == ["dst-lab"]
+    bound = {m["metadata"]["namespace"] for m in GOOD if m["kind"] == "RoleBinding"}
+    assert bound == NAMESPACES
+
+
+def test_a_config_that_can_not_be_read_again_restarts_its_reader() -> None:
+    other = replace(FILES.lab, platform=replace(FILES.lab.platform, logs_retention_s=3600))
+    before, after = list(GOOD), list(rendered(replace(FILES, lab=other)))
+    for kind, name, changes in (
+        ("Deployment", "lab-loki", True),
+        ("Deployment", "lab-prometheus", False),  # reads it again by itself
+        ("DaemonSet", "lab-log-agent", False),
+    ):
+        one, two = (of(m, kind, name)["spec"]["template"] for m in (before, after))
+        assert (one != two) is changes
+
+
+CHANGES: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
+    "kind": (lambda ms: ms[0].update(kind="Secret", apiVersion="v1"), "of this kind"),
+    "namespace": (
+        lambda ms: of(ms, "ConfigMap", "lab-loki-config")["metadata"].update(namespace="x"),
+        "namespace",
+    ),
+    "role-elsewhere": (
+        lambda ms: of(ms, "Role", "lab-discovery")["metadata"].update(namespace="x"),
+        "namespace",
+    ),
+    "name": (lambda ms: of(ms, "Service", "lab-loki")["metadata"].update(name="loki"), "begin with `lab-`"),
+    "component": (lambda ms: of(ms, "Service", "lab-loki")["metadata"]["labels"].pop(COMPONENT), COMPONENT),
+    "type": (lambda ms: of(ms, "Service", "lab-loki")["spec"].update(type="NodePort"), "ClusterIP"),
+    "role": (
+        lambda ms: of(ms, "Role", "lab-discovery")["rules"][0].update(resources=["secrets"]),
+        "looking at pods",
+    ),
+    "verbs": (
+        lambda ms: of(ms, "Role", "lab-discovery")["rules"][0].update(verbs=["delete"]),
+        "looking at pods",
+    ),
+    "host-network": (lambda ms: pod(ms, "Deployment", "lab-loki").update(hostNetwork=True), "hostNetwork"),
+    "host-pid": (lambda ms: pod(ms, "DaemonSet", "lab-log-agent").update(hostPID=True), "hostPID"),
+    "host-path": (
+        lambda ms: pod(ms, "Deployment", "lab-loki")["volumes"].append(
+            {"name": "a", "hostPath": {"path": "/"}}
+        ),
+        "hostPath",
+    ),
+    "write": (
+        lambda ms: pod(ms, "DaemonSet", "lab-node-exporter")["containers"][0]["volumeMounts"][0].pop(
+            "readOnly"
+        ),
+        "only to be read",
+    ),
+    "image": (
+        lambda ms: first(ms, "Deployment", "lab-loki").update(image="evil:v1"),
+        "none of `spec.images`",
+    ),
+    "root": (
+        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"].update(runAsUser=0),
+        "as root",
+    ),
+    "capability": (
+        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"]["capabilities"].update(
+            add=["NET_RAW"]
+        ),
+        "drop all",
+    ),
+    "privileged": (
+        lambda ms: first(ms, "DaemonSet", "lab-cadvisor")["securityContext"].update(privileged=True),
+        "privileged",
+    ),
+    "writable": (
+        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"].update(
+            readOnlyRootFilesystem=False
+        ),
+        "readOnlyRootFilesystem",
+    ),
+    "secret": (
+        lambda ms: first(ms, "Deployment", "lab-grafana")["env"][-1]["valueFrom"]["secretKeyRef"].update(
+            name="x"
+        ),
+        "no pod of the platform is given",
+    ),
+    "twice": (lambda ms: ms.append(copy.deepcopy(ms[0])), "two templates"),
+    "token": (
+        lambda ms: pod(ms, "Deployment", "lab-loki").pop("automountServiceAccountToken"),
+        "must be said",
+    ),
+    "selector": (
+        lambda ms: of(ms, "Deployment", "lab-loki")["spec"]["selector"]["matchLabels"].update(a="b"),
+        "selector",
+    ),
+}
+
+
+def pod(manifests: list[Manifest], kind: str, name: str) -> Any:
+    """The pods' spec of a workload."""
+    return of(manifests, kind, name)["spec"]["template"]["spec"]
+
+
+def first(manifests: list[Manifest], kind: str, name: str) -> Any:
+    """The first container of a workload."""
+    return pod(manifests, kind, name)["containers"][0]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_guard_refuses(name: str) -> None:
+    change, words = CHANGES[name]
+    manifests = copy.deepcopy(list(GOOD))
+    change(manifests)
+    with pytest.raises(GuardError) as caught:
+        check_platform(manifests, FILES.lab, NAMESPACES, SET)
+    assert words in caught.value.what
+
+
+def test_no_experiment_is_called_platform() -> None:
+    text = GO.replace("name: green", "name: platform").replace("dst-go", "nimp2p, connectTo: 1")
+    (problem,) = load_lab(REPOSITORY, {"experiments/platform.yaml": text}).problems
+    assert (problem.code, problem.location.line) == ("bad-name", 3)
+
+
+def test_an_experiment_can_not_pass_for_a_component(lab: Lab) -> None:
+    path = lab.root / "templates" / "experiment" / "configmap.yaml.j2"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace(
+            "  labels: {{ labels | json }}",
+            f"  labels: {{{COMPONENT}: loki, experiment: {{{{ name | json }}}}}}",
+        ),
+        encoding="utf-8",
+    )
+    answer = lab.run("render")
+    assert answer.code == 1
+    assert f"metadata.labels[{COMPONENT}] is reserved" in answer.err
+
+
+@pytest.mark.live
+def test_the_platform_is_synced_kept_and_waited_for(lab: Lab) -> None:
+    answer = lab.run("sync", "platform", "--timeout", "90s")
+    assert answer.code == 0, answer.out + answer.err
+    assert "pods running" in answer.out
+    assert lab.names("Deployment") == ["lab-grafana", "lab-loki", "lab-prometheus"]
+    assert lab.names("DaemonSet") == ["lab-cadvisor", "lab-log-agent", "lab-node-exporter"]
+    assert lab.names("StatefulSet") == []
+    again = lab.run("sync", "platform", "--dry-run", "--exit-code", "--output", "json")
+    assert again.code == 0, again.out + again.err
+    plan = json.loads(again.out)
+    assert plan["applySet"] == "platform"
+    assert {o["action"] for o in plan["objects"]} == {"keep"}
+    assert not any(o["foreign"] for o in plan["objects"])
+    drifted = lab.kubectl("scale", "deployment", "lab-loki", "--replicas", "2")
+    assert drifted
+    assert lab.run("sync", "platform", "--dry-run", "--exit-code").code == 3
+    assert lab.run("sync", "platform", "--timeout", "90s").code == 0
+    live = lab.get("Deployment", "lab-loki")
+    assert live is not None
+    assert live["spec"]["replicas"] == 1
+    shown = lab.run("status", "platform")
+    assert shown.code == 0, shown.out + shown.err
+    assert re.search(r"^loki +lab-loki +1 +1 .* in sync$", shown.out, re.MULTILINE)
+    assert re.search(r"^  POD +STATE", shown.out, re.MULTILINE)
+    told = json.loads(lab.run("status", "platform", "--output", "json").out)["components"]
+    assert {one["experiment"] for one in told} == set(COMPONENTS)
+
+
+@pytest.mark.live
+def test_the_sets_leave_each_other_alone(lab: Lab) -> None:
+    assert lab.run("sync", "--no-wait").code == 0
+    assert lab.run("sync", "platform", "--no-wait").code == 0
+    for name in ("blue", "purple"):
+        (lab.root / "experiments" / f"{name}.yaml").unlink()
+    answer = lab.run("sync", "--allow-empty", "--max-prune", "100")
+    assert answer.code == 0, answer.out + answer.err
+    assert lab.names("StatefulSet") == []
+    assert len(lab.names("Deployment")) == 3
+    assert lab.run("sync", "platform", "--dry-run", "--exit-code").code == 0
+    refused = lab.run("sync", "platform", "purple")
+    assert refused.code == 1
+    assert "alone" in refused.err
+
+
+@pytest.mark.live
+def test_what_the_lab_does_not_ask_for_any_more_is_pruned(lab: Lab) -> None:
+    assert lab.run("sync", "platform", "--no-wait").code == 0
+    path = lab.root / "lab.yaml"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("cadvisor: daemonset", "cadvisor: kubelet"), encoding="utf-8"
+    )
+    answer = lab.run("sync", "platform", "--no-wait")
+    assert answer.code == 0, answer.out + answer.err
+    assert "pruned DaemonSet" in answer.out + answer.err
+    assert "lab-cadvisor" not in lab.names("DaemonSet")
+    assert lab.run("sync", "platform", "--dry-run", "--exit-code").code == 0
+    lab.kubectl("delete", "clusterrole,clusterrolebinding", f"lab-prometheus-{lab.namespace}")
+
+
+@pytest.mark.live
+def test_grafanas_password_is_made_once_and_never_shown(lab: Lab) -> None:
+    answer = lab.run("sync", "platform", "--no-wait")
+    assert answer.code == 0, answer.out + answer.err
+    first_one = lab.get("Secret", "lab-grafana-admin")
+    assert first_one is not None
+    said = answer.out + answer.err
+    assert "lab-grafana-admin" in said
+    assert first_one["data"]["password"] not in said
+    lab.kubectl("delete", "service", "lab-loki")
+    assert lab.run("sync", "platform", "--no-wait").code == 0
+    assert lab.get("Secret", "lab-grafana-admin") == first_one
+
+
+@pytest.mark.live
+def test_an_error_in_any_file_leaves_the_platform_as_it_is(lab: Lab) -> None:
+    lab.edit("purple", "peers: 5", "peers: many")
+    answer = lab.run("sync", "platform", "--no-wait")
+    assert answer.code == 1
+    assert "purple.yaml:7" in answer.err
+    assert lab.get("Deployment", "lab-prometheus") is None
+
+
+@pytest.mark.live
+def test_its_account_can_sync_it_and_has_no_right_that_it_does_not_use(lab: Lab, tmp_path: Path) -> None:
+    kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-sync-platform", "--platform")
+    path = lab.root / "lab.yaml"
+    text = path.read_text(encoding="utf-8")
+    with run_proxy(kubeconfig, tmp_path) as proxy:
+        through = replace(lab, kubeconfig=proxy.kubeconfig)
+        for change in (
+            text.replace("cadvisor: daemonset", "cadvisor: kubelet"),
+            text.replace("{retention: 720h}", "{retention: 720h, storage: 1Gi}"),
+            text,
+        ):
+            path.write_text(change, encoding="utf-8")
+            answer = through.run("sync", "platform", "--timeout", "20s")
+            assert answer.code in (0, 4), answer.out + answer.err
+        used = {right for request in proxy.seen for right in asked(request)}
+    rights = granted(lab, "nimlab-sync-platform", "--platform")
+    to_grant = {("get", "Pod"), ("get", "nodes/metrics")}  # nobody may give what they haven't got
+    unused = {(verb, kind) for verb, kind in rights - used - to_grant if verb != "delete"}
+    assert unused <= {("list", "Event")}, "read when a pod doesn't come up; some kinds are always there"
+    assert {kind for _, kind in used - rights} <= {"Namespace"}
+    lab.kubectl("delete", "clusterrole,clusterrolebinding", f"nimlab-sync-platform-{lab.namespace}")
