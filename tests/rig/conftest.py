@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,22 @@ def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
     lab.write("blue", BLUE)
     answer = lab.run("sync", "--timeout", "120s")
     assert answer.code == 0, answer.out + answer.err
+    return lab
+
+
+@pytest.fixture(scope="session")
+def platform(lab: RigLab) -> RigLab:
+    """The monitoring stack, of what can be had here: no image of Alloy's, cAdvisor's or Grafana's can."""
+    path = lab.root / "lab.yaml"
+    text = path.read_text(encoding="utf-8")
+    for old, new in (("logAgent: alloy", "logAgent: promtail"), ("cadvisor: daemonset", "cadvisor: kubelet")):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    answer = lab.run("sync", "platform", "--timeout", "100s", "--output", "json")
+    stuck = [one for one in json.loads(answer.out)["peers"] if not one["settled"]]
+    assert [one["experiment"] for one in stuck] == ["grafana"], answer.out + answer.err
+    assert "docker.io/grafana/grafana" in stuck[0]["troubles"][0]["message"]
     return lab
 
 

@@ -1,0 +1,51 @@
+"""The rendered configurations, held against the programs that read them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nimlab.load import load_lab
+from nimlab.render.platform import load_platform_templates, render_platform
+from tests.live import REPOSITORY
+from tests.rig.ready import home, read_ready
+
+LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+LABS = {
+    "shipped": LAB,
+    "other": LAB.replace("logAgent: alloy", "logAgent: promtail").replace(
+        "cadvisor: daemonset", "cadvisor: kubelet"
+    ),
+}
+CHECKS = {
+    "prometheus.yaml": ("promtool", ["check", "config", "--syntax-only"]),
+    "loki.yaml": ("loki", ["-verify-config", "-config.file"]),
+    "promtail.yaml": ("promtail", ["-check-syntax", "-config.expand-env=true", "-config.file"]),
+}
+
+
+@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_programs_accept_their_configurations(name: str, lab: str, tmp_path: Path) -> None:
+    folder = home()
+    assert folder is not None
+    files = load_lab(REPOSITORY, {"lab.yaml": LABS[lab]})
+    manifests = render_platform(load_platform_templates(REPOSITORY), files)
+    text = next(m["data"][name] for m in manifests if m["kind"] == "ConfigMap" and name in m["data"])
+    program, arguments = CHECKS[name]
+    for content, good in (
+        (text, True),
+        (text.replace("relabel_configs", "relable").replace("retention", "x"), False),
+    ):
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8")
+        done = subprocess.run(
+            [str(read_ready(folder).programs[program]), *arguments, str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"HOSTNAME": "node1"},
+        )
+        assert (done.returncode == 0) is good, done.stdout + done.stderr

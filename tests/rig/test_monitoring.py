@@ -1,0 +1,100 @@
+"""The monitoring stack in real pods: everything is scraped and read, and each experiment stands apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.rig.cluster import Rig, RigLab, eventually
+from tests.rig.monitoring import NAMESPACE, loki, prometheus
+
+pytestmark = pytest.mark.usefixtures("platform")
+EXPERIMENTS = {"purple": 5, "blue": 4}
+SERIES = {
+    "CPU": "container_cpu_usage_seconds_total",
+    "memory": "container_memory_working_set_bytes",
+    "network": "container_network_receive_bytes_total",
+    "libp2p": "libp2p_peers",
+    "round-trip times": "nimlab_rtt_probes_total",
+}
+
+
+def pods_in(rig: Rig, expression: str) -> set[str]:
+    """The pods that series of an expression are about."""
+    return {one["metric"].get("pod", "") for one in prometheus(rig, "query", query=expression)["result"]}
+
+
+def test_every_target_is_up(rig: Rig, figure: Callable[[str], None]) -> None:
+    wanted = {"node-exporter": 1, "cadvisor": 1, "nimp2p": 9, "rtt": 9}
+
+    def look() -> dict[str, int] | None:
+        targets = prometheus(rig, "targets", state="active")["activeTargets"]
+        up: dict[str, int] = {}
+        for one in targets:
+            if one["health"] != "up":
+                return None
+            up[one["labels"]["job"]] = up.get(one["labels"]["job"], 0) + 1
+        return up if up == wanted else None
+
+    up = eventually(look, within_s=90, what=f"targets that are up: {wanted}")
+    figure(f"rig: targets up: {', '.join(f'{count} {job}' for job, count in sorted(up.items()))}")
+
+
+@pytest.mark.parametrize("what", SERIES)
+def test_an_experiments_series_are_its_own(rig: Rig, what: str) -> None:
+    for name, peers in EXPERIMENTS.items():
+        expected = {f"nimp2p-exp-{name}-{i}" for i in range(peers)}
+        eventually(
+            lambda expected=expected, name=name: (  # type: ignore[misc]
+                True if pods_in(rig, f'{SERIES[what]}{{experiment="{name}"}}') == expected else None
+            ),
+            within_s=60,
+            what=f"{what} of {name} is about {sorted(expected)} and nothing else",
+        )
+
+
+def test_each_container_has_one_series_and_each_pod_one_interface(rig: Rig) -> None:
+    for expression in (
+        'max(count by (pod, container) (container_cpu_usage_seconds_total{experiment="purple"}))',
+        'max(count by (pod) (container_network_receive_bytes_total{experiment="purple"}))',
+    ):
+        ((_, value),) = [one["value"] for one in prometheus(rig, "query", query=expression)["result"]]
+        assert value == "1"
+
+
+def test_nothing_outside_the_labs_namespaces_is_scraped(rig: Rig) -> None:
+    found = prometheus(rig, "query", query='count by (namespace) ({namespace!=""})')["result"]
+    assert {one["metric"]["namespace"] for one in found} == {NAMESPACE}
+
+
+def test_an_experiments_lines_are_its_own_and_all_of_them(rig: Rig, figure: Callable[[str], None]) -> None:
+    for name, peers in EXPERIMENTS.items():
+        found = loki(rig, "query", query=f'sum by (pod) (count_over_time({{experiment="{name}"}}[1h]))')
+        assert {one["metric"]["pod"] for one in found} == {f"nimp2p-exp-{name}-{i}" for i in range(peers)}
+    pod = "nimp2p-exp-purple-0"
+    lines = f'{{experiment="purple", pod="{pod}", container="nimp2p"}} |= "Sending message at: "'
+    query = f"sum(count_over_time({lines} [2h]))"
+
+    def look() -> int | None:
+        """Loki is a little late: the counter of a moment ago has to lie between two counts."""
+        samples = {s.name: s.value for s in rig.samples(NAMESPACE, pod, 8008)}
+        sent = int(samples["libp2p_pubsub_messages_published_total"])
+        ends_s = time.monotonic() + 15
+        while time.monotonic() < ends_s:
+            ((_, counted),) = [one["value"] for one in loki(rig, "query", query=query)]
+            if int(counted) == sent:
+                return sent
+            if int(counted) > sent:
+                return None
+            time.sleep(0.1)
+        return None
+
+    sent = eventually(look, within_s=90, what="Loki's count of sent messages equals the peer's own")
+    figure(f"rig: Loki counts {sent} sent messages of a peer, as many as it says itself")
+
+
+def test_what_runs_is_in_sync(platform: RigLab) -> None:
+    answer = platform.run("sync", "platform", "--dry-run", "--exit-code")
+    assert answer.code == 0, answer.out + answer.err
