@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from nimlab.guard import duplicates, membership_violations, raise_if_any, reserved_marks
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
-from nimlab.owned import COMPONENT, ApplySet
+from nimlab.owned import COMPONENT, EXPERIMENT, ApplySet
 from nimlab.spec import GRAFANA_SECRET, Images, Lab
 
+_EXPERIMENTS_OWN: Final = frozenset({EXPERIMENT, "prefix"})
 _NODE_AGENTS: Final = frozenset({"node-exporter", "cadvisor", "log-agent"})
 _ROOTS: Final = frozenset({"cadvisor", "log-agent"})
 _READ: Final = frozenset({"get", "list", "watch"})
@@ -59,8 +60,11 @@ def _violations(
     yield from _rule_violations(manifest)
     if key.kind in ("Deployment", "DaemonSet"):
         yield from _workload_violations(manifest, component, lab.images)
-    if key.kind == "Service" and (manifest["spec"].get("type", "ClusterIP") != "ClusterIP"):
-        yield "a Service of the platform is of type ClusterIP: `kubectl port-forward` reaches it"
+    if key.kind == "Service":
+        if manifest["spec"].get("type", "ClusterIP") != "ClusterIP":
+            yield "a Service of the platform is of type ClusterIP: `kubectl port-forward` reaches it"
+        if manifest["spec"].get("selector") != {COMPONENT: component}:
+            yield f"spec.selector must be the label `{COMPONENT}`"
 
 
 def _rule_violations(manifest: Manifest) -> Iterator[str]:
@@ -78,6 +82,8 @@ def _workload_violations(manifest: Manifest, component: str, images: Images) -> 
     template = manifest["spec"].get("template") or {}
     metadata, pod = template.get("metadata") or {}, template.get("spec") or {}
     yield from reserved_marks(metadata, {COMPONENT: component})
+    for name in _EXPERIMENTS_OWN & (metadata.get("labels") or {}).keys():
+        yield f"pods: the label `{name}` is that of experiments' peers"
     if (manifest["spec"].get("selector") or {}).get("matchLabels") != {COMPONENT: component}:
         yield f"spec.selector must be the label `{COMPONENT}`"
     is_agent = manifest["kind"] == "DaemonSet" and component in _NODE_AGENTS

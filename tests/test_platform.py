@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import re
@@ -17,7 +18,7 @@ from nimlab.errors import GuardError
 from nimlab.guard_platform import check_platform
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest, to_yaml
-from nimlab.owned import COMPONENT, PLATFORM, ApplySet, stamp
+from nimlab.owned import COMPONENT, PART_OF, PLATFORM, ApplySet, stamp
 from nimlab.render.platform import COMPONENTS, load_platform_templates, render_platform
 from nimlab.spec import LabFiles
 from tests.golden_files import assert_golden, cases, overlay_of
@@ -43,6 +44,8 @@ def rendered(files: LabFiles) -> tuple[Manifest, ...]:
 
 
 GOOD = rendered(FILES)
+KUBELET = replace(FILES, lab=replace(FILES.lab, platform=replace(FILES.lab.platform, cadvisor="kubelet")))
+CLUSTER_ROLE = next(one for one in rendered(KUBELET) if one["kind"] == "ClusterRole")
 
 
 def of(manifests: list[Manifest], kind: str, name: str) -> Any:
@@ -156,6 +159,51 @@ CHANGES: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
             name="x"
         ),
         "no pod of the platform is given",
+    ),
+    "api": (
+        lambda ms: of(ms, "Deployment", "lab-loki").update(apiVersion="apps/v1beta1"),
+        "apiVersion must be",
+    ),
+    "member": (
+        lambda ms: of(ms, "Service", "lab-loki")["metadata"]["labels"].update({PART_OF: "other"}),
+        PART_OF,
+    ),
+    "pods-label": (
+        lambda ms: of(ms, "Deployment", "lab-loki")["spec"]["template"]["metadata"]["labels"].update(
+            experiment="purple"
+        ),
+        "that of experiments' peers",
+    ),
+    "pods-mark": (
+        lambda ms: of(ms, "Deployment", "lab-loki")["spec"]["template"]["metadata"]["labels"].update(
+            {PART_OF: "x"}
+        ),
+        "is reserved",
+    ),
+    "service": (
+        lambda ms: of(ms, "Service", "lab-loki")["spec"].update(selector={"experiment": "purple"}),
+        "selector",
+    ),
+    "node-name": (lambda ms: pod(ms, "Deployment", "lab-loki").update(nodeName="node-1"), "nodeName"),
+    "escalation": (
+        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"].pop("allowPrivilegeEscalation"),
+        "allowPrivilegeEscalation",
+    ),
+    "env-from": (
+        lambda ms: first(ms, "Deployment", "lab-loki").update(envFrom=[{"secretRef": {"name": "x"}}]),
+        "envFrom",
+    ),
+    "containers": (
+        lambda ms: pod(ms, "Deployment", "lab-loki")["containers"].append(
+            first(ms, "Deployment", "lab-loki")
+        ),
+        "containers",
+    ),
+    "cluster-role": (
+        lambda ms: ms.append(
+            {**CLUSTER_ROLE, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}
+        ),
+        "`nodes/metrics` alone",
     ),
     "twice": (lambda ms: ms.append(copy.deepcopy(ms[0])), "two templates"),
     "token": (
@@ -279,6 +327,7 @@ def test_grafanas_password_is_made_once_and_never_shown(lab: Lab) -> None:
     said = answer.out + answer.err
     assert "lab-grafana-admin" in said
     assert first_one["data"]["password"] not in said
+    assert len(base64.b64decode(first_one["data"]["password"])) >= 32
     lab.kubectl("delete", "service", "lab-loki")
     assert lab.run("sync", "platform", "--no-wait").code == 0
     assert lab.get("Secret", "lab-grafana-admin") == first_one

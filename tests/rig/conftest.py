@@ -82,3 +82,17 @@ def synced(lab: RigLab) -> Callable[[], None]:
         assert answer.code == 0, answer.out + answer.err
 
     return sync
+
+
+@pytest.fixture
+def apart(lab: RigLab) -> Iterator[None]:
+    """Two experiments with namespaces of their own; their nodes' image isn't to be had, what DNS says is."""
+    for name in ("green", "red"):
+        lab.write(name, "{contract: dst-go, peers: 3, resources: {cpu: 10m, memory: 16Mi}}")
+    answer = lab.run("sync", "--no-wait")
+    assert answer.code == 0, answer.out + answer.err
+    yield
+    for name in ("green", "red"):
+        lab.remove(name)
+    answer = lab.run("sync", "--max-prune", "100%")
+    assert answer.code == 0, answer.out + answer.err

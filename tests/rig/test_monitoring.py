@@ -98,3 +98,48 @@ def test_an_experiments_lines_are_its_own_and_all_of_them(rig: Rig, figure: Call
 def test_what_runs_is_in_sync(platform: RigLab) -> None:
     answer = platform.run("sync", "platform", "--dry-run", "--exit-code")
     assert answer.code == 0, answer.out + answer.err
+
+
+@pytest.mark.usefixtures("apart")
+def test_experiments_with_namespaces_of_their_own_are_scraped_and_read_after_a_sync(
+    platform: RigLab, rig: Rig, figure: Callable[[str], None]
+) -> None:
+    def uid_of(component: str) -> str:
+        label = f"nimlab.dev/component={component}"
+        return rig.kubectl(
+            "-n", NAMESPACE, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.uid}"
+        )
+
+    before = uid_of("prometheus"), uid_of("log-agent")
+    answer = platform.run("sync", "platform", "--no-wait")
+    assert answer.code == 0, answer.out + answer.err
+    began_s = time.monotonic()
+    for name in ("green", "red"):
+        expected = {("nimp2p-exp-" + name, f"pod-{i}") for i in range(3)}
+
+        def scraped(name: str = name, expected: set[tuple[str, str]] = expected) -> bool | None:
+            series = prometheus(rig, "query", query=f'up{{job="rtt", experiment="{name}"}} == 1')["result"]
+            usage = prometheus(
+                rig, "query", query=f'container_memory_working_set_bytes{{experiment="{name}"}}'
+            )
+            found = [
+                {(one["metric"]["namespace"], one["metric"]["pod"]) for one in some}
+                for some in (series, usage["result"])
+            ]
+            assert all(one <= expected for one in found)
+            return True if found == [expected, expected] else None
+
+        eventually(scraped, within_s=150, what=f"series of {name}, and of it alone")
+        lines = f'sum by (namespace, pod) (count_over_time({{experiment="{name}"}}[10m]))'
+
+        def read(lines: str = lines, expected: set[tuple[str, str]] = expected) -> bool | None:
+            found = {
+                (one["metric"]["namespace"], one["metric"]["pod"]) for one in loki(rig, "query", query=lines)
+            }
+            assert found <= expected
+            return True if found == expected else None
+
+        eventually(read, within_s=60, what=f"lines of {name}, and of it alone")
+    figure(f"rig: Prometheus reads a changed configuration {time.monotonic() - began_s:.0f} s after a sync")
+    assert uid_of("prometheus") == before[0], "it reads its configuration again by itself"
+    assert uid_of("log-agent") != before[1], "it has to start anew"

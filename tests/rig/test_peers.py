@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -118,20 +118,6 @@ def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
     synced()
     assert len(rig.pods("dst-lab", "purple")) == 5
     meshed(rig, "purple", 5)
-
-
-@pytest.fixture
-def apart(lab: RigLab) -> Iterator[None]:
-    """Two experiments with namespaces of their own; their nodes' image isn't to be had, what DNS says is."""
-    for name in ("green", "red"):
-        lab.write(name, "{contract: dst-go, peers: 3, resources: {cpu: 10m, memory: 16Mi}}")
-    answer = lab.run("sync", "--no-wait")
-    assert answer.code == 0, answer.out + answer.err
-    yield
-    for name in ("green", "red"):
-        lab.remove(name)
-    answer = lab.run("sync", "--max-prune", "100%")
-    assert answer.code == 0, answer.out + answer.err
 
 
 def is_probed(pod: dict[str, Any]) -> bool:

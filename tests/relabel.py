@@ -1,0 +1,62 @@
+"""Relabelling as Prometheus and Promtail do it, so that rules can be held against rendered pods.
+
+In: rules as their configurations have them, labels. Out: the labels after, or None for what is dropped. Only
+the actions that the lab's rules use; another one is a KeyError. Pure.
+
+Source: prometheus.io/docs/prometheus/latest/configuration/configuration, "relabel_config".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nimlab.manifest import Manifest
+
+
+def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Return the labels after all rules, without those that begin with `__`; None when they are dropped."""
+    found = dict(labels)
+    for rule in rules:
+        separator = rule.get("separator", ";")
+        value = separator.join(found.get(name, "") for name in rule.get("source_labels", ()))
+        match = re.fullmatch(rule.get("regex", "(.*)"), value)
+        action = rule.get("action", "replace")
+        if action == "keep" and match is None:
+            return None
+        if action == "drop" and match is not None:
+            return None
+        if action == "replace" and match is not None:
+            found[rule["target_label"]] = match.expand(
+                re.sub(r"\$(\d)", r"\\\1", rule.get("replacement", "$1"))
+            )
+        elif action not in ("keep", "drop", "replace"):
+            raise KeyError(action)
+    return {name: value for name, value in found.items() if value and not name.startswith("__")}
+
+
+def targets_of(workload: Manifest) -> Iterator[dict[str, str]]:
+    """Yield what service discovery tells of each port of a workload's first pod, sidecars' included."""
+    template = workload["spec"]["template"]
+    about = {
+        "__meta_kubernetes_namespace": workload["metadata"]["namespace"],
+        "__meta_kubernetes_pod_name": f"{workload['metadata']['name']}-0",
+        "__meta_kubernetes_pod_node_name": "node-1",
+        "__meta_kubernetes_pod_host_ip": "192.0.2.1",
+        "__meta_kubernetes_pod_phase": "Running",
+        "__meta_kubernetes_pod_uid": "0f5c",
+        **{
+            f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9]', '_', name)}": value
+            for name, value in template["metadata"]["labels"].items()
+        },
+    }
+    for container in (*template["spec"].get("initContainers", ()), *template["spec"]["containers"]):
+        ports: list[dict[str, Any]] = container.get("ports") or [{}]
+        for port in ports:
+            yield {
+                **about,
+                "__address__": f"192.0.2.7:{port.get('containerPort', 80)}",
+                "__meta_kubernetes_pod_container_name": container["name"],
+                "__meta_kubernetes_pod_container_port_name": port.get("name", ""),
+            }
