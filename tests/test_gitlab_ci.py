@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nimlab import sandbox as control_plane
 from tests.live import REPOSITORY, Lab, git
+from tests.npm import install
 
 pytestmark = pytest.mark.live
 
@@ -28,17 +28,8 @@ MERGE_REQUEST = "merge_request_event"
 @pytest.fixture(scope="session")
 def gitlab_ci_local() -> Path:
     """Return the program, installed from npm into the user's cache."""
-    folder = control_plane.default_cache() / f"gitlab-ci-local-{VERSION}"
-    program = folder / "node_modules" / ".bin" / "gitlab-ci-local"
-    missing = [name for name in ("npm", "rsync") if shutil.which(name) is None]
-    if missing:
-        why = f"{' and '.join(missing)} missing on this machine"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)  # Node is no need of a user
-    if not program.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder)]
-        subprocess.run([*install, f"gitlab-ci-local@{VERSION}"], check=True, timeout=300, cwd=folder)
-    return program
+    folder = install(f"gitlab-ci-local-{VERSION}", f"gitlab-ci-local@{VERSION}", needs=("rsync",))
+    return folder / "node_modules" / ".bin" / "gitlab-ci-local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
