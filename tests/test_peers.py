@@ -24,13 +24,13 @@ def test_of_many_peers_a_page_is_read_and_those_that_do_not_run(
 ) -> None:
     assert lab.run("sync").code == 0
     lab.cluster.create({**STUCK, "metadata": {**STUCK["metadata"], "namespace": lab.namespace}})
-    everyone = read_pods(lab.cluster, lab.namespace, "blue")
+    everyone = read_pods(lab.cluster, lab.namespace, "experiment=blue")
     assert everyone.whole
     assert len(everyone.items) == 5
     assert read_events(lab.cluster, lab.namespace).whole
 
     monkeypatch.setattr("nimlab.kube.client.PAGE", 2)
-    some = read_pods(lab.cluster, lab.namespace, "blue")
+    some = read_pods(lab.cluster, lab.namespace, "experiment=blue")
     assert not some.whole
     names = {pod["metadata"]["name"] for pod in some.items}
     assert names == {"nimp2p-exp-blue-0", "nimp2p-exp-blue-1", "zz-stuck"}
