@@ -35,11 +35,10 @@ from nimlab.apply import (
     wait_until_settled,
 )
 from nimlab.binding import Binding
-from nimlab.cli.options import Output
+from nimlab.cli.options import Output, SyncOptions
 from nimlab.cli.reports import write_reports
 from nimlab.cli.run import Run, look_and_think, open_run, plan_text
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
-from nimlab.cli.sync import SyncOptions
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
 from nimlab.manifest import WORKLOADS

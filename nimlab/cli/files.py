@@ -16,6 +16,7 @@ from nimlab.cli.options import (
     Names,
     Output,
     OutputFormat,
+    SyncOptions,
     Timings,
 )
 
@@ -235,7 +236,6 @@ def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | 
         print_note(f"next: `nimlab sync {name} --dry-run` shows what it changes")
         return
     from nimlab.cli.act import run_sync
-    from nimlab.cli.sync import SyncOptions
 
     options = SyncOptions(names=frozenset({name}))
     raise typer.Exit(run_sync(options, lab=root, kubeconfig=kubeconfig, context=context))

@@ -1,7 +1,8 @@
-"""The options that several commands share, declared once: their names, defaults and help."""
+"""The options that several commands share, declared once; and what the command line says of a sync."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -37,3 +38,29 @@ OutputFormat: TypeAlias = Annotated[
 Names: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these experiments.")
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOptions:
+    """What the command line says; None where it says nothing and `lab.yaml` decides."""
+
+    names: frozenset[str] | None
+    dry_run: bool = False
+    prune: bool = True
+    max_prune: str | None = None
+    allow_empty: bool = False
+    allow_older: bool = False
+    take_ownership: bool = False
+    remove_foreign: bool = False
+    strict: bool = False
+    wait: bool = True
+    timeout: str | None = None
+    lock_timeout: str = "0s"
+    exit_code: bool = False
+    verbose: bool = False
+    output: Output = Output.TEXT
+    out: Path | None = None
+    plan: Path | None = None
+    terraform: Path | None = None
+    junit: Path | None = None
+    codequality: Path | None = None

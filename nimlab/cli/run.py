@@ -21,8 +21,8 @@ import typer
 
 from nimlab import git, report
 from nimlab.cli.lab import Intent, read_intent
+from nimlab.cli.options import SyncOptions
 from nimlab.cli.root import find_root
-from nimlab.cli.sync import SyncOptions
 from nimlab.cli.target import choose_target
 from nimlab.cli.terminal import print_error, print_note, wants_colour
 from nimlab.cluster import observe

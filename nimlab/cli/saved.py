@@ -11,7 +11,7 @@ import typer
 
 from nimlab import __version__
 from nimlab.binding import Binding, PlanOptions, binding_of, moved_since
-from nimlab.cli.sync import SyncOptions
+from nimlab.cli.options import SyncOptions
 from nimlab.edit import write_text
 from nimlab.errors import PlanError
 from nimlab.plan import Plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFormat
+from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFormat, SyncOptions
 
 if TYPE_CHECKING:
     from nimlab.cli.run import Run
@@ -31,7 +31,6 @@ def list_experiments(
     from nimlab import report  # keeps `--help` fast
     from nimlab.apply import system_clock
     from nimlab.cli.run import look_and_think, open_run
-    from nimlab.cli.sync import SyncOptions
     from nimlab.cli.terminal import print_result
     from nimlab.overview import overview_rows
 
@@ -54,7 +53,6 @@ def status(
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.run import look_and_think, open_run
-    from nimlab.cli.sync import SyncOptions
     from nimlab.cli.terminal import print_result, wants_colour
     from nimlab.owned import PLATFORM
 
@@ -121,7 +119,6 @@ def logs(
 ) -> None:
     """Print what an experiment's peers have logged, each line after its peer's name."""
     from nimlab.cli.run import open_run  # keeps `--help` fast
-    from nimlab.cli.sync import SyncOptions
     from nimlab.cli.terminal import print_result
     from nimlab.errors import NimlabError
     from nimlab.manifest import ObjectKey
