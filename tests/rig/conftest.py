@@ -20,6 +20,7 @@ PURPLE = (
     "rtt: {enabled: true, interval: 1s, fanout: 8}}"
 )
 BLUE = PURPLE.replace("peers: 5", "peers: 4")
+APART = PURPLE.replace("peers: 5", "peers: 3").replace("contract: nimp2p", "contract: apart")
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +48,13 @@ def _report(config: pytest.Config, text: str) -> None:
 
 @pytest.fixture(scope="session")
 def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
-    """The shipped lab with purple and blue, running."""
+    """The shipped lab with purple and blue, running; the contract `apart` is for namespaces of their own."""
     root: Path = make_lab(tmp_path_factory.mktemp("rig") / "lab", "dst-lab", experiments=())
+    contract = (root / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
+    for old, new in (("name: nimp2p\n", "name: apart\n"), ("isolation: label", "isolation: namespace")):
+        assert old in contract
+        contract = contract.replace(old, new, 1)
+    (root / "contracts" / "apart.yaml").write_text(contract, encoding="utf-8")
     lab = RigLab(root, rig)
     lab.write("purple", PURPLE)
     lab.write("blue", BLUE)
@@ -73,7 +79,7 @@ def platform(lab: RigLab) -> RigLab:
     return lab
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def synced(lab: RigLab) -> Callable[[], None]:
     """Return a function that syncs and expects it to go well."""
 
@@ -84,13 +90,12 @@ def synced(lab: RigLab) -> Callable[[], None]:
     return sync
 
 
-@pytest.fixture
-def apart(lab: RigLab) -> Iterator[None]:
-    """Two experiments with namespaces of their own; their nodes' image isn't to be had, what DNS says is."""
+@pytest.fixture(scope="module")
+def apart(lab: RigLab, synced: Callable[[], None]) -> Iterator[None]:
+    """Two experiments with namespaces of their own, running."""
     for name in ("green", "red"):
-        lab.write(name, "{contract: dst-go, peers: 3, resources: {cpu: 10m, memory: 16Mi}}")
-    answer = lab.run("sync", "--no-wait")
-    assert answer.code == 0, answer.out + answer.err
+        lab.write(name, APART)
+    synced()
     yield
     for name in ("green", "red"):
         lab.remove(name)

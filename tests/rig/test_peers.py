@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 
@@ -16,75 +17,104 @@ pytestmark = pytest.mark.usefixtures("lab")
 
 SENT = "Sending message at: "
 DELIVERED = " milliseconds: "
-PEERS = {"purple": 5, "blue": 4}
 
 
-def degree(rig: Rig, pod: str) -> float:
+class Place(NamedTuple):
+    """Where an experiment's peers are, how their names begin, and through which Service they find others."""
+
+    namespace: str
+    pods: str
+    service: str
+    peers: int
+
+
+TOGETHER = {
+    "purple": Place("dst-lab", "nimp2p-exp-purple", "nimp2p-exp-purple", 5),
+    "blue": Place("dst-lab", "nimp2p-exp-blue", "nimp2p-exp-blue", 4),
+}
+APART = {
+    "green": Place("nimp2p-exp-green", "pod", "nimp2p-service", 3),
+    "red": Place("nimp2p-exp-red", "pod", "nimp2p-service", 3),
+}
+ALL = TOGETHER | APART
+
+
+def degree(rig: Rig, namespace: str, pod: str) -> float:
     """A peer's mesh degree, as it shows it."""
-    samples = rig.samples("dst-lab", pod, 8008)
+    samples = rig.samples(namespace, pod, 8008)
     return next(s.value for s in samples if s.name == "libp2p_gossipsub_peers_per_topic_mesh")
 
 
-def meshed(rig: Rig, experiment: str, peers: int) -> dict[str, float]:
-    """Every peer's mesh degree, once each has one."""
+def meshed(rig: Rig, experiment: str, peers: int | None = None) -> list[int]:
+    """Every peer's mesh degree, once each has one; sorted."""
+    place = ALL[experiment]
 
-    def look() -> dict[str, float] | None:
-        names = [str(pod["metadata"]["name"]) for pod in rig.pods("dst-lab", experiment)]
-        degrees = {name: degree(rig, name) for name in names}
-        return degrees if len(degrees) == peers and all(degrees.values()) else None
+    def look() -> list[int] | None:
+        names = [str(pod["metadata"]["name"]) for pod in rig.pods(place.namespace, experiment)]
+        degrees = sorted(int(degree(rig, place.namespace, name)) for name in names)
+        return degrees if len(degrees) == (peers or place.peers) and all(degrees) else None
 
     return eventually(look, within_s=60, what=f"each peer of {experiment} has a mesh")
 
 
-def heard(rig: Rig, experiment: str) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
-    """What each peer has sent, and what each has received, as times in ns."""
-    sent: dict[str, set[int]] = {}
-    received: dict[str, set[int]] = {}
-    for pod in rig.pods("dst-lab", experiment):
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What each peer of an experiment has sent and received, as times in ns, and after how many ms."""
+
+    sent: dict[str, set[int]]
+    received: dict[str, set[int]]
+    delays_ms: list[int]
+
+
+def heard(rig: Rig, experiment: str) -> Heard:
+    """What an experiment's peers have logged so far."""
+    found = Heard({}, {}, [])
+    namespace = ALL[experiment].namespace
+    for pod in rig.pods(namespace, experiment):
         name = str(pod["metadata"]["name"])
-        lines = rig.logs("dst-lab", name, "nimp2p")
-        sent[name] = {int(line.removeprefix(SENT)) for line in lines if line.startswith(SENT)}
-        received[name] = {int(line.split(DELIVERED)[0]) for line in lines if DELIVERED in line}
-    return sent, received
+        lines = rig.logs(namespace, name, "nimp2p")
+        delivered = [line.split(DELIVERED) for line in lines if DELIVERED in line]
+        found.sent[name] = {int(line.removeprefix(SENT)) for line in lines if line.startswith(SENT)}
+        found.received[name] = {int(sent) for sent, _ in delivered}
+        found.delays_ms.extend(int(delay) for _, delay in delivered)
+    return found
 
 
 def test_from_git_to_running(lab: RigLab, rig: Rig) -> None:
-    for name, peers in PEERS.items():
-        pods = rig.pods("dst-lab", name)
-        assert [pod["metadata"]["name"] for pod in pods] == [f"nimp2p-exp-{name}-{i}" for i in range(peers)]
+    for name, place in TOGETHER.items():
+        pods = rig.pods(place.namespace, name)
+        assert [pod["metadata"]["name"] for pod in pods] == [f"{place.pods}-{i}" for i in range(place.peers)]
         assert all(pod["status"]["phase"] == "Running" for pod in pods)
     answer = lab.run("sync", "--dry-run", "--exit-code")
     assert answer.code == 0, answer.out + answer.err  # all that a real kubelet and server fill in is no drift
 
 
+@pytest.mark.usefixtures("apart")
 def test_messages_reach_all_peers_of_their_own_experiment_and_no_other(
     rig: Rig, figure: Callable[[str], None]
 ) -> None:
-    degrees = {name: meshed(rig, name, peers) for name, peers in PEERS.items()}
+    degrees = {name: meshed(rig, name) for name in ALL}
     from_ns = time.time_ns()
     time.sleep(12)
     until_ns = time.time_ns()
     time.sleep(3)  # what was sent by then has arrived
-    heard_by = {name: heard(rig, name) for name in PEERS}
-    delays_ms = []
-    for name, (sent, received) in heard_by.items():
-        counted = {peer: {at for at in times if from_ns < at < until_ns} for peer, times in sent.items()}
+    found = {name: heard(rig, name) for name in ALL}
+    for name, own in found.items():
+        counted = {peer: {at for at in times if from_ns < at < until_ns} for peer, times in own.sent.items()}
         assert all(counted.values()), f"every peer of {name} has sent something: {counted}"
         for sender, times in counted.items():
-            for peer, got in received.items():
+            for peer, got in own.received.items():
                 if peer != sender:
-                    assert times <= got, f"{peer} has heard all that {sender} has sent"
-        others = set().union(*(s for n, (sent, _) in heard_by.items() if n != name for s in sent.values()))
+                    assert times <= got, f"{peer} of {name} has heard all that {sender} has sent"
+        others = set().union(*(s for n, other in found.items() if n != name for s in other.sent.values()))
         assert others
-        assert not others & set().union(*received.values()), f"nothing of another experiment at {name}"
-        for pod in received:
-            lines = rig.logs("dst-lab", pod, "nimp2p")
-            delays_ms += [int(line.split(DELIVERED)[1]) for line in lines if DELIVERED in line]
-    for name, found in degrees.items():
-        figure(f"rig: mesh degrees of {name}: {sorted(int(value) for value in found.values())}")
-    middle = sorted(delays_ms)[len(delays_ms) // 2]
+        assert not others & set().union(*own.received.values()), f"nothing of another experiment at {name}"
+    for name, one in degrees.items():
+        figure(f"rig: mesh degrees of {name}: {one}")
+    delays_ms = sorted(delay for own in found.values() for delay in own.delays_ms)
     figure(
-        f"rig: {len(delays_ms)} deliveries, median {middle} ms, most {max(delays_ms)} ms; none crossed over"
+        f"rig: {len(delays_ms)} deliveries, median {delays_ms[len(delays_ms) // 2]} ms, "
+        f"most {delays_ms[-1]} ms; none crossed over"
     )
 
 
@@ -93,12 +123,12 @@ def test_counters_say_what_logs_say(rig: Rig) -> None:
 
     def look() -> bool | None:
         samples = {s.name: s.value for s in rig.samples("dst-lab", pod, 8008)}
-        sent, received = heard(rig, "purple")
+        logged = heard(rig, "purple")
         told = (
             samples["libp2p_pubsub_messages_published_total"],
             samples["libp2p_gossipsub_received_total"],
         )
-        return True if told == (float(len(sent[pod])), float(len(received[pod]))) else None
+        return True if told == (float(len(logged.sent[pod])), float(len(logged.received[pod]))) else None
 
     eventually(look, within_s=20, what="the counters of a peer equal its lines")
 
@@ -120,35 +150,16 @@ def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
     meshed(rig, "purple", 5)
 
 
-def is_probed(pod: dict[str, Any]) -> bool:
-    """Whether the exporter beside a peer runs, and with it the pod's network."""
-    states = {one["name"]: one for one in pod["status"].get("initContainerStatuses", ())}
-    return bool(states.get("rtt", {}).get("started"))
-
-
 @pytest.mark.usefixtures("apart")
 def test_discovery_yields_peers_of_the_own_experiment_only(rig: Rig) -> None:
-    places = {
-        "purple": ("dst-lab", "nimp2p-exp-purple-0", "nimp2p-exp-purple"),
-        "blue": ("dst-lab", "nimp2p-exp-blue-0", "nimp2p-exp-blue"),
-        "green": ("nimp2p-exp-green", "pod-0", "nimp2p-service"),
-        "red": ("nimp2p-exp-red", "pod-0", "nimp2p-service"),
-    }
     addresses: dict[str, set[str]] = {}
-    for name, (namespace, pod, service) in places.items():
-        wanted = PEERS.get(name, 3)
+    for name, place in ALL.items():
+        own = {str(pod["status"]["podIP"]) for pod in rig.pods(place.namespace, name)}
+        assert len(own) == place.peers
+        script = f"import socket, json; print(json.dumps(socket.gethostbyname_ex({place.service!r})[2]))"
 
-        def running(namespace: str = namespace, name: str = name, wanted: int = wanted) -> set[str] | None:
-            found = {str(p["status"]["podIP"]) for p in rig.pods(namespace, name) if is_probed(p)}
-            return found if len(found) == wanted else None
-
-        own = eventually(running, within_s=60, what=f"pods of {name} have addresses")
-        script = f"import socket, json; print(json.dumps(socket.gethostbyname_ex({service!r})[2]))"
-
-        def found(
-            namespace: str = namespace, pod: str = pod, script: str = script, own: set[str] = own
-        ) -> set[str] | None:
-            known = set(json.loads(rig.python(namespace, pod, script)))
+        def found(place: Place = place, script: str = script, own: set[str] = own) -> set[str] | None:
+            known = set(json.loads(rig.python(place.namespace, f"{place.pods}-0", script)))
             assert known <= own  # never one of another experiment, however early DNS is asked
             return known if known == own else None
 
