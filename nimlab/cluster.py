@@ -24,6 +24,7 @@ from nimlab.owned import (
     Parent,
     Scope,
     is_hand_tool,
+    missing_proofs,
     parse_parent,
 )
 from nimlab.snapshot import Desired, Prediction, Snapshot
@@ -160,7 +161,7 @@ def observe(
             suspects,
         )
         predicted = dict(zip(suspects, answers, strict=True))
-        strangers = _strangers(cluster, pool.map, wanted, live)
+        strangers = _strangers(cluster, pool.map, apply_set, wanted, live)
     return Snapshot(
         apply_set=apply_set,
         parent=parent,
@@ -360,6 +361,7 @@ _PASSING = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", 
 def _strangers(
     cluster: Cluster,
     each: _Map,
+    apply_set: ApplySet,
     wanted: Mapping[ObjectKey, Manifest],
     live: Mapping[ObjectKey, Manifest],
 ) -> dict[str, tuple[ObjectKey, ...] | None]:
@@ -368,7 +370,7 @@ def _strangers(
 
     def look(name: str) -> tuple[ObjectKey, ...] | None:
         try:
-            return find_strangers(cluster, name, ours)
+            return find_strangers(cluster, name, apply_set, ours)
         except Forbidden:
             return None
 
@@ -376,14 +378,20 @@ def _strangers(
     return dict(zip(gone, each(look, gone), strict=True))
 
 
-def find_strangers(cluster: Cluster, namespace: str, ours: Mapping[str, ObjectKey]) -> tuple[ObjectKey, ...]:
+def find_strangers(
+    cluster: Cluster, namespace: str, apply_set: ApplySet, ours: Mapping[str, ObjectKey]
+) -> tuple[ObjectKey, ...]:
     """Return what a namespace holds that is neither ours (by uid) nor made from ours; sorted.
 
     What has owners is made from ours when all of them are, directly or in turn; events and what every
-    namespace has by itself don't count.
+    namespace has by itself don't count, nor does what the lab's other set keeps there for the peers' sake (a
+    right to find them), once it has proven to be that.
     """
     items = cluster.survey(namespace)
-    known = set(ours)
+    siblings = apply_set.siblings
+    known = set(ours) | {
+        item["metadata"]["uid"] for item in items if any(not missing_proofs(item, one) for one in siblings)
+    }
     while grown := {item["metadata"]["uid"] for item in items if _is_made_from(item, known)} - known:
         known |= grown
     return tuple(

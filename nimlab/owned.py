@@ -127,6 +127,11 @@ class ApplySet:
         return apply_set_id(self.parent_key.name, self.namespace, "ConfigMap", "")
 
     @property
+    def siblings(self) -> tuple[ApplySet, ...]:
+        """The lab's other sets."""
+        return tuple(ApplySet(name=name, namespace=self.namespace) for name in _SETS if name != self.name)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that members can have."""
         return _SETS[self.name].kinds

@@ -72,6 +72,27 @@ def test_namespace_with_something_foreign_in_it_stays(lab: Lab, go: str) -> None
     assert lab.get("Namespace", home, "") is None
 
 
+def test_what_the_platform_keeps_in_a_namespace_goes_with_it_and_a_copy_of_that_does_not(
+    lab: Lab, go: str
+) -> None:
+    synced(lab)
+    assert lab.run("sync", "platform", "--no-wait").code == 0
+    home = f"nimp2p-exp-{go}"
+    role = lab.get("Role", "lab-discovery", home)
+    assert role is not None
+    kept = {field: role["metadata"][field] for field in ("labels", "annotations")}
+    copy = {**role, "metadata": {"name": "lab-discovery-2", "namespace": home, **kept}}
+    lab.cluster.create(copy)
+    (lab.root / "experiments" / f"{go}.yaml").unlink()
+    assert "Role/" in synced(lab)
+    assert lab.get("Namespace", home, "") is not None
+    lab.kubectl("delete", "role", "lab-discovery-2", "-n", home)
+    synced(lab)
+    assert lab.get("Namespace", home, "") is None
+    assert lab.run("sync", "platform", "--no-wait").code == 0
+    assert lab.run("sync", "platform", "--dry-run", "--exit-code").code == 0
+
+
 def credentials(lab: Lab, folder: Path, rules: list[dict[str, Any]]) -> Path:
     """A kubeconfig of a ServiceAccount that may do what the rules say in the lab's namespace."""
     space = lab.namespace

@@ -150,7 +150,7 @@ def _check_prunable(
     if missing:
         raise Moved(f"left alone: {missing[0]}", where=change.key, hint="run it again")
     if change.key.kind == "Namespace":
-        strangers = find_strangers(cluster, change.key.name, ours)
+        strangers = find_strangers(cluster, change.key.name, apply_set, ours)
         if strangers:
             raise Moved(
                 f"it holds what is not ours: {strangers[0]}",
