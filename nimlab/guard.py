@@ -32,6 +32,8 @@ _FORBIDDEN_METADATA: Final = (
 )  # fmt: skip
 _FORBIDDEN_POD: Final = ("hostNetwork", "hostPID", "hostIPC", "nodeName", "serviceAccount")
 _FORBIDDEN_SERVICE: Final = ("externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass")
+POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
+"""What a namespace with shaped peers has to say where Pod Security Admission is on: NET_ADMIN is no baseline's."""
 SHAPER: Final = "shape"
 """Name of the one init container that may have NET_ADMIN: it sets the limits of a peer's link."""
 _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.shape"]
@@ -103,7 +105,7 @@ def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set:
         yield f"its apiVersion must be `{kind.api_version}`"
     if key.kind != "Namespace" and not _is_own_name(key.name, experiment):
         yield f"its name must be `{experiment.full_name}`, or that and a suffix after `-`"
-    yield from membership_violations(manifest, apply_set, {})
+    yield from membership_violations(manifest, apply_set, POD_SECURITY if key.kind == "Namespace" else {})
     yield from _experiment_violations(manifest, experiment)
     yield from _kind_violations(manifest, experiment, lab)
 

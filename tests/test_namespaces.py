@@ -39,6 +39,10 @@ def test_namespace_comes_and_goes_with_its_experiment(lab: Lab, go: str) -> None
     home = f"nimp2p-exp-{go}"
     assert lab.get("StatefulSet", "pod", home) is not None
     assert lab.get("Service", "nimp2p-service", home) is not None
+    for name in (home, lab.namespace):  # Pod Security Admission would refuse to have links shaped there
+        made = lab.get("Namespace", name, "")
+        assert made is not None
+        assert made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
     pod = lab.get("Pod", "pod-2", home)
     assert pod is not None
     env = {e["name"]: e["value"] for e in pod["spec"]["containers"][0]["env"]}

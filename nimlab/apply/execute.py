@@ -19,6 +19,7 @@ from nimlab.apply.object import apply_object, prune_object, restart_peers
 from nimlab.change import Action, Change
 from nimlab.cluster import Cluster
 from nimlab.errors import ClusterError, Forbidden, Moved, NimlabError
+from nimlab.guard import POD_SECURITY
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.masking import hide_secrets
 from nimlab.owned import PARENT_MANAGER, Scope, parent_manifest
@@ -58,7 +59,8 @@ _DONE = {
 def create_namespace(cluster: Cluster, name: str) -> Notice:
     """Make the lab's namespace. Raises Forbidden with the command that an administrator runs."""
     try:
-        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        metadata = {"name": name, "labels": dict(POD_SECURITY)}
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     except Moved:
         return Notice(text=f"namespace {name} is there already")
     except Forbidden as error:
