@@ -38,7 +38,7 @@ programs: install ## the control plane's programs, built where they aren't found
 test: programs ## all tests, on a real API server (the first time it builds Kubernetes)
 	$(BIN)/pytest --require-live $(PYTEST_ARGS)
 
-test-lab: programs ## real peers in real pods: kubelet, containerd, CNI (Linux, root)
+test-lab: install ## real peers in real pods: kubelet, containerd, CNI (Linux, root)
 	$(BIN)/python -m tests.rig $(PYTEST_ARGS)
 
 bench: programs ## nimlab beside Flux's engine, kubectl and Helm, on one fresh server (about half an hour)

@@ -33,7 +33,7 @@ _FORBIDDEN_METADATA: Final = (
 _FORBIDDEN_POD: Final = ("hostNetwork", "hostPID", "hostIPC", "nodeName", "serviceAccount")
 _FORBIDDEN_SERVICE: Final = ("externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass")
 POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
-"""What a namespace with shaped peers has to say where Pod Security Admission is on: NET_ADMIN is no baseline's."""
+"""What a namespace of shaped peers has to say: every other level of Pod Security refuses NET_ADMIN."""
 SHAPER: Final = "shape"
 """Name of the one init container that may have NET_ADMIN: it sets the limits of a peer's link."""
 _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.shape"]

@@ -18,6 +18,7 @@ from nimlab.load import load_lab
 from nimlab.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.platform import load_platform_templates, render_dashboards, render_platform
+from nimlab.units import parse_quantity
 from nimlab.workload import resources_of
 from tests.dashboards import queries
 from tests.live import REPOSITORY, Lab
@@ -171,6 +172,13 @@ def test_defect_8_a_link_of_16_is_16_megabits_everywhere() -> None:
     assert "16Mbit" in text
     shaper = pod_of(rendered(text))["initContainers"][0]
     assert shaper["args"] == ["--downlink-bit-per-s=16000000", "--uplink-bit-per-s=16000000"]
+    network = "network: {downlink: 16Mbit, uplink: 16Mbit"
+    assert network in PURPLE
+    annotated = rendered(PURPLE.replace(network, network + ", method: cni"))["StatefulSet"]
+    assert annotated["spec"]["template"]["metadata"]["annotations"] == {
+        "kubernetes.io/ingress-bandwidth": "16M",
+        "kubernetes.io/egress-bandwidth": "16M",
+    }
 
 
 def test_defect_9_what_stands_beside_a_peer_is_counted() -> None:
@@ -201,6 +209,25 @@ def test_defect_10_no_password_is_in_a_file() -> None:
         pod = manifest.get("spec", {}).get("template", {}).get("spec", {})
         for variable in (one for container in pod.get("containers", ()) for one in container.get("env", ())):
             assert "PASSWORD" not in variable["name"] or set(variable["valueFrom"]) == {"secretKeyRef"}
+
+
+def test_defect_10_the_stack_runs_on_any_node_and_its_services_lead_to_its_ports() -> None:
+    manifests = render_platform(load_platform_templates(REPOSITORY), load_lab(REPOSITORY, {}))
+    pods = {
+        m["metadata"]["name"]: m["spec"]["template"]["spec"]
+        for m in manifests
+        if m["kind"] in ("Deployment", "DaemonSet")
+    }
+    for pod in pods.values():
+        affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+        assert not {"nodeName", "nodeSelector"} & pod.keys()
+        assert set(affinity) <= {"preferredDuringSchedulingIgnoredDuringExecution"}
+    (prometheus,) = pods["lab-prometheus"]["containers"]
+    assert parse_quantity(prometheus["resources"]["limits"]["memory"]) >= 2**30
+    for service in (m for m in manifests if m["kind"] == "Service"):
+        (container,) = pods[service["metadata"]["name"]]["containers"]
+        ports = {port["name"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
 def test_defect_11_who_reads_the_logs_is_one_word_and_not_the_one_that_is_no_longer_maintained() -> None:

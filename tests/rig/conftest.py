@@ -15,7 +15,7 @@ from tests.rig.node import Node
 from tests.rig.ready import home, read_ready
 
 PURPLE = (
-    "{contract: nimp2p, peers: 5, connectTo: 2, message: {size: 1440B, interval: 400ms}, "
+    "{contract: nimp2p, peers: 5, connectTo: 2, message: {size: 1440B, interval: 2000ms}, "
     "resources: {cpu: 50m, memory: 96Mi}, network: {downlink: 16Mbit, uplink: 16Mbit}, "
     "rtt: {enabled: true, interval: 1s, fanout: 8}}"
 )

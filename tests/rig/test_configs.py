@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ CHECKS = {
 
 @pytest.mark.parametrize("lab", LABS)
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_programs_accept_their_configurations(name: str, lab: str, tmp_path: Path) -> None:
+def test_the_programs_accept_their_configurations(
+    name: str, lab: str, tmp_path: Path, figure: Callable[[str], None]
+) -> None:
     folder = home()
     assert folder is not None
     files = load_lab(REPOSITORY, {"lab.yaml": LABS[lab]})
@@ -49,3 +52,4 @@ def test_the_programs_accept_their_configurations(name: str, lab: str, tmp_path:
             env={"HOSTNAME": "node1"},
         )
         assert (done.returncode == 0) is good, done.stdout + done.stderr
+    figure(f"rig: {program} accepts {name} of the {lab} lab, and refuses it with a wrong word")

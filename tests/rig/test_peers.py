@@ -95,7 +95,7 @@ def test_messages_reach_all_peers_of_their_own_experiment_and_no_other(
 ) -> None:
     degrees = {name: meshed(rig, name) for name in ALL}
     from_ns = time.time_ns()
-    time.sleep(12)
+    time.sleep(25)  # each of five has had its turn twice
     until_ns = time.time_ns()
     time.sleep(3)  # what was sent by then has arrived
     found = {name: heard(rig, name) for name in ALL}
@@ -134,7 +134,7 @@ def test_counters_say_what_logs_say(rig: Rig) -> None:
 
 
 def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
-    lab: RigLab, rig: Rig, synced: Callable[[], None]
+    lab: RigLab, rig: Rig, synced: Callable[[], None], figure: Callable[[str], None]
 ) -> None:
     lab.write("purple", PURPLE.replace("peers: 5", "peers: 7"))
     synced()
@@ -143,7 +143,7 @@ def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
     for pod in pods:
         (node,) = pod["spec"]["containers"]
         assert {"name": "PEERS", "value": "7"} in node["env"]
-    meshed(rig, "purple", 7)
+    figure(f"rig: scaled to 7, PEERS is 7 at all {len(pods)}; mesh degrees {meshed(rig, 'purple', 7)}")
     lab.write("purple", PURPLE)
     synced()
     assert len(rig.pods("dst-lab", "purple")) == 5
@@ -151,7 +151,7 @@ def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
 
 
 @pytest.mark.usefixtures("apart")
-def test_discovery_yields_peers_of_the_own_experiment_only(rig: Rig) -> None:
+def test_discovery_yields_peers_of_the_own_experiment_only(rig: Rig, figure: Callable[[str], None]) -> None:
     addresses: dict[str, set[str]] = {}
     for name, place in ALL.items():
         own = {str(pod["status"]["podIP"]) for pod in rig.pods(place.namespace, name)}
@@ -165,3 +165,5 @@ def test_discovery_yields_peers_of_the_own_experiment_only(rig: Rig) -> None:
 
         addresses[name] = eventually(found, within_s=40, what=f"DNS knows all peers of {name}")
     assert len(set().union(*addresses.values())) == sum(map(len, addresses.values()))
+    counts = ", ".join(f"{len(found)} for {name}" for name, found in addresses.items())
+    figure(f"rig: addresses that DNS gives, none to two experiments: {counts}")

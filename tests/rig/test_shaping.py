@@ -83,7 +83,7 @@ def has_netem() -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def test_what_a_kernel_can_not_do_is_said(lab: RigLab, rig: Rig) -> None:
+def test_what_a_kernel_can_not_do_is_said(lab: RigLab, rig: Rig, figure: Callable[[str], None]) -> None:
     lab.write(
         "slow",
         "{contract: nimp2p, peers: 1, connectTo: 1, resources: {cpu: 50m, memory: 96Mi}, "
@@ -93,11 +93,13 @@ def test_what_a_kernel_can_not_do_is_said(lab: RigLab, rig: Rig) -> None:
     (pod,) = rig.pods("dst-lab", "slow")
     if has_netem():
         assert answer.code == 0, answer.out + answer.err
+        figure("rig: this kernel has netem: 20 ms of latency were set")
     else:
         assert answer.code != 0
         assert "no netem" in answer.out + answer.err
         assert "modprobe sch_netem" in answer.out + answer.err
         assert all(not one["ready"] for one in pod["status"]["containerStatuses"])  # no peer on such a link
+        figure(f"rig: 20 ms of latency asked of a kernel without netem: exit {answer.code}, no peer starts")
     lab.remove("slow")
     assert lab.run("sync").code == 0
 
