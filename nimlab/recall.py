@@ -1,8 +1,9 @@
 """What was made before and needn't be made again: JSON values by a digest of all that made them.
 
 In: a file in the user's own cache, and a stamp of what every value depends on. Out: values. A file that is
-missing, broken, or of another stamp holds nothing; one that can't be written isn't. It lies outside the lab
-on purpose: a merge request must not be able to say what a schema allows or a template renders.
+missing, broken, of another stamp, or that somebody else may write holds nothing; one that can't be written
+isn't. It lies outside the lab: a merge request must not be able to say what a schema allows or a template
+renders.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from contextlib import suppress
@@ -35,12 +37,8 @@ class Recall:
         text = self._now.get(digest) or self._before.get(digest)
         if text is None:
             return None
-        try:
-            value = json.loads(text)
-        except ValueError:
-            return None
         self._now[digest] = text
-        return value
+        return json.loads(text)
 
     def put(self, digest: str, value: object) -> None:
         """Keep a value."""
@@ -51,10 +49,10 @@ class Recall:
         kept = self._now if forget else {**self._before, **self._now}
         if kept == self._before:
             return
-        lines = [self._stamp, *(f"{digest} {text}" for digest, text in kept.items())]
+        body = "".join(f"{digest} {text}\n" for digest, text in kept.items())
         with suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self._path, "\n".join(lines) + "\n")
+            _write(self._path, f"{_head(self._stamp, body)}\n{body}")
             for old in sorted(self._path.parent.iterdir(), key=lambda path: -path.stat().st_mtime)[_FILES:]:
                 old.unlink()
 
@@ -62,22 +60,37 @@ class Recall:
 def code_stamp() -> str:
     """Return a line that is another one when the code that reads, checks and renders is: ours or others'."""
     own = Path(__file__).parent
-    files = [
-        (p.relative_to(own).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in own.rglob("*.py")
-    ]
-    others = [metadata.version(name) for name in ("jinja2", "jsonschema", "pyyaml")]
-    return hashlib.sha256(json.dumps([sorted(files), others, sys.version]).encode()).hexdigest()
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted(own.rglob("*.py")):
+        digest.update(f"{path.relative_to(own).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    for name in ("jinja2", "jsonschema", "pyyaml"):
+        digest.update(f"{name} {metadata.version(name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _head(stamp: str, body: str) -> str:
+    """The first line: a bit that has turned over on the disk must not become a manifest."""
+    return f"{stamp} {hashlib.sha256(body.encode('ascii')).hexdigest()}"
 
 
 def _read(path: Path, stamp: str) -> dict[str, str]:
     try:
-        first, *lines = path.read_text(encoding="ascii").splitlines()
+        with path.open(encoding="ascii") as file:
+            if not _is_ours_alone(os.fstat(file.fileno())):
+                return {}
+            head, _, body = file.read().partition("\n")
     except (OSError, ValueError):
         return {}
-    if first != stamp:
+    if head != _head(stamp, body):
         return {}
-    entries = (line.partition(" ") for line in lines)
+    entries = (line.partition(" ") for line in body.splitlines())
     return {digest: text for digest, _, text in entries}
+
+
+def _is_ours_alone(facts: os.stat_result) -> bool:
+    """True when nobody else could have written the file."""
+    return facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nimlab.errors import Problem, SpecError
 from nimlab.load import load_lab
 from nimlab.load.text import read_document
+from nimlab.recall import Recall
 from nimlab.report import format_problems
 from nimlab.spec import Isolation, LabFiles
 from tests.golden_files import assert_golden, cases, overlay_of
@@ -151,8 +152,9 @@ def test_only_plain_yaml_files_are_read(tmp_path: Path, name: str) -> None:
 def test_bytes_that_are_no_file_of_ours(tmp_path: Path, data: bytes) -> None:
     root = copy_lab(tmp_path)
     (root / "experiments" / "green.yaml").write_bytes(data)
-    (problem,) = load_lab(root).problems
-    assert problem.location.path == "experiments/green.yaml"
+    for recall in (None, Recall(tmp_path / "recall", "s")):
+        (problem,) = load_lab(root, recall=recall).problems
+        assert problem.location.path == "experiments/green.yaml"
 
 
 def test_missing_folder_is_a_problem(tmp_path: Path) -> None:

@@ -44,12 +44,53 @@ def test_values_come_back_equal_and_anew(tmp_path: Path) -> None:
 def test_another_stamp_or_a_broken_file_holds_nothing(tmp_path: Path) -> None:
     path = saved(tmp_path / "file", one=[1])
     assert Recall(path, "other").get("one") is None
-    path.write_text("s\none [1\n", encoding="ascii")
-    assert Recall(path, "s").get("one") is None
     path.write_bytes(b"\xff\n")
     assert Recall(path, "s").get("one") is None
     path.write_bytes(b"")
     assert Recall(path, "s").get("one") is None
+
+
+def test_a_bit_that_has_turned_over_holds_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file", one=["nimp2p:v2.0.14"])
+    good = path.read_bytes()
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        assert Recall(path, "s").get("one") is None, place
+    path.write_bytes(good)
+    assert Recall(path, "s").get("one") == ["nimp2p:v2.0.14"]
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_holds_nothing(tmp_path: Path, mode: int) -> None:
+    path = saved(tmp_path / "file", one=[1])
+    path.chmod(mode)
+    assert Recall(path, "s").get("one") is None
+
+
+def test_somebody_elses_file_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "file", one=[1])
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert Recall(path, "s").get("one") is None
+
+
+@pytest.mark.live
+def test_what_lies_in_the_lab_is_not_recalled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.root / ".cache"))
+    assert lab.run("sync", "--no-wait").code == 0
+    assert not (lab.root / ".cache").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.root.parent / "cache"))
+    assert lab.run("sync", "--no-wait").code == 0
+    assert len([*(lab.root.parent / "cache").rglob("rendered/*")]) == 1
+
+
+def test_the_stamp_is_of_what_the_code_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = shutil.copytree(REPOSITORY / "nimlab", tmp_path / "nimlab")
+    monkeypatch.setattr("nimlab.recall.__file__", str(own / "recall.py"))
+    before, path = code_stamp(), own / "manifest.py"
+    facts, text = path.stat(), path.read_text(encoding="utf-8")
+    path.write_text(text.replace("canonical", "canonicaL", 1), encoding="utf-8")
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert code_stamp() != before
 
 
 def test_what_a_whole_run_has_no_use_for_is_forgotten(tmp_path: Path) -> None:

@@ -95,10 +95,12 @@ def open_run(
 
 
 def _recall_of(root: Path) -> Recall | None:
-    """What was rendered for this lab before; None where there is no place to keep it."""
+    """What was rendered for this lab before; None where there is no place outside the lab to keep it."""
     try:
-        folder = default_cache() / "rendered"
+        folder = default_cache().resolve() / "rendered"
     except RuntimeError:  # nobody's home, as in some containers
+        return None
+    if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
         return None
     return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
 

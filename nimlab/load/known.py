@@ -35,7 +35,7 @@ class Schema:
             self._text = read_file(root, self._path, _LIMIT_BYTES).decode("utf-8")
         except (OSError, ValueError) as error:
             raise _unusable(self._path, error) from error
-        digest = self._digest(b"")
+        digest = hashlib.sha256(b"schema" + self._text.encode()).hexdigest()
         if recall is None or recall.get(digest) is None:
             self._compiled()
             if recall is not None:
