@@ -6,7 +6,7 @@ key, server bookkeeping left out and secrets masked. What to do about a change i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
@@ -93,9 +93,27 @@ def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]: 
     return tuple(sorted(changes, key=lambda change: change.path))
 
 
-def _changed_paths(before: Any, after: Any) -> frozenset[_Path]:  # noqa: ANN401 -- any JSON
+def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]:  # noqa: ANN401 -- any JSON
     """Where the two differ; a list of plain values differs as a whole."""
-    from deepdiff import DeepDiff  # 200 ms that a run without changes need not pay
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            if key in before and key in after:
+                yield from _changed_paths(before[key], after[key], (*path, key))
+            else:
+                yield (*path, key)
+    elif isinstance(before, list) and isinstance(after, list):
+        yield from (path + inner for inner in _changed_items(before, after))
+    elif type(before) is not type(after) or before != after:
+        yield path
+
+
+def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
+    """Where two lists differ whose items no key tells apart; one of plain values as a whole."""
+    if to_json_text(before) == to_json_text(after):
+        return ()
+    if _is_plain_list(before) and _is_plain_list(after):
+        return ((),)
+    from deepdiff import DeepDiff  # 200 ms that most runs need not pay
 
     tree = DeepDiff(
         before,
@@ -106,10 +124,10 @@ def _changed_paths(before: Any, after: Any) -> frozenset[_Path]:  # noqa: ANN401
         zip_ordered_iterables=True,
     )
     found = [tuple(item.path(output_format="list")) for items in tree.values() for item in items]
-    return frozenset(
+    return {
         path[:-1] if all(_is_plain_list(_at(tree, path[:-1])) for tree in (before, after)) else path
         for path in found
-    )
+    }
 
 
 def _is_plain_list(value: object) -> bool:
