@@ -90,8 +90,12 @@ class Cluster(Protocol):
         labels: str = "",
         fields: str = "",
         metadata_only: bool = False,
+        size: int | None = None,
     ) -> Iterator[Listing]:
-        """Yield the same page by page, for what may be too much to hold; Gone when the pages expire."""
+        """Yield the same page by page, for what may be too much to hold; Gone when the pages expire.
+
+        `size` is how many objects a page has at most, where it isn't as usual.
+        """
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
         """Server-side apply with strict field validation; return the object as the server has it."""

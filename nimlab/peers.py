@@ -7,9 +7,12 @@ them: what counts them is their StatefulSet.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from nimlab.cluster import Cluster
 from nimlab.manifest import Manifest
+
+_FEW: Final = 100  # a megabyte of pods, which a busy server says in a tenth of a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ def _first_pages(
     """Return the first page of the first selection, and of all others if that one goes on."""
     found: dict[str, Manifest] = {}
     for fields in selections:
-        page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields)))
+        page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_FEW)))
         found |= {item["metadata"]["uid"]: item for item in page.items}
         if not page.more and not fields:
             return Sight(items=page.items, whole=True)

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,12 +26,14 @@ from nimlab.apply import (
 )
 from nimlab.apply.board import Board, judge
 from nimlab.apply.feed import Feed
+from nimlab.apply.wait import Pace
 from nimlab.change import Action
 from nimlab.cluster import Listing, Propagation, observe
 from nimlab.errors import Forbidden, LockHeld, Moved
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet, stamp
 from nimlab.plan import make_plan
+from nimlab.report import format_event
 from nimlab.snapshot import Desired, Snapshot
 from nimlab.spec import OnImmutableChange
 from tests.live import Lab
@@ -96,6 +99,30 @@ def test_settled_progress_and_timeout() -> None:
     stuck = judged(half, waited_s=61)
     assert isinstance(stuck, ExperimentStuck)
     assert stuck.timed_out
+
+
+def test_how_long_it_still_takes_is_told_by_the_pace_so_far() -> None:
+    pace = Pace(since_s=10, missing=1000)
+    assert pace.left_s(900, 12) is None  # too early to tell
+    assert pace.left_s(1000, 60) is None  # none has come
+    assert pace.left_s(750, 20) == 30
+    assert pace.left_s(0, 50) == 0
+    progress = PeersProgress(experiment="red", running=250, wanted=1000, leaving=0)
+    assert progress == replace(progress, left_s=30), "a new estimate alone is no news"
+    for left_s, words in (
+        (None, "running"),
+        (4, "running"),
+        (30, "about 30 s left"),
+        (150, "about 2 min left"),
+    ):
+        said = format_event(replace(progress, left_s=left_s), paint=False)
+        assert said is not None
+        assert said.endswith(words)
+    said = format_event(
+        PeersProgress(experiment="red", running=9, wanted=0, leaving=9, left_s=20), paint=False
+    )
+    assert said is not None
+    assert said.endswith("9 peers still to go, about 20 s left")
 
 
 def test_old_peers_and_surplus_peers_are_waited_for() -> None:

@@ -29,7 +29,7 @@ def test_of_many_peers_a_page_is_read_and_those_that_do_not_run(
     assert len(everyone.items) == 5
     assert read_events(lab.cluster, lab.namespace).whole
 
-    monkeypatch.setattr("nimlab.kube.client.PAGE", 2)
+    monkeypatch.setattr("nimlab.peers._FEW", 2)
     some = read_pods(lab.cluster, lab.namespace, "experiment=blue")
     assert not some.whole
     names = {pod["metadata"]["name"] for pod in some.items}

@@ -5,7 +5,7 @@ Values only; whoever receives them decides what a person or a program gets to se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -46,13 +46,17 @@ class PeersRestarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersProgress:
-    """How far an experiment's peers are; sent whenever it changes. `leaving` counts peers still to go."""
+    """How far an experiment's peers are; sent whenever it changes. `leaving` counts peers still to go.
+
+    `left_s` is about how long it takes at the pace so far; None as long as there is none.
+    """
 
     experiment: str
     running: int
     wanted: int
     leaving: int
     noun: str = "peer"
+    left_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,18 +9,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from nimlab.apply.board import Awaited, Board, judge
-from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck
+from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.apply.feed import Feed
 from nimlab.cluster import Cluster
 from nimlab.owned import ApplySet
 from nimlab.status import peers_of
 
 _ASIDE_EVERY_S: Final = 2.0
+_PACE_AFTER_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """From when on peers of an experiment have come or gone, and how many had to at first."""
+
+    since_s: float
+    missing: int
+
+    def left_s(self, missing: int, now_s: float) -> float | None:
+        """Return how long the rest takes at the pace so far; None before there is one. Pure."""
+        done, spent_s = self.missing - missing, now_s - self.since_s
+        return missing * spent_s / done if done > 0 and spent_s >= _PACE_AFTER_S else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +66,7 @@ def wait_until_settled(
     pending = {one.experiment: one for one in awaited}
     if not pending:
         return
-    board, shown = Board(apply_set), dict[str, Event]()
+    board, shown, paces = Board(apply_set), dict[str, Event](), dict[str, Pace]()
     started_s = clock.monotonic_s()
     next_read_s = started_s
     with Feed(cluster, awaited, apply_set) as feed:
@@ -66,9 +80,18 @@ def wait_until_settled(
                 event = judge(one, board, clock.now(), waited_s=waited_s, timeout_s=timeout_s)
                 if event is not None and shown.get(one.experiment) != event:
                     shown[one.experiment] = event
-                    yield event
+                    yield _estimated(event, paces, waited_s)
                 if isinstance(event, ExperimentSettled | ExperimentStuck):
                     del pending[one.experiment]
+
+
+def _estimated(event: Event, paces: dict[str, Pace], waited_s: float) -> Event:
+    """Say of progress how long the rest takes."""
+    if not isinstance(event, PeersProgress):
+        return event
+    missing = max(event.wanted - event.running, 0) + event.leaving
+    pace = paces.setdefault(event.experiment, Pace(since_s=waited_s, missing=missing))
+    return replace(event, left_s=pace.left_s(missing, waited_s))
 
 
 def _read_aside(cluster: Cluster, pending: Sequence[Awaited], board: Board, now: datetime) -> None:

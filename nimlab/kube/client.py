@@ -108,10 +108,11 @@ class KubeCluster:
         labels: str = "",
         fields: str = "",
         metadata_only: bool = False,
+        size: int | None = None,
     ) -> Iterator[Listing]:
         """Yield all objects of a kind that match page by page; Gone when the pages expire meanwhile."""
         facts = KINDS[kind]
-        query = {"labelSelector": labels, "fieldSelector": fields}
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(size or PAGE)}
         accept = _METADATA_ONLY if metadata_only else _JSON
         for page in self._pages(collection_path(facts, namespace), query, kind, accept):
             for item in page.items:  # the items of a LIST don't say what they are

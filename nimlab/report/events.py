@@ -20,6 +20,7 @@ from nimlab.report.problems import error_about
 from nimlab.status import Trouble
 
 _TROUBLES: Final = 5
+_SOON_S: Final = 5.0
 _STYLES: Final = {
     Outcome.CREATED: Style.NEW,
     Outcome.UPDATED: Style.CHANGED,
@@ -55,9 +56,17 @@ def _event_lines(event: Event) -> Iterator[Line]:
 
 def _progress(event: PeersProgress) -> str:
     if event.leaving and not event.wanted:
-        return f"{count(event.leaving, event.noun)} still to go"
+        return f"{count(event.leaving, event.noun)} still to go{_left(event)}"
     leaving = f", {event.leaving} still to go" if event.leaving else ""
-    return f"{event.running} of {count(event.wanted, event.noun)} running{leaving}"
+    return f"{event.running} of {count(event.wanted, event.noun)} running{leaving}{_left(event)}"
+
+
+def _left(event: PeersProgress) -> str:
+    """About how long it still takes, where that is worth saying."""
+    if event.left_s is None or event.left_s < _SOON_S:
+        return ""
+    minutes = round(event.left_s / 60)
+    return f", about {minutes} min left" if minutes > 1 else f", about {event.left_s:.0f} s left"
 
 
 def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
