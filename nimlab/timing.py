@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+START: Final = "start"
+"""Before there is anything to measure with, and what is imported to begin with."""
 OTHER: Final = "other"
 
 

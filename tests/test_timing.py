@@ -6,13 +6,16 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from nimlab.timing import OTHER, Stopwatch
 from tests.live import REPOSITORY, Lab
 
-SYNC = ["load", "validate", "render", "guard", "look", "compare", "plan", "act", "wait"]
+SYNC = [
+    "start", "load", "validate", "render", "guard", "connect", "look", "compare", "plan", "act", "wait",
+]  # fmt: skip
 
 
 def test_stages_nest_and_sum_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +71,16 @@ def test_sync_tells_all_its_stages(lab: Lab) -> None:
     assert answer.code == 0, answer.err
     stages, _ = shown(answer.err)
     assert [name for name in SYNC if name not in stages] == []
+
+
+def test_a_sync_that_fails_tells_its_stages_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nimlab", "sync", "--timings", "--kubeconfig", str(tmp_path / "none")],
+        cwd=REPOSITORY,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert {"start", "load", "connect"} <= set(shown(done.stderr)[0])

@@ -74,7 +74,8 @@ def open_run(
     for error in intent.errors:
         print_error(error)
     settings = intent.files.lab.sync
-    cluster = connect(target, parallel=settings.parallel)
+    with stage("connect"):
+        cluster = connect(target, parallel=settings.parallel)
     with _stop_on_signals() as stop:
         try:
             yield Run(

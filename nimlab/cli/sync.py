@@ -89,8 +89,11 @@ def sync(
     (--dry-run --exit-code; kubectl diff says 1 for that) or foreign additions stay (--strict); 4 synced, but
     not ready in time; 130 interrupted.
     """
-    from nimlab.cli.act import run_sync  # keeps `--help` fast
-    from nimlab.cli.terminal import print_timings
+    from nimlab.timing import START, stage  # keeps `--help` fast
+
+    with stage(START):
+        from nimlab.cli.act import run_sync
+        from nimlab.cli.terminal import print_timings
 
     options = SyncOptions(
         names=frozenset(names) if names else None,
@@ -114,7 +117,9 @@ def sync(
         junit=junit,
         codequality=codequality,
     )
-    code = run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context)
-    if timings:
-        print_timings()
+    try:
+        code = run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context)
+    finally:
+        if timings:
+            print_timings()
     raise typer.Exit(code)

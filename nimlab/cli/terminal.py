@@ -61,7 +61,8 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
 def print_timings() -> None:
     """Print where the time of this process went, from its start on; the stages sum up to the whole."""
     stages = dict(timing.spent())
-    shares = {"start": max(_age_s() - sum(stages.values()), 0.0), **stages}
+    before_s = max(_age_s() - sum(stages.values()), 0.0)
+    shares = {timing.START: before_s + stages.pop(timing.START, 0.0), **stages}
     parts = ", ".join(f"{name} {spent_s:.3f}" for name, spent_s in shares.items())
     print_note(f"timings  {parts}: {sum(shares.values()):.3f} s in all")
 
