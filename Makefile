@@ -41,7 +41,7 @@ test: programs ## all tests, on a real API server (the first time it builds Kube
 test-lab: install ## real peers in real pods: kubelet, containerd, CNI (Linux, root)
 	$(BIN)/python -m tests.rig $(PYTEST_ARGS)
 
-bench: programs ## nimlab beside Flux's engine, kubectl and Helm, on one fresh server (about half an hour)
+bench: programs ## nimlab beside Flux's engine, kubectl and Helm, on one fresh server (an hour and more)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m bench $(BENCH_ARGS)
 

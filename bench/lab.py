@@ -54,6 +54,7 @@ class Step(Enum):
     FIRST = "first apply"
     LOOK = "nothing to do, dry run"
     NOOP = "nothing to do"
+    COLD = "nothing to do, nothing recalled"
     CHECK = "validate (no cluster)"
     HELP = "--help (no cluster)"
     ONE = "one experiment changed"
@@ -95,6 +96,7 @@ def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Recipe, ...]]:
         Step.FIRST: first,
         Step.LOOK: first,
         Step.NOOP: first,
+        Step.COLD: first,
         Step.CHECK: first,
         Step.HELP: first,
         Step.ONE: one,

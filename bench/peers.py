@@ -18,7 +18,7 @@ from bench.lab import REPOSITORY, Object, Step, Wanted, make_lab, nimlab_command
 from bench.measure import Command
 from bench.programs import SOURCES, Program, provide
 
-_OURS: Final = (Step.CHECK, Step.HELP)  # the others have no files to check, and their help says nothing
+_OURS: Final = (Step.COLD, Step.CHECK, Step.HELP)  # the others read no files, and their help says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,9 @@ class Nimlab:
         if step is Step.CHECK:
             return [Command(argv=nimlab_command("validate", *lab))]
         how = "--dry-run" if step is Step.LOOK else "--no-wait"
-        return [Command(argv=nimlab_command("sync", how, *lab, "--kubeconfig", str(self.place.kubeconfig)))]
+        nowhere = ("env", f"XDG_CACHE_HOME={os.devnull}") if step is Step.COLD else ()
+        sync = nimlab_command("sync", how, *lab, "--kubeconfig", str(self.place.kubeconfig))
+        return [Command(argv=(*nowhere, *sync))]
 
 
 class Kubectl:

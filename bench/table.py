@@ -28,7 +28,9 @@ def format_tables(samples: Sequence[Sample]) -> str:
         parts.append(_grid(f"### {title}: requests", samples, step, _requests))
     parts.append(_grid("### Peak memory, any step: MB", samples, None, _peak))
     parts.append(_grid("### Nothing to do: CPU seconds of the tool", samples, Step.NOOP, _cpu))
-    parts.append(_grid("### Nothing to do: kB answered by the server", samples, Step.NOOP, _answered))
+    parts.append(
+        _grid("### Nothing to do: kB of GET and LIST that the server answered", samples, Step.NOOP, _answered)
+    )
     parts.append(_failures(samples))
     return "\n\n".join(part for part in parts if part)
 

@@ -40,10 +40,13 @@ _Row = tuple[str, str, str, bool]
 
 def _ratios(samples: Sequence[Sample]) -> Iterator[_Row]:
     noop = _seconds(samples, NIMLAB, _MEDIUM, Step.NOOP)
+    cold = _seconds(samples, NIMLAB, _MEDIUM, Step.COLD)
     for peer, title, bound in (("flux", "Flux's engine", 1 / 4), ("helm", "Helm", 1 / 10)):
         theirs = _seconds(samples, peer, _MEDIUM, Step.NOOP)
-        if noop and theirs:
-            yield _row(f"nothing to do, {_MEDIUM} experiments, of the time of {title}", bound, noop / theirs)
+        for how, ours in (("", noop), (", nothing recalled", cold)):
+            if ours and theirs:
+                what = f"nothing to do{how}, {_MEDIUM} experiments, of the time of {title}"
+                yield _row(what, bound, ours / theirs)
     large = _seconds(samples, NIMLAB, _LARGE, Step.NOOP)
     if noop and large:
         yield _row(f"nothing to do, {_LARGE:,} experiments to {_MEDIUM}", 3.2, large / noop)
