@@ -6,7 +6,7 @@ template or a spec that tries to reach beyond its experiment ends here, before a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from nimlab.errors import GuardError
@@ -30,12 +30,34 @@ _FORBIDDEN_METADATA: Final = (
     "ownerReferences", "finalizers", "managedFields", "generateName", "uid", "resourceVersion",
     "deletionTimestamp",
 )  # fmt: skip
-_FORBIDDEN_POD: Final = ("hostNetwork", "hostPID", "hostIPC", "nodeName", "serviceAccount")
-_FORBIDDEN_SERVICE: Final = ("externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass")
 POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
 """What a namespace of shaped peers has to say: every other level of Pod Security refuses NET_ADMIN."""
+_POD: Final = frozenset({
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
+    "dnsPolicy", "enableServiceLinks", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
+    "nodeSelector", "readinessGates", "restartPolicy", "securityContext", "serviceAccountName",
+    "setHostnameAsFQDN", "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds",
+    "tolerations", "topologySpreadConstraints", "volumes",
+})  # fmt: skip
+"""What pods may say of themselves; priority, devices, other runtimes and schedulers touch other pods."""
+_POD_CONTEXT: Final = frozenset({
+    "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
+    "supplementalGroups", "supplementalGroupsPolicy",
+})  # fmt: skip
+_CONTEXT: Final = frozenset({
+    "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsGroup", "runAsNonRoot",
+    "runAsUser", "seccompProfile",
+})  # fmt: skip
+_FORBIDDEN_SERVICE: Final = (
+    "externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass", "loadBalancerSourceRanges",
+)  # fmt: skip
+PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
 SHAPER: Final = "shape"
 """Name of the one init container that may have NET_ADMIN: it sets the limits of a peer's link."""
+_SHAPER: Final = frozenset({
+    "args", "command", "image", "imagePullPolicy", "name", "resources", "securityContext",
+    "terminationMessagePolicy",
+})  # fmt: skip
 _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.shape"]
 _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
 """What a container may be told of its own pod: nothing that leads to the node or to a secret."""
@@ -139,6 +161,9 @@ def _experiment_violations(manifest: Manifest, experiment: Experiment) -> Iterat
     template = (manifest.get("spec") or {}).get("template")
     if isinstance(template, Mapping):
         inner = template.get("metadata") or {}
+        yield from unlisted(inner, frozenset({"annotations", "labels"}), "its pods' metadata")
+        if any("apparmor" in name for name in inner.get("annotations") or ()):
+            yield "its pods' AppArmor profile is the node's to choose"
         yield from reserved_marks(inner, {})
         if (inner.get("labels") or {}).get(EXPERIMENT) != experiment.name:
             yield f"its pods' label `{EXPERIMENT}` must be `{experiment.name}`"
@@ -180,7 +205,8 @@ def _kind_violations(manifest: Manifest, experiment: Experiment, lab: Lab) -> It
 
 
 def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
-    yield from (f"pods: {name} is not to be set" for name in _FORBIDDEN_POD if pod.get(name))
+    yield from unlisted({name: value for name, value in pod.items() if value}, _POD, "pods")
+    yield from unlisted(pod.get("securityContext") or {}, _POD_CONTEXT, "pods: securityContext")
     if pod.get("serviceAccountName", "default") != "default":
         yield "pods: serviceAccountName is not to be set"
     if pod.get("automountServiceAccountToken") is not False:
@@ -195,21 +221,27 @@ def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
             name = f"{field}[{container.get('name')}]"
             is_shaper = field == "initContainers" and _is_shaper(container, lab)
             yield from _container_violations(container, name, is_shaper=is_shaper)
+            if effective_context(pod, container).get("seccompProfile") != {"type": "RuntimeDefault"}:
+                yield f"{name}: its seccompProfile must be `RuntimeDefault`"
         yield from duplicates(pod.get(field), ("name",), field)
 
 
 def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
-    """Whether it is ours and does what ours does: the name alone would let any program have NET_ADMIN."""
+    """Whether it is ours and does what ours does: the name alone would let any program have NET_ADMIN.
+
+    So would a folder or an env variable from which Python takes another `nimlab.shape`.
+    """
     return (
         container.get("name") == SHAPER
         and container.get("image") == str(lab.images.nimlab)
         and container.get("command") == _SHAPER_COMMAND
-        and "restartPolicy" not in container
+        and container.keys() <= _SHAPER
     )
 
 
 def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper: bool) -> Iterator[str]:
     context = container.get("securityContext") or {}
+    yield from unlisted(context, _CONTEXT | {"privileged"}, f"{name}.securityContext")
     if context.get("privileged"):
         yield f"{name} may not be privileged"
     if context.get("allowPrivilegeEscalation") is not False:
@@ -221,8 +253,18 @@ def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper:
         yield f"{name} may not use a hostPort"
     if container.get("envFrom") or not all(_is_own(e) for e in container.get("env") or ()):
         yield f"{name}: env comes from the contract alone"
+    if any(action.get("host") for action in _node_actions(container)):
+        yield f"{name}: probes and hooks ask the pod itself, no other host"
     yield from duplicates(container.get("env"), ("name",), f"{name}.env")
     yield from duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
+
+
+def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What the node asks for a container: from its own network, so with reach beyond any policy."""
+    hooks = container.get("lifecycle") or {}
+    for asker in [container.get(name) for name in PROBES] + [hooks.get("postStart"), hooks.get("preStop")]:
+        for action in ("httpGet", "tcpSocket"):
+            yield (asker or {}).get(action) or {}
 
 
 def _is_own(variable: Mapping[str, Any]) -> bool:
@@ -235,6 +277,17 @@ def _is_own(variable: Mapping[str, Any]) -> bool:
         and set(source) == {"fieldRef"}
         and (source["fieldRef"] or {}).get("fieldPath") in _OWN_FIELDS
     )
+
+
+def effective_context(pod: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the security context as Kubernetes puts it together: the pod's, overlaid by the container's."""
+    one, other = pod.get("securityContext") or {}, container.get("securityContext") or {}
+    return {**one, **{name: value for name, value in other.items() if value is not None}}
+
+
+def unlisted(fields: Mapping[str, Any], allowed: Collection[str], where: str) -> Iterator[str]:
+    """Yield the fields that no list names, whatever their value: what is new to us is refused."""
+    yield from (f"{where}: {name} is not to be set" for name in sorted(fields.keys() - set(allowed)))
 
 
 def duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON

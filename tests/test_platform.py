@@ -1,13 +1,11 @@
-"""The platform set: what is rendered, what the guard lets through, how it is kept beside the experiments."""
+"""The platform set: what is rendered, and how it is kept beside the experiments."""
 
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ import pytest
 import yaml
 
 from nimlab.cli import main
-from nimlab.errors import GuardError
 from nimlab.guard_platform import check_platform
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest, to_yaml
-from nimlab.owned import COMPONENT, PART_OF, PLATFORM, ApplySet, stamp
+from nimlab.owned import COMPONENT, PLATFORM, ApplySet, stamp
 from nimlab.render.platform import COMPONENTS, load_platform_templates, render_platform
 from nimlab.spec import LabFiles
 from tests.golden_files import assert_golden, cases, overlay_of
@@ -46,8 +43,6 @@ def rendered(files: LabFiles) -> tuple[Manifest, ...]:
 
 
 GOOD = rendered(FILES)
-KUBELET = replace(FILES, lab=replace(FILES.lab, platform=replace(FILES.lab.platform, cadvisor="kubelet")))
-CLUSTER_ROLE = next(one for one in rendered(KUBELET) if one["kind"] == "ClusterRole")
 
 
 def of(manifests: list[Manifest], kind: str, name: str) -> Any:
@@ -108,148 +103,6 @@ def test_a_config_that_is_not_read_again_restarts_its_reader() -> None:
             checksums = set(template["metadata"]["annotations"].values())
             assert {hashlib.sha256(configs[name][key].encode()).hexdigest() for key in keys} <= checksums
     assert not unread
-
-
-CHANGES: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
-    "kind": (lambda ms: ms[0].update(kind="Secret", apiVersion="v1"), "of this kind"),
-    "namespace": (
-        lambda ms: of(ms, "ConfigMap", "lab-loki-config")["metadata"].update(namespace="x"),
-        "namespace",
-    ),
-    "role-elsewhere": (
-        lambda ms: of(ms, "Role", "lab-discovery")["metadata"].update(namespace="x"),
-        "namespace",
-    ),
-    "name": (lambda ms: of(ms, "Service", "lab-loki")["metadata"].update(name="loki"), "begin with `lab-`"),
-    "component": (lambda ms: of(ms, "Service", "lab-loki")["metadata"]["labels"].pop(COMPONENT), COMPONENT),
-    "type": (lambda ms: of(ms, "Service", "lab-loki")["spec"].update(type="NodePort"), "ClusterIP"),
-    "role": (
-        lambda ms: of(ms, "Role", "lab-discovery")["rules"][0].update(resources=["secrets"]),
-        "looking at pods",
-    ),
-    "verbs": (
-        lambda ms: of(ms, "Role", "lab-discovery")["rules"][0].update(verbs=["delete"]),
-        "looking at pods",
-    ),
-    "host-network": (lambda ms: pod(ms, "Deployment", "lab-loki").update(hostNetwork=True), "hostNetwork"),
-    "host-pid": (lambda ms: pod(ms, "DaemonSet", "lab-log-agent").update(hostPID=True), "hostPID"),
-    "host-path": (
-        lambda ms: pod(ms, "Deployment", "lab-loki")["volumes"].append(
-            {"name": "a", "hostPath": {"path": "/"}}
-        ),
-        "hostPath",
-    ),
-    "write": (
-        lambda ms: pod(ms, "DaemonSet", "lab-node-exporter")["containers"][0]["volumeMounts"][0].pop(
-            "readOnly"
-        ),
-        "only to be read",
-    ),
-    "image": (
-        lambda ms: first(ms, "Deployment", "lab-loki").update(image="evil:v1"),
-        "none of `spec.images`",
-    ),
-    "root": (
-        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"].update(runAsUser=0),
-        "as root",
-    ),
-    "capability": (
-        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"]["capabilities"].update(
-            add=["NET_RAW"]
-        ),
-        "drop all",
-    ),
-    "privileged": (
-        lambda ms: first(ms, "DaemonSet", "lab-cadvisor")["securityContext"].update(privileged=True),
-        "privileged",
-    ),
-    "writable": (
-        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"].update(
-            readOnlyRootFilesystem=False
-        ),
-        "readOnlyRootFilesystem",
-    ),
-    "secret": (
-        lambda ms: first(ms, "Deployment", "lab-grafana")["env"][-1]["valueFrom"]["secretKeyRef"].update(
-            name="x"
-        ),
-        "no pod of the platform is given",
-    ),
-    "api": (
-        lambda ms: of(ms, "Deployment", "lab-loki").update(apiVersion="apps/v1beta1"),
-        "apiVersion must be",
-    ),
-    "member": (
-        lambda ms: of(ms, "Service", "lab-loki")["metadata"]["labels"].update({PART_OF: "other"}),
-        PART_OF,
-    ),
-    "pods-label": (
-        lambda ms: of(ms, "Deployment", "lab-loki")["spec"]["template"]["metadata"]["labels"].update(
-            experiment="purple"
-        ),
-        "that of experiments' peers",
-    ),
-    "pods-mark": (
-        lambda ms: of(ms, "Deployment", "lab-loki")["spec"]["template"]["metadata"]["labels"].update(
-            {PART_OF: "x"}
-        ),
-        "is reserved",
-    ),
-    "service": (
-        lambda ms: of(ms, "Service", "lab-loki")["spec"].update(selector={"experiment": "purple"}),
-        "selector",
-    ),
-    "node-name": (lambda ms: pod(ms, "Deployment", "lab-loki").update(nodeName="node-1"), "nodeName"),
-    "escalation": (
-        lambda ms: first(ms, "Deployment", "lab-loki")["securityContext"].pop("allowPrivilegeEscalation"),
-        "allowPrivilegeEscalation",
-    ),
-    "env-from": (
-        lambda ms: first(ms, "Deployment", "lab-loki").update(envFrom=[{"secretRef": {"name": "x"}}]),
-        "envFrom",
-    ),
-    "containers": (
-        lambda ms: pod(ms, "Deployment", "lab-loki")["containers"].append(
-            first(ms, "Deployment", "lab-loki")
-        ),
-        "containers",
-    ),
-    "cluster-role": (
-        lambda ms: ms.append(
-            {**CLUSTER_ROLE, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}
-        ),
-        "`nodes/metrics` alone",
-    ),
-    "twice": (lambda ms: ms.append(copy.deepcopy(ms[0])), "two templates"),
-    "token": (
-        lambda ms: pod(ms, "Deployment", "lab-loki").pop("automountServiceAccountToken"),
-        "must be said",
-    ),
-    "selector": (
-        lambda ms: of(ms, "Deployment", "lab-loki")["spec"]["selector"]["matchLabels"].update(a="b"),
-        "selector",
-    ),
-}
-
-
-def pod(manifests: list[Manifest], kind: str, name: str) -> Any:
-    """The pods' spec of a workload."""
-    return of(manifests, kind, name)["spec"]["template"]["spec"]
-
-
-def first(manifests: list[Manifest], kind: str, name: str) -> Any:
-    """The first container of a workload."""
-    return pod(manifests, kind, name)["containers"][0]
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_guard_refuses(name: str) -> None:
-    change, words = CHANGES[name]
-    manifests = copy.deepcopy(list(GOOD))
-    change(manifests)
-    with pytest.raises(GuardError) as caught:
-        check_platform(manifests, FILES.lab, NAMESPACES, SET)
-    assert words in caught.value.what
 
 
 def test_no_experiment_is_called_platform() -> None:
