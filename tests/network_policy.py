@@ -22,13 +22,14 @@ class Pod:
     labels: Mapping[str, str]
 
 
-def allows(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
-    """Return whether a connection may be opened: the source may leave, and the target lets it in."""
-    known = list(policies)
-    return all(
-        _side_allows(known, subject, other, direction, (port, protocol))
-        for subject, other, direction in ((source, target, "Egress"), (target, source, "Ingress"))
-    )
+def may_leave(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
+    """Return whether the policies about the source let a connection out; it is open if it may enter, too."""
+    return _side_allows(list(policies), source, target, "Egress", (port, protocol))
+
+
+def may_enter(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
+    """Return whether the policies about the target let a connection in."""
+    return _side_allows(list(policies), target, source, "Ingress", (port, protocol))
 
 
 def _side_allows(
@@ -44,11 +45,12 @@ def _side_allows(
     if not about:  # a pod that no policy is about is open
         return True
     peers = "from" if direction == "Ingress" else "to"
+    rules = [rule for spec in about for rule in spec.get(direction.lower(), ())]
+    assert all(set(rule) <= {peers, "ports"} for rule in rules)
     return any(
         _names_peer(rule.get(peers), other, spec_namespace=subject.namespace)
         and _names_port(rule.get("ports"), where)
-        for spec in about
-        for rule in spec.get(direction.lower(), ())
+        for rule in rules
     )
 
 
@@ -68,6 +70,7 @@ def _names_peer(peers: list[Mapping[str, Any]] | None, other: Pod, *, spec_names
 
 
 def _names_port(ports: list[Mapping[str, Any]] | None, where: tuple[int, str]) -> bool:
+    assert all(set(one) == {"port", "protocol"} for one in ports or ())
     return not ports or any((one["port"], one["protocol"]) == where for one in ports)
 
 
