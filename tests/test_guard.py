@@ -114,6 +114,76 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
         "capabilities",
     ),
     "host-port": (lambda ms: container(ms)["ports"][0].update(hostPort=80), "hostPort"),
+    "host-ipc": (lambda ms: pod(ms).update(hostIPC=True), "hostIPC"),
+    "ephemeral": (lambda ms: pod(ms).update(ephemeralContainers=[{"name": "x"}]), "ephemeralContainers"),
+    "priority": (lambda ms: pod(ms).update(priorityClassName="system-node-critical"), "priorityClassName"),
+    "runtime": (lambda ms: pod(ms).update(runtimeClassName="x"), "runtimeClassName"),
+    "devices": (lambda ms: pod(ms).update(resourceClaims=[{"name": "x"}]), "resourceClaims"),
+    "pod-finalizer": (
+        lambda ms: of(ms, "StatefulSet")["spec"]["template"]["metadata"].update(finalizers=["a/b"]),
+        "finalizers",
+    ),
+    "apparmor": (
+        lambda ms: of(ms, "StatefulSet")["spec"]["template"]["metadata"].update(
+            annotations={"container.apparmor.security.beta.kubernetes.io/x": "unconfined"}
+        ),
+        "AppArmor",
+    ),
+    "sysctl": (
+        lambda ms: pod(ms)["securityContext"].update(sysctls=[{"name": "a", "value": "b"}]),
+        "sysctls",
+    ),
+    "windows-host": (
+        lambda ms: pod(ms)["securityContext"].update(windowsOptions={"hostProcess": True}),
+        "windowsOptions",
+    ),
+    "proc": (lambda ms: container(ms)["securityContext"].update(procMount="Unmasked"), "procMount"),
+    "selinux": (
+        lambda ms: container(ms)["securityContext"].update(seLinuxOptions={"type": "spc_t"}),
+        "seLinuxOptions",
+    ),
+    "seccomp": (
+        lambda ms: container(ms)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+        "seccompProfile",
+    ),
+    "seccomp-pod": (
+        lambda ms: pod(ms)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+        "seccompProfile",
+    ),
+    "seccomp-none": (lambda ms: pod(ms).pop("securityContext"), "seccompProfile"),
+    **{
+        f"volume-{kind}": (
+            lambda ms, kind=kind: pod(ms).update(volumes=[{"name": "a", kind: {"a": "b"}}]),  # type: ignore[misc]
+            f"a volume may not be `{kind}`",
+        )
+        for kind in ("projected", "csi", "ephemeral", "persistentVolumeClaim", "nfs", "image")
+    },
+    "host-path-way-round": (
+        lambda ms: pod(ms).update(volumes=[{"name": "a", "hostPath": {"path": "/var/lib/nimlab/../../etc"}}]),
+        "a volume may not be `hostPath`",
+    ),
+    "probe-host": (
+        lambda ms: container(ms).update(livenessProbe={"httpGet": {"host": "192.0.2.4", "port": 80}}),
+        "no other host",
+    ),
+    "probe-host-tcp": (
+        lambda ms: container(ms).update(readinessProbe={"tcpSocket": {"host": "192.0.2.4", "port": 80}}),
+        "no other host",
+    ),
+    "hook-host": (
+        lambda ms: container(ms).update(
+            lifecycle={"preStop": {"httpGet": {"host": "192.0.2.4", "port": 80}}}
+        ),
+        "no other host",
+    ),
+    "external-address": (
+        lambda ms: of(ms, "Service")["spec"].update(externalIPs=["192.0.2.4"]),
+        "externalIPs",
+    ),
+    "balancer": (
+        lambda ms: of(ms, "Service")["spec"].update(loadBalancerIP="192.0.2.4"),
+        "loadBalancerIP",
+    ),
     "env-from": (lambda ms: container(ms).update(envFrom=[{"secretRef": {"name": "s"}}]), "contract"),
     "env-secret": (
         lambda ms: container(ms)["env"].append({"name": "A", "valueFrom": {"secretKeyRef": {}}}),
@@ -142,6 +212,9 @@ def test_the_shaper_alone_may_shape() -> None:
         {"image": "evil:v1"},
         {"command": ["sh", "-c"]},
         {"restartPolicy": "Always"},
+        {"env": [{"name": "PYTHONPATH", "value": "/evil"}]},
+        {"volumeMounts": [{"name": "evil", "mountPath": "/usr/lib/python3/dist-packages/nimlab"}]},
+        {"workingDir": "/evil"},
         {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"add": ["SYS_ADMIN"]}}},
     ):
         manifests = copy.deepcopy(list(GOOD))
