@@ -16,7 +16,13 @@ from nimlab.manifest import Manifest
 
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return the labels after all rules, without those that begin with `__`; None when they are dropped."""
+    """Return a target's labels after all rules, without those that begin with `__`; None for one dropped."""
+    found = stored(labels, rules)
+    return None if found is None else {n: value for n, value in found.items() if not n.startswith("__")}
+
+
+def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Return a series' labels after all rules, its `__name__` among them; None when it is dropped."""
     found = dict(labels)
     for rule in rules:
         separator = rule.get("separator", ";")
@@ -31,9 +37,11 @@ def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) ->
             found[rule["target_label"]] = match.expand(
                 re.sub(r"\$(\d)", r"\\\1", rule.get("replacement", "$1"))
             )
+        elif action == "labeldrop":
+            found = {n: value for n, value in found.items() if not re.fullmatch(rule["regex"], n)}
         elif action not in ("keep", "drop", "replace"):
             raise KeyError(action)
-    return {name: value for name, value in found.items() if value and not name.startswith("__")}
+    return {name: value for name, value in found.items() if value}
 
 
 def targets_of(workload: Manifest) -> Iterator[dict[str, str]]:

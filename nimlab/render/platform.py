@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from nimlab.owned import COMPONENT
 from nimlab.recall import Recall
 from nimlab.render import Templates, load_templates
 from nimlab.render.context import label_value
-from nimlab.spec import Isolation, LabFiles
+from nimlab.spec import Isolation, Lab, LabFiles
 from nimlab.units import format_duration_ms
 
 FOLDER: Final = "templates/platform"
@@ -30,6 +30,7 @@ COMPONENTS: Final = (
 _WHOM: Final = "the platform"
 _ERRORS: Final = r"(?i)\b(err|error|fatal|panic|exception|failed)\b"
 _POD_DEVICES: Final = "lo|veth.*|cali.*|cni.*|flannel.*|tunl.*|ifb.*"
+_ON_HOST_NETWORK: Final = ("lab-node-exporter",)  # workloads whose pods have no network of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,28 @@ def render_dashboards(templates: PlatformTemplates, files: LabFiles) -> tuple[Ma
     )
 
 
+def _patterns(lab: Lab, own: Sequence[str]) -> dict[str, str]:
+    """Regular expressions of relabelling rules; `own` are the experiments' own namespaces."""
+    prefix, namespace = _literal(lab.prefix), _literal(lab.namespace)
+    names = _one_of([name.removeprefix(lab.prefix) for name in own])
+    return {
+        "prefix_pattern": f"{prefix}.*",
+        "own_namespace_pattern": f"{prefix}({names})",  # of no experiment: no namespace ends with `-`
+        "pod_pattern": f"{namespace};{prefix}(.+)-[0-9]+",
+        "scraped_pattern": f"container_.+;({_one_of([lab.namespace, *own])})|machine_.+;|cadvisor_.+;",
+        "host_network_pattern": f"container_network_.+;{namespace};({_one_of(_ON_HOST_NETWORK)})-[a-z0-9]+",
+    }
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return "|".join(_literal(word) for word in words)
+
+
+def _literal(text: str) -> str:
+    """Return a regular expression for the text itself; a hyphen means itself where no class is."""
+    return re.escape(text).replace(r"\-", "-")
+
+
 def _names(files: LabFiles) -> dict[str, Any]:
     """Every name that the platform's templates can use; `templates/README.md` says what each means."""
     lab, contracts = files.lab, files.contracts.values()
@@ -100,11 +123,8 @@ def _names(files: LabFiles) -> dict[str, Any]:
     return {
         "namespace": lab.namespace,
         "namespaces": [lab.namespace, *own],
-        "prefix_pattern": f"{lab.prefix}.*",
-        "own_namespace_pattern": f"{lab.prefix}(.+)",
-        "pod_pattern": f"{lab.namespace};{lab.prefix}(.+)-[0-9]+",
-        "scraped_pattern": f"container_.+;({lab.namespace}|{lab.prefix}.+)|machine_.+;|cadvisor_.+;",
-        "node_containers": "|".join(re.escape(name) for name in sorted({c.container for c in contracts})),
+        **_patterns(lab, own),
+        "node_containers": _one_of(sorted({c.container for c in contracts})),
         "sent_words": sorted({c.logs["sent"] for c in contracts if "sent" in c.logs}),
         "delivered_patterns": sorted({c.logs["delivered"] for c in contracts if "delivered" in c.logs}),
         "error_pattern": _ERRORS,
