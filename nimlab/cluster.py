@@ -218,10 +218,11 @@ def _read_members(
     parent: Parent | None,
     wanted: Iterable[ObjectKey],
 ) -> list[Manifest]:
-    """All objects with the set's label: of every kind that members can have, wherever one may look.
+    """All objects with the set's label: of every kind that members can have, wherever they can be.
 
     The labels are the truth, not the parent: it may be lost, edited, or restored from long ago. What it
-    records says where to look when the credentials don't reach over all namespaces.
+    records says where to look when the credentials don't reach over all namespaces. Kinds that the set has
+    in the lab's namespace alone are looked for there, and no right beyond it is needed.
     """
     keys = tuple(wanted)
     scope = parent.scope if parent else Scope.empty()
@@ -232,15 +233,16 @@ def _read_members(
     def read(kind: str, *, everywhere: bool) -> tuple[Manifest, ...]:
         if not KINDS[kind].namespaced:
             return _cluster_members(cluster, kind, selector, needed=kind in needed)
-        if everywhere:
+        is_at_home = kind not in apply_set.kinds_elsewhere
+        if everywhere and not is_at_home:
             return cluster.list_objects(kind, namespace=None, labels=selector).items
         return tuple(
             item
-            for namespace in sorted(namespaces)
+            for namespace in ([apply_set.namespace] if is_at_home else sorted(namespaces))
             for item in cluster.list_objects(kind, namespace=namespace, labels=selector).items
         )
 
-    kinds = sorted(apply_set.kinds, key=lambda kind: not KINDS[kind].namespaced)
+    kinds = sorted(apply_set.kinds, key=lambda kind: kind not in apply_set.kinds_elsewhere)
     probe, *rest = kinds
     try:
         found, everywhere = list(read(probe, everywhere=True)), True

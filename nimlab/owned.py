@@ -34,9 +34,13 @@ _HAND_TOOLS: Final = ("kubectl", "before-first-apply", "k9s", "rancher")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What is fixed for a set: its members' kinds, the label of their group, and what pods are called."""
+    """What is fixed for a set: its members' kinds, the label of their group, and what pods are called.
+
+    `elsewhere` are the kinds that members outside of the lab's namespace can have.
+    """
 
     kinds: tuple[str, ...]
+    elsewhere: frozenset[str]
     group_label: str
     noun: str
 
@@ -44,18 +48,19 @@ class _Facts:
 EXPERIMENTS: Final = "experiments"
 PLATFORM: Final = "platform"
 
+_OF_EXPERIMENTS: Final = (
+    "NetworkPolicy",
+    "ResourceQuota",
+    "LimitRange",
+    "ConfigMap",
+    "Service",
+    "PodDisruptionBudget",
+    "StatefulSet",
+)
 _SETS: Final[Mapping[str, _Facts]] = {
     EXPERIMENTS: _Facts(
-        kinds=(
-            "Namespace",
-            "NetworkPolicy",
-            "ResourceQuota",
-            "LimitRange",
-            "ConfigMap",
-            "Service",
-            "PodDisruptionBudget",
-            "StatefulSet",
-        ),
+        kinds=("Namespace", *_OF_EXPERIMENTS),
+        elsewhere=frozenset(_OF_EXPERIMENTS),
         group_label=EXPERIMENT,
         noun="peer",
     ),
@@ -72,6 +77,7 @@ _SETS: Final[Mapping[str, _Facts]] = {
             "Deployment",
             "DaemonSet",
         ),
+        elsewhere=frozenset({"Role", "RoleBinding"}),
         group_label=COMPONENT,
         noun="pod",
     ),
@@ -135,6 +141,11 @@ class ApplySet:
     def kinds(self) -> tuple[str, ...]:
         """The kinds that members can have."""
         return _SETS[self.name].kinds
+
+    @property
+    def kinds_elsewhere(self) -> frozenset[str]:
+        """Those of them that members in other namespaces than the lab's can have."""
+        return _SETS[self.name].elsewhere
 
     @property
     def group_label(self) -> str:

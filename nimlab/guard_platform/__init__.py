@@ -17,7 +17,6 @@ from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
 from nimlab.owned import COMPONENT, ApplySet
 from nimlab.spec import Lab
 
-_DISCOVERY: Final = frozenset({"Role", "RoleBinding"})
 _SERVICE: Final = frozenset({"clusterIP", "ports", "selector", "type"})
 _SERVICE_PORT: Final = frozenset({"appProtocol", "name", "port", "protocol", "targetPort"})
 _CLAIM: Final = frozenset({"accessModes", "resources", "storageClassName"})
@@ -47,7 +46,7 @@ def _violations(
         return
     if manifest["apiVersion"] != KINDS[key.kind].api_version:
         yield f"its apiVersion must be `{KINDS[key.kind].api_version}`"
-    allowed = set(namespaces) if key.kind in _DISCOVERY else {lab.namespace}
+    allowed = set(namespaces) if key.kind in apply_set.kinds_elsewhere else {lab.namespace}
     if KINDS[key.kind].namespaced and key.namespace not in allowed:
         yield f"its namespace must be `{lab.namespace}`, or for a Role one with peers"
     if not key.name.startswith("lab-"):
