@@ -22,8 +22,6 @@ from nimlab.render.platform import COMPONENTS, load_platform_templates, render_p
 from nimlab.spec import LabFiles
 from tests.golden_files import assert_golden, cases, overlay_of
 from tests.live import REPOSITORY, Lab, make_lab
-from tests.proxy import run_proxy
-from tests.test_rbac import account_kubeconfig, asked, granted
 
 GO = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
 GO += "spec: {contract: dst-go, peers: 3}\n"
@@ -210,27 +208,3 @@ def test_an_error_in_any_file_leaves_the_platform_as_it_is(lab: Lab) -> None:
     assert answer.code == 1
     assert "purple.yaml:7" in answer.err
     assert lab.get("Deployment", "lab-prometheus") is None
-
-
-@pytest.mark.live
-def test_its_account_can_sync_it_and_has_no_right_that_it_does_not_use(lab: Lab, tmp_path: Path) -> None:
-    kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-sync-platform", "--platform")
-    path = lab.root / "lab.yaml"
-    text = path.read_text(encoding="utf-8")
-    with run_proxy(kubeconfig, tmp_path) as proxy:
-        through = replace(lab, kubeconfig=proxy.kubeconfig)
-        for change in (
-            text.replace("cadvisor: daemonset", "cadvisor: kubelet"),
-            text.replace("{retention: 720h}", "{retention: 720h, storage: 1Gi}"),
-            text,
-        ):
-            path.write_text(change, encoding="utf-8")
-            answer = through.run("sync", "platform", "--timeout", "20s")
-            assert answer.code in (0, 4), answer.out + answer.err
-        used = {right for request in proxy.seen for right in asked(request)}
-    rights = granted(lab, "nimlab-sync-platform", "--platform")
-    to_grant = {("get", "Pod"), ("get", "nodes/metrics")}  # nobody may give what they haven't got
-    unused = {(verb, kind) for verb, kind in rights - used - to_grant if verb != "delete"}
-    assert unused <= {("list", "Event")}, "read when a pod doesn't come up; some kinds are always there"
-    assert {kind for _, kind in used - rights} <= {"Namespace"}
-    lab.kubectl("delete", "clusterrole,clusterrolebinding", f"nimlab-sync-platform-{lab.namespace}")

@@ -124,7 +124,8 @@ def rbac(
 
     settings = load_lab(_root(lab)).lab
     apply_set = ApplySet(name=PLATFORM if platform else EXPERIMENTS, namespace=settings.namespace)
-    print_result(to_yaml(access_manifests(apply_set, own_namespaces=namespaces)))
+    manifests = access_manifests(apply_set, prefix=settings.prefix, own_namespaces=namespaces)
+    print_result(to_yaml(manifests))
 
 
 def create(
