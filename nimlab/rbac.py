@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nimlab.admission import DISCOVERY, admission_manifests, check_prefix, node_metrics_role
+from nimlab.guard import POD_SECURITY
 from nimlab.manifest import KINDS, WORKLOADS, Manifest
 from nimlab.owned import PLATFORM, ApplySet
 
@@ -57,7 +58,7 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
     )
     written = sorted({right.kind for right in sync if not {*_WRITE, "update"}.isdisjoint(right.verbs)})
     return (
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home, "labels": dict(POD_SECURITY)}},
         *admission_manifests(SYNC + suffix, apply_set, written, prefix=prefix, own_namespaces=own_namespaces),
         *_given(PLAN + suffix, home, plan, []),
         *_given(SYNC + suffix, home, sync, [_NODES] if is_platform else []),
