@@ -16,8 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nimlab.shape.explain import explain
 from nimlab.shape.kernel import differences
-from nimlab.shape.link import Command, Link, clearing, shaping
+from nimlab.shape.link import (
+    LEAST_BIT_PER_S,
+    MOST_BIT_PER_S,
+    MOST_DELAY_MS,
+    Command,
+    Link,
+    clearing,
+    shaping,
+)
 
 
 class ShapeError(Exception):
@@ -43,40 +52,29 @@ def main(argv: Sequence[str]) -> int:
 
 def shape(link: Link) -> None:
     """Make the link what it has to be, whatever it was, and read it back. Raises ShapeError."""
+    mtu_bytes = _mtu_bytes(link)
     for command in clearing(link):
         _run(command)
-    for command in shaping(link):
+    for command in shaping(link, mtu_bytes=mtu_bytes):
         done = _run(command)
         if done.returncode != 0:
-            raise ShapeError(_explain(command, done.stderr))
+            raise ShapeError(explain(command, done.stderr))
     qdiscs = _read(("tc", "-json", "qdisc", "show"))
     filters = _read(("tc", "-json", "filter", "show", "dev", link.interface, "parent", "ffff:"))
-    wrong = [*differences(link, qdiscs, filters)]
+    wrong = [*differences(link, qdiscs, filters, mtu_bytes=mtu_bytes)]
     if wrong:
         raise ShapeError(f"the kernel took it otherwise: {'; '.join(wrong)}")
 
 
-def _explain(command: Command, said: str) -> str:
-    """Say what the failure of a command means, and how to mend it."""
-    said = " ".join(said.split())
-    if "not permitted" in said:
-        cause = "this container lacks the capability NET_ADMIN"
-    elif "kind is unknown" in said or "No such file" in said:
-        kind = "netem" if "netem" in command else "tbf" if "tbf" in command else "ingress, u32 or mirred"
-        cause = f"the node's kernel has no {kind}: `modprobe sch_{kind}` there, or ask for less"
-    elif "ifb" in command and "add" in command and command[0] == "ip":
-        cause = "the node's kernel has no ifb devices: `modprobe ifb` there, or use `method: none`"
-    elif "Cannot find device" in said:
-        cause = "there is no such interface"
-    else:
-        cause = "that is not foreseen"
-    return f"{cause} (`{' '.join(command)}`: {said})"
+def _mtu_bytes(link: Link) -> int:
+    (found,) = _read(("ip", "-json", "link", "show", "dev", link.interface))
+    return int(found["mtu"])
 
 
 def _read(command: Command) -> list[dict[str, Any]]:
     done = _run(command)
     if done.returncode != 0:
-        raise ShapeError(_explain(command, done.stderr))
+        raise ShapeError(explain(command, done.stderr))
     found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
     return found
 
@@ -99,9 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--interface", type=_interface, default="eth0", metavar="NAME")
     for name in ("uplink", "downlink"):
-        parser.add_argument(f"--{name}-bit-per-s", type=_number(int, 8, 10**12), metavar="N")
+        parser.add_argument(
+            f"--{name}-bit-per-s", type=_number(int, LEAST_BIT_PER_S, MOST_BIT_PER_S), metavar="N"
+        )
     for name in ("latency", "jitter"):
-        parser.add_argument(f"--{name}-ms", type=_number(int, 0, 60_000), metavar="N", help="of what leaves")
+        parser.add_argument(
+            f"--{name}-ms", type=_number(int, 0, MOST_DELAY_MS), metavar="N", help="of what leaves"
+        )
     parser.add_argument("--loss-ratio", type=_number(float, 0, 1), metavar="X", help="of what leaves, 0 to 1")
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), metavar="FILE")
     return parser

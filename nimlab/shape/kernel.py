@@ -1,7 +1,7 @@
 """What the kernel says that a link is, against what it has to be. Pure.
 
 In: the JSON of `tc -json qdisc show` and `filter show`. Out: differences in words, none if all is so. tc says
-rates in bytes a second, times in seconds, shares from 0 to 1.
+rates in bytes a second, netem's times in seconds and tbf's in microseconds, shares from 0 to 1.
 """
 
 from __future__ import annotations
@@ -10,34 +10,39 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from nimlab.shape.link import IFB, Link, burst_bytes
+from nimlab.shape.link import IFB, PACKETS, QUEUE_S, Link, burst_bytes
 
 _TOLERANCE: Final = 0.01  # the kernel counts in ticks
+_REDIRECT: Final = {"kind": "mirred", "mirred_action": "redirect", "direction": "egress", "to_dev": IFB}
 
 Json = Mapping[str, Any]
 
 
-def differences(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
-    """Yield what isn't as the link has to be; `qdiscs` are those of all devices."""
-    root = _root(qdiscs, link.interface)
+def differences(
+    link: Link, qdiscs: Sequence[Json], filters: Sequence[Json], *, mtu_bytes: int
+) -> Iterator[str]:
+    """Yield what isn't as the link has to be.
+
+    Args:
+        link: what was asked for.
+        qdiscs: those of all devices.
+        filters: those of what arrives at the link's interface.
+        mtu_bytes: the interface's.
+    """
+    up, down = (_root(qdiscs, device) for device in (link.interface, IFB))
     if link.is_disturbed:
-        yield from _disturbed(link, root)
+        yield from _disturbed(link, up)
     else:
-        yield from _limited(f"uplink at {link.interface}", link.uplink_bit_per_s, root)
-    yield from _limited(f"downlink at {IFB}", link.downlink_bit_per_s, _root(qdiscs, IFB))
-    redirected = sum(
-        a.get("to_dev") == IFB for one in filters for a in one.get("options", {}).get("actions", ())
-    )
-    wanted = int(link.downlink_bit_per_s is not None)
-    if redirected != wanted:
-        yield f"what arrives at {link.interface} is led through {IFB} {redirected} times, not {wanted}"
+        yield from _limited(f"uplink at {link.interface}", link.uplink_bit_per_s, up, mtu_bytes)
+    yield from _limited(f"downlink at {IFB}", link.downlink_bit_per_s, down, mtu_bytes)
+    yield from _led_aside(link, qdiscs, filters)
 
 
 def _root(qdiscs: Sequence[Json], device: str) -> Json:
     return next((one for one in qdiscs if one.get("dev") == device and one.get("root")), {})
 
 
-def _limited(what: str, rate_bit_per_s: int | None, qdisc: Json) -> Iterator[str]:
+def _limited(what: str, rate_bit_per_s: int | None, qdisc: Json, mtu_bytes: int) -> Iterator[str]:
     options = qdisc.get("options") or {}
     if rate_bit_per_s is None:
         if qdisc.get("kind") in ("tbf", "netem"):
@@ -46,8 +51,10 @@ def _limited(what: str, rate_bit_per_s: int | None, qdisc: Json) -> Iterator[str
     if qdisc.get("kind") != "tbf":
         yield f"{what}: the queue is {qdisc.get('kind', 'none')}, not tbf"
         return
+    bucket_bytes = burst_bytes(rate_bit_per_s, mtu_bytes=mtu_bytes)
     yield from _compare(f"{what}: rate, bit/s", rate_bit_per_s, 8 * options.get("rate", 0))
-    yield from _compare(f"{what}: burst, bytes", burst_bytes(rate_bit_per_s), options.get("burst", 0))
+    yield from _compare(f"{what}: burst, bytes", bucket_bytes, options.get("burst", 0))
+    yield from _compare(f"{what}: longest wait, ms", 1000 * QUEUE_S, options.get("lat", 0) / 1000)
 
 
 def _disturbed(link: Link, qdisc: Json) -> Iterator[str]:
@@ -61,6 +68,20 @@ def _disturbed(link: Link, qdisc: Json) -> Iterator[str]:
     yield from _compare(f"{what}: jitter, ms", link.jitter_ms or 0, 1000 * delay.get("jitter", 0))
     yield from _compare(f"{what}: loss, %", 100 * (link.loss_ratio or 0), 100 * loss.get("loss", 0))
     yield from _compare(f"{what}: rate, bit/s", link.uplink_bit_per_s or 0, 8 * rate.get("rate", 0))
+    yield from _compare(f"{what}: room, packets", PACKETS, options.get("limit", 0))
+
+
+def _led_aside(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
+    """What arrives has to pass the second device exactly once: a copy sent there would limit nothing."""
+    what = f"what arrives at {link.interface}"
+    wanted = int(link.downlink_bit_per_s is not None)
+    if wanted and not any(q.get("dev") == link.interface and q.get("kind") == "ingress" for q in qdiscs):
+        yield f"{what}: the queue is none, not ingress"
+    actions = [a for one in filters for a in (one.get("options") or {}).get("actions", ())]
+    redirected = sum(_REDIRECT.items() <= dict(action).items() for action in actions)
+    if redirected != wanted or len(actions) != wanted:
+        others = len(actions) - redirected
+        yield f"{what} is led through {IFB} {redirected} times, not {wanted}; other actions on it: {others}"
 
 
 def _compare(what: str, wanted: float, found: float) -> Iterator[str]:

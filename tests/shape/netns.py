@@ -31,6 +31,11 @@ class Cable:
         """Run the room in the near namespace."""
         return self.run(sys.executable, "-m", "nimlab.shape", *arguments, prefix=prefix)
 
+    def set_mtu(self, mtu_bytes: int) -> None:
+        """Have both ends take packets of that size."""
+        for name in (self.near, self.far):
+            _ip("-n", name, "link", "set", "eth0", "mtu", str(mtu_bytes))
+
     def goodput_bit_per_s(self, *, upwards: bool, seconds: float = 1.5) -> float:
         """Send over TCP for some seconds, away from the near end or towards it; return what arrived."""
         listening = ["ip", "netns", "exec", self.far, sys.executable, "-m", "tests.shape.traffic", "listen"]

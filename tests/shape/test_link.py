@@ -10,13 +10,19 @@ import pytest
 from nimlab.shape.kernel import differences
 from nimlab.shape.link import Link, burst_bytes, shaping
 
+MTU_BYTES = 1500
 TBF = Link(interface="eth0", uplink_bit_per_s=16_000_000, downlink_bit_per_s=8_000_000)
 NETEM = Link(interface="eth0", uplink_bit_per_s=16_000_000, latency_ms=50, jitter_ms=10, loss_ratio=0.01)
 
 
 def text(link: Link) -> list[str]:
     """The commands as one would type them."""
-    return [" ".join(command) for command in shaping(link)]
+    return [" ".join(command) for command in shaping(link, mtu_bytes=MTU_BYTES)]
+
+
+def told(link: Link, qdiscs: list[dict[str, Any]], filters: list[dict[str, Any]]) -> list[str]:
+    """The differences at an ordinary interface."""
+    return [*differences(link, qdiscs, filters, mtu_bytes=MTU_BYTES)]
 
 
 def test_nothing_asked_is_nothing_done() -> None:
@@ -33,7 +39,28 @@ def test_rates_get_small_buckets_in_both_directions() -> None:
         "tc filter add dev eth0 parent ffff: protocol all u32 match u32 0 0 "
         "action mirred egress redirect dev ifb0",
     ]
-    assert burst_bytes(10**9) == 125_000
+
+
+@pytest.mark.parametrize(
+    ("rate_bit_per_s", "mtu_bytes", "bucket_bytes"),
+    [
+        (16_000_000, 1500, 4_000),
+        (16_000_000, 9000, 9_064),  # tbf drops what is larger than its bucket
+        (16_000_000, 65_536, 65_600),
+        (10**9, 9000, 125_000),
+    ],
+)
+def test_a_bucket_holds_the_largest_packet(rate_bit_per_s: int, mtu_bytes: int, bucket_bytes: int) -> None:
+    assert burst_bytes(rate_bit_per_s, mtu_bytes=mtu_bytes) == bucket_bytes
+    assert bucket_bytes >= mtu_bytes + 18  # Ethernet's header with a tag
+    link = Link(interface="eth0", uplink_bit_per_s=rate_bit_per_s, downlink_bit_per_s=rate_bit_per_s)
+    buckets = [c[c.index("burst") + 1] for c in shaping(link, mtu_bytes=mtu_bytes) if "burst" in c]
+    assert buckets == [f"{bucket_bytes}b"] * 2
+
+
+def test_a_bucket_that_fits_another_interface_is_told() -> None:
+    said = [*differences(TBF, QDISCS, FILTERS, mtu_bytes=9000)]
+    assert [words.split(": ", 1)[1] for words in said] == ["burst, bytes: 4000, not 9064"] * 2
 
 
 def test_delay_and_loss_take_one_queue_with_the_rate() -> None:
@@ -48,7 +75,8 @@ def test_delay_and_loss_take_one_queue_with_the_rate() -> None:
 
 def bucket(device: str, rate_bytes: int) -> dict[str, Any]:
     """A tbf queue as tc shows it."""
-    return {"kind": "tbf", "dev": device, "root": True, "options": {"rate": rate_bytes, "burst": 4000}}
+    options = {"rate": rate_bytes, "burst": 4000, "lat": 400_001}
+    return {"kind": "tbf", "dev": device, "root": True, "options": options}
 
 
 QDISCS: list[dict[str, Any]] = [
@@ -58,7 +86,15 @@ QDISCS: list[dict[str, Any]] = [
 ]
 FILTERS: list[dict[str, Any]] = [
     {"kind": "u32"},
-    {"kind": "u32", "options": {"actions": [{"kind": "mirred", "to_dev": "ifb0"}]}},
+    {"kind": "u32", "options": {"fh": "800:"}},
+    {
+        "kind": "u32",
+        "options": {
+            "actions": [
+                {"kind": "mirred", "mirred_action": "redirect", "direction": "egress", "to_dev": "ifb0"}
+            ]
+        },
+    },
 ]
 DELAYED: dict[str, Any] = {
     "kind": "netem",
@@ -68,16 +104,15 @@ DELAYED: dict[str, Any] = {
         "delay": {"delay": 0.05, "jitter": 0.01},
         "loss-random": {"loss": 0.01},
         "rate": {"rate": 2_000_000},
+        "limit": 10_000,
     },
 }
 
 
 def test_what_is_so_has_no_differences() -> None:
-    assert [*differences(TBF, QDISCS, FILTERS)] == []
-    assert [*differences(NETEM, [DELAYED], [])] == []
-    assert [
-        *differences(Link(interface="eth0"), [{"kind": "noqueue", "dev": "eth0", "root": True}], [])
-    ] == []
+    assert told(TBF, QDISCS, FILTERS) == []
+    assert told(NETEM, [DELAYED], []) == []
+    assert told(Link(interface="eth0"), [{"kind": "noqueue", "dev": "eth0", "root": True}], []) == []
 
 
 @pytest.mark.parametrize(
@@ -85,9 +120,12 @@ def test_what_is_so_has_no_differences() -> None:
     [
         ((0, "options", "rate"), 1_900_000, "rate, bit/s: 1.52e+07, not 1.6e+07"),
         ((0, "options", "burst"), 536_870_912, "burst, bytes"),
+        ((0, "options", "lat"), 60_000_000, "longest wait, ms: 60000, not 400"),
         ((0, "kind"), "noqueue", "the queue is noqueue, not tbf"),
         ((1, "options", "rate"), 2_000_000, "downlink at ifb0"),
         ((1, "root"), False, "the queue is none, not tbf"),
+        ((2, "kind"), "clsact", "what arrives at eth0: the queue is none, not ingress"),
+        ((2, "dev"), "eth1", "what arrives at eth0: the queue is none, not ingress"),
     ],
 )
 def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any, what: str) -> None:
@@ -97,14 +135,33 @@ def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any,
     for part in above:
         inner = inner[part]
     inner[last] = value
-    (said,) = differences(TBF, found, FILTERS)
+    (said,) = told(TBF, found, FILTERS)
     assert what in said
 
 
-@pytest.mark.parametrize("filters", [[], FILTERS[:1], FILTERS + FILTERS])
+@pytest.mark.parametrize("filters", [[], FILTERS[:2], FILTERS + FILTERS])
 def test_arrivals_are_led_aside_exactly_once(filters: list[dict[str, Any]]) -> None:
-    (said,) = differences(TBF, QDISCS, filters)
+    (said,) = told(TBF, QDISCS, filters)
     assert "led through ifb0" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mirred_action", "mirror"), ("direction", "ingress"), ("to_dev", "ifb1"), ("kind", "gact")],
+)
+def test_an_action_that_leads_nothing_aside_is_told(name: str, value: str) -> None:
+    filters = copy.deepcopy(FILTERS)
+    filters[2]["options"]["actions"][0][name] = value
+    assert told(TBF, QDISCS, filters) == [
+        "what arrives at eth0 is led through ifb0 0 times, not 1; other actions on it: 1"
+    ]
+
+
+def test_another_action_beside_ours_is_told() -> None:
+    filters = copy.deepcopy(FILTERS)
+    filters[2]["options"]["actions"].append({"kind": "gact", "control_action": {"type": "drop"}})
+    (said,) = told(TBF, QDISCS, filters)
+    assert "1 times, not 1; other actions on it: 1" in said
 
 
 @pytest.mark.parametrize(
@@ -119,9 +176,16 @@ def test_arrivals_are_led_aside_exactly_once(filters: list[dict[str, Any]]) -> N
 def test_each_difference_of_a_disturbance_is_told(part: str, name: str, value: float) -> None:
     found = copy.deepcopy(DELAYED)
     found["options"][part][name] = value
-    assert len([*differences(NETEM, [found], [])]) == 1
+    assert len(told(NETEM, [found], [])) == 1
+
+
+def test_too_little_room_for_what_is_delayed_is_told() -> None:
+    found = copy.deepcopy(DELAYED)
+    found["options"]["limit"] = 1000
+    assert told(NETEM, [found], []) == ["uplink at eth0: room, packets: 1000, not 10000"]
 
 
 def test_shaping_that_nobody_asked_for_is_told() -> None:
-    assert len([*differences(Link(interface="eth0"), QDISCS, [])]) == 2
-    assert len([*differences(NETEM, QDISCS[:1], [])]) == 1
+    assert len(told(Link(interface="eth0"), QDISCS, [])) == 2
+    assert len(told(Link(interface="eth0"), [], FILTERS)) == 1
+    assert len(told(NETEM, QDISCS[:1], [])) == 1

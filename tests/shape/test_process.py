@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nimlab.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S
 from tests.shape.netns import Cable, make_cable
 
 SIXTEEN = ("--uplink-bit-per-s", "16000000", "--downlink-bit-per-s", "16000000")
@@ -40,6 +41,24 @@ def test_sixteen_megabit_are_sixteen_in_both_directions(cable: Cable, figure: Ca
     assert min(freed) > 100e6
     up, down = (f"{rate / 1e6:.1f}" for rate in shaped)
     figure(f"shaping: 16 Mbit/s asked, {up} up and {down} down; {min(free) / 1e6:,.0f} without")
+
+
+def test_large_packets_pass(cable: Cable, figure: Callable[[str], None]) -> None:
+    """A queue whose bucket is smaller than a packet drops each one, and counts as shaped all the same."""
+    cable.set_mtu(9000)
+    done = cable.shape(*SIXTEEN)
+    assert done.returncode == 0, done.stderr
+    shaped = [cable.goodput_bit_per_s(upwards=upwards, seconds=3) for upwards in (True, False)]
+    assert all(12e6 < rate < 17e6 for rate in shaped), shaped
+    up, down = (f"{rate / 1e6:.1f}" for rate in shaped)
+    figure(f"shaping: 16 Mbit/s asked at an MTU of 9,000, {up} up and {down} down")
+
+
+@pytest.mark.parametrize("rate_bit_per_s", [LEAST_BIT_PER_S, MOST_BIT_PER_S])
+def test_the_kernel_takes_the_least_and_the_most(cable: Cable, rate_bit_per_s: int) -> None:
+    cable.set_mtu(9000)
+    done = cable.shape(*(f"--{way}-bit-per-s={rate_bit_per_s}" for way in ("uplink", "downlink")))
+    assert done.returncode == 0, done.stderr
 
 
 def test_one_direction_alone(cable: Cable) -> None:
