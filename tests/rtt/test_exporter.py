@@ -232,6 +232,23 @@ def test_rounds_begin_an_interval_apart_more_or_less(tmp_path: Path) -> None:
     assert made.scrape().value("nimlab_rtt_rounds_skipped_total") == 0
 
 
+def test_peers_that_start_together_begin_their_rounds_apart(tmp_path: Path) -> None:
+    """Or a network of a thousand peers would probe in one burst, and measure that."""
+    firsts = []
+    with serve_dns(a_zone(0)) as server:
+        for _ in range(2):
+            for n in range(50):
+                made = Made(server, tmp_path, sleeps=1, pod_name=f"nimp2p-exp-purple-{n}")
+                with pytest.raises(EnoughError):
+                    asyncio.run(made.exporter.keep_probing())
+                firsts.append(made.time.slept[0])
+    assert all(0 <= pause_s < 5 for pause_s in firsts)
+    tenths = [sum(int(pause_s * 2) == n for pause_s in firsts[:50]) for n in range(10)]
+    assert max(tenths) <= 12  # of 50; by chance about 5
+    assert len({*firsts[:50]}) == 50
+    assert firsts[50:] == firsts[:50]  # a pod's own, the same in every run
+
+
 def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> None:
     with serve_dns(a_zone(2)) as server:
         made = Made(server, tmp_path, sleeps=3, jitter_ratio=0)
