@@ -31,6 +31,9 @@ from nimlab.rtt.serve import Page, Pages, serve_http
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MISSED_ROUNDS: Final = 3  # so many rounds may be late before the kubelet is told
+_LEAST_PATIENCE_S: Final = (
+    10.0  # a throttled exporter with short rounds is slow, not stuck: no restart would help
+)
 _ICMP_HINT: Final = "set the pod's sysctl net.ipv4.ping_group_range to a range with this process's group"
 
 
@@ -137,7 +140,7 @@ class Exporter:
         config = self._config
         patience_s = _MISSED_ROUNDS * config.interval_s * (1 + config.jitter_ratio) + config.timeout_s
         late_s = self._clock.monotonic_s() - self._beat_s
-        if late_s > patience_s:
+        if late_s > max(patience_s, _LEAST_PATIENCE_S):
             return Page(status=503, body=f"no round of probes for {late_s:.1f} s\n")
         return Page(body="ok\n")
 

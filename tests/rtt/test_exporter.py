@@ -298,6 +298,15 @@ def test_healthy_as_long_as_rounds_go_on(tmp_path: Path) -> None:
     assert made.exporter.show_health().status == 200
 
 
+def test_short_rounds_that_are_late_are_no_reason_for_a_restart(tmp_path: Path) -> None:
+    with serve_dns(a_zone(1)) as server:
+        made = Made(server, tmp_path, interval_s=0.05, timeout_s=0.04)
+    made.time.now_s += 10
+    assert made.exporter.show_health().status == 200
+    made.time.now_s += 0.1
+    assert made.exporter.show_health().status == 503
+
+
 def test_a_method_that_may_not_be_used_is_said_and_left_out(tmp_path: Path) -> None:
     """Whether ICMP may be used here is this machine's affair; `test_slow_link.py` has it both ways."""
     with serve_dns(a_zone(1)) as server:
