@@ -208,6 +208,10 @@ def _out_of_bounds(document: Document, error: _Mistake) -> Problem:
             what = f"{name} is `{value}`, and must be at least {bound}"
         case "maximum":
             what = f"{name} is `{value}`, and must be at most {bound}"
+        case "minItems":
+            what = f"{name} has {len(error.value)} items, and must have at least {bound}"
+        case "uniqueItems":
+            what = f"{name} says one thing twice"
         case "pattern":
             what = f"`{value}` doesn't fit {name}"
         case _:
