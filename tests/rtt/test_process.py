@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import json
 import os
 import random
@@ -11,7 +10,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +17,6 @@ from pathlib import Path
 import pytest
 
 import nimlab.rtt
-from nimlab.rtt.echo import serve_echo
 from nimlab.rtt.metrics import CATALOG
 from tests.rtt.dns_server import DnsServer, Mood, Zone, serve_dns
 from tests.rtt.exposition import Exposition
@@ -205,76 +202,6 @@ def test_it_ends_where_it_can_not_work_and_says_why(
     assert answer.returncode == code
     assert {json.loads(line)["event"] for line in answer.stderr.splitlines()} == {event}
     assert answer.stdout == ""
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has had, finer than the ticks of /proc/PID/stat."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def rss_mib(pid: int) -> float:
-    """Return the most memory that a process has had at a time."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def test_it_stays_small(tmp_path: Path, dns: DnsServer, zone: Zone, figure: Callable[[str], None]) -> None:
-    """Eight targets among 400 peers, two methods, questions and scrapes as often as really, only faster."""
-    addresses = [f"127.0.7.{n}" for n in range(1, 9)]
-    port = free_port(addresses[0])
-    zone.pods = {f"nimp2p-exp-purple-{n}": (address, port) for n, address in enumerate(addresses * 50)}
-    quick = {"interval_s": 0.1, "probe_methods": "tcp,udp", "discovery_interval_s": 0.4}  # really 5 and 20
-    with echoing(addresses, port), run_exporter(tmp_path, dns, "p-0", *own_place(zone), quick) as first:
-        first.wait_for(lambda read: success(read) >= 8)
-        pid = first.process.pid
-        before, used_before_s = first.scrape(), cpu_s(pid)
-        rounds = before.value("nimlab_rtt_rounds_total")
-        for n in range(1, 21):  # about a scrape to each round
-            first.wait_for(has_counted("nimlab_rtt_rounds_total", rounds + n))
-        after, used_s = first.scrape(), cpu_s(pid) - used_before_s
-        memory_mib = rss_mib(pid)
-    counted = after.value("nimlab_rtt_rounds_total") - rounds
-    assert after.value("nimlab_rtt_peers_discovered") == 400
-    assert after.value("nimlab_rtt_peers_sampled") == 8
-    assert success(after) - success(before) == pytest.approx(8 * counted, abs=8)
-    share = used_s / counted / 5
-    figure(
-        f"rtt: {memory_mib:.1f} MiB at most; {used_s / counted * 1e3:.1f} ms of CPU a round by tcp and udp, "
-        f"which is {share:.2%} of one core at an interval of 5 s"
-    )
-    assert memory_mib <= 40
-    assert share <= 0.02
-
-
-def own_place(zone: Zone) -> tuple[str, int]:
-    """List the exporter under test among the others; return where it listens."""
-    zone.pods["p-0"] = ("127.0.6.1", free_port("127.0.6.1"))
-    return zone.pods["p-0"]
-
-
-@contextmanager
-def echoing(addresses: list[str], port: int) -> Iterator[None]:
-    """Answer probes at all these addresses, in a thread of this process."""
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    listening = threading.Event()
-
-    async def serve() -> None:
-        with ExitStack() as stack:
-            for address in addresses:
-                stack.enter_context(serve_echo(address, port, lambda *_: None))
-            listening.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    listening.wait(5)
-    try:
-        yield
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
 
 
 def test_nothing_but_the_standard_library_and_its_own_rooms(tmp_path: Path) -> None:
