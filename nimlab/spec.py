@@ -126,11 +126,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rtt:
-    """Round-trip probing between peers: every `interval_ms`, each peer probes `fanout` others."""
+    """Round-trip probing: every `interval_ms`, each peer probes `fanout` others by each of the methods.
+
+    `methods` are some of `tcp`, `udp` and `icmp`, in this order.
+    """
 
     enabled: bool
     interval_ms: int
     fanout: int
+    methods: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

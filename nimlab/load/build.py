@@ -50,10 +50,18 @@ _BUILT_IN: Final[Mapping[str, Any]] = {
     "peers": 2,
     "resources": {"cpu": "50m", "memory": "16Mi"},
     "network": {"method": "tc"},
-    "rtt": {"enabled": True, "interval": "5s", "fanout": 8},
+    "rtt": {"enabled": True, "interval": "5s", "fanout": 8, "methods": ["tcp"]},
     "rollout": "together",
     "onImmutableChange": "fail",
 }
+_METHODS: Final = ("tcp", "udp", "icmp")  # in one order, or a file's own order would be a new run
+_RANGES: Final = (
+    ("rtt", "interval", "duration", "50ms", "1h"),
+    ("network", "downlink", "rate", "1kbit", "40Gbit"),
+    ("network", "uplink", "rate", "1kbit", "40Gbit"),
+    ("network", "latency", "duration", "0ms", "1m"),
+    ("network", "jitter", "duration", "0ms", "1m"),
+)  # what the programs in a pod take: beyond, they end with an error
 _REVISION_LABEL_ROOM: Final = 52  # a StatefulSet's name and its revision's hash share a label of 63
 
 
@@ -217,6 +225,7 @@ def build_experiment(
             enabled=merged["rtt"]["enabled"],
             interval_ms=PARSERS["duration"](merged["rtt"]["interval"]),
             fanout=merged["rtt"]["fanout"],
+            methods=tuple(method for method in _METHODS if method in merged["rtt"]["methods"]),
         ),
         rollout=Rollout(merged["rollout"]),
         on_immutable_change=OnImmutableChange(merged["onImmutableChange"]),
@@ -290,6 +299,7 @@ def _experiment_problems(
         what = f"{merged['peers']} peers are more than the lab allows an experiment, {limit}"
         hint = f"the limit is `limits.peersPerExperiment` in {lab.source}"
         yield document.problem("limit", what, ("spec", "peers"), hint=hint)
+    yield from _range_problems(document, merged, lab)
     network = merged["network"]
     if "jitter" in network and "latency" not in network:
         what = "`jitter` varies a delay, and there is no `latency`"
@@ -298,6 +308,17 @@ def _experiment_problems(
         what = f"method `{network['method']}` can't set latency, jitter or loss"
         hint = "leave them out, or write `method: tc`"
         yield document.problem("bad-value", what, ("spec", "network"), hint=hint)
+
+
+def _range_problems(document: Document, merged: Mapping[str, Any], lab: Lab) -> Iterator[Problem]:
+    for group, name, unit, least, most in _RANGES:
+        text = merged[group].get(name)
+        parse = PARSERS[unit]
+        if text is not None and not parse(least) <= parse(text) <= parse(most):
+            what = f"`{group}.{name}` is `{text}`, and must be from `{least}` to `{most}`"
+            is_own = name in document.data["spec"].get(group, {})
+            hint = None if is_own else f"the default is in {lab.source}"
+            yield document.problem("bad-value", what, ("spec", group, name), hint=hint)
 
 
 def undeliverable(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:

@@ -16,6 +16,9 @@ from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes
 
 RTT_METRICS_PORT: Final = 9105
 RTT_ECHO_PORT: Final = 9106
+RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
+_USUAL_FANOUT: Final = 8  # the exporter's own, with room for as many peers that have left
+_USUAL_METHODS: Final = ("tcp",)  # the exporter's own
 _LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -90,17 +93,27 @@ def _shape(network: Network) -> list[str]:
 
 
 def _rtt(experiment: Experiment) -> dict[str, Any] | None:
-    """The settings of `python -m nimlab.rtt`, named as docs/rtt.md does; None where peers aren't probed."""
-    if not experiment.rtt.enabled:
+    """The settings of `python -m nimlab.rtt`, named as docs/rtt.md does; None where peers aren't probed.
+
+    What the exporter does by itself is left unsaid: to say it would restart the peers of every lab.
+    """
+    rtt = experiment.rtt
+    if not rtt.enabled:
         return None
+    env = {
+        "SERVICE": experiment.service,
+        "INTERVAL_S": f"{rtt.interval_ms / 1000:g}",
+        "FANOUT": str(rtt.fanout),
+    }
+    if rtt.fanout > _USUAL_FANOUT:
+        env["MAX_PEER_SERIES"] = str(2 * rtt.fanout)
+    if rtt.methods != _USUAL_METHODS:
+        env["PROBE_METHODS"] = ",".join(rtt.methods)
     return {
         "metrics_port": RTT_METRICS_PORT,
         "echo_port": RTT_ECHO_PORT,
-        "env": {
-            "SERVICE": experiment.service,
-            "INTERVAL_S": f"{experiment.rtt.interval_ms / 1000:g}",
-            "FANOUT": str(experiment.rtt.fanout),
-        },
+        "ping_group": RTT_GROUP if "icmp" in rtt.methods else None,
+        "env": env,
     }
 
 

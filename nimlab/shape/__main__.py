@@ -35,9 +35,7 @@ class ShapeError(Exception):
 
 def main(argv: Sequence[str]) -> int:
     """Shape the link and return the exit code."""
-    asked = vars(_parser().parse_args(argv))
-    log = asked.pop("termination_log")
-    link = Link(**asked)
+    link, log = parse_link(argv)
     try:
         shape(link)
     except ShapeError as error:
@@ -48,6 +46,13 @@ def main(argv: Sequence[str]) -> int:
         return 1
     sys.stdout.write(json.dumps({"event": "shaped", **asdict(link)}) + "\n")
     return 0
+
+
+def parse_link(argv: Sequence[str]) -> tuple[Link, Path]:
+    """Return what is asked for, and where a message goes. Ends the process with 2 for wrong flags."""
+    asked = vars(_parser().parse_args(argv))
+    log = asked.pop("termination_log")
+    return Link(**asked), log
 
 
 def shape(link: Link) -> None:
