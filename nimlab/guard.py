@@ -59,6 +59,8 @@ _SHAPER: Final = frozenset({
     "terminationMessagePolicy",
 })  # fmt: skip
 _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.shape"]
+_SYSCTL: Final = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
+"""The one setting of the kernel that pods may have: the group that may send ICMP echoes."""
 _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
 """What a container may be told of its own pod: nothing that leads to the node or to a secret."""
 
@@ -211,6 +213,8 @@ def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
         yield "pods: serviceAccountName is not to be set"
     if pod.get("automountServiceAccountToken") is not False:
         yield "pods: automountServiceAccountToken must be false"
+    if any(one != _SYSCTL for one in (pod.get("securityContext") or {}).get("sysctls") or ()):
+        yield f"pods: sysctls are not to be set, but for {_SYSCTL['name']} of `{_SYSCTL['value']}`"
     for volume in pod.get("volumes") or ():
         odd = sorted(set(volume) - {"name", "configMap", "emptyDir", "downwardAPI"})
         if odd:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.errors import Problem
+from nimlab.errors import GuardError, Problem
 from nimlab.guard import check_manifests
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest
@@ -23,6 +23,7 @@ from nimlab.spec import LabFiles
 from tests.live import REPOSITORY, Lab
 
 TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+APPLY_SET = ApplySet(name="experiments", namespace="dst-lab")
 OWN = {"POD_NAME": "nimp2p-exp-green-0", "POD_IP": "10.42.0.7"}
 USUAL = {"interval": "5s", "fanout": 8, "methods": ["tcp"]}
 PING_RANGE = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
@@ -46,10 +47,16 @@ def render_green(rtt: dict[str, Any]) -> list[Manifest]:
     files = load_green(rtt)
     assert files.problems == ()
     green = next(one for one in files.experiments if one.name == "green")
-    apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
-    manifests = [stamp(m, apply_set) for m in render_experiment(TEMPLATES, green, files.lab)]
-    check_manifests(manifests, green, files.lab, apply_set)
+    manifests = [stamp(m, APPLY_SET) for m in render_experiment(TEMPLATES, green, files.lab)]
+    guard_green(manifests)
     return manifests
+
+
+def guard_green(manifests: list[Manifest]) -> None:
+    """Check them as a sync does. Raises GuardError."""
+    files = load_green({})
+    green = next(one for one in files.experiments if one.name == "green")
+    check_manifests(manifests, green, files.lab, APPLY_SET)
 
 
 def pod_of(manifests: list[Manifest]) -> dict[str, Any]:
@@ -172,6 +179,21 @@ def test_icmp_is_allowed_to_the_exporters_group_where_it_is_used(methods: list[s
     else:
         assert "sysctls" not in pod["securityContext"]
         assert "runAsGroup" not in context
+
+
+@pytest.mark.parametrize(
+    "sysctl",
+    [
+        {"name": "net.ipv4.ip_forward", "value": "1"},
+        {"name": "net.ipv4.ping_group_range", "value": "0 2147483647"},
+        "net.ipv4.ip_forward=1",
+    ],
+)
+def test_the_guard_lets_no_other_setting_of_the_kernel_pass(sysctl: Any) -> None:
+    manifests = render_green({"methods": ["icmp"]})
+    pod_of(manifests)["securityContext"]["sysctls"].append(sysctl)
+    with pytest.raises(GuardError, match="sysctls are not to be set"):
+        guard_green(manifests)
 
 
 def test_every_method_may_pass_between_peers() -> None:
