@@ -15,7 +15,7 @@ from nimlab.guard_platform import check_platform
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest, canonical
 from nimlab.owned import COMPONENT, PART_OF, stamp
-from nimlab.spec import LabFiles
+from nimlab.spec import GRAFANA_SECRET, LabFiles
 from tests.live import REPOSITORY
 from tests.test_platform import FILES, NAMESPACES, SET, of, rendered
 
@@ -251,9 +251,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "its component isn't given",
     ),
     "env-secret-of-another": (
-        add(
-            LOGS, (*FIRST, "env"), {"name": "X", "valueFrom": {"secretKeyRef": {"name": "lab-grafana-admin"}}}
-        ),
+        put(LOKI, FIRST, {"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": GRAFANA_SECRET}}}]}),
         "its component isn't given",
     ),
     "env-field": (
