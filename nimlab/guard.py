@@ -42,7 +42,7 @@ _POD: Final = frozenset({
 """What pods may say of themselves; priority, devices, other runtimes and schedulers touch other pods."""
 _POD_CONTEXT: Final = frozenset({
     "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
-    "supplementalGroups", "supplementalGroupsPolicy",
+    "supplementalGroups", "supplementalGroupsPolicy", "sysctls",
 })  # fmt: skip
 _CONTEXT: Final = frozenset({
     "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsGroup", "runAsNonRoot",
