@@ -6,6 +6,7 @@ template or a spec that tries to reach beyond its experiment ends here, before a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ _ALLOWED_KINDS: Final = frozenset({
     "NetworkPolicy", "ResourceQuota", "LimitRange", "ConfigMap", "Service", "PodDisruptionBudget",
     "StatefulSet",
 })  # fmt: skip
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""RFC 1123, as the server has it: what is none could be read as a path on the way there."""
 _RESERVED: Final = (
     "applyset.kubernetes.io/",
     "nimlab.dev/",
@@ -146,6 +149,9 @@ def membership_violations(manifest: Manifest, apply_set: ApplySet, marks: Mappin
     `marks` are reserved labels that its set has beside those of every set.
     """
     metadata = manifest["metadata"]
+    for field in ("name", "namespace"):
+        if field in metadata and not _NAME.fullmatch(str(metadata[field])):
+            yield f"metadata.{field} must be lower-case letters, digits, `-` and `.`, at most 253 of them"
     yield from (f"metadata.{name} is not to be set" for name in _FORBIDDEN_METADATA if name in metadata)
     if "status" in manifest:
         yield "status is the server's"

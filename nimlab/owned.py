@@ -283,7 +283,7 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
         missing.append("it is owned by another object")
     if key.kind not in apply_set.kinds:
         missing.append("its kind is never pruned")
-    if str(annotations_of(live).get(PROTECT, "")).lower() == "true":
+    if str(annotations_of(live).get(PROTECT, "false")).lower() != "false":  # doubt never deletes
         missing.append(f"it is protected by the annotation {PROTECT}")
     if metadata.get("deletionTimestamp"):
         missing.append("it is being deleted already")

@@ -43,6 +43,12 @@ def test_shipped_manifests_pass() -> None:
     check_unique({"purple": GOOD})
 
 
+def named(tail: str) -> Callable[[list[Manifest]], object]:
+    """Give the Service the experiment's name and some more."""
+    return lambda ms: of(ms, "Service")["metadata"].update(name=f"nimp2p-exp-purple-x{tail}")
+
+
+ODD_NAMES = ("/../../../victim/secrets/hush", "?dryRun=All", "\n", "X", "..y", "-", "x" * 253)
 BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     "kind": (lambda ms: of(ms, "ConfigMap").update(kind="Secret"), "of this kind"),
     "unknown-kind": (lambda ms: of(ms, "ConfigMap").update(kind="ClusterRole"), "of this kind"),
@@ -191,6 +197,7 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     ),
     "env-twice": (lambda ms: container(ms)["env"].append({"name": "PEERS"}), "stands twice"),
     "port-twice": (lambda ms: container(ms)["ports"].append(container(ms)["ports"][0]), "stands twice"),
+    **{f"name-{tail!r:.9}": (named(tail), "metadata.name must be lower-case") for tail in ODD_NAMES},
 }
 
 

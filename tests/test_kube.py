@@ -21,6 +21,7 @@ from nimlab.errors import (
 )
 from nimlab.kube import KubeCluster, Target, connect, list_contexts
 from nimlab.kube.answers import error_of, is_retried, shorten
+from nimlab.kube.wire import object_path
 from nimlab.manifest import ObjectKey
 from tests.live import Lab
 from tests.proxy import Broken, Fault, Seen, run_proxy
@@ -213,3 +214,9 @@ def test_pauses_between_attempts_grow_and_differ_from_run_to_run(lab: Lab, tmp_p
     for pauses in runs:
         assert len(pauses) == 5
         assert all(0.1 * 2 ** (n + 1) <= pause <= 0.2 * 2 ** (n + 1) for n, pause in enumerate(pauses))
+
+
+def test_a_name_leads_nowhere_else() -> None:
+    key = ObjectKey("ConfigMap", "lab/../x", "a/../../secrets/hush?dryRun=All")
+    path = "/api/v1/namespaces/lab%2F..%2Fx/configmaps/a%2F..%2F..%2Fsecrets%2Fhush%3FdryRun%3DAll"
+    assert object_path(key) == path

@@ -125,6 +125,7 @@ def test_member_has_every_proof() -> None:
         (lambda v: v["metadata"]["managedFields"][0].update(fieldsV1={"f:metadata": {}}), "not applied"),
         (lambda v: v["metadata"].update(ownerReferences=[{"uid": "u"}]), "owned by"),
         (lambda v: v["metadata"]["annotations"].update({"nimlab.dev/protect": "true"}), "protected"),
+        (lambda v: v["metadata"]["annotations"].update({"nimlab.dev/protect": "yes"}), "protected"),
         (lambda v: v["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z"), "being deleted"),
         (lambda v: v.update(kind="PersistentVolumeClaim"), "never pruned"),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -23,12 +23,17 @@ _LONGEST_RETRY_AFTER_S: Final = 30.0
 def collection_path(kind: Kind, namespace: str | None) -> str:
     """Return the path of a kind's objects, in a namespace or in all."""
     base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    return f"{base}/namespaces/{namespace}/{kind.plural}" if namespace else f"{base}/{kind.plural}"
+    return f"{base}/namespaces/{_segment(namespace)}/{kind.plural}" if namespace else f"{base}/{kind.plural}"
 
 
 def object_path(key: ObjectKey) -> str:
     """Return the path of one object."""
-    return f"{collection_path(KINDS[key.kind], key.namespace or None)}/{key.name}"
+    return f"{collection_path(KINDS[key.kind], key.namespace or None)}/{_segment(key.name)}"
+
+
+def _segment(name: str) -> str:
+    """One step of a path, whatever the name: `/` and `?` lead nowhere else. Dots are always a part of one."""
+    return quote(name, safe="")
 
 
 def with_query(path: str, query: Mapping[str, str]) -> str:
