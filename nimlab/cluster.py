@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
 from nimlab.fields import compare
@@ -21,12 +21,10 @@ from nimlab.owned import (
     FIELD_MANAGER,
     PART_OF,
     ApplySet,
-    Parent,
-    Scope,
     is_hand_tool,
     missing_proofs,
-    parse_parent,
 )
+from nimlab.parent import Parent, Scope, parse_parent
 from nimlab.snapshot import Desired, Prediction, Snapshot
 from nimlab.timing import stage
 from nimlab.workload import immutable_changes, trial_of
@@ -135,6 +133,9 @@ class Cluster(Protocol):
 
     def requests(self) -> Requests:
         """Return the number of requests sent so far."""
+
+    def fenced(self, check: Callable[[], None]) -> Self:
+        """Return the same cluster, which calls `check` before each write; what that raises is raised."""
 
 
 def observe(

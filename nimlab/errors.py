@@ -17,7 +17,8 @@ a class exists only because somebody catches it or a test names it.
     │  ├─ FieldConflict         another field manager owns the fields
     │  ├─ Moved                 a precondition failed: the object changed since it was read
     │  └─ Rejected              the server doesn't accept the object
-    ├─ LockHeld                 another sync is at work
+    ├─ LockHeld                 another sync is at work, or has taken over
+    ├─ Interrupted              a signal came before anything was done; exit code 130
     ├─ SandboxError             the control plane on this machine can't be built, started or stopped
     └─ EditError                a file can't be edited the way that was asked
 """
@@ -193,9 +194,16 @@ class Rejected(ClusterError):
 
 
 class LockHeld(NimlabError):
-    """Another sync holds the lease of this set."""
+    """Another sync holds the lease of this set, or may hold it by now."""
 
     code = "locked"
+
+
+class Interrupted(NimlabError):
+    """A signal asked to stop before there was anything to tell."""
+
+    exit_code = ExitCode.INTERRUPTED
+    code = "interrupted"
 
 
 class SandboxError(NimlabError):

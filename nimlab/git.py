@@ -59,10 +59,8 @@ def read_commit(root: Path) -> Commit | None:
     )
 
 
-def relation_to(root: Path, head: Commit | None, recorded: str | None) -> Relation:
+def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
     """Return how the checked-out commit stands to a recorded one; UNKNOWN where that can't be told."""
-    if recorded is None:
-        return Relation.NEWER
     if head is None or not _SHA.fullmatch(recorded):
         return Relation.UNKNOWN
     if head.sha == recorded:

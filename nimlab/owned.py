@@ -1,33 +1,25 @@
 """Whose object is this: the apply-set's identity, the marks on its members, and the proofs before a prune.
 
-In: manifests, live objects and the apply-set's parent. Out: marked manifests, the parent's manifest, and
-which proofs an object lacks. Compatible with kubectl's apply-sets (KEP-3659; keys and ID as in kubectl's
-code). What is malformed proves nothing. Pure.
+In: manifests and live objects. Out: marked manifests, and which proofs an object lacks. Compatible with
+kubectl's apply-sets (KEP-3659; keys and ID as in kubectl's code). What is malformed proves nothing. Pure.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from nimlab.errors import OwnershipConflict, PlanError
 from nimlab.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
 
 PART_OF: Final = "applyset.kubernetes.io/part-of"
-ID: Final = "applyset.kubernetes.io/id"
-TOOLING: Final = "applyset.kubernetes.io/tooling"
-CONTAINS: Final = "applyset.kubernetes.io/contains-group-kinds"
-NAMESPACES: Final = "applyset.kubernetes.io/additional-namespaces"
 MEMBER: Final = "nimlab.dev/member"
 PROTECT: Final = "nimlab.dev/protect"
-COMMIT: Final = "nimlab.dev/commit"
 EXPERIMENT: Final = "experiment"
 COMPONENT: Final = "nimlab.dev/component"
 FIELD_MANAGER: Final = "nimlab"
-PARENT_MANAGER: Final = "nimlab-applyset"
 
 _HAND_TOOLS: Final = ("kubectl", "before-first-apply", "k9s", "rancher")
 
@@ -85,32 +77,6 @@ _SETS: Final[Mapping[str, _Facts]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Where members may be: kinds, and namespaces (empty name left out)."""
-
-    kinds: frozenset[str]
-    namespaces: frozenset[str]
-
-    @classmethod
-    def empty(cls) -> Self:
-        """Return the scope of a set without members."""
-        return cls(kinds=frozenset(), namespaces=frozenset())
-
-    @classmethod
-    def of(cls, keys: Iterable[ObjectKey]) -> Self:
-        """Return the smallest scope that holds these objects."""
-        found = frozenset(keys)
-        return cls(
-            kinds=frozenset(key.kind for key in found),
-            namespaces=frozenset(key.namespace for key in found) - {""},
-        )
-
-    def union(self, other: Scope) -> Scope:
-        """Return the scope that holds both."""
-        return Scope(kinds=self.kinds | other.kinds, namespaces=self.namespaces | other.namespaces)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplySet:
     """A set of objects that is kept as a whole; its parent is a ConfigMap in the lab's namespace."""
 
@@ -162,14 +128,6 @@ class ApplySet:
         return labels_of(live).get(self.group_label, "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parent:
-    """What the parent records."""
-
-    scope: Scope
-    commit: str | None
-
-
 def apply_set_id(name: str, namespace: str, kind: str, group: str) -> str:
     """Return the ID of the apply-set whose parent this is (KEP-3659)."""
     digest = hashlib.sha256(f"{name}.{namespace}.{kind}.{group}".encode()).digest()
@@ -198,69 +156,6 @@ def is_hand_tool(manager: str) -> bool:
     conflict. kubectl's managers are named after its commands (`kubectl-edit`), its `scale` just `kubectl`.
     """
     return manager.startswith(_HAND_TOOLS)
-
-
-def parent_manifest(apply_set: ApplySet, scope: Scope, commit: str | None, version: str) -> Manifest:
-    """Return the parent as it is to be applied. Deterministic."""
-    others = sorted(scope.namespaces - {apply_set.namespace})
-    annotations = {
-        CONTAINS: ",".join(sorted(KINDS[kind].group_kind for kind in scope.kinds)),
-        NAMESPACES: ",".join(others),
-        TOOLING: f"nimlab/v{version}",
-    }
-    if commit is not None:
-        annotations[COMMIT] = commit
-    key = apply_set.parent_key
-    return {
-        "apiVersion": "v1",
-        "kind": key.kind,
-        "metadata": {
-            "annotations": annotations,
-            "labels": {ID: apply_set.id},
-            "name": key.name,
-            "namespace": key.namespace,
-        },
-    }
-
-
-def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
-    """Return what the parent records, None if there is none.
-
-    Raises OwnershipConflict when the object is another tool's or carries another set's ID, PlanError when it
-    names kinds that this version doesn't know.
-    """
-    if live is None:
-        return None
-    tooling = annotations_of(live).get(TOOLING, "")
-    if not tooling.startswith("nimlab/"):
-        raise OwnershipConflict(
-            f"the apply-set's parent belongs to `{tooling or 'nobody'}`, not to nimlab",
-            where=apply_set.parent_key,
-            hint="rename or delete that ConfigMap, or choose another namespace in lab.yaml",
-        )
-    if labels_of(live).get(ID) != apply_set.id:
-        raise OwnershipConflict(
-            "the apply-set's parent carries another set's ID",
-            where=apply_set.parent_key,
-            hint=f"set its label {ID} to {apply_set.id}, once you know who changed it",
-        )
-    by_group_kind = {kind.group_kind: kind.name for kind in KINDS.values()}
-    names = [name for name in annotations_of(live).get(CONTAINS, "").split(",") if name]
-    unknown = [name for name in names if by_group_kind.get(name) not in apply_set.kinds]
-    if unknown:
-        raise PlanError(
-            f"the set holds kinds that this nimlab doesn't know: {', '.join(unknown)}",
-            where=apply_set.parent_key,
-            hint=f"it was synced by {tooling}: use that version or a newer one",
-        )
-    others = annotations_of(live).get(NAMESPACES, "").split(",")
-    return Parent(
-        scope=Scope(
-            kinds=frozenset(by_group_kind[name] for name in names),
-            namespaces=frozenset(name for name in others if name) | {apply_set.namespace},
-        ),
-        commit=annotations_of(live).get(COMMIT),
-    )
 
 
 def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from nimlab.change import Action, Change, decide_desired, decide_orphan
 from nimlab.errors import PlanError
 from nimlab.git import Commit, Relation
 from nimlab.manifest import Manifest, ObjectKey, apply_order, key_of
-from nimlab.owned import ApplySet, Scope, has_applied_label, missing_proofs
+from nimlab.owned import ApplySet, has_applied_label, missing_proofs
+from nimlab.parent import Parent, Scope
 from nimlab.snapshot import Desired, Policy, Snapshot
 from nimlab.spec import Broken
 from nimlab.workload import Resources, resources_of
@@ -50,10 +51,10 @@ class Stop:
 class Plan:
     """Everything that a sync will do.
 
-    `stops` withhold the prunes; `refusal` withholds everything. `scope` is the set's scope after the run,
-    `scope_during` the superset that is recorded before anything is applied. `record_commit` asks to note the
-    commit on the parent; `recorded_…` is what the parent says before. `file_errors` counts errors of files,
-    also of those that concern no experiment. `experiments` are sorted by name.
+    `stops` withhold the prunes; `refusal` withholds everything. `before` is what the parent records, `during`
+    what it has to record before anything is written, `after` what it may once everything was done.
+    `file_errors` counts errors of files, also of those that concern no experiment. `experiments` are sorted
+    by name.
     """
 
     apply_set: ApplySet
@@ -65,11 +66,14 @@ class Plan:
     narrowed: bool
     commit: Commit | None
     create_namespace: bool
-    record_commit: bool
-    scope: Scope
-    scope_during: Scope
-    recorded_scope: Scope
-    recorded_commit: str | None
+    before: Parent
+    during: Parent
+    after: Parent
+
+    @property
+    def recorded_commit(self) -> str | None:
+        """The commit that was synced last, None where the parent names none."""
+        return self.before.commit
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -109,27 +113,33 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     )
     changes = [change for one in experiments for change in one.changes]
     known = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
-    refusal = _unknown_name(known, policy) or _stale(snapshot, policy)
+    before = snapshot.parent or Parent.none()
+    is_pending = any(change.action is not Action.KEEP for change in changes)
+    refusal = _unknown_name(known, policy) or _stale(before, snapshot.apply_set, policy, pending=is_pending)
     scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
-    before = snapshot.parent.scope if snapshot.parent else Scope.empty()
     broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
     file_errors = policy.file_errors if policy.names is None else 0
     failing = bool(refusal or broken or file_errors or any(change.error for change in changes))
+    stops = _stops(changes, desired, snapshot, policy, wanted)
+    changing = frozenset(
+        c.experiment
+        for c in changes
+        if c.error is None and c.action is not Action.KEEP and not (stops and c.action is Action.PRUNE)
+    )
+    during, after = _records(before, scope, changing, policy, failing=failing)
     return Plan(
         apply_set=snapshot.apply_set,
         experiments=experiments,
-        stops=_stops(changes, desired, snapshot, policy, wanted),
+        stops=stops,
         refusal=refusal,
         broken=broken,
         file_errors=file_errors,
         narrowed=policy.names is not None,
         commit=policy.commit,
         create_namespace=not snapshot.namespace_exists,
-        record_commit=not failing and _is_newer(snapshot, policy),
-        scope=scope,
-        scope_during=scope.union(before),
-        recorded_scope=before,
-        recorded_commit=snapshot.parent.commit if snapshot.parent else None,
+        before=before,
+        during=during,
+        after=after,
     )
 
 
@@ -233,20 +243,7 @@ def _stops(
                 hint="if that is meant, say `--allow-empty`",
             )
         )
-    return (*found, *_unknown_age(snapshot, policy), *_over_limit(pruned, snapshot, policy, wanted))
-
-
-def _unknown_age(snapshot: Snapshot, policy: Policy) -> tuple[Stop, ...]:
-    recorded = snapshot.parent.commit if snapshot.parent else None
-    if recorded is None or policy.allow_older or policy.relation is not Relation.UNKNOWN:
-        return ()
-    return (
-        Stop(
-            code="unknown-age",
-            what=f"it can't be told whether this is newer than the last sync ({recorded[:7]})",
-            hint="fetch the history (`git fetch --unshallow`), or say `--allow-older`",
-        ),
-    )
+    return (*found, *_over_limit(pruned, snapshot, policy, wanted))
 
 
 def _over_limit(
@@ -277,20 +274,35 @@ def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:
     )
 
 
-def _stale(snapshot: Snapshot, policy: Policy) -> PlanError | None:
-    """Refuse to overwrite what a newer commit has made."""
-    recorded = snapshot.parent.commit if snapshot.parent else None
-    if policy.allow_older or recorded is None:
+def _stale(before: Parent, apply_set: ApplySet, policy: Policy, *, pending: bool) -> PlanError | None:
+    """Refuse to overwrite what a newer commit has made; where that can't be told, to change anything."""
+    if policy.allow_older:
         return None
-    if policy.relation not in (Relation.OLDER, Relation.DIVERGED):
+    recorded = before.commits(policy.names)
+    ages = {sha: policy.relations.get(sha, Relation.UNKNOWN) for sha in recorded}
+    for sha, relation in ages.items():
+        if relation in (Relation.OLDER, Relation.DIVERGED):
+            head = policy.commit.sha[:7] if policy.commit else "this"
+            how = "older than" if relation is Relation.OLDER else "not a descendant of"
+            return PlanError(
+                f"commit {head} is {how} {sha[:7]}, {_how_far(sha, before)}",
+                where=apply_set.parent_key,
+                hint="check out the newest commit; to go back on purpose, say `--allow-older`",
+            )
+    unknown = [sha for sha, relation in ages.items() if relation is Relation.UNKNOWN]
+    if not unknown or not pending:
         return None
-    head = policy.commit.sha[:7] if policy.commit else "this"
-    how = "older than" if policy.relation is Relation.OLDER else "not a descendant of"
+    fetch = "fetch it (`git fetch`, in a shallow clone `git fetch --unshallow`)"
+    remedy = fetch if policy.commit else "sync from a clone of the lab's repository"
     return PlanError(
-        f"commit {head} is {how} {recorded[:7]}, which was synced last",
-        where=snapshot.apply_set.parent_key,
-        hint="check out the newest commit; to go back on purpose, say `--allow-older`",
+        f"it can't be told whether this is newer than {unknown[0][:7]}, {_how_far(unknown[0], before)}",
+        where=apply_set.parent_key,
+        hint=f"{remedy}; to change the cluster all the same, say `--allow-older`",
     )
+
+
+def _how_far(sha: str, before: Parent) -> str:
+    return "which was synced last" if sha == before.commit else "a sync of which was begun since"
 
 
 def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
@@ -305,10 +317,21 @@ def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
     return PlanError(f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint)
 
 
-def _is_newer(snapshot: Snapshot, policy: Policy) -> bool:
-    """True when the commit is to be recorded: only a sync of everything may say that it was synced."""
-    recorded = snapshot.parent.commit if snapshot.parent else None
-    return policy.names is None and policy.commit is not None and policy.commit.sha != recorded
+def _records(
+    before: Parent, scope: Scope, changing: frozenset[str], policy: Policy, *, failing: bool
+) -> tuple[Parent, Parent]:
+    """What the parent has to say while the experiments are changing, and once all is done.
+
+    Only a sync of everything may say that a commit was synced, and none whose age can't be told.
+    """
+    sha = policy.commit.sha if policy.commit else None
+    names = None if policy.names is None else changing
+    during = before.begin(scope, sha if changing else None, names)
+    known = policy.allow_older or Relation.UNKNOWN not in (
+        policy.relations.get(recorded, Relation.UNKNOWN) for recorded in before.commits(policy.names)
+    )
+    whole = policy.names is None and known and not failing
+    return during, during.end(scope, sha if whole else None)
 
 
 def _scope(snapshot: Snapshot, wanted: set[ObjectKey], changes: Sequence[Change], *, narrowed: bool) -> Scope:

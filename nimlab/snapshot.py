@@ -12,7 +12,8 @@ from nimlab.errors import ClusterError, Conflict
 from nimlab.git import Commit, Relation
 from nimlab.handover import Handover
 from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import ApplySet, Parent
+from nimlab.owned import ApplySet
+from nimlab.parent import Parent
 from nimlab.spec import Broken, OnImmutableChange
 
 
@@ -78,7 +79,10 @@ class PruneLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What this run may do. `names` narrows it to some experiments; None is the whole lab."""
+    """What this run may do. `names` narrows it to some experiments; None is the whole lab.
+
+    `relations` says how `commit` stands to each commit that the parent records.
+    """
 
     names: frozenset[str] | None
     prune: bool
@@ -89,4 +93,4 @@ class Policy:
     broken: tuple[Broken, ...]
     file_errors: int
     commit: Commit | None
-    relation: Relation
+    relations: Mapping[str, Relation]

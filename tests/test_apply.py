@@ -239,7 +239,9 @@ def test_lock_is_taken_only_as_it_was_read(lab: Lab) -> None:
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
 
     def take(lease: Manifest | None, who: str) -> Any:
-        return acquire(lab.cluster, apply_set, lease, holder=who, now=lambda: datetime.now(UTC))
+        return acquire(
+            lab.cluster, apply_set, lease, holder=who, now=lambda: datetime.now(UTC), stop=threading.Event()
+        )
 
     first = take(None, "ada")
     with pytest.raises(Moved):

@@ -160,7 +160,6 @@ def test_relations_follow_history(root: Path) -> None:
     assert relation_to(root, new, new_sha) is Relation.SAME
     assert relation_to(root, new, old.sha) is Relation.NEWER
     assert relation_to(root, old, new_sha) is Relation.OLDER
-    assert relation_to(root, new, None) is Relation.NEWER
 
 
 def test_branches_that_parted_are_diverged_until_merged(root: Path) -> None:

@@ -12,7 +12,8 @@ from nimlab.errors import OwnershipConflict
 from nimlab.fields import Foreign
 from nimlab.manifest import Manifest, ObjectKey, key_of
 from nimlab.overview import Detail, Row, RowState, experiment_detail, overview_rows
-from nimlab.owned import ApplySet, Scope
+from nimlab.owned import ApplySet
+from nimlab.parent import Parent
 from nimlab.plan import ExperimentPlan, Plan
 from nimlab.spec import (
     Broken,
@@ -62,7 +63,6 @@ def keep(live: Manifest, **more: Any) -> Change:
 
 
 def plan_of(*changes: Change, source: str | None = "experiments/purple.yaml", broken: bool = False) -> Plan:
-    empty = Scope.empty()
     one = ExperimentPlan(name="purple", source=source, changes=changes, added=Resources())
     file = Broken(name="white", source="experiments/white.yaml")
     return Plan(
@@ -75,11 +75,9 @@ def plan_of(*changes: Change, source: str | None = "experiments/purple.yaml", br
         narrowed=False,
         commit=None,
         create_namespace=False,
-        record_commit=False,
-        scope=empty,
-        scope_during=empty,
-        recorded_scope=empty,
-        recorded_commit=None,
+        before=Parent.none(),
+        during=Parent.none(),
+        after=Parent.none(),
     )
 
 

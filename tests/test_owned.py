@@ -1,4 +1,4 @@
-"""Whose object is this: IDs as kubectl makes them, the parent's record, and the proofs before a prune."""
+"""Whose object is this: IDs as kubectl makes them, and the proofs before a prune."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ from typing import Any
 
 import pytest
 
-from nimlab.errors import OwnershipConflict, PlanError
-from nimlab.manifest import Manifest, ObjectKey
+from nimlab.manifest import Manifest
 from nimlab.owned import (
-    CONTAINS,
-    ID,
     MEMBER,
-    NAMESPACES,
     PART_OF,
-    TOOLING,
     ApplySet,
-    Scope,
     apply_set_id,
     is_hand_tool,
     missing_proofs,
-    parent_manifest,
-    parse_parent,
     stamp,
 )
 
@@ -58,39 +50,6 @@ def test_stamp_marks_a_copy() -> None:
     assert before == plain()
     assert marked["metadata"]["labels"] == {PART_OF: SET.id, "b": "c"}
     assert marked["metadata"]["annotations"] == {MEMBER: "experiments:apps/StatefulSet:lab/a"}
-
-
-SCOPE = Scope(kinds=frozenset({"StatefulSet", "Service"}), namespaces=frozenset({"lab", "z", "b"}))
-
-
-def test_parent_says_what_it_was_told() -> None:
-    manifest = parent_manifest(SET, SCOPE, "a" * 40, "1.2.3")
-    annotations = manifest["metadata"]["annotations"]
-    assert annotations[CONTAINS] == "Service,StatefulSet.apps"
-    assert annotations[NAMESPACES] == "b,z"
-    assert annotations[TOOLING] == "nimlab/v1.2.3"
-    parent = parse_parent(manifest, SET)
-    assert parent is not None
-    assert (parent.scope, parent.commit) == (SCOPE, "a" * 40)
-    assert parse_parent(None, SET) is None
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        (lambda m: m["annotations"].update({TOOLING: "kubectl/v1.34"}), OwnershipConflict),
-        (lambda m: m["annotations"].pop(TOOLING), OwnershipConflict),
-        (lambda m: m["labels"].update({ID: "applyset-other-v1"}), OwnershipConflict),
-        (lambda m: m["labels"].pop(ID), OwnershipConflict),
-        (lambda m: m["annotations"].update({CONTAINS: "Widget.example.org"}), PlanError),
-        (lambda m: m["annotations"].update({CONTAINS: "ClusterRole.rbac.authorization.k8s.io"}), PlanError),
-    ],
-)
-def test_parent_of_somebody_else_is_refused(change: Callable[[Any], object], error: type[Exception]) -> None:
-    manifest = parent_manifest(SET, SCOPE, None, "1")
-    change(manifest["metadata"])
-    with pytest.raises(error):
-        parse_parent(manifest, SET)
 
 
 def member() -> Any:
@@ -134,13 +93,6 @@ def test_each_proof_can_be_missing(change: Callable[[Any], object], words: str) 
     live = copy.deepcopy(member())
     change(live)
     assert any(words in text for text in missing_proofs(live, SET))
-
-
-def test_scope_grows_and_knows_its_objects() -> None:
-    keys = [ObjectKey("Service", "a", "x"), ObjectKey("Namespace", "", "b")]
-    scope = Scope.of(keys)
-    assert scope == Scope(kinds=frozenset({"Service", "Namespace"}), namespaces=frozenset({"a"}))
-    assert scope.union(Scope.empty()) == scope
 
 
 @pytest.mark.parametrize(

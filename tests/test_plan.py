@@ -13,7 +13,8 @@ from nimlab.change import Action, Change
 from nimlab.errors import Conflict, FieldConflict, Rejected
 from nimlab.git import Commit, Relation
 from nimlab.manifest import Manifest, ObjectKey, key_of
-from nimlab.owned import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, Parent, Scope, stamp
+from nimlab.owned import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
+from nimlab.parent import Parent, Scope
 from nimlab.plan import Plan, make_plan
 from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 from nimlab.spec import Broken, OnImmutableChange
@@ -108,7 +109,7 @@ def policy(**given: Any) -> Policy:
             "broken": (),
             "file_errors": 0,
             "commit": None,
-            "relation": Relation.NEWER,
+            "relations": {},
             **given,
         }
     )
@@ -120,10 +121,10 @@ def only(plan: Plan) -> Change:
     return change
 
 
-def parent(commit: str | None = None) -> Parent:
+def parent(commit: str | None = None, begun: dict[str, str] | None = None) -> Parent:
     """A parent that records a scope wide enough for all."""
     scope = Scope(kinds=frozenset({"StatefulSet", "ConfigMap"}), namespaces=frozenset({"lab"}))
-    return Parent(scope=scope, commit=commit)
+    return Parent(scope=scope, commit=commit, begun=begun or {}, version="1")
 
 
 def test_what_is_missing_is_created_in_apply_order() -> None:
@@ -279,37 +280,91 @@ def test_percentage_holds_for_two_experiments_even_where_a_single_one_is_spared(
     assert [s.code for s in make_plan([group("red", red)], seen, policy(limit=limit)).stops] == ["limit"]
 
 
+HEAD = Commit(sha="b" * 40, branch="main", dirty=False)
+
+
+@pytest.mark.parametrize("relation", list(Relation))
 @pytest.mark.parametrize(
-    ("relation", "refused", "stops"),
-    [
-        (Relation.SAME, False, []),
-        (Relation.NEWER, False, []),
-        (Relation.OLDER, True, []),
-        (Relation.DIVERGED, True, []),
-        (Relation.UNKNOWN, False, ["unknown-age"]),
-    ],
+    "recorded",
+    [parent(SHA), parent("c" * 40, {"*": SHA}), parent(None, {"*": SHA}), parent("c" * 40, {"red": SHA})],
 )
-def test_only_a_descendant_of_the_last_synced_commit_may_go_on(
-    relation: Relation, refused: bool, stops: list[str]
+@pytest.mark.parametrize(
+    ("left_over", "template"), [("blue", "a:1"), ("red", "a:2")], ids=["a prune", "an update"]
+)
+def test_only_a_descendant_of_what_was_synced_may_change_anything(
+    relation: Relation, recorded: Parent, left_over: str, template: str
 ) -> None:
-    red = workload("red")
-    seen = snapshot(live_of(red), live_of(workload("blue")), parent=parent(SHA))
-    head = Commit(sha="b" * 40, branch="main", dirty=False)
-    plan = make_plan([group("red", red)], seen, policy(commit=head, relation=relation))
-    assert (plan.refusal is not None, [s.code for s in plan.stops]) == (refused, stops)
-    allowed = make_plan([group("red", red)], seen, policy(commit=head, relation=relation, allow_older=True))
+    red = workload("red", image=template)
+    predicted = {key_of(red): Prediction(manifest=live_of(red))} if template != "a:1" else {}
+    live = {"red": live_of(workload("red")), left_over: live_of(workload(left_over))}
+    seen = snapshot(*live.values(), parent=recorded, predicted=predicted)
+    ages = {"c" * 40: Relation.NEWER, SHA: relation}
+    plan = make_plan([group("red", red)], seen, policy(commit=HEAD, relations=ages))
+    is_young = relation in (Relation.SAME, Relation.NEWER)
+    assert (plan.refusal is None) is is_young
+    allowed = make_plan([group("red", red)], seen, policy(commit=HEAD, relations=ages, allow_older=True))
     assert allowed.refusal is None
-    assert allowed.stops == ()
+    assert allowed.after == Parent(scope=allowed.after.scope, commit=HEAD.sha)
 
 
-def test_narrowed_run_touches_only_what_it_names_and_records_no_commit() -> None:
+def test_commit_of_unknown_age_changes_and_records_nothing() -> None:
+    red = workload("red")
+    seen = snapshot(live_of(red), parent=parent(SHA))
+    plan = make_plan([group("red", red)], seen, policy(commit=HEAD, relations={SHA: Relation.UNKNOWN}))
+    assert plan.refusal is None, "there is nothing to do"
+    assert (plan.during.commit, plan.after.commit) == (SHA, SHA)
+    new = group("green", workload("green"))
+    for desired in ([group("red", red), new], [new], []):
+        plan = make_plan(desired, seen, policy(commit=HEAD, allow_empty=True))
+        assert plan.refusal is not None
+        assert plan.after.commit == SHA
+    plan = make_plan([new], seen, policy(commit=None))
+    assert plan.refusal is not None
+    assert "from a clone" in str(plan.refusal.hint)
+
+
+def test_run_over_other_experiments_doesnt_mind_what_was_begun_of_one() -> None:
+    red, blue = workload("red"), workload("blue")
+    recorded = parent("c" * 40, {"red": SHA})
+    ages = {"c" * 40: Relation.NEWER, SHA: Relation.DIVERGED}
+    desired = [group("red", red), group("blue", blue)]
+    plan = make_plan(
+        desired[1:],
+        snapshot(live_of(red), parent=recorded),
+        policy(names=frozenset({"blue"}), commit=HEAD, relations=ages),
+    )
+    assert plan.refusal is None
+    assert plan.during.begun == {"red": SHA, "blue": HEAD.sha}
+    plan = make_plan(desired, snapshot(live_of(red), parent=recorded), policy(commit=HEAD, relations=ages))
+    assert plan.refusal is not None
+
+
+def test_commit_is_told_before_its_writes_and_as_synced_after_all_of_them() -> None:
+    red, blue = group("red", workload("red")), live_of(workload("blue"))
+    recorded = parent(SHA, {"green": "d" * 40})
+    ages = {SHA: Relation.NEWER, "d" * 40: Relation.NEWER}
+    plan = make_plan([red], snapshot(blue, parent=recorded), policy(commit=HEAD, relations=ages))
+    assert (plan.during.commit, plan.during.begun) == (SHA, {"*": HEAD.sha})
+    assert (plan.after.commit, plan.after.begun) == (HEAD.sha, {})
+    withheld = make_plan(
+        [red],
+        snapshot(live_of(workload("red")), blue, parent=recorded),
+        policy(commit=HEAD, relations=ages, limit=PruneLimit(objects=0, percent=None, spare_single=False)),
+    )
+    assert withheld.stops
+    assert withheld.during.begun == recorded.begun, "nothing is begun where all there is to do is withheld"
+    same = make_plan([red], snapshot(blue, parent=parent(HEAD.sha)), policy(commit=HEAD))
+    assert same.during.begun == {}, "its own commit is recorded already"
+
+
+def test_narrowed_run_touches_only_what_it_names_and_records_what_it_began() -> None:
     seen = snapshot(live_of(workload("blue")), live_of(workload("green")), parent=parent())
-    head = Commit(sha=SHA, branch="main", dirty=False)
-    plan = make_plan([], seen, policy(names=frozenset({"blue"}), commit=head))
+    plan = make_plan([], seen, policy(names=frozenset({"blue"}), commit=HEAD))
     assert [c.key.name for c in plan.changes] == ["blue"]
     assert plan.stops == ()
-    assert not plan.record_commit
-    assert plan.scope.kinds >= {"ConfigMap"}
+    assert plan.after.commit is None
+    assert plan.after.begun == {"blue": HEAD.sha}
+    assert plan.after.scope.kinds >= {"ConfigMap"}
 
 
 def test_unknown_name_is_refused_with_the_nearest_one() -> None:
@@ -339,11 +394,11 @@ def test_namespace_stays_while_it_holds_strangers_or_something_protected() -> No
 def test_first_sync_widens_the_scope_and_the_last_narrows_it() -> None:
     red = workload("red")
     plan = make_plan([group("red", red)], snapshot(), policy())
-    assert plan.scope == plan.scope_during
-    assert plan.scope.kinds == {"StatefulSet"}
+    assert plan.after.scope == plan.during.scope
+    assert plan.after.scope.kinds == {"StatefulSet"}
     plan = make_plan([group("red", red)], snapshot(live_of(red), parent=parent()), policy())
-    assert plan.scope_during.kinds == {"StatefulSet", "ConfigMap"}
-    assert plan.scope.kinds == {"StatefulSet"}
+    assert plan.during.scope.kinds == {"StatefulSet", "ConfigMap"}
+    assert plan.after.scope.kinds == {"StatefulSet"}
 
 
 FOREIGN = st.fixed_dictionaries(

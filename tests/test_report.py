@@ -45,7 +45,8 @@ from nimlab.fields import Foreign
 from nimlab.git import Commit
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.overview import Detail, EventLine, PodLine, Row, RowState
-from nimlab.owned import ApplySet, Scope
+from nimlab.owned import ApplySet
+from nimlab.parent import Parent
 from nimlab.plan import ExperimentPlan, Plan, Stop
 from nimlab.report.lines import escape
 from nimlab.report.values import age_text, change_texts
@@ -109,11 +110,10 @@ def experiment(name: str, *changes: Change, pods: int = 0, gone: bool = False) -
 
 
 def plan(*experiments: ExperimentPlan, **more: Any) -> Plan:
-    empty = Scope.empty()
+    none = Parent.none()
     facts: dict[str, Any] = {
         "stops": (), "refusal": None, "broken": (), "file_errors": 0, "narrowed": False, "commit": COMMIT,
-        "create_namespace": False, "record_commit": False, "scope": empty, "scope_during": empty,
-        "recorded_scope": empty, "recorded_commit": None,
+        "create_namespace": False, "before": none, "during": none, "after": none,
         **more,
     }  # fmt: skip
     apply_set = ApplySet(name="experiments", namespace="dst-lab")

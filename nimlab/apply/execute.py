@@ -6,23 +6,24 @@ stage. Nothing is pruned unless everything was applied.
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from nimlab.apply.events import Event, Notice, ObjectDone, Outcome, PeersRestarted
-from nimlab.apply.object import apply_object, prune_object, restart_peers
+from nimlab.apply.object import NO_VERSION, apply_object, prune_object, restart_peers
 from nimlab.change import Action, Change
 from nimlab.cluster import Cluster
-from nimlab.errors import ClusterError, Forbidden, Moved, NimlabError
+from nimlab.errors import Forbidden, Moved, NimlabError
 from nimlab.guard import POD_SECURITY
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.masking import hide_secrets
-from nimlab.owned import PARENT_MANAGER, Scope, parent_manifest
+from nimlab.parent import PARENT_MANAGER, Parent, parent_manifest, parse_parent
 from nimlab.plan import ExperimentPlan, Plan
 
 
@@ -47,6 +48,8 @@ class Job:
     tell: Callable[[Event], None]
 
 
+_ATTEMPTS: Final = 5
+_AGAIN: Final = "run it again: it looks anew"
 _Work: TypeAlias = Callable[[ExperimentPlan, Job], None]
 _DONE = {
     Action.CREATE: Outcome.CREATED,
@@ -95,11 +98,11 @@ def execute(plan: Plan, cluster: Cluster, options: Options, *, stop: threading.E
     """Carry out the plan and yield what happens; exactly one ObjectDone for each change that isn't KEEP.
 
     When `stop` is set, no further object is begun; the rest is told as not attempted. Errors of single
-    objects are events; a ClusterError is raised only where the parent itself can't be written.
+    objects are events; a NimlabError is raised only where the parent itself can't be written.
     """
-    before = plan.recorded_commit
-    if plan.scope_during != plan.recorded_scope:
-        _write_parent(cluster, plan, options, plan.scope_during, before)
+    recorded = plan.before
+    if plan.during != plan.before:
+        recorded = _record(plan.during, recorded, cluster, plan, options)
     failed = False
     for event in _in_parallel(plan, _apply_experiment, cluster, options, stop):
         failed |= _is_failure(event)
@@ -111,16 +114,33 @@ def execute(plan: Plan, cluster: Cluster, options: Options, *, stop: threading.E
         failed |= _is_failure(event)
         yield event
     clean = not (failed or plan.stops or stop.is_set())
-    scope = plan.scope if clean else plan.scope_during
-    commit = plan.commit.sha if clean and plan.record_commit and plan.commit else before
-    if (scope, commit) != (plan.scope_during, before):
-        _write_parent(cluster, plan, options, scope, commit)
+    if clean and plan.after != plan.during:
+        _record(plan.after, recorded, cluster, plan, options)
 
 
-def _write_parent(cluster: Cluster, plan: Plan, options: Options, scope: Scope, commit: str | None) -> None:
-    """Record the scope; forced, since the parent is ours alone."""
-    manifest = parent_manifest(plan.apply_set, scope, commit, options.version)
-    cluster.apply(manifest, manager=PARENT_MANAGER, force=True, dry_run=False)
+def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: Options) -> Parent:
+    """Write what the parent is to record, over what it records and nothing else; return it as written.
+
+    Forced, since its annotations are ours alone. Raises Moved when another sync has written it meanwhile;
+    what others change beside the record doesn't matter.
+    """
+    manifest = parent_manifest(plan.apply_set, wanted, options.version)
+    for _ in range(_ATTEMPTS):
+        bound = {**manifest["metadata"], "resourceVersion": recorded.version or NO_VERSION}
+        try:
+            made = cluster.apply(
+                {**manifest, "metadata": bound}, manager=PARENT_MANAGER, force=True, dry_run=False
+            )
+        except Moved:
+            live = parse_parent(cluster.get(plan.apply_set.parent_key), plan.apply_set) or Parent.none()
+            if live == wanted:
+                return live
+            if live != recorded:
+                raise
+            recorded = live
+        else:
+            return dataclasses.replace(wanted, version=made["metadata"]["resourceVersion"])
+    raise Moved("it changes faster than it can be written", where=plan.apply_set.parent_key, hint=_AGAIN)
 
 
 def _in_parallel(
@@ -191,7 +211,7 @@ def _prune_experiment(one: ExperimentPlan, job: Job) -> None:
             continue
         try:
             prune_object(change, job.cluster, job.plan.apply_set, ours)
-        except ClusterError as problem:
+        except NimlabError as problem:
             error = problem
             job.tell(_done(change, Outcome.FAILED, problem))
         else:

@@ -2,9 +2,10 @@
 
 A sync reads the lease together with everything else. Taking it demands that it still has the
 resourceVersion that was read, so whoever holds it knows that no other sync has written since its own look.
-A holder that dies stops renewing, and the lease may be taken when its time is over. Machines whose clocks
-differ by more than the duration can take it too early; then the former holder's next renewal fails, and it
-stops.
+A holder that dies stops renewing, and the lease may be taken when its time is over. One that was only
+paused (a laptop asleep, a frozen container) asks `check` before each write, and writes no more once its time
+may be over. Machines whose clocks differ by more than the duration can take it too early; then the former
+holder's next renewal fails, and it stops.
 """
 
 from __future__ import annotations
@@ -16,25 +17,50 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from nimlab.cluster import Cluster
-from nimlab.errors import ClusterError, LockHeld, Moved
+from nimlab.errors import LockHeld, Moved, NimlabError
 from nimlab.manifest import Manifest, key_of
 from nimlab.owned import ApplySet
 
 _DURATION_S: Final = 60
 _RENEW_EVERY_S: Final = 15
+_SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # room for a write that is under way
 
 
 class Lock:
-    """A lease that is held and renewed until `release`. `lost` is set when somebody else has taken it."""
+    """A lease that is held and renewed until `release`.
 
-    def __init__(self, cluster: Cluster, lease: Manifest, now: Callable[[], datetime]) -> None:
+    `lost` is set once somebody else has taken it, or may have; `stop` is set with it.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        lease: Manifest,
+        now: Callable[[], datetime],
+        *,
+        taken: datetime,
+        stop: threading.Event,
+    ) -> None:
         self._cluster = cluster
         self._lease = lease
         self._now = now
+        self._renewed = taken
+        self._stop = stop
         self._done = threading.Event()
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise LockHeld unless the lease is certainly held still; asked before every write."""
+        if self._now() - self._renewed > _SURELY_HELD:
+            self._lose()
+        if self.lost.is_set():
+            raise LockHeld(
+                "this sync's lock has run out, and another may be at work: it writes no more",
+                where=key_of(self._lease),
+                hint="run it again: it looks anew",
+            )
 
     def release(self) -> None:
         """Give the lease back, once; a lease that can't be given back expires by itself."""
@@ -44,23 +70,27 @@ class Lock:
         self._thread.join()
         if self.lost.is_set():
             return
-        with suppress(ClusterError):
+        with suppress(NimlabError):
             self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
 
     def _renew(self) -> None:
-        renewed = self._now()
         while not self._done.wait(_RENEW_EVERY_S):
+            begun = self._now()
             try:
-                renewal = _with_spec(self._lease, renewTime=_stamp(self._now()))
+                renewal = _with_spec(self._lease, renewTime=_stamp(begun))
                 self._lease = _sent(self._cluster, self._cluster.replace, renewal)
-                renewed = self._now()
+                self._renewed = begun
             except Moved:
-                self.lost.set()
+                self._lose()
+            except NimlabError:
+                if self._now() - self._renewed > _SURELY_HELD:
+                    self._lose()
+            if self.lost.is_set():
                 return
-            except ClusterError:
-                if self._now() - renewed > timedelta(seconds=_DURATION_S - _RENEW_EVERY_S):
-                    self.lost.set()
-                    return
+
+    def _lose(self) -> None:
+        self.lost.set()
+        self._stop.set()
 
 
 def acquire(
@@ -70,27 +100,26 @@ def acquire(
     *,
     holder: str,
     now: Callable[[], datetime],
+    stop: threading.Event,
 ) -> Lock:
-    """Take the lease as it was read and return the lock.
+    """Take the lease as it was read and return the lock; `stop` is set should it be lost.
 
     Raises Moved when it has changed since (look again), LockHeld when another sync holds it.
     """
-    current = holder_of(lease, now())
+    taken = now()
+    current = holder_of(lease, taken)
     if current is not None:
         raise LockHeld(
             f"another sync is at work: {current}",
             where=apply_set.lease_key,
             hint="wait for it (`--lock-timeout 5m`); a dead one's lock ends by itself within a minute",
         )
-    stamp = _stamp(now())
     spec = {
         "holderIdentity": holder,
         "leaseDurationSeconds": _DURATION_S,
-        "acquireTime": stamp,
-        "renewTime": stamp,
+        "acquireTime": _stamp(taken),
+        "renewTime": _stamp(taken),
     }
-    if lease is not None:
-        return Lock(cluster, _sent(cluster, cluster.replace, _with_spec(lease, **spec)), now)
     key = apply_set.lease_key
     new = {
         "apiVersion": "coordination.k8s.io/v1",
@@ -98,7 +127,11 @@ def acquire(
         "metadata": {"name": key.name, "namespace": key.namespace},
         "spec": spec,
     }
-    return Lock(cluster, _sent(cluster, cluster.create, new), now)
+    if lease is None:
+        made = _sent(cluster, cluster.create, new)
+    else:
+        made = _sent(cluster, cluster.replace, _with_spec(lease, **spec))
+    return Lock(cluster, made, now, taken=taken, stop=stop)
 
 
 def holder_of(lease: Manifest | None, now: datetime) -> str | None:

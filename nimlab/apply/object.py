@@ -24,7 +24,7 @@ from nimlab.status import peers_of
 from nimlab.workload import restarts_together, trial_of
 
 _POLL_S: Final = 0.2
-_NO_VERSION: Final = "1"  # etcd's first revision: older than any object
+NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5
 _PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # gone only when its peers are
 
@@ -172,7 +172,7 @@ def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
     An object that is already just as desired is our own: the answer to our first try got lost.
     """
     key = key_of(desired)
-    new = {**desired, "metadata": {**desired["metadata"], "resourceVersion": _NO_VERSION}}
+    new = {**desired, "metadata": {**desired["metadata"], "resourceVersion": NO_VERSION}}
     try:
         made, _ = apply_over(cluster, new, force=force, dry_run=False)
     except Moved as moved:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -37,12 +35,12 @@ from nimlab.apply import (
 from nimlab.binding import Binding
 from nimlab.cli.options import Output, SyncOptions
 from nimlab.cli.reports import write_reports
-from nimlab.cli.run import Run, look_and_think, open_run, plan_text
+from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
 from nimlab.manifest import WORKLOADS
-from nimlab.owned import PLATFORM, Scope
+from nimlab.owned import PLATFORM
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
 from nimlab.spec import GRAFANA_SECRET
@@ -129,13 +127,14 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
 
 def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
     """Take the lease as it was seen; it lives in the lab's namespace, which is made first if need be."""
+    check_going(run)
     home = plan.apply_set.namespace
     if plan.create_namespace:
         print_note(report.format_event(create_namespace(run.cluster, home), paint=False))
     if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
         print_note(report.format_event(told, paint=False))
     now = system_clock().now
-    return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now)
+    return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
@@ -144,7 +143,7 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     write_reports(run, plan, events)
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
     if lock is not None and lock.lost.is_set():
-        print_note("lock     another sync has taken the lock; stopped")
+        print_note("lock     it has run out, and another sync may be at work: stopped")
         code = ExitCode.ERROR
     elif run.stop.is_set():
         code = ExitCode.INTERRUPTED
@@ -169,8 +168,8 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iter
             timeout_s=run.timeout_s,
             version=__version__,
         )
-        with stage("act"), _stop_when_lost(lock, run.stop):
-            for event in execute(plan, run.cluster, options, stop=run.stop):
+        with stage("act"):
+            for event in execute(plan, run.cluster.fenced(lock.check), options, stop=run.stop):
                 if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED and event.error:
                     failed.add(event.experiment)
                 yield event
@@ -226,16 +225,12 @@ def split_awaited(
 
 
 def _has_writes(plan: Plan) -> bool:
-    """True when carrying out the plan changes something; a scope alone is only worth narrowing."""
+    """True when carrying out the plan changes something; a scope alone is no reason to make a parent."""
     pruning = not plan.stops
-    is_wide = plan.recorded_scope != Scope.empty() and plan.scope != plan.recorded_scope
-    return (
-        plan.record_commit
-        or (is_wide and pruning)
-        or any(
-            c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
-            for c in plan.changes
-        )
+    is_worth_a_parent = plan.before.version is not None or plan.after.commit is not None
+    return (pruning and is_worth_a_parent and plan.after != plan.before) or any(
+        c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
+        for c in plan.changes
     )
 
 
@@ -247,7 +242,8 @@ def _wait_for_lock(run: Run, error: NimlabError, deadline_s: float) -> None:
         holder = holder_of(run.cluster.get(key), system_clock().now())
         if holder is None:
             return
-        if time.monotonic() > deadline_s or run.stop.is_set():
+        check_going(run)
+        if time.monotonic() > deadline_s:
             raise error
         if not told:
             print_note(f"lock     waiting for {holder}")
@@ -259,23 +255,3 @@ def _holder() -> str:
     """Say who is at work, so that a person can find it: user, machine, process or pipeline job."""
     job = os.environ.get("CI_JOB_URL")
     return job or f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()} (pid {os.getpid()})"
-
-
-@contextmanager
-def _stop_when_lost(lock: Lock, stop: threading.Event) -> Iterator[None]:
-    """Stop the run when somebody else has taken the lock: two syncs at once would undo each other."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_LOCK_POLL_S):
-            if lock.lost.is_set():
-                stop.set()
-                return
-
-    thread = threading.Thread(target=watch, name="lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

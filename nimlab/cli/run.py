@@ -26,6 +26,7 @@ from nimlab.cli.root import find_root
 from nimlab.cli.target import choose_target
 from nimlab.cli.terminal import print_error, print_note, wants_colour
 from nimlab.cluster import observe
+from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
 from nimlab.plan import Plan, make_plan
 from nimlab.recall import Recall, code_stamp
@@ -74,9 +75,9 @@ def open_run(
     for error in intent.errors:
         print_error(error)
     settings = intent.files.lab.sync
-    with stage("connect"):
-        cluster = connect(target, parallel=settings.parallel)
     with _stop_on_signals() as stop:
+        with stage("connect"):
+            cluster = connect(target, parallel=settings.parallel, stop=stop)
         try:
             yield Run(
                 root=root,
@@ -107,7 +108,7 @@ def _recall_of(root: Path) -> Recall | None:
 
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
-    """Read the cluster once and plan from what was read."""
+    """Read the cluster once and plan from what was read. Raises Interrupted when a signal came meanwhile."""
     with stage("look"):
         snapshot = observe(
             run.cluster,
@@ -117,7 +118,8 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
             remove_foreign=run.options.remove_foreign,
             parallel=run.intent.files.lab.sync.parallel,
         )
-    recorded = snapshot.parent.commit if snapshot.parent else None
+    check_going(run)
+    recorded = snapshot.parent.commits(run.intent.names) if snapshot.parent else ()
     policy = Policy(
         names=run.intent.names,
         prune=run.options.prune,
@@ -128,10 +130,16 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         broken=run.intent.broken,
         file_errors=len(run.intent.errors),
         commit=run.commit,
-        relation=git.relation_to(run.root, run.commit, recorded),
+        relations={sha: git.relation_to(run.root, run.commit, sha) for sha in recorded},
     )
     with stage("plan"):
         return snapshot, make_plan(run.intent.desired, snapshot, policy)
+
+
+def check_going(run: Run) -> None:
+    """Raise Interrupted once a signal has asked to stop: nothing may be begun after that."""
+    if run.stop.is_set():
+        raise Interrupted("interrupted before anything was changed")
 
 
 def plan_text(run: Run, plan: Plan) -> str:

@@ -6,12 +6,13 @@ are retried when the server is busy or the connection breaks, with growing, jitt
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -43,6 +44,24 @@ _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
+class _Sent:
+    """How many requests were sent, counted by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0
+        self._writes = 0
+
+    def count(self, *, is_write: bool) -> None:
+        with self._lock:
+            self._total += 1
+            self._writes += is_write
+
+    def so_far(self) -> Requests:
+        with self._lock:
+            return Requests(total=self._total, writes=self._writes)
+
+
 class KubeCluster:
     """A connected API server; satisfies `cluster.Cluster`. Safe to use from several threads."""
 
@@ -58,9 +77,8 @@ class KubeCluster:
         self._host = host.rstrip("/")
         self._credentials = credentials
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._total = 0
-        self._writes = 0
+        self._sent = _Sent()
+        self._check_write: Callable[[], None] | None = None
 
     @property
     def host(self) -> str:
@@ -73,8 +91,16 @@ class KubeCluster:
 
     def requests(self) -> Requests:
         """Return the number of requests sent so far."""
-        with self._lock:
-            return Requests(total=self._total, writes=self._writes)
+        return self._sent.so_far()
+
+    def fenced(self, check: Callable[[], None]) -> Self:
+        """Return the same cluster, which calls `check` before each write that it sends, also a repeated one.
+
+        Requests are counted together.
+        """
+        fenced = copy.copy(self)
+        fenced._check_write = check
+        return fenced
 
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return the object, None if there is none."""
@@ -381,9 +407,9 @@ class KubeCluster:
         is_write: bool,
         stream: bool,
     ) -> urllib3.BaseHTTPResponse:
-        with self._lock:
-            self._total += 1
-            self._writes += is_write
+        if is_write and self._check_write is not None:
+            self._check_write()
+        self._sent.count(is_write=is_write)
         return self._pool.request(
             method,
             self._host + path,

@@ -5,11 +5,14 @@ The user's kubeconfig is read, never written.
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nimlab.errors import NimlabError
+from nimlab.errors import Interrupted, NimlabError
 from nimlab.kube.client import KubeCluster
 
 
@@ -23,10 +26,11 @@ class Target:
     why: str
 
 
-def connect(target: Target, *, parallel: int) -> KubeCluster:
+def connect(target: Target, *, parallel: int, stop: threading.Event | None = None) -> KubeCluster:
     """Read the kubeconfig and return a client; no request is sent. Raises NimlabError.
 
-    `parallel` is how many requests may be under way at once.
+    `parallel` is how many requests may be under way at once. Once `stop` is set, a request that would have to
+    be sent again raises Interrupted.
     """
     from kubernetes import client, config  # 300 ms that `--help` need not pay
     from kubernetes.client.rest import RESTClientObject
@@ -46,7 +50,17 @@ def connect(target: Target, *, parallel: int) -> KubeCluster:
         ) from error
     settings.connection_pool_maxsize = parallel + 4  # the watches' connections beside the workers'
     pool = RESTClientObject(settings).pool_manager
-    return KubeCluster(pool=pool, host=settings.host, credentials=lambda: _auth_headers(settings))
+    return KubeCluster(
+        pool=pool,
+        host=settings.host,
+        credentials=lambda: _auth_headers(settings),
+        sleep=time.sleep if stop is None else partial(_sleep_unless, stop),
+    )
+
+
+def _sleep_unless(stop: threading.Event, pause_s: float) -> None:
+    if stop.wait(pause_s):
+        raise Interrupted("interrupted while the server was too busy to answer")
 
 
 def _unusable() -> tuple[type[Exception], ...]:

@@ -14,7 +14,8 @@ from typing import Any, Final
 from nimlab.errors import Rejected
 from nimlab.git import Commit, Relation
 from nimlab.manifest import ObjectKey, key_of
-from nimlab.owned import ApplySet, Parent, Scope
+from nimlab.owned import ApplySet
+from nimlab.parent import Parent, Scope
 from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 from nimlab.spec import Broken, OnImmutableChange
 from tests.torture.forgeries import AUTHORS, MARKS, Draft, choose_marks, fields_of, without
@@ -74,6 +75,7 @@ class Scene:
     replaced: dict[ObjectKey, str] = field(default_factory=dict)
     names: frozenset[str] | None = None
     recorded: str | None = None
+    begun: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
     def chance(self, share: float) -> bool:
@@ -106,7 +108,9 @@ class Scene:
         scope = Scope(kinds=frozenset(INSIDE), namespaces=frozenset({self.home.namespace}))
         return Snapshot(
             apply_set=ApplySet(name="experiments", namespace=self.home.namespace),
-            parent=Parent(scope=scope, commit=self.recorded) if self.recorded or self.chance(0.8) else None,
+            parent=Parent(scope=scope, commit=self.recorded, begun=self.begun)
+            if self.recorded or self.begun or self.chance(0.8)
+            else None,
             lease=None,
             namespace_exists=True,
             live={key: piece.item for key, piece in self.pieces.items()},
@@ -140,11 +144,17 @@ class Scene:
         holding = {name for name, strangers in self.strangers.items() if strangers != ()}
         return {k for k in going if k.kind != "Namespace" or k.name not in staying | holding}
 
+    def ages(self) -> set[Relation]:
+        """How the files stand to what was synced of what this run is about, where that matters."""
+        concerned = [sha for name, sha in self.begun.items() if name == "*" or self.is_about(name)]
+        if self.recorded is not None:
+            concerned.append(self.recorded)
+        return set() if self.options["allow_older"] else {self.options["relations"][sha] for sha in concerned}
+
     def refusals(self) -> set[str]:
         """Why the whole run is refused."""
         found = set()
-        stale = self.options["relation"] in (Relation.OLDER, Relation.DIVERGED)
-        if stale and self.recorded is not None and not self.options["allow_older"]:
+        if self.ages() & {Relation.OLDER, Relation.DIVERGED}:
             found.add("stale")
         if self.names is not None and "nobody" in self.names:
             found.add("unknown name")
@@ -167,9 +177,6 @@ class Scene:
             found.add("blocked")
         if not self.wanted and self.names is None and not self.options["allow_empty"]:
             found.add("empty")
-        unknown = self.options["relation"] is Relation.UNKNOWN
-        if unknown and self.recorded is not None and not self.options["allow_older"]:
-            found.add("unknown-age")
         return found
 
     def is_plainly_ours(self, piece: Piece) -> bool:
@@ -216,12 +223,15 @@ def _choose_options(scene: Scene) -> None:
         if scene.chance(0.1):
             scene.names |= {"nobody"}
     scene.recorded = "a" * 40 if scene.chance(0.5) else None
+    if scene.chance(0.2):
+        scene.begun = {name: dice.choice("acd") * 40 for name in dice.sample(["*", *known], 1)}
+    ages = [Relation.NEWER] * 9 + [Relation.SAME] * 5 + list(Relation)
     scene.options = {
         "prune": scene.chance(0.94),
         "allow_empty": scene.chance(0.6),
         "allow_older": scene.chance(0.3),
         "take_ownership": scene.chance(0.2),
-        "relation": dice.choice([Relation.NEWER] * 9 + [Relation.SAME] * 5 + list(Relation)),
+        "relations": {letter * 40: dice.choice(ages) for letter in "acd"},
         "limit": PruneLimit(
             objects=dice.choice([None, None, 100, 100, dice.randint(0, 6)]),
             percent=dice.choice([None, None, None, 100, dice.randint(0, 100)]),

@@ -13,9 +13,9 @@ import pytest
 
 from nimlab.change import Action
 from nimlab.errors import ClusterError
-from nimlab.git import Relation
 from nimlab.manifest import key_of
-from nimlab.owned import ApplySet, Parent, Scope
+from nimlab.owned import ApplySet
+from nimlab.parent import Parent, Scope
 from nimlab.plan import Plan, make_plan
 from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 from nimlab.spec import OnImmutableChange
@@ -55,7 +55,7 @@ def plan_of(*live: Object, desired: tuple[Desired, ...] = (), **given: Any) -> P
         broken=(),
         file_errors=0,
         commit=None,
-        relation=Relation.NEWER,
+        relations={},
         **options,
     )
     return make_plan(desired, seen, policy)

@@ -16,7 +16,6 @@ import pytest
 
 from nimlab.apply import Options, execute
 from nimlab.cluster import observe
-from nimlab.git import Relation
 from nimlab.owned import ApplySet
 from nimlab.plan import make_plan
 from nimlab.snapshot import Policy, PruneLimit
@@ -255,5 +254,5 @@ def everything_allowed() -> Policy:
         broken=(),
         file_errors=0,
         commit=None,
-        relation=Relation.NEWER,
+        relations={},
     )

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 
 from nimlab.change import Action
+from nimlab.git import Relation
 from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan, make_plan
 from tests.torture.forgeries import AUTHORS, MARKS
@@ -62,6 +63,10 @@ def describe(scene: Scene, keys: set[ObjectKey]) -> str:
 def assert_withheld(scene: Scene, plan: Plan, pruned: set[ObjectKey], where: str) -> None:
     """Nothing is deleted when there is a reason not to, and there is no reason but those."""
     relabelled = {piece.experiment for piece in scene.pieces.values() if piece.doubtful}
+    if Relation.UNKNOWN in scene.ages() and not scene.refusals():
+        pending = any(change.action is not Action.KEEP for change in plan.changes)
+        assert pending is (plan.refusal is not None), where
+        return
     if plan.refusal is not None and not scene.refusals():
         assert relabelled & (scene.names or set()), where  # nothing carries the name any more
         return
@@ -89,6 +94,7 @@ def count(scene: Scene, plan: Plan, pruned: set[ObjectKey], seen: Counter[str]) 
     seen.update(f"stop {stop.code}" for stop in plan.stops)
     seen.update(f"refused, {reason}" for reason in scene.refusals())
     seen.update(piece.part.name for piece in scene.pieces.values())
+    seen["of unknown age"] += Relation.UNKNOWN in scene.ages() and plan.refusal is not None
     seen["narrowed"] += scene.names is not None
     seen["replaced"] += bool(scene.replacements())
     seen["namespace pruned"] += any(key.kind == "Namespace" for key in pruned)
@@ -98,12 +104,13 @@ def count(scene: Scene, plan: Plan, pruned: set[ObjectKey], seen: Counter[str]) 
 
 def assert_everything_was_met(seen: Counter[str]) -> None:
     """A torture that leaves out an instrument has shown nothing of it."""
-    stops = ("broken-files", "blocked", "empty", "unknown-age", "limit")
+    stops = ("broken-files", "blocked", "empty", "limit")
     demanded = [
         *MARKS,
         *(name for name in AUTHORS if name != "us"),
         *(f"stop {code}" for code in stops),
         "refused, stale",
+        "of unknown age",
         "refused, unknown name",
         *(part.name for part in Part),
         "a rival",

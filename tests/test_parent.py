@@ -1,0 +1,89 @@
+"""What the parent records: read as written, wide before a run and narrow after it, and never behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nimlab.errors import OwnershipConflict, PlanError
+from nimlab.manifest import ObjectKey
+from nimlab.owned import ApplySet
+from nimlab.parent import (
+    BEGUN,
+    CONTAINS,
+    ID,
+    NAMESPACES,
+    TOOLING,
+    Parent,
+    Scope,
+    parent_manifest,
+    parse_parent,
+)
+
+SET = ApplySet(name="experiments", namespace="lab")
+SCOPE = Scope(kinds=frozenset({"StatefulSet", "Service"}), namespaces=frozenset({"lab", "z", "b"}))
+RECORD = Parent(scope=SCOPE, commit="a" * 40, begun={"*": "b" * 40, "red": "c" * 40})
+
+
+def test_parent_says_what_it_was_told() -> None:
+    manifest = parent_manifest(SET, RECORD, "1.2.3")
+    annotations = manifest["metadata"]["annotations"]
+    assert annotations[CONTAINS] == "Service,StatefulSet.apps"
+    assert annotations[NAMESPACES] == "b,z"
+    assert annotations[TOOLING] == "nimlab/v1.2.3"
+    parent = parse_parent(manifest, SET)
+    assert parent is not None
+    assert parent == RECORD
+    assert parse_parent(None, SET) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda m: m["annotations"].update({TOOLING: "kubectl/v1.34"}), OwnershipConflict),
+        (lambda m: m["annotations"].pop(TOOLING), OwnershipConflict),
+        (lambda m: m["labels"].update({ID: "applyset-other-v1"}), OwnershipConflict),
+        (lambda m: m["labels"].pop(ID), OwnershipConflict),
+        (lambda m: m["annotations"].update({CONTAINS: "Widget.example.org"}), PlanError),
+        (lambda m: m["annotations"].update({CONTAINS: "ClusterRole.rbac.authorization.k8s.io"}), PlanError),
+    ],
+)
+def test_parent_of_somebody_else_is_refused(change: Callable[[Any], object], error: type[Exception]) -> None:
+    manifest = parent_manifest(SET, Parent(scope=SCOPE), "1")
+    change(manifest["metadata"])
+    with pytest.raises(error):
+        parse_parent(manifest, SET)
+
+
+def test_what_was_begun_concerns_its_experiment_or_all() -> None:
+    assert RECORD.commits(None) == ("a" * 40, "b" * 40, "c" * 40)
+    assert RECORD.commits(frozenset({"blue"})) == ("a" * 40, "b" * 40)
+    assert Parent.none().commits(None) == ()
+
+
+def test_unreadable_word_of_what_was_begun_concerns_all() -> None:
+    manifest = parent_manifest(SET, RECORD, "1")
+    manifest["metadata"]["annotations"][BEGUN] = "nonsense"
+    parent = parse_parent(manifest, SET)
+    assert parent is not None
+    assert parent.commits(frozenset({"red"})) == ("a" * 40, "nonsense")
+
+
+def test_run_over_all_takes_the_place_of_what_others_began() -> None:
+    wide = Scope(kinds=frozenset({"ConfigMap"}), namespaces=frozenset({"lab"}))
+    during = RECORD.begin(wide, "d" * 40, None)
+    assert during == Parent(scope=SCOPE.union(wide), commit="a" * 40, begun={"*": "d" * 40})
+    assert during.end(wide, "d" * 40) == Parent(scope=wide, commit="d" * 40)
+    assert during.end(wide, None) == Parent(scope=wide, commit="a" * 40, begun={"*": "d" * 40})
+    narrowed = RECORD.begin(wide, "d" * 40, frozenset({"red"}))
+    assert narrowed.begun == {"*": "b" * 40, "red": "d" * 40}
+    assert during.begin(wide, "d" * 40, frozenset({"red"})).begun == during.begun
+
+
+def test_scope_grows_and_knows_its_objects() -> None:
+    keys = [ObjectKey("Service", "a", "x"), ObjectKey("Namespace", "", "b")]
+    scope = Scope.of(keys)
+    assert scope == Scope(kinds=frozenset({"Service", "Namespace"}), namespaces=frozenset({"a"}))
+    assert scope.union(Scope.empty()) == scope
