@@ -1,4 +1,4 @@
-"""What waiting makes of what it sees, the lock, and a plan that is told to stop."""
+"""What waiting makes of what it sees, and a plan that is told to stop."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from nimlab.apply import (
     Options,
     Outcome,
     PeersProgress,
-    acquire,
     execute,
-    holder_of,
 )
 from nimlab.apply.board import Board, judge
 from nimlab.apply.feed import Feed
 from nimlab.apply.wait import Pace
 from nimlab.change import Action
 from nimlab.cluster import Listing, Propagation, observe
-from nimlab.errors import Forbidden, LockHeld, Moved
+from nimlab.errors import Forbidden, Moved
+from nimlab.git import Commit
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet, stamp
 from nimlab.plan import make_plan
@@ -212,51 +211,6 @@ def test_fresh_list_replaces_what_was_known() -> None:
     assert KEY in found.workloads
 
 
-@pytest.mark.parametrize(
-    ("spec", "holder"),
-    [
-        (None, None),
-        ({}, None),
-        ({"holderIdentity": "", "renewTime": NOW.isoformat(), "leaseDurationSeconds": 60}, None),
-        ({"holderIdentity": "ada", "renewTime": NOW.isoformat(), "leaseDurationSeconds": 60}, "ada"),
-        (
-            {
-                "holderIdentity": "ada",
-                "renewTime": (NOW - timedelta(seconds=61)).isoformat(),
-                "leaseDurationSeconds": 60,
-            },
-            None,
-        ),
-    ],
-)
-def test_lease_is_held_until_its_time_is_over(spec: dict[str, Any] | None, holder: str | None) -> None:
-    assert holder_of(None if spec is None else {"spec": spec}, NOW) == holder
-
-
-@pytest.mark.live
-def test_lock_is_taken_only_as_it_was_read(lab: Lab) -> None:
-    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
-    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
-
-    def take(lease: Manifest | None, who: str) -> Any:
-        return acquire(
-            lab.cluster, apply_set, lease, holder=who, now=lambda: datetime.now(UTC), stop=threading.Event()
-        )
-
-    first = take(None, "ada")
-    with pytest.raises(Moved):
-        take(None, "bob")
-    held = lab.cluster.get(apply_set.lease_key)
-    with pytest.raises(LockHeld, match="ada"):
-        take(held, "bob")
-    first.release()
-    with pytest.raises(Moved):
-        take({**(held or {}), "spec": {}}, "bob")
-    second = take(lab.cluster.get(apply_set.lease_key), "bob")
-    assert not second.lost.is_set()
-    second.release()
-
-
 @pytest.mark.live
 def test_told_to_stop_it_begins_nothing_more(lab: Lab) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
@@ -320,6 +274,34 @@ def test_object_recreated_between_plan_and_act_is_left_alone(
     left = lab.cluster.get(ObjectKey("ConfigMap", lab.namespace, "a"))
     assert left is not None
     assert left["data"] == {"theirs": "yes"}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("theirs", [{"nimlab.dev/commit": "f" * 40}, {"a-note": "for all"}])
+def test_record_is_written_over_what_the_run_wrote_and_over_no_other_sync(
+    lab: Lab, theirs: dict[str, str]
+) -> None:
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    apply_set = ApplySet(name="experiments", namespace=lab.namespace)
+    desired = [group("red", config_map(lab))]
+    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
+    head = Commit(sha="a" * 40, branch="main", dirty=False)
+    plan = make_plan(desired, seen, policy(commit=head))
+    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    run = execute(plan, lab.cluster, options, stop=threading.Event())
+    next(run)
+    written = lab.cluster.get(apply_set.parent_key)
+    assert written is not None
+    written["metadata"]["annotations"] |= theirs
+    lab.cluster.replace(written)
+    if "a-note" in theirs:
+        list(run)
+        parent = lab.cluster.get(apply_set.parent_key)
+        assert parent is not None
+        assert parent["metadata"]["annotations"].items() >= {"nimlab.dev/commit": head.sha, **theirs}.items()
+    else:
+        with pytest.raises(Moved):
+            list(run)
 
 
 @pytest.mark.live

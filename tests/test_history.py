@@ -38,7 +38,7 @@ def clone_of(lab: Lab, *arguments: str) -> Lab:
     return dataclasses.replace(lab, root=root)
 
 
-def annotations(lab: Lab) -> dict[str, str]:
+def recorded(lab: Lab) -> dict[str, str]:
     """What the set's parent says."""
     parent = lab.get("ConfigMap", "nimlab-experiments")
     assert parent is not None
@@ -71,7 +71,7 @@ def test_clone_that_has_not_fetched_overwrites_nothing_and_records_nothing(mine:
         assert answer.code == 1, answer.out
         assert "it can't be told whether this is newer" in answer.out
         assert "git fetch" in answer.out
-    assert (scale(mine), annotations(mine)[COMMIT]) == (3, newest)
+    assert (scale(mine), recorded(mine)[COMMIT]) == (3, newest)
     answer = theirs.run("sync", "--allow-older", "--no-wait")
     assert answer.code == 0, answer.out
     assert scale(mine) == 4
@@ -84,7 +84,7 @@ def test_clone_that_has_not_fetched_is_content_where_nothing_changes(mine: Lab) 
     assert mine.run("sync", "--no-wait").code == 0
     answer = theirs.run("sync", "--no-wait")
     assert answer.code == 0, answer.out
-    assert annotations(mine)[COMMIT] == newest
+    assert recorded(mine)[COMMIT] == newest
 
 
 def test_shallow_clone_of_a_newer_commit_is_told_to_fetch_its_history(mine: Lab) -> None:
@@ -105,7 +105,7 @@ def test_older_commit_doesnt_overwrite_what_a_narrowed_sync_has_made(mine: Lab) 
     mine.edit("blue", "peers: ", "peers: 1")
     newest = more_peers(mine, 3)
     assert mine.run("sync", "purple", "--no-wait").code == 0
-    assert annotations(mine)[BEGUN] == f"purple={newest}"
+    assert recorded(mine)[BEGUN] == f"purple={newest}"
     git(theirs.root, "fetch", "-q")
     for arguments in (("sync",), ("sync", "purple")):
         answer = theirs.run(*arguments, "--no-wait")
@@ -114,8 +114,8 @@ def test_older_commit_doesnt_overwrite_what_a_narrowed_sync_has_made(mine: Lab) 
     assert scale(mine) == 3
     assert theirs.run("sync", "blue", "--no-wait").code == 0, "that is another experiment's business"
     assert mine.run("sync", "--no-wait").code == 0
-    assert BEGUN not in annotations(mine)
-    assert annotations(mine)[COMMIT] == newest
+    assert BEGUN not in recorded(mine)
+    assert recorded(mine)[COMMIT] == newest
 
 
 @pytest.mark.parametrize("how", ["refused by the server", "killed"])
@@ -139,7 +139,7 @@ def test_older_commit_prunes_nothing_of_a_sync_that_ended_halfway(
         running = start(mine, "sync", "--no-wait", kubeconfig=proxy.kubeconfig)
         ((code, said),) = ended([running])
     assert code == (-9 if how == "killed" else 1), said
-    assert annotations(mine)[BEGUN] == f"*={newest}"
+    assert recorded(mine)[BEGUN] == f"*={newest}"
     lease = mine.get("Lease", "nimlab-experiments")
     assert lease is not None
     mine.cluster.replace({**lease, "spec": {}})
@@ -150,4 +150,4 @@ def test_older_commit_prunes_nothing_of_a_sync_that_ended_halfway(
     assert "older than" in answer.out
     assert mine.names("ConfigMap") == before
     assert mine.run("sync", "--no-wait").code == 0
-    assert (scale(mine), BEGUN in annotations(mine)) == (3, False)
+    assert (scale(mine), BEGUN in recorded(mine)) == (3, False)

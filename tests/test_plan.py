@@ -280,6 +280,17 @@ def test_percentage_holds_for_two_experiments_even_where_a_single_one_is_spared(
     assert [s.code for s in make_plan([group("red", red)], seen, policy(limit=limit)).stops] == ["limit"]
 
 
+def test_single_experiment_is_spared_only_by_our_own_word_of_which_it_is() -> None:
+    """Anybody can label every object as one experiment's: then the percentage holds."""
+    red, blue, green = workload("red"), live_of(workload("blue")), live_of(workload("green"))
+    limit = PruneLimit(objects=20, percent=50, spare_single=True)
+    for item in (blue, green):
+        item["metadata"]["labels"]["experiment"] = "blue"
+    green["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:labels"].pop("f:experiment")
+    plan = make_plan([group("red", red)], snapshot(live_of(red), blue, green), policy(limit=limit))
+    assert [stop.code for stop in plan.stops] == ["limit"]
+
+
 HEAD = Commit(sha="b" * 40, branch="main", dirty=False)
 
 

@@ -1,9 +1,8 @@
-"""Syncs that meet each other, a signal amid their writes, a replacement that the server won't have."""
+"""Syncs that meet each other, and a replacement that the server won't have."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -74,45 +73,6 @@ def test_sync_that_may_not_wait_names_who_is_at_work(lab: Lab, tmp_path: Path) -
         assert f"another sync is at work: {os.environ.get('USER', 'unknown')}@" in answer.err
         assert f"(pid {first.pid})" in answer.err
         assert ended([first])[0][0] == 0
-    world.assert_is("B")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
-    lab: Lab, tmp_path: Path, number: signal.Signals
-) -> None:
-    world = make_world(lab)
-    world.ask_for("B")
-    begun: list[str] = []
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(request: Seen) -> Broken | None:
-        if request.is_write and "/services/" in request.path and request.method == "PATCH":
-            begun.append(request.path)
-            reached.set()
-            go_on.wait(60)
-        return None
-
-    with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        proxy.fault = hold
-        running = start(lab, "sync", kubeconfig=proxy.kubeconfig)
-        assert reached.wait(60)
-        running.send_signal(number)
-        assert running.stderr is not None
-        for line in running.stderr:
-            if line.startswith("stopping"):
-                break
-        go_on.set()
-        ((code, said),) = ended([running])
-    assert code == 130, said
-    assert "created Service/" in said, "what was under way is finished and told"
-    assert "not-attempted" in said
-    assert "StatefulSet/" in said
-    assert lab.get("StatefulSet", "nimp2p-exp-blue") is not None, "nothing is pruned after that"
-    lease = lab.get("Lease", "nimlab-experiments")
-    assert lease is not None
-    assert not lease["spec"].get("holderIdentity")
-    assert lab.run("sync").code == 0
     world.assert_is("B")
 
 
