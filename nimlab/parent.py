@@ -55,6 +55,14 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A commit that the parent names: of one experiment, or of all (None)."""
+
+    sha: str
+    experiment: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
     """What the parent records.
 
@@ -73,10 +81,14 @@ class Parent:
         """Return the record of a set that has no parent yet."""
         return cls(scope=Scope.empty())
 
-    def commits(self, names: frozenset[str] | None) -> tuple[str, ...]:
-        """Return the commits that a run must not fall behind; `names` is None for the whole lab."""
-        concerned = (sha for name, sha in self.begun.items() if names is None or name in {_WHOLE, *names})
-        return tuple(dict.fromkeys((*((self.commit,) if self.commit else ()), *concerned)))
+    def entries(self, names: frozenset[str] | None) -> tuple[Entry, ...]:
+        """Return what is recorded of these experiments, of all for None; what concerns all comes first."""
+        whole = [sha for sha in (self.commit, self.begun.get(_WHOLE)) if sha is not None]
+        single = [(n, sha) for n, sha in self.begun.items() if n != _WHOLE and (names is None or n in names)]
+        return (
+            *(Entry(sha=sha, experiment=None) for sha in whole),
+            *(Entry(sha=sha, experiment=name) for name, sha in sorted(single)),
+        )
 
     def begin(self, scope: Scope, sha: str | None, names: frozenset[str] | None) -> Parent:
         """Return what to record before a run writes: nothing is lost, and what it begins is told.

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from nimlab.change import Action, Change, decide_desired, decide_orphan
 from nimlab.errors import PlanError
-from nimlab.git import Commit, Relation
+from nimlab.git import Commit
+from nimlab.history import records_of, refuse_stale
 from nimlab.manifest import Manifest, ObjectKey, apply_order, key_of
 from nimlab.owned import ApplySet, has_applied_label, missing_proofs
 from nimlab.parent import Parent, Scope
@@ -114,8 +115,8 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     changes = [change for one in experiments for change in one.changes]
     known = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
     before = snapshot.parent or Parent.none()
-    is_pending = any(change.action is not Action.KEEP for change in changes)
-    refusal = _unknown_name(known, policy) or _stale(before, snapshot.apply_set, policy, pending=is_pending)
+    pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
+    refusal = _unknown_name(known, policy) or refuse_stale(before, snapshot.apply_set, policy, pending)
     scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
     broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
     file_errors = policy.file_errors if policy.names is None else 0
@@ -126,7 +127,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         for c in changes
         if c.error is None and c.action is not Action.KEEP and not (stops and c.action is Action.PRUNE)
     )
-    during, after = _records(before, scope, changing, policy, failing=failing)
+    during, after = records_of(before, scope, changing, policy, failing=failing)
     return Plan(
         apply_set=snapshot.apply_set,
         experiments=experiments,
@@ -274,37 +275,6 @@ def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:
     )
 
 
-def _stale(before: Parent, apply_set: ApplySet, policy: Policy, *, pending: bool) -> PlanError | None:
-    """Refuse to overwrite what a newer commit has made; where that can't be told, to change anything."""
-    if policy.allow_older:
-        return None
-    recorded = before.commits(policy.names)
-    ages = {sha: policy.relations.get(sha, Relation.UNKNOWN) for sha in recorded}
-    for sha, relation in ages.items():
-        if relation in (Relation.OLDER, Relation.DIVERGED):
-            head = policy.commit.sha[:7] if policy.commit else "this"
-            how = "older than" if relation is Relation.OLDER else "not a descendant of"
-            return PlanError(
-                f"commit {head} is {how} {sha[:7]}, {_how_far(sha, before)}",
-                where=apply_set.parent_key,
-                hint="check out the newest commit; to go back on purpose, say `--allow-older`",
-            )
-    unknown = [sha for sha, relation in ages.items() if relation is Relation.UNKNOWN]
-    if not unknown or not pending:
-        return None
-    fetch = "fetch it (`git fetch`, in a shallow clone `git fetch --unshallow`)"
-    remedy = fetch if policy.commit else "sync from a clone of the lab's repository"
-    return PlanError(
-        f"it can't be told whether this is newer than {unknown[0][:7]}, {_how_far(unknown[0], before)}",
-        where=apply_set.parent_key,
-        hint=f"{remedy}; to change the cluster all the same, say `--allow-older`",
-    )
-
-
-def _how_far(sha: str, before: Parent) -> str:
-    return "which was synced last" if sha == before.commit else "a sync of which was begun since"
-
-
 def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
     if policy.names is None:
         return None
@@ -315,23 +285,6 @@ def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
     near = difflib.get_close_matches(missing[0], sorted(names), n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
     return PlanError(f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint)
-
-
-def _records(
-    before: Parent, scope: Scope, changing: frozenset[str], policy: Policy, *, failing: bool
-) -> tuple[Parent, Parent]:
-    """What the parent has to say while the experiments are changing, and once all is done.
-
-    Only a sync of everything may say that a commit was synced, and none whose age can't be told.
-    """
-    sha = policy.commit.sha if policy.commit else None
-    names = None if policy.names is None else changing
-    during = before.begin(scope, sha if changing else None, names)
-    known = policy.allow_older or Relation.UNKNOWN not in (
-        policy.relations.get(recorded, Relation.UNKNOWN) for recorded in before.commits(policy.names)
-    )
-    whole = policy.names is None and known and not failing
-    return during, during.end(scope, sha if whole else None)
 
 
 def _scope(snapshot: Snapshot, wanted: set[ObjectKey], changes: Sequence[Change], *, narrowed: bool) -> Scope:

@@ -110,12 +110,24 @@ def test_older_commit_doesnt_overwrite_what_a_narrowed_sync_has_made(mine: Lab) 
     for arguments in (("sync",), ("sync", "purple")):
         answer = theirs.run(*arguments, "--no-wait")
         assert answer.code == 1
-        assert "a sync of which was begun since" in answer.out
+        assert "from which purple was synced since" in answer.out
     assert scale(mine) == 3
     assert theirs.run("sync", "blue", "--no-wait").code == 0, "that is another experiment's business"
     assert mine.run("sync", "--no-wait").code == 0
     assert BEGUN not in recorded(mine)
     assert recorded(mine)[COMMIT] == newest
+
+
+def test_commit_that_was_rebased_after_a_sync_by_name_goes_on(mine: Lab) -> None:
+    """Commit, sync by name, rebase, push: the pipeline's clone never sees the commit that was synced."""
+    theirs = clone_of(mine)
+    more_peers(mine, 3)
+    assert mine.run("sync", "purple", "--no-wait").code == 0
+    (theirs.root / "README.md").write_text("hello\n", encoding="utf-8")
+    commit(theirs, "told")
+    more_peers(theirs, 3)
+    assert theirs.run("sync", "--no-wait").code == 0
+    assert BEGUN not in recorded(mine)
 
 
 @pytest.mark.parametrize("how", ["refused by the server", "killed"])

@@ -16,6 +16,7 @@ from nimlab.parent import (
     ID,
     NAMESPACES,
     TOOLING,
+    Entry,
     Parent,
     Scope,
     parent_manifest,
@@ -58,9 +59,10 @@ def test_parent_of_somebody_else_is_refused(change: Callable[[Any], object], err
 
 
 def test_what_was_begun_concerns_its_experiment_or_all() -> None:
-    assert RECORD.commits(None) == ("a" * 40, "b" * 40, "c" * 40)
-    assert RECORD.commits(frozenset({"blue"})) == ("a" * 40, "b" * 40)
-    assert Parent.none().commits(None) == ()
+    whole = (Entry(sha="a" * 40, experiment=None), Entry(sha="b" * 40, experiment=None))
+    assert RECORD.entries(None) == (*whole, Entry(sha="c" * 40, experiment="red"))
+    assert RECORD.entries(frozenset({"blue"})) == whole
+    assert Parent.none().entries(None) == ()
 
 
 def test_unreadable_word_of_what_was_begun_concerns_all() -> None:
@@ -68,7 +70,7 @@ def test_unreadable_word_of_what_was_begun_concerns_all() -> None:
     manifest["metadata"]["annotations"][BEGUN] = "nonsense"
     parent = parse_parent(manifest, SET)
     assert parent is not None
-    assert parent.commits(frozenset({"red"})) == ("a" * 40, "nonsense")
+    assert parent.entries(frozenset({"red"}))[1] == Entry(sha="nonsense", experiment=None)
 
 
 def test_run_over_all_takes_the_place_of_what_others_began() -> None:

@@ -297,7 +297,7 @@ HEAD = Commit(sha="b" * 40, branch="main", dirty=False)
 @pytest.mark.parametrize("relation", list(Relation))
 @pytest.mark.parametrize(
     "recorded",
-    [parent(SHA), parent("c" * 40, {"*": SHA}), parent(None, {"*": SHA}), parent("c" * 40, {"red": SHA})],
+    [parent(SHA), parent("c" * 40, {"*": SHA}), parent(None, {"*": SHA})],
 )
 @pytest.mark.parametrize(
     ("left_over", "template"), [("blue", "a:1"), ("red", "a:2")], ids=["a prune", "an update"]
@@ -334,10 +334,28 @@ def test_commit_of_unknown_age_changes_and_records_nothing() -> None:
     assert "from a clone" in str(plan.refusal.hint)
 
 
+@pytest.mark.parametrize("relation", list(Relation))
+@pytest.mark.parametrize("changes", [True, False])
+def test_what_was_synced_by_name_holds_for_its_experiment_alone(relation: Relation, changes: bool) -> None:
+    red = workload("red", image="a:2" if changes else "a:1")
+    predicted = {key_of(red): Prediction(manifest=live_of(red))} if changes else {}
+    recorded = parent("c" * 40, {"red": SHA})
+    seen = snapshot(live_of(workload("red")), parent=recorded, predicted=predicted)
+    ages = {"c" * 40: Relation.NEWER, SHA: relation}
+    desired = [group("red", red), group("blue", workload("blue"))]
+    plan = make_plan(desired, seen, policy(commit=HEAD, relations=ages))
+    is_refused = relation is Relation.OLDER or (relation is Relation.UNKNOWN and changes)
+    assert (plan.refusal is not None) is is_refused
+    if plan.refusal is not None:
+        assert "from which red was synced" in plan.refusal.what
+    else:
+        assert plan.after == Parent(scope=plan.after.scope, commit=HEAD.sha)
+
+
 def test_run_over_other_experiments_doesnt_mind_what_was_begun_of_one() -> None:
     red, blue = workload("red"), workload("blue")
     recorded = parent("c" * 40, {"red": SHA})
-    ages = {"c" * 40: Relation.NEWER, SHA: Relation.DIVERGED}
+    ages = {"c" * 40: Relation.NEWER, SHA: Relation.OLDER}
     desired = [group("red", red), group("blue", blue)]
     plan = make_plan(
         desired[1:],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from nimlab.cluster import Propagation
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.owned import ApplySet
-from tests.live import REPOSITORY, Lab, git
+from tests.live import REPOSITORY, Lab, git, remove_namespaces
 from tests.proxy import run_proxy
 
 pytestmark = pytest.mark.live
@@ -384,6 +386,29 @@ def test_forbidden_list_is_an_error_and_prunes_nothing(lab: Lab, tmp_path: Path)
         assert answer.code == 1
         assert "forbidden" in answer.err
         assert proxy.writes == []
+
+
+def test_namespaces_that_may_not_be_listed_are_no_absent_ones(lab: Lab, tmp_path: Path) -> None:
+    """A set that has had a namespace needs to see them; else its leftovers would count as gone."""
+    name = f"go-{secrets.token_hex(3)}"
+    head = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\n"
+    lab.write(name, head + "spec: {contract: dst-go, peers: 1}\n")
+    denied: dict[str, Any] = {"kind": "Status", "code": 403, "message": "no", "reason": "Forbidden"}
+    try:
+        synced(lab, "--no-wait")
+        (lab.root / "experiments" / f"{name}.yaml").unlink()
+        with run_proxy(lab.kubeconfig, tmp_path) as proxy:
+            proxy.fault = lambda seen: (403, denied) if seen.path.startswith("/api/v1/namespaces?") else None
+            answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync")
+            assert answer.code == 1, answer.out
+            assert "forbidden" in answer.err
+            assert proxy.writes == []
+        parent = lab.get("ConfigMap", "nimlab-experiments")
+        assert parent is not None
+        kinds = parent["metadata"]["annotations"]["applyset.kubernetes.io/contains-group-kinds"]
+        assert "Namespace" in kinds.split(",")
+    finally:
+        remove_namespaces(lab.cluster, [f"nimp2p-exp-{name}"])
 
 
 def test_terminating_object_is_waited_for(lab: Lab) -> None:

@@ -119,7 +119,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
             parallel=run.intent.files.lab.sync.parallel,
         )
     check_going(run)
-    recorded = snapshot.parent.commits(run.intent.names) if snapshot.parent else ()
+    recorded = {entry.sha for entry in snapshot.parent.entries(run.intent.names)} if snapshot.parent else ()
     policy = Policy(
         names=run.intent.names,
         prune=run.options.prune,

@@ -145,16 +145,24 @@ class Scene:
         return {k for k in going if k.kind != "Namespace" or k.name not in staying | holding}
 
     def ages(self) -> set[Relation]:
-        """How the files stand to what was synced of what this run is about, where that matters."""
-        concerned = [sha for name, sha in self.begun.items() if name == "*" or self.is_about(name)]
-        if self.recorded is not None:
-            concerned.append(self.recorded)
+        """How the files stand to what was synced of the whole lab, where that matters."""
+        concerned = {self.recorded, self.begun.get("*")} - {None}
         return set() if self.options["allow_older"] else {self.options["relations"][sha] for sha in concerned}
+
+    def ages_by_name(self) -> dict[str, Relation]:
+        """How they stand to what was synced by name, of what this run is about."""
+        concerned = {n: sha for n, sha in self.begun.items() if n != "*" and self.is_about(n)}
+        if self.options["allow_older"]:
+            return {}
+        return {name: self.options["relations"][sha] for name, sha in concerned.items()}
 
     def refusals(self) -> set[str]:
         """Why the whole run is refused."""
         found = set()
-        if self.ages() & {Relation.OLDER, Relation.DIVERGED}:
+        if (
+            self.ages() & {Relation.OLDER, Relation.DIVERGED}
+            or Relation.OLDER in self.ages_by_name().values()
+        ):
             found.add("stale")
         if self.names is not None and "nobody" in self.names:
             found.add("unknown name")

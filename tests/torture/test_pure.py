@@ -63,9 +63,11 @@ def describe(scene: Scene, keys: set[ObjectKey]) -> str:
 def assert_withheld(scene: Scene, plan: Plan, pruned: set[ObjectKey], where: str) -> None:
     """Nothing is deleted when there is a reason not to, and there is no reason but those."""
     relabelled = {piece.experiment for piece in scene.pieces.values() if piece.doubtful}
-    if Relation.UNKNOWN in scene.ages() and not scene.refusals():
-        pending = any(change.action is not Action.KEEP for change in plan.changes)
-        assert pending is (plan.refusal is not None), where
+    doubted = {name for name, relation in scene.ages_by_name().items() if relation is Relation.UNKNOWN}
+    if (doubted or Relation.UNKNOWN in scene.ages()) and not scene.refusals():
+        pending = {change.experiment for change in plan.changes if change.action is not Action.KEEP}
+        is_touched = pending if Relation.UNKNOWN in scene.ages() else pending & doubted
+        assert bool(is_touched) is (plan.refusal is not None), where
         return
     if plan.refusal is not None and not scene.refusals():
         assert relabelled & (scene.names or set()), where  # nothing carries the name any more
