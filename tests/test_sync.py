@@ -392,7 +392,7 @@ def test_namespaces_that_may_not_be_listed_are_no_absent_ones(lab: Lab, tmp_path
     """A set that has had a namespace needs to see them; else its leftovers would count as gone."""
     name = f"go-{secrets.token_hex(3)}"
     head = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\n"
-    lab.write(name, head + "spec: {contract: dst-go, peers: 1}\n")
+    lab.write(name, head + "spec: {contract: dst-go, peers: 3}\n")
     denied: dict[str, Any] = {"kind": "Status", "code": 403, "message": "no", "reason": "Forbidden"}
     try:
         synced(lab, "--no-wait")
