@@ -108,7 +108,12 @@ class Launch:
         self._report(Step(phase=Phase.START, text=name))
         program = self._programs.paths[name]
         command = format_command(name, program, self._layout, self.record.ports)
-        daemon = process.start(command, log=self._layout.log(name), folder=self._layout.home)
+        daemon = process.start(
+            command,
+            log=self._layout.log(name),
+            folder=self._layout.home,
+            yields=name not in SERVERS,  # else ten thousand pods that start leave no time to whoever asks
+        )
         if daemon is None:  # whoever waits for it will find it dead, and say why
             return
         record = self.record.with_daemon(name, daemon)

@@ -20,22 +20,24 @@ from nimlab.sandbox.wait import wait_until
 # The shell ends at once, so init adopts the daemon: it never becomes a zombie of ours. Its standard
 # input is /dev/null and interrupts typed at the terminal don't reach it.
 _LAUNCHER: Final = ("/bin/sh", "-c", '"$@" >&2 & echo $!', "nimlab-sandbox")
+_YIELDING: Final = ("nice", "-n", "10")
 
 # The start time that the system reports follows corrections of its clock; pids don't come round
 # that fast.
 _CLOCK_SLACK_S: Final = 5.0
 
 
-def start(argv: Sequence[str], *, log: Path, folder: Path) -> Daemon | None:
+def start(argv: Sequence[str], *, log: Path, folder: Path, yields: bool = False) -> Daemon | None:
     """Start a program as a daemon whose output is appended to `log`; None if it ended at once.
 
-    Its environment is bare: etcd reads ETCD_*, Go programs read proxies, kwok reads a file in HOME.
+    One that `yields` lets others go first where there is more to do than there are cores. The environment is
+    bare: etcd reads ETCD_*, Go programs read proxies, kwok reads a file in HOME.
     """
     environment = {"PATH": os.defpath, "HOME": str(folder)}
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as output:
         answer = subprocess.run(  # noqa: S603 -- the programs are those that we found or built
-            [*_LAUNCHER, *argv],
+            [*_LAUNCHER, *(_YIELDING if yields else ()), *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -96,6 +98,7 @@ def find_strays(pki: Path, known: Collection[Daemon]) -> tuple[Daemon, ...]:
 def _is_part(cmdline: Sequence[str], pki: Path) -> bool:
     head = len(_LAUNCHER)
     argv = cmdline[head:] if tuple(cmdline[:head]) == _LAUNCHER else cmdline
+    argv = argv[len(_YIELDING) :] if tuple(argv[: len(_YIELDING)]) == _YIELDING else argv
     if not argv or Path(argv[0]).name not in PART_NAMES:
         return False
     return any(f"={pki}/" in argument for argument in argv[1:])

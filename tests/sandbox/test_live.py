@@ -286,6 +286,20 @@ def test_what_is_killed_is_mended_and_nothing_else(home: Path, api: Api, names: 
     assert api.call("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
 
 
+def test_controllers_let_the_servers_go_first(home: Path) -> None:
+    """Else thousands of pods that start leave a user's `list` no time."""
+    state = read_state(home)
+    assert state is not None
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    behind = {
+        name: {os.getpriority(os.PRIO_PROCESS, thread.id) - own for thread in psutil.Process(pid).threads()}
+        for name, pid in pids(state).items()
+        if pid is not None
+    }
+    servers = {"etcd", "kube-apiserver"}
+    assert behind == {name: {0} if name in servers else {10} for name in PART_NAMES}
+
+
 def test_pods_run_soon_after_the_player_of_kubelets_was_killed(home: Path, api: Api) -> None:
     before = read_state(home)
     assert before is not None
