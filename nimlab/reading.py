@@ -2,14 +2,23 @@
 
 In: the lab's folder and a path in it. Out: bytes. What a repository can hold beside ordinary files is
 refused: a link may lead anywhere, and a pipe never ends (CVE-2022-31036 and CVE-2022-24877 are such links).
+What can't be seen in them is named here, too.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path, PurePosixPath
+from typing import Final
+
+UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
+    "\ud800-\udfff\ufeff\ufffe\uffff\U000e0000-\U000e007f]"
+)
+"""What can't be seen, or makes the text beside it look like another; tabs and ends of lines are none."""
 
 
 def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
@@ -26,6 +35,11 @@ def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
         raise OSError(errno.EINVAL, "it is no ordinary file")
     with os.fdopen(handle, "rb") as file:
         return file.read(limit_bytes + 1)
+
+
+def is_seen(name: str) -> bool:
+    """Return True when all of a file's name can be seen, and it is one line of text."""
+    return not UNSEEN.search(name) and not re.search(r"[\t\r\n]", name)
 
 
 def check_folder(root: Path, path: str) -> None:

@@ -19,7 +19,7 @@ from nimlab.errors import Problem, SpecError
 from nimlab.load.build import build_contract, build_experiment, build_lab, undeliverable
 from nimlab.load.known import Schema
 from nimlab.load.text import Document, file_problem
-from nimlab.reading import check_folder, read_file
+from nimlab.reading import check_folder, is_seen, read_file
 from nimlab.recall import Recall
 from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
 from nimlab.timing import stage
@@ -190,7 +190,10 @@ def _files(gathered: _Gathered, folder: str) -> list[str]:
         path = f"{folder}/{entry.name}"
         if entry.name.startswith(_IGNORED) or path in gathered.overlay:
             continue
-        if entry.is_symlink() or not entry.is_file():
+        if not is_seen(entry.name):
+            what = "the file's name holds characters that can't be seen"
+            gathered.problems.append(file_problem(ascii(path)[1:-1], what, "rename it"))
+        elif entry.is_symlink() or not entry.is_file():
             what = "this is a link or a folder, and only files are read"
             gathered.problems.append(file_problem(path, what, "put the file itself here"))
         elif not entry.name.endswith(".yaml"):

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from nimlab.errors import Location, Problem
+from nimlab.reading import UNSEEN
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024
 _DEPTH_LIMIT: Final = 32
@@ -24,9 +25,6 @@ _EXCERPT_LIMIT: Final = 160
 
 Path: TypeAlias = tuple[str | int, ...]
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_UNSAFE: Final = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
-)
 _INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 # fmt: off
@@ -110,11 +108,10 @@ def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
             ),
         )
     lines = re.split(r"\r\n|\r|\n", text)
-    unsafe = _UNSAFE.search(text)
+    unsafe = UNSEEN.search(text)
     if unsafe is not None:
-        what = f"the invisible character U+{ord(unsafe[0]):04X} is not allowed"
         place = _place_of(text, unsafe.start())
-        return (_problem(path, lines, "yaml-syntax", what, place, "", "write it out or leave it away"),)
+        return (_problem(path, lines, "yaml-syntax", _not_seen(unsafe[0]), place, "", _NOT_SEEN_HINT),)
     reader = _Reader(path, lines)
     try:
         reader.read(text)
@@ -188,6 +185,7 @@ class _Reader:
                 raise _StopReading
             elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
                 self._check_plain(event)
+                self._check_seen(event)
                 self._node(event)
             elif isinstance(event, yaml.CollectionEndEvent):
                 self._stack.pop()
@@ -201,6 +199,13 @@ class _Reader:
             what = f"the file is nested deeper than {_DEPTH_LIMIT}, or holds more than {_NODE_LIMIT} values"
             self._add("file", what, event, "one experiment a file")
             raise _StopReading
+
+    def _check_seen(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
+        """Refuse what escapes stand for as the characters themselves, and what lets a line overwrite itself."""
+        if isinstance(event, yaml.ScalarEvent):
+            unsafe = UNSEEN.search(event.value) or re.search("\r", event.value)
+            if unsafe is not None:
+                self._add("yaml-syntax", _not_seen(unsafe[0]), event, _NOT_SEEN_HINT)
 
     def _node(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
         above = self._stack[-1] if self._stack else None
@@ -272,6 +277,13 @@ class _Reader:
 
     def _add(self, code: str, what: str, event: Any, hint: str | None) -> None:  # noqa: ANN401 -- as above
         self.problems.append(_problem(self.path, self.lines, code, what, _place(event), "", hint))
+
+
+_NOT_SEEN_HINT: Final = "leave it away"
+
+
+def _not_seen(character: str) -> str:
+    return f"the invisible character U+{ord(character):04X} is not allowed"
 
 
 def _events(text: str) -> Iterator[Any]:
