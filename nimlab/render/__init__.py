@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from nimlab.errors import RenderError
 from nimlab.manifest import Manifest, apply_order, key_of, to_json_text
-from nimlab.reading import check_folder, read_file
+from nimlab.reading import check_folder, is_seen, read_file
 from nimlab.recall import Recall
 from nimlab.render.context import context_of, label_value
 from nimlab.spec import Experiment, Lab
@@ -96,6 +96,10 @@ def _read_sources(root: Path, folder: str) -> dict[str, str]:
         raise RenderError("there are no templates", where=folder, hint="it holds `*.yaml.j2` files")
     sources = {}
     for name in names:
+        if not is_seen(name):
+            place = f"{folder}/{ascii(name)[1:-1]}:1"
+            said = "the template's name holds characters that can't be seen"
+            raise RenderError(said, where=place, hint="rename it")
         try:
             data = read_file(root, f"{folder}/{name}", _SOURCE_LIMIT_BYTES)
             sources[name] = data.decode("utf-8")
