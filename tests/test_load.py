@@ -7,13 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimlab.errors import Problem, SpecError
 from nimlab.load import load_lab
-from nimlab.load.text import read_document
+from nimlab.load.check import check_document, compile_schema
+from nimlab.load.known import SCHEMAS
+from nimlab.load.text import Document, read_document
 from nimlab.recall import Recall
 from nimlab.report import format_problems
 from nimlab.spec import Isolation, LabFiles
@@ -198,9 +201,82 @@ def _walk(schema: Any, where: str) -> list[str]:
     return missing + (_walk(items, f"{where}[]") if isinstance(items, dict) else [])
 
 
-@pytest.mark.parametrize("kind", ["experiment", "contract", "lab"])
+KINDS = ("experiment", "contract", "lab")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_schemas_describe_every_property_and_are_closed(kind: str) -> None:
-    schema = json.loads((REPOSITORY / "schema" / f"{kind}.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8"))
     assert schema["$schema"].endswith("2020-12/schema")
     assert _walk(schema, kind) == []
     assert '"$ref"' not in json.dumps(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_golden_schemas_of_the_lab_are_copies_of_the_tools(kind: str, update_golden: bool) -> None:
+    text = (SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8")
+    assert_golden(REPOSITORY / "schema" / f"{kind}.schema.json", text, update=update_golden)
+
+
+def _formed(schema: Any) -> list[dict[str, Any]]:
+    """All schemas in a schema that ask for a form: a pattern, a unit, or one of some words."""
+    inner = [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]
+    own = [schema] if {"pattern", "x-unit", "enum", "const"} & schema.keys() else []
+    return own + [found for part in inner for found in _formed(part)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_with_a_form_may_end_in_a_newline(kind: str) -> None:
+    schema = json.loads((SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8"))
+    found = [one for one in _formed(schema) if isinstance(one["examples"][0], str)]
+    assert len(found) >= 3
+    assert any("pattern" in one for one in found)
+    for one in found:
+        assert one.get("pattern", "^$")[0] + one.get("pattern", "^$")[-1] == "^$", "the whole text has to fit"
+        example, validator = one["examples"][0], compile_schema(json.dumps(one))
+        assert list(validator.iter_errors(example)) == []
+        for odd in (f"{example}\n", f"\n{example}", f"{example}\n\n"):
+            assert list(validator.iter_errors(odd)), (odd, one)
+
+
+def test_a_name_with_a_newline_is_no_name() -> None:
+    (problem,) = problems_of({"experiments/green.yaml": PURPLE.replace("name: purple", r'name: "green\n"')})
+    assert (problem.code, problem.location.line, problem.pointer) == ("bad-name", 4, "metadata.name")
+
+
+@pytest.mark.parametrize(
+    ("items", "fits"),
+    [
+        ("[{a: 1}, {a: 2}]", True),
+        ("[{a: 1, b: 2}, {b: 2, a: 1}]", False),
+        ("[[1], [1]]", False),
+        ("[1, true, '1']", True),
+        ("['a', 'a']", False),
+    ],
+)
+def test_items_are_equal_when_they_say_the_same(items: str, fits: bool) -> None:
+    document = read_document("x.yaml", items.encode())
+    assert isinstance(document, Document)
+    assert (check_document(document, compile_schema('{"uniqueItems": true}')) == ()) is fits
+
+
+def test_very_many_mistakes_are_not_all_told() -> None:
+    text = PURPLE.replace(
+        "  contract: nimp2p", "  contract: nimp2p\n  rtt: {methods: [" + "x, " * 5000 + "x]}"
+    )
+    assert len(problems_of({"experiments/green.yaml": text})) < 1010
+
+
+def test_a_schema_that_a_lab_has_changed_is_refused_at_its_line(tmp_path: Path) -> None:
+    root = copy_lab(tmp_path)
+    path = root / "schema" / "experiment.schema.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("\n", "\r\n"), encoding="utf-8")  # a checkout on Windows
+    assert load_lab(root).problems == ()
+    path.write_text(text.replace('"maxLength": 41', '"maxLength": 410'), encoding="utf-8")
+    with pytest.raises(SpecError) as raised:
+        load_lab(root)
+    (problem,) = raised.value.problems
+    assert problem.location.path == "schema/experiment.schema.json"
+    assert '"maxLength": 41' in text.splitlines()[problem.location.line - 1]

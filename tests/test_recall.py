@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.load import load_lab
+from nimlab.load.known import SCHEMAS
 from nimlab.manifest import Manifest
 from nimlab.recall import Recall, code_stamp
 from nimlab.render import load_templates, render_experiment
@@ -174,7 +175,12 @@ def test_recalled_files_are_read_as_those_that_are_checked(
 
     monkeypatch.setattr("nimlab.load.known.read_document", None)  # nothing can be read as YAML any more
     assert load_lab(root, recall=Recall(tmp_path / "file", "s")) == checked
-    (root / "schema" / "experiment.schema.json").write_text("{}", encoding="utf-8")
+    schemas = tmp_path / "schema"
+    shutil.copytree(SCHEMAS, schemas)
+    for folder in (schemas, root / "schema"):
+        path = folder / "experiment.schema.json"
+        path.write_text(path.read_text(encoding="utf-8").replace("Who and what.", "Who."), encoding="utf-8")
+    monkeypatch.setattr("nimlab.load.known.SCHEMAS", schemas)
     with pytest.raises(TypeError):
         load_lab(root, recall=Recall(tmp_path / "file", "s"))
 

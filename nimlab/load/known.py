@@ -3,15 +3,20 @@
 In: a file's bytes, and what may be recalled of earlier runs. Out: its document and its problems. What fitted
 under the same schema, read by the same code, fits again; what didn't isn't recalled, so that its problems are
 found anew with their places.
+
+The schemas are the tool's own, since all that comes after relies on what they ask for. A lab has copies, for
+editors and for people; one that says something else is refused, never compiled.
 """
 
 from __future__ import annotations
 
 import hashlib
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nimlab.errors import NimlabError, Problem
+from nimlab import __version__
+from nimlab.errors import Location, Problem, SpecError
 from nimlab.load.text import Document, read_document, recalled_document
 from nimlab.reading import read_file
 from nimlab.recall import Recall
@@ -20,26 +25,19 @@ from nimlab.timing import stage
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
+SCHEMAS: Final = Path(__file__).with_name("schema")
 _LIMIT_BYTES: Final = 256 * 1024
 
 
 class Schema:
-    """`schema/<kind>.schema.json`, compiled when something has to be checked."""
+    """The schema of a kind of file, compiled when something has to be checked."""
 
     def __init__(self, root: Path, kind: str, recall: Recall | None = None) -> None:
-        """Read it. Raises NimlabError when it can't be used."""
-        self._path = f"schema/{kind}.schema.json"
+        """Read it. Raises SpecError when the lab's copy isn't one."""
         self._recall = recall
         self._validator: Validator | None = None
-        try:
-            self._text = read_file(root, self._path, _LIMIT_BYTES).decode("utf-8")
-        except (OSError, ValueError) as error:
-            raise _unusable(self._path, error) from error
-        digest = hashlib.sha256(b"schema" + self._text.encode()).hexdigest()
-        if recall is None or recall.get(digest) is None:
-            self._compiled()
-            if recall is not None:
-                recall.put(digest, True)  # noqa: FBT003 -- a value
+        self._text = (SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8")
+        _check_copy(root, f"schema/{kind}.schema.json", self._text)
 
     def read(self, path: str, data: bytes) -> tuple[Document | None, tuple[Problem, ...]]:
         """Return the document in a file, None if there is none to be read, and all that is wrong with it."""
@@ -67,10 +65,7 @@ class Schema:
         if self._validator is None:
             from nimlab.load.check import compile_schema
 
-            try:
-                self._validator = compile_schema(self._text)
-            except ValueError as error:
-                raise _unusable(self._path, error) from error
+            self._validator = compile_schema(self._text)
         return self._validator
 
     def _digest(self, data: bytes) -> str:
@@ -78,9 +73,18 @@ class Schema:
         return hashlib.sha256(b"document" + schema + data).hexdigest()
 
 
-def _unusable(path: str, error: Exception) -> NimlabError:
-    return NimlabError(
-        f"the schema can't be used: {' '.join(str(error).split())[:400]}",
-        where=path,
-        hint="restore it from the repository",
-    )
+def _check_copy(root: Path, path: str, own: str) -> None:
+    """Raise SpecError unless the lab's file says, line by line, what the tool's own schema does."""
+    try:
+        lines = read_file(root, path, _LIMIT_BYTES).decode("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise _unusable(path, 1, f"the schema can't be read: {error}") from error
+    for number, (there, here) in enumerate(zip_longest(lines, own.splitlines()), 1):
+        if there != here:
+            what = f"from this line on it isn't the schema of nimlab {__version__}"
+            raise _unusable(path, number, what)
+
+
+def _unusable(path: str, line: int, what: str) -> SpecError:
+    hint = f"what a file may hold is the tool's to say: copy its schemas from {SCHEMAS}"
+    return SpecError((Problem(code="file", what=what, location=Location(path=path, line=line), hint=hint),))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 HEAD: Final = "apiVersion: nimlab.dev/v1\nkind: Experiment\n"
 GREEN: Final = HEAD + "metadata: {name: green}\nspec: {contract: nimp2p}\n"
 SPEC: Final = HEAD + "metadata: {{name: green}}\nspec:\n  contract: nimp2p\n  {}\n"
@@ -19,10 +21,11 @@ SPEC: Final = HEAD + "metadata: {{name: green}}\nspec:\n  contract: nimp2p\n  {}
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """A case: its name, and how to lay it over a lab's folder."""
+    """A case: its name, how to lay it over a lab's folder, and what has to be said of it."""
 
     name: str
     lay: Callable[[Path], object]
+    says: str = ""
 
 
 def text_file(path: str, text: str | bytes) -> Callable[[Path], object]:
@@ -242,16 +245,105 @@ def places() -> Iterator[Hostile]:
     yield Hostile("lab.yaml: link", link("lab.yaml", "/etc/hostname"))
     yield Hostile("lab.yaml: device", link("lab.yaml", "/dev/zero"))
     yield Hostile("lab.yaml: pipe", pipe("lab.yaml"))
+
+
+BOTH: Final = '{{"allOf": [{{"$ref": "#/$defs/{0}"}}, {{"$ref": "#/$defs/{0}"}}]}}'
+DOUBLING: Final = "{" + ", ".join(f'"n{n}": {BOTH.format(f"n{n + 1}")}' for n in range(40)) + ', "n40": {}}'
+SCHEMAS: Final = {
+    "reference to the net": '{"$ref": "http://127.0.0.1:1/x"}',
+    "reference to a file": '{"$ref": "file:///etc/passwd"}',
+    "reference to nothing": '{"$ref": "#/$defs/none"}',
+    "reference to itself": '{"$ref": "#"}',
+    "reference in a circle": '{"$ref": "#/$defs/a", "$defs": {"a": ' + BOTH.format("a") + "}}",
+    "reference to itself in a property": '{"properties": {"kind": {"$ref": "#/properties/kind"}}}',
+    "dynamic reference": '{"$dynamicAnchor": "a", "$dynamicRef": "#a"}',
+    "reference to the metaschema": '{"$ref": "https://json-schema.org/draft/2020-12/schema"}',
+    "slow pattern": '{"properties": {"kind": {"pattern": "^(a+)+$"}}}',
+    "slow pattern of keys": '{"patternProperties": {"^(.*)*.*=$": false}}',
+    "doubling": '{"$ref": "#/$defs/n0", "$defs": ' + DOUBLING + "}",
+    "anything": "{}",
+    "anything, in a word": "true",
+    "nothing": "false",
+    "a list": "[]",
+    "a number": "5",
+    "empty": "",
+    "no JSON": "{",
+    "no text": b"\xff\xfe",
+    "deep": '{"not":' * 5000 + "{}" + "}" * 5000,
+    "long": '{"title": "' + "x" * 3_000_000 + '"}',
+    "many": '{"enum": [' + "1," * 120_000 + "1]}",
+    "big number": '{"maximum": ' + "9" * 200_000 + "}",
+    "unknown type": '{"type": "thing"}',
+    "unknown unit": '{"properties": {"kind": {"x-unit": "furlong"}}}',
+    "closed without properties": '{"additionalProperties": false}',
+    "required without properties": '{"required": ["x"]}',
+}  # fmt: skip
+"""Schemas that a lab's copy may not be: they loop, grow, reach out, or allow what the rest can't stand."""
+
+
+def schemas() -> Iterator[Hostile]:
+    """A schema that a merge request has changed."""
+    other = "isn't the schema of nimlab"
     for kind in ("lab", "contract", "experiment"):
         path = f"schema/{kind}.schema.json"
-        yield Hostile(f"{path}: link", link(path, "/etc/hostname"))
-        yield Hostile(f"{path}: pipe", pipe(path))
-        yield Hostile(f"{path}: reference to the net", text_file(path, '{"$ref": "http://127.0.0.1:1/x"}'))
-        yield Hostile(f"{path}: reference to a file", text_file(path, '{"$ref": "file:///etc/passwd"}'))
-        yield Hostile(f"{path}: reference to nothing", text_file(path, '{"$ref": "#/$defs/none"}'))
-        yield Hostile(f"{path}: no JSON", text_file(path, "{"))
-        yield Hostile(f"{path}: deep", text_file(path, '{"not":' * 5000 + "{}" + "}" * 5000))
-        yield Hostile(f"{path}: huge", text_file(path, '{"title": "' + "x" * 3_000_000 + '"}'))
+        yield Hostile(f"{path}: link", link(path, "/etc/hostname"), "it is a link")
+        yield Hostile(f"{path}: pipe", pipe(path), "no ordinary file")
+        yield Hostile(f"{path}: gone", lambda root, path=path: (root / path).unlink(), "No such file")
+        for what, old, new in (
+            ("open", '"additionalProperties": false', '"additionalProperties": true'),
+            ("nothing required", '"required"', '"x-required"'),
+            ("other types", '"type": "string"', '"type": ["string", "object"]'),
+        ):
+            yield Hostile(f"{path}: {what}", replaced(path, old, new), other)
+        for what, text in SCHEMAS.items():
+            says = "decode" if isinstance(text, bytes) else other
+            yield Hostile(f"{path}: {what}", text_file(path, text), says)
+
+
+UNSEEN: Final = {
+    "null": "\\0", "bell": "\\a", "backspace": "\\b", "escape": "\\e", "return": "\\r", "delete": "\\x7f",
+    "next line": "\\x85", "C1": "\\x9b", "zero width": "\\u200b", "joiner": "\\u200d", "embedding": "\\u202a",
+    "right to left": "\\u200f", "override": "\\u202e", "isolate": "\\u2066", "word joiner": "\\u2060",
+    "Arabic mark": "\\u061c", "byte order mark": "\\ufeff", "tag": "\\U000e0041",
+}  # fmt: skip
+"""Characters that nobody sees, as YAML writes them."""
+
+
+def unseen() -> Iterator[Hostile]:
+    """Characters that nobody sees, in free text, keys and names of files; written out and as they are."""
+    says = "the invisible character"
+    for what, escaped in UNSEEN.items():
+        for field in ("owner", "description"):
+            text = HEAD + f'metadata: {{name: green, {field}: "a{escaped}b"}}\nspec: {{contract: nimp2p}}\n'
+            yield Hostile(f"{what} in {field}", in_green(text), says)
+        yield Hostile(f"{what} in a key", in_green(GREEN + f'"a{escaped}b": 1\n'), says)
+        plain = yaml.safe_load(f'"{escaped}"')
+        if plain not in "\0\r":  # no file's name has the one, and lines may end in the other
+            yield Hostile(f"{what} as it is", in_green(GREEN + f"# a{plain}b\n"), says)
+            yield named_file(what, f"experiments/a{plain}b.yaml")
+    for what, plain in {"newline": "\n", "tab": "\t", "no UTF-8": "\udcff"}.items():
+        yield named_file(what, f"experiments/a{plain}b.yaml")
+        yield named_file(what, f"contracts/a{plain}b.yaml")
+        yield named_file(what, f"templates/experiment/a{plain}b.yaml.j2")
+    for what, old, new in (
+        ("a contract's description", "  description:", '  description: "a\\eb" #'),
+        ("what a node logs", "  logs:", '  logs:\n    "a\\eb": x'),
+    ):
+        yield Hostile(f"escape in {what}", replaced("contracts/nimp2p.yaml", old, new), says)
+
+
+def named_file(what: str, path: str) -> Hostile:
+    """A file with something in its name."""
+    name = f"{what} in a file's name in {path.rpartition('/')[0]}"
+    return Hostile(name, text_file(path, GREEN), "name holds characters that can't be seen")
+
+
+def equals() -> Iterator[Hostile]:
+    """Lists whose items have to differ, with very many of them."""
+    for what, item in (("maps", "{{a: {}}}"), ("lists of maps", "[{{a: {}}}]"), ("words", "x{}")):
+        items = ", ".join(item.format(n) for n in range(4500))
+        text = SPEC.format(f"rtt: {{methods: [{items}]}}")
+        yield Hostile(f"many {what} to compare", in_green(text), "rtt.methods")
 
 
 def settings() -> Iterator[Hostile]:
@@ -281,12 +373,14 @@ def settings() -> Iterator[Hostile]:
         yield Hostile(f"contract: {what}", replaced(contract, old, new))
 
 
-REFUSED: Final = (*values(), *names(), *syntax(), *places(), *settings())
+REFUSED: Final = (
+    *values(), *names(), *syntax(), *places(), *schemas(), *unseen(), *equals(), *settings(),
+)  # fmt: skip
 
 CODE_LIKE: Final = (
     "{{ 7*7 }}", "{% raw %}", "{# x #}", "{{ ''.__class__.__mro__ }}", "$(reboot)", "`reboot`", "${PATH}",
     "%s %d %n", "a: b", "- a", "a\nkind: ClusterRole", "a\n---\nkind: Role", "&a", "*a", "!!python/name:os",
     "'\"", "\\\"}", "]]}}", "<!-- -->", "<script>", "|", ">", "@x", "%TAG", "null", "true", "5", "1e3", "~",
-    "\ue000x:0\ue001", "é 😀 \u2028 \u0085", "x" * 60, "#", "a #b", " lead", "trail ", "\t", "..", "/",
+    "\ue000x:0\ue001", "é 😀 \u2028 \xa0", "x" * 60, "#", "a #b", " lead", "trail ", "\t", "..", "/",
 )  # fmt: skip
 """Text for an owner or a description: data, whatever it looks like."""

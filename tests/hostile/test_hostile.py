@@ -41,7 +41,8 @@ def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(
     assert done.returncode == 0, f"{lines[-1] if lines else ''}: {done.stderr[-2000:]}"
     results = [line for line in lines if "name" in line]
     assert [line["name"] for line in results] == list(cases(kind))
-    wrong = {line["name"]: why for line in results if (why := complaint(line))}
+    says = {case.name: case.says for case in REFUSED} if kind == "files" else {}
+    wrong = {line["name"]: why for line in results if (why := complaint(line, says.get(line["name"], "")))}
     assert wrong == {}
     slowest, largest = max(r["cpu_s"] for r in results), max(r["rss_mb"] for r in results)
     figure(
@@ -50,7 +51,7 @@ def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(
     )
 
 
-def complaint(result: dict[str, Any]) -> str | None:
+def complaint(result: dict[str, Any], says: str) -> str | None:
     """What is wrong with how a case ended; None when nothing is."""
     if "crash" in result:
         return str(result["crash"])
@@ -58,6 +59,8 @@ def complaint(result: dict[str, Any]) -> str | None:
         return "accepted"
     if any(not where for _, where, _ in result["said"]):
         return f"no place: {result['said']}"
+    if not any(says in what for _, _, what in result["said"]):
+        return f"refused for another reason: {result['said'][:3]}"
     if result["cpu_s"] > CPU_LIMIT_S:
         return f"{result['cpu_s']:.1f} s"
     if result["rss_mb"] > MEMORY_LIMIT_MB:
