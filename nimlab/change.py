@@ -101,7 +101,10 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
     if missing:
         action, reason = Action.KEEP, f"left alone: {missing[0]}"
     elif is_namespace and strangers is None:
-        action, reason = Action.KEEP, "left alone: these credentials don't show all that is in it"
+        action, reason = (
+            Action.KEEP,
+            "left alone: these credentials, or the server just now, don't show all that is in it",
+        )
     elif is_namespace and strangers:
         names = ", ".join(str(key) for key in strangers[:3])
         more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden
+from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden, Unseen
 from nimlab.fields import compare
 from nimlab.handover import Handover, effective, handover_of, handover_patch
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
@@ -129,7 +129,7 @@ class Cluster(Protocol):
         """Yield changes since a resourceVersion until the timeout; Gone when it is too old."""
 
     def survey(self, namespace: str) -> tuple[Manifest, ...]:
-        """Return the metadata of every object of every kind in a namespace."""
+        """Return the metadata of every object of every kind in a namespace; Unseen when there may be more."""
 
     def requests(self) -> Requests:
         """Return the number of requests sent so far."""
@@ -378,7 +378,7 @@ def _strangers(
     def look(name: str) -> tuple[ObjectKey, ...] | None:
         try:
             return find_strangers(cluster, name, apply_set, ours)
-        except Forbidden:
+        except (Forbidden, Unseen):
             return None
 
     gone = [key.name for key in live if key.kind == "Namespace" and key not in wanted]

@@ -13,6 +13,7 @@ a class exists only because somebody catches it or a test names it.
     ├─ ClusterError             the API server said no, or nothing: verb, object, status
     │  ├─ Unreachable           no answer, a broken answer, or out of retries
     │  ├─ Forbidden             401 or 403; never read as "absent"
+    │  ├─ Unseen                the server can't show all that it has
     │  ├─ Gone                  410: a list or watch has to be started anew
     │  ├─ FieldConflict         another field manager owns the fields
     │  ├─ Moved                 a precondition failed: the object changed since it was read
@@ -153,6 +154,12 @@ class Forbidden(ClusterError):
     """The credentials don't allow the request. Never means that the object is absent."""
 
     code = "forbidden"
+
+
+class Unseen(ClusterError):
+    """The server can't show all that it has: what isn't seen may be there all the same."""
+
+    code = "unseen"
 
 
 class Gone(ClusterError):

@@ -52,7 +52,7 @@ class Snapshot:
     has an entry exactly for the desired objects that exist and are not proven unchanged, or need a handover.
     `strangers` names,
     for each namespace of ours that no experiment wants any more, what in it is not ours; None where the
-    credentials don't show it.
+    credentials or the server don't show it.
     """
 
     apply_set: ApplySet
