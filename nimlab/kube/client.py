@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from nimlab.cluster import Listing, Propagation, Requests, WatchEvent
 from nimlab.errors import ClusterError, Gone, Unreachable
 from nimlab.kube.answers import error_of, is_retried
+from nimlab.kube.bodies import event_of, kinds_of, object_of, page_of
 from nimlab.kube.wire import (
     collection_path,
     decode,
@@ -105,11 +106,12 @@ class KubeCluster:
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return the object, None if there is none."""
         try:
-            return self._json("GET", object_path(key), verb="get", where=str(key))
+            found = self._json("GET", object_path(key), verb="get", where=str(key))
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
+        return object_of(found, key, verb="get")
 
     def list_objects(
         self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
@@ -154,7 +156,7 @@ class KubeCluster:
             "dryRun": "All" if dry_run else "",
         }
         key = key_of(manifest)
-        return self._json(
+        made = self._json(
             "PATCH",
             with_query(object_path(key), query),
             verb="patch",
@@ -163,17 +165,18 @@ class KubeCluster:
             content_type="application/apply-patch+yaml",
             is_write=not dry_run,
         )
+        return object_of(made, key, verb="patch")
 
     def create(self, manifest: Manifest) -> Manifest:
         """Create the object; Moved if it exists."""
         key = key_of(manifest)
         path = collection_path(KINDS[key.kind], key.namespace or None)
-        return self._send_whole("POST", path, manifest, verb="create", where=str(key))
+        return self._send_whole("POST", path, manifest, verb="create")
 
     def patch(self, key: ObjectKey, operations: Sequence[Mapping[str, Any]], *, dry_run: bool) -> Manifest:
         """Apply a JSON patch and return the object; Moved if its resourceVersion isn't the one demanded."""
         query = {"fieldManager": FIELD_MANAGER, "dryRun": "All" if dry_run else ""}
-        return self._json(
+        made = self._json(
             "PATCH",
             with_query(object_path(key), query),
             verb="patch",
@@ -182,22 +185,25 @@ class KubeCluster:
             content_type="application/json-patch+json",
             is_write=not dry_run,
         )
+        return object_of(made, key, verb="patch")
 
     def replace(self, manifest: Manifest) -> Manifest:
         """Replace the object; Moved if its resourceVersion isn't the one given."""
         key = key_of(manifest)
-        return self._send_whole("PUT", object_path(key), manifest, verb="update", where=str(key))
+        return self._send_whole("PUT", object_path(key), manifest, verb="update")
 
-    def _send_whole(self, method: str, path: str, manifest: Manifest, *, verb: str, where: str) -> Manifest:
-        return self._json(
+    def _send_whole(self, method: str, path: str, manifest: Manifest, *, verb: str) -> Manifest:
+        key = key_of(manifest)
+        made = self._json(
             method,
             with_query(path, {"fieldManager": FIELD_MANAGER}),
             verb=verb,
-            where=where,
+            where=str(key),
             body=json.dumps(manifest).encode(),
             content_type=_JSON,
             is_write=True,
         )
+        return object_of(made, key, verb=verb)
 
     def delete(
         self,
@@ -252,23 +258,19 @@ class KubeCluster:
         answer = self._request("GET", path, verb="watch", where=kind, stream=True)
         try:
             for line in read_lines(answer):
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise error_of(
-                        int(event["object"].get("code", 410)),
-                        event["object"],
-                        verb="watch",
-                        where=kind,
-                        path=path,
-                    )
-                yield WatchEvent(type=event["type"], object=event["object"])
-        except (HTTPError, ValueError, OSError) as error:
+                event = event_of(line, where=kind)
+                if event.type == "ERROR":
+                    code = event.object.get("code")
+                    status = code if isinstance(code, int) else 410
+                    raise error_of(status, event.object, verb="watch", where=kind, path=path)
+                yield event
+        except (HTTPError, OSError) as error:
             raise Unreachable(f"watch: the connection broke: {error}", where=kind) from error
         finally:
             answer.close()
 
     def survey(self, namespace: str) -> tuple[Manifest, ...]:
-        """Return the metadata of every object of every kind in a namespace.
+        """Return the metadata of every object of every kind in a namespace; Unseen when there may be more.
 
         The kinds come from discovery, since what a namespace may hold isn't ours to know beforehand.
         """
@@ -280,6 +282,7 @@ class KubeCluster:
                 for item in page.items:
                     item["kind"] = kind
                     item["apiVersion"] = f"{group}/{version}" if group else version
+                    item["metadata"].setdefault("uid", "")  # what an aggregated server makes up has none
                 found.extend(page.items)
         return tuple(found)
 
@@ -304,38 +307,19 @@ class KubeCluster:
         finally:
             answer.close()
 
-    def _namespaced_resources(self) -> list[tuple[str, str, str, str]]:
-        """(group, version, plural, kind) of every kind that can be listed in a namespace.
-
-        The newest version that has it: an older one may have kinds that the newest hasn't.
-        """
-        found: dict[tuple[str, str], tuple[str, str, str, str]] = {}
+    def _namespaced_resources(self) -> Iterator[tuple[str, str, str, str]]:
+        """(group, version, plural, kind) of every kind that can be listed in a namespace."""
         for root in ("/api", "/apis"):
             answer = self._json("GET", root, verb="get", where=root, accept=_DISCOVERY)
-            if answer.get("kind") != "APIGroupDiscoveryList":
-                raise ClusterError(
-                    "the server doesn't tell its kinds in one answer (aggregated discovery)",
-                    where=root,
-                    hint="nimlab removes namespaces only where it can see all that is in them",
-                )
-            for group in answer["items"]:
-                name = group["metadata"].get("name", "")
-                for version in group["versions"]:
-                    for resource in version["resources"]:
-                        if resource["scope"] == "Namespaced" and "list" in resource["verbs"]:
-                            plural, kind = resource["resource"], resource["responseKind"]["kind"]
-                            found.setdefault((name, plural), (name, version["version"], plural, kind))
-        return list(found.values())
+            yield from kinds_of(answer, where=root)
 
-    def _pages(self, path: str, query: Mapping[str, str], where: str, accept: str) -> Iterator[Listing]:
+    def _pages(self, path: str, query: Mapping[str, str], kind: str, accept: str) -> Iterator[Listing]:
         token = ""
         while True:
             url = with_query(path, {"limit": str(PAGE), **query, "continue": token})
-            page = self._json("GET", url, verb="list", where=where, accept=accept)
-            about = page["metadata"]
-            token = about.get("continue") or ""
-            items = tuple(page.get("items") or ())
-            yield Listing(items=items, resource_version=about["resourceVersion"], more=bool(token))
+            answer = self._json("GET", url, verb="list", where=kind, accept=accept)
+            page, token = page_of(answer, kind)
+            yield page
             if not token:
                 return
 

@@ -7,6 +7,7 @@ ones, since the kinds are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -46,7 +47,7 @@ def decode(data: bytes, *, verb: str, where: str) -> Manifest:
     """Return the object in an answer. Raises Unreachable for half an answer, or another one."""
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreachable(
             f"{verb}: the answer is cut short or isn't JSON", where=where, hint="run it again"
         ) from error
@@ -59,15 +60,18 @@ def read_status(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
     """Return the server's Status; empty when the body is something else (a proxy's error page)."""
     try:
         value = json.loads(answer.data)
-    except (ValueError, HTTPError):
+    except (ValueError, RecursionError, HTTPError):
         return {}
     return value if isinstance(value, dict) and value.get("kind") == "Status" else {}
 
 
 def retry_after_s(answer: urllib3.BaseHTTPResponse) -> float:
-    """Return how long the server asks to wait, at most half a minute; 0 if it doesn't say."""
+    """Return how long the server asks to wait, at most half a minute; 0 if it doesn't say so in seconds.
+
+    A date would have to be held against this machine's clock; our own pauses do as well.
+    """
     text = answer.headers.get("Retry-After", "")
-    return min(float(text), _LONGEST_RETRY_AFTER_S) if text.isdigit() else 0.0
+    return min(float(text), _LONGEST_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,300}", text) else 0.0
 
 
 def is_hopeless(error: HTTPError) -> bool:
