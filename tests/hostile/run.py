@@ -17,16 +17,20 @@ from pathlib import Path
 
 from nimlab.cli.lab import read_intent
 from nimlab.errors import NimlabError, SpecError
+from tests.hostile.changed import CHANGES, changed
 from tests.hostile.files import REFUSED, text_file
 from tests.hostile.templates import TEMPLATES
 from tests.live import REPOSITORY
+
+TEMPLATE = "templates/experiment/x.yaml.j2"
 
 
 def cases(kind: str) -> dict[str, Callable[[Path], object]]:
     """The cases of a kind by name."""
     if kind == "files":
         return {case.name: case.lay for case in REFUSED}
-    return {name: text_file("templates/experiment/x.yaml.j2", text) for name, text in TEMPLATES.items()}
+    texts = TEMPLATES | {name: changed(name) for name in CHANGES}
+    return {name: text_file(TEMPLATE, text) for name, text in texts.items()}
 
 
 def lay_out(root: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 from nimlab.cli import main
 from nimlab.cli.lab import read_intent
 from nimlab.manifest import to_yaml_safe_json
+from tests.hostile.changed import BASES, CHANGES
 from tests.hostile.files import CODE_LIKE, HEAD, REFUSED
-from tests.hostile.run import cases, lay_out
+from tests.hostile.run import TEMPLATE, cases, lay_out
 from tests.hostile.templates import TEMPLATES
 from tests.live import REPOSITORY, Sandbox
 from tests.proxy import run_proxy
@@ -41,7 +42,10 @@ def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(
     assert done.returncode == 0, f"{lines[-1] if lines else ''}: {done.stderr[-2000:]}"
     results = [line for line in lines if "name" in line]
     assert [line["name"] for line in results] == list(cases(kind))
-    says = {case.name: case.says for case in REFUSED} if kind == "files" else {}
+    if kind == "files":
+        says = {case.name: case.says for case in REFUSED}
+    else:
+        says = {name: change[3] for name, change in CHANGES.items()}
     wrong = {line["name"]: why for line in results if (why := complaint(line, says.get(line["name"], "")))}
     assert wrong == {}
     slowest, largest = max(r["cpu_s"] for r in results), max(r["rss_mb"] for r in results)
@@ -61,6 +65,8 @@ def complaint(result: dict[str, Any], says: str) -> str | None:
         return f"no place: {result['said']}"
     if not any(says in what for _, _, what in result["said"]):
         return f"refused for another reason: {result['said'][:3]}"
+    if result["name"] in CHANGES and any("\n" in what for _, _, what in result["said"]):
+        return f"refused for more than one reason: {result['said'][:3]}"
     if result["cpu_s"] > CPU_LIMIT_S:
         return f"{result['cpu_s']:.1f} s"
     if result["rss_mb"] > MEMORY_LIMIT_MB:
@@ -69,8 +75,21 @@ def complaint(result: dict[str, Any], says: str) -> str | None:
 
 
 def test_there_are_enough_cases_and_no_two_have_one_name() -> None:
-    assert len(REFUSED) + len(TEMPLATES) >= 200
+    assert len(REFUSED) + len(TEMPLATES) + len(CHANGES) >= 200
     assert len({case.name for case in REFUSED}) == len(REFUSED)
+    assert not CHANGES.keys() & TEMPLATES.keys()
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_what_a_hostile_template_differs_from_passes(base: str, tmp_path: Path) -> None:
+    lay_out(tmp_path / "lab")
+    shipped = read_intent(tmp_path / "lab", None)
+    (tmp_path / "lab" / TEMPLATE).write_text(BASES[base], encoding="utf-8")
+    intent = read_intent(tmp_path / "lab", None)
+    assert intent.errors == ()
+    assert [len(one.manifests) for one in intent.desired] == [
+        len(one.manifests) + 1 for one in shipped.desired
+    ]
 
 
 @pytest.mark.parametrize("text", CODE_LIKE, ids=lambda text: repr(text)[:30])
