@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from nimlab.change import Change
@@ -39,6 +39,7 @@ class BoundObject:
     """One object of a plan. `live` and `desired` are digests, None where there is none."""
 
     action: str
+    restarts: int
     uid: str | None
     live: str | None
     desired: str | None
@@ -132,6 +133,8 @@ def _moved_object(key: str, saved: BoundObject | None, now: BoundObject | None) 
         yield f"{key} is gone"
     elif saved.desired != now.desired:
         yield f"{key} is asked for differently"
+    elif saved.restarts != now.restarts and saved == replace(now, restarts=saved.restarts):
+        yield f"{key}: {now.restarts} peers would restart, not {saved.restarts}"
     elif saved != now:
         yield f"{key} has changed in the cluster"
 
@@ -140,6 +143,7 @@ def _bound(change: Change) -> BoundObject:
     live = change.live
     return BoundObject(
         action=change.action.value,
+        restarts=change.restarts,
         uid=None if live is None else live["metadata"]["uid"],
         live=None if live is None else _digest(_steady(live)),
         desired=None if change.desired is None else _digest(change.desired),

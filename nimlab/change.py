@@ -6,13 +6,14 @@ object is judged alone here; what concerns several of them is the plan's. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from nimlab.diff import FieldChange, diff_desired, diff_objects
 from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
-from nimlab.fields import Foreign, foreign_fields, own_entry
-from nimlab.handover import Handover
+from nimlab.fields import Foreign, compare, foreign_fields, own_entry
+from nimlab.forecast import forecast
+from nimlab.handover import Handover, handed_over
 from nimlab.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.owned import MEMBER, PART_OF, ApplySet, member_reference, missing_proofs
 from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
@@ -42,9 +43,9 @@ class Change:
     """One object and what is to be done with it.
 
     `error` blocks it: it can't be done as things are. `restarts` counts the running peers that are deleted
-    and made anew. `unverified` means that the fields were compared here, not by the server. `handover` is
-    done before the apply; the fields that it removes are among `fields`, not among `foreign`. A KEEP with a
-    reason is worth showing.
+    and made anew. `unverified` means that fields and restarts were told from here, not by the server.
+    `handover` is done before the apply; the fields that it removes are among `fields`, not among `foreign`. A
+    KEEP with a reason is worth showing.
     """
 
     action: Action
@@ -220,51 +221,57 @@ def _decide_suspect(
             Action.UPDATE, desired, live, group, fields=fields, error=prediction.error, handover=handover
         )
     if prediction.manifest is None:
-        return _decide_unverified(desired, live, handover, group)
+        return _decide_unverified(desired, live, prediction, group)
     if prediction.handed_over is not None:
         return _decide_handover(desired, live, prediction.manifest, prediction.handed_over, prediction, group)
     return _decide_predicted(desired, live, prediction.manifest, prediction.taken, group)
 
 
-def _decide_unverified(
-    desired: Manifest, live: Manifest, handover: Handover | None, group: Desired
-) -> Change:
-    """The credentials only allow looking: the fields are compared here."""
-    fields = diff_desired(live, desired)
-    if not fields and handover is None:
-        reason = "not verified: the credentials don't allow a server dry-run"
-        return _change(Action.KEEP, desired, live, group, reason=reason, unverified=True)
-    return _change(Action.UPDATE, desired, live, group, fields=fields, unverified=True, handover=handover)
+def _decide_unverified(desired: Manifest, live: Manifest, prediction: Prediction, group: Desired) -> Change:
+    """The credentials only allow looking: what an apply would do is told from here.
+
+    What isn't proven unchanged is never told as unchanged, even where no field is seen to differ.
+    """
+    made = forecast(desired, live)
+    if prediction.handover is not None:
+        handed = handed_over(prediction.handover, live)
+        return replace(_decide_handover(desired, live, made, handed, prediction, group), unverified=True)
+    fields = diff_objects(live, made)
+    reason = "" if fields else f"not proven to be as desired: {compare(desired, live).reason}"
+    restarts = restarts_of(live, made)
+    return _change(
+        Action.UPDATE, desired, live, group, reason=reason, fields=fields, restarts=restarts, unverified=True
+    )
 
 
 def _decide_handover(
     desired: Manifest,
     live: Manifest,
     made: Manifest,
-    handed_over: Manifest,
+    handed: Manifest,
     prediction: Prediction,
     group: Desired,
 ) -> Change:
     """Two writes, the handover and the apply: their changes together are the change."""
-    changes = {change.path: change for after in (handed_over, made) for change in diff_objects(live, after)}
+    changes = {change.path: change for after in (handed, made) for change in diff_objects(live, after)}
     return _change(
         Action.UPDATE,
         desired,
         live,
         group,
         fields=tuple(changes[path] for path in sorted(changes)),
-        restarts=_handover_restarts(live, made, handed_over),
+        restarts=_handover_restarts(live, made, handed),
         taken=prediction.taken,
         handover=prediction.handover,
     )
 
 
-def _handover_restarts(live: Manifest, made: Manifest, handed_over: Manifest) -> int:
+def _handover_restarts(live: Manifest, made: Manifest, handed: Manifest) -> int:
     """All peers, when the template changes; where only foreign additions go, those that run with them."""
     changed = changes_template(live, made)
-    if not changed and changes_template(live, handed_over) and restart_pending(live):
+    if not changed and changes_template(live, handed) and restart_pending(live):
         return peers_of(live).updated
-    return restarts_of(live, made if changed else handed_over)
+    return restarts_of(live, made if changed else handed)
 
 
 def _decide_predicted(

@@ -215,7 +215,7 @@ def _is_noise(key: str, path: tuple[str, ...]) -> bool:
 
 def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON
     field = path[-1] if path else ""
-    names = [_item_name(item, field) for item in items]
+    names = [item_name(item, field) for item in items]
     if field not in _LIST_KEYS or None in names or len(set(names)) != len(names):
         return [_comparable(item, path) for item in items]
     found: dict[str, Any] = {
@@ -225,8 +225,8 @@ def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: A
     return found
 
 
-def _item_name(item: object, field: str) -> str | None:
-    """The item's name among its siblings, None where it has none."""
+def item_name(item: object, field: str) -> str | None:
+    """Return the name of an item of a list among its siblings, None where no key tells it apart."""
     if not isinstance(item, Mapping):
         return None
     for keys in _LIST_KEYS.get(field, ()):

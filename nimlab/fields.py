@@ -27,7 +27,7 @@ _UNOWNED_METADATA: Final = frozenset({
     "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
     "resourceVersion",
 })  # fmt: skip
-_ATOMIC_MAPS: Final = frozenset({
+ATOMIC_MAPS: Final = frozenset({
     "selector", "nodeSelector", "podSelector", "namespaceSelector", "labelSelector", "secretKeyRef",
     "configMapKeyRef", "fieldRef", "resourceFieldRef", "roleRef",
 })  # fmt: skip
@@ -135,7 +135,7 @@ def _check_node(desired: Any, live: Any, owned: _Tree, path: _Path) -> None:  # 
 def _check_leaf(desired: Any, live: Any, path: _Path) -> None:  # noqa: ANN401 -- any JSON
     if desired is None:
         raise _Suspect(f"{path_text(path)}: null is asked for")
-    if isinstance(desired, dict) and desired and path[-1][2:] not in _ATOMIC_MAPS:
+    if isinstance(desired, dict) and desired and path[-1][2:] not in ATOMIC_MAPS:
         raise _Suspect(f"{path_text(path)}: owned as an empty map, but more is asked for")
     if not _same(desired, live):
         raise _Suspect(f"{path_text(path)}: differs")
@@ -319,6 +319,11 @@ def path_text(path: _Path) -> str:
 @lru_cache(maxsize=4096)
 def _decoded(child: str) -> Any:  # noqa: ANN401 -- any JSON
     return json.loads(child[2:])
+
+
+def merge_trees(one: _Tree, other: _Tree) -> _Tree:
+    """Return the fields that two entries have together."""
+    return {**one, **{name: merge_trees(one.get(name, {}), tree) for name, tree in other.items()}}
 
 
 def entries_of(live: Manifest) -> list[Mapping[str, Any]]:

@@ -11,11 +11,12 @@ patch, so that a race is refused); kubernetes#99003 and #107417 (fields that sta
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from nimlab.fields import Foreign, descend, entries_of, foreign_fields, index_of_item, own_entry
+from nimlab.fields import Foreign, descend, entries_of, foreign_fields, index_of_item, merge_trees, own_entry
 from nimlab.manifest import Manifest
 from nimlab.owned import FIELD_MANAGER, is_hand_tool, is_own_entry
 
@@ -56,9 +57,25 @@ def handover_patch(handover: Handover, live: Manifest) -> list[dict[str, Any]]:
     if handover.managers:
         entries = _merged(live, frozenset(handover.managers))
         patch.append({"op": "replace", "path": "/metadata/managedFields", "value": entries})
+    return patch + [{"op": "remove", "path": _pointer(place)} for place in _places(handover, live)]
+
+
+def handed_over(handover: Handover, live: Manifest) -> Manifest:
+    """Return the object after the handover, as far as that can be told without the server."""
+    made: Manifest = copy.deepcopy(live)
+    for *above, last in _places(handover, live):
+        inner: Any = made
+        for part in above:
+            inner = inner[part]
+        del inner[last]
+    return made
+
+
+def _places(handover: Handover, live: Manifest) -> list[tuple[str | int, ...]]:
+    """Where the fields are that go; what stands behind in a list comes first."""
     places = [place for foreign in handover.removed if (place := _place(live, foreign.path)) is not None]
     places.sort(key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True)
-    return patch + [{"op": "remove", "path": _pointer(place)} for place in places]
+    return places
 
 
 def effective(handover: Handover, live: Manifest, handed_over: Manifest) -> Handover | None:
@@ -105,7 +122,7 @@ def _merged(live: Manifest, managers: frozenset[str]) -> list[Mapping[str, Any]]
     kept = []
     for entry in entries_of(live):
         if is_own_entry(entry) or (_is_legacy(entry) and entry.get("manager") in managers):
-            fields = _union(fields, entry.get("fieldsV1") or {})
+            fields = merge_trees(fields, entry.get("fieldsV1") or {})
         else:
             kept.append(entry)
     ours = {
@@ -116,10 +133,6 @@ def _merged(live: Manifest, managers: frozenset[str]) -> list[Mapping[str, Any]]
         "fieldsV1": fields,
     }
     return [*kept, ours]
-
-
-def _union(one: _Tree, other: _Tree) -> _Tree:
-    return {**one, **{name: _union(one.get(name, {}), tree) for name, tree in other.items()}}
 
 
 def _place(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | None:

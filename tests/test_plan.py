@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nimlab.change import Action, Change
 from nimlab.errors import Conflict, FieldConflict, Rejected
 from nimlab.git import Commit, Relation
+from nimlab.handover import handover_of
 from nimlab.manifest import Manifest, ObjectKey, key_of
 from nimlab.owned import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
 from nimlab.parent import Parent, Scope
@@ -186,6 +187,47 @@ def test_unverified_plan_compares_what_is_desired() -> None:
     )
     assert change.unverified
     assert [(f.path, f.old, f.new) for f in change.fields] == [("spec.replicas", 3, 5)]
+
+
+def test_what_can_be_neither_proven_nor_asked_about_is_never_kept() -> None:
+    """What goes from Git restarts peers, too; and a suspicion without a field is still one."""
+    wanted, old = workload("red"), live_of(workload("red"))
+    container = old["spec"]["template"]["spec"]["containers"][0]
+    container["args"] = ["-v"]
+    ours: dict[str, Any] = {'k:{"name":"c"}': {"f:args": {}}}
+    (entry,) = old["metadata"]["managedFields"]
+    entry["fieldsV1"]["f:spec"] = {"f:template": {"f:spec": {"f:containers": ours}}}
+    unasked = {key_of(wanted): Prediction()}
+    plan = make_plan([group("red", wanted)], snapshot(old, predicted=unasked), policy())
+    change = only(plan)
+    assert (change.action, change.restarts, change.unverified) == (Action.UPDATE, 3, True)
+    assert [(f.path, f.old) for f in change.fields] == [("spec.template.spec.containers[c].args", ["-v"])]
+    del container["args"]
+    plan = make_plan([group("red", wanted)], snapshot(old, predicted=unasked), policy())
+    assert (only(plan).action, only(plan).fields, only(plan).restarts) == (Action.UPDATE, (), 0)
+    assert "not proven" in only(plan).reason
+    assert not plan.is_empty
+
+
+def test_what_is_to_be_taken_out_is_told_without_the_server_too() -> None:
+    wanted, old = workload("red"), live_of(workload("red"))
+    container = old["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "OURS", "value": "1"}, {"name": "DEBUG", "value": "1"}]
+    item = 'k:{"name":"DEBUG"}'
+    added: dict[str, Any] = {
+        "f:containers": {'k:{"name":"c"}': {"f:env": {item: {".": {}, "f:name": {}, "f:value": {}}}}}
+    }
+    fields = {"f:spec": {"f:template": {"f:spec": added}}}
+    theirs = {"manager": "kubectl-edit", "operation": "Update", "apiVersion": "apps/v1", "fieldsV1": fields}
+    old["metadata"]["managedFields"].append(theirs)
+    handover = handover_of(wanted, old, remove_foreign=True)
+    predicted = {key_of(wanted): Prediction(handover=handover)}
+    change = only(make_plan([group("red", wanted)], snapshot(old, predicted=predicted), policy()))
+    assert [f.path for f in change.fields] == ["spec.template.spec.containers[c].env[DEBUG]"]
+    assert (change.restarts, change.unverified, change.foreign) == (3, True, ())
+    old["status"]["updatedReplicas"] = 1
+    change = only(make_plan([group("red", wanted)], snapshot(old, predicted=predicted), policy()))
+    assert change.restarts == 1, "the others don't run with it"
 
 
 @pytest.mark.parametrize(

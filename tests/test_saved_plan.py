@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from nimlab.binding import Binding, PlanOptions, binding_of
+from nimlab.binding import Binding, PlanOptions, binding_of, moved_since
 from nimlab.errors import PlanError
 from nimlab.manifest import Manifest
 from nimlab.plan import make_plan
@@ -93,6 +94,15 @@ def test_what_no_controller_touches_may_not_move_at_all() -> None:
     later = live_of(wanted)
     later["metadata"]["resourceVersion"] = "8"
     assert binding(wanted, later) != binding(wanted, live_of(wanted))
+
+
+def test_plan_that_would_restart_other_peers_than_it_told_no_longer_holds() -> None:
+    wanted = workload("red")
+    now = binding(wanted, live_of(workload("red", peers=5)))
+    (key,) = now.objects
+    told = replace(now, objects={key: replace(now.objects[key], restarts=2)})
+    assert moved_since(told, now) == (f"{key}: 0 peers would restart, not 2",)
+    assert moved_since(now, now) == ()
 
 
 def test_binding_survives_its_file() -> None:
