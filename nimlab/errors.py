@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -73,6 +74,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.location}: error[{self.code}]: {self.what}"
+
+
+_LONGEST_TEXT: Final = 500  # of what a server says; a body may hold a whole object
+
+
+def shorten(text: str) -> str:
+    """Return the text on one line, at most 500 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1] + "…"
 
 
 class NimlabError(Exception):
@@ -135,12 +145,17 @@ class ImmutableField(PlanError):
 
 
 class ClusterError(NimlabError):
-    """The API server refused or failed; `status` is the HTTP status, 0 if there was none."""
+    """The API server refused or failed; `status` is the HTTP status, 0 if there was none.
+
+    `what` is shortened, `whole` is not: what must not be shown is found in the whole text only. Nobody prints
+    that.
+    """
 
     code = "cluster"
 
     def __init__(self, what: str, *, where: object = None, hint: str | None = None, status: int = 0) -> None:
-        super().__init__(what, where=where, hint=hint)
+        super().__init__(shorten(what), where=where, hint=hint)
+        self.whole = what
         self.status = status
 
 

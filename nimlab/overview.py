@@ -16,6 +16,7 @@ from typing import Any, Final
 from nimlab.change import Action, Change
 from nimlab.fields import own_entry
 from nimlab.manifest import WORKLOADS, Manifest, ObjectKey, labels_of
+from nimlab.masking import redact, secrets_in
 from nimlab.plan import ExperimentPlan, Plan
 from nimlab.spec import Broken, Experiment
 from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, status_of
@@ -122,7 +123,7 @@ def experiment_detail(
     row = next(row for row in overview_rows(plan, experiments, now) if row.experiment == name)
     one = next((one for one in plan.experiments if one.name == name), None)
     broken = next((broken.source for broken in plan.broken if broken.name == name), None)
-    own = _own_events(events, one, pods) if one else []
+    own = _without_secrets(_own_events(events, one, pods), one, pods) if one else []
     is_short = row.running is not None and row.scale is not None and row.running < row.scale
     return Detail(
         row=row,
@@ -276,6 +277,14 @@ def _own_events(events: Sequence[Manifest], one: ExperimentPlan, pods: Sequence[
         return name in names or (peer is not None and peer.fullmatch(name) is not None)
 
     return [event for event in events if is_own(event)]
+
+
+def _without_secrets(
+    events: Sequence[Manifest], one: ExperimentPlan, pods: Sequence[Manifest]
+) -> list[Manifest]:
+    """The events without what is secret in the objects that they are about: they may echo it."""
+    secrets = secrets_in(*(found for c in one.changes for found in (c.desired, c.live)), *pods)
+    return [{**event, "message": redact(str(event.get("message") or ""), secrets)} for event in events]
 
 
 def _at(event: Manifest) -> str:

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from nimlab.manifest import Manifest
+from nimlab.masking import redact, secrets_in
 
 
 class State(Enum):
@@ -130,7 +131,7 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
         return Trouble(
             pod=name,
             reason=str(status.get("reason") or "Failed"),
-            message=str(status.get("message") or "the pod has failed"),
+            message=_said(status.get("message"), pod) or "the pod has failed",
             since=None,
             fatal=True,
         )
@@ -141,7 +142,7 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
     }
     for field in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(field) or ():
-            trouble = _container_trouble(name, container, containers)
+            trouble = _container_trouble(pod, container, containers)
             if trouble is not None:
                 return trouble
     return _scheduling_trouble(name, status, now)
@@ -155,7 +156,10 @@ def ripened(trouble: Trouble, now: datetime) -> Trouble:
 
 
 def event_trouble(event: Manifest) -> Trouble | None:
-    """Return the refusal that a StatefulSet's FailedCreate event tells (quota, admission, limits)."""
+    """Return the refusal that a StatefulSet's FailedCreate event tells (quota, admission, limits).
+
+    In the words of the event, which doesn't know what of the StatefulSet is secret.
+    """
     about = event.get("involvedObject") or {}
     if about.get("kind") != "StatefulSet" or event.get("reason") != "FailedCreate":
         return None
@@ -169,27 +173,33 @@ def event_trouble(event: Manifest) -> Trouble | None:
     )
 
 
+def _said(message: object, pod: Manifest) -> str:
+    """What a kubelet or a dying container says, without the pod's own secrets: it may echo what it ran."""
+    return redact(str(message), secrets_in(pod)) if message else ""
+
+
 def _container_trouble(
-    pod: str, container: Mapping[str, Any], containers: Mapping[str, Mapping[str, Any]]
+    pod: Manifest, container: Mapping[str, Any], containers: Mapping[str, Mapping[str, Any]]
 ) -> Trouble | None:
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason = str(waiting.get("reason") or "")
     if reason not in _FATAL_WAITING | _EARLY_WAITING:
         return None
     image = containers.get(str(container.get("name")), {}).get("image") or container.get("image")
-    said = str(waiting.get("message") or "")
+    said = _said(waiting.get("message"), pod)
     if "mage" in reason:
         message = f"image {image} can't be had" + (f": {said}" if said else "")
     elif reason == "CrashLoopBackOff":
         count = container.get("restartCount", 0)
         last = (container.get("lastState") or {}).get("terminated") or {}
         code = f", last exit code {last['exitCode']}" if "exitCode" in last else ""
-        said = " ".join(str(last.get("message") or "").split())[-_SAID_CHARACTERS:]
+        said = " ".join(_said(last.get("message"), pod).split())[-_SAID_CHARACTERS:]
         message = f"container {container.get('name')} ends again and again: {count} restarts{code}"
         message += f": {said}" if said else ""
     else:
         message = said or f"container {container.get('name')} can't be started"
-    return Trouble(pod=pod, reason=reason, message=message, since=None, fatal=reason in _FATAL_WAITING)
+    name = pod["metadata"]["name"]
+    return Trouble(pod=name, reason=reason, message=message, since=None, fatal=reason in _FATAL_WAITING)
 
 
 def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> Trouble | None:

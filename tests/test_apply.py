@@ -182,6 +182,13 @@ def test_refused_pods_end_the_waiting_after_a_grace() -> None:
     stuck = judged(found)
     assert isinstance(stuck, ExperimentStuck)
     assert "exceeded quota" in stuck.troubles[0].message
+    secret = statefulset()
+    env = [{"name": "API_TOKEN", "value": "exceeded"}]
+    secret["spec"]["template"] = {"spec": {"containers": [{"name": "c", "env": env}]}}
+    found.put(secret, NOW)
+    told = judged(found)
+    assert isinstance(told, ExperimentStuck)
+    assert "(hidden) quota" in told.troubles[0].message
     fresh = board(statefulset())
     fresh.note_refusal(refusal(NOW), NOW)
     assert isinstance(judged(fresh), PeersProgress)

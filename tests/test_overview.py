@@ -271,6 +271,17 @@ def test_only_own_events_are_taken() -> None:
     assert [line.reason for line in without_set.events] == ["R1", "R6"]
 
 
+def test_events_and_troubles_echo_no_secret_of_what_they_are_about() -> None:
+    live, peer = statefulset(running=1), ready(0)
+    env = [{"name": "API_TOKEN", "value": "correct-horse"}]
+    live["spec"]["template"] = {"spec": {"containers": [{"name": "nimp2p", "env": env}]}}
+    peer["spec"]["containers"] = [{"name": "nimp2p", "env": [{"name": "API_TOKEN", "value": "battery"}]}]
+    events = [refusal(1, "denied: correct-horse"), event(2, f"{NAME}-0", message="exec battery")]
+    detail = detail_of([peer], events, keep(live))
+    assert [line.message for line in detail.events] == ["denied: (hidden)", "exec (hidden)"]
+    assert [trouble.message for trouble in detail.troubles] == ["denied: (hidden)"]
+
+
 def test_newest_events_are_taken_and_warnings_before_others() -> None:
     events = [event(n, f"{NAME}-0") for n in range(1, 15)]
     events.append(event(0, f"{NAME}-0", type="Warning", count=3))

@@ -134,6 +134,22 @@ def test_the_last_words_of_a_container_are_passed_on() -> None:
     assert len(trouble.message) < 400
 
 
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerError", "CrashLoopBackOff", ""])
+def test_no_trouble_of_a_pod_echoes_its_secrets(reason: str) -> None:
+    """A kubelet quotes the command that failed; a container's last words are cut at their beginning."""
+    echo = "node --token=correct-horse: no"
+    pod = waiting(reason, echo) if reason else live("Pod", {"phase": "Failed", "message": echo})
+    env = [{"name": "API_TOKEN", "value": "correct-horse"}]
+    pod["spec"]["containers"] = [{"name": "c", "image": "a:1", "env": env}]
+    for status in pod["status"].get("containerStatuses") or ():
+        last = f"correct-horse {'x' * 294} --token"
+        status["lastState"] = {"terminated": {"exitCode": 1, "message": last}}
+    trouble = pod_trouble(pod, NOW)
+    assert trouble is not None
+    assert "--token" in trouble.message
+    assert not any(word in trouble.message for word in ("horse", "orse", "corr"))
+
+
 def test_pod_that_is_just_starting_has_no_trouble() -> None:
     assert pod_trouble(waiting("ContainerCreating"), NOW) is None
     assert pod_trouble(live("Pod", {"phase": "Running"}), NOW) is None

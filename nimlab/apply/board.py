@@ -5,12 +5,13 @@ In: objects as watches and LISTs tell of them. Out: for an experiment, how it st
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.manifest import WORKLOADS, Manifest, ObjectKey, key_of
+from nimlab.masking import redact, secrets_in
 from nimlab.owned import ApplySet
 from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, ripened, status_of
 
@@ -127,7 +128,7 @@ def _troubles(one: Awaited, board: Board, now: datetime) -> tuple[Trouble, ...]:
             continue
         count = peers_of(live)
         if count.existing < count.wanted and now - since > _REFUSAL_GRACE:
-            found.append(trouble)
+            found.append(replace(trouble, message=redact(trouble.message, secrets_in(live))))
     return tuple(sorted(found, key=lambda t: (not t.fatal, t.pod)))
 
 

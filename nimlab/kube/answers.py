@@ -1,7 +1,8 @@
 """What the API server answered, in our words: a status and a body -> one of our errors.
 
 In: HTTP status, the server's `Status` object, what was asked. Out: the error to raise and whether asking
-again can help. The original text is kept short: a body may hold what must not be shown. Pure.
+again can help. The original text may hold what must not be shown; the error shows a short form of it, once
+that is taken out. Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from nimlab.errors import (
 
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 _OUR_FAULT_500: Final = ("failed to create typed patch object", "failed to convert new object")
-_MESSAGE_LIMIT: Final = 400
 
 
 def is_retried(status: int, message: str) -> bool:
@@ -37,7 +37,7 @@ def is_retried(status: int, message: str) -> bool:
 
 def error_of(status: int, answer: Mapping[str, Any], *, verb: str, where: str, path: str) -> ClusterError:
     """Return the error that a failed request means. `answer` is the server's Status, or empty."""
-    message = shorten(str(answer.get("message") or f"HTTP status {status} without an explanation"))
+    message = str(answer.get("message") or f"HTTP status {status} without an explanation")
     causes = _causes(answer)
     if status in (401, 403):
         return _refusal(status, message, causes, verb=verb, where=where, path=path)
@@ -55,12 +55,6 @@ def error_of(status: int, answer: Mapping[str, Any], *, verb: str, where: str, p
             status=status,
         )
     return Rejected(f"{verb}: {message}", where=where, status=status)
-
-
-def shorten(message: str) -> str:
-    """Return the message on one line, at most 400 characters."""
-    line = " ".join(message.split())
-    return line if len(line) <= _MESSAGE_LIMIT else line[: _MESSAGE_LIMIT - 1] + "…"
 
 
 def _refusal(
