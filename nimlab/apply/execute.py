@@ -88,7 +88,8 @@ def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | Non
         "stringData": {"password": secrets.token_urlsafe(24)},
     }
     try:
-        cluster.create(manifest)
+        with hide_secrets(manifest):
+            cluster.create(manifest)
     except Moved:
         return None
     return Notice(text=f"Secret/{namespace}/{name} created: Grafana's password, in its key `password`")
