@@ -142,7 +142,7 @@ def test_no_trouble_of_a_pod_echoes_its_secrets(reason: str) -> None:
     env = [{"name": "API_TOKEN", "value": "correct-horse"}]
     pod["spec"]["containers"] = [{"name": "c", "image": "a:1", "env": env}]
     for status in pod["status"].get("containerStatuses") or ():
-        last = f"correct-horse {'x' * 294} --token"
+        last = f"correct-horse {'x' * 280} --token"
         status["lastState"] = {"terminated": {"exitCode": 1, "message": last}}
     trouble = pod_trouble(pod, NOW)
     assert trouble is not None
