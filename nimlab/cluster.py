@@ -22,10 +22,10 @@ from nimlab.owned import (
     PART_OF,
     ApplySet,
     is_hand_tool,
-    missing_proofs,
 )
 from nimlab.parent import Parent, Scope, parse_parent
 from nimlab.snapshot import Desired, Prediction, Snapshot
+from nimlab.strangers import strangers_among
 from nimlab.timing import stage
 from nimlab.workload import immutable_changes, trial_of
 
@@ -361,10 +361,6 @@ def _ask(
     return Prediction(manifest=made, taken=taken, handover=handover, handed_over=handed_over)
 
 
-_ALWAYS_THERE = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
-_PASSING = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", "metrics.k8s.io")})
-
-
 def _strangers(
     cluster: Cluster,
     each: _Map,
@@ -390,37 +386,6 @@ def find_strangers(
 ) -> tuple[ObjectKey, ...]:
     """Return what a namespace holds that is neither ours (by uid) nor made from ours; sorted.
 
-    What has owners is made from ours when all of them are, directly or in turn; events and what every
-    namespace has by itself don't count, nor does what the lab's other set keeps there for the peers' sake (a
-    right to find them), once it has proven to be that.
+    Raises Unseen where the server can't show all of it, ClusterError.
     """
-    items = cluster.survey(namespace)
-    siblings = apply_set.siblings
-    known = set(ours) | {
-        item["metadata"]["uid"] for item in items if any(not missing_proofs(item, one) for one in siblings)
-    }
-    while grown := {item["metadata"]["uid"] for item in items if _is_made_from(item, known)} - known:
-        known |= grown
-    return tuple(
-        sorted(
-            key_of(item)
-            for item in items
-            if item["metadata"]["uid"] not in known and not _comes_by_itself(item, frozenset(ours.values()))
-        )
-    )
-
-
-def _is_made_from(item: Manifest, known: set[str]) -> bool:
-    owners = item["metadata"].get("ownerReferences") or ()
-    return bool(owners) and all(owner.get("uid") in known for owner in owners)
-
-
-def _comes_by_itself(item: Manifest, ours: frozenset[ObjectKey]) -> bool:
-    key, group = key_of(item), str(item["apiVersion"]).rpartition("/")[0]
-    if (key.kind, group) in _PASSING:
-        return True
-    if group:
-        return False
-    if key.kind == "Endpoints":
-        return ObjectKey("Service", key.namespace, key.name) in ours
-    return (key.kind, key.name) in _ALWAYS_THERE
+    return strangers_among(cluster.survey(namespace), apply_set, ours)
