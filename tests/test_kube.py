@@ -72,6 +72,8 @@ def test_conflict_names_manager_and_field() -> None:
 
 def test_refusal_names_the_missing_right() -> None:
     assert "right to patch at /api/v1/x" in str(answered(403, message="no").hint)
+    said = "a \"b\" is forbidden: ValidatingAdmissionPolicy 'c' with binding 'c' denied request: no such pods"
+    assert "a rule of the cluster" in str(answered(403, message=said).hint)
 
 
 def test_only_what_may_pass_is_asked_again() -> None:

@@ -70,6 +70,8 @@ def _refusal(
         return Moved(f"{verb}: {message}", where=where, hint="wait until the namespace is gone")
     if status == 401:
         hint = "the credentials are unknown or expired: renew them"
+    elif "denied request" in message:  # as admission says it, of policies and webhooks alike
+        hint = "a rule of the cluster refuses this object, whatever right the credentials have"
     else:
         hint = f"the credentials need the right to {verb} at {path.split('?')[0]}"
     return Forbidden(f"{verb}: {message}", where=where, hint=hint, status=status)
