@@ -20,6 +20,7 @@ from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
 from nimlab.spec import OnImmutableChange
 from nimlab.status import peers_of, restart_pending
 from nimlab.workload import (
+    adopts_peers,
     changes_template,
     estimate_restart_s,
     immutable_changes,
@@ -68,7 +69,8 @@ class Change:
         """About how many seconds the restart of its peers takes; 0 where none restart."""
         if not self.restarts or self.desired is None:
             return 0
-        at_once = self.action is Action.REPLACE or restarts_together(self.desired)
+        goes = self.action is Action.REPLACE and self.replace_by is not OnImmutableChange.ORPHAN
+        at_once = goes or restarts_together(self.desired)
         return estimate_restart_s(self.desired, self.restarts, at_once=at_once)
 
     @property
@@ -316,26 +318,43 @@ def _decide_replace(
     refused: NimlabError | None,
     group: Desired,
 ) -> Change:
+    """The object is deleted and made anew; what others have added to it goes with it."""
     paths = ", ".join(immutable)
     reason = f"{paths} can't be changed in place"
-    fields = diff_desired(live, desired)
     how = group.on_immutable_change
-    error = refused
-    if how is OnImmutableChange.FAIL:
-        error = ImmutableField(
-            reason,
-            where=key_of(desired),
-            hint="allow it with `onImmutableChange: recreate` (peers restart) or `orphan` in the experiment",
-        )
+    additions = Handover(managers=(), removed=foreign_fields(desired, live))
+    handed = handed_over(additions, live)
+    restarts = _handover_restarts(live, forecast(desired, live), handed)
+    error = refused or _refused_replacement(desired, live, reason, how)
     peers = int((live.get("status") or {}).get("replicas") or 0)
-    return _change(
+    change = _change(
         Action.REPLACE,
         desired,
         live,
         group,
         reason=reason,
-        fields=fields,
+        fields=diff_objects(live, forecast(desired, handed)),
         error=error,
-        restarts=0 if how is OnImmutableChange.ORPHAN else peers,
+        restarts=restarts if how is OnImmutableChange.ORPHAN else peers,
         replace_by=how,
     )
+    return change if error else replace(change, foreign=())
+
+
+def _refused_replacement(
+    desired: Manifest, live: Manifest, reason: str, how: OnImmutableChange
+) -> ImmutableField | None:
+    """Say why the experiment doesn't allow the replacement, or why peers can't outlive it."""
+    if how is OnImmutableChange.FAIL:
+        return ImmutableField(
+            reason,
+            where=key_of(desired),
+            hint="allow it with `onImmutableChange: recreate` (peers restart) or `orphan` in the experiment",
+        )
+    if how is OnImmutableChange.ORPHAN and not adopts_peers(desired, live):
+        return ImmutableField(
+            f"{reason}, and the new object wouldn't adopt the peers: they don't have its selector's labels",
+            where=key_of(desired),
+            hint="say `onImmutableChange: recreate` (peers restart), or keep the selector",
+        )
+    return None

@@ -46,7 +46,9 @@ class OnImmutableChange(Enum):
     """What may be done when a change can't be made in place."""
 
     FAIL = "fail"
-    ORPHAN = "orphan"  # the object is deleted, its pods stay and are adopted by the new one
+    ORPHAN = (
+        "orphan"  # the object is deleted, its pods stay: the new one adopts, and restarts what has changed
+    )
     RECREATE = "recreate"  # the object and its pods are deleted, then made anew
 
 

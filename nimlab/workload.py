@@ -165,6 +165,16 @@ def changes_template(live: Manifest, made: Manifest) -> bool:
     return live["kind"] == "StatefulSet" and bool(made["spec"]["template"] != live["spec"]["template"])
 
 
+def adopts_peers(desired: Manifest, live: Manifest) -> bool:
+    """Return True when a new StatefulSet would find the peers of the live one by their labels."""
+    if live["kind"] != "StatefulSet":
+        return True
+    selector = desired["spec"].get("selector") or {}
+    labels = (live["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    same = selector.get("matchExpressions") == (live["spec"].get("selector") or {}).get("matchExpressions")
+    return same and all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
+
+
 def restarts_together(manifest: Manifest) -> bool:
     """Return True when the sync itself deletes the peers of an old revision."""
     strategy = (manifest.get("spec") or {}).get("updateStrategy") or {}

@@ -66,9 +66,11 @@ def restart_peers(
     """Delete all peers of older revisions together; return how many. Its controller removes what is too many.
 
     Under `OnDelete` the controller replaces none by itself: so no network runs half old, half new for longer
-    than it takes to start the new ones. Raises ClusterError.
+    than it takes to start the new ones. Peers that were kept through a replacement are adopted by now. Raises
+    ClusterError.
     """
-    if not (change.restarts and change.action is Action.UPDATE and restarts_together(made)):
+    has_peers = change.action is Action.UPDATE or change.replace_by is OnImmutableChange.ORPHAN
+    if not (change.restarts and has_peers and restarts_together(made)):
         return 0
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]

@@ -195,7 +195,8 @@ def _notes(change: Change) -> Iterator[str]:
     if change.error is None and change.restarts:
         yield _restarts(change)
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
-        yield "its peers stay: they are adopted by the new object"
+        stay = "until then they stay" if change.restarts else "its peers stay"
+        yield f"{stay}: they are adopted by the new object"
     if change.action not in (Action.KEEP, Action.PRUNE):
         yield from caveats_of(change.desired)
     if change.unverified and change.action is not Action.KEEP:  # there, the reason says it
@@ -219,7 +220,7 @@ def _restarts(change: Change) -> str:
     else:
         which = "the one running peer" if running == 1 else f"all {running} running peers"
     time = f" (about {change.restart_s} s)"
-    if change.action is Action.REPLACE:
+    if change.action is Action.REPLACE and change.replace_by is not OnImmutableChange.ORPHAN:
         return f"restarts {which}: the object is deleted and made anew{time}"
     together = change.desired is not None and restarts_together(change.desired)
     how = "" if together else ", one after another"
