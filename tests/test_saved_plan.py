@@ -11,14 +11,15 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nimlab.binding import Binding, PlanOptions, binding_of, moved_since
+from nimlab.binding import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
+from nimlab.cli.saved import identity_of
 from nimlab.errors import PlanError
 from nimlab.manifest import Manifest
 from nimlab.plan import make_plan
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab, git
 from tests.proxy import run_proxy
-from tests.test_plan import group, live_of, manifest, policy, snapshot, workload
+from tests.test_plan import group, live_of, manifest, parent, policy, snapshot, workload
 
 SCHEMA = json.loads((REPOSITORY / "schema" / "plan.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -59,9 +60,9 @@ def bound(value: str, peers: int = 3) -> Binding:
     return binding(wanted, live_of(wanted))
 
 
-def binding(wanted: Manifest, live: Manifest) -> Binding:
+def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> Binding:
     """What a plan with one object is bound to."""
-    plan = make_plan([group("red", wanted)], snapshot(live), policy())
+    plan = make_plan([group("red", wanted)], snapshot(live, parent=parent(commit)), policy())
     options = PlanOptions(
         names=None,
         prune=True,
@@ -71,12 +72,42 @@ def binding(wanted: Manifest, live: Manifest) -> Binding:
         take_ownership=False,
         remove_foreign=False,
     )
-    return binding_of(plan, options, "nimlab/0")
+    here = ClusterIdentity(object="Namespace/kube-system", id="1")
+    return binding_of(plan, options, "nimlab/0", cluster=here, salt="5a17")
 
 
-def test_digests_say_nothing_of_a_secret() -> None:
-    assert bound("hunter1") == bound("hunter2")
-    assert bound("hunter1") != bound("hunter1", peers=4)
+def test_digests_say_nothing_of_a_secret_but_that_something_hidden_has_changed() -> None:
+    one, other = bound("hunter1"), bound("hunter2")
+    assert one.objects == other.objects
+    assert one == bound("hunter1")
+    (moved,) = moved_since(one, other)
+    assert "isn't shown" in moved
+    assert one.hidden not in (None, other.hidden)
+    assert not any("isn't shown" in word for word in moved_since(one, bound("hunter2", peers=4)))
+    salted = replace(one, salt="beef", hidden=None)
+    assert "hunter" not in json.dumps(salted.to_json()), "nor does the salt say anything"
+
+
+def test_hidden_values_of_secrets_are_held_fast_too_and_nothing_is_where_nothing_is_hidden() -> None:
+    def held(value: str) -> Binding:
+        secret = manifest("Secret", "red", "red", data={"a": value})
+        return binding(secret, live_of(secret))
+
+    assert held("aHVudGVy").objects == held("MHVudGVy").objects
+    assert held("aHVudGVy").hidden != held("MHVudGVy").hidden
+    plain = manifest("ConfigMap", "red", "red", data={"a": "b"})
+    assert binding(plain, live_of(plain)).hidden is None
+
+
+def test_plan_holds_for_its_cluster_and_the_last_synced_commit_only() -> None:
+    wanted = workload("red")
+    now = binding(wanted, live_of(wanted), commit="a" * 40)
+    (moved,) = moved_since(binding(wanted, live_of(wanted), commit="b" * 40), now)
+    assert moved == "commit aaaaaaa has been synced since"
+    for other in ({"object": "Namespace/kube-system", "id": "2"}, {"object": None, "id": "https://x"}):
+        (moved,) = moved_since(replace(now, cluster=ClusterIdentity(**other)), now)
+        assert moved.startswith("it was made for another cluster: ")
+        assert str(other["id"]) in moved
 
 
 def test_what_a_controller_moves_all_the_time_moves_no_plan() -> None:
@@ -207,6 +238,31 @@ def test_saved_plan_takes_no_option_that_would_make_it_another(lab: Lab) -> None
     assert lab.run("sync", "--out", str(path)).code == 2
     assert lab.run("sync", "--plan", str(path)).code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue"]
+
+
+@pytest.mark.live
+def test_plan_that_only_creates_holds_in_no_other_cluster(lab: Lab, tmp_path: Path) -> None:
+    """Nothing of it is there yet, so no object tells the clusters apart; one may have several addresses."""
+    path = saved(lab)
+    bound_to = json.loads(path.read_text(encoding="utf-8"))["binding"]["cluster"]
+    assert bound_to["object"] == "Namespace/kube-system"
+    lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    later = saved(lab)
+    document = json.loads(later.read_text(encoding="utf-8"))
+    assert document["binding"]["cluster"]["object"] == f"ConfigMap/{lab.namespace}/kube-root-ca.crt"
+    for at in ("object", "id"):
+        other = json.loads(json.dumps(document))
+        other["binding"]["cluster"][at] = "x"
+        path.write_text(json.dumps(other), encoding="utf-8")
+        refused = lab.run("sync", "--plan", str(path))
+        assert refused.code == 1
+        assert "another cluster" in refused.err
+    address = ClusterIdentity(object=None, id=lab.cluster.host)
+    assert identity_of(lab.cluster, lab.namespace, like=address) == address
+    later.write_text(json.dumps(document), encoding="utf-8")
+    with run_proxy(lab.kubeconfig, tmp_path) as proxy:
+        through = replace(lab, kubeconfig=proxy.kubeconfig)
+        assert through.run("sync", "--no-wait", "--plan", str(later)).code == 0
 
 
 @pytest.mark.live

@@ -85,7 +85,7 @@ def _print_plan(run: Run, plan: Plan, code: int) -> None:
 
 def _plan_json(run: Run, plan: Plan, code: int, *, saved: bool) -> str:
     """The plan as JSON; a saved one says what it is bound to."""
-    binding = bind(plan, run.options).to_json() if saved else None
+    binding = bind(plan, run.options, run.cluster).to_json() if saved else None
     return report.plan_json(
         plan, cluster=run.target.name, tool_version=__version__, exit_code=code, binding=binding
     )
@@ -102,7 +102,7 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
     while True:
         snapshot, plan = look_and_think(run)
         if saved is not None:
-            check_unmoved(saved, plan, run.options)
+            check_unmoved(saved, plan, run.options, run.cluster)
         if plan.refusal is not None:
             _print_plan(run, plan, plan.refusal.exit_code)
             write_reports(run, plan, None)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 from pathlib import Path
 from typing import Final
 
 import typer
 
 from nimlab import __version__
-from nimlab.binding import Binding, PlanOptions, binding_of, moved_since
+from nimlab.binding import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
 from nimlab.cli.options import SyncOptions
 from nimlab.edit import write_text
-from nimlab.errors import PlanError
+from nimlab.errors import Forbidden, PlanError
+from nimlab.kube import KubeCluster
+from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
 
 _SHOWN: Final = 5
@@ -66,8 +69,32 @@ def options_of(saved: Binding, given: SyncOptions) -> SyncOptions:
     return dataclasses.replace(given, **chosen)
 
 
-def bind(plan: Plan, options: SyncOptions) -> Binding:
-    """Return what a plan made with these options is bound to."""
+def identity_of(
+    cluster: KubeCluster, namespace: str, *, like: ClusterIdentity | None = None
+) -> ClusterIdentity:
+    """Return what tells this cluster from others; with `like`, of the same sort as that.
+
+    Both of a pipeline's accounts can read the ConfigMap that every namespace has by itself. Where the lab's
+    namespace isn't there yet, only who may do more can plan. An address alone says little: one cluster may
+    have several.
+    """
+    marks = (ObjectKey("ConfigMap", namespace, "kube-root-ca.crt"), ObjectKey("Namespace", "", "kube-system"))
+    for key in (one for one in marks if like is None or like.object == str(one)):
+        try:
+            live = cluster.get(key)
+        except Forbidden:
+            continue
+        if live is not None:
+            return ClusterIdentity(object=str(key), id=live["metadata"]["uid"])
+    return ClusterIdentity(object=None, id=cluster.host)
+
+
+def bind(plan: Plan, options: SyncOptions, cluster: KubeCluster, saved: Binding | None = None) -> Binding:
+    """Return what a plan made with these options is bound to, to be held against a saved one if there is one.
+
+    Raises ClusterError.
+    """
+    like = saved.cluster if saved else None
     return binding_of(
         plan,
         PlanOptions(
@@ -80,12 +107,14 @@ def bind(plan: Plan, options: SyncOptions) -> Binding:
             remove_foreign=options.remove_foreign,
         ),
         f"nimlab/{__version__}",
+        cluster=identity_of(cluster, plan.apply_set.namespace, like=like),
+        salt=saved.salt if saved else secrets.token_hex(16),
     )
 
 
-def check_unmoved(saved: Binding, plan: Plan, options: SyncOptions) -> None:
-    """Raise PlanError unless the plan is the very one that was saved."""
-    moved = moved_since(saved, bind(plan, options))
+def check_unmoved(saved: Binding, plan: Plan, options: SyncOptions, cluster: KubeCluster) -> None:
+    """Raise PlanError unless the plan is the very one that was saved; ClusterError."""
+    moved = moved_since(saved, bind(plan, options, cluster, saved))
     if moved:
         more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
         raise PlanError(
