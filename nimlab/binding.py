@@ -174,10 +174,10 @@ def _moved_object(key: str, saved: BoundObject | None, now: BoundObject | None) 
         yield f"{key} is gone"
     elif saved.desired != now.desired:
         yield f"{key} is asked for differently"
-    elif saved.restarts != now.restarts and saved == replace(now, restarts=saved.restarts):
-        yield f"{key}: {now.restarts} peers would restart, not {saved.restarts}"
-    elif saved != now:
+    elif saved != replace(now, restarts=saved.restarts):
         yield f"{key} has changed in the cluster"
+    elif now.restarts > saved.restarts:  # fewer only means that some don't run: nothing that wasn't told
+        yield f"{key}: {now.restarts} peers would restart, not {saved.restarts}"
 
 
 def _bound(change: Change) -> BoundObject:
