@@ -25,7 +25,9 @@ from nimlab.manifest import key_of
 from nimlab.owned import FIELD_MANAGER
 from nimlab.workload import changes_template
 from tests.live import remove_namespaces
-from tests.properties.test_detector import EDITS, Dice, change_desired, edit_reset, make_desired
+from tests.properties.edits import EDITS, edit_reset
+from tests.properties.objects import Dice, make_desired
+from tests.properties.test_detector import change_desired
 from tests.test_fields import DESIRED, make_live, owned, pod, pod_owned
 
 EXAMPLES = int(os.environ.get("NIMLAB_EXAMPLES", "400"))
