@@ -7,7 +7,7 @@ template or a spec that tries to reach beyond its experiment ends here, before a
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from nimlab.errors import GuardError
@@ -72,6 +72,17 @@ def check_manifests(
     manifests: Sequence[Manifest], experiment: Experiment, lab: Lab, apply_set: ApplySet
 ) -> None:
     """Raise GuardError if any manifest is more than this experiment may be; all violations are named."""
+    refuse_violations(
+        manifests,
+        lambda manifest: _violations(manifest, experiment, lab, apply_set),
+        f"`{experiment.source}` or a template asks for what no experiment may have",
+    )
+
+
+def refuse_violations(
+    manifests: Sequence[Manifest], violations: Callable[[Manifest], Iterable[str]], hint: str
+) -> None:
+    """Raise a GuardError that names all violations, and every object that is made twice."""
     found: list[tuple[ObjectKey, str]] = []
     seen: set[ObjectKey] = set()
     for manifest in manifests:
@@ -79,12 +90,7 @@ def check_manifests(
         if key in seen:
             found.append((key, "two templates make it"))
         seen.add(key)
-        found += [(key, what) for what in _violations(manifest, experiment, lab, apply_set)]
-    raise_if_any(found, f"`{experiment.source}` or a template asks for what no experiment may have")
-
-
-def raise_if_any(found: Sequence[tuple[ObjectKey, str]], hint: str) -> None:
-    """Raise a GuardError that names all violations."""
+        found += [(key, what) for what in violations(manifest)]
     if found:
         more = "".join(f"\n  {key}: {what}" for key, what in found[1:20])
         raise GuardError(found[0][1] + more, where=found[0][0], hint=hint)

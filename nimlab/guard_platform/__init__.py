@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from nimlab.guard import membership_violations, raise_if_any, unlisted
+from nimlab.guard import membership_violations, refuse_violations, unlisted
 from nimlab.guard_platform.pods import workload_violations
 from nimlab.guard_platform.rights import rights_violations
-from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
+from nimlab.manifest import KINDS, Manifest, key_of, labels_of
 from nimlab.owned import COMPONENT, ApplySet
 from nimlab.spec import Lab
 
@@ -26,15 +26,11 @@ def check_platform(
     manifests: Sequence[Manifest], lab: Lab, namespaces: Collection[str], apply_set: ApplySet
 ) -> None:
     """Raise GuardError if any manifest is more than the platform may be; `namespaces` have peers."""
-    found: list[tuple[ObjectKey, str]] = []
-    seen: set[ObjectKey] = set()
-    for manifest in manifests:
-        key = key_of(manifest)
-        if key in seen:
-            found.append((key, "two templates make it"))
-        seen.add(key)
-        found += [(key, what) for what in _violations(manifest, lab, namespaces, apply_set)]
-    raise_if_any(found, "a template in templates/platform asks for what the platform may not have")
+    refuse_violations(
+        manifests,
+        lambda manifest: _violations(manifest, lab, namespaces, apply_set),
+        "a template in templates/platform asks for what the platform may not have",
+    )
 
 
 def _violations(
