@@ -101,6 +101,21 @@ def test_no_other_object_is_taken_for_the_one_asked_for(data: st.DataObject) -> 
 @pytest.mark.parametrize(
     "answer",
     [
+        {}, STATUS, LIST, {**OBJECT, "kind": "Secret"}, {**OBJECT, "apiVersion": "v2"},
+        {**OBJECT, "metadata": []},
+        *({**OBJECT, "metadata": {**OBJECT["metadata"], field: "x" if field != "uid" else ""}}
+          for field in ("name", "namespace", "uid", "labels", "managedFields")),
+    ],
+)  # fmt: skip
+def test_another_object_is_not_the_one_asked_for(answer: dict[str, Any]) -> None:
+    assert object_of(OBJECT, KEY, verb="get") == OBJECT
+    with pytest.raises(Unreachable, match="not what was asked for"):
+        object_of(answer, KEY, verb="get")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         {}, STATUS, {"items": []}, {**LIST, "items": {}}, {**LIST, "items": None}, {**LIST, "items": "abc"},
         {**LIST, "items": [1]}, {**LIST, "items": [{}]}, {**LIST, "metadata": None}, {**LIST, "metadata": {}},
         {**LIST, "metadata": {"resourceVersion": 9}}, {**LIST, "kind": "SecretList"},
