@@ -34,6 +34,22 @@ ATOMIC_MAPS: Final = frozenset({
 _CONTROL_PLANE: Final = frozenset({
     "kube-controller-manager", "kube-scheduler", "kubelet", "k3s", "kwok", "kube-apiserver",
 })  # fmt: skip
+# What the server fills in (api/core/v1 and api/apps/v1, `SetDefaults_…`): in a pod these values only, beside
+# it whatever follows from other fields.
+_POD_DEFAULTS: Final = frozenset({
+    ("f:dnsPolicy", "ClusterFirst"), ("f:restartPolicy", "Always"), ("f:schedulerName", "default-scheduler"),
+    ("f:terminationGracePeriodSeconds", 30), ("f:enableServiceLinks", True), ("f:imagePullPolicy", "Always"),
+    ("f:imagePullPolicy", "IfNotPresent"), ("f:terminationMessagePath", "/dev/termination-log"),
+    ("f:terminationMessagePolicy", "File"), ("f:protocol", "TCP"), ("f:scheme", "HTTP"), ("f:path", "/"),
+    ("f:defaultMode", 420), ("f:timeoutSeconds", 1), ("f:periodSeconds", 10), ("f:successThreshold", 1),
+    ("f:failureThreshold", 3),
+})  # fmt: skip
+_DEFAULTS: Final = frozenset({
+    "f:replicas", "f:podManagementPolicy", "f:revisionHistoryLimit", "f:updateStrategy", "f:type",
+    "f:partition", "f:persistentVolumeClaimRetentionPolicy", "f:whenDeleted", "f:whenScaled", "f:protocol",
+    "f:targetPort", "f:sessionAffinity", "f:internalTrafficPolicy", "f:ipFamilies", "f:ipFamilyPolicy",
+    "f:clusterIP", "f:clusterIPs", "f:policyTypes", "f:progressDeadlineSeconds",
+})  # fmt: skip
 _FOREIGN_ROOTS: Final = ("f:spec", "f:data", "f:binaryData", "f:rules", "f:subjects")
 
 
@@ -230,13 +246,14 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
 
     A whole foreign item (a container, an env variable) is told once. What the control plane sets by itself
     isn't foreign, nor is a field that we want and somebody else holds: that is drift. What we hold together
-    with somebody and no longer want is: it stays when we let go of it.
+    with somebody and no longer want is: it stays when we let go of it. A manager's name proves little, since
+    anybody may choose it.
     """
     found: dict[_Path, Foreign] = {}
     for entry in entries_of(live):
         manager = str(entry.get("manager", ""))
-        if manager == FIELD_MANAGER or entry.get("subresource") or manager in _CONTROL_PLANE:
-            continue  # an Update of ours are the server's defaults where we have removed something
+        if is_own_entry(entry) or entry.get("subresource"):
+            continue
         fields = entry.get("fieldsV1") or {}
         for root in _FOREIGN_ROOTS:
             if root not in fields:
@@ -244,6 +261,8 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
             name = root[2:]
             walk = _foreign(fields[root], desired.get(name), live.get(name), (root,))
             for path, value in walk:
+                if _is_by_itself(manager, path, value):
+                    continue
                 found[path] = Foreign(
                     manager=manager,
                     path=path,
@@ -252,6 +271,22 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
                     of_secret=live.get("kind") == "Secret",
                 )
     return tuple(found[path] for path in sorted(found))
+
+
+def _is_by_itself(manager: str, path: _Path, value: Any) -> bool:  # noqa: ANN401 -- any JSON
+    """True for what nobody wished for: it is a controller's, or the server's where we took a field out.
+
+    No controller writes into a template. What the server fills in after a patch of ours counts as our Update.
+    """
+    in_template = path[1:2] == ("f:template",)
+    if manager in _CONTROL_PLANE:
+        return path[0] == "f:spec" and not in_template
+    if manager != FIELD_MANAGER or path[0] != "f:spec":
+        return False
+    if not in_template:
+        return path[-1] in _DEFAULTS
+    is_scalar = isinstance(value, str | int)
+    return path[-2] == "f:requests" or (is_scalar and (path[-1], value) in _POD_DEFAULTS)
 
 
 def _foreign(

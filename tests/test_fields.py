@@ -233,6 +233,37 @@ def test_what_is_not_foreign(live: Any) -> None:
     assert foreign_fields(DESIRED, live) == ()
 
 
+ADDED: dict[str, Any] = {'k:{"name":"DEBUG"}': {".": {}, "f:name": {}, "f:value": {}}}
+
+
+@pytest.mark.parametrize("manager", ["kubelet", "kube-controller-manager", "nimlab", "k3s"])
+def test_no_name_of_a_manager_hides_what_it_adds_to_a_template_or_to_data(manager: str) -> None:
+    container: dict[str, Any] = {
+        'k:{"name":"c"}': {"f:env": ADDED, "f:resources": {"f:limits": {"f:cpu": {}}}}
+    }
+    theirs = {"f:template": {"f:spec": {"f:containers": container, "f:dnsPolicy": {}}}}
+    live = with_foreign({"f:spec": theirs, "f:data": {"f:a": {}}}, manager=manager)
+    pod(live)["containers"][0] |= {"env": [{"name": "DEBUG"}], "resources": {"limits": {"cpu": "1"}}}
+    pod(live)["dnsPolicy"] = "None"
+    live["data"] = {"a": "b"}
+    assert [f.text for f in foreign_fields(DESIRED, live)] == [
+        "data.a",
+        "spec.template.spec.containers[c].env[DEBUG]",
+        "spec.template.spec.containers[c].resources.limits.cpu",
+        "spec.template.spec.dnsPolicy",
+    ]
+
+
+def test_what_the_server_fills_in_where_we_took_a_field_out_is_nobodys_addition() -> None:
+    container: dict[str, Any] = {
+        'k:{"name":"c"}': {"f:resources": {"f:requests": {"f:cpu": {}}}, "f:imagePullPolicy": {}}
+    }
+    filled = {"f:spec": {"f:containers": container, "f:dnsPolicy": {}}}
+    live = with_foreign({"f:spec": {"f:template": filled, "f:revisionHistoryLimit": {}}}, manager="nimlab")
+    pod(live)["containers"][0] |= {"resources": {"requests": {"cpu": "1"}}, "imagePullPolicy": "Always"}
+    assert foreign_fields(DESIRED, live) == ()
+
+
 def test_restart_annotation_counts_as_foreign() -> None:
     name = "kubectl.kubernetes.io/restartedAt"
     live = with_foreign({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {f"f:{name}": {}}}}}})

@@ -79,6 +79,21 @@ def test_immutable_fields(kind: str, desired: Any, live: Any, paths: tuple[str, 
     assert immutable_changes(workload(kind, **desired), workload(kind, **live)) == paths
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+    ],
+)  # fmt: skip
+def test_what_a_statefulset_changes_in_place(name: str) -> None:
+    one, two = workload(), workload()
+    one["spec"][name], two["spec"][name] = 1, 2
+    assert immutable_changes(one, two) == ()
+    one["spec"]["serviceName"] = "a"
+    assert immutable_changes(one, two) == ("spec.serviceName",)
+
+
 def test_immutable_config_and_role_references() -> None:
     frozen = {"kind": "ConfigMap", "immutable": True, "data": {"a": "b"}}
     assert immutable_changes({"kind": "ConfigMap", "data": {"a": "c"}}, frozen) == ("data",)
