@@ -266,3 +266,17 @@ def test_a_default_that_another_holds_is_nothing_to_remove(lab: Lab) -> None:
     assert "mesh-operator" in lab.run("sync", "--dry-run").out
     answer = lab.run("sync", "--dry-run", "--remove-foreign", "--exit-code")
     assert answer.code == 0, answer.out + answer.err
+
+
+@pytest.mark.live
+def test_borrowed_name_hides_no_addition(lab: Lab) -> None:
+    assert lab.run("sync", "--no-wait").code == 0
+    for name, manager in (("blue", "kubelet"), ("purple", "nimlab")):
+        which = f"statefulset/nimp2p-exp-{name}"
+        lab.kubectl("set", "env", which, "-c", "nimp2p", "DEBUG=1", f"--field-manager={manager}")
+    answer = lab.run("sync", "--dry-run", "--strict")
+    assert answer.code == 3, answer.out + answer.err
+    for manager in ("kubelet", "nimlab"):
+        assert f"env[DEBUG] added by `{manager}`" in answer.out
+    assert lab.run("sync", "--no-wait", "--remove-foreign").code == 0
+    assert lab.run("sync", "--dry-run", "--strict", "--exit-code").code == 0
