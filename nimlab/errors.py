@@ -210,7 +210,7 @@ class Moved(ClusterError):
 
 
 class Rejected(ClusterError):
-    """The server doesn't accept the object (400, 422, or a 500 that blames the patch)."""
+    """The server doesn't accept the object (400, 422, a 403 of admission, or a 500 that blames the patch)."""
 
     code = "rejected"
 

@@ -72,8 +72,32 @@ def test_conflict_names_manager_and_field() -> None:
 
 def test_refusal_names_the_missing_right() -> None:
     assert "right to patch at /api/v1/x" in str(answered(403, message="no").hint)
-    said = "a \"b\" is forbidden: ValidatingAdmissionPolicy 'c' with binding 'c' denied request: no such pods"
-    assert "a rule of the cluster" in str(answered(403, message=said).hint)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("a \"b\" is forbidden: ValidatingAdmissionPolicy 'c' with binding 'c' denied request: no", Rejected),
+        ('admission webhook "c" denied request without explanation', Rejected),
+        (
+            'pods "b" is forbidden: exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4',
+            Rejected,
+        ),
+        ('pods "b" is forbidden: violates PodSecurity "restricted:latest": privileged', Rejected),
+        ('secrets "b" is forbidden: User "u" cannot get resource "secrets" in API group ""', Forbidden),
+        (
+            'roles "b" is forbidden: user "u" (groups=["g"]) is attempting to grant RBAC permissions',
+            Forbidden,
+        ),
+    ],
+)
+def test_rule_of_the_cluster_is_told_apart_from_a_missing_right(
+    said: str, expected: type[ClusterError]
+) -> None:
+    """What a rule refuses stays refused for whoever has all rights, so a plan says that it is blocked."""
+    error = answered(403, message=said)
+    assert type(error) is expected
+    assert ("a rule of the cluster" in str(error.hint)) is (expected is Rejected)
 
 
 def test_only_what_may_pass_is_asked_again() -> None:

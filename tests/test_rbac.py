@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nimlab.errors import Forbidden
+from nimlab.errors import Forbidden, Rejected
 from nimlab.kube import Target, connect
 from nimlab.manifest import KINDS, key_of
 from tests.live import Lab, remove_namespaces
@@ -129,7 +129,7 @@ def wait_for_policy(lab: Lab, kubeconfig: Path) -> None:
         while time.monotonic() < deadline:
             try:
                 writer.apply(probe, manager="nimlab", force=True, dry_run=True)
-            except Forbidden as error:
+            except (Forbidden, Rejected) as error:
                 if "ValidatingAdmissionPolicy" in str(error):
                     return
             time.sleep(0.1)

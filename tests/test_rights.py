@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nimlab.errors import Forbidden, NimlabError
+from nimlab.errors import Forbidden, NimlabError, Rejected
 from nimlab.kube import Target, connect
 from nimlab.load import load_lab
 from nimlab.owned import EXPERIMENTS, PLATFORM, ApplySet
@@ -84,10 +84,10 @@ def refusals(ground: Ground, attacks: Mapping[str, tuple[Attack, str]]) -> set[s
     for name, (attack, words) in attacks.items():
         try:
             attack(ground)
-        except Forbidden as error:
+        except (Forbidden, Rejected) as error:
             said.add(error.what)
             is_policy = "ValidatingAdmissionPolicy" in error.what
-            is_told = ("a rule of the cluster" in str(error.hint)) is is_policy
+            is_told = isinstance(error, Rejected) is is_policy
             if words not in error.what or is_policy is (words in (RIGHT, GRANT)) or not is_told:
                 wrong.append(f"{name}: {error.what}")
         else:

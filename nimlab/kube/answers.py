@@ -70,11 +70,21 @@ def _refusal(
         return Moved(f"{verb}: {message}", where=where, hint="wait until the namespace is gone")
     if status == 401:
         hint = "the credentials are unknown or expired: renew them"
-    elif "denied request" in message:  # as admission says it, of policies and webhooks alike
+    elif _is_by_admission(message):
         hint = "a rule of the cluster refuses this object, whatever right the credentials have"
+        return Rejected(f"{verb}: {message}", where=where, hint=hint, status=status)
     else:
         hint = f"the credentials need the right to {verb} at {path.split('?')[0]}"
     return Forbidden(f"{verb}: {message}", where=where, hint=hint, status=status)
+
+
+def _is_by_admission(message: str) -> bool:
+    """True for a 403 that isn't about rights: a policy, a webhook, a quota, Pod Security.
+
+    Who lacks a right is named as the user (apiserver, `responsewriters.Forbidden`; RBAC's escalation check).
+    """
+    told = "is forbidden: " in message and not re.search(r'[Uu]ser "', message)
+    return told or "denied request" in message
 
 
 def _conflict(message: str, causes: list[Mapping[str, Any]], *, where: str) -> ClusterError:
