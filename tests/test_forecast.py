@@ -21,7 +21,7 @@ from nimlab.errors import ClusterError
 from nimlab.fields import compare
 from nimlab.forecast import forecast
 from nimlab.kube import KubeCluster
-from nimlab.manifest import key_of
+from nimlab.manifest import Manifest, key_of
 from nimlab.owned import FIELD_MANAGER
 from nimlab.workload import changes_template
 from tests.live import remove_namespaces
@@ -127,6 +127,24 @@ def test_no_change_that_the_server_would_make_is_missed(
     assert seen["same"] > EXAMPLES / 10
 
 
+def foretold(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, Manifest | None]:
+    """The object, and what an apply would make of that very one, None where the server refuses.
+
+    Controllers write too, as a Deployment's does when it has seen it: then both are asked for again.
+    """
+    live = cluster.get(key_of(wanted))
+    while True:
+        assert live is not None
+        try:
+            said = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=True)
+        except ClusterError:
+            said = None
+        now = cluster.get(key_of(wanted))
+        if now == live:
+            return live, said
+        live = now
+
+
 def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> None:
     """Apply, let others edit, change Git, and hold the two words against each other."""
     desired = make_desired(dice, namespace, name)
@@ -136,10 +154,7 @@ def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, see
         luck.random.choice([edit for edit in EDITS if edit is not edit_reset])(luck, cluster, live)
         live = cluster.get(key_of(desired)) or live
     wanted = change_desired(dice, change_desired(dice, desired))
-    try:
-        said = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=True)
-    except ClusterError:
-        said = None
+    live, said = foretold(cluster, wanted)
     uid = live["metadata"]["uid"]
     cluster.delete(key_of(live), uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
     if said is None or compare(wanted, live).unchanged:
