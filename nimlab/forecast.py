@@ -45,7 +45,7 @@ def _laid(live: Any, desired: Any, owned: _Tree | None, theirs: _Tree | None, na
         if owned == {} and (name in ATOMIC_MAPS or (desired and not theirs)):
             return desired  # ours as a whole: what we don't send goes
         return _laid_map(live, desired, owned or {}, theirs or {})
-    if isinstance(desired, list) and isinstance(live, list) and owned != {}:
+    if isinstance(desired, list) and isinstance(live, list) and {} not in (owned, theirs):  # {}: as a whole
         if any(child.startswith("v:") for child in owned or ()):
             return _laid_set(live, desired, owned or {}, theirs or {})
         names = [item_name(item, name) for item in (*live, *desired)]

@@ -98,6 +98,19 @@ def test_item_that_only_a_part_of_is_ours_keeps_the_rest() -> None:
     assert forecast(desired, live)["spec"]["finalizers"] == ["y", "z"]
 
 
+def test_list_that_somebody_holds_as_a_whole_is_replaced_as_a_whole() -> None:
+    desired = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "a", "namespace": "b"},
+        "imagePullSecrets": [{"name": "p"}],
+    }
+    entry = {"manager": "other", "operation": "Apply", "fieldsV1": {"f:imagePullSecrets": {}}}
+    live = copy.deepcopy(desired) | {"imagePullSecrets": [{"name": "p"}, {"name": "q"}]}
+    live["metadata"] = {"name": "a", "namespace": "b", "managedFields": [entry]}
+    assert forecast(desired, live)["imagePullSecrets"] == [{"name": "p"}]
+
+
 @pytest.mark.live
 @pytest.mark.timeout(300 + EXAMPLES)
 def test_no_change_that_the_server_would_make_is_missed(

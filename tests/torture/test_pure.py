@@ -66,9 +66,9 @@ def assert_withheld(scene: Scene, plan: Plan, pruned: set[ObjectKey], where: str
     doubted = {name for name, relation in scene.ages_by_name().items() if relation is Relation.UNKNOWN}
     if (doubted or Relation.UNKNOWN in scene.ages()) and not scene.refusals():
         pending = {change.experiment for change in plan.changes if change.action is not Action.KEEP}
-        is_touched = pending if Relation.UNKNOWN in scene.ages() else pending & doubted
-        assert bool(is_touched) is (plan.refusal is not None), where
-        return
+        if pending if Relation.UNKNOWN in scene.ages() else pending & doubted:
+            assert plan.refusal is not None, where
+            return
     if plan.refusal is not None and not scene.refusals():
         assert relabelled & (scene.names or set()), where  # nothing carries the name any more
         return
