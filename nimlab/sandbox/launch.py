@@ -26,6 +26,9 @@ _DEPENDENTS: Final = {
     "etcd": ("kube-apiserver",),
     "kube-apiserver": ("kwok", "kube-scheduler", "kube-controller-manager"),
 }
+# Ten thousand pods that start would else leave no time to who asks for them, nor to the server that answers.
+_SERVERS_NICE: Final = 5
+_CONTROLLERS_NICE: Final = 15
 _ATTEMPTS: Final = 3
 _ANSWER_S: Final = 90.0
 _PORT_S: Final = 2.0
@@ -112,7 +115,7 @@ class Launch:
             command,
             log=self._layout.log(name),
             folder=self._layout.home,
-            yields=name not in SERVERS,  # else ten thousand pods that start leave no time to whoever asks
+            niceness=_SERVERS_NICE if name in SERVERS else _CONTROLLERS_NICE,
         )
         if daemon is None:  # whoever waits for it will find it dead, and say why
             return

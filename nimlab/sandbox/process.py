@@ -19,25 +19,31 @@ from nimlab.sandbox.wait import wait_until
 
 # The shell ends at once, so init adopts the daemon: it never becomes a zombie of ours. Its standard
 # input is /dev/null and interrupts typed at the terminal don't reach it.
-_LAUNCHER: Final = ("/bin/sh", "-c", '"$@" >&2 & echo $!', "nimlab-sandbox")
-_YIELDING: Final = ("nice", "-n", "10")
+# Niceness alone is of no use between sessions: Linux gives each its own share of the cores, and each share
+# its own niceness (sched(7), autogroup).
+_LAUNCHER: Final = (
+    "/bin/sh",
+    "-c",
+    '{ echo "$1" >/proc/self/autogroup; } 2>/dev/null; nice -n "$@" >&2 & echo $!',
+    "nimlab-sandbox",
+)
 
 # The start time that the system reports follows corrections of its clock; pids don't come round
 # that fast.
 _CLOCK_SLACK_S: Final = 5.0
 
 
-def start(argv: Sequence[str], *, log: Path, folder: Path, yields: bool = False) -> Daemon | None:
+def start(argv: Sequence[str], *, log: Path, folder: Path, niceness: int = 0) -> Daemon | None:
     """Start a program as a daemon whose output is appended to `log`; None if it ended at once.
 
-    One that `yields` lets others go first where there is more to do than there are cores. The environment is
-    bare: etcd reads ETCD_*, Go programs read proxies, kwok reads a file in HOME.
+    The nicer it is, the more it lets others go first where there is more to do than there are cores. Its
+    environment is bare: etcd reads ETCD_*, Go programs read proxies, kwok reads a file in HOME.
     """
     environment = {"PATH": os.defpath, "HOME": str(folder)}
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as output:
         answer = subprocess.run(  # noqa: S603 -- the programs are those that we found or built
-            [*_LAUNCHER, *(_YIELDING if yields else ()), *argv],
+            [*_LAUNCHER, str(niceness), *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -96,9 +102,10 @@ def find_strays(pki: Path, known: Collection[Daemon]) -> tuple[Daemon, ...]:
 
 
 def _is_part(cmdline: Sequence[str], pki: Path) -> bool:
-    head = len(_LAUNCHER)
-    argv = cmdline[head:] if tuple(cmdline[:head]) == _LAUNCHER else cmdline
-    argv = argv[len(_YIELDING) :] if tuple(argv[: len(_YIELDING)]) == _YIELDING else argv
+    argv = list(cmdline)
+    for head in (_LAUNCHER, ("nice", "-n")):  # what it is for a moment, each with its niceness after it
+        if tuple(argv[: len(head)]) == head:
+            argv = argv[len(head) + 1 :]
     if not argv or Path(argv[0]).name not in PART_NAMES:
         return False
     return any(f"={pki}/" in argument for argument in argv[1:])

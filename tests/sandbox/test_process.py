@@ -29,13 +29,13 @@ def sleeper(layout: Layout) -> Iterator[Daemon]:
     process.stop([daemon], grace_s=5.0)
 
 
-def fake_part(folder: Path, name: str, *arguments: str, yields: bool = False) -> Daemon:
+def fake_part(folder: Path, name: str, *arguments: str, niceness: int = 0) -> Daemon:
     """Start a program that only sleeps, with a part's name and arguments: a copy of the shell."""
     program = folder / name
     shutil.copy("/bin/sh", program)
     script = "while sleep 0.1; do :; done"
     daemon = process.start(
-        [str(program), "-c", script, *arguments], log=folder / "log", folder=folder, yields=yields
+        [str(program), "-c", script, *arguments], log=folder / "log", folder=folder, niceness=niceness
     )
     assert daemon is not None
     return daemon
@@ -79,7 +79,7 @@ def test_a_daemon_starts_with_a_bare_environment(layout: Layout, monkeypatch: py
 
 
 def test_strays_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> None:
-    stray = fake_part(tmp_path, "kwok", f"--kubeconfig={layout.pki}/kwok.kubeconfig", yields=True)
+    stray = fake_part(tmp_path, "kwok", f"--kubeconfig={layout.pki}/kwok.kubeconfig", niceness=7)
     neighbour = fake_part(tmp_path, "etcd", f"--cert-file={layout.home}2/pki/etcd.crt")
     reader = fake_part(tmp_path, "kubectl", f"--kubeconfig={layout.pki}/kwok.kubeconfig")
     try:
