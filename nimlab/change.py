@@ -45,8 +45,9 @@ class Change:
 
     `error` blocks it: it can't be done as things are. `restarts` counts the running peers that are deleted
     and made anew. `unverified` means that fields and restarts were told from here, not by the server.
-    `handover` is done before the apply; the fields that it removes are among `fields`, not among `foreign`. A
-    KEEP with a reason is worth showing.
+    `handover` is done before the apply; the fields that it removes are among `fields`, not among `foreign`.
+    With `may_adopt`, a replacement around running peers may have ended halfway: the new object can find peers
+    of an older template. A KEEP with a reason is worth showing.
     """
 
     action: Action
@@ -63,6 +64,7 @@ class Change:
     replace_by: OnImmutableChange | None = None
     taken: tuple[Conflict, ...] = ()
     handover: Handover | None = None
+    may_adopt: bool = False
 
     @property
     def restart_s(self) -> int:
@@ -84,7 +86,8 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
     key = key_of(desired)
     live = snapshot.live.get(key)
     if live is None:
-        return _change(Action.CREATE, desired, None, group)
+        is_orphaning = group.on_immutable_change is OnImmutableChange.ORPHAN
+        return replace(_change(Action.CREATE, desired, None, group), may_adopt=is_orphaning)
     if live["metadata"].get("deletionTimestamp"):
         reason = "the one that is there is being deleted: waits until it is gone"
         return _change(Action.CREATE, desired, live, group, reason=reason)

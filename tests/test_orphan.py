@@ -103,3 +103,15 @@ def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
     blue.edit("blue", "orphan", "recreate")
     synced(blue, "--timeout", "60s")
     assert_in_sync(blue)
+
+
+def test_sync_after_one_that_ended_between_delete_and_create_restarts_what_it_adopts(blue: Lab) -> None:
+    change_order(blue)
+    edit(blue, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 1")
+    before = uids(blue)
+    blue.kubectl("delete", "statefulset", "nimp2p-exp-blue", "--cascade=orphan")
+    assert uids(blue) == before
+    synced(blue, "--timeout", "60s")
+    assert len(uids(blue)) == 4
+    assert not {*uids(blue)} & {*before}
+    assert_in_sync(blue)

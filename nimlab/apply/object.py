@@ -70,7 +70,8 @@ def restart_peers(
     ClusterError.
     """
     has_peers = change.action is Action.UPDATE or change.replace_by is OnImmutableChange.ORPHAN
-    if not (change.restarts and has_peers and restarts_together(made)):
+    lags = (change.restarts and has_peers) or (change.may_adopt and change.key.kind == "StatefulSet")
+    if not (lags and restarts_together(made)):
         return 0
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]
