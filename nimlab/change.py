@@ -71,9 +71,13 @@ class Change:
         """About how many seconds the restart of its peers takes; 0 where none restart."""
         if not self.restarts or self.desired is None:
             return 0
-        goes = self.action is Action.REPLACE and self.replace_by is not OnImmutableChange.ORPHAN
-        at_once = goes or restarts_together(self.desired)
+        at_once = self.takes_peers or restarts_together(self.desired)
         return estimate_restart_s(self.desired, self.restarts, at_once=at_once)
+
+    @property
+    def takes_peers(self) -> bool:
+        """True when the peers are deleted with the object that they belong to."""
+        return self.action is Action.REPLACE and self.replace_by is not OnImmutableChange.ORPHAN
 
     @property
     def leaves_peers(self) -> bool:
@@ -85,12 +89,10 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
     """Return what is to be done with an object that an experiment wants."""
     key = key_of(desired)
     live = snapshot.live.get(key)
-    if live is None:
-        is_orphaning = group.on_immutable_change is OnImmutableChange.ORPHAN
-        return replace(_change(Action.CREATE, desired, None, group), may_adopt=is_orphaning)
-    if live["metadata"].get("deletionTimestamp"):
-        reason = "the one that is there is being deleted: waits until it is gone"
-        return _change(Action.CREATE, desired, live, group, reason=reason)
+    if live is None or live["metadata"].get("deletionTimestamp"):
+        reason = "" if live is None else "the one that is there is being deleted: waits until it is gone"
+        change = _change(Action.CREATE, desired, live, group, reason=reason)
+        return replace(change, may_adopt=group.on_immutable_change is OnImmutableChange.ORPHAN)
     conflict = _ownership_conflict(key, live, snapshot.apply_set, policy)
     if conflict is not None:
         return _change(Action.UPDATE, desired, live, group, error=conflict)

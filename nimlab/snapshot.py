@@ -50,9 +50,8 @@ class Snapshot:
 
     `live` holds every object that carries the set's label and every desired one that exists. `predicted`
     has an entry exactly for the desired objects that exist and are not proven unchanged, or need a handover.
-    `strangers` names,
-    for each namespace of ours that no experiment wants any more, what in it is not ours; None where the
-    credentials or the server don't show it.
+    `strangers` names, for each namespace of ours that no experiment wants any more, what in it is not ours;
+    None where the credentials or the server don't show it.
     """
 
     apply_set: ApplySet

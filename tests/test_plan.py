@@ -333,6 +333,18 @@ def test_single_experiment_is_spared_only_by_our_own_word_of_which_it_is() -> No
     assert [stop.code for stop in plan.stops] == ["limit"]
 
 
+@pytest.mark.parametrize("how", list(OnImmutableChange))
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_new_object_may_find_peers_where_a_replacement_around_them_ended_halfway(
+    how: OnImmutableChange, is_leaving: bool
+) -> None:
+    red, old = workload("red"), live_of(workload("red"))
+    old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    change = only(make_plan([group("red", red, how=how)], snapshot(*[old] * is_leaving), policy()))
+    assert change.action is Action.CREATE
+    assert change.may_adopt is (how is OnImmutableChange.ORPHAN)
+
+
 HEAD = Commit(sha="b" * 40, branch="main", dirty=False)
 
 

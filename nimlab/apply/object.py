@@ -69,9 +69,8 @@ def restart_peers(
     than it takes to start the new ones. Peers that were kept through a replacement are adopted by now. Raises
     ClusterError.
     """
-    has_peers = change.action is Action.UPDATE or change.replace_by is OnImmutableChange.ORPHAN
-    lags = (change.restarts and has_peers) or (change.may_adopt and change.key.kind == "StatefulSet")
-    if not (lags and restarts_together(made)):
+    can_lag = (change.restarts or change.may_adopt) and not change.takes_peers
+    if not (can_lag and restarts_together(made)):
         return 0
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]

@@ -220,7 +220,7 @@ def _restarts(change: Change) -> str:
     else:
         which = "the one running peer" if running == 1 else f"all {running} running peers"
     time = f" (about {change.restart_s} s)"
-    if change.action is Action.REPLACE and change.replace_by is not OnImmutableChange.ORPHAN:
+    if change.takes_peers:
         return f"restarts {which}: the object is deleted and made anew{time}"
     together = change.desired is not None and restarts_together(change.desired)
     how = "" if together else ", one after another"
