@@ -60,6 +60,21 @@ Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
 
 
 @dataclass(slots=True)
+class Gate:
+    """A fault that breaks nothing: what fits is held until `opened` is set, and `reached` tells of it."""
+
+    fits: Callable[[Seen], bool]
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, request: Seen) -> None:
+        """Hold the request if it fits; then it is passed on."""
+        if self.fits(request):
+            self.reached.set()
+            self.opened.wait(60)
+
+
+@dataclass(slots=True)
 class Proxy:
     """A running proxy; `fault` may be set at any time, as may `answered`, told of all that was passed on."""
 

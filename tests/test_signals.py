@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.world import make_world
 from tests.live import Lab
-from tests.proxy import Broken, Seen, run_proxy
+from tests.proxy import Broken, Gate, Seen, run_proxy
 from tests.test_together import ended, start
 
 pytestmark = pytest.mark.live
@@ -35,23 +35,17 @@ def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
 ) -> None:
     world = make_world(lab)
     world.ask_for("B")
-    begun: list[str] = []
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(request: Seen) -> Broken | None:
-        if request.is_write and "/services/" in request.path and request.method == "PATCH":
-            begun.append(request.path)
-            reached.set()
-            go_on.wait(60)
-        return None
+    gate = Gate(
+        lambda request: request.is_write and "/services/" in request.path and request.method == "PATCH"
+    )
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        proxy.fault = hold
+        proxy.fault = gate
         running = start(lab, "sync", kubeconfig=proxy.kubeconfig)
-        assert reached.wait(60)
+        assert gate.reached.wait(60)
         running.send_signal(number)
         await_word(running, "stopping")
-        go_on.set()
+        gate.opened.set()
         ((code, said),) = ended([running])
     assert code == 130, said
     assert "created Service/" in said, "what was under way is finished and told"
@@ -69,21 +63,15 @@ def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
 def test_signal_amid_the_look_begins_nothing(lab: Lab, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     world = make_world(lab)
     world.ask_for("B")
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(request: Seen) -> Broken | None:
-        if "/services" in request.path:
-            reached.set()
-            go_on.wait(60)
-        return None
+    gate = Gate(lambda request: "/services" in request.path)
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        proxy.fault = hold
+        proxy.fault = gate
         running = start(lab, *arguments, kubeconfig=proxy.kubeconfig)
-        assert reached.wait(60)
+        assert gate.reached.wait(60)
         running.send_signal(signal.SIGINT)
         await_word(running, "stopping")
-        go_on.set()
+        gate.opened.set()
         ((code, said),) = ended([running])
         assert proxy.writes == []
     assert code == 130, said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.faults.world import OTHER, make_world
 from tests.live import REPOSITORY, Lab
-from tests.proxy import Broken, Seen, run_proxy
+from tests.proxy import Gate, run_proxy
 
 pytestmark = pytest.mark.live
 
@@ -55,20 +54,14 @@ def test_syncs_at_the_same_time_take_turns(lab: Lab) -> None:
 def test_sync_that_may_not_wait_names_who_is_at_work(lab: Lab, tmp_path: Path) -> None:
     world = make_world(lab)
     world.ask_for("B")
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hold(request: Seen) -> Broken | None:
-        if request.is_write and "/statefulsets/" in request.path:
-            reached.set()
-            go_on.wait(60)
-        return None
+    gate = Gate(lambda request: request.is_write and "/statefulsets/" in request.path)
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        proxy.fault = hold
+        proxy.fault = gate
         first = start(lab, "sync", kubeconfig=proxy.kubeconfig)
-        assert reached.wait(60)
+        assert gate.reached.wait(60)
         answer = lab.run("sync")
-        go_on.set()
+        gate.opened.set()
         assert answer.code == 1
         assert f"another sync is at work: {os.environ.get('USER', 'unknown')}@" in answer.err
         assert f"(pid {first.pid})" in answer.err
