@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -246,12 +246,14 @@ class Process:
     def end(self) -> Run:
         """Wait for it and return what it was. Raises ScaleError unless it ended well."""
         while self.sample():
-            time.sleep(_SAMPLE_EVERY_S)
+            with suppress(psutil.TimeoutExpired):  # it ends between two looks at it, and its time is its own
+                self._popen.wait(_SAMPLE_EVERY_S)
+        wall_s = time.monotonic() - self.began_s
         out = self._said.read_text(encoding="utf-8")
         if self._popen.returncode != 0:
             what, told = " ".join(self._argv[2:5]), self._told.read_text(encoding="utf-8")
             raise ScaleError(f"`{what} …` ended with {self._popen.returncode}: {(out + told)[-600:]}")
-        return Run(wall_s=time.monotonic() - self.began_s, peak_mb=self._peak_mb, out=out)
+        return Run(wall_s=wall_s, peak_mb=self._peak_mb, out=out)
 
     def stop(self) -> None:
         """End it, if it hasn't."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
 from nimlab.diff import FieldChange, diff_desired, diff_objects
 from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
@@ -18,7 +19,7 @@ from nimlab.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_
 from nimlab.owned import MEMBER, PART_OF, ApplySet, member_reference, missing_proofs
 from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
 from nimlab.spec import OnImmutableChange
-from nimlab.status import peers_of, restart_pending
+from nimlab.status import is_observed, peers_of, restart_pending
 from nimlab.workload import (
     adopts_peers,
     changes_template,
@@ -27,6 +28,8 @@ from nimlab.workload import (
     restarts_of,
     restarts_together,
 )
+
+_TEMPLATE: Final = "spec.template"
 
 
 class Action(Enum):
@@ -46,8 +49,8 @@ class Change:
     `error` blocks it: it can't be done as things are. `restarts` counts the running peers that are deleted
     and made anew. `unverified` means that fields and restarts were told from here, not by the server.
     `handover` is done before the apply; the fields that it removes are among `fields`, not among `foreign`.
-    With `may_adopt`, a replacement around running peers may have ended halfway: the new object can find peers
-    of an older template. A KEEP with a reason is worth showing.
+    With `may_lag`, a sync that ended halfway may have left peers of an older template, which nobody has
+    counted yet. A KEEP with a reason is worth showing.
     """
 
     action: Action
@@ -64,7 +67,7 @@ class Change:
     replace_by: OnImmutableChange | None = None
     taken: tuple[Conflict, ...] = ()
     handover: Handover | None = None
-    may_adopt: bool = False
+    may_lag: bool = False
 
     @property
     def restart_s(self) -> int:
@@ -80,6 +83,15 @@ class Change:
         return self.action is Action.REPLACE and self.replace_by is not OnImmutableChange.ORPHAN
 
     @property
+    def can_lag(self) -> bool:
+        """True when peers of a former template can be there once this is done, counted or not.
+
+        A StatefulSet's status is behind its pods: those that its controller is just making are in no count.
+        """
+        new_template = any(field.path.startswith(_TEMPLATE) for field in self.fields)
+        return (self.restarts > 0 or self.may_lag or new_template) and not self.takes_peers
+
+    @property
     def leaves_peers(self) -> bool:
         """True when peers of the former template are left alone, since the newer one isn't Git's alone."""
         return self.action is Action.KEEP and self.live is not None and _is_overlaid(self.live, self.foreign)
@@ -92,7 +104,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
     if live is None or live["metadata"].get("deletionTimestamp"):
         reason = "" if live is None else "the one that is there is being deleted: waits until it is gone"
         change = _change(Action.CREATE, desired, live, group, reason=reason)
-        return replace(change, may_adopt=group.on_immutable_change is OnImmutableChange.ORPHAN)
+        return replace(change, may_lag=group.on_immutable_change is OnImmutableChange.ORPHAN)
     conflict = _ownership_conflict(key, live, snapshot.apply_set, policy)
     if conflict is not None:
         return _change(Action.UPDATE, desired, live, group, error=conflict)
@@ -199,14 +211,26 @@ def _ownership_conflict(
 
 def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Change:
     """An object that is as desired; only its peers may lag, when a sync was interrupted."""
-    if _is_overlaid(live, foreign_fields(desired, live)):
+    foreign = foreign_fields(desired, live)
+    if _is_overlaid(live, foreign):
         reason = "its peers are left as they are: the newer template has foreign additions"
         return _change(Action.KEEP, desired, live, group, reason=reason)
     behind = restarts_of(live, None)
     if behind and restarts_together(desired):
         reason = "peers of an older revision are still there"
         return _change(Action.UPDATE, desired, live, group, reason=reason, restarts=behind)
+    if _is_uncounted(live, group) and not any(f.in_template for f in foreign):
+        reason = "its controller hasn't seen the last change yet: peers of an older template may be left"
+        return replace(_change(Action.UPDATE, desired, live, group, reason=reason), may_lag=True)
     return _change(Action.KEEP, desired, live, group)
+
+
+def _is_uncounted(live: Manifest, group: Desired) -> bool:
+    """True after a sync that ended halfway: a whole one waits until its new template has been seen."""
+    if not restarts_together(live) or is_observed(live):
+        return False
+    can_adopt = group.on_immutable_change is OnImmutableChange.ORPHAN
+    return can_adopt or int(live["metadata"]["generation"]) > 1
 
 
 def _is_overlaid(live: Manifest, foreign: tuple[Foreign, ...]) -> bool:

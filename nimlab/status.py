@@ -107,6 +107,12 @@ def peers_of(workload: Manifest) -> PeerCount:
     )
 
 
+def is_observed(workload: Manifest) -> bool:
+    """Return True when its controller has seen the workload as it is: then its counts are of that."""
+    seen = (workload.get("status") or {}).get("observedGeneration")
+    return bool(seen == workload["metadata"].get("generation"))
+
+
 def restart_pending(statefulset: Manifest) -> bool:
     """Return True when peers of an older revision still run under OnDelete.
 
@@ -116,8 +122,7 @@ def restart_pending(statefulset: Manifest) -> bool:
     spec = statefulset.get("spec") or {}
     if (spec.get("updateStrategy") or {}).get("type") != "OnDelete":
         return False
-    status = statefulset.get("status") or {}
-    if status.get("observedGeneration") != statefulset["metadata"].get("generation"):
+    if not is_observed(statefulset):
         return False
     count = peers_of(statefulset)
     return count.updated < count.existing

@@ -165,6 +165,27 @@ def test_peers_left_behind_by_an_interrupted_sync_are_restarted() -> None:
     assert (change.action, change.restarts) == (Action.UPDATE, 2)
 
 
+@pytest.mark.parametrize(
+    ("generation", "observed", "rollout", "how", "acts"),
+    [
+        (2, 2, "OnDelete", OnImmutableChange.FAIL, False),
+        (2, 1, "OnDelete", OnImmutableChange.FAIL, True),
+        (2, 1, "RollingUpdate", OnImmutableChange.FAIL, False),
+        (1, None, "OnDelete", OnImmutableChange.FAIL, False),
+        (1, None, "OnDelete", OnImmutableChange.ORPHAN, True),
+    ],
+)
+def test_peers_that_nobody_has_counted_since_the_last_change_may_lag(
+    generation: int, observed: int | None, rollout: str, how: OnImmutableChange, acts: bool
+) -> None:
+    desired = workload("red")
+    desired["spec"]["updateStrategy"]["type"] = rollout
+    live = live_of(desired, observedGeneration=observed)
+    live["metadata"]["generation"] = generation
+    change = only(make_plan([group("red", desired, how=how)], snapshot(live), policy()))
+    assert (change.action, change.may_lag) == ((Action.UPDATE, True) if acts else (Action.KEEP, False))
+
+
 def test_refused_apply_blocks_the_object_and_every_prune() -> None:
     wanted, orphan = workload("red"), live_of(manifest("ConfigMap", "blue", "blue"))
     conflict = FieldConflict(
@@ -342,7 +363,7 @@ def test_new_object_may_find_peers_where_a_replacement_around_them_ended_halfway
     old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     change = only(make_plan([group("red", red, how=how)], snapshot(*[old] * is_leaving), policy()))
     assert change.action is Action.CREATE
-    assert change.may_adopt is (how is OnImmutableChange.ORPHAN)
+    assert change.may_lag is (how is OnImmutableChange.ORPHAN)
 
 
 HEAD = Commit(sha="b" * 40, branch="main", dirty=False)

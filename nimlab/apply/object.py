@@ -24,6 +24,7 @@ from nimlab.status import peers_of
 from nimlab.workload import restarts_together, trial_of
 
 _POLL_S: Final = 0.2
+_OBSERVED_S: Final = 60.0
 NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5
 _PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # gone only when its peers are
@@ -69,8 +70,7 @@ def restart_peers(
     than it takes to start the new ones. Peers that were kept through a replacement are adopted by now. Raises
     ClusterError.
     """
-    can_lag = (change.restarts or change.may_adopt) and not change.takes_peers
-    if not (can_lag and restarts_together(made)):
+    if not (change.can_lag and restarts_together(made)):
         return 0
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]
@@ -244,7 +244,7 @@ def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.
         found[:] = [live]
         return seen >= int(made["metadata"]["generation"])
 
-    _wait_until(is_observed, f"the StatefulSet controller hasn't seen {key}", 60, stop)
+    _wait_until(is_observed, f"the StatefulSet controller hasn't seen {key}", _OBSERVED_S, stop)
     return found[0]
 
 
