@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from nimlab.errors import Interrupted, NimlabError
 from nimlab.kube.client import KubeCluster
+from nimlab.kube.plain import read_access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,21 @@ def connect(target: Target, *, parallel: int, stop: threading.Event | None = Non
     `parallel` is how many requests may be under way at once. Once `stop` is set, a request that would have to
     be sent again raises Interrupted.
     """
-    from kubernetes import client, config  # 300 ms that `--help` need not pay
+    connections = parallel + 4  # the watches' beside the workers'
+    sleep = time.sleep if stop is None else partial(_sleep_unless, stop)
+    access = read_access(target.kubeconfig, target.context)
+    if access is None:
+        return _connect_by_library(target, connections, sleep)
+    try:
+        pool = access.pool(connections)
+    except OSError as error:
+        raise _error(error, target) from error
+    return KubeCluster(pool=pool, host=access.server, credentials=access.headers, sleep=sleep)
+
+
+def _connect_by_library(target: Target, connections: int, sleep: Callable[[float], None]) -> KubeCluster:
+    """Connect as whatever a kubeconfig can say, at the price of importing the library."""
+    from kubernetes import client, config
     from kubernetes.client.rest import RESTClientObject
 
     settings: Any = client.Configuration()
@@ -43,18 +59,21 @@ def connect(target: Target, *, parallel: int, stop: threading.Event | None = Non
             client_configuration=settings,
         )
     except _unusable() as error:
-        raise NimlabError(
-            f"the kubeconfig can't be used: {error}",
-            where=target.kubeconfig or "kubeconfig",
-            hint="name another with `--kubeconfig FILE` or `--context NAME`",
-        ) from error
-    settings.connection_pool_maxsize = parallel + 4  # the watches' connections beside the workers'
-    pool = RESTClientObject(settings).pool_manager
+        raise _error(error, target) from error
+    settings.connection_pool_maxsize = connections
     return KubeCluster(
-        pool=pool,
+        pool=RESTClientObject(settings).pool_manager,
         host=settings.host,
         credentials=lambda: _auth_headers(settings),
-        sleep=time.sleep if stop is None else partial(_sleep_unless, stop),
+        sleep=sleep,
+    )
+
+
+def _error(error: Exception, target: Target) -> NimlabError:
+    return NimlabError(
+        f"the kubeconfig can't be used: {error}",
+        where=target.kubeconfig or "kubeconfig",
+        hint="name another with `--kubeconfig FILE` or `--context NAME`",
     )
 
 
@@ -84,7 +103,7 @@ def _auth_headers(settings: Any) -> dict[str, str]:  # noqa: ANN401 -- the libra
 
 def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
     """Return the names of the contexts in the kubeconfig, sorted; empty if there is none to read."""
-    from kubernetes import config  # 300 ms that `--help` need not pay
+    from kubernetes import config  # slow, and only for an error's hint
 
     try:
         contexts, _ = config.list_kube_config_contexts(  # type: ignore[no-untyped-call] # as above
