@@ -122,7 +122,8 @@ def _repair(layout: Layout, record: Record | None, cache: Path, report: Callable
     else:  # who trusts the old certificates has to go
         _stop_all(layout, daemons, report)
         pki.make_pki(layout)
-    write_private(layout.stages, (resources.files(__package__) / "stages.yaml").read_bytes())
+    for path in (layout.stages, layout.scheduler):
+        write_private(path, (resources.files(__package__) / path.name).read_bytes())
     if record is None:
         ports = dict(zip(launch.SERVERS, launch.find_free_ports(2), strict=True))
         record = Record(version=chosen.version, nodes=0, ports=ports, daemons={})

@@ -90,17 +90,18 @@ def _manager(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "kube-api-qps": "500",
         "kube-api-burst": "1000",
         "concurrent-statefulset-syncs": "20",
+        # else each of ten thousand pods that starts has all of them written anew into their Service's slices
+        "endpoint-updates-batch-period": "2s",
+        "endpointslice-updates-batch-period": "2s",
     }
 
 
 def _scheduler(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
     del ports  # the kubeconfig knows
     return {
-        "kubeconfig": str(layout.pki / "kube-scheduler.kubeconfig"),
+        "config": layout.scheduler.name,  # it is started in the folder
+        "kubeconfig": str(layout.pki / "kube-scheduler.kubeconfig"),  # the same; by this a stray is known
         "secure-port": "0",
-        "leader-elect": "false",
-        "kube-api-qps": "1000",
-        "kube-api-burst": "2000",
     }
 
 

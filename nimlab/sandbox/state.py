@@ -142,9 +142,14 @@ class Layout:
         return self.home / "stages.yaml"
 
     @property
+    def scheduler(self) -> Path:
+        """How the scheduler places peers."""
+        return self.home / "scheduler.yaml"
+
+    @property
     def own_names(self) -> frozenset[str]:
         """All that we ever put into the folder; whatever else is in it belongs to somebody else."""
-        files = {p.name for p in (self.record, self.kubeconfig, self.stages)}
+        files = {p.name for p in (self.record, self.kubeconfig, self.stages, self.scheduler)}
         folders = {p.name for p in (self.pki, self.data, self.logs)}
         return frozenset(n + tail for n in files | folders for tail in ("", ".new"))
 
