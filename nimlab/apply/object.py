@@ -70,7 +70,7 @@ def restart_peers(
     than it takes to start the new ones. Peers that were kept through a replacement are adopted by now. Raises
     ClusterError.
     """
-    if not (change.can_lag and restarts_together(made)):
+    if not (change.can_lag and restarts_together(made) and peers_of(made).wanted):
         return 0
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]
