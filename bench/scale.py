@@ -138,17 +138,22 @@ def _many_peers(server: Server, folder: Path, peers: int, chance: random.Random)
         for k in looks
     ]
     kept = [
-        _promise("`list`", statistics.median(k.list_s for k in looks)),
-        _promise("`status`", statistics.median(k.status_s for k in looks)),
+        _promise("`list`", [k.list_s for k in looks]),
+        _promise("`status`", [k.status_s for k in looks]),
     ]
     parts = [_table(rows), "While they start, the looks on the same cores:", "\n".join(meanwhile)]
     return "\n\n".join([f"## One experiment of {peers:,} peers", *parts, "\n".join(kept)])
 
 
-def _promise(what: str, median_s: float) -> str:
+def _promise(what: str, looks_s: Sequence[float]) -> str:
     """Say whether a look takes as long as promised (issue 6), on a machine like that of docs/scale.md."""
+    median_s = statistics.median(looks_s)
     verdict = "kept" if median_s <= _LOOK_S else "**not kept**"
-    return f"- {what} within {_LOOK_S:g} s while they start: {median_s:.2f} s in the middle, {verdict}"
+    late = sum(1 for look_s in looks_s if look_s > _LOOK_S)
+    return (
+        f"- {what} within {_LOOK_S:g} s while they start: {median_s:.2f} s in the middle, {verdict}; "
+        f"{late} of {len(looks_s)} looks took longer"
+    )
 
 
 def _many_changes(server: Server, folder: Path, size: int, chance: random.Random) -> str:
