@@ -23,6 +23,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 _Entry: TypeAlias = Mapping[str, Any]
 
+_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CLUSTER: Final = frozenset({
     "server", "certificate-authority", "certificate-authority-data", "tls-server-name",
 })  # fmt: skip
@@ -82,9 +83,6 @@ def _only_default() -> Path | None:
     """The user's kubeconfig; None where there are several, which are merged."""
     named = os.environ.get("KUBECONFIG", "~/.kube/config")
     return None if os.pathsep in named or not named else Path(named).expanduser()
-
-
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _access(cluster: _Entry, user: _Entry, folder: Path) -> Access | None:
