@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
 
 from nimlab.diff import FieldChange, diff_desired, diff_objects
 from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
@@ -28,8 +27,6 @@ from nimlab.workload import (
     restarts_of,
     restarts_together,
 )
-
-_TEMPLATE: Final = "spec.template"
 
 
 class Action(Enum):
@@ -88,7 +85,7 @@ class Change:
 
         A StatefulSet's status is behind its pods: those that its controller is just making are in no count.
         """
-        new_template = any(field.path.startswith(_TEMPLATE) for field in self.fields)
+        new_template = any(field.in_template for field in self.fields)
         return (self.restarts > 0 or self.may_lag or new_template) and not self.takes_peers
 
     @property

@@ -36,6 +36,11 @@ class FieldChange:
     old: Any
     new: Any
 
+    @property
+    def in_template(self) -> bool:
+        """True for a field of a workload's pods: changing it restarts them."""
+        return self.path.startswith("spec.template")
+
 
 # Lists whose items are found by key, not by place (client-go's structured-merge-diff schema).
 _LIST_KEYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {

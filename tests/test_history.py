@@ -10,7 +10,7 @@ import pytest
 from nimlab.parent import BEGUN, COMMIT
 from tests.live import Lab, git
 from tests.proxy import Broken, Seen, run_proxy
-from tests.test_together import ended, start
+from tests.test_together import ended, release_lock, start
 
 pytestmark = pytest.mark.live
 
@@ -152,9 +152,7 @@ def test_older_commit_prunes_nothing_of_a_sync_that_ended_halfway(
         ((code, said),) = ended([running])
     assert code == (-9 if how == "killed" else 1), said
     assert recorded(mine)[BEGUN] == f"*={newest}"
-    lease = mine.get("Lease", "nimlab-experiments")
-    assert lease is not None
-    mine.cluster.replace({**lease, "spec": {}})
+    release_lock(mine)
     before = mine.names("ConfigMap")
     git(theirs.root, "fetch", "-q")
     answer = theirs.run("sync", "--no-wait")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +11,22 @@ import psutil
 import pytest
 
 from nimlab.sandbox.state import Layout, load_record
+from nimlab.sandbox.wait import wait_until
 from tests.live import Lab, Sandbox
 from tests.proxy import Gate, Seen, run_proxy
 from tests.test_orphan import edit, uids
 from tests.test_sync import assert_in_sync, synced
-from tests.test_together import ended, start
+from tests.test_together import ended, release_lock, start
 
 pytestmark = pytest.mark.live
 
 
 @contextmanager
-def sleeping(sandbox: Sandbox, part: str = "kube-controller-manager") -> Iterator[Callable[[], None]]:
-    """Hold a part of the control plane still; gives what wakes it, which the end does in any case."""
+def sleeping(sandbox: Sandbox) -> Iterator[Callable[[], None]]:
+    """Hold the controllers still; gives what wakes it, which the end does in any case."""
     record = load_record(Layout(home=sandbox.home))
     assert record is not None
-    process = psutil.Process(record.daemons[part].pid)
+    process = psutil.Process(record.daemons["kube-controller-manager"].pid)
     process.send_signal(signal.SIGSTOP)
     try:
         yield lambda: process.send_signal(signal.SIGCONT)
@@ -43,11 +43,8 @@ def blue(lab: Lab) -> Lab:
 
 def wait_for_peers(lab: Lab, count: int) -> list[str]:
     """Wait until so many are there; return who they are."""
-    deadline = time.monotonic() + 60
-    while len(found := uids(lab)) != count:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
-    return found
+    assert wait_until(lambda: len(uids(lab)) == count, within_s=60), uids(lab)
+    return uids(lab)
 
 
 def change_template(lab: Lab) -> None:
@@ -97,9 +94,7 @@ def test_peers_that_a_killed_sync_has_left_are_restarted_though_their_controller
         proxy.answered = kill
         running = start(blue, "sync", kubeconfig=proxy.kubeconfig)
         assert ended([running])[0][0] == -signal.SIGKILL
-        lease = blue.get("Lease", "nimlab-experiments")
-        assert lease is not None
-        blue.cluster.replace({**lease, "spec": {}})
+        release_lock(blue)
         said = blue.run("sync", "--dry-run", "--exit-code")
         assert said.code == 3, said.out
         assert "its controller hasn't seen the last change yet" in said.out

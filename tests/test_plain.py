@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import subprocess
 import sys
@@ -53,7 +52,7 @@ def parts(sandbox: Sandbox) -> tuple[dict[str, Any], dict[str, Any]]:
         for name in [name for name in entry if f"{name}-data" in (CA, CERTIFICATE, PRIVATE)]:
             data = (sandbox.kubeconfig.parent / entry.pop(name)).read_bytes()
             entry[f"{name}-data"] = base64.b64encode(data).decode()
-    return copy.deepcopy((cluster, user))
+    return cluster, user
 
 
 def by_library(path: Path) -> KubeCluster:
@@ -99,11 +98,6 @@ def by_name(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None
     cluster["tls-server-name"] = "localhost"
 
 
-def with_token_too(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
-    del folder, cluster
-    user |= {"token": "one"}
-
-
 Shape = Callable[[Path, dict[str, Any], dict[str, Any]], None]
 
 
@@ -122,7 +116,7 @@ def test_both_ways_reach_the_server(parts: Any, tmp_path: Path, shape: Shape) ->
 @pytest.mark.live
 def test_token_is_sent_beside_the_certificate(parts: Any, tmp_path: Path) -> None:
     cluster, user = parts
-    with_token_too(tmp_path, cluster, user)
+    user |= {"token": "one"}
     path = kubeconfig(tmp_path, cluster, user)
     ours, theirs = by_ourselves(path), by_library(path)
     assert ours._credentials() == theirs._credentials() == {"authorization": f"Bearer {user['token']}"}

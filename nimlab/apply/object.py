@@ -236,7 +236,8 @@ def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.
     """Return the StatefulSet once its controller has seen the new template: then its revision is known."""
     found: list[Manifest] = []
 
-    def is_observed() -> bool:
+    def has_seen() -> bool:
+        """Held against what was made: a read that is behind shows an older object, which was seen."""
         live = cluster.get(key)
         if live is None:
             raise Moved("it was deleted while its peers were restarted", where=key)
@@ -244,7 +245,7 @@ def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.
         found[:] = [live]
         return seen >= int(made["metadata"]["generation"])
 
-    _wait_until(is_observed, f"the StatefulSet controller hasn't seen {key}", _OBSERVED_S, stop)
+    _wait_until(has_seen, f"the StatefulSet controller hasn't seen {key}", _OBSERVED_S, stop)
     return found[0]
 
 
