@@ -81,6 +81,7 @@ class Ground:
     spaces: list[str] = field(default_factory=list)
     held: list[Object] = field(default_factory=list)
     forged: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+    spent: set[str] = field(default_factory=set)  # the uids of what was due to go
 
     def dice(self, what: str) -> random.Random:
         """Random choices of one test, repeatable by the seed."""
@@ -124,13 +125,13 @@ class Ground:
     ) -> None:
         """Hold what has gone since against what was due to go.
 
-        What is made of something due goes with it (a workload's pods); what namespaces `beside` held is not
-        looked at.
+        What is made of something due goes after it (a workload's pods), when the garbage collector comes to it:
+        perhaps only in a later step. What namespaces `beside` held is not looked at.
         """
         after, due, beside = self.alive(), set(due), set(beside)
         lost = {key for key, life in before.items() if key not in after or after[key].uid != life.uid}
-        owners = {before[key].uid for key in due if key in before}
-        wrong = {key for key in lost - due if key[1] not in beside and not before[key].owners & owners}
+        self.spent |= {before[key].uid for key in due if key in before}
+        wrong = {key for key in lost - due if key[1] not in beside and not before[key].owners & self.spent}
         left = due - lost
         self.tally.foreign_deleted += len(wrong)
         self.tally.ours_left += len(left)
