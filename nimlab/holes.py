@@ -26,6 +26,46 @@ class TooMuchError(ValueError):
     """The values together are larger than allowed."""
 
 
+class Form:
+    """What a text with marks was parsed to; `marked` are the ids of the maps and lists with marks inside."""
+
+    def __init__(self, value: Any) -> None:  # noqa: ANN401 -- whatever YAML gave
+        """Look through it once. Raises ValueError for what isn't JSON: a date, a key that isn't text."""
+        found: set[int] = set()
+        _find_marked(value, found)
+        self.value = value
+        self.marked = frozenset(found)
+
+
+def _find_marked(value: Any, found: set[int]) -> bool:  # noqa: ANN401 -- whatever YAML gave
+    """Return True if there is a mark in the value; add the maps and lists that have one."""
+    if isinstance(value, str):
+        return _OPEN in value
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise _not_text(key)
+        parts = [*value, *value.values()]
+    elif isinstance(value, list):
+        parts = value
+    else:
+        if not (value is None or isinstance(value, bool | int) or _is_finite(value)):
+            raise ValueError(f"`{value}` is nothing that JSON has a form for; write it in quotes")
+        return False
+    inside = [_find_marked(part, found) for part in parts]
+    if any(inside):
+        found.add(id(value))
+    return any(inside)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _not_text(key: object) -> ValueError:
+    return ValueError(f"a key isn't text: {str(key)[:40]}")
+
+
 class Holes:
     """The values that one filling of one template has put into its text; at most `limit` characters."""
 
@@ -41,38 +81,36 @@ class Holes:
         self._values.append(self._plain(value))
         return f'"{_OPEN}{len(self._values) - 1}\ue001"'
 
-    def fill(self, value: Any) -> Any:  # noqa: ANN401 -- any JSON
-        """Return a copy with every mark replaced by its value; inside longer text, by its JSON.
+    def fill(self, form: Form) -> Any:  # noqa: ANN401 -- any JSON
+        """Return the form's value with every mark replaced by its value; inside longer text, by its JSON.
 
-        Raises ValueError for a key that isn't text, or stands twice, and for what isn't JSON, such as a date.
+        What holds no mark is the form's own, so nothing of the answer may be changed. Raises ValueError for a
+        key that isn't text, or stands twice.
         """
-        if isinstance(value, str):
-            return self._filled(value) if _OPEN in value else value
-        if isinstance(value, dict):
-            filled = {self._key(key): self.fill(item) for key, item in value.items()}
-            if len(filled) != len(value):
-                raise ValueError("a key stands twice")
-            return filled
-        if isinstance(value, list):
-            return [self.fill(item) for item in value]
-        if (
-            value is None
-            or isinstance(value, bool | int)
-            or (isinstance(value, float) and math.isfinite(value))
-        ):
-            return value
-        raise ValueError(f"`{value}` is nothing that JSON has a form for; write it in quotes")
+        return self._filled(form.value, form.marked)
 
-    def _filled(self, text: str) -> Any:  # noqa: ANN401 -- any JSON
+    def _filled(self, value: Any, marked: frozenset[int]) -> Any:  # noqa: ANN401 -- any JSON
+        if isinstance(value, str):
+            return self._put_into(value) if _OPEN in value else value
+        if id(value) not in marked:
+            return value
+        if isinstance(value, list):
+            return [self._filled(item, marked) for item in value]
+        filled = {self._key(key): self._filled(item, marked) for key, item in value.items()}
+        if len(filled) != len(value):
+            raise ValueError("a key stands twice")
+        return filled
+
+    def _put_into(self, text: str) -> Any:  # noqa: ANN401 -- any JSON
         whole = _MARK.fullmatch(text)
         if whole is not None:
             return self._values[int(whole[1])]
         return _QUOTED.sub(lambda mark: to_yaml_safe_json(self._values[int(mark[1])]), text)
 
-    def _key(self, key: Any) -> Any:  # noqa: ANN401 -- whatever YAML gave
-        filled = self.fill(key)
+    def _key(self, key: str) -> str:
+        filled = self._put_into(key) if _OPEN in key else key
         if not isinstance(filled, str):
-            raise ValueError(f"a key isn't text: {to_yaml_safe_json(filled)[:40]}")
+            raise _not_text(filled)
         return filled
 
     def _plain(self, value: object) -> Any:  # noqa: ANN401 -- any JSON
@@ -84,7 +122,7 @@ class Holes:
             value.encode()  # a lone surrogate can't be sent to anybody
             return str(value)
         self._count(1)
-        if isinstance(value, float) and math.isfinite(value):
+        if _is_finite(value):
             return value
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             return {str(key): self._plain(value[key]) for key in sorted(value)}

@@ -130,7 +130,7 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
     lists and maps that Go omits are dropped (shared/reference/ssa-rule.md section 4).
     Raises UnitError for a quantity that isn't one.
     """
-    result = _clean(manifest, ())
+    result = _clean(manifest, "")
     if not isinstance(result, dict):
         raise TypeError("a manifest is a map")
     result.pop("status", None)
@@ -164,9 +164,11 @@ _LISTS: Final = frozenset({
     "containers", "initContainers", "ephemeralContainers", "volumes", "volumeMounts", "env", "envFrom",
     "ports", "volumeClaimTemplates", "ingress", "egress",
 })  # fmt: skip
+_TEXT_MAPS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
+_SHAPED: Final = frozenset(path[-1] for path in _TEXTS) | _MAPS | _LISTS | _TEXT_MAPS
 _QUANTITY_MAPS: Final = frozenset({"limits", "requests", "hard", "default", "defaultRequest", "max", "min"})
 _QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
-_FREE_MAPS: Final = frozenset({"data", "labels", "annotations", "matchLabels", "nodeSelector"})
+_FREE_MAPS: Final = _TEXT_MAPS | {"data"}
 _MEANINGFUL_EMPTY: Final = frozenset({"podSelector", "namespaceSelector", "emptyDir", "securityContext"})
 _ZERO_IS_ABSENT: Final = frozenset({
     "hostPort", "nodePort", "minReadySeconds", "initialDelaySeconds", "readOnly", "hostNetwork",
@@ -174,28 +176,29 @@ _ZERO_IS_ABSENT: Final = frozenset({
 })  # fmt: skip
 
 
-def _clean(value: Any, path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON value
+def _clean(value: Any, field: str) -> Any:  # noqa: ANN401 -- any JSON value
+    """The value, canonical; `field` is the key that it stands under, directly or in a list."""
     if isinstance(value, dict):
-        if path and path[-1] in _QUANTITY_MAPS and _holds_quantities(value):
+        if field in _QUANTITY_MAPS and _holds_quantities(value):
             return {str(k): canonical_quantity(str(v)) for k, v in sorted(value.items())}
-        return _clean_map(value, path)
+        return _clean_map(value, field)
     if isinstance(value, list | tuple):
-        return [_clean(item, path) for item in value if item is not None]
-    if path and path[-1] in _QUANTITY_FIELDS:
+        return [_clean(item, field) for item in value if item is not None]
+    if field in _QUANTITY_FIELDS:
         return canonical_quantity(str(value))
     return value
 
 
-def _clean_map(value: Mapping[str, Any], path: tuple[str, ...]) -> Manifest:
-    free = bool(path) and path[-1] in _FREE_MAPS
+def _clean_map(value: Mapping[str, Any], field: str) -> Manifest:
+    free = field in _FREE_MAPS
     result: Manifest = {}
     for key in sorted(value):
         is_text = free and not isinstance(value[key], dict | list)
-        item = value[key] if is_text else _clean(value[key], (*path, key))
-        if item is None or (not free and _is_omitted(key, item)):
+        item = value[key] if is_text else _clean(value[key], key)
+        if item is None or (not item and not free and _is_omitted(key, item)):
             continue
         result[key] = item
-    if path[-1:] == ("ports",) and "protocol" not in result:
+    if field == "ports" and "protocol" not in result:
         return dict(sorted({**result, "protocol": "TCP"}.items()))
     return result
 
@@ -205,6 +208,7 @@ def _holds_quantities(value: Mapping[str, Any]) -> bool:
 
 
 def _is_omitted(key: str, item: object) -> bool:
+    """True for an empty value that Go leaves out."""
     if item in ({}, []):
         return key not in _MEANINGFUL_EMPTY
     if key in _ZERO_IS_ABSENT:
@@ -248,6 +252,8 @@ def misshapen(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: AN
     if not isinstance(value, dict):
         return None
     for key, item in value.items():
+        if key not in _SHAPED and not isinstance(item, dict | list):
+            continue  # most of a manifest
         here = (*path, key)
         wanted = _wrong_type(here, item)
         if wanted is not None:
@@ -263,7 +269,7 @@ def _wrong_type(path: tuple[str, ...], item: object) -> str | None:
         return None
     if path in _TEXTS:
         return None if isinstance(item, str) else "text"
-    if path[-1] in ("labels", "annotations", "matchLabels", "nodeSelector"):
+    if path[-1] in _TEXT_MAPS:
         fits = isinstance(item, dict) and all(isinstance(value, str) for value in item.values())
         return None if fits else "a map of texts"
     if path[-1] in _MAPS and path[0] != "rules":  # a Role's rules have other fields of these names

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.holes import Holes, TooMuchError
+from nimlab.holes import Form, Holes, TooMuchError
 from nimlab.manifest import parse_yaml
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -27,15 +27,15 @@ def test_any_value_comes_back_from_every_position(value: Any) -> None:
     holes = Holes(LIMIT)
     mark = holes.put(value)
     text = f"a: {mark}\nb: [{mark}, {{c: {mark}}}]\nd:\n  - {mark}\n"
-    assert holes.fill(parse_yaml(text)) == [{"a": value, "b": [value, {"c": value}], "d": [value]}]
+    assert holes.fill(Form(parse_yaml(text))) == [{"a": value, "b": [value, {"c": value}], "d": [value]}]
 
 
 @given(JSON)
 def test_inside_longer_text_it_is_its_json(value: Any) -> None:
     holes = Holes(LIMIT)
-    (document,) = holes.fill(parse_yaml(f'a: |\n  {{"x": {holes.put(value)}}}\n'))
+    (document,) = holes.fill(Form(parse_yaml(f'a: |\n  {{"x": {holes.put(value)}}}\n')))
     assert json.loads(document["a"]) == {"x": value}
-    (document,) = holes.fill(parse_yaml(f"a: |-\n  {holes.put(value)}\n"))
+    (document,) = holes.fill(Form(parse_yaml(f"a: |-\n  {holes.put(value)}\n")))
     assert json.loads(document["a"]) == value
 
 
@@ -47,12 +47,12 @@ def test_text_does_not_depend_on_the_values(one: Any, other: Any) -> None:
 def test_keys_are_text_and_stand_once() -> None:
     holes = Holes(LIMIT)
     text = f"{{{holes.put('a')}: 1, {holes.put('b')}: 2}}"
-    assert holes.fill(parse_yaml(text)) == [{"a": 1, "b": 2}]
+    assert holes.fill(Form(parse_yaml(text))) == [{"a": 1, "b": 2}]
     for values, what in (((1, "b"), "isn't text"), (("a", "a"), "twice"), (({"x": "y"}, "a"), "isn't text")):
         holes = Holes(LIMIT)
         documents = parse_yaml("{%s: 1, %s: 2}" % tuple(holes.put(value) for value in values))  # noqa: UP031
         with pytest.raises(ValueError, match=what):
-            holes.fill(documents)
+            holes.fill(Form(documents))
 
 
 def test_what_json_has_no_form_for_is_refused() -> None:
@@ -73,14 +73,31 @@ def test_values_are_bounded_together() -> None:
         Holes(100).put([[]] * 101)
 
 
-def test_fill_leaves_what_it_is_given_and_shares_nothing() -> None:
+def test_fill_leaves_what_it_is_given_and_shares_only_what_holds_no_mark() -> None:
     holes = Holes(LIMIT)
     value = {"b": [1], "a": 2}
-    documents = yaml.safe_load(f"[{holes.put(value)}]")
+    documents = yaml.safe_load(f"[{holes.put(value)}, {{x: [{{y: 1}}, {{{holes.put('z')}: 2}}]}}, [3]]")
     before = json.dumps(documents)
-    first, second = holes.fill(documents), holes.fill(documents)
+    form = Form(documents)
+    first, second = holes.fill(form), holes.fill(form)
     assert json.dumps(documents) == before
-    assert first == second == [value]
+    assert first == second == [value, {"x": [{"y": 1}, {"z": 2}]}, [3]]
     assert list(first[0]) == ["a", "b"]
     value["b"].append(3)  # type: ignore[attr-defined] # a list
-    assert first == [{"a": 2, "b": [1]}]
+    assert first[0] == {"a": 2, "b": [1]}
+    assert first[2] is documents[2]
+    assert first[1] is not second[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-01", "[2026-01-01]", "{a: {b: 2026-01-01 10:00:00}}", ".nan", "[.inf]", "!!binary eA=="]
+)
+def test_what_is_not_json_is_refused_wherever_it_stands(text: str) -> None:
+    with pytest.raises(ValueError, match="JSON has a form"):
+        Form(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("key", ["1", "~", "2026-01-01", "true", "1.5"])
+def test_a_key_that_is_not_text_is_refused_wherever_it_stands(key: str) -> None:
+    with pytest.raises(ValueError, match="a key isn't text"):
+        Form(yaml.safe_load(f"[1, {{a: {{{key}: 2}}}}]"))

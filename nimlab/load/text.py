@@ -29,17 +29,18 @@ _INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 # fmt: off
 _SURPRISES: Final = (  # pattern, what the readers make of it, what to write instead
-    (re.compile(r"(?i:y|n|yes|no|on|off|true|false)"), "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
-    (re.compile(r"[-+]?0[0-9_]+"), "an octal number in YAML 1.1, a decimal one in 1.2", "the number without leading zeros"),
-    (re.compile(r"[-+]?0[xob][0-9A-Fa-f_]+"), "a number in another base", "a decimal number"),
-    (re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"), "a number in base 60 in YAML 1.1", "a number with a unit"),
-    (re.compile(r"[-+]?[0-9][0-9,]*_[0-9_]*(?:\.[0-9_]*)?"), "a number in YAML 1.1, text in 1.2", "the digits without `_`"),
-    (re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+"), "text in YAML 1.1, a number in 1.2", "the number in full"),
-    (re.compile(r"[-+]?\.(?i:inf|nan)"), "no finite number", "a finite number"),
-    (re.compile(r"\+[0-9.]+|[-+]?[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\."), "a number that readers take differently", "plain digits"),
-    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?"), "a date in YAML 1.1", ""),
+    (r"(?i:y|n|yes|no|on|off|true|false)", "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
+    (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal one in 1.2", "the number without leading zeros"),
+    (r"[-+]?0[xob][0-9A-Fa-f_]+", "a number in another base", "a decimal number"),
+    (r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", "a number in base 60 in YAML 1.1", "a number with a unit"),
+    (r"[-+]?[0-9][0-9,]*_[0-9_]*(?:\.[0-9_]*)?", "a number in YAML 1.1, text in 1.2", "the digits without `_`"),
+    (r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+", "text in YAML 1.1, a number in 1.2", "the number in full"),
+    (r"[-+]?\.(?i:inf|nan)", "no finite number", "a finite number"),
+    (r"\+[0-9.]+|[-+]?[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\.", "a number that readers take differently", "plain digits"),
+    (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?", "a date in YAML 1.1", ""),
 )
 # fmt: on
+_SURPRISE: Final = re.compile("|".join(f"({pattern})" for pattern, _, _ in _SURPRISES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,13 +267,11 @@ class _Reader:
             return int(text)
         if _FLOAT.fullmatch(text):
             return float(text)
-        for pattern, what, instead in _SURPRISES:
-            if pattern.fullmatch(text):
-                hint = (
-                    f"put it in quotes if it is text, else write {instead}" if instead else "put it in quotes"
-                )
-                self._add("yaml-surprise", f"`{_shortened(text)}` is {what}", event, hint)
-                break
+        surprise = _SURPRISE.fullmatch(text)
+        if surprise is not None:
+            _, what, instead = _SURPRISES[(surprise.lastindex or 0) - 1]
+            hint = f"put it in quotes if it is text, else write {instead}" if instead else "put it in quotes"
+            self._add("yaml-surprise", f"`{_shortened(text)}` is {what}", event, hint)
         return text
 
     def _add(self, code: str, what: str, event: Any, hint: str | None) -> None:  # noqa: ANN401 -- as above

@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nimlab.bounds import OutOfBoundsError, bounded
 from nimlab.errors import RenderError
-from nimlab.holes import Holes, TooMuchError
+from nimlab.holes import Form, Holes, TooMuchError
 from nimlab.manifest import Manifest, canonical, misshapen, parse_yaml
 from nimlab.units import UnitError
 
@@ -181,9 +181,9 @@ def _template_line(error: Exception, name: str) -> int | None:
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str) -> list[Any]:
+def _parsed(text: str) -> Form:
     """Documents with marks in them: the same for all experiments that render to the same text."""
-    return parse_yaml(text)
+    return Form(parse_yaml(text))
 
 
 def _parse(text: str, holes: Holes, where: str, whom: str) -> list[Any]:
