@@ -21,6 +21,7 @@ from nimlab.owned import FIELD_MANAGER, is_own_entry
 
 _Path: TypeAlias = tuple[str, ...]
 _Tree: TypeAlias = Mapping[str, Any]
+_Key: TypeAlias = tuple[tuple[str, type, Any], ...]
 
 # The server strips these from every entry (apimachinery, managedfields/internal/stripmeta.go).
 _UNOWNED_METADATA: Final = frozenset({
@@ -175,6 +176,8 @@ def _check_map(
         name = child[2:]
         if name not in live:
             raise _Suspect(f"{path_text((*path, child))}: is gone")
+        if not owned[child] and isinstance(desired[name], str) and desired[name] == live[name]:
+            continue  # what most leaves are, without the walk
         _check_node(desired[name], live[name], owned[child], (*path, child))
 
 
@@ -187,7 +190,9 @@ def _check_keyed(
 ) -> None:
     """Items of an associative list; their order is owned by nobody, so it is compared too."""
     keys = {child: _decoded(child) for child in children}
-    wanted, there = _by_key(desired, keys, path), _by_key(live, keys, path)
+    names = sorted({name for key in keys.values() for name in key})
+    by_key = {_key_of(key, names): child for child, key in keys.items()}
+    wanted, there = _by_child(desired, by_key, names, path), _by_child(live, by_key, names, path)
     if len(wanted) != len(desired) or set(wanted) != set(children):
         raise _Suspect(f"{path_text(path)}: other items are asked for than are ours")
     if not set(wanted) <= set(there):
@@ -200,13 +205,16 @@ def _check_keyed(
         _check_node(wanted[child], there[child], owned[child], (*path, child))
 
 
-def _by_key(items: Any, keys: Mapping[str, _Tree], path: _Path) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
+def _by_child(
+    items: Any,  # noqa: ANN401 -- any JSON
+    by_key: Mapping[_Key, str],
+    names: Sequence[str],
+    path: _Path,
+) -> dict[str, Any]:
     """The list's items that have one of the keys, in the list's order; twice the same key is suspect."""
-    names = {name for key in keys.values() for name in key}
-    by_value = {_key_of(key, names): child for child, key in keys.items()}
     found: dict[str, Any] = {}
     for item in items:
-        child = by_value.get(_key_of(item, names))
+        child = by_key.get(_key_of(item, names))
         if child is None:
             continue
         if child in found:
@@ -215,9 +223,9 @@ def _by_key(items: Any, keys: Mapping[str, _Tree], path: _Path) -> dict[str, Any
     return found
 
 
-def _key_of(item: _Tree, names: set[str]) -> tuple[tuple[str, str, Any], ...]:
+def _key_of(item: _Tree, names: Sequence[str]) -> _Key:
     """The item's values of the key fields, with their types: 1 is not true."""
-    return tuple((name, type(item[name]).__name__, item[name]) for name in sorted(names) if name in item)
+    return tuple([(name, type(item[name]), item[name]) for name in names if name in item])
 
 
 def _check_set(desired: Any, live: Any, children: Sequence[str], path: _Path) -> None:  # noqa: ANN401 -- any JSON

@@ -49,7 +49,7 @@ def _find_marked(value: Any, found: set[int]) -> bool:  # noqa: ANN401 -- whatev
     elif isinstance(value, list):
         parts = value
     else:
-        if not (value is None or isinstance(value, bool | int) or _is_finite(value)):
+        if not (value is None or isinstance(value, int) or _is_finite(value)):
             raise ValueError(f"`{value}` is nothing that JSON has a form for; write it in quotes")
         return False
     inside = [_find_marked(part, found) for part in parts]
@@ -115,12 +115,12 @@ class Holes:
 
     def _plain(self, value: object) -> Any:  # noqa: ANN401 -- any JSON
         """The value as JSON has it, keys sorted; each call gives new containers."""
-        if value is None or isinstance(value, bool | int):
-            return value
         if isinstance(value, str):
             self._count(len(value))
             value.encode()  # a lone surrogate can't be sent to anybody
             return str(value)
+        if value is None or isinstance(value, int):
+            return value
         self._count(1)
         if _is_finite(value):
             return value

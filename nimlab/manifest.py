@@ -154,6 +154,7 @@ def _with_defaults(limit: Manifest) -> Manifest:
     return {name: filled[name] for name in sorted(filled) if filled[name]}
 
 
+_CONTAINERS: Final = (dict, list, tuple)  # a tuple of types is tried faster than a union
 _DEPTH_LIMIT: Final = 100
 _TEXTS: Final = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
 _MAPS: Final = frozenset({
@@ -193,8 +194,9 @@ def _clean_map(value: Mapping[str, Any], field: str) -> Manifest:
     free = field in _FREE_MAPS
     result: Manifest = {}
     for key in sorted(value):
-        is_text = free and not isinstance(value[key], dict | list)
-        item = value[key] if is_text else _clean(value[key], key)
+        item = value[key]
+        if item is not None and (isinstance(item, _CONTAINERS) or (key in _QUANTITY_FIELDS and not free)):
+            item = _clean(item, key)
         if item is None or (not item and not free and _is_omitted(key, item)):
             continue
         result[key] = item
@@ -204,7 +206,7 @@ def _clean_map(value: Mapping[str, Any], field: str) -> Manifest:
 
 
 def _holds_quantities(value: Mapping[str, Any]) -> bool:
-    return all(not isinstance(v, dict | list) for v in value.values())
+    return not any(isinstance(v, _CONTAINERS) for v in value.values())
 
 
 def _is_omitted(key: str, item: object) -> bool:
@@ -252,7 +254,7 @@ def misshapen(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: AN
     if not isinstance(value, dict):
         return None
     for key, item in value.items():
-        if key not in _SHAPED and not isinstance(item, dict | list):
+        if key not in _SHAPED and not isinstance(item, _CONTAINERS):
             continue  # most of a manifest
         here = (*path, key)
         wanted = _wrong_type(here, item)

@@ -25,6 +25,8 @@ _EXCERPT_LIMIT: Final = 160
 
 Path: TypeAlias = tuple[str | int, ...]
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NODES: Final = (yaml.ScalarEvent, yaml.CollectionStartEvent)
+_UNSEEN_INSIDE: Final = re.compile(f"{UNSEEN.pattern}|\r")  # where no line ends
 _INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 # fmt: off
@@ -172,8 +174,16 @@ class _Reader:
 
     def read(self, text: str) -> None:
         """Read all events. Raises yaml.YAMLError."""
+        has_escapes = "\\" in text
         for event in _events(text):
-            if isinstance(event, yaml.DocumentStartEvent):
+            if isinstance(event, _NODES):
+                self._check_plain(event)
+                if has_escapes:
+                    self._check_seen(event)
+                self._node(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self._stack.pop()
+            elif isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if event.version is not None or event.tags:
                     self._add("yaml-syntax", "directives are not allowed", event, "leave the `%…` away")
@@ -184,12 +194,6 @@ class _Reader:
             elif isinstance(event, yaml.AliasEvent):
                 self._add("yaml-syntax", "aliases are not allowed", event, "write the value out")
                 raise _StopReading
-            elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-                self._check_plain(event)
-                self._check_seen(event)
-                self._node(event)
-            elif isinstance(event, yaml.CollectionEndEvent):
-                self._stack.pop()
 
     def _check_plain(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
         if event.anchor is not None:
@@ -204,7 +208,7 @@ class _Reader:
     def _check_seen(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
         """Refuse what escapes stand for as the characters themselves, and what lets a line overwrite itself."""
         if isinstance(event, yaml.ScalarEvent):
-            unsafe = UNSEEN.search(event.value) or re.search("\r", event.value)
+            unsafe = _UNSEEN_INSIDE.search(event.value)
             if unsafe is not None:
                 self._add("yaml-syntax", _not_seen(unsafe[0]), event, _NOT_SEEN_HINT)
 
