@@ -133,6 +133,14 @@ SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
     "item-not-ours-as-a-whole": lambda d, v: pod_owned(v)["f:initContainers"]['k:{"name":"one"}'].pop("."),
     "dot-beside-fields": lambda d, v: pod_owned(v).update({".": {}}),
     "index-paths": lambda d, v: owned(v)["f:spec"].update({"f:replicas": {"i:0": {}}}),
+    "parts-of-a-text": lambda d, v: (
+        d["spec"].update(x="y"),
+        v["spec"].update(x="y"),
+        owned(v)["f:spec"].update({"f:x": {"f:part": {}}}),
+    ),
+    "key-of-another-type": lambda d, v: [
+        port.update(containerPort=True) for one in (d, v) for port in pod(one)["containers"][0]["ports"]
+    ],
     "map-became-text": lambda d, v: v["spec"].update(template="x"),
     "broken-key": lambda d, v: pod_owned(v)["f:initContainers"].update({"k:not json": {".": {}}}),
     "no-fields": lambda d, v: v["metadata"]["managedFields"][0].pop("fieldsV1"),

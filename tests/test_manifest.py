@@ -48,6 +48,7 @@ def spec(**fields: Any) -> Any:
         ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}),
         ({"hard": {"pods": 1000}}, {"hard": {"pods": "1k"}}),
         ({"emptyDir": {"sizeLimit": "2048Mi"}}, {"emptyDir": {"sizeLimit": "2Gi"}}),
+        ({"emptyDir": {"sizeLimit": None, "medium": "Memory"}}, {"emptyDir": {"medium": "Memory"}}),
         ({"ports": [{"containerPort": 1}]}, {"ports": [{"containerPort": 1, "protocol": "TCP"}]}),
         ({"ports": [{"port": 53, "protocol": "UDP"}]}, {"ports": [{"port": 53, "protocol": "UDP"}]}),
         ({"httpGet": {"port": 80, "path": "/"}}, {"httpGet": {"port": 80, "path": "/"}}),
@@ -59,7 +60,7 @@ def test_what_the_server_would_rewrite_is_written_its_way(before: Any, after: An
 
 
 def test_free_maps_keep_what_they_hold() -> None:
-    data = {"empty": "", "limits": "1024Mi", "value": ""}
+    data = {"empty": "", "limits": "1024Mi", "storage": "1024Mi", "value": ""}
     assert canonical({"data": data}) == {"data": data}
 
 
