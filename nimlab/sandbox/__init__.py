@@ -4,7 +4,8 @@ In: the folder it lives in (`home`), how many nodes, where built programs are ke
 steps of progress through a callback; nothing is printed. Everything listens on 127.0.0.1 alone and
 checks certificates. The rooms behind this door: state (the values, and what is remembered on disk),
 programs and build (where the five programs come from), pki (certificates, kubeconfigs), parts
-(their command lines), process (daemons), api (a little HTTPS client), nodes, view (how it is now),
+(their command lines), process (daemons), api (a little HTTPS client), nodes, queue (in which
+controllers wait), view (how it is now),
 launch and control (starting, repairing, stopping).
 """
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from nimlab.errors import SandboxError
 from nimlab.sandbox.state import Layout
 
 
@@ -66,6 +67,14 @@ class Api:
             self._connection.close()  # the next request opens it anew
             return Answer(status=0, body={})
         return Answer(status=response.status, body=_parse(text))
+
+
+def expect(answer: Answer, what: str, *, or_status: int = 200) -> Answer:
+    """Return a good answer, or one of this status. Raises SandboxError."""
+    if answer.ok or answer.status == or_status:
+        return answer
+    said = answer.body.get("message", "") if isinstance(answer.body, dict) else answer.body
+    raise SandboxError(f"cannot {what}: {said or 'no answer'} ({answer.status})", where="sandbox")
 
 
 def _parse(text: bytes) -> Any:  # noqa: ANN401 -- any JSON

@@ -19,6 +19,7 @@ from nimlab.errors import SandboxError
 from nimlab.sandbox import build, launch, lock, nodes, pki, process, programs, view
 from nimlab.sandbox.api import Api
 from nimlab.sandbox.programs import Programs
+from nimlab.sandbox.queue import ensure_queue
 from nimlab.sandbox.state import (
     PART_NAMES,
     Daemon,
@@ -146,6 +147,7 @@ def _provide_programs(layout: Layout, cache: Path, report: Callable[[Step], None
 def _settle(layout: Layout, record: Record, count: int, report: Callable[[Step], None]) -> Record:
     """Make the nodes as many as asked for, and wait until pods can run or a part has ended."""
     with Api(layout, record.ports["kube-apiserver"]) as api:
+        ensure_queue(api)
         nodes.ensure_nodes(api, count)
         if record.nodes != count:
             record = replace(record, nodes=count)

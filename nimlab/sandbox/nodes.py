@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nimlab.errors import SandboxError
-from nimlab.sandbox.api import Answer, Api
+from nimlab.sandbox.api import Api, expect
 
 _NODES: Final = "/api/v1/nodes"
 _LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -22,9 +21,9 @@ def ensure_nodes(api: Api, count: int) -> None:
     wanted = {f"{_PREFIX}{i}" for i in range(1, count + 1)}
     there = {node["metadata"]["name"] for node in _list_nodes(api)}
     for name in sorted(wanted - there, key=_number):
-        _expect(api.call("POST", _NODES, _make_node(name)), f"create node {name}", or_status=409)
+        expect(api.call("POST", _NODES, _make_node(name)), f"create node {name}", or_status=409)
     for name in sorted(there - wanted, key=_number, reverse=True):
-        _expect(api.call("DELETE", f"{_NODES}/{name}"), f"delete node {name}", or_status=404)
+        expect(api.call("DELETE", f"{_NODES}/{name}"), f"delete node {name}", or_status=404)
 
 
 def are_nodes_ready(api: Api, count: int) -> bool:
@@ -48,7 +47,7 @@ def forget_leases(api: Api) -> None:
 
 
 def _list_nodes(api: Api) -> list[dict[str, Any]]:
-    answer = _expect(api.call("GET", f"{_NODES}?labelSelector=type%3Dkwok"), "list the nodes")
+    answer = expect(api.call("GET", f"{_NODES}?labelSelector=type%3Dkwok"), "list the nodes")
     items: list[dict[str, Any]] = answer.body["items"]
     return items
 
@@ -73,10 +72,3 @@ def _is_ready(node: dict[str, Any]) -> bool:
 def _number(name: str) -> tuple[int, str]:
     tail = name.removeprefix(_PREFIX)
     return (int(tail) if tail.isdecimal() else 0, name)
-
-
-def _expect(answer: Answer, what: str, *, or_status: int = 200) -> Answer:
-    if answer.ok or answer.status == or_status:
-        return answer
-    said = answer.body.get("message", "") if isinstance(answer.body, dict) else answer.body
-    raise SandboxError(f"cannot {what}: {said or 'no answer'} ({answer.status})", where="sandbox")

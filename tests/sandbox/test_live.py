@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -302,6 +303,25 @@ def test_controllers_let_the_servers_go_first_and_both_whoever_asks(home: Path) 
         share = Path(f"/proc/{pid}/autogroup")
         if share.exists() and os.access(share, os.W_OK):  # a kernel that gives each session its share
             assert share.read_text().split()[-2:] == ["nice", "5" if name in servers else "15"]
+
+
+def test_controllers_wait_in_a_queue_of_their_own_and_who_asks_in_none(api: Api) -> None:
+    """Else a user's `list` waits with hundreds of requests of the controllers."""
+
+    def served() -> dict[str, int]:
+        found = re.findall(
+            r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="([^"]+)".*\} ([0-9]+)$',
+            api.call("GET", "/metrics").body,
+            re.MULTILINE,
+        )
+        return {flow: int(count) for flow, count in found}
+
+    before = served()
+    assert api.call("POST", PODS, make_pod("waits", "some/image:1")).ok
+    assert wait_until(lambda: read_pod(api, "waits").get("phase") == "Running", within_s=10.0)
+    assert api.call("DELETE", f"{PODS}/waits").ok
+    grown = {flow for flow, count in served().items() if count > before.get(flow, 0)}
+    assert grown - {"probes"} == {"exempt", "nimlab-sandbox-controllers"}  # anybody may ask how it is
 
 
 def test_pods_run_soon_after_the_player_of_kubelets_was_killed(home: Path, api: Api) -> None:
