@@ -224,7 +224,7 @@ def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Chan
 
 def _is_uncounted(live: Manifest, group: Desired) -> bool:
     """True after a sync that ended halfway: a whole one waits until its new template has been seen."""
-    if not restarts_together(live) or is_observed(live):
+    if not restarts_together(live) or is_observed(live) or not peers_of(live).wanted:
         return False
     can_adopt = group.on_immutable_change is OnImmutableChange.ORPHAN
     return can_adopt or int(live["metadata"]["generation"]) > 1

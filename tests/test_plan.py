@@ -186,6 +186,14 @@ def test_peers_that_nobody_has_counted_since_the_last_change_may_lag(
     assert (change.action, change.may_lag) == ((Action.UPDATE, True) if acts else (Action.KEEP, False))
 
 
+def test_where_no_peer_is_to_be_none_can_lag() -> None:
+    desired = workload("red")
+    desired["spec"]["replicas"] = 0
+    live = live_of(desired, replicas=3, updatedReplicas=0)
+    live["metadata"]["generation"] = 2
+    assert only(make_plan([group("red", desired)], snapshot(live), policy())).action is Action.KEEP
+
+
 def test_refused_apply_blocks_the_object_and_every_prune() -> None:
     wanted, orphan = workload("red"), live_of(manifest("ConfigMap", "blue", "blue"))
     conflict = FieldConflict(

@@ -12,7 +12,7 @@ from nimlab.sandbox.api import Api, expect
 
 _GROUP: Final = "flowcontrol.apiserver.k8s.io/v1"
 _NAME: Final = "nimlab-sandbox-controllers"
-_SHARES: Final = 2  # of about 250, and of 600 requests at a time: five
+_SHARES: Final = 3  # of about 250, and of 600 requests at a time: eight
 _LENGTH: Final = 10_000  # whoever finds it full has to come again, a second later
 _PRECEDENCE: Final = 190  # before the server's own rules for the same controllers, the first of which has 200
 
