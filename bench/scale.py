@@ -40,6 +40,7 @@ from nimlab.errors import NimlabError
 _LOOK_EVERY_S: Final = 10.0
 _SAMPLE_EVERY_S: Final = 0.25
 _LOOK_S: Final = 1.0
+_SUCCESSOR_S: Final = 30.0
 _FEW: Final = 10
 _HEAD: Final = """\
 # Scale
@@ -294,9 +295,19 @@ def _make_lab(server: Server, folder: Path, namespace: str, *, peers_run: bool) 
 
 
 def _expect_pods(server: Server, lab: Lab, number: int) -> None:
-    pods = server.objects(f"/api/v1/namespaces/{lab.namespace}/pods")
-    if len(pods) != number:
-        raise ScaleError(f"the sync has ended, and there are {len(pods)} peers, not {number}")
+    """Hold what there is after a sync against what there should be.
+
+    kwok 0.8.0 deletes pods by name (`PodController.deleteResource`): one that is behind may take a peer's
+    successor, too, and its StatefulSet makes another. So there is a little time.
+    """
+    deadline_s = time.monotonic() + _SUCCESSOR_S
+    while True:
+        pods = server.objects(f"/api/v1/namespaces/{lab.namespace}/pods")
+        if len(pods) == number:
+            return
+        if time.monotonic() > deadline_s:
+            raise ScaleError(f"the sync has ended, and there are {len(pods)} peers, not {number}")
+        time.sleep(_SAMPLE_EVERY_S)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
