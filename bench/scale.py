@@ -36,6 +36,7 @@ from bench.lab import (
 from bench.rounds import find_difference
 from bench.server import Server, ServerError, fresh_server
 from nimlab.errors import NimlabError
+from nimlab.sandbox.wait import wait_until
 
 _LOOK_EVERY_S: Final = 10.0
 _SAMPLE_EVERY_S: Final = 0.25
@@ -300,14 +301,12 @@ def _expect_pods(server: Server, lab: Lab, number: int) -> None:
     kwok 0.8.0 deletes pods by name (`PodController.deleteResource`): one that is behind may take a peer's
     successor, too, and its StatefulSet makes another. So there is a little time.
     """
-    deadline_s = time.monotonic() + _SUCCESSOR_S
-    while True:
-        pods = server.objects(f"/api/v1/namespaces/{lab.namespace}/pods")
-        if len(pods) == number:
-            return
-        if time.monotonic() > deadline_s:
-            raise ScaleError(f"the sync has ended, and there are {len(pods)} peers, not {number}")
-        time.sleep(_SAMPLE_EVERY_S)
+
+    def count() -> int:
+        return len(server.objects(f"/api/v1/namespaces/{lab.namespace}/pods"))
+
+    if not wait_until(lambda: count() == number, within_s=_SUCCESSOR_S):
+        raise ScaleError(f"the sync has ended, and there are {count()} peers, not {number}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

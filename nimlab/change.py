@@ -223,7 +223,10 @@ def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Chan
 
 
 def _is_uncounted(live: Manifest, group: Desired) -> bool:
-    """True after a sync that ended halfway: a whole one waits until its new template has been seen."""
+    """True after a sync that ended halfway: a whole one waits until its new template has been seen.
+
+    Where no peers are to be, those of any template go.
+    """
     if not restarts_together(live) or is_observed(live) or not peers_of(live).wanted:
         return False
     can_adopt = group.on_immutable_change is OnImmutableChange.ORPHAN

@@ -195,11 +195,12 @@ def _clean_map(value: Mapping[str, Any], field: str) -> Manifest:
     result: Manifest = {}
     for key in sorted(value):
         item = value[key]
-        if item is not None and (isinstance(item, _CONTAINERS) or (key in _QUANTITY_FIELDS and not free)):
-            item = _clean(item, key)
-        if item is None or (not item and not free and _is_omitted(key, item)):
+        if item is None:
             continue
-        result[key] = item
+        if isinstance(item, _CONTAINERS) or (key in _QUANTITY_FIELDS and not free):
+            item = _clean(item, key)
+        if item or free or not _is_omitted(key, item):
+            result[key] = item
     if field == "ports" and "protocol" not in result:
         return dict(sorted({**result, "protocol": "TCP"}.items()))
     return result

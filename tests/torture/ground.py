@@ -126,7 +126,7 @@ class Ground:
         """Hold what has gone since against what was due to go.
 
         What is made of something due goes after it (a workload's pods), perhaps only in a later step: the
-        garbage collector has its own time. What `beside` names, namespaces, is not looked at.
+        garbage collector has its own time. What the namespaces `beside` held is not looked at.
         """
         after, due, beside = self.alive(), set(due), set(beside)
         lost = {key for key, life in before.items() if key not in after or after[key].uid != life.uid}
