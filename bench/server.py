@@ -19,7 +19,7 @@ from typing import Any, Final
 import psutil
 
 from nimlab import sandbox
-from nimlab.sandbox.api import Answer, Api
+from nimlab.sandbox.api import Answer, Api, expect
 from nimlab.sandbox.state import Layout, load_record, make_layout, write_private
 
 _ACCOUNT: Final = "bench"
@@ -180,11 +180,7 @@ def _write_kubeconfig(path: Path, api: Api, layout: Layout, server: str) -> None
 
 
 def _expect(api: Api, method: str, path: str, body: object = None) -> Answer:
-    answer = api.call(method, path, body)
-    if not answer.ok:
-        said = answer.body.get("message", "") if isinstance(answer.body, dict) else answer.body
-        raise ServerError(f"{method} {path}: {said or 'no answer'} ({answer.status})")
-    return answer
+    return expect(api.call(method, path, body), f"{method} {path}")
 
 
 def _quiet(step: sandbox.Step) -> None:
