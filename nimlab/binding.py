@@ -37,6 +37,7 @@ class PlanOptions:
     allow_older: bool
     take_ownership: bool
     remove_foreign: bool
+    move: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,8 @@ class Change:
     and made anew. `unverified` means that fields and restarts were told from here, not by the server.
     `handover` is done before the apply; the fields that it removes are among `fields`, not among `foreign`.
     With `may_lag`, a sync that ended halfway may have left peers of an older template, which nobody has
-    counted yet. A KEEP with a reason is worth showing.
+    counted yet. A KEEP with a reason is worth showing. `former` is the set in a former namespace of the lab
+    that an orphan is a member of, None for the current set.
     """
 
     action: Action
@@ -65,6 +66,7 @@ class Change:
     taken: tuple[Conflict, ...] = ()
     handover: Handover | None = None
     may_lag: bool = False
+    former: ApplySet | None = None
 
     @property
     def restart_s(self) -> int:
@@ -102,7 +104,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
         reason = "" if live is None else "the one that is there is being deleted: waits until it is gone"
         change = _change(Action.CREATE, desired, live, group, reason=reason)
         return replace(change, may_lag=group.on_immutable_change is OnImmutableChange.ORPHAN)
-    conflict = _ownership_conflict(key, live, snapshot.apply_set, policy)
+    conflict = _ownership_conflict(key, live, snapshot, policy)
     if conflict is not None:
         return _change(Action.UPDATE, desired, live, group, error=conflict)
     if key not in snapshot.predicted:
@@ -112,7 +114,8 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
 
 def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
     """Return what is to be done with an object that carries our label and that nothing wants any more."""
-    missing = missing_proofs(live, snapshot.apply_set)
+    apply_set = snapshot.set_of(live)
+    missing = missing_proofs(live, apply_set)
     strangers = snapshot.strangers.get(live["metadata"]["name"], ())
     is_namespace = live["kind"] == "Namespace"
     if missing:
@@ -130,13 +133,15 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
         action, reason = Action.KEEP, "orphaned; left alone because of `--no-prune`"
     else:
         action, reason = Action.PRUNE, ""
+    former = None if apply_set == snapshot.apply_set else apply_set
     return Change(
         action=action,
         key=key_of(live),
-        experiment=snapshot.apply_set.group_of(live),
+        experiment=apply_set.group_of(live),
         desired=None,
         live=live,
         reason=reason,
+        former=former,
     )
 
 
@@ -176,15 +181,18 @@ def _change(
 
 
 def _ownership_conflict(
-    key: ObjectKey, live: Manifest, apply_set: ApplySet, policy: Policy
+    key: ObjectKey, live: Manifest, snapshot: Snapshot, policy: Policy
 ) -> OwnershipConflict | None:
-    """Say whose the object is when it isn't ours; None when it is, or may be taken over.
+    """Return who owns the object if it isn't ours; None if it is ours or may be taken over.
 
-    The label alone says nothing: anybody can set it, or copy it. An object that carries it is ours when it
-    names itself, as what `nimlab render` prints does, or when we applied it; one that somebody has
-    unlabelled, when both is so.
+    The label alone proves nothing, because anybody can set or copy it. A labelled object is ours if it names
+    itself, as the output of `nimlab render` does, or if we applied it. An unlabelled object, and one of this
+    lab's set in a former namespace, is ours if both hold.
     """
+    apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
+    if snapshot.set_of(live) != apply_set:
+        owner = None
     names_itself = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
     applied = own_entry(live) is not None
     if policy.take_ownership and owner in (None, apply_set.id):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden, Unseen
+from nimlab.errors import ClusterError, Conflict, FieldConflict, Forbidden, OwnershipConflict, Unseen
 from nimlab.fields import compare
+from nimlab.git import Relation
 from nimlab.handover import Handover, effective, handover_of, handover_patch
+from nimlab.history import kinship_of
+from nimlab.lab_identity import Kinship, LabIdentity
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
 from nimlab.masking import hide_secrets
 from nimlab.owned import (
@@ -23,8 +26,9 @@ from nimlab.owned import (
     ApplySet,
     is_hand_tool,
 )
+from nimlab.parent import ID as APPLYSET_ID
 from nimlab.parent import Parent, Scope, parse_parent
-from nimlab.snapshot import Desired, Prediction, Snapshot
+from nimlab.snapshot import Desired, Former, Prediction, Snapshot
 from nimlab.strangers import strangers_among
 from nimlab.timing import stage
 from nimlab.workload import immutable_changes, trial_of
@@ -138,6 +142,24 @@ class Cluster(Protocol):
         """Return the same cluster, which calls `check` before each write; what that raises is raised."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabOrigin:
+    """The lab's identity, and two questions to its Git repository that are asked only where they matter.
+
+    `relation_of` returns the relation of the checked-out commit to another one, `former_namespaces` the
+    namespaces that earlier versions of `lab.yaml` name.
+    """
+
+    identity: LabIdentity
+    relation_of: Callable[[str], Relation]
+    former_namespaces: Callable[[], tuple[str, ...]]
+
+    def is_own(self, parent: Parent) -> bool:
+        """Return True if the set that a parent records is certainly this lab's."""
+        relations = {sha: self.relation_of(sha) for sha in parent.commits}
+        return kinship_of(self.identity, parent, relations) is Kinship.SAME
+
+
 def observe(
     cluster: Cluster,
     desired: Sequence[Desired],
@@ -146,10 +168,12 @@ def observe(
     take_ownership: bool,
     remove_foreign: bool,
     parallel: int,
+    origin: LabOrigin | None = None,
 ) -> Snapshot:
-    """Read everything a plan needs: the parent, one LIST a kind, and what is suspect by server dry-run.
+    """Read everything a plan needs: the parent, one LIST per kind, and a server dry-run per suspect object.
 
-    Raises ClusterError when anything can't be read whole; OwnershipConflict when the parent isn't ours.
+    Without `origin`, the lab's former namespaces are not looked for. Raises ClusterError when anything can't
+    be read completely; OwnershipConflict when the parent isn't ours.
     """
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         parent_live, lease = _read_marks(cluster, pool.map, apply_set)
@@ -157,16 +181,20 @@ def observe(
         wanted = {key_of(m): m for one in desired for m in one.manifests}
         members = _read_members(cluster, pool.map, apply_set, parent, wanted)
         live = {key_of(item): item for item in members}
+        former, unchecked = _read_former(cluster, pool.map, apply_set, parent, origin)
         exists = parent is not None or _exists(cluster, apply_set.namespace)
         live.update(_by_name(cluster, pool.map, wanted, live, apply_set if exists else None))
+        own_sets = frozenset({apply_set.id, *(one.apply_set.id for one in former)})
         with stage("compare"):
             suspects = _suspects(wanted, live, remove_foreign=remove_foreign)
         answers = pool.map(
-            lambda key: _ask(cluster, apply_set, wanted[key], live[key], suspects[key], force=take_ownership),
+            lambda key: _ask(cluster, own_sets, wanted[key], live[key], suspects[key], force=take_ownership),
             suspects,
         )
         predicted = dict(zip(suspects, answers, strict=True))
         strangers = _strangers(cluster, pool.map, apply_set, wanted, live)
+        for one in former:
+            strangers |= _strangers(cluster, pool.map, one.apply_set, wanted, one.live)
     return Snapshot(
         apply_set=apply_set,
         parent=parent,
@@ -175,6 +203,8 @@ def observe(
         live=live,
         predicted=predicted,
         strangers=strangers,
+        former=former,
+        unchecked=unchecked,
     )
 
 
@@ -210,6 +240,71 @@ def _read_marks(cluster: Cluster, each: _Map, apply_set: ApplySet) -> tuple[Mani
         hint = f"{error.hint}; {make} `kubectl create namespace {name}`"
         raise Forbidden(error.what, where=error.where, hint=hint, status=error.status) from error
     return parent, lease
+
+
+def _read_former(
+    cluster: Cluster,
+    each: _Map,
+    apply_set: ApplySet,
+    parent: Parent | None,
+    origin: LabOrigin | None,
+) -> tuple[tuple[Former, ...], tuple[str, ...]]:
+    """Return this lab's sets in other namespaces, and the namespaces that could not be checked for one.
+
+    A search is needed only until the parent here records the lab; a move that was begun is recorded there.
+    """
+    if origin is None or (parent is not None and parent.lab != LabIdentity() and not parent.former):
+        return (), ()
+    key = apply_set.parent_key
+    unchecked: list[str] = []
+    if parent is not None and parent.lab != LabIdentity():
+        found = [cluster.get(replace(key, namespace=name)) for name in sorted(parent.former)]
+    else:
+        try:
+            found = list(cluster.list_objects("ConfigMap", namespace=None, labels=APPLYSET_ID).items)
+        except Forbidden:
+            found, unchecked = _parents_by_name(cluster, key, origin.former_namespaces())
+    parents = [one for one in found if one is not None and one["metadata"]["name"] == key.name]
+    there = [one for one in parents if one["metadata"]["namespace"] != key.namespace]
+    former = (_read_former_set(cluster, each, apply_set, one, origin) for one in there)
+    return tuple(one for one in former if one is not None), tuple(unchecked)
+
+
+def _parents_by_name(
+    cluster: Cluster, key: ObjectKey, namespaces: Iterable[str]
+) -> tuple[list[Manifest | None], list[str]]:
+    """Read the parents in namespaces that Git remembers; return also those that the credentials hide."""
+    found: list[Manifest | None] = []
+    hidden: list[str] = []
+    for namespace in namespaces:
+        try:
+            found.append(
+                None if namespace == key.namespace else cluster.get(replace(key, namespace=namespace))
+            )
+        except Forbidden:
+            hidden.append(namespace)
+    return found, hidden
+
+
+def _read_former_set(
+    cluster: Cluster, each: _Map, apply_set: ApplySet, manifest: Manifest, origin: LabOrigin
+) -> Former | None:
+    """Read the set of a parent in another namespace; None if it is not certainly this lab's."""
+    there = replace(apply_set, namespace=manifest["metadata"]["namespace"])
+    parent = _parent_or_none(manifest, there)
+    if parent is None or not origin.is_own(parent):
+        return None
+    lease = cluster.get(there.lease_key)
+    live = {key_of(item): item for item in _read_members(cluster, each, there, parent, ())}
+    return Former(apply_set=there, parent=parent, manifest=manifest, lease=lease, live=live)
+
+
+def _parent_or_none(manifest: Manifest | None, apply_set: ApplySet) -> Parent | None:
+    """Return the parent of a set elsewhere; None if there is none, or if it is another tool's."""
+    try:
+        return parse_parent(manifest, apply_set)
+    except OwnershipConflict:
+        return None
 
 
 def _read_members(
@@ -328,7 +423,7 @@ def _suspects(
 
 def _ask(
     cluster: Cluster,
-    apply_set: ApplySet,
+    own_sets: frozenset[str],
     desired: Manifest,
     live: Manifest,
     handover: Handover | None,
@@ -339,8 +434,8 @@ def _ask(
 
     What isn't ours, or is on its way out, isn't asked about.
     """
-    owner = labels_of(live).get(PART_OF, apply_set.id)
-    if owner != apply_set.id or live["metadata"].get("deletionTimestamp"):
+    owner = labels_of(live).get(PART_OF)
+    if owner not in {None, *own_sets} or live["metadata"].get("deletionTimestamp"):
         return Prediction()
     handed_over = None
     try:

@@ -80,6 +80,19 @@ def folder_in_repository(root: Path) -> str:
     return "" if found is None or found.returncode != 0 else found.stdout.strip().rstrip("/")
 
 
+def former_values(root: Path, path: str, key: str) -> tuple[str, ...]:
+    """Return the values that a key had in earlier versions of a YAML file, newest first.
+
+    Reads the lines that commits have removed, so a value may be of another key of that name.
+    """
+    shown = ("--no-show-signature", "--format=", "--patch", "--unified=0", "--no-color", "--no-ext-diff")
+    found = _git(root, "log", *shown, "--", path)
+    if found is None or found.returncode != 0:
+        return ()
+    pattern = re.compile(rf"-\s*{re.escape(key)}:\s*[\"']?([^\s#\"']+)")
+    return tuple(dict.fromkeys(m[1] for line in found.stdout.splitlines() if (m := pattern.match(line))))
+
+
 def removed_in(root: Path, path: str) -> str | None:
     """Return the short sha of the commit that removed a file, None when no commit has.
 

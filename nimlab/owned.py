@@ -159,11 +159,14 @@ def is_hand_tool(manager: str) -> bool:
 
 
 def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
-    """Return why an object may not be pruned, in words; empty when all five proofs are there.
+    """Return why an object may not be pruned, in words; empty if it has all five proofs.
 
-    The label says which set; the annotation names the object itself, so a copy proves nothing; our Apply
-    entry shows that we wrote the label; no owner means that nobody made it from something else; its kind
-    may be pruned and nobody protects it.
+    The label names the set. The annotation names the object itself, so a copy proves nothing. The Apply entry
+    of our field manager owns the label. No owner reference means that no controller made it. Its kind may be
+    pruned, and no annotation protects it.
+
+    A field manager is only a name: whoever applies an object with `--field-manager=nimlab` and our marks
+    makes it a member.
     """
     key = key_of(live)
     metadata = live["metadata"]

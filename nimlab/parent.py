@@ -1,9 +1,9 @@
-"""What the set's parent records: where members can be, the commit synced last, and those begun since.
+"""Record on the apply-set's parent: scope of its members, last synced commit, commits begun since, lab.
 
-In: the parent as the server has it, what a run is about to do. Out: a `Parent`, its manifest, and the record
-before, during and after the run. A commit is recorded as begun before the first of its writes and as synced
-after the last, so whatever ends a sync halfway, an older commit never takes its half for its own. Compatible
-with kubectl's apply-sets (KEP-3659). Pure.
+In: the parent as the server returned it, and the changes that a run will make. Out: a `Parent`, its manifest,
+and the record before, during and after the run. A commit is recorded as begun before the first write and as
+synced after the last, so after an interrupted sync, an older commit cannot claim the partial state.
+Compatible with kubectl's apply-sets (KEP-3659). Pure.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from nimlab.errors import OwnershipConflict, PlanError
+from nimlab.lab_identity import LabIdentity
 from nimlab.manifest import KINDS, Manifest, ObjectKey, annotations_of, labels_of
 from nimlab.owned import ApplySet
 
@@ -23,9 +24,15 @@ CONTAINS: Final = "applyset.kubernetes.io/contains-group-kinds"
 NAMESPACES: Final = "applyset.kubernetes.io/additional-namespaces"
 COMMIT: Final = "nimlab.dev/commit"
 BEGUN: Final = "nimlab.dev/begun"
+ORIGIN: Final = "nimlab.dev/first-commit"
+LAB: Final = "nimlab.dev/lab"
+FOLDER: Final = "nimlab.dev/folder"
+FORMER: Final = "nimlab.dev/former-namespaces"
 PARENT_MANAGER: Final = "nimlab-applyset"
 
 _WHOLE: Final = "*"  # no experiment is called so
+_IN_REPOSITORY: Final = "git:"
+_ON_HOST: Final = "host:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +71,21 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """What the parent records.
+    """Record of an apply-set.
 
-    `commit` is the last one that was synced as a whole, `begun` the commits of later syncs, by experiment or
-    `*`, which have ended halfway or were of some experiments only. `version` is the resourceVersion that was
-    read; None where there is no parent yet.
+    `commit` is the last commit that was synced completely. `begun` holds the commits of later syncs that
+    were interrupted or covered some experiments only, by experiment or `*`. `origin` is the first commit
+    from which the set was synced: every clone of the lab's repository contains it. `lab` identifies the lab.
+    `former` holds the namespaces from which a move to this one was begun and not finished. `version` is the
+    resourceVersion that was read, None where there is no parent yet.
     """
 
     scope: Scope
     commit: str | None = None
     begun: Mapping[str, str] = field(default_factory=dict)
+    origin: str | None = None
+    lab: LabIdentity = field(default_factory=LabIdentity)
+    former: frozenset[str] = frozenset()
     version: str | None = field(default=None, compare=False)
 
     @classmethod
@@ -90,10 +102,16 @@ class Parent:
             *(Entry(sha=sha, experiment=name) for name, sha in sorted(single)),
         )
 
-    def begin(self, scope: Scope, sha: str | None, names: frozenset[str] | None) -> Parent:
-        """Return what to record before a run writes: nothing is lost, and what it begins is told.
+    @property
+    def commits(self) -> frozenset[str]:
+        """All commits that the record names."""
+        origin = frozenset() if self.origin is None else frozenset({self.origin})
+        return origin.union(entry.sha for entry in self.entries(None))
 
-        `names` are the experiments that it changes, None for a run over the whole lab.
+    def begin(self, scope: Scope, sha: str | None, names: frozenset[str] | None) -> Parent:
+        """Return the record to write before a run changes anything; no earlier entry is lost.
+
+        `names` are the experiments that the run changes, None for a run over the whole lab.
         """
         begun = dict(self.begun)
         if sha is not None and sha != self.commit:
@@ -104,24 +122,35 @@ class Parent:
         return dataclasses.replace(self, scope=self.scope.union(scope), begun=begun)
 
     def end(self, scope: Scope, sha: str | None) -> Parent:
-        """Return what to record once the whole lab is as a commit asks; for None that can't be told."""
+        """Return the record after a complete sync of `sha` (None: commit unknown, keep the old one)."""
         if sha is None:
             return dataclasses.replace(self, scope=scope)
         return dataclasses.replace(self, scope=scope, commit=sha, begun={})
 
 
-def parent_manifest(apply_set: ApplySet, parent: Parent, version: str) -> Manifest:
-    """Return the parent as it is to be applied; `version` is the tool's. Deterministic."""
+def parent_manifest(
+    apply_set: ApplySet, parent: Parent, version: str, *, with_empty: bool = False
+) -> Manifest:
+    """Return the parent's manifest for a forced apply; `version` is the tool's. Deterministic.
+
+    An apply that omits an annotation leaves a value that somebody has set by hand. `with_empty` adds an empty
+    text for each such annotation, which takes it over, so that the next apply removes it.
+    """
     others = sorted(parent.scope.namespaces - {apply_set.namespace})
     annotations = {
         CONTAINS: ",".join(sorted(KINDS[kind].group_kind for kind in parent.scope.kinds)),
         NAMESPACES: ",".join(others),
         TOOLING: f"nimlab/v{version}",
     }
-    if parent.commit is not None:
-        annotations[COMMIT] = parent.commit
-    if parent.begun:
-        annotations[BEGUN] = ",".join(f"{name}={sha}" for name, sha in sorted(parent.begun.items()))
+    texts = {
+        COMMIT: parent.commit or "",
+        BEGUN: ",".join(f"{name}={sha}" for name, sha in sorted(parent.begun.items())),
+        ORIGIN: parent.origin or "",
+        LAB: parent.lab.id or "",
+        FOLDER: _folder_text(parent.lab),
+        FORMER: ",".join(sorted(parent.former)),
+    }
+    annotations |= {name: text for name, text in texts.items() if text or with_empty}
     key = apply_set.parent_key
     return {
         "apiVersion": "v1",
@@ -173,7 +202,26 @@ def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
         ),
         commit=annotations.get(COMMIT) or None,
         begun=dict(_begun(entry) for entry in _listed(annotations.get(BEGUN))),
+        origin=annotations.get(ORIGIN) or None,
+        lab=_lab_of(annotations),
+        former=frozenset(_listed(annotations.get(FORMER))) - {apply_set.namespace},
         version=live["metadata"].get("resourceVersion"),
+    )
+
+
+def _folder_text(lab: LabIdentity) -> str:
+    if lab.repository_folder is not None:
+        return _IN_REPOSITORY + lab.repository_folder
+    return "" if lab.host_folder is None else _ON_HOST + lab.host_folder
+
+
+def _lab_of(annotations: Mapping[str, str]) -> LabIdentity:
+    folder = annotations.get(FOLDER, "")
+    in_repository, on_host = folder.startswith(_IN_REPOSITORY), folder.startswith(_ON_HOST)
+    return LabIdentity(
+        id=annotations.get(LAB) or None,
+        repository_folder=folder.removeprefix(_IN_REPOSITORY) if in_repository else None,
+        host_folder=folder.removeprefix(_ON_HOST) if on_host else None,
     )
 
 
@@ -182,6 +230,6 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _begun(entry: str) -> tuple[str, str]:
-    """An experiment and its commit; what can't be read concerns everything, and no commit is newer."""
+    """Return an experiment and its commit; an unreadable entry counts for all experiments."""
     name, mark, sha = entry.partition("=")
     return (name, sha) if mark else (_WHOLE, entry)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from nimlab.change import Action, Change, decide_desired, decide_orphan
 from nimlab.errors import PlanError
 from nimlab.git import Commit
-from nimlab.history import records_of, refuse_stale
-from nimlab.manifest import Manifest, ObjectKey, apply_order, key_of
-from nimlab.owned import ApplySet, has_applied_label, missing_proofs
+from nimlab.history import kinship_of, records_of, refuse_other_lab, refuse_stale, refuse_unmoved
+from nimlab.lab_identity import Kinship
+from nimlab.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
+from nimlab.owned import PROTECT, ApplySet, has_applied_label, missing_proofs
 from nimlab.parent import Parent, Scope
-from nimlab.snapshot import Desired, Policy, Snapshot
+from nimlab.snapshot import Desired, Former, Policy, Snapshot
 from nimlab.spec import Broken
 from nimlab.workload import Resources, resources_of
 
@@ -55,7 +56,8 @@ class Plan:
     `stops` withhold the prunes; `refusal` withholds everything. `before` is what the parent records, `during`
     what it has to record before anything is written, `after` what it may once everything was done.
     `file_errors` counts errors of files, also of those that concern no experiment. `experiments` are sorted
-    by name.
+    by name. `retired` are the lab's sets in former namespaces, which the run deletes last because nothing of
+    them is left; `unchecked` are namespaces that may hold one and could not be read.
     """
 
     apply_set: ApplySet
@@ -70,6 +72,8 @@ class Plan:
     before: Parent
     during: Parent
     after: Parent
+    retired: tuple[Former, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @property
     def recorded_commit(self) -> str | None:
@@ -91,6 +95,7 @@ class Plan:
         return (
             all(c.action is Action.KEEP and c.error is None for c in self.changes)
             and self.refusal is None
+            and not self.retired
             and not self.broken
             and not self.file_errors
         )
@@ -106,6 +111,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         by_name.setdefault(snapshot.apply_set.group_of(live), []).append(
             decide_orphan(live, snapshot, policy)
         )
+    retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
     sources = {group.name: group.source for group in desired}
     staying = _staying(snapshot, wanted, (c for changes in by_name.values() for c in changes))
     experiments = tuple(
@@ -116,7 +122,12 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     known = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
     before = snapshot.parent or Parent.none()
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
-    refusal = _unknown_name(known, policy) or refuse_stale(before, snapshot.apply_set, policy, pending)
+    refusal = (
+        _unknown_name(known, policy)
+        or refuse_other_lab(before, snapshot.apply_set, policy, pending)
+        or refuse_stale(before, snapshot.apply_set, policy, pending)
+        or refuse_unmoved(snapshot.former, snapshot.apply_set, policy)
+    )
     scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
     broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
     file_errors = policy.file_errors if policy.names is None else 0
@@ -127,7 +138,15 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         for c in changes
         if c.error is None and c.action is not Action.KEEP and not (stops and c.action is Action.PRUNE)
     )
-    during, after = records_of(before, scope, changing, policy, failing=failing)
+    during, after = records_of(
+        before,
+        scope,
+        changing,
+        policy,
+        failing=failing,
+        former=frozenset(one.apply_set.namespace for one in snapshot.former),
+        moved=frozenset(one.apply_set.namespace for one in retired),
+    )
     return Plan(
         apply_set=snapshot.apply_set,
         experiments=experiments,
@@ -141,18 +160,21 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         before=before,
         during=during,
         after=after,
+        retired=retired,
+        unchecked=snapshot.unchecked,
     )
 
 
 def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list[Manifest]:
-    """Members that nothing wants, of the experiments that this run is about.
+    """Return members that no file asks for, of the experiments in this run, in former namespaces as well.
 
-    What belongs to a file that can't be read is not orphaned: its file may well want it.
+    An object of a file that can't be read is no orphan: the file may ask for it.
     """
     unreadable = {broken.name for broken in policy.broken}
+    former = (item for one in snapshot.former for item in one.live.items())
     return [
         live
-        for key, live in snapshot.live.items()
+        for key, live in (*snapshot.live.items(), *former)
         if key not in wanted and _is_meant(live, snapshot.apply_set, unreadable, policy.names)
     ]
 
@@ -192,7 +214,31 @@ def _standing(change: Change) -> Manifest | None:
 def _staying(snapshot: Snapshot, wanted: set[ObjectKey], changes: Iterable[Change]) -> frozenset[str]:
     """Namespaces in which something stays, whichever experiment it is of, and be this run about it or not."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
-    return frozenset(key.namespace for key in wanted | (snapshot.live.keys() - pruned))
+    former = {key for one in snapshot.former for key in one.live}
+    return frozenset(key.namespace for key in wanted | ((snapshot.live.keys() | former) - pruned))
+
+
+def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
+    """Return the former sets that have no member left after this run.
+
+    A protected member stays, and its set's parent with it, so that no later run forgets the object.
+    """
+    pruned = {change.key for change in changes if change.action is Action.PRUNE}
+    adopted = {change.key for change in changes if change.desired is not None}
+    return tuple(
+        one
+        for one in snapshot.former
+        if not any(
+            key not in pruned | adopted and _stays_ours(live, one.apply_set) for key, live in one.live.items()
+        )
+    )
+
+
+def _stays_ours(live: Manifest, apply_set: ApplySet) -> bool:
+    """Return True for a member with all proofs, whatever its annotation for protection says."""
+    annotations = {k: v for k, v in annotations_of(live).items() if k != PROTECT}
+    bare = {**live, "metadata": {**live["metadata"], "annotations": annotations}}
+    return not missing_proofs(bare, apply_set)
 
 
 def _spare_namespaces(changes: list[Change], staying: frozenset[str]) -> list[Change]:
@@ -236,6 +282,17 @@ def _stops(
                 hint="mend that first",
             )
         )
+    before = snapshot.parent or Parent.none()
+    if before.lab.host_folder is not None and not before.entries(None):
+        kin = kinship_of(policy.lab, before, policy.relations)
+        if kin is not Kinship.SAME:
+            found.append(
+                Stop(
+                    code="unknown-lab",
+                    what="the set was synced from another folder without Git, and may be another lab's",
+                    hint="put the lab into a Git repository, or give it an id (`metadata.id` in lab.yaml)",
+                )
+            )
     if not desired and policy.names is None and not policy.allow_empty:
         found.append(
             Stop(
@@ -250,17 +307,23 @@ def _stops(
 def _over_limit(
     pruned: Sequence[Change], snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]
 ) -> tuple[Stop, ...]:
+    """Return the stop if the prunes exceed the limit.
+
+    A move deletes everything in the former namespace, and `--move` asks for just that, so the percentage is
+    of the current set. The number of objects counts both.
+    """
     limit, count = policy.limit, len(pruned)
-    members = max(_count_members(snapshot, wanted), count)
-    percent = 100 * count / members
-    single = len({change.experiment for change in pruned}) == 1 and all(
-        has_applied_label(c.live, snapshot.apply_set.group_label) for c in pruned if c.live
+    here = [change for change in pruned if change.former is None]
+    members = max(_count_members(snapshot, wanted), len(here), 1)
+    percent = 100 * len(here) / members
+    single = len({change.experiment for change in here}) == 1 and all(
+        has_applied_label(c.live, snapshot.apply_set.group_label) for c in here if c.live
     )
     if limit.objects is not None and count > limit.objects:
         what = f"{count} objects would be deleted, more than the limit of {limit.objects}"
     elif limit.percent is not None and percent > limit.percent and not (single and limit.spare_single):
         what = (
-            f"{count} of {members} objects ({percent:.0f}%) would be deleted, "
+            f"{len(here)} of {members} objects ({percent:.0f}%) would be deleted, "
             f"more than the limit of {limit.percent:g}%"
         )
     else:
@@ -269,7 +332,7 @@ def _over_limit(
 
 
 def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:
-    """How many objects the set has, of which some are deleted: foreign ones with its label don't count."""
+    """Return how many objects the set has; foreign objects with its label don't count."""
     return sum(
         key in wanted or not missing_proofs(live, snapshot.apply_set) for key, live in snapshot.live.items()
     )

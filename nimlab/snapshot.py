@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from nimlab.errors import ClusterError, Conflict
 from nimlab.git import Commit, Relation
 from nimlab.handover import Handover
-from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import ApplySet
+from nimlab.lab_identity import LabIdentity
+from nimlab.manifest import Manifest, ObjectKey, labels_of
+from nimlab.owned import PART_OF, ApplySet
 from nimlab.parent import Parent
 from nimlab.spec import Broken, OnImmutableChange
 
@@ -45,13 +46,28 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Former:
+    """This lab's set in another namespace, where the lab was before `spec.namespace` changed.
+
+    `manifest` is the set's parent as it was read, `live` the objects with the set's label.
+    """
+
+    apply_set: ApplySet
+    parent: Parent
+    manifest: Manifest
+    lease: Manifest | None
+    live: Mapping[ObjectKey, Manifest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The cluster as it was read at one time.
 
     `live` holds every object that carries the set's label and every desired one that exists. `predicted`
     has an entry exactly for the desired objects that exist and are not proven unchanged, or need a handover.
     `strangers` names, for each namespace of ours that no experiment wants any more, what in it is not ours;
-    None where the credentials or the server don't show it.
+    None where the credentials or the server don't show it. `former` are this lab's sets in other namespaces;
+    `unchecked` are the namespaces that may hold one and could not be read.
     """
 
     apply_set: ApplySet
@@ -61,6 +77,13 @@ class Snapshot:
     live: Mapping[ObjectKey, Manifest]
     predicted: Mapping[ObjectKey, Prediction]
     strangers: Mapping[str, tuple[ObjectKey, ...] | None] = field(default_factory=dict)
+    former: tuple[Former, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    def set_of(self, live: Manifest) -> ApplySet:
+        """Return the set that an object is a member of, by its label; this lab's current one in doubt."""
+        label = labels_of(live).get(PART_OF)
+        return next((one.apply_set for one in self.former if one.apply_set.id == label), self.apply_set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +101,10 @@ class PruneLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What this run may do. `names` narrows it to some experiments; None is the whole lab.
+    """Permissions of this run. `names` narrows it to some experiments; None is the whole lab.
 
-    `relations` says how `commit` stands to each commit that the parent records.
+    `relations` holds the relation of `commit` to each commit that a parent records. `move` allows the run to
+    delete what the lab left in its former namespaces.
     """
 
     names: frozenset[str] | None
@@ -93,3 +117,5 @@ class Policy:
     file_errors: int
     commit: Commit | None
     relations: Mapping[str, Relation]
+    lab: LabIdentity = field(default_factory=LabIdentity)
+    move: bool = False

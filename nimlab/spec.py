@@ -233,8 +233,12 @@ class Platform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """The lab as a whole: where it lives, what it runs, what it allows, how it syncs."""
+    """The lab as a whole: where it lives, what it runs, what it allows, how it syncs.
 
+    `id` identifies it in the cluster where Git cannot, None if the file has none.
+    """
+
+    id: str | None
     namespace: str
     prefix: str
     images: Images

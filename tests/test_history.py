@@ -69,7 +69,7 @@ def test_clone_that_has_not_fetched_overwrites_nothing_and_records_nothing(mine:
     for arguments in (("sync",), ("sync", "purple"), ("sync", "--dry-run")):
         answer = theirs.run(*arguments)
         assert answer.code == 1, answer.out
-        assert "it can't be told whether this is newer" in answer.out
+        assert "cannot determine whether this commit is newer" in answer.out
         assert "git fetch" in answer.out
     assert (scale(mine), recorded(mine)[COMMIT]) == (3, newest)
     answer = theirs.run("sync", "--allow-older", "--no-wait")

@@ -397,8 +397,11 @@ def test_only_a_descendant_of_what_was_synced_may_change_anything(
     is_young = relation in (Relation.SAME, Relation.NEWER)
     assert (plan.refusal is None) is is_young
     allowed = make_plan([group("red", red)], seen, policy(commit=HEAD, relations=ages, allow_older=True))
-    assert allowed.refusal is None
-    assert allowed.after == Parent(scope=allowed.after.scope, commit=HEAD.sha)
+    is_known = relation is not Relation.UNKNOWN or "c" * 40 in recorded.commits
+    assert (allowed.refusal is None) is is_known, "an unknown commit may be another lab's, whatever the flag"
+    if is_known:
+        origin = recorded.commit or HEAD.sha
+        assert allowed.after == Parent(scope=allowed.after.scope, commit=HEAD.sha, origin=origin)
 
 
 def test_commit_of_unknown_age_changes_and_records_nothing() -> None:
@@ -432,7 +435,7 @@ def test_what_was_synced_by_name_holds_for_its_experiment_alone(relation: Relati
     if plan.refusal is not None:
         assert "from which red was synced" in plan.refusal.what
     else:
-        assert plan.after == Parent(scope=plan.after.scope, commit=HEAD.sha)
+        assert plan.after == Parent(scope=plan.after.scope, commit=HEAD.sha, origin="c" * 40)
 
 
 def test_run_over_other_experiments_doesnt_mind_what_was_begun_of_one() -> None:

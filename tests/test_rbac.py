@@ -176,9 +176,11 @@ def test_sync_account_can_sync_and_has_no_right_that_a_sync_does_not_use(lab: La
     rights = granted(lab, "nimlab-sync")
     assert rights - used == set()
     refused = missing(used, rights)
-    assert {kind for _, kind, where in refused if where == "beyond"} == {"Namespace", "NetworkPolicy"}, (
-        "only the lab's own namespace is asked for in vain, and whether one may look everywhere"
-    )
+    assert {kind for _, kind, where in refused if where == "beyond"} == {
+        "ConfigMap",
+        "Namespace",
+        "NetworkPolicy",
+    }, "only the lab's own namespace, its former ones, and whether one may look everywhere"
     assert {kind for _, kind, where in refused if where == "home"} == {"LimitRange"}, (
         "the first of its stage that is refused"
     )
@@ -300,7 +302,7 @@ def test_platforms_accounts_can_sync_it_and_have_no_right_that_is_not_used(
     always_there = {right for right in rights if right[0] == "delete"}
     assert rights - used - always_there <= spare
     vain = {kind for _, kind, where in missing(used, rights) if where == "beyond"}
-    assert vain == ({"Namespace"} if own_namespaces else {"Namespace", "Role"})
+    assert vain == {"ConfigMap", "Namespace", *(() if own_namespaces else ("Role",))}
     assert {kind for _, kind, where in missing(used, rights) if where == "home"} == (
         {"Pod"} - {kind for verb, kind, _ in rights if verb == "list"}
     )
@@ -320,7 +322,7 @@ def test_platforms_plan_account_can_plan(lab: Lab, tmp_path: Path, go: str) -> N
         used = used_by(proxy, lab)
     rights = granted(lab, "nimlab-plan-platform", *flags)
     assert {verb for verb, _, _ in rights} == {"get", "list"}
-    assert {kind for _, kind, _ in missing(used, rights)} <= {"Namespace"}
+    assert {kind for _, kind, _ in missing(used, rights)} <= {"ConfigMap", "Namespace"}
 
 
 def test_rights_are_namespaced_unless_asked_otherwise(lab: Lab) -> None:

@@ -71,6 +71,7 @@ def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> Bind
         allow_older=False,
         take_ownership=False,
         remove_foreign=False,
+        move=False,
     )
     here = ClusterIdentity(object="Namespace/kube-system", id="1")
     return binding_of(plan, options, "nimlab/0", cluster=here, salt="5a17")

@@ -19,7 +19,7 @@ from nimlab.apply.events import (
     PeersRestarted,
 )
 from nimlab.apply.execute import Options, create_namespace, create_password, execute
-from nimlab.apply.lock import Lock, acquire, holder_of
+from nimlab.apply.lock import Lock, Locks, acquire, acquire_all, holder_of
 from nimlab.apply.wait import Clock, system_clock, wait_until_settled
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ExperimentSettled",
     "ExperimentStuck",
     "Lock",
+    "Locks",
     "Notice",
     "ObjectDone",
     "Options",
@@ -36,6 +37,7 @@ __all__ = [
     "PeersProgress",
     "PeersRestarted",
     "acquire",
+    "acquire_all",
     "create_namespace",
     "create_password",
     "execute",

@@ -6,7 +6,6 @@ stage. Nothing is pruned unless everything was applied.
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import secrets
 import threading
@@ -18,13 +17,14 @@ from typing import Final, TypeAlias
 from nimlab.apply.events import Event, Notice, ObjectDone, Outcome, PeersRestarted
 from nimlab.apply.object import NO_VERSION, apply_object, prune_object, restart_peers
 from nimlab.change import Action, Change
-from nimlab.cluster import Cluster
+from nimlab.cluster import Cluster, Propagation
 from nimlab.errors import Forbidden, Moved, NimlabError
 from nimlab.guard import POD_SECURITY
 from nimlab.manifest import Manifest, ObjectKey
 from nimlab.masking import hide_secrets
 from nimlab.parent import PARENT_MANAGER, Parent, parent_manifest, parse_parent
 from nimlab.plan import ExperimentPlan, Plan
+from nimlab.snapshot import Former
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +115,35 @@ def execute(plan: Plan, cluster: Cluster, options: Options, *, stop: threading.E
         failed |= _is_failure(event)
         yield event
     clean = not (failed or plan.stops or stop.is_set())
+    if clean:
+        for former in plan.retired:
+            yield _retire(former, cluster)
     if clean and plan.after != plan.during:
         _record(plan.after, recorded, cluster, plan, options)
 
 
-def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: Options) -> Parent:
-    """Write what the parent is to record, over what it records and nothing else; return it as written.
+def _retire(former: Former, cluster: Cluster) -> Notice:
+    """Delete the parent of a former set, exactly as it was read, once no member is left. Raises Moved."""
+    metadata, key = former.manifest["metadata"], former.apply_set.parent_key
+    cluster.delete(
+        key,
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        propagation=Propagation.BACKGROUND,
+    )
+    return Notice(text=f"{key} deleted: the lab has moved; namespace {key.namespace} itself is kept")
 
-    Forced, since its annotations are ours alone. Raises Moved when another sync has written it meanwhile;
-    what others change beside the record doesn't matter.
+
+def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: Options) -> Parent:
+    """Write the parent's record over the one that was read, and return it as written.
+
+    The apply is forced, because the annotations are ours alone. An annotation that somebody has set by hand
+    is taken over first, then removed. Raises Moved when another sync has written the record meanwhile;
+    changes beside the record don't matter.
     """
-    manifest = parent_manifest(plan.apply_set, wanted, options.version)
+    with_empty = False
     for _ in range(_ATTEMPTS):
+        manifest = parent_manifest(plan.apply_set, wanted, options.version, with_empty=with_empty)
         bound = {**manifest["metadata"], "resourceVersion": recorded.version or NO_VERSION}
         try:
             made = cluster.apply(
@@ -140,7 +157,11 @@ def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, opti
                 raise
             recorded = live
         else:
-            return dataclasses.replace(wanted, version=made["metadata"]["resourceVersion"])
+            recorded = parse_parent(made, plan.apply_set) or Parent.none()
+            is_as_wanted = recorded == wanted
+            if is_as_wanted and not with_empty:
+                return recorded
+            with_empty = not is_as_wanted
     raise Moved("it changes faster than it can be written", where=plan.apply_set.parent_key, hint=_AGAIN)
 
 

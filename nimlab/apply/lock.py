@@ -11,7 +11,7 @@ holder's next renewal fails, and it stops.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -91,6 +91,47 @@ class Lock:
     def _lose(self) -> None:
         self.lost.set()
         self._stop.set()
+
+
+class Locks:
+    """Several leases that are held together; the first one is the current set's."""
+
+    def __init__(self, locks: Sequence[Lock]) -> None:
+        self._locks = tuple(locks)
+
+    def check(self) -> None:
+        """Raise LockHeld unless all leases are certainly held; called before every write."""
+        for lock in self._locks:
+            lock.check()
+
+    def release(self) -> None:
+        """Release all leases, once."""
+        for lock in self._locks:
+            lock.release()
+
+    @property
+    def is_lost(self) -> bool:
+        """True once one of the leases is lost, or may be."""
+        return any(lock.lost.is_set() for lock in self._locks)
+
+
+def acquire_all(
+    cluster: Cluster,
+    leases: Sequence[tuple[ApplySet, Manifest | None]],
+    *,
+    holder: str,
+    now: Callable[[], datetime],
+    stop: threading.Event,
+) -> Locks:
+    """Take the lease of each set as it was read; all of them or none. Raises as `acquire` does."""
+    locks: list[Lock] = []
+    try:
+        for apply_set, lease in leases:
+            locks.append(acquire(cluster, apply_set, lease, holder=holder, now=now, stop=stop))
+    except NimlabError:
+        Locks(locks).release()
+        raise
+    return Locks(locks)
 
 
 def acquire(

@@ -91,10 +91,11 @@ def prune_object(
 
     Raises ClusterError; Moved when it is no longer what the plan saw.
     """
+    member_of = change.former or apply_set
     _delete_planned(
         change,
         cluster,
-        lambda live: _check_prunable(change, live, cluster, apply_set, ours),
+        lambda live: _check_prunable(change, live, cluster, member_of, ours),
         _PROPAGATION.get(change.key.kind, Propagation.BACKGROUND),
     )
 

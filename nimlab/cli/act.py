@@ -20,11 +20,11 @@ from nimlab.apply import (
     Awaited,
     Event,
     ExperimentSettled,
-    Lock,
+    Locks,
     ObjectDone,
     Options,
     Outcome,
-    acquire,
+    acquire_all,
     create_namespace,
     create_password,
     execute,
@@ -55,6 +55,8 @@ def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None,
     """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
     if options.out is not None and not options.dry_run:
         raise typer.BadParameter("only a dry run is saved: say --dry-run too", param_hint="--out")
+    if options.move and options.names not in (None, frozenset({PLATFORM})):
+        raise typer.BadParameter("a lab moves as a whole: name no experiment", param_hint="--move")
     saved = None
     if options.plan is not None:
         saved = read_saved(options.plan)
@@ -117,7 +119,7 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
             moved += isinstance(error, Moved)
             if moved == _LOOKS:
                 raise
-            _wait_for_lock(run, error, deadline_s)
+            _wait_for_lock(run, snapshot, error, deadline_s)
             continue
         try:
             return _act(run, snapshot, plan, lock)
@@ -125,24 +127,24 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
             lock.release()
 
 
-def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
-    """Take the lease as it was seen; it lives in the lab's namespace, which is made first if need be."""
+def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Locks:
+    """Take the lease as it was seen, and those of former sets; create the lab's namespace if needed."""
     check_going(run)
     home = plan.apply_set.namespace
     if plan.create_namespace:
         print_note(report.format_event(create_namespace(run.cluster, home), paint=False))
     if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
         print_note(report.format_event(told, paint=False))
-    now = system_clock().now
-    return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
+    leases = [(plan.apply_set, snapshot.lease), *((one.apply_set, one.lease) for one in snapshot.former)]
+    return acquire_all(run.cluster, leases, holder=_holder(), now=system_clock().now, stop=run.stop)
 
 
-def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
+def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
     events = list(show_events(_events(run, snapshot, plan, lock)))
     write_reports(run, plan, events)
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
-    if lock is not None and lock.lost.is_set():
+    if lock is not None and lock.is_lost:
         print_note("lock     it has run out, and another sync may be at work: stopped")
         code = ExitCode.ERROR
     elif run.stop.is_set():
@@ -157,7 +159,7 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     return code
 
 
-def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iterator[Event]:
+def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> Iterator[Event]:
     """Act, give the lock back, then wait for the peers of whatever was done."""
     failed: set[str] = set()
     if lock is not None:
@@ -228,18 +230,23 @@ def _has_writes(plan: Plan) -> bool:
     """True when carrying out the plan changes something; a scope alone is no reason to make a parent."""
     pruning = not plan.stops
     is_worth_a_parent = plan.before.version is not None or plan.after.commit is not None
-    return (pruning and is_worth_a_parent and plan.after != plan.before) or any(
-        c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
-        for c in plan.changes
+    return (
+        bool(plan.retired)
+        or (pruning and is_worth_a_parent and plan.after != plan.before)
+        or any(
+            c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
+            for c in plan.changes
+        )
     )
 
 
-def _wait_for_lock(run: Run, error: NimlabError, deadline_s: float) -> None:
-    """Wait until the lease is free, at most until the deadline; raise what holds it then."""
-    key = run.intent.apply_set.lease_key
+def _wait_for_lock(run: Run, snapshot: Snapshot, error: NimlabError, deadline_s: float) -> None:
+    """Wait until all leases are free, at most until the deadline; raise `error` then."""
+    sets = (snapshot.apply_set, *(one.apply_set for one in snapshot.former))
     told = False
     while True:
-        holder = holder_of(run.cluster.get(key), system_clock().now())
+        leases = [run.cluster.get(one.lease_key) for one in sets]
+        holder = next(filter(None, (holder_of(lease, system_clock().now()) for lease in leases)), None)
         if holder is None:
             return
         check_going(run)

@@ -52,6 +52,7 @@ class SyncOptions:
     allow_older: bool = False
     take_ownership: bool = False
     remove_foreign: bool = False
+    move: bool = False
     strict: bool = False
     wait: bool = True
     timeout: str | None = None

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,9 +27,10 @@ from nimlab.cli.options import SyncOptions
 from nimlab.cli.root import find_root
 from nimlab.cli.target import choose_target
 from nimlab.cli.terminal import print_error, print_note, wants_colour
-from nimlab.cluster import observe
+from nimlab.cluster import LabOrigin, observe
 from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
+from nimlab.lab_identity import LabIdentity
 from nimlab.plan import Plan, make_plan
 from nimlab.recall import Recall, code_stamp
 from nimlab.sandbox import default_cache
@@ -109,6 +112,12 @@ def _recall_of(root: Path) -> Recall | None:
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
     """Read the cluster once and plan from what was read. Raises Interrupted when a signal came meanwhile."""
+    relation_of = functools.cache(lambda sha: git.relation_to(run.root, run.commit, sha))
+    origin = LabOrigin(
+        identity=_identity_of(run),
+        relation_of=relation_of,
+        former_namespaces=lambda: git.former_values(run.root, "lab.yaml", "namespace"),
+    )
     with stage("look"):
         snapshot = observe(
             run.cluster,
@@ -117,9 +126,11 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
             take_ownership=run.options.take_ownership,
             remove_foreign=run.options.remove_foreign,
             parallel=run.intent.files.lab.sync.parallel,
+            origin=origin,
         )
     check_going(run)
-    recorded = {entry.sha for entry in snapshot.parent.entries(run.intent.names)} if snapshot.parent else ()
+    parents = [snapshot.parent, *(one.parent for one in snapshot.former)]
+    recorded = {sha for parent in parents if parent for sha in parent.commits}
     policy = Policy(
         names=run.intent.names,
         prune=run.options.prune,
@@ -130,10 +141,22 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         broken=run.intent.broken,
         file_errors=len(run.intent.errors),
         commit=run.commit,
-        relations={sha: git.relation_to(run.root, run.commit, sha) for sha in recorded},
+        relations={sha: relation_of(sha) for sha in recorded},
+        lab=origin.identity,
+        move=run.options.move,
     )
     with stage("plan"):
         return snapshot, make_plan(run.intent.desired, snapshot, policy)
+
+
+def _identity_of(run: Run) -> LabIdentity:
+    """Return what distinguishes this lab from others, from its file, its repository and its folder."""
+    host = f"{socket.gethostname()}:{run.root}"
+    return LabIdentity(
+        id=run.intent.files.lab.id,
+        repository_folder=git.folder_in_repository(run.root) if run.commit else None,
+        host_folder=hashlib.sha256(host.encode()).hexdigest()[:32],
+    )
 
 
 def check_going(run: Run) -> None:

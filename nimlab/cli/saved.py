@@ -105,6 +105,7 @@ def bind(plan: Plan, options: SyncOptions, cluster: KubeCluster, saved: Binding 
             allow_older=options.allow_older,
             take_ownership=options.take_ownership,
             remove_foreign=options.remove_foreign,
+            move=options.move,
         ),
         f"nimlab/{__version__}",
         cluster=identity_of(cluster, plan.apply_set.namespace, like=like),

@@ -31,7 +31,7 @@ def list_experiments(
     from nimlab import report  # keeps `--help` fast
     from nimlab.apply import system_clock
     from nimlab.cli.run import look_and_think, open_run
-    from nimlab.cli.terminal import print_result
+    from nimlab.cli.terminal import print_error, print_result
     from nimlab.overview import overview_rows
 
     options = SyncOptions(names=None)
@@ -40,6 +40,8 @@ def list_experiments(
         rows = overview_rows(plan, run.intent.files.experiments, system_clock().now())
     as_json = output is Output.JSON
     print_result(report.rows_json(rows) if as_json else report.format_rows(rows))
+    if plan.refusal is not None:
+        print_error(plan.refusal)
 
 
 def status(

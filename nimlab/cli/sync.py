@@ -50,6 +50,9 @@ def sync(
     remove_foreign: Annotated[
         bool, typer.Option("--remove-foreign", help="Remove what others have added to our objects.")
     ] = False,
+    move: Annotated[
+        bool, typer.Option("--move", help="Delete what the lab left in its former namespace.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 3 while something that others have added stays.")
     ] = False,
@@ -104,6 +107,7 @@ def sync(
         allow_older=allow_older,
         take_ownership=take_ownership,
         remove_foreign=remove_foreign,
+        move=move,
         strict=strict,
         wait=wait,
         timeout=timeout,

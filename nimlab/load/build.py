@@ -71,6 +71,7 @@ def build_lab(document: Document) -> Lab:
     limits, sync = spec.get("limits", {}), spec.get("sync", {})
     prune = sync.get("maxPrune", {})
     return Lab(
+        id=document.data.get("metadata", {}).get("id"),
         namespace=spec["namespace"],
         prefix=spec.get("prefix", "nimp2p-exp-"),
         images=_images(spec["images"]),

@@ -101,10 +101,15 @@ def _blocks(
     fine = [change for change in one.changes if change.error is None]
     pruned = [change for change in fine if change.action is Action.PRUNE]
     created = [change for change in fine if change.action is Action.CREATE and not change.reason]
-    if pruned:
-        why = _prune_reason(one, removed_in)
-        text = f"{count(len(pruned), 'object')}{', withheld' if withheld else ''}: {why}"
-        yield _has_workload(pruned), _group(Action.PRUNE, text, pruned, layout, listed=True)
+    for namespace in sorted({change.former.namespace if change.former else "" for change in pruned}):
+        group = [c for c in pruned if (c.former.namespace if c.former else "") == namespace]
+        why = (
+            f"left in namespace {namespace}, where the lab was"
+            if namespace
+            else _prune_reason(one, removed_in)
+        )
+        text = f"{count(len(group), 'object')}{', withheld' if withheld else ''}: {why}"
+        yield _has_workload(group), _group(Action.PRUNE, text, group, layout, listed=True)
     if len(created) == 1 and len(one.changes) > 1:
         yield _has_workload(created), _object_lines(created[0], layout)
     elif created:

@@ -131,6 +131,8 @@ def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[s
         "objects": [_change(change, sources.get(change.experiment)) for change in plan.changes],
         "broken": [{"name": broken.name, "source": broken.source} for broken in plan.broken],
         "fileErrors": plan.file_errors,
+        "retired": [str(one.apply_set.parent_key) for one in plan.retired],
+        "unchecked": list(plan.unchecked),
         "stops": [{"code": stop.code, "what": stop.what, "hint": stop.hint} for stop in plan.stops],
         **_present(refusal=_error(plan.refusal)),
     }
@@ -171,6 +173,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
         **_present(handover=_handover(change.handover)),
         **_present(error=_error(change.error), replaceBy=replace_by),
+        **_present(formerNamespace=change.former.namespace if change.former else None),
         "restarts": change.restarts,
         "restartSeconds": change.restart_s,
         "unverified": change.unverified,

@@ -90,6 +90,12 @@ def _rest(plan: Plan, width: int) -> Iterator[Line]:
         yield named(
             "(lab)", Span("+ create ", Style.NEW), f" Namespace/{plan.apply_set.namespace}", width=width
         )
+    for namespace in plan.unchecked:
+        text = f" namespace {namespace}, which an earlier lab.yaml names: needs `get` on configmaps there"
+        yield named("(lab)", Span("! not checked", Style.BAD), text, width=width)
+    for former in plan.retired:
+        text = f" {former.apply_set.parent_key}: the record of the former namespace, deleted last"
+        yield named("(lab)", Span("- prune  ", Style.BAD), text, width=width)
     for broken in plan.broken:
         text = f" {broken.source} can't be used: nothing of it is touched"
         yield named(broken.name, Span("! broken ", Style.BAD), text, width=width)

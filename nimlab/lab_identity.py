@@ -1,0 +1,58 @@
+"""Identity of a lab: decides whether an apply-set in a cluster belongs to the lab on disk.
+
+In: the identity in the files and the one that the apply-set's parent records. Out: `Kinship`. A namespace is
+no identity: two labs can be given the same one, and one lab can be moved to another. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kinship(Enum):
+    """Whether a recorded apply-set is this lab's own."""
+
+    SAME = "same"
+    OTHER = "other"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabIdentity:
+    """Facts that distinguish a lab from others; None where a fact is not known.
+
+    `id` is `metadata.id` in `lab.yaml`. `repository_folder` is the lab's folder inside its Git repository,
+    empty at the top. `host_folder` is a hash of machine and folder, used only for a lab without Git.
+    """
+
+    id: str | None = None
+    repository_folder: str | None = None
+    host_folder: str | None = None
+
+    def recorded_over(self, former: LabIdentity) -> LabIdentity:
+        """Return the identity to record in place of `former`: facts that are not known here are kept."""
+        folder = self.repository_folder if self.repository_folder is not None else former.repository_folder
+        return LabIdentity(
+            id=self.id or former.id,
+            repository_folder=folder,
+            host_folder=self.host_folder if folder is None else None,
+        )
+
+
+def kinship(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool | None) -> Kinship:
+    """Return whether a recorded apply-set is this lab's own.
+
+    `knows_commit` is whether this repository contains a commit from which the set was synced, None where
+    none is recorded. The root commit of a repository proves nothing, because every fork shares it.
+    """
+    if own.id is not None and recorded.id is not None:
+        return Kinship.SAME if own.id == recorded.id else Kinship.OTHER
+    folders = {own.repository_folder, recorded.repository_folder} - {None}
+    if len(folders) > 1:
+        return Kinship.OTHER
+    if knows_commit is not None:
+        return Kinship.SAME if knows_commit else Kinship.UNKNOWN
+    if recorded.host_folder is not None and recorded.host_folder == own.host_folder:
+        return Kinship.SAME
+    return Kinship.UNKNOWN

@@ -1,0 +1,44 @@
+"""A recorded set is this lab's only on evidence; forks and copies are not evidence."""
+
+from __future__ import annotations
+
+import pytest
+
+from nimlab.lab_identity import Kinship, LabIdentity, kinship
+
+NOTHING = LabIdentity()
+
+
+def at(folder: str, lab_id: str | None = None) -> LabIdentity:
+    """A lab in a Git repository."""
+    return LabIdentity(id=lab_id, repository_folder=folder, host_folder="h")
+
+
+@pytest.mark.parametrize(
+    ("own", "recorded", "knows_commit", "expected"),
+    [
+        (at("", "dst"), at("", "dst"), False, Kinship.SAME),
+        (at("", "dst"), at("labs/two", "dst"), None, Kinship.SAME),
+        (at("", "dst"), at("", "vac"), True, Kinship.OTHER),
+        (at(""), at(""), True, Kinship.SAME),
+        (at(""), at(""), False, Kinship.UNKNOWN),
+        (at("labs/one"), at("labs/two"), True, Kinship.OTHER),
+        (at("", "dst"), at(""), False, Kinship.UNKNOWN),
+        (NOTHING, at(""), False, Kinship.UNKNOWN),
+        (at(""), NOTHING, None, Kinship.UNKNOWN),
+        (at(""), NOTHING, True, Kinship.SAME),
+        (LabIdentity(host_folder="h"), LabIdentity(host_folder="h"), None, Kinship.SAME),
+        (LabIdentity(host_folder="h"), LabIdentity(host_folder="other"), None, Kinship.UNKNOWN),
+        (at(""), LabIdentity(host_folder="h"), None, Kinship.SAME),
+    ],
+)
+def test_kinship(
+    own: LabIdentity, recorded: LabIdentity, knows_commit: bool | None, expected: Kinship
+) -> None:
+    assert kinship(own, recorded, knows_commit=knows_commit) is expected
+
+
+def test_record_keeps_what_is_not_known_here() -> None:
+    assert NOTHING.recorded_over(at("labs/one", "dst")) == LabIdentity(id="dst", repository_folder="labs/one")
+    assert at("").recorded_over(LabIdentity(host_folder="x")) == LabIdentity(repository_folder="")
+    assert LabIdentity(host_folder="x").recorded_over(NOTHING) == LabIdentity(host_folder="x")
