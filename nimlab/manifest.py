@@ -127,7 +127,7 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
 
     Server-side apply remembers what was *sent*; whatever the server rewrites or leaves out would look like
     a difference for ever. So quantities get their canonical text, ports their protocol, and nulls and empty
-    lists and maps that Go omits are dropped (shared/reference/ssa-rule.md section 4).
+    lists and maps that Go omits are dropped (docs/server-side-apply.md).
     Raises UnitError for a quantity that isn't one.
     """
     result = _clean(manifest, "")
@@ -313,8 +313,7 @@ def to_yaml_safe_json(value: object) -> str:
     r"""Return JSON that a YAML reader takes for the same value, whatever characters it holds.
 
     YAML readers mangle some characters and refuse others, so all of U+007F..U+FFFF is written as `\uXXXX`;
-    what lies above is written as it is, since they refuse surrogate pairs (shared/reference/ssa-rule.md
-    section 4).
+    what lies above is written as it is, since they refuse surrogate pairs (docs/server-side-apply.md).
     """
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return "".join(f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text)

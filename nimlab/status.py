@@ -116,8 +116,7 @@ def is_observed(workload: Manifest) -> bool:
 def restart_pending(statefulset: Manifest) -> bool:
     """Return True when peers of an older revision still run under OnDelete.
 
-    Under OnDelete `currentRevision` never moves, so the counts decide (shared/reference/ssa-rule.md
-    section 5).
+    Under OnDelete `currentRevision` never moves, so the counts decide (docs/server-side-apply.md).
     """
     spec = statefulset.get("spec") or {}
     if (spec.get("updateStrategy") or {}).get("type") != "OnDelete":

@@ -29,7 +29,7 @@ def spec(**fields: Any) -> Any:
     return canonical({"spec": fields}).get("spec", {})
 
 
-# Each line is a false suspect that a real server has shown: shared/reference/ssa-rule.md section 4.
+# Each line is a false suspect that a real server has shown: docs/server-side-apply.md.
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -102,7 +102,7 @@ def test_defect_3_logs_are_taken_by_the_label_that_pods_have() -> None:
 def test_defect_4_sent_messages_are_counted_by_the_words_that_the_node_prints() -> None:
     files = load_lab(REPOSITORY, {})
     words = files.contracts["nimp2p"].logs["sent"]
-    assert words == "Sending message at: "  # shared/reference/p2p.md section 0, defect 4
+    assert words == "Sending message at: "
     boards = render_dashboards(load_platform_templates(REPOSITORY), files)
     counts = [
         query.expression

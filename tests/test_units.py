@@ -61,7 +61,7 @@ def test_anything_else_is_refused_with_a_hint(parse: Callable[[str], object], te
     assert caught.value.hint
 
 
-# As the API server stored them: shared/reference/ssa-rule.md section 4.
+# As the API server stored them: docs/server-side-apply.md.
 @pytest.mark.parametrize(
     ("text", "canonical"),
     [

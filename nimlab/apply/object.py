@@ -171,7 +171,7 @@ def _desired(change: Change) -> Manifest:
 def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
     """Apply an object that isn't there; Moved when it is, made by somebody since the look.
 
-    A resourceVersion that no object has makes an apply create only (shared/reference/ssa-rule.md section 5).
+    A resourceVersion that no object has makes an apply create only (docs/server-side-apply.md).
     An object that is already just as desired is our own: the answer to our first try got lost.
     """
     key = key_of(desired)
@@ -207,7 +207,7 @@ def _bound_to(desired: Manifest, live: Manifest) -> Manifest:
     """Bind an update to the object that was seen.
 
     With a uid in its body an apply never creates: if the object is gone, or is another one of the same name,
-    it fails instead (shared/reference/ssa-rule.md section 5).
+    it fails instead (docs/server-side-apply.md).
     """
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
 
