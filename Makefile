@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NIMLAB := $(BIN)/nimlab
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down install programs test test-lab bench check lint types layers format golden clean
+.PHONY: help demo demo-down install programs test test-fast test-lab bench check lint types layers format golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 programs: install ## the control plane's programs, built where they aren't found
 	@$(NIMLAB) sandbox build
+
+test-fast: install ## all tests without an API server or other programs, in parallel (under a minute)
+	$(BIN)/pytest -q -m "not live and not process" -n auto --dist worksteal $(PYTEST_ARGS)
 
 test: programs ## all tests, on a real API server (the first time it builds Kubernetes)
 	$(BIN)/pytest --require-live $(PYTEST_ARGS)

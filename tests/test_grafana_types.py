@@ -16,6 +16,8 @@ from nimlab.render.platform import load_platform_templates, render_dashboards
 from tests.live import REPOSITORY
 from tests.npm import install
 
+pytestmark = pytest.mark.process
+
 FILES = load_lab(REPOSITORY, {})
 SHIPPED = render_dashboards(load_platform_templates(REPOSITORY), FILES)
 TYPESCRIPT = "5.9.3"

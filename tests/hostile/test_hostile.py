@@ -25,6 +25,7 @@ CPU_LIMIT_S = 2.0
 MEMORY_LIMIT_MB = 200
 
 
+@pytest.mark.process
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("kind", ["files", "templates"])
 def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(

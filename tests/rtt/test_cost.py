@@ -16,6 +16,8 @@ from tests.rtt.cost import PEERS, Cost, measure
 from tests.rtt.dns_server import Zone, serve_dns
 from tests.rtt.world import DOMAIN, REPOSITORY, bare_environment
 
+pytestmark = pytest.mark.process
+
 INTERVAL_S = 5
 PROMISED_MIB, PROMISED_SHARE = 40, 0.02
 LIMIT_MIB = 64  # the sidecar's own: templates/experiment/statefulset.yaml.j2

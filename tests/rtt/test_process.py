@@ -31,6 +31,8 @@ from tests.rtt.world import (
     run_exporter,
 )
 
+pytestmark = pytest.mark.process
+
 PEERS = {f"p-{n}": f"127.0.6.{n + 1}" for n in range(9)}
 
 

@@ -16,6 +16,8 @@ import pytest
 from tests.rtt.exposition import read_exposition
 from tests.rtt.world import REPOSITORY, bare_environment
 
+pytestmark = pytest.mark.process
+
 DELAY_S = 0.02
 
 

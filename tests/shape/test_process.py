@@ -13,6 +13,8 @@ import pytest
 from nimlab.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S
 from tests.shape.netns import Cable, make_cable
 
+pytestmark = pytest.mark.process
+
 SIXTEEN = ("--uplink-bit-per-s", "16000000", "--downlink-bit-per-s", "16000000")
 
 

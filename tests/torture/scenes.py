@@ -156,6 +156,12 @@ class Scene:
             return {}
         return {name: self.options["relations"][sha] for name, sha in concerned.items()}
 
+    def may_be_another_labs(self) -> bool:
+        """True if a flag is all that speaks for this lab: no commit that was synced is known here."""
+        concerned = {self.recorded, *self.begun.values()} - {None}
+        ages = {self.options["relations"][sha] for sha in concerned}
+        return bool(self.options["allow_older"]) and ages == {Relation.UNKNOWN}
+
     def refusals(self) -> set[str]:
         """Why the whole run is refused."""
         found = set()

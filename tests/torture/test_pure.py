@@ -63,6 +63,9 @@ def describe(scene: Scene, keys: set[ObjectKey]) -> str:
 def assert_withheld(scene: Scene, plan: Plan, pruned: set[ObjectKey], where: str) -> None:
     """Nothing is deleted when there is a reason not to, and there is no reason but those."""
     relabelled = {piece.experiment for piece in scene.pieces.values() if piece.doubtful}
+    if scene.may_be_another_labs() and any(c.action is not Action.KEEP for c in plan.changes):
+        assert plan.refusal is not None, where
+        return
     doubted = {name for name, relation in scene.ages_by_name().items() if relation is Relation.UNKNOWN}
     if (doubted or Relation.UNKNOWN in scene.ages()) and not scene.refusals():
         pending = {change.experiment for change in plan.changes if change.action is not Action.KEEP}
@@ -97,6 +100,7 @@ def count(scene: Scene, plan: Plan, pruned: set[ObjectKey], seen: Counter[str]) 
     seen.update(f"refused, {reason}" for reason in scene.refusals())
     seen.update(piece.part.name for piece in scene.pieces.values())
     seen["of unknown age"] += Relation.UNKNOWN in scene.ages() and plan.refusal is not None
+    seen["another lab's"] += scene.may_be_another_labs() and plan.refusal is not None
     seen["narrowed"] += scene.names is not None
     seen["replaced"] += bool(scene.replacements())
     seen["namespace pruned"] += any(key.kind == "Namespace" for key in pruned)
@@ -113,6 +117,7 @@ def assert_everything_was_met(seen: Counter[str]) -> None:
         *(f"stop {code}" for code in stops),
         "refused, stale",
         "of unknown age",
+        "another lab's",
         "refused, unknown name",
         *(part.name for part in Part),
         "a rival",
