@@ -68,11 +68,12 @@ def _show_plan(run: Run) -> int:
     code = report.exit_code_of(
         plan, (), dry_run=True, exit_code=run.options.exit_code, strict=run.options.strict
     )
+    if not write_reports(run, plan, None):
+        code = ExitCode.ERROR
     _print_plan(run, plan, code)
-    write_reports(run, plan, None)
     if run.options.out is not None:
         save_plan(run.options.out, _plan_json(run, plan, code, saved=True))
-    return code
+    return ExitCode.INTERRUPTED if run.stop.is_set() else code
 
 
 def _print_plan(run: Run, plan: Plan, code: int) -> None:
@@ -140,8 +141,9 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
     events = list(show_events(_events(run, snapshot, plan, lock)))
-    write_reports(run, plan, events)
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
+    if not write_reports(run, plan, events):
+        code = ExitCode.ERROR
     if lock is not None and lock.lost.is_set():
         print_note("lock     it has run out, and another sync may be at work: stopped")
         code = ExitCode.ERROR

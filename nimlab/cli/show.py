@@ -119,6 +119,8 @@ def logs(
 ) -> None:
     """Print what an experiment's peers have logged, each line after its peer's name."""
     from nimlab.cli.run import open_run  # keeps `--help` fast
+    from nimlab.cli.signals import raising
+    from nimlab.cli.streams import STREAMS
     from nimlab.cli.terminal import print_result
     from nimlab.errors import NimlabError
     from nimlab.manifest import ObjectKey
@@ -133,9 +135,15 @@ def logs(
                 f"no file has an experiment called `{name}`",
                 hint="`nimlab list` shows what there is",
             )
-        for number in range(one.peers) if peer is None else (peer,):
-            pod = ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")
-            for line in run.cluster.log_lines(
-                pod, container=one.contract.container, tail=tail, follow=follow
-            ):
-                print_result(f"{pod.name}  {line}")
+        pods = [
+            ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")
+            for number in (range(one.peers) if peer is None else (peer,))
+        ]
+        with raising():  # a log that is followed has no end to wait for
+            for pod in pods:
+                for line in run.cluster.log_lines(
+                    pod, container=one.contract.container, tail=tail, follow=follow
+                ):
+                    print_result(f"{pod.name}  {line}")
+                    if STREAMS.is_stdout_lost:
+                        return
