@@ -10,7 +10,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import typer
@@ -28,14 +29,14 @@ from nimlab.apply import (
     create_namespace,
     create_password,
     execute,
-    holder_of,
+    hold_of,
     system_clock,
     wait_until_settled,
 )
 from nimlab.binding import Binding
 from nimlab.cli.options import Output, SyncOptions
 from nimlab.cli.reports import write_reports
-from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text
+from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text, warnings_of
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
@@ -88,7 +89,12 @@ def _plan_json(run: Run, plan: Plan, code: int, *, saved: bool) -> str:
     """The plan as JSON; a saved one says what it is bound to."""
     binding = bind(plan, run.options, run.cluster).to_json() if saved else None
     return report.plan_json(
-        plan, cluster=run.target.name, tool_version=__version__, exit_code=code, binding=binding
+        plan,
+        cluster=run.target.name,
+        tool_version=__version__,
+        exit_code=code,
+        binding=binding,
+        warnings=warnings_of(run),
     )
 
 
@@ -134,8 +140,15 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
         print_note(report.format_event(create_namespace(run.cluster, home), paint=False))
     if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
         print_note(report.format_event(told, paint=False))
-    now = system_clock().now
+    now = _server_clock(run)
     return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
+
+
+def _server_clock(run: Run) -> Callable[[], datetime]:
+    """The time by the server's clock: all syncs have the same one, however wrong their own are."""
+    ahead = timedelta(seconds=run.cluster.ahead_s())
+    own = system_clock().now
+    return lambda: own() + ahead
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
@@ -150,8 +163,16 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     elif run.stop.is_set():
         code = ExitCode.INTERRUPTED
     if run.options.output is Output.JSON:
-        facts = {"cluster": run.target.name, "tool_version": __version__}
-        print_result(report.run_json(plan, events, exit_code=code, **facts))
+        print_result(
+            report.run_json(
+                plan,
+                events,
+                cluster=run.target.name,
+                tool_version=__version__,
+                exit_code=code,
+                warnings=warnings_of(run),
+            )
+        )
     else:
         elapsed_s = time.monotonic() - run.started_s
         paint = wants_colour(sys.stdout)
@@ -240,15 +261,16 @@ def _wait_for_lock(run: Run, error: NimlabError, deadline_s: float) -> None:
     """Wait until the lease is free, at most until the deadline; raise what holds it then."""
     key = run.intent.apply_set.lease_key
     told = False
+    now = _server_clock(run)
     while True:
-        holder = holder_of(run.cluster.get(key), system_clock().now())
-        if holder is None:
+        hold = hold_of(run.cluster.get(key), now())
+        if hold is None:
             return
         check_going(run)
         if time.monotonic() > deadline_s:
             raise error
         if not told:
-            print_note(f"lock     waiting for {holder}")
+            print_note(report.format_note("lock", f"waiting for {hold.holder}", paint=False))
             told = True
         run.stop.wait(_LOCK_POLL_S)
 

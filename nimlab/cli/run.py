@@ -27,6 +27,7 @@ from nimlab.cli.terminal import print_error, print_note, wants_colour
 from nimlab.cluster import observe
 from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
+from nimlab.masking import redact, secrets_in
 from nimlab.plan import Plan, make_plan
 from nimlab.recall import Recall, code_stamp
 from nimlab.sandbox import default_cache
@@ -77,7 +78,14 @@ def open_run(
     stop = threading.Event()
     with signals.stopping(stop):
         with stage("connect"):
-            cluster = connect(target, parallel=settings.parallel, stop=stop)
+            cluster = connect(
+                target,
+                parallel=settings.parallel,
+                stop=stop,
+                tell=lambda name, text: print_note(
+                    report.format_note(name, _clean(intent, text), paint=False)
+                ),
+            )
         try:
             yield Run(
                 root=root,
@@ -105,6 +113,16 @@ def _recall_of(root: Path) -> Recall | None:
     if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
         return None
     return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
+
+
+def warnings_of(run: Run) -> tuple[str, ...]:
+    """Return what the server has warned of so far, without secret values."""
+    return tuple(dict.fromkeys(_clean(run.intent, text) for text in run.cluster.warnings()))
+
+
+def _clean(intent: Intent, text: str) -> str:
+    """The text without the secret values of what is synced: a server may quote them."""
+    return redact(text, secrets_in(*(manifest for one in intent.desired for manifest in one.manifests)))
 
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
