@@ -12,7 +12,7 @@ import pytest
 
 from nimlab.cli.streams import replace_unencodable
 from tests.live import REPOSITORY, Lab
-from tests.test_writing import shell
+from tests.test_writing import make_device, shell
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,10 @@ def test_sync_ends_whoever_reads_it(lab: Lab) -> None:
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
     done = shell(f"nimlab sync {flags} | grep -q x; exit ${{PIPESTATUS[0]}}", cwd=lab.root)
     assert done.returncode == 0, done.stderr
-    done = shell(f"nimlab sync {flags} --junit /dev/full", cwd=lab.root)
+    full = make_device(lab.root.parent, "full")
+    done = shell(f"nimlab sync {flags} --junit {full}", cwd=lab.root)
     assert done.returncode == 1
-    assert "/dev/full: error[edit]" in done.stderr
+    assert "full: error[edit]" in done.stderr
     assert "unchanged" in done.stdout, "what was done is told although the report is lost"
 
 
