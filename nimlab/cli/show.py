@@ -52,7 +52,7 @@ def status(
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
-    from nimlab.cli.run import look_and_think, open_run
+    from nimlab.cli.run import check_going, look_and_think, open_run
     from nimlab.cli.terminal import print_result, wants_colour
     from nimlab.owned import PLATFORM
 
@@ -62,6 +62,7 @@ def status(
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
         details = _read_details(run, plan, name)
+        check_going(run)
     if output is Output.JSON:
         as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
         print_result(as_json)
