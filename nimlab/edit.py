@@ -7,9 +7,7 @@ contracts is not done here.
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -145,26 +143,6 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EditError(f"the file can't be read: {error}", where=path) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, keeping its mode; a link stays one. Raises EditError."""
-    target = path.resolve()
-    try:
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(handle)  # else a crash may leave the new name on an empty file
-            temporary.chmod(mode)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise EditError(f"the file can't be written: {error.strerror}", where=path) from error
 
 
 def _cpu_m(cores: float) -> int:

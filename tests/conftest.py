@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.live import cluster, lab, sandbox
+from tests.live import cluster, lab, lab_folder, sandbox
 
-__all__ = ["cluster", "lab", "sandbox"]
+__all__ = ["cluster", "lab", "lab_folder", "sandbox"]
 
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("nimlab", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -147,6 +147,12 @@ def lab(
     remove_namespaces(cluster, [namespace])
 
 
+@pytest.fixture
+def lab_folder(tmp_path: Path) -> Path:
+    """A copy of the shipped lab, without a cluster."""
+    return make_lab(tmp_path / "lab", "dst-test")
+
+
 def make_lab(root: Path, namespace: str, experiments: Sequence[str] = ("blue", "purple")) -> Path:
     """Copy the shipped lab, with these of its experiments, and give it its own namespace and prefix."""
     root.mkdir(parents=True)

@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str], *, half: bool = False) -> None:
         self.send_response(status)
-        for name in ("Content-Type", "Content-Encoding", "Retry-After"):
+        for name in ("Content-Type", "Content-Encoding", "Retry-After", "Warning"):
             if name in headers:
                 self.send_header(name, headers[name])
         self.send_header("Content-Length", str(len(body)))

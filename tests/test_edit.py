@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from nimlab.edit import (
     new_experiment_path,
     read_text,
     set_peers,
-    write_text,
 )
 from nimlab.errors import EditError
 from nimlab.load import load_lab
@@ -224,34 +222,6 @@ def test_new_file_is_named_for_its_experiment(tmp_path: Path) -> None:
     folder = make_files(tmp_path)
     assert new_experiment_path(tmp_path, "green") == folder / "green.yaml"
     assert new_experiment_path(tmp_path, "a" * 300).parent == folder
-
-
-def test_files_are_written_whole_and_keep_their_mode(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_text("old", encoding="utf-8")
-    path.chmod(0o600)
-    write_text(path, "new\r\n")
-    assert path.read_bytes() == b"new\r\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
-    with pytest.raises(EditError):
-        write_text(tmp_path / "nowhere" / "a.yaml", "x")
-
-
-def test_linked_file_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("old", encoding="utf-8")
-    (tmp_path / "b.yaml").symlink_to("a.yaml")
-    write_text(tmp_path / "b.yaml", "new")
-    assert (tmp_path / "b.yaml").is_symlink()
-    assert (tmp_path / "a.yaml").read_text(encoding="utf-8") == "new"
-
-
-def test_failed_write_leaves_the_file_and_no_other(tmp_path: Path) -> None:
-    folder = tmp_path / "a.yaml"
-    folder.mkdir()
-    with pytest.raises(EditError):
-        write_text(folder, "x")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
 
 
 def test_unreadable_file_is_an_error_of_ours(tmp_path: Path) -> None:

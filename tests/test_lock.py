@@ -18,12 +18,13 @@ from nimlab.apply import (
     Outcome,
     acquire,
     execute,
-    holder_of,
+    hold_of,
     system_clock,
 )
 from nimlab.cli import act
 from nimlab.cluster import observe
 from nimlab.errors import LockHeld, Moved
+from nimlab.kube import client, wire
 from nimlab.manifest import Manifest
 from nimlab.owned import ApplySet, stamp
 from nimlab.plan import make_plan
@@ -31,7 +32,16 @@ from tests.live import Lab
 from tests.proxy import Seen, run_proxy
 from tests.test_plan import group, policy
 
+NOBODY: Any = object()  # a lock that is held is refused before anything is sent
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def lease_of(holder: object, renewed: object, duration_s: object = 60) -> dict[str, Any]:
+    spec = {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": duration_s}
+    return {name: value for name, value in spec.items() if value is not None}
+
+
+LONG_AGO = (NOW - timedelta(seconds=61)).isoformat()
 
 
 @pytest.mark.parametrize(
@@ -39,20 +49,121 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
     [
         (None, None),
         ({}, None),
-        ({"holderIdentity": "", "renewTime": NOW.isoformat(), "leaseDurationSeconds": 60}, None),
-        ({"holderIdentity": "ada", "renewTime": NOW.isoformat(), "leaseDurationSeconds": 60}, "ada"),
-        (
-            {
-                "holderIdentity": "ada",
-                "renewTime": (NOW - timedelta(seconds=61)).isoformat(),
-                "leaseDurationSeconds": 60,
-            },
-            None,
-        ),
+        (lease_of("", NOW.isoformat()), None),
+        (lease_of("ada", NOW.isoformat()), "ada"),
+        (lease_of("ada", LONG_AGO), None),
+        (lease_of("ada", (NOW - timedelta(seconds=59)).isoformat()), "ada"),
+        # who might hold it still does
+        (lease_of("ada", "9999-12-31T23:59:59.000000Z"), "ada"),
+        (lease_of("ada", "2099-01-01T00:00:00.000000Z"), "ada"),
+        (lease_of("ada", "0001-01-01T00:00:00.000000+14:00"), "ada"),
+        (lease_of("ada", NOW.isoformat(), 2**31 - 1), "ada"),
+        (lease_of("ada", NOW.isoformat(), 10**30), "ada"),
+        (lease_of("ada", NOW.isoformat(), "a minute"), "ada"),
+        (lease_of("ada", NOW.isoformat(), None), "ada"),
+        (lease_of("ada", LONG_AGO, None), None),
+        (lease_of("ada", None), "ada"),
+        (lease_of("ada", "yesterday"), "ada"),
+        (lease_of("ada", 1764244800), "ada"),
     ],
 )
-def test_lease_is_held_until_its_time_is_over(spec: dict[str, Any] | None, holder: str | None) -> None:
-    assert holder_of(None if spec is None else {"spec": spec}, NOW) == holder
+def test_lease_is_held_until_its_time_is_certainly_over(
+    spec: dict[str, Any] | None, holder: str | None
+) -> None:
+    hold = hold_of(None if spec is None else {"spec": spec}, NOW)
+    assert (hold and hold.holder) == holder
+
+
+@pytest.mark.parametrize(
+    ("spec", "said", "hint"),
+    [
+        (lease_of("ada", NOW.isoformat()), "another sync is at work: ada; its lock ends in 60 s", "a minute"),
+        (lease_of("ada", (NOW - timedelta(seconds=50)).isoformat()), "ends in 10 s", "within a minute"),
+        (lease_of("ada", "2099-01-01T00:00:00.000000Z"), "its end is at 2099-01-01T00:01:00Z", "kubectl"),
+        (lease_of("ada", "9999-12-31T23:59:59.000000Z"), "its end can't be computed", "kubectl"),
+        (lease_of("ada", NOW.isoformat(), 3600), "its end is at 2026-11-23T13:00:00Z", "kubectl"),
+        (lease_of("ada", None), "its lock was renewed at no time that it says", "kubectl"),
+        (lease_of("ada", "0001-01-01T00:00:00+14:00"), "its end can't be computed", "kubectl"),
+    ],
+)
+def test_held_lock_says_whose_it_is_when_it_ends_and_how_to_free_it(
+    spec: dict[str, Any], said: str, hint: str
+) -> None:
+    apply_set = ApplySet(name="experiments", namespace="dst-lab")
+    with pytest.raises(LockHeld) as caught:
+        acquire(
+            NOBODY, apply_set, {"spec": spec}, holder="bob", now=lambda: NOW, stop=threading.Event()
+        )  # fmt: skip
+    error = caught.value
+    assert "ada" in error.what
+    assert said in error.what
+    assert error.hint is not None
+    assert hint in error.hint
+    if hint == "kubectl":
+        assert "`kubectl -n dst-lab delete lease nimlab-experiments` frees it" in error.hint
+        assert "it is 2026-11-23T12:00:00Z now" in error.what
+        assert "within a minute" not in error.hint
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("renewed", ["9999-12-31T23:59:59.000000Z", "2099-01-01T00:00:00.000000Z"])
+def test_lock_of_the_far_future_is_an_error_and_freed_by_the_command_it_names(lab: Lab, renewed: str) -> None:
+    assert lab.run("sync", "--no-wait").code == 0
+    lab.edit("blue", "four", "4")
+    lease = lab.get("Lease", "nimlab-experiments")
+    assert lease is not None
+    lab.cluster.replace({**lease, "spec": lease_of("ada\x1b[2J", renewed)})
+    answer = lab.run("sync", "--no-wait")
+    assert answer.code == 1, answer
+    assert "another sync may be at work: ada" in answer.err
+    assert "\x1b" not in answer.err
+    waited = lab.run("sync", "--no-wait", "--lock-timeout", "1s")
+    assert waited.code == 1
+    assert "lock     waiting for ada" in waited.err
+    assert "\x1b" not in waited.err
+    lab.kubectl("delete", "lease", "nimlab-experiments")
+    assert lab.run("sync", "--no-wait").code == 0
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)], ids=["ahead", "behind"])
+def test_machine_with_a_wrong_clock_takes_nobodys_lock_and_keeps_its_own(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    assert lab.run("sync", "--no-wait").code == 0
+    lab.edit("blue", "four", "4")
+    lease = lab.get("Lease", "nimlab-experiments")
+    assert lease is not None
+    held = {**lease, "spec": lease_of("ada", datetime.now(UTC).isoformat(timespec="microseconds"))}
+    held = lab.cluster.replace(held)
+    wrong = replace(system_clock(), now=lambda: datetime.now(UTC) + ahead)
+    monkeypatch.setattr(act, "system_clock", lambda: wrong)
+    monkeypatch.setattr(client, "_now_s", lambda: (datetime.now(UTC) + ahead).timestamp())
+    answer = lab.run("sync", "--no-wait")
+    assert answer.code == 1, answer
+    assert "another sync is at work: ada; its lock ends in" in answer.err
+    lab.cluster.replace({**held, "spec": {}})
+    assert lab.run("sync", "--no-wait").code == 0
+    mine = lab.get("Lease", "nimlab-experiments")
+    assert mine is not None
+    renewed = datetime.fromisoformat(mine["spec"]["renewTime"])
+    assert abs(renewed - datetime.now(UTC)) < timedelta(seconds=30), "its time is the server's"
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead_s"),
+    [
+        ("Mon, 23 Nov 2026 12:00:00 GMT", 0.0),
+        ("Mon, 23 Nov 2026 12:00:02 GMT", 0.0),
+        ("Mon, 23 Nov 2026 12:01:00 GMT", 60.0),
+        ("Mon, 23 Nov 2026 11:00:00 GMT", -3600.0),
+        ("", 0.0),
+        ("soon", 0.0),
+        ("Mon, 99 Nov 9999999 12:00:00 GMT", 0.0),
+    ],
+)
+def test_servers_clock_is_read_from_its_answers(date: str, ahead_s: float) -> None:
+    assert wire.ahead_s(date, NOW.timestamp()) == ahead_s
 
 
 @pytest.mark.live
@@ -162,7 +273,9 @@ def test_sync_that_was_away_leaves_the_rest_and_the_record_to_who_came_after(hel
     assert held.lock.lost.is_set()
     held.lock.release()
     lease = cluster.get(held.apply_set.lease_key)
-    assert holder_of(lease, later.now()) == "bob", "what is no longer held isn't given back"
+    hold = hold_of(lease, later.now())
+    assert hold is not None
+    assert hold.holder == "bob", "what is no longer held isn't given back"
     theirs.release()
 
 

@@ -19,7 +19,7 @@ from nimlab.apply.events import (
     PeersRestarted,
 )
 from nimlab.apply.execute import Options, create_namespace, create_password, execute
-from nimlab.apply.lock import Lock, Locks, acquire, acquire_all, holder_of
+from nimlab.apply.lock import Lock, Locks, acquire, acquire_all, hold_of
 from nimlab.apply.wait import Clock, system_clock, wait_until_settled
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "create_namespace",
     "create_password",
     "execute",
-    "holder_of",
+    "hold_of",
     "system_clock",
     "wait_until_settled",
 ]

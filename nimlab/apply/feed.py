@@ -15,7 +15,7 @@ from typing import Final, Self, TypeAlias
 
 from nimlab.apply.board import Awaited, Board
 from nimlab.cluster import Cluster, WatchEvent
-from nimlab.errors import ClusterError, Forbidden, Gone, Unreachable
+from nimlab.errors import ClusterError, Forbidden, Gone, Interrupted, Unreachable
 from nimlab.manifest import WORKLOADS, Manifest
 from nimlab.owned import PART_OF, ApplySet
 
@@ -135,6 +135,8 @@ class Feed:
                     failures = 0
             except Gone:
                 continue
+            except Interrupted:  # a signal: whoever drains the feed knows of it
+                return
             except ClusterError as error:
                 failures += 1
                 if failures == _FAILURES or not isinstance(error, Unreachable):

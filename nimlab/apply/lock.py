@@ -6,23 +6,28 @@ A holder that dies stops renewing, and the lease may be taken when its time is o
 paused (a laptop asleep, a frozen container) asks `check` before each write, and writes no more once its time
 may be over. Machines whose clocks differ by more than the duration can take it too early; then the former
 holder's next renewal fails, and it stops.
+
+A lease whose end can't be determined (no time, a time that isn't one, a time in the far future) counts as
+held. It is never taken on doubt: the error names its holder, its time, and the command that frees it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from nimlab.cluster import Cluster
-from nimlab.errors import LockHeld, Moved, NimlabError
-from nimlab.manifest import Manifest, key_of
+from nimlab.errors import ClusterError, Interrupted, LockHeld, Moved, NimlabError
+from nimlab.manifest import Manifest, ObjectKey, key_of
 from nimlab.owned import ApplySet
 
 _DURATION_S: Final = 60
 _RENEW_EVERY_S: Final = 15
+_RELEASES: Final = 3
+_CLOCKS_DIFFER: Final = timedelta(seconds=5)  # more is worth a word
 _SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # room for a write that is under way
 
 
@@ -70,8 +75,14 @@ class Lock:
         self._thread.join()
         if self.lost.is_set():
             return
-        with suppress(NimlabError):
-            self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
+        for _ in range(_RELEASES):
+            try:
+                self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
+            except Interrupted:  # a signal allows no pause: try again at once
+                continue
+            except NimlabError:
+                return
+            return
 
     def _renew(self) -> None:
         while not self._done.wait(_RENEW_EVERY_S):
@@ -82,8 +93,9 @@ class Lock:
                 self._renewed = begun
             except Moved:
                 self._lose()
-            except NimlabError:
-                if self._now() - self._renewed > _SURELY_HELD:
+            except NimlabError as error:
+                is_freed = isinstance(error, ClusterError) and error.status == 404  # by hand
+                if is_freed or self._now() - self._renewed > _SURELY_HELD:
                     self._lose()
             if self.lost.is_set():
                 return
@@ -148,13 +160,9 @@ def acquire(
     Raises Moved when it has changed since (look again), LockHeld when another sync holds it.
     """
     taken = now()
-    current = holder_of(lease, taken)
+    current = hold_of(lease, taken)
     if current is not None:
-        raise LockHeld(
-            f"another sync is at work: {current}",
-            where=apply_set.lease_key,
-            hint="wait for it (`--lock-timeout 5m`); a dead one's lock ends by itself within a minute",
-        )
+        raise _held(current, apply_set.lease_key, taken)
     spec = {
         "holderIdentity": holder,
         "leaseDurationSeconds": _DURATION_S,
@@ -175,14 +183,59 @@ def acquire(
     return Lock(cluster, made, now, taken=taken, stop=stop)
 
 
-def holder_of(lease: Manifest | None, now: datetime) -> str | None:
-    """Return who holds the lease, None when it is free or its time is over."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Who holds a lease; the times are as the lease says them.
+
+    `until` is when it ends unless it is renewed, None where that can't be told.
+    """
+
+    holder: str
+    renewed: str
+    until: datetime | None
+
+
+def hold_of(lease: Manifest | None, now: datetime) -> Hold | None:
+    """Return who holds the lease, None when nobody does or its time is certainly over."""
     spec = (lease or {}).get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
-    if not holder or not renewed:
+    if not holder:
         return None
-    until = datetime.fromisoformat(renewed) + timedelta(seconds=int(spec.get("leaseDurationSeconds") or 0))
-    return str(holder) if now < until else None
+    until = _end_of(renewed, spec.get("leaseDurationSeconds"))
+    if until is not None and now >= until:
+        return None
+    return Hold(holder=str(holder), renewed=str(renewed or "at no time that it says"), until=until)
+
+
+def _end_of(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -- any JSON value
+    """When a lease ends; None for a time that isn't one, or that lies beyond what can be computed."""
+    try:
+        begun = datetime.fromisoformat(renewed).astimezone(UTC)
+        return begun + timedelta(seconds=_DURATION_S if duration_s is None else int(duration_s))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _held(hold: Hold, key: ObjectKey, now: datetime) -> LockHeld:
+    """The error for a lock that another sync holds: how long for, and what to do if that sync is dead."""
+    free = f"`kubectl -n {key.namespace} delete lease {key.name}` frees it"
+    longest = now + timedelta(seconds=_DURATION_S) + _CLOCKS_DIFFER
+    if hold.until is not None and hold.until <= longest:
+        left_s = max(1, round((hold.until - now).total_seconds()))
+        what = f"another sync is at work: {hold.holder}; its lock ends in {left_s} s unless it is renewed"
+        return LockHeld(
+            what,
+            where=key,
+            hint="wait for it (`--lock-timeout 5m`); a dead one's lock ends by itself within a minute",
+        )
+    here = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    end = "can't be computed" if hold.until is None else f"is at {hold.until:%Y-%m-%dT%H:%M:%SZ}"
+    what = (
+        f"another sync may be at work: {hold.holder}; its lock was renewed {hold.renewed}, "
+        f"its end {end}, and it is {here} now"
+    )
+    hint = f"compare the clocks; the lock won't end by itself soon. If no sync is at work, {free}"
+    return LockHeld(what, where=key, hint=hint)
 
 
 def _sent(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:

@@ -10,7 +10,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import typer
@@ -28,14 +29,14 @@ from nimlab.apply import (
     create_namespace,
     create_password,
     execute,
-    holder_of,
+    hold_of,
     system_clock,
     wait_until_settled,
 )
 from nimlab.binding import Binding
 from nimlab.cli.options import Output, SyncOptions
 from nimlab.cli.reports import write_reports
-from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text
+from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text, warnings_of
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
@@ -70,11 +71,12 @@ def _show_plan(run: Run) -> int:
     code = report.exit_code_of(
         plan, (), dry_run=True, exit_code=run.options.exit_code, strict=run.options.strict
     )
+    if not write_reports(run, plan, None):
+        code = ExitCode.ERROR
     _print_plan(run, plan, code)
-    write_reports(run, plan, None)
     if run.options.out is not None:
         save_plan(run.options.out, _plan_json(run, plan, code, saved=True))
-    return code
+    return ExitCode.INTERRUPTED if run.stop.is_set() else code
 
 
 def _print_plan(run: Run, plan: Plan, code: int) -> None:
@@ -89,7 +91,12 @@ def _plan_json(run: Run, plan: Plan, code: int, *, saved: bool) -> str:
     """The plan as JSON; a saved one says what it is bound to."""
     binding = bind(plan, run.options, run.cluster).to_json() if saved else None
     return report.plan_json(
-        plan, cluster=run.target.name, tool_version=__version__, exit_code=code, binding=binding
+        plan,
+        cluster=run.target.name,
+        tool_version=__version__,
+        exit_code=code,
+        binding=binding,
+        warnings=warnings_of(run),
     )
 
 
@@ -136,22 +143,38 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Locks:
     if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
         print_note(report.format_event(told, paint=False))
     leases = [(plan.apply_set, snapshot.lease), *((one.apply_set, one.lease) for one in snapshot.former)]
-    return acquire_all(run.cluster, leases, holder=_holder(), now=system_clock().now, stop=run.stop)
+    return acquire_all(run.cluster, leases, holder=_holder(), now=_server_clock(run), stop=run.stop)
+
+
+def _server_clock(run: Run) -> Callable[[], datetime]:
+    """Return the clock of the server: all syncs share it, however wrong their own clocks are."""
+    ahead = timedelta(seconds=run.cluster.ahead_s())
+    own = system_clock().now
+    return lambda: own() + ahead
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
     events = list(show_events(_events(run, snapshot, plan, lock)))
-    write_reports(run, plan, events)
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
+    if not write_reports(run, plan, events):
+        code = ExitCode.ERROR
     if lock is not None and lock.is_lost:
         print_note("lock     it has run out, and another sync may be at work: stopped")
         code = ExitCode.ERROR
     elif run.stop.is_set():
         code = ExitCode.INTERRUPTED
     if run.options.output is Output.JSON:
-        facts = {"cluster": run.target.name, "tool_version": __version__}
-        print_result(report.run_json(plan, events, exit_code=code, **facts))
+        print_result(
+            report.run_json(
+                plan,
+                events,
+                cluster=run.target.name,
+                tool_version=__version__,
+                exit_code=code,
+                warnings=warnings_of(run),
+            )
+        )
     else:
         elapsed_s = time.monotonic() - run.started_s
         paint = wants_colour(sys.stdout)
@@ -244,16 +267,17 @@ def _wait_for_lock(run: Run, snapshot: Snapshot, error: NimlabError, deadline_s:
     """Wait until all leases are free, at most until the deadline; raise `error` then."""
     sets = (snapshot.apply_set, *(one.apply_set for one in snapshot.former))
     told = False
+    now = _server_clock(run)
     while True:
-        leases = [run.cluster.get(one.lease_key) for one in sets]
-        holder = next(filter(None, (holder_of(lease, system_clock().now()) for lease in leases)), None)
-        if holder is None:
+        holds = (hold_of(run.cluster.get(one.lease_key), now()) for one in sets)
+        hold = next((found for found in holds if found is not None), None)
+        if hold is None:
             return
         check_going(run)
         if time.monotonic() > deadline_s:
             raise error
         if not told:
-            print_note(f"lock     waiting for {holder}")
+            print_note(report.format_note("lock", f"waiting for {hold.holder}", paint=False))
             told = True
         run.stop.wait(_LOCK_POLL_S)
 

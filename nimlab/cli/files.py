@@ -35,11 +35,11 @@ def validate(
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.root import find_root
     from nimlab.cli.terminal import print_result, print_timings, wants_colour
-    from nimlab.edit import write_text
     from nimlab.errors import SpecError
     from nimlab.git import folder_in_repository
     from nimlab.load import load_lab
     from nimlab.timing import stage
+    from nimlab.writing import write_text
 
     try:
         root = find_root(_start(lab))
@@ -48,15 +48,15 @@ def validate(
         problems, count = files.problems, len(files.experiments) + len(files.broken)
     except SpecError as error:
         problems, count = error.problems, len({p.location.path for p in error.problems})
-    if codequality is not None:
-        marks = report.codequality_json(problems=problems, folder=folder_in_repository(root))
-        write_text(codequality, marks + "\n")
     if output is Output.JSON:
         print_result(report.problems_json(problems))
     elif problems:
         print_result(report.format_problems(problems, files=count, paint=wants_colour(sys.stdout)))
     else:
         print_result(f"{count} experiments, no problems")
+    if codequality is not None:
+        marks = report.codequality_json(problems=problems, folder=folder_in_repository(root))
+        write_text(codequality, marks + "\n")
     if timings:
         print_timings()
     raise typer.Exit(1 if problems else 0)
@@ -75,10 +75,10 @@ def render(
     """Print the manifests of all experiments, or of those named, as a sync would apply them."""
     from nimlab.cli.lab import read_intent
     from nimlab.cli.root import find_root  # keeps `--help` fast
-    from nimlab.cli.terminal import print_error, print_note, print_result, print_timings
-    from nimlab.edit import write_text
+    from nimlab.cli.terminal import print_document, print_error, print_note, print_timings
     from nimlab.manifest import to_json_text, to_yaml
     from nimlab.owned import PLATFORM
+    from nimlab.writing import make_folder, write_text
 
     wanted = frozenset(names) if names else None
     intent = read_intent(find_root(_start(lab)), wanted)
@@ -90,13 +90,13 @@ def render(
             print_error(error)
     for one in intent.desired if out else ():
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             write_text(out / f"{one.name}.yaml", to_yaml(one.manifests))
             print_note(f"{out / one.name}.yaml: {len(one.manifests)} objects")
     if out is None:
         manifests = [manifest for one in intent.desired for manifest in one.manifests]
         as_json = output is Output.JSON
-        print_result(to_json_text(manifests) if as_json else to_yaml(manifests))
+        print_document(to_json_text(manifests) if as_json else to_yaml(manifests))
     if timings:
         print_timings()
     raise typer.Exit(1 if failing else 0)
@@ -116,7 +116,7 @@ def rbac(
     lab: LabFolder = None,
 ) -> None:
     """Print the accounts and rights that a pipeline needs: nimlab-plan looks, nimlab-sync also writes."""
-    from nimlab.cli.terminal import print_result  # keeps `--help` fast
+    from nimlab.cli.terminal import print_document  # keeps `--help` fast
     from nimlab.load import load_lab
     from nimlab.manifest import to_yaml
     from nimlab.owned import EXPERIMENTS, PLATFORM, ApplySet
@@ -125,7 +125,7 @@ def rbac(
     settings = load_lab(_root(lab)).lab
     apply_set = ApplySet(name=PLATFORM if platform else EXPERIMENTS, namespace=settings.namespace)
     manifests = access_manifests(apply_set, prefix=settings.prefix, own_namespaces=namespaces)
-    print_result(to_yaml(manifests))
+    print_document(to_yaml(manifests))
 
 
 def create(
@@ -204,10 +204,11 @@ def delete(
     """Remove the experiment's file; the next sync removes it from the cluster."""
     from nimlab import edit  # keeps `--help` fast
     from nimlab.cli.terminal import print_result
+    from nimlab.writing import remove_file
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
-    path.unlink()
+    remove_file(path)
     print_result(f"{_shown(root, path)} removed")
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
 
@@ -215,9 +216,9 @@ def delete(
 def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
     """Write the file if, with it, the lab has no problem in it that it didn't have before."""
     from nimlab.cli.terminal import print_result  # keeps `--help` fast
-    from nimlab.edit import write_text
     from nimlab.errors import SpecError
     from nimlab.load import load_lab
+    from nimlab.writing import write_text
 
     shown = _shown(root, path)
     before = {(p.code, p.what) for p in load_lab(root).problems}
@@ -255,7 +256,9 @@ def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
 
 
 def _start(lab: Path | None) -> Path:
-    return (lab or Path.cwd()).resolve()
+    from nimlab.cli.root import start_folder  # keeps `--help` fast
+
+    return start_folder(lab)
 
 
 def _root(lab: Path | None) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-import signal
 import socket
 import sys
 import threading
@@ -17,20 +16,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import typer
 
 from nimlab import git, report
+from nimlab.cli import signals
 from nimlab.cli.lab import Intent, read_intent
 from nimlab.cli.options import SyncOptions
-from nimlab.cli.root import find_root
+from nimlab.cli.root import find_root, start_folder
 from nimlab.cli.target import choose_target
 from nimlab.cli.terminal import print_error, print_note, wants_colour
 from nimlab.cluster import LabOrigin, observe
 from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
 from nimlab.lab_identity import LabIdentity
+from nimlab.masking import redact, secrets_in
 from nimlab.plan import Plan, make_plan
 from nimlab.recall import Recall, code_stamp
 from nimlab.sandbox import default_cache
@@ -67,7 +67,7 @@ def open_run(
     is no lab, no cluster, or a `lab.yaml` that can't be used.
     """
     started_s = time.monotonic()
-    root = find_root((lab or Path.cwd()).resolve())
+    root = find_root(start_folder(lab))
     target = choose_target(root, kubeconfig, context)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
@@ -78,9 +78,17 @@ def open_run(
     for error in intent.errors:
         print_error(error)
     settings = intent.files.lab.sync
-    with _stop_on_signals() as stop:
+    stop = threading.Event()
+    with signals.stopping(stop):
         with stage("connect"):
-            cluster = connect(target, parallel=settings.parallel, stop=stop)
+            cluster = connect(
+                target,
+                parallel=settings.parallel,
+                stop=stop,
+                tell=lambda name, text: print_note(
+                    report.format_note(name, _clean(intent, text), paint=False)
+                ),
+            )
         try:
             yield Run(
                 root=root,
@@ -108,6 +116,16 @@ def _recall_of(root: Path) -> Recall | None:
     if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
         return None
     return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
+
+
+def warnings_of(run: Run) -> tuple[str, ...]:
+    """Return what the server has warned of so far, without secret values."""
+    return tuple(dict.fromkeys(_clean(run.intent, text) for text in run.cluster.warnings()))
+
+
+def _clean(intent: Intent, text: str) -> str:
+    """The text without the secret values of what is synced: a server may quote them."""
+    return redact(text, secrets_in(*(manifest for one in intent.desired for manifest in one.manifests)))
 
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
@@ -214,24 +232,3 @@ def _seconds(text: str | None, option: str, default_s: float) -> float:
         return parse_duration_ms(text) / 1000
     except UnitError as error:
         raise typer.BadParameter(f"{error.what}; {error.hint}", param_hint=option) from error
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one ends the program as usual."""
-    stop = threading.Event()
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del frame
-        print_note("stopping: what is under way is finished, nothing more is begun")
-        stop.set()
-        signal.signal(number, signal.default_int_handler)
-
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -67,7 +67,7 @@ def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None
 
 
 def _home(lab: Path | None) -> Path:
-    from nimlab.cli.root import find_root  # keeps `--help` fast
+    from nimlab.cli.root import find_root, start_folder  # keeps `--help` fast
     from nimlab.cli.target import sandbox_home
 
-    return sandbox_home(find_root((lab or Path.cwd()).resolve()))
+    return sandbox_home(find_root(start_folder(lab)))

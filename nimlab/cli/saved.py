@@ -13,11 +13,11 @@ import typer
 from nimlab import __version__
 from nimlab.binding import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
 from nimlab.cli.options import SyncOptions
-from nimlab.edit import write_text
 from nimlab.errors import Forbidden, PlanError
 from nimlab.kube import KubeCluster
 from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
+from nimlab.writing import write_text
 
 _SHOWN: Final = 5
 _FREE: Final = (

@@ -54,7 +54,7 @@ def status(
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
-    from nimlab.cli.run import look_and_think, open_run
+    from nimlab.cli.run import check_going, look_and_think, open_run
     from nimlab.cli.terminal import print_result, wants_colour
     from nimlab.owned import PLATFORM
 
@@ -64,6 +64,7 @@ def status(
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
         details = _read_details(run, plan, name)
+        check_going(run)
     if output is Output.JSON:
         as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
         print_result(as_json)
@@ -121,6 +122,8 @@ def logs(
 ) -> None:
     """Print what an experiment's peers have logged, each line after its peer's name."""
     from nimlab.cli.run import open_run  # keeps `--help` fast
+    from nimlab.cli.signals import raising
+    from nimlab.cli.streams import STREAMS
     from nimlab.cli.terminal import print_result
     from nimlab.errors import NimlabError
     from nimlab.manifest import ObjectKey
@@ -135,9 +138,15 @@ def logs(
                 f"no file has an experiment called `{name}`",
                 hint="`nimlab list` shows what there is",
             )
-        for number in range(one.peers) if peer is None else (peer,):
-            pod = ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")
-            for line in run.cluster.log_lines(
-                pod, container=one.contract.container, tail=tail, follow=follow
-            ):
-                print_result(f"{pod.name}  {line}")
+        pods = [
+            ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")
+            for number in (range(one.peers) if peer is None else (peer,))
+        ]
+        with raising():  # a log that is followed has no end to wait for
+            for pod in pods:
+                for line in run.cluster.log_lines(
+                    pod, container=one.contract.container, tail=tail, follow=follow
+                ):
+                    print_result(f"{pod.name}  {line}")
+                    if STREAMS.is_stdout_lost:
+                        return

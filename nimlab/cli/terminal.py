@@ -38,6 +38,13 @@ def print_result(text: str) -> None:
     sys.stdout.flush()
 
 
+def print_document(text: str) -> None:
+    """Print YAML or JSON to stdout: always in UTF-8, since another encoding would change values."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write((text.rstrip("\n") + "\n").encode(errors="backslashreplace"))
+    sys.stdout.buffer.flush()
+
+
 def print_note(text: str | None) -> None:
     """Print a line of progress to stderr; nothing where there is none."""
     if text is None:
@@ -181,7 +188,11 @@ class StepPrinter:
 
 def _near(path: Path | None) -> Path | None:
     """The path as a person in this folder would write it."""
-    return path.relative_to(Path.cwd()) if path and path.is_relative_to(Path.cwd()) else path
+    try:
+        here = Path.cwd()
+    except OSError:  # it has been deleted
+        return path
+    return path.relative_to(here) if path and path.is_relative_to(here) else path
 
 
 def _step_text(step: Step) -> str:

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import urllib3
@@ -21,10 +22,13 @@ from nimlab.cluster import Listing, Propagation, Requests, WatchEvent
 from nimlab.errors import ClusterError, Gone, Unreachable
 from nimlab.kube.answers import error_of, is_retried
 from nimlab.kube.bodies import event_of, kinds_of, object_of, page_of
+from nimlab.kube.notices import Notices
 from nimlab.kube.wire import (
+    ahead_s,
     collection_path,
     decode,
     is_hopeless,
+    never_arrived,
     object_path,
     read_lines,
     read_status,
@@ -63,6 +67,13 @@ class _Sent:
             return Requests(total=self._total, writes=self._writes)
 
 
+@dataclass(slots=True)
+class _Clock:
+    """What is known of the server's clock; the last answer counts, whichever thread it was for."""
+
+    ahead_s: float = 0.0
+
+
 class KubeCluster:
     """A connected API server; satisfies `cluster.Cluster`. Safe to use from several threads."""
 
@@ -73,12 +84,15 @@ class KubeCluster:
         host: str,
         credentials: Callable[[], Mapping[str, str]],
         sleep: Callable[[float], None] = time.sleep,
+        tell: Callable[[str, str], None] | None = None,
     ) -> None:
         self._pool = pool
         self._host = host.rstrip("/")
         self._credentials = credentials
         self._sleep = sleep
         self._sent = _Sent()
+        self._notices = Notices(tell)
+        self._clock = _Clock()
         self._check_write: Callable[[], None] | None = None
 
     @property
@@ -93,6 +107,14 @@ class KubeCluster:
     def requests(self) -> Requests:
         """Return the number of requests sent so far."""
         return self._sent.so_far()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return the texts of the server's `Warning` headers so far, each once."""
+        return self._notices.warnings
+
+    def ahead_s(self) -> float:
+        """Return how far the server's clock is ahead of this machine's; 0 before the first answer."""
+        return self._clock.ahead_s
 
     def fenced(self, check: Callable[[], None]) -> Self:
         """Return the same cluster, which calls `check` before each write that it sends, also a repeated one.
@@ -361,24 +383,28 @@ class KubeCluster:
     ) -> urllib3.BaseHTTPResponse:
         """Send until there is a final answer; raise what a refusal means."""
         for attempt in range(1, attempts + 1):
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 -- jitter, not a secret
+            pause_s = _longest_pause_s(attempt) * random.uniform(0.5, 1)  # noqa: S311 -- jitter, not a secret
+            least_s = 0.0
             try:
                 answer = self._send(method, path, body, headers or {}, is_write=is_write, stream=stream)
             except HTTPError as error:
+                reason = f"no answer from {self._host}: {shorten_reason(error)}"
                 if attempt == attempts or is_hopeless(error):
                     raise Unreachable(
-                        f"{verb}: no answer from {self._host}: {shorten_reason(error)}",
-                        where=where,
-                        hint="is the cluster up, and is the address right?",
+                        f"{verb}: {reason}", where=where, hint="is the cluster up, and is the address right?"
                     ) from error
+                is_told = attempt > 1 or never_arrived(error)
             else:
                 if answer.status < 300:
                     return answer
                 status = read_status(answer)
                 if attempt == attempts or not is_retried(answer.status, str(status.get("message"))):
                     raise error_of(answer.status, status, verb=verb, where=where, path=path)
-                pause_s = max(pause_s, retry_after_s(answer))
-            self._sleep(pause_s)
+                least_s = retry_after_s(answer)
+                reason, is_told = f"the server answers {answer.status}", attempt > 1 or least_s >= 1
+            if is_told:
+                self._notices.add_retry(reason, _left_s(attempt, attempts, least_s))
+            self._sleep(max(pause_s, least_s))
         raise AssertionError("the last attempt returns or raises")
 
     def _send(
@@ -394,7 +420,7 @@ class KubeCluster:
         if is_write and self._check_write is not None:
             self._check_write()
         self._sent.count(is_write=is_write)
-        return self._pool.request(
+        answer = self._pool.request(
             method,
             self._host + path,
             body=body,
@@ -404,3 +430,19 @@ class KubeCluster:
             redirect=False,
             preload_content=not stream,
         )
+        self._clock.ahead_s = ahead_s(answer.headers.get("Date", ""), _now_s())
+        self._notices.add_warnings(answer.headers.getlist("Warning"))
+        return answer
+
+
+def _now_s() -> float:
+    return time.time()
+
+
+def _longest_pause_s(attempt: int) -> float:
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt)
+
+
+def _left_s(attempt: int, attempts: int, least_s: float) -> float:
+    """How long a request is tried again at most, counted from a failed attempt; connecting not counted."""
+    return sum(max(least_s, _longest_pause_s(later)) for later in range(attempt, attempts))

@@ -28,25 +28,37 @@ class Target:
     why: str
 
 
-def connect(target: Target, *, parallel: int, stop: threading.Event | None = None) -> KubeCluster:
+def connect(
+    target: Target,
+    *,
+    parallel: int,
+    stop: threading.Event | None = None,
+    tell: Callable[[str, str], None] | None = None,
+) -> KubeCluster:
     """Read the kubeconfig and return a client; no request is sent. Raises NimlabError.
 
     `parallel` is how many requests may be under way at once. Once `stop` is set, a request that would have to
-    be sent again raises Interrupted.
+    be sent again raises Interrupted. `tell` is called with a word and a text for each warning of the server
+    and each reason to try again, from any thread.
     """
     connections = parallel + 4  # the watches' beside the workers'
     sleep = time.sleep if stop is None else partial(_sleep_unless, stop)
     access = read_access(target.kubeconfig, target.context)
     if access is None:
-        return _connect_by_library(target, connections, sleep)
+        return _connect_by_library(target, connections, sleep, tell)
     try:
         pool = access.pool(connections)
     except OSError as error:
         raise _error(error, target) from error
-    return KubeCluster(pool=pool, host=access.server, credentials=access.headers, sleep=sleep)
+    return KubeCluster(pool=pool, host=access.server, credentials=access.headers, sleep=sleep, tell=tell)
 
 
-def _connect_by_library(target: Target, connections: int, sleep: Callable[[float], None]) -> KubeCluster:
+def _connect_by_library(
+    target: Target,
+    connections: int,
+    sleep: Callable[[float], None],
+    tell: Callable[[str, str], None] | None = None,
+) -> KubeCluster:
     """Connect as whatever a kubeconfig can say, at the price of importing the library."""
     from kubernetes import client, config
     from kubernetes.client.rest import RESTClientObject
@@ -66,6 +78,7 @@ def _connect_by_library(target: Target, connections: int, sleep: Callable[[float
         host=settings.host,
         credentials=lambda: _auth_headers(settings),
         sleep=sleep,
+        tell=tell,
     )
 
 

@@ -19,7 +19,8 @@ from typing import Any, Final, TypeAlias
 
 import urllib3
 import yaml
-from urllib3.util.ssl_ import create_urllib3_context
+
+from nimlab.kube.tls import make_context
 
 _Entry: TypeAlias = Mapping[str, Any]
 
@@ -52,7 +53,7 @@ class Access:
         """Return a pool that trusts this CA and no other. Raises OSError for what is no certificate."""
         if not self.ca:
             return urllib3.PoolManager(maxsize=connections)
-        context = create_urllib3_context()
+        context = make_context()
         context.load_verify_locations(cadata=self.ca)
         if self.certificate is not None:
             _load_certificate(context, self.certificate, self.key or "")

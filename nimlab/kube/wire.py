@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from nimlab.errors import Unreachable
 from nimlab.manifest import KINDS, Kind, Manifest, ObjectKey
 
 _LONGEST_RETRY_AFTER_S: Final = 30.0
+_SAME_CLOCK_S: Final = 3.0
 
 
 def collection_path(kind: Kind, namespace: str | None) -> str:
@@ -72,6 +74,23 @@ def retry_after_s(answer: urllib3.BaseHTTPResponse) -> float:
     """
     text = answer.headers.get("Retry-After", "")
     return min(float(text), _LONGEST_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,300}", text) else 0.0
+
+
+def ahead_s(date: str, now_s: float) -> float:
+    """Return how far the server's clock is ahead of ours, from its `Date` header; 0 where that isn't sure.
+
+    The header has whole seconds only, and the answer takes its time: a small difference is none.
+    """
+    try:
+        difference_s = parsedate_to_datetime(date).timestamp() - now_s
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return difference_s if abs(difference_s) > _SAME_CLOCK_S else 0.0
+
+
+def never_arrived(error: HTTPError) -> bool:
+    """Return True when no connection could be made: the same will happen for a while."""
+    return isinstance(error, NewConnectionError | ConnectTimeoutError)
 
 
 def is_hopeless(error: HTTPError) -> bool:

@@ -19,7 +19,7 @@ from nimlab.report.data import (
     run_json,
     sandbox_json,
 )
-from nimlab.report.events import format_event
+from nimlab.report.events import format_event, format_note
 from nimlab.report.junit import junit_xml
 from nimlab.report.outcome import format_outcome
 from nimlab.report.plan import format_header, format_plan
@@ -36,6 +36,7 @@ __all__ = [
     "format_error",
     "format_event",
     "format_header",
+    "format_note",
     "format_outcome",
     "format_plan",
     "format_problems",

@@ -34,15 +34,25 @@ def plan_json(
     tool_version: str,
     exit_code: int,
     binding: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """Return a plan that was not carried out; with a binding, one that can be later."""
-    return _text({**_plan(plan, cluster, tool_version, exit_code), **_present(binding=binding)})
+    document = _plan(plan, cluster, tool_version, exit_code)
+    return _text({**document, **_present(warnings=list(warnings) or None, binding=binding)})
 
 
-def run_json(plan: Plan, events: Sequence[Event], *, cluster: str, tool_version: str, exit_code: int) -> str:
+def run_json(
+    plan: Plan,
+    events: Sequence[Event],
+    *,
+    cluster: str,
+    tool_version: str,
+    exit_code: int,
+    warnings: Sequence[str] = (),
+) -> str:
     """Return a plan with what became of each object, and how the peers were when last heard of."""
     outcomes = outcomes_of(plan, events)
-    document = _plan(plan, cluster, tool_version, exit_code)
+    document = _plan(plan, cluster, tool_version, exit_code) | _present(warnings=list(warnings) or None)
     for entry, change in zip(document["objects"], plan.changes, strict=True):
         entry |= _outcome(outcomes[change.key])
     found = Counter(done.outcome for done in outcomes.values())

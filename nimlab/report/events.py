@@ -36,6 +36,11 @@ def format_event(event: Event, *, paint: bool) -> str | None:
     return join(lines, paint=paint) if lines else None
 
 
+def format_note(name: str, text: str, *, paint: bool) -> str:
+    """Return a line of progress that belongs to no event: `warning`, `retry`, `lock`."""
+    return join([named(name, flat(text))], paint=paint)
+
+
 def _event_lines(event: Event) -> Iterator[Line]:
     match event:
         case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:  # nothing happened

@@ -104,8 +104,6 @@ def _alone(layout: Layout, report: Callable[[Step], None]) -> Iterator[None]:
         layout.home.parent.mkdir(parents=True, exist_ok=True)
         with lock.hold(layout.home.parent, on_wait=lambda: report(waiting)):
             yield
-    except BrokenPipeError:  # not the sandbox's: nobody reads the progress any more
-        raise
     except OSError as error:
         where = error.filename or layout.home
         raise SandboxError(error.strerror or str(error), where=where) from error
@@ -211,5 +209,8 @@ def _refuse_foreign(layout: Layout) -> None:
 
 def _shorten(path: Path) -> Path:
     """Return the path as people write it: relative to the current folder if it is below it."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it has been deleted
+        return path
     return path.relative_to(here) if path.is_relative_to(here) else path
