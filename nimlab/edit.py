@@ -6,7 +6,6 @@ contracts is not done here.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tempfile
@@ -19,6 +18,7 @@ import yaml
 
 from nimlab.errors import EditError
 from nimlab.manifest import to_yaml_safe_json
+from nimlab.nearest import did_you_mean
 from nimlab.units import (
     format_cpu_m,
     format_memory_bytes,
@@ -134,8 +134,7 @@ def find_experiment_file(root: Path, name: str) -> Path:
     found = {**unsaid, **said}
     if name in found:
         return found[name]
-    near = difflib.get_close_matches(name, sorted(found), n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+    hint = did_you_mean(name, found, "`nimlab list` shows what there is")
     raise EditError(f"no file in experiments/ has an experiment called `{name}`", hint=hint)
 
 

@@ -244,13 +244,11 @@ def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | 
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
     """Raise for a name that no file has."""
-    from difflib import get_close_matches  # only for a wrong name
-
     from nimlab.errors import NimlabError  # keeps `--help` fast
+    from nimlab.nearest import did_you_mean
 
     for name in sorted((wanted or frozenset()) - known):
-        near = get_close_matches(name, sorted(known), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+        hint = did_you_mean(name, known, "`nimlab list` shows what there is")
         raise NimlabError(f"no file has an experiment called `{name}`", hint=hint)
 
 
