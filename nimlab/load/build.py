@@ -6,7 +6,6 @@ when fields, or files, are seen together.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -15,6 +14,7 @@ from nimlab.errors import Problem
 from nimlab.load.text import Document
 from nimlab.load.values import PARSERS, parse_image
 from nimlab.manifest import to_json_text
+from nimlab.nearest import did_you_mean
 from nimlab.spec import (
     ConnectLimit,
     Contract,
@@ -171,8 +171,7 @@ def _contract_problems(document: Document) -> Iterator[Problem]:
             what = f"the variable `{one['name']}` needs either `from` or `value`"
             yield document.problem("contract", what, path)
         if "from" in one and one["from"] not in _KNOWN_FIELDS:
-            near = difflib.get_close_matches(one["from"], sorted(_KNOWN_FIELDS), n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"fields: {', '.join(sorted(_KNOWN_FIELDS))}"
+            hint = did_you_mean(one["from"], _KNOWN_FIELDS, f"fields: {', '.join(sorted(_KNOWN_FIELDS))}")
             what = f"experiments have no field `{one['from']}`"
             yield document.problem("contract", what, (*path, "from"), hint=hint)
     names = [port["name"] for port in spec["ports"]]
@@ -197,9 +196,8 @@ def build_experiment(
     spec, metadata = document.data["spec"], document.data["metadata"]
     contract = contracts.get(spec["contract"])
     if contract is None:
-        near = difflib.get_close_matches(spec["contract"], sorted(contracts), n=1)
-        meant = f"did you mean `{near[0]}`? " if near else ""
-        hint = f"{meant}contracts: {', '.join(sorted(contracts)) or 'none can be used'}"
+        known = ", ".join(sorted(contracts)) or "none can be used"
+        hint = f"{did_you_mean(spec['contract'], contracts)} contracts: {known}".lstrip()
         what = f"there is no contract `{spec['contract']}`"
         return (document.problem("unknown-reference", what, ("spec", "contract"), hint=hint),)
     merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nimlab.manifest import to_json_text
 from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Network, Rollout, Setting
-from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes
+from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, format_number
 
 RTT_METRICS_PORT: Final = 9105
 RTT_ECHO_PORT: Final = 9106
@@ -89,7 +89,7 @@ def _shape(network: Network) -> list[str]:
         "jitter-ms": network.jitter_ms,
         "loss-ratio": network.loss_ratio,
     }
-    return [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    return [f"--{name}={format_number(value)}" for name, value in asked.items() if value is not None]
 
 
 def _rtt(experiment: Experiment) -> dict[str, Any] | None:
@@ -102,7 +102,7 @@ def _rtt(experiment: Experiment) -> dict[str, Any] | None:
         return None
     env = {
         "SERVICE": experiment.service,
-        "INTERVAL_S": f"{rtt.interval_ms / 1000:g}",
+        "INTERVAL_S": _seconds(rtt.interval_ms),
         "FANOUT": str(rtt.fanout),
     }
     if rtt.fanout > _USUAL_FANOUT:
@@ -162,5 +162,10 @@ def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if variable.unit == "s" and isinstance(value, int):
-        value = value // 1000 if value % 1000 == 0 else value / 1000
-    return str(value)
+        return _seconds(value)
+    return value if isinstance(value, str) else format_number(value)
+
+
+def _seconds(duration_ms: int) -> str:
+    """The duration in seconds, as a whole number where it is one."""
+    return format_number(duration_ms // 1000 if duration_ms % 1000 == 0 else duration_ms / 1000)
