@@ -247,10 +247,19 @@ class Lab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """A file in `experiments/` that can't be used; `name` is what it would be called, as far as is known."""
+    """A file in `experiments/` that can't be used; `name` is what it would be called, as far as is known.
+
+    `cause` is another file whose problem is the reason: the experiment's contract.
+    """
 
     name: str
     source: str
+    cause: str | None = None
+
+    def __str__(self) -> str:
+        if self.cause is None:
+            return f"{self.source} can't be used"
+        return f"{self.source} can't be used before {self.cause} is corrected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

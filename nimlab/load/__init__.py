@@ -40,6 +40,7 @@ class _Gathered:
     problems: list[Problem] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     misfits: list[Document] = field(default_factory=list)
+    bad_contracts: dict[str, str] = field(default_factory=dict)  # name -> file
 
 
 def load_lab(
@@ -83,7 +84,8 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
 
 def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
     seen: dict[str, str] = {}
-    for document in _checked(gathered, "contracts", "contract", []):
+    misfits: list[Broken] = []
+    for document in _checked(gathered, "contracts", "contract", misfits):
         name = document.data["metadata"]["name"]
         if name in seen:
             what = f"the contract `{name}` is in {seen[name]} as well"
@@ -97,6 +99,9 @@ def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
             yield built
         else:
             gathered.problems.extend(built)
+            misfits.append(Broken(name=name, source=document.path))
+    for one in misfits:
+        gathered.bad_contracts |= {one.name: one.source, Path(one.source).stem: one.source}
 
 
 def _build_all(
@@ -104,6 +109,10 @@ def _build_all(
 ) -> list[Experiment]:
     found = []
     for document in documents:
+        cause = _contract_at_fault(gathered, document, contracts)
+        if cause is not None:
+            gathered.broken.append(Broken(name=_name_in(document), source=document.path, cause=cause))
+            continue
         built = build_experiment(document, lab, contracts)
         if isinstance(built, Experiment):
             found.append(built)
@@ -111,6 +120,20 @@ def _build_all(
             gathered.problems.extend(built)
             gathered.broken.append(Broken(name=_name_in(document), source=document.path))
     return found
+
+
+def _contract_at_fault(
+    gathered: _Gathered, document: Document, contracts: Mapping[str, Contract]
+) -> str | None:
+    """Return the file or folder whose problem leaves the experiment without its contract; None if none does.
+
+    That problem is reported once, and not again for each experiment.
+    """
+    name = document.data["spec"]["contract"]
+    if name in contracts:
+        return None
+    is_folder_bad = any(problem.location.path == "contracts" for problem in gathered.problems)
+    return gathered.bad_contracts.get(name, "contracts" if is_folder_bad else None)
 
 
 def _without_duplicates(
@@ -128,9 +151,8 @@ def _without_duplicates(
             gathered.problems.append(
                 document.problem("duplicate-name", what, ("metadata", "name"), hint="rename one of them")
             )
-            one = Broken(name=name, source=document.path)
-            if one not in gathered.broken:
-                gathered.broken.append(one)
+            if document.path not in {one.source for one in gathered.broken}:
+                gathered.broken.append(Broken(name=name, source=document.path))
     return [one for one in experiments if one.name not in twice]
 
 

@@ -143,7 +143,7 @@ def _of_deletion(deletion: Deletion) -> _Mark:
 def _of_broken(plan: Plan, marked: frozenset[str]) -> Iterator[_Mark]:
     """Files that can't be used, and that no mark tells of yet."""
     for broken in plan.broken:
-        if broken.source not in marked:
+        if broken.source not in marked and broken.cause not in marked:
             yield _Mark(
                 code="broken-file",
                 severity=_Severity.CRITICAL,

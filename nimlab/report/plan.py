@@ -91,7 +91,7 @@ def _rest(plan: Plan, width: int) -> Iterator[Line]:
             "(lab)", Span("+ create ", Style.NEW), f" Namespace/{plan.apply_set.namespace}", width=width
         )
     for broken in plan.broken:
-        text = f" {broken.source} can't be used: nothing of it is touched"
+        text = f" {broken}: nothing of it is touched"
         yield named(broken.name, Span("! broken ", Style.BAD), text, width=width)
 
 
