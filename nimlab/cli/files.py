@@ -34,7 +34,7 @@ def validate(
     """Check all files and print every problem with its place."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.root import find_root
-    from nimlab.cli.terminal import print_result, print_timings, wants_colour
+    from nimlab.cli.terminal import print_note, print_result, print_timings, wants_colour
     from nimlab.edit import write_text
     from nimlab.errors import SpecError
     from nimlab.git import folder_in_repository
@@ -46,13 +46,17 @@ def validate(
         with stage("load"):
             files = load_lab(root)
         problems, count = files.problems, len(files.experiments) + len(files.broken)
+        warnings = files.warnings
     except SpecError as error:
         problems, count = error.problems, len({p.location.path for p in error.problems})
+        warnings = ()
     if codequality is not None:
-        marks = report.codequality_json(problems=problems, folder=folder_in_repository(root))
+        marks = report.codequality_json(problems=(*problems, *warnings), folder=folder_in_repository(root))
         write_text(codequality, marks + "\n")
+    if warnings and output is Output.TEXT:
+        print_note(report.format_warnings(warnings, paint=wants_colour(sys.stderr)))
     if output is Output.JSON:
-        print_result(report.problems_json(problems))
+        print_result(report.problems_json(problems, warnings))
     elif problems:
         print_result(report.format_problems(problems, files=count, paint=wants_colour(sys.stdout)))
     else:

@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nimlab.manifest import to_json_text
-from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Network, Rollout, Setting
+from nimlab.spec import (
+    RTT_ECHO_PORT,
+    RTT_METRICS_PORT,
+    Contract,
+    EnvVar,
+    Experiment,
+    Isolation,
+    Lab,
+    Network,
+    Rollout,
+    Setting,
+)
 from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, format_number
 
-RTT_METRICS_PORT: Final = 9105
-RTT_ECHO_PORT: Final = 9106
 RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
 _USUAL_FANOUT: Final = 8  # the exporter's own, with room for as many peers that have left
 _USUAL_METHODS: Final = ("tcp",)  # the exporter's own
