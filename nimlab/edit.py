@@ -62,7 +62,7 @@ def experiment_text(new: NewExperiment) -> str:
         metadata.append(f"owner: {_scalar(new.owner)}")
     if new.description:
         metadata.append(f"description: {_scalar(new.description)}")
-    cpu, memory = format_cpu_m(_cpu_m(new.cpu)), format_memory_bytes(new.ram * 1024**2)
+    cpu, memory = format_cpu_m(_cpu_m(new.cpu)), _memory(new.ram)
     if not cpu.endswith("m"):
         cpu = f'"{cpu}"'  # whole cores would read as a number without a unit
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
@@ -173,6 +173,11 @@ def _cpu_m(cores: float) -> int:
             f"a peer can't have {cores} of a core", hint="write thousandths: `0.05`, `0.125`, `2`"
         )
     return int(cpu_m)
+
+
+def _memory(ram_mib: int) -> str:
+    """The amount with its unit; an amount that can't be is left as it is, for the check of the file."""
+    return format_memory_bytes(ram_mib * 1024**2) if ram_mib > 0 else f"{ram_mib}Mi"
 
 
 def _scalar(text: str) -> str:

@@ -18,6 +18,8 @@ from nimlab.cli.options import (
     OutputFormat,
     SyncOptions,
     Timings,
+    decimal_number,
+    whole_number,
 )
 
 _Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
@@ -135,16 +137,24 @@ def rbac(
 def create(
     *,
     name: Annotated[str, typer.Option(help="The new experiment's name.")],
-    peers: Annotated[int, typer.Option(metavar="N", help="Number of peers.")] = 2,
-    connections: Annotated[int, typer.Option(metavar="N", help="Peers that each peer connects to.")] = 2,
-    msg_size: Annotated[int, typer.Option(metavar="BYTES", help="Size of a message.")] = 1440,
-    msg_rate: Annotated[int, typer.Option(metavar="MS", help="Milliseconds between two messages.")] = 2000,
-    cpu: Annotated[float, typer.Option(metavar="CORES", help="CPU of a peer.")] = 0.05,
-    ram: Annotated[int, typer.Option(metavar="MIB", help="Memory of a peer.")] = 16,
+    peers: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Number of peers.")] = 2,
+    connections: Annotated[
+        int, typer.Option(parser=whole_number, metavar="N", help="Peers that each peer connects to.")
+    ] = 2,
+    msg_size: Annotated[
+        int, typer.Option(parser=whole_number, metavar="BYTES", help="Size of a message.")
+    ] = 1440,
+    msg_rate: Annotated[
+        int, typer.Option(parser=whole_number, metavar="MS", help="Milliseconds between two messages.")
+    ] = 2000,
+    cpu: Annotated[float, typer.Option(parser=decimal_number, metavar="CORES", help="CPU of a peer.")] = 0.05,
+    ram: Annotated[int, typer.Option(parser=whole_number, metavar="MIB", help="Memory of a peer.")] = 16,
     downlink_bw: Annotated[
-        int, typer.Option(metavar="MBIT", help="Megabits per second towards a peer.")
+        int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second towards a peer.")
     ] = 16,
-    uplink_bw: Annotated[int, typer.Option(metavar="MBIT", help="Megabits per second from a peer.")] = 16,
+    uplink_bw: Annotated[
+        int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second from a peer.")
+    ] = 16,
     contract: Annotated[str, typer.Option(help="What the node image understands.")] = "nimp2p",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     description: Annotated[str, typer.Option(help="What is tried.")] = "",
@@ -181,7 +191,9 @@ def create(
 def scale(
     name: _Name,
     *,
-    peers: Annotated[int, typer.Option("--peers", metavar="N", help="The new number of peers.")],
+    peers: Annotated[
+        int, typer.Option("--peers", parser=whole_number, metavar="N", help="The new number of peers.")
+    ],
     sync: _Sync = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
