@@ -296,6 +296,16 @@ def test_a_muxer_needs_a_port_of_its_protocol(muxer: str, protocol: str) -> None
     assert (problem.code, problem.pointer) == ("contract", "spec.muxer")
 
 
+def test_an_experiment_cant_have_the_namespace_of_the_lab_for_its_own() -> None:
+    contract = EVERYTHING.replace("isolation: label", "isolation: namespace")
+    text = f"{HEAD}  connectTo: 1\n"
+    lab = LAB.replace("namespace: dst-lab", "namespace: nimp2p-exp-green")
+    files = {"contracts/all.yaml": contract, "experiments/green.yaml": text}
+    assert isinstance(load({**files}), LabFiles)
+    problem = only(load({**files, "lab.yaml": lab}))
+    assert (problem.code, problem.pointer) == ("bad-name", "metadata.name")
+
+
 def test_the_names_that_a_contract_cant_have_are_those_in_the_pod() -> None:
     files = load_green("rtt: {enabled: true, methods: [tcp, udp, icmp]}", "network: {loss: 1%}")
     assert isinstance(files, LabFiles)

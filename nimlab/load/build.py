@@ -295,7 +295,7 @@ def _experiment_problems(
         hint = f"the limit is `limits.peersPerExperiment` in {lab.source}"
         yield document.problem("limit", what, ("spec", "peers"), hint=hint)
     yield from experiment_problems(_values(document, merged, contract, lab))
-    yield from use_problems(document, settings, contract)
+    yield from use_problems(document, settings, contract, lab)
 
 
 def _values(document: Document, merged: Mapping[str, Any], contract: Contract, lab: Lab) -> Values:

@@ -18,6 +18,8 @@ from nimlab.spec import (
     RTT_METRICS_PORT,
     RTT_PORT_NAMES,
     Contract,
+    Isolation,
+    Lab,
     Setting,
 )
 
@@ -70,9 +72,13 @@ def contract_problems(document: Document) -> Iterator[Problem]:
 
 
 def use_problems(
-    document: Document, settings: Mapping[str, Setting], contract: Contract
+    document: Document, settings: Mapping[str, Setting], contract: Contract, lab: Lab
 ) -> Iterator[Problem]:
-    """Yield what an experiment asks for and the ports of its contract can't do."""
+    """Yield what an experiment asks for, and its contract can't do here."""
+    name = document.data["metadata"]["name"]
+    if contract.isolation is Isolation.NAMESPACE and lab.prefix + name == lab.namespace:
+        what = f"its own namespace would be `{lab.namespace}`, which is the lab's"
+        yield document.problem("bad-name", what, ("metadata", "name"), hint="choose another name")
     muxer = settings.get("muxer")
     if muxer is None or "muxer" not in contract.fields:
         return
