@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from nimlab.errors import Problem
@@ -320,7 +321,11 @@ def _default_peers(document: Document) -> Iterator[Problem]:
 def _number(name: str, written: object) -> float | None:
     """Return the value in its base unit, None for no value; a bound of a count is written as text, too."""
     if isinstance(written, str):
-        unit = _UNIT_OF.get(name)
-        value: float = int(written) if unit is None else PARSERS[unit](written)
-        return value
+        return _parsed(_UNIT_OF.get(name), written)
     return written if isinstance(written, int | float) else None
+
+
+@lru_cache(maxsize=4096)  # a thousand experiments state much the same, and the bounds are the same
+def _parsed(unit: str | None, text: str) -> float:
+    value: float = int(text) if unit is None else PARSERS[unit](text)
+    return value
