@@ -6,7 +6,6 @@ contracts is not done here.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +16,7 @@ import yaml
 
 from nimlab.errors import EditError
 from nimlab.manifest import to_yaml_safe_json
+from nimlab.nearest import did_you_mean
 from nimlab.units import (
     format_cpu_m,
     format_memory_bytes,
@@ -60,7 +60,7 @@ def experiment_text(new: NewExperiment) -> str:
         metadata.append(f"owner: {_scalar(new.owner)}")
     if new.description:
         metadata.append(f"description: {_scalar(new.description)}")
-    cpu, memory = format_cpu_m(_cpu_m(new.cpu)), format_memory_bytes(new.ram * 1024**2)
+    cpu, memory = format_cpu_m(_cpu_m(new.cpu)), _memory(new.ram)
     if not cpu.endswith("m"):
         cpu = f'"{cpu}"'  # whole cores would read as a number without a unit
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
@@ -132,8 +132,7 @@ def find_experiment_file(root: Path, name: str) -> Path:
     found = {**unsaid, **said}
     if name in found:
         return found[name]
-    near = difflib.get_close_matches(name, sorted(found), n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+    hint = did_you_mean(name, found, "`nimlab list` shows what there is")
     raise EditError(f"no file in experiments/ has an experiment called `{name}`", hint=hint)
 
 
@@ -152,6 +151,11 @@ def _cpu_m(cores: float) -> int:
             f"a peer can't have {cores} of a core", hint="write thousandths: `0.05`, `0.125`, `2`"
         )
     return int(cpu_m)
+
+
+def _memory(ram_mib: int) -> str:
+    """The amount with its unit; an amount that can't be is left as it is, for the check of the file."""
+    return format_memory_bytes(ram_mib * 1024**2) if ram_mib > 0 else f"{ram_mib}Mi"
 
 
 def _scalar(text: str) -> str:

@@ -8,7 +8,6 @@ a file or a clock; the same arguments give the same plan.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from nimlab.git import Commit
 from nimlab.history import kinship_of, records_of, refuse_other_lab, refuse_stale, refuse_unmoved
 from nimlab.lab_identity import Kinship
 from nimlab.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
+from nimlab.nearest import did_you_mean
 from nimlab.owned import PROTECT, ApplySet, has_applied_label, missing_proofs
 from nimlab.parent import Parent, Scope
 from nimlab.snapshot import Desired, Former, Policy, Snapshot
@@ -345,8 +345,7 @@ def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
     missing = sorted(policy.names - names)
     if not missing:
         return None
-    near = difflib.get_close_matches(missing[0], sorted(names), n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+    hint = did_you_mean(missing[0], names, "`nimlab list` shows what there is")
     return PlanError(f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint)
 
 

@@ -17,6 +17,12 @@ Setting: TypeAlias = bool | int | float | str
 """One value of a spec in its base unit: bytes, milliseconds, bits per second, a ratio, a count, or a word."""
 
 
+RTT_METRICS_PORT: Final = 9105
+RTT_ECHO_PORT: Final = 9106  # TCP and UDP
+RTT_PORT_NAMES: Final = frozenset({"rtt-metrics", "rtt-echo", "rtt-echo-udp"})
+POD_CONTAINERS: Final = frozenset({"shape", "rtt"})
+"""Containers that templates/experiment/ adds to a peer's pod; like the ports above, no contract has them."""
+
 GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- its name
 """The Secret with Grafana's password: the only one that a pod of ours is given."""
 
@@ -251,10 +257,19 @@ class Lab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """A file in `experiments/` that can't be used; `name` is what it would be called, as far as is known."""
+    """A file in `experiments/` that can't be used; `name` is what it would be called, as far as is known.
+
+    `cause` is another file whose problem is the reason: the experiment's contract.
+    """
 
     name: str
     source: str
+    cause: str | None = None
+
+    def __str__(self) -> str:
+        if self.cause is None:
+            return f"{self.source} can't be used"
+        return f"{self.source} can't be used before {self.cause} is corrected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +277,8 @@ class LabFiles:
     """All that was read: what is usable, what is not, and why.
 
     `experiments` are sorted by name and free of problems; `broken` names the files left out; `problems`
-    is empty exactly when `broken` is and the lab and all contracts are usable.
+    is empty exactly when `broken` is and the lab and all contracts are usable. `warnings` are about files
+    that are used.
     """
 
     lab: Lab
@@ -270,3 +286,4 @@ class LabFiles:
     experiments: tuple[Experiment, ...]
     broken: tuple[Broken, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()

@@ -100,9 +100,14 @@ def format_ratio(ratio: float) -> str:
     return f"{percent:f}%"
 
 
+def format_number(number: float) -> str:
+    """Return the number in plain digits, never with an exponent: `0.0000001`, where Python writes `1e-07`."""
+    return str(number) if isinstance(number, int) else f"{Decimal(repr(number)):f}"
+
+
 def parse_cpu_m(text: str) -> int:
     """Return thousandths of a core for `50m`, `0.05` or `2`. Raises UnitError."""
-    hint = "write cores or thousandths of them: `0.05` or `50m`"
+    hint = 'write thousandths of a core such as `50m`, or cores in quotes such as `"0.05"`'
     match = re.fullmatch(_NUMBER + "(?P<unit>m?)", text)
     if match is None:
         raise UnitError(_misfit(text), hint)

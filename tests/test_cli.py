@@ -75,6 +75,51 @@ def test_readme_and_documents_name_every_command_code_and_exit_code() -> None:
             assert f"`{cls.code}`" in problems, cls
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            [flag, number]
+            for flag in (
+                "--peers",
+                "--connections",
+                "--msg-size",
+                "--msg-rate",
+                "--ram",
+                "--uplink-bw",
+                "--cpu",
+            )
+            for number in ("3.", "1e2", "0x5", "1_0", "\u0663", "nan", "inf", "+5", "05x", "", " 5", "-0")
+        ),
+        *(["--peers", number] for number in ("3.0", "05", "9" * 19)),
+    ],
+    ids="=".join,
+)
+def test_numbers_in_flags_are_plain_digits(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x")
+    flag, number = arguments
+    assert main(["create", "--name", "y", f"{flag}={number}", "--lab", str(root)]) == 2
+    assert f"`{number}`" in capsys.readouterr().err
+    if flag == "--peers":
+        assert main(["scale", "blue", f"{flag}={number}", "--lab", str(root)]) == 2
+    assert not (root / "experiments" / "y.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--peers", "--msg-size", "--msg-rate", "--ram", "--downlink-bw", "--uplink-bw"]
+)
+@pytest.mark.parametrize("number", ["0", "-1", "9" * 18])
+def test_a_number_that_makes_no_sense_is_a_problem_of_the_new_file(
+    flag: str, number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "lab", "x")
+    assert main(["create", "--name", "y", f"{flag}={number}", "--lab", str(root)]) == 1
+    assert "experiments/y.yaml:" in capsys.readouterr().err
+    assert not (root / "experiments" / "y.yaml").exists()
+
+
 @pytest.mark.parametrize("arguments", [["nonsense"], ["sync", "--nonsense"], ["create"], ["scale", "x"]])
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
@@ -179,7 +224,20 @@ def test_prune_limit_is_a_count_or_a_percentage(
     assert (limit.objects, limit.percent) == (objects, percent)
 
 
-@pytest.mark.parametrize("arguments", [["--max-prune", "many"], ["--timeout", "5"], ["--lock-timeout", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max-prune", "many"],
+        ["--max-prune", "101%"],
+        ["--max-prune", "3.0"],
+        ["--max-prune", "1_0"],
+        ["--timeout", "5"],
+        ["--timeout", "1e2s"],
+        ["--timeout", "999999999h"],
+        ["--lock-timeout", "x"],
+        ["--lock-timeout", "25h"],
+    ],
+)
 def test_wrong_values_are_usage_errors(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,7 +55,7 @@ def test_any_text_stays_data(owner: str) -> None:
             msg_size=1,
             msg_rate=1,
             cpu=1,
-            ram=1,
+            ram=16,
             downlink_bw=1,
             uplink_bw=1,
             owner=owner,

@@ -24,6 +24,7 @@ from tests.golden_files import assert_golden, cases, overlay_of
 from tests.live import REPOSITORY
 
 PURPLE = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8")
+NIMP2P = (REPOSITORY / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
 CODES = {
     "bad-name", "bad-unit", "bad-value", "contract", "duplicate-key", "duplicate-name", "file", "limit",
     "missing-key", "unknown-key", "unknown-reference", "wrong-type", "yaml-surprise", "yaml-syntax",
@@ -93,10 +94,51 @@ def test_one_broken_file_leaves_the_others_usable() -> None:
     assert [(one.name, one.source) for one in files.broken] == [("green", "experiments/green.yaml")]
 
 
-def test_broken_contract_breaks_its_experiments() -> None:
-    files = load_lab(REPOSITORY, {"contracts/nimp2p.yaml": "kind: Contract\n"})
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: Contract\n",
+        "{",
+        "",
+        NIMP2P.replace("name: nimp2p", "name: Bad_Name", 1),
+        NIMP2P.replace("metrics, port: 8008", "p2p, port: 8008"),
+        NIMP2P.replace("port: 5000", "port: 5000.0"),
+    ],
+)
+def test_a_broken_contract_is_one_problem_and_breaks_its_experiments(text: str) -> None:
+    files = load_lab(REPOSITORY, {"contracts/nimp2p.yaml": text})
     assert files.experiments == ()
-    assert [one.name for one in files.broken] == ["blue", "purple"]
+    assert {problem.location.path for problem in files.problems} == {"contracts/nimp2p.yaml"}
+    assert [str(one) for one in files.broken] == [
+        f"experiments/{name}.yaml can't be used before contracts/nimp2p.yaml is corrected"
+        for name in ("blue", "purple")
+    ]
+
+
+def test_a_missing_folder_of_contracts_is_one_problem(tmp_path: Path) -> None:
+    for name in ("schema", "experiments"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copy(REPOSITORY / "lab.yaml", tmp_path)
+    files = load_lab(tmp_path)
+    assert [problem.location.path for problem in files.problems] == ["contracts"]
+    assert [(one.name, one.cause) for one in files.broken] == [("blue", "contracts"), ("purple", "contracts")]
+
+
+def test_a_broken_lab_is_the_only_problem_of_its_experiments() -> None:
+    lab = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8").replace("peers: 2", "peers: 0")
+    assert [problem.location.path for problem in problems_of({"lab.yaml": lab})] == ["lab.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PURPLE.replace("name: purple", f"name: {'A' * 50}"),
+        PURPLE.replace("peers: 5", "peers: -5.5"),
+        PURPLE.replace("peers: 5", "peers: -0.0"),
+    ],
+)
+def test_a_value_that_breaks_several_rules_is_one_problem(text: str) -> None:
+    assert len(problems_of({"experiments/green.yaml": text})) == 1
 
 
 def test_two_files_with_one_name_are_both_left_out() -> None:

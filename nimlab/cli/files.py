@@ -18,6 +18,8 @@ from nimlab.cli.options import (
     OutputFormat,
     SyncOptions,
     Timings,
+    decimal_number,
+    whole_number,
 )
 
 _Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
@@ -34,7 +36,7 @@ def validate(
     """Check all files and print every problem with its place."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.root import find_root
-    from nimlab.cli.terminal import print_result, print_timings, wants_colour
+    from nimlab.cli.terminal import print_note, print_result, print_timings, wants_colour
     from nimlab.errors import SpecError
     from nimlab.git import folder_in_repository
     from nimlab.load import load_lab
@@ -46,16 +48,20 @@ def validate(
         with stage("load"):
             files = load_lab(root)
         problems, count = files.problems, len(files.experiments) + len(files.broken)
+        warnings = files.warnings
     except SpecError as error:
         problems, count = error.problems, len({p.location.path for p in error.problems})
+        warnings = ()
+    if warnings and output is Output.TEXT:
+        print_note(report.format_warnings(warnings, paint=wants_colour(sys.stderr)))
     if output is Output.JSON:
-        print_result(report.problems_json(problems))
+        print_result(report.problems_json(problems, warnings))
     elif problems:
         print_result(report.format_problems(problems, files=count, paint=wants_colour(sys.stdout)))
     else:
         print_result(f"{count} experiments, no problems")
     if codequality is not None:
-        marks = report.codequality_json(problems=problems, folder=folder_in_repository(root))
+        marks = report.codequality_json(problems=(*problems, *warnings), folder=folder_in_repository(root))
         write_text(codequality, marks + "\n")
     if timings:
         print_timings()
@@ -131,16 +137,24 @@ def rbac(
 def create(
     *,
     name: Annotated[str, typer.Option(help="The new experiment's name.")],
-    peers: Annotated[int, typer.Option(metavar="N", help="Number of peers.")] = 2,
-    connections: Annotated[int, typer.Option(metavar="N", help="Peers that each peer connects to.")] = 2,
-    msg_size: Annotated[int, typer.Option(metavar="BYTES", help="Size of a message.")] = 1440,
-    msg_rate: Annotated[int, typer.Option(metavar="MS", help="Milliseconds between two messages.")] = 2000,
-    cpu: Annotated[float, typer.Option(metavar="CORES", help="CPU of a peer.")] = 0.05,
-    ram: Annotated[int, typer.Option(metavar="MIB", help="Memory of a peer.")] = 16,
+    peers: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Number of peers.")] = 2,
+    connections: Annotated[
+        int, typer.Option(parser=whole_number, metavar="N", help="Peers that each peer connects to.")
+    ] = 2,
+    msg_size: Annotated[
+        int, typer.Option(parser=whole_number, metavar="BYTES", help="Size of a message.")
+    ] = 1440,
+    msg_rate: Annotated[
+        int, typer.Option(parser=whole_number, metavar="MS", help="Milliseconds between two messages.")
+    ] = 2000,
+    cpu: Annotated[float, typer.Option(parser=decimal_number, metavar="CORES", help="CPU of a peer.")] = 0.05,
+    ram: Annotated[int, typer.Option(parser=whole_number, metavar="MIB", help="Memory of a peer.")] = 16,
     downlink_bw: Annotated[
-        int, typer.Option(metavar="MBIT", help="Megabits per second towards a peer.")
+        int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second towards a peer.")
     ] = 16,
-    uplink_bw: Annotated[int, typer.Option(metavar="MBIT", help="Megabits per second from a peer.")] = 16,
+    uplink_bw: Annotated[
+        int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second from a peer.")
+    ] = 16,
     contract: Annotated[str, typer.Option(help="What the node image understands.")] = "nimp2p",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     description: Annotated[str, typer.Option(help="What is tried.")] = "",
@@ -177,7 +191,9 @@ def create(
 def scale(
     name: _Name,
     *,
-    peers: Annotated[int, typer.Option("--peers", metavar="N", help="The new number of peers.")],
+    peers: Annotated[
+        int, typer.Option("--peers", parser=whole_number, metavar="N", help="The new number of peers.")
+    ],
     sync: _Sync = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
@@ -245,13 +261,11 @@ def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | 
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
     """Raise for a name that no file has."""
-    from difflib import get_close_matches  # only for a wrong name
-
     from nimlab.errors import NimlabError  # keeps `--help` fast
+    from nimlab.nearest import did_you_mean
 
     for name in sorted((wanted or frozenset()) - known):
-        near = get_close_matches(name, sorted(known), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`nimlab list` shows what there is"
+        hint = did_you_mean(name, known, "`nimlab list` shows what there is")
         raise NimlabError(f"no file has an experiment called `{name}`", hint=hint)
 
 

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
+
+_WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+
+def whole_number(text: str | int) -> int:
+    """Return the number in plain digits, as in files; Python also takes `1_0` and the digits of every script.
+
+    A default comes as a number. Raises BadParameter.
+    """
+    if not _WHOLE.fullmatch(str(text)):
+        raise typer.BadParameter(f"`{str(text)[:40]}` is not a whole number in plain digits, such as `5`")
+    return int(text)
+
+
+def decimal_number(text: str | float) -> float:
+    """Return the number in plain digits, with a point or without. Raises BadParameter."""
+    if not _DECIMAL.fullmatch(str(text)):
+        raise typer.BadParameter(f"`{str(text)[:40]}` is not a number in plain digits, such as `2` or `0.05`")
+    return float(text)
 
 
 class Output(Enum):

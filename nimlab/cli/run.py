@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import typer
 
@@ -38,6 +39,8 @@ from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
 from nimlab.timing import stage
 from nimlab.units import UnitError, parse_duration_ms
+
+_LONGEST_WAIT_S: Final = 24 * 3600  # as in lab.yaml; much longer waits overflow the clocks of the system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +216,7 @@ def parse_limit(text: str | None, settings: SyncSettings) -> PruneLimit:
             percent=settings.max_prune_percent,
             spare_single=True,
         )
-    match = re.fullmatch(r"(?P<number>[0-9]{1,9})(?P<percent>%?)", text)
+    match = re.fullmatch(r"(?P<number>[0-9]{1,9}(?!%)|[0-9]{1,2}(?=%)|100(?=%))(?P<percent>%?)", text)
     if match is None:
         raise typer.BadParameter(
             f"`{text}` is neither a number of objects nor a percentage; write `20` or `30%`",
@@ -229,6 +232,9 @@ def _seconds(text: str | None, option: str, default_s: float) -> float:
     if text is None:
         return default_s
     try:
-        return parse_duration_ms(text) / 1000
+        duration_s = parse_duration_ms(text) / 1000
     except UnitError as error:
         raise typer.BadParameter(f"{error.what}; {error.hint}", param_hint=option) from error
+    if duration_s > _LONGEST_WAIT_S:
+        raise typer.BadParameter(f"`{text}` is more than `24h`", param_hint=option)
+    return duration_s

@@ -1,9 +1,10 @@
 """Files -> specs: everything in the lab's folder read, checked and joined.
 
 In: the lab's folder. Out: `LabFiles`: specs for what is right, and every problem of every file at once for
-what isn't, each with file, line and column. Nothing is rendered here. Rooms: `text` reads YAML strictly and
+what isn't, each with file, line and column. Nothing is rendered here. Modules: `text` reads YAML strictly and
 remembers places, `check` holds a document against its schema, `known` spares both for what fitted before,
-`values` knows the units, `build` makes the specs.
+`values` knows the units, `relations` and `contracts` find values that contradict each other, and `build`
+makes the specs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import Problem, SpecError
-from nimlab.load.build import build_contract, build_experiment, build_lab, undeliverable
+from nimlab.load.build import (
+    build_contract,
+    build_experiment,
+    build_lab,
+    experiment_warnings,
+    lab_file_problems,
+    undeliverable,
+)
 from nimlab.load.known import Schema
 from nimlab.load.text import Document, file_problem
 from nimlab.reading import check_folder, is_seen, read_file
@@ -38,8 +46,10 @@ class _Gathered:
     overlay: Mapping[str, str | None]
     recall: Recall | None
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     misfits: list[Document] = field(default_factory=list)
+    bad_contracts: dict[str, str] = field(default_factory=dict)  # name -> file
 
 
 def load_lab(
@@ -68,8 +78,14 @@ def load_lab(
         contracts=contracts,
         experiments=tuple(sorted(experiments, key=lambda one: one.name)),
         broken=tuple(sorted(gathered.broken, key=lambda one: (one.name, one.source))),
-        problems=tuple(sorted(gathered.problems, key=lambda p: (p.location, p.code, p.what))),
+        problems=_sorted(gathered.problems),
+        warnings=_sorted(gathered.warnings),
     )
+
+
+def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
+    """Sort by place; the same problem, found in two ways, is reported once."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.location, p.code, p.what)))
 
 
 def _read_lab(gathered: _Gathered) -> Lab | None:
@@ -78,12 +94,19 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
         return None
     document, problems = Schema(gathered.root, "lab", gathered.recall).read("lab.yaml", data)
     gathered.problems.extend(problems)
-    return None if problems or document is None else build_lab(document)
+    if problems or document is None:
+        return None
+    found = lab_file_problems(document)
+    gathered.warnings.extend(one for one in found if one.is_warning)
+    wrong = [one for one in found if not one.is_warning]
+    gathered.problems.extend(wrong)
+    return None if wrong else build_lab(document)
 
 
 def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
     seen: dict[str, str] = {}
-    for document in _checked(gathered, "contracts", "contract", []):
+    misfits: list[Broken] = []
+    for document in _checked(gathered, "contracts", "contract", misfits):
         name = document.data["metadata"]["name"]
         if name in seen:
             what = f"the contract `{name}` is in {seen[name]} as well"
@@ -97,6 +120,9 @@ def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
             yield built
         else:
             gathered.problems.extend(built)
+            misfits.append(Broken(name=name, source=document.path))
+    for one in misfits:
+        gathered.bad_contracts |= {one.name: one.source, Path(one.source).stem: one.source}
 
 
 def _build_all(
@@ -104,13 +130,32 @@ def _build_all(
 ) -> list[Experiment]:
     found = []
     for document in documents:
+        cause = _contract_at_fault(gathered, document, contracts)
+        if cause is not None:
+            gathered.broken.append(Broken(name=_name_in(document), source=document.path, cause=cause))
+            continue
         built = build_experiment(document, lab, contracts)
         if isinstance(built, Experiment):
             found.append(built)
+            gathered.warnings.extend(experiment_warnings(document, lab, contracts))
         else:
             gathered.problems.extend(built)
             gathered.broken.append(Broken(name=_name_in(document), source=document.path))
     return found
+
+
+def _contract_at_fault(
+    gathered: _Gathered, document: Document, contracts: Mapping[str, Contract]
+) -> str | None:
+    """Return the file or folder whose problem leaves the experiment without its contract; None if none does.
+
+    That problem is reported once, and not again for each experiment.
+    """
+    name = document.data["spec"]["contract"]
+    if name in contracts:
+        return None
+    is_folder_bad = any(problem.location.path == "contracts" for problem in gathered.problems)
+    return gathered.bad_contracts.get(name, "contracts" if is_folder_bad else None)
 
 
 def _without_duplicates(
@@ -128,9 +173,8 @@ def _without_duplicates(
             gathered.problems.append(
                 document.problem("duplicate-name", what, ("metadata", "name"), hint="rename one of them")
             )
-            one = Broken(name=name, source=document.path)
-            if one not in gathered.broken:
-                gathered.broken.append(one)
+            if document.path not in {one.source for one in gathered.broken}:
+                gathered.broken.append(Broken(name=name, source=document.path))
     return [one for one in experiments if one.name not in twice]
 
 

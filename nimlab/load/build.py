@@ -6,15 +6,24 @@ when fields, or files, are seen together.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from nimlab.errors import Problem
+from nimlab.load.contracts import contract_problems, use_problems
+from nimlab.load.relations import (
+    Values,
+    default_values,
+    experiment_problems,
+    flat,
+    lab_problems,
+    warnings_of,
+)
 from nimlab.load.text import Document
 from nimlab.load.values import PARSERS, parse_image
 from nimlab.manifest import to_json_text
+from nimlab.nearest import did_you_mean
 from nimlab.spec import (
     ConnectLimit,
     Contract,
@@ -55,13 +64,6 @@ _BUILT_IN: Final[Mapping[str, Any]] = {
     "onImmutableChange": "fail",
 }
 _METHODS: Final = ("tcp", "udp", "icmp")  # in one order, or a file's own order would be a new run
-_RANGES: Final = (
-    ("rtt", "interval", "duration", "50ms", "1h"),
-    ("network", "downlink", "rate", "1kbit", "40Gbit"),
-    ("network", "uplink", "rate", "1kbit", "40Gbit"),
-    ("network", "latency", "duration", "0ms", "1m"),
-    ("network", "jitter", "duration", "0ms", "1m"),
-)  # what the programs in a pod take: beyond, they end with an error
 _REVISION_LABEL_ROOM: Final = 52  # a StatefulSet's name and its revision's hash share a label of 63
 
 
@@ -122,7 +124,7 @@ def _images(images: Mapping[str, str]) -> Images:
 def build_contract(document: Document) -> Contract | tuple[Problem, ...]:
     """Return the contract of a file that fits its schema, or what contradicts itself in it. Pure."""
     spec, metadata = document.data["spec"], document.data["metadata"]
-    problems = tuple(_contract_problems(document))
+    problems = (*_contract_problems(document), *contract_problems(document))
     if problems:
         return problems
     return Contract(
@@ -172,15 +174,9 @@ def _contract_problems(document: Document) -> Iterator[Problem]:
             what = f"the variable `{one['name']}` needs either `from` or `value`"
             yield document.problem("contract", what, path)
         if "from" in one and one["from"] not in _KNOWN_FIELDS:
-            near = difflib.get_close_matches(one["from"], sorted(_KNOWN_FIELDS), n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"fields: {', '.join(sorted(_KNOWN_FIELDS))}"
+            hint = did_you_mean(one["from"], _KNOWN_FIELDS, f"fields: {', '.join(sorted(_KNOWN_FIELDS))}")
             what = f"experiments have no field `{one['from']}`"
             yield document.problem("contract", what, (*path, "from"), hint=hint)
-    names = [port["name"] for port in spec["ports"]]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            what = f"the port `{name}` stands twice"
-            yield document.problem("contract", what, ("spec", "ports", index, "name"))
 
 
 _KNOWN_FIELDS: Final = frozenset({
@@ -198,9 +194,8 @@ def build_experiment(
     spec, metadata = document.data["spec"], document.data["metadata"]
     contract = contracts.get(spec["contract"])
     if contract is None:
-        near = difflib.get_close_matches(spec["contract"], sorted(contracts), n=1)
-        meant = f"did you mean `{near[0]}`? " if near else ""
-        hint = f"{meant}contracts: {', '.join(sorted(contracts)) or 'none can be used'}"
+        known = ", ".join(sorted(contracts)) or "none can be used"
+        hint = f"{did_you_mean(spec['contract'], contracts)} contracts: {known}".lstrip()
         what = f"there is no contract `{spec['contract']}`"
         return (document.problem("unknown-reference", what, ("spec", "contract"), hint=hint),)
     merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)
@@ -300,26 +295,32 @@ def _experiment_problems(
         what = f"{merged['peers']} peers are more than the lab allows an experiment, {limit}"
         hint = f"the limit is `limits.peersPerExperiment` in {lab.source}"
         yield document.problem("limit", what, ("spec", "peers"), hint=hint)
-    yield from _range_problems(document, merged, lab)
-    network = merged["network"]
-    if "jitter" in network and "latency" not in network:
-        what = "`jitter` varies a delay, and there is no `latency`"
-        yield document.problem("bad-value", what, ("spec", "network", "jitter"))
-    if network.get("method") != "tc" and set(network) & {"latency", "jitter", "loss"}:
-        what = f"method `{network['method']}` can't set latency, jitter or loss"
-        hint = "leave them out, or write `method: tc`"
-        yield document.problem("bad-value", what, ("spec", "network"), hint=hint)
+    yield from experiment_problems(_values(document, merged, contract, lab))
+    yield from use_problems(document, settings, contract, lab)
 
 
-def _range_problems(document: Document, merged: Mapping[str, Any], lab: Lab) -> Iterator[Problem]:
-    for group, name, unit, least, most in _RANGES:
-        text = merged[group].get(name)
-        parse = PARSERS[unit]
-        if text is not None and not parse(least) <= parse(text) <= parse(most):
-            what = f"`{group}.{name}` is `{text}`, and must be from `{least}` to `{most}`"
-            is_own = name in document.data["spec"].get(group, {})
-            hint = None if is_own else f"the default is in {lab.source}"
-            yield document.problem("bad-value", what, ("spec", group, name), hint=hint)
+def _values(document: Document, merged: Mapping[str, Any], contract: Contract, lab: Lab) -> Values:
+    """The values that hold for an experiment; what its contract can't deliver is a problem of its own."""
+    written = {
+        name: value
+        for name, value in flat(merged).items()
+        if name in contract.fields or name.partition(".")[0] in _NOT_PASSED_ON
+    }
+    own = frozenset(flat(document.data["spec"])) & frozenset(written)
+    return Values(document=document, base=("spec",), written=written, own=own, defaults=lab.source)
+
+
+def experiment_warnings(document: Document, lab: Lab, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
+    """Yield what is unusual in an experiment that `build_experiment` takes."""
+    spec = document.data["spec"]
+    merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)
+    yield from warnings_of(_values(document, merged, contracts[spec["contract"]], lab))
+
+
+def lab_file_problems(document: Document) -> tuple[Problem, ...]:
+    """Return what makes no sense in a `lab.yaml` that fits its schema; warnings are among them. Pure."""
+    values = default_values(document, _BUILT_IN)
+    return (*lab_problems(document, _BUILT_IN), *warnings_of(values))
 
 
 def undeliverable(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:

@@ -5,10 +5,9 @@ In: a `Document` and a schema. Out: problems. Units are checked here too, by the
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -22,6 +21,7 @@ from nimlab.errors import Problem
 from nimlab.load.text import Document, Path, pointer_text
 from nimlab.load.values import PARSERS
 from nimlab.manifest import to_json_text
+from nimlab.nearest import did_you_mean
 
 _TYPE_WORDS: Final = {
     "string": "text",
@@ -30,6 +30,9 @@ _TYPE_WORDS: Final = {
     "object": "a map",
     "array": "a list",
 }
+_WITH_UNIT: Final = frozenset(PARSERS) - {"image"}
+_EXACT: Final = 2**53  # up to here, a float is the whole number that was written
+_RULES_OF_KEYS: Final = ("additionalProperties", "required")
 _PROBLEM_LIMIT: Final = 1000  # of a file: more of them help nobody, and each costs time
 
 
@@ -72,18 +75,28 @@ def _check_unique(
         yield jsonschema.ValidationError("it has equal items")
 
 
+def _is_integer(checker: object, instance: object) -> bool:
+    """Return True for an integer alone: the library takes `3.0` for one, too, and manifests would show it."""
+    del checker
+    return isinstance(instance, int) and not isinstance(instance, bool)
+
+
 _STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-call] # the stubs miss it
     jsonschema.Draft202012Validator,
     {"x-unit": _check_unit, "pattern": _check_pattern, "uniqueItems": _check_unique},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )
 
 
 def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
-    """Return in which ways the document isn't what its schema says: every one, up to a thousand."""
+    """Return in which ways the document isn't what its schema says: every one, up to a thousand.
+
+    A value that breaks several rules is one problem: `-1.5` as a count isn't also too small.
+    """
     problems = (
         problem
-        for error in validator.iter_errors(document.data)
-        for problem in _problems(document, _mistake(error))
+        for mistake in _one_each(map(_mistake, validator.iter_errors(document.data)))
+        for problem in _problems(document, mistake)
     )
     return tuple(islice(problems, _PROBLEM_LIMIT))
 
@@ -114,6 +127,17 @@ def _mistake(error: jsonschema.ValidationError) -> _Mistake:
     )
 
 
+def _one_each(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
+    """Yield one mistake for each value, the first; a map's keys are mistakes of their own."""
+    seen: set[Path] = set()
+    for mistake in mistakes:
+        if mistake.rule not in _RULES_OF_KEYS:
+            if mistake.path in seen:
+                continue
+            seen.add(mistake.path)
+        yield mistake
+
+
 def _problems(document: Document, error: _Mistake) -> Iterator[Problem]:
     path = error.path
     match error.rule:
@@ -138,21 +162,9 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
     for key in error.value:
         if key in allowed:
             continue
-        near = _nearest(key, allowed)
-        meant = f"did you mean `{near}`? " if near else ""
         what = f"unknown key `{key[:60]}`{inside}"
-        hint = f"{meant}allowed here: {', '.join(allowed)}"
+        hint = f"{did_you_mean(key, allowed)} allowed here: {', '.join(allowed)}".lstrip()
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
-
-
-def _nearest(key: str, allowed: Sequence[str]) -> str | None:
-    """The allowed key that was most likely meant: an abbreviation keeps at least its first letter."""
-    close = difflib.get_close_matches(key, allowed, n=1)
-    if close:
-        return close[0]
-    same = [name for name in allowed if name[:1] == key[:1].lower()]
-    scored = sorted((difflib.SequenceMatcher(None, key, name).ratio(), name) for name in same)
-    return scored[-1][1] if scored and scored[-1][0] > 0.25 else None
 
 
 def _missing_key(document: Document, error: _Mistake) -> Problem:
@@ -168,32 +180,57 @@ def _missing_key(document: Document, error: _Mistake) -> Problem:
 
 
 def _wrong_type(document: Document, error: _Mistake) -> Problem:
-    path = error.path
-    wanted = error.bound
+    path, value = error.path, error.value
     example = json.dumps((error.schema.get("examples") or ["…"])[0], ensure_ascii=False).strip('"')
-    value = error.value
-    if "x-unit" in error.schema and isinstance(value, int | float) and not isinstance(value, bool):
-        if error.schema["x-unit"] == "cpu":
-            hint = f"write `{units.format_cpu_m(round(value * 1000))}`, or the number in quotes"
-            return document.problem("bad-unit", f"`{value}` has no unit", path, hint=hint)
-        return document.problem(
-            "bad-unit",
-            f"`{value}` has no unit",
-            path,
-            hint=f"write it with its unit, such as `{example}`",
-        )
+    unit = error.schema.get("x-unit")
+    if unit in _WITH_UNIT and _is_number(value):
+        what = f"`{units.format_number(value)}` has no unit"
+        hint = _cpu_hint(value) if unit == "cpu" else f"write it with its unit, such as `{example}`"
+        return document.problem("bad-unit", what, path, hint=hint)
     name = pointer_text(path) or "the file"
-    what = f"{name} must be {_TYPE_WORDS.get(wanted, wanted)}, not {_word_for(value)}"
-    return document.problem("wrong-type", what, path, hint=f"for example `{example}`")
+    what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
+    hint = _type_hint(error.bound, value) or f"for example `{example}`"
+    return document.problem("wrong-type", what, path, hint=hint)
+
+
+def _cpu_hint(cores: float) -> str:
+    """The two ways to write this number of cores, which mean the same."""
+    text = units.format_number(cores)
+    try:
+        cpu_m = units.parse_cpu_m(text)
+    except units.UnitError:
+        return "write thousandths of a core, such as `50m`"
+    amount = "one core" if cpu_m == 1000 else f"{text} cores"
+    return f'write `{cpu_m}m` or `"{text}"`, {amount}'
+
+
+def _type_hint(wanted: object, value: object) -> str | None:
+    """How to write this very value as the type that is wanted; None if that can't be known."""
+    if wanted == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return f"write `{int(value)}`"
+    if wanted == "integer" and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,17}|0", value):
+        return f"write `{value}` without quotes"
+    if wanted == "boolean" and value in ("true", "false"):
+        return f"write `{value}` without quotes"
+    if wanted == "string" and isinstance(value, int | float):
+        return f'put it in quotes: `"{_scalar_text(value)}"`'
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scalar_text(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else units.format_number(value)
 
 
 def _not_allowed(document: Document, error: _Mistake) -> Problem:
     path = error.path
     allowed = [error.bound] if error.rule == "const" else list(error.bound)
-    near = difflib.get_close_matches(str(error.value), [str(a) for a in allowed], n=1)
-    meant = f"did you mean `{near[0]}`? " if near else ""
+    meant = did_you_mean(str(error.value), [str(a) for a in allowed])
     what = f"`{str(error.value)[:60]}` is not allowed for {pointer_text(path)}"
-    hint = f"{meant}allowed: {', '.join(str(a) for a in allowed[:8])}"
+    hint = f"{meant} allowed: {', '.join(str(a) for a in allowed[:8])}".lstrip()
     return document.problem("bad-value", what, path, hint=hint)
 
 
@@ -224,12 +261,9 @@ def _out_of_bounds(document: Document, error: _Mistake) -> Problem:
 def _word_for(value: object) -> str:
     if value is None:
         return "empty"
-    for kind, word in (
-        (bool, "`true` or `false`"),
-        (int | float, "a number"),
-        (str, "text"),
-        (list, "a list"),
-    ):
+    if isinstance(value, int | float):
+        return f"`{_scalar_text(value)}`"
+    for kind, word in ((str, "text"), (list, "a list")):
         if isinstance(value, kind):
             return word
     return "a map"

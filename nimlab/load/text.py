@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -27,7 +28,7 @@ Path: TypeAlias = tuple[str | int, ...]
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NODES: Final = (yaml.ScalarEvent, yaml.CollectionStartEvent)
 _UNSEEN_INSIDE: Final = re.compile(f"{UNSEEN.pattern}|\r")  # where no line ends
-_INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_INT: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 # fmt: off
 _SURPRISES: Final = (  # pattern, what the readers make of it, what to write instead
@@ -38,7 +39,7 @@ _SURPRISES: Final = (  # pattern, what the readers make of it, what to write ins
     (r"[-+]?[0-9][0-9,]*_[0-9_]*(?:\.[0-9_]*)?", "a number in YAML 1.1, text in 1.2", "the digits without `_`"),
     (r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+", "text in YAML 1.1, a number in 1.2", "the number in full"),
     (r"[-+]?\.(?i:inf|nan)", "no finite number", "a finite number"),
-    (r"\+[0-9.]+|[-+]?[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\.", "a number that readers take differently", "plain digits"),
+    (r"\+[0-9.]+|-0|[-+]?[0-9]{19,}(?:\.[0-9]*)?|[-+]?[0-9]*\.[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\.", "a number that readers take differently", "plain digits"),
     (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?", "a date in YAML 1.1", ""),
 )
 # fmt: on
@@ -274,6 +275,7 @@ class _Reader:
         surprise = _SURPRISE.fullmatch(text)
         if surprise is not None:
             _, what, instead = _SURPRISES[(surprise.lastindex or 0) - 1]
+            instead = _in_full(text) or instead
             hint = f"put it in quotes if it is text, else write {instead}" if instead else "put it in quotes"
             self._add("yaml-surprise", f"`{_shortened(text)}` is {what}", event, hint)
         return text
@@ -282,6 +284,16 @@ class _Reader:
         self.problems.append(_problem(self.path, self.lines, code, what, _place(event), "", hint))
 
 
+def _in_full(text: str) -> str | None:
+    """Return `100` in backticks for `1e2`; None for a text that isn't a number of a readable length."""
+    match = _WITH_EXPONENT.fullmatch(text)
+    if match is None:
+        return None
+    number = Decimal(text)
+    return f"`{number.to_integral_value() if number == number.to_integral_value() else number:f}`"
+
+
+_WITH_EXPONENT: Final = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?[eE][-+]?(?:[0-9]|1[0-8])")
 _NOT_SEEN_HINT: Final = "leave it away"
 
 

@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nimlab.manifest import to_json_text
-from nimlab.spec import Contract, EnvVar, Experiment, Isolation, Lab, Network, Rollout, Setting
-from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes
+from nimlab.spec import (
+    RTT_ECHO_PORT,
+    RTT_METRICS_PORT,
+    Contract,
+    EnvVar,
+    Experiment,
+    Isolation,
+    Lab,
+    Network,
+    Rollout,
+    Setting,
+)
+from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, format_number
 
-RTT_METRICS_PORT: Final = 9105
-RTT_ECHO_PORT: Final = 9106
 RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
 _USUAL_FANOUT: Final = 8  # the exporter's own, with room for as many peers that have left
 _USUAL_METHODS: Final = ("tcp",)  # the exporter's own
@@ -89,7 +98,7 @@ def _shape(network: Network) -> list[str]:
         "jitter-ms": network.jitter_ms,
         "loss-ratio": network.loss_ratio,
     }
-    return [f"--{name}={value}" for name, value in asked.items() if value is not None]
+    return [f"--{name}={format_number(value)}" for name, value in asked.items() if value is not None]
 
 
 def _rtt(experiment: Experiment) -> dict[str, Any] | None:
@@ -102,7 +111,7 @@ def _rtt(experiment: Experiment) -> dict[str, Any] | None:
         return None
     env = {
         "SERVICE": experiment.service,
-        "INTERVAL_S": f"{rtt.interval_ms / 1000:g}",
+        "INTERVAL_S": _seconds(rtt.interval_ms),
         "FANOUT": str(rtt.fanout),
     }
     if rtt.fanout > _USUAL_FANOUT:
@@ -162,5 +171,10 @@ def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if variable.unit == "s" and isinstance(value, int):
-        value = value // 1000 if value % 1000 == 0 else value / 1000
-    return str(value)
+        return _seconds(value)
+    return value if isinstance(value, str) else format_number(value)
+
+
+def _seconds(duration_ms: int) -> str:
+    """The duration in seconds, as a whole number where it is one."""
+    return format_number(duration_ms // 1000 if duration_ms % 1000 == 0 else duration_ms / 1000)

@@ -136,7 +136,7 @@ def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[_Case]:
     """The files that can't be used, each with its problems; what concerns none of them, together."""
     problems = [p for error in errors if isinstance(error, SpecError) for p in error.problems]
     for broken in plan.broken:
-        reason = f"{broken.source} can't be used: nothing of it is touched"
+        reason = f"{broken}: nothing of it is touched"
         text = _problems_text([p for p in problems if p.location.path == broken.source])
         yield _Case(
             name=broken.name or "(none)",

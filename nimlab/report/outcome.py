@@ -58,7 +58,7 @@ def _peers(events: Sequence[Event], noun: str, elapsed_s: float) -> str:
 
 def _not_done(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> dict[str, str]:
     """The experiments that are not as their files say, by name, and how far each got."""
-    found = {broken.name: f"{broken.source} can't be used" for broken in plan.broken}
+    found = {broken.name: str(broken) for broken in plan.broken}
     for one in plan.experiments:
         done = [outcomes[change.key] for change in one.changes if change.action is not Action.KEEP]
         failed = [entry for entry in done if is_not_done(entry)]
@@ -90,7 +90,7 @@ def _table(
         if one.name in stuck:
             yield from stuck_lines(stuck[one.name])
     for broken in plan.broken:
-        yield named(broken.name, Span("broken", Style.BAD), f" {broken.source} can't be used")
+        yield named(broken.name, Span("broken", Style.BAD), f" {broken}")
 
 
 def _verdict(plan: Plan, not_done: Mapping[str, str], not_ready: Sequence[str]) -> str:

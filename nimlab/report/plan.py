@@ -97,7 +97,7 @@ def _rest(plan: Plan, width: int) -> Iterator[Line]:
         text = f" {former.apply_set.parent_key}: the record of the former namespace, deleted last"
         yield named("(lab)", Span("- prune  ", Style.BAD), text, width=width)
     for broken in plan.broken:
-        text = f" {broken.source} can't be used: nothing of it is touched"
+        text = f" {broken}: nothing of it is touched"
         yield named(broken.name, Span("! broken ", Style.BAD), text, width=width)
 
 
