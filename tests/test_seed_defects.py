@@ -162,7 +162,7 @@ def test_defect_8_a_link_of_16_is_16_megabits_everywhere() -> None:
             msg_size=1,
             msg_rate=1,
             cpu=1,
-            ram=1,
+            ram=16,
             downlink_bw=16,
             uplink_bw=16,
             owner="",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.errors import GuardError, Problem
+from nimlab.errors import GuardError, Problem, SpecError
 from nimlab.guard import check_manifests
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest
@@ -142,9 +142,11 @@ def test_methods_are_some_and_none_twice(methods: Any, what: str) -> None:
 
 def test_a_default_of_the_lab_is_held_against_the_same_bounds() -> None:
     text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
-    files = load_green({}, text.replace("interval: 5s", "interval: 2h"))
-    assert {problem.hint for problem in files.problems} == {"the default is in lab.yaml"}
-    assert "`rtt.interval` is `2h`" in files.problems[0].what
+    with pytest.raises(SpecError) as caught:
+        load_green({}, text.replace("interval: 5s", "interval: 2h"))
+    (problem,) = caught.value.problems
+    assert problem.location.path == "lab.yaml", "the cause is there, and reported once"
+    assert "rtt.interval` is `2h`" in problem.what
 
 
 def test_methods_have_a_default_in_the_lab_that_a_file_replaces() -> None:
