@@ -143,7 +143,7 @@ def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None
             "image: 3.0",
             "wrong-type",
             "spec.image must be text, not `3.0`",
-            'put it in quotes: `"3.0"`',
+            "for example `katakuri100/nimp2p:v2.0.14`",
         ),
         (
             "rtt: {enabled: 1}",

@@ -189,7 +189,8 @@ def _wrong_type(document: Document, error: _Mistake) -> Problem:
         return document.problem("bad-unit", what, path, hint=hint)
     name = pointer_text(path) or "the file"
     what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
-    hint = _type_hint(error.bound, value) or f"for example `{example}`"
+    same = None if unit == "image" else _type_hint(error.bound, value)  # in quotes, `3.0` is no image either
+    hint = same or f"for example `{example}`"
     return document.problem("wrong-type", what, path, hint=hint)
 
 
