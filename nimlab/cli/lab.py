@@ -6,6 +6,7 @@ One experiment's error doesn't hide the others, and all are reported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nimlab.render import load_templates, render_experiment
 from nimlab.snapshot import Desired
 from nimlab.spec import Broken, Experiment, LabFiles, OnImmutableChange
 from nimlab.timing import stage
+from nimlab.worktree import Hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +38,22 @@ class Intent:
     errors: tuple[NimlabError, ...]
 
 
-def read_intent(root: Path, names: frozenset[str] | None, recall: Recall | None = None) -> Intent:
+def read_intent(
+    root: Path,
+    names: frozenset[str] | None,
+    recall: Recall | None = None,
+    hidden: Sequence[Hidden] = (),
+) -> Intent:
     """Load everything, render and guard what the run is about; all experiments where `names` is None.
 
     The name `platform` stands for the monitoring stack, which is a set of its own.
-    What `recall` knows isn't checked by schema or rendered again; it is guarded all the same.
+    What `recall` knows isn't checked by schema or rendered again; it is guarded all the same. Files that Git
+    has `hidden` are errors.
 
     Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
     """
     with stage("load"):
-        files = load_lab(root, recall=recall)
+        files = load_lab(root, recall=recall, hidden=hidden)
     if names is not None and PLATFORM in names:
         return _read_platform(root, files, names, recall)
     apply_set = ApplySet(name=EXPERIMENTS, namespace=files.lab.namespace)

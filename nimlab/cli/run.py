@@ -69,7 +69,7 @@ def open_run(
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
     recall = _recall_of(root)
-    intent = read_intent(root, options.names, recall)
+    intent = read_intent(root, options.names, recall, commit.hidden if commit else ())
     if recall is not None:
         recall.save(forget=options.names is None)
     for error in intent.errors:
