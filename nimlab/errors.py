@@ -61,7 +61,7 @@ class Problem:
 
     `code` is stable and documented; `pointer` is the place inside the document (`spec.peers`, empty for the
     whole file); `excerpt` is the source line and `width` the number of characters to underline from the
-    location's column.
+    location's column. A warning is about what is probably a mistake, and the file is used all the same.
     """
 
     code: str
@@ -71,9 +71,10 @@ class Problem:
     hint: str | None = None
     excerpt: str | None = None
     width: int = 1
+    is_warning: bool = False
 
     def __str__(self) -> str:
-        return f"{self.location}: error[{self.code}]: {self.what}"
+        return f"{self.location}: {'warning' if self.is_warning else 'error'}[{self.code}]: {self.what}"
 
 
 _LONGEST_TEXT: Final = 500  # of what a server says; a body may hold a whole object
@@ -118,12 +119,16 @@ class RenderError(NimlabError):
     """A template can't be filled; `where` is the template's file and line."""
 
     code = "render"
+    experiment: str | None = None
+    """The experiment that was rendered, where one was."""
 
 
 class GuardError(NimlabError):
     """A rendered manifest may not be sent; `where` is its object key."""
 
     code = "guard"
+    experiment: str | None = None
+    """The experiment that was rendered, where one was."""
 
 
 class PlanError(NimlabError):

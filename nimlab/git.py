@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import NimlabError
-from nimlab.gitrun import run_git
-from nimlab.worktree import Hidden, compare_folder
+from nimlab.gitrun import git_paths, run_git
+from nimlab.worktree import Hidden, compare_folder, content_ids
 
 _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
 
@@ -94,6 +94,17 @@ def removed_in(root: Path, path: str) -> str | None:
     shown = ("--no-show-signature", "--diff-filter=D", "--format=%h")
     found = run_git(root, "log", "-1", *shown, "--", path)
     return (found.stdout.strip() or None) if found and found.returncode == 0 else None
+
+
+def unrestorable(root: Path, path: str) -> str | None:
+    """Return why Git can't restore a file of the lab as it is now; None if it can."""
+    held = git_paths(root, "ls-tree", "-z", "HEAD", "--", path)
+    if held is None:
+        return "there is no commit here that Git can read"
+    if not held:
+        return "the file is not in the commit"
+    sha = held[0].partition("\t")[0].split(" ")[2]
+    return None if content_ids(root, [path]).get(path) == sha else "the file has uncommitted changes"
 
 
 def _printable(name: str) -> str:

@@ -258,7 +258,8 @@ class LabFiles:
     """All that was read: what is usable, what is not, and why.
 
     `experiments` are sorted by name and free of problems; `broken` names the files left out; `problems`
-    is empty exactly when `broken` is and the lab and all contracts are usable.
+    is empty exactly when `broken` is and the lab and all contracts are usable. `warnings` are about files
+    that are used.
     """
 
     lab: Lab
@@ -266,3 +267,4 @@ class LabFiles:
     experiments: tuple[Experiment, ...]
     broken: tuple[Broken, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()

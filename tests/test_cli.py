@@ -152,7 +152,7 @@ def test_scale_and_delete_edit_only_what_they_name(
     assert main(["scale", "purple", "--peers", "1", "--lab", str(root)]) == 1
     assert "peers: 7" in path.read_text(encoding="utf-8")
     assert main(["scale", "purpel", "--peers", "3", "--lab", str(root)]) == 1
-    assert main(["delete", "purple", "--lab", str(root)]) == 0
+    assert main(["delete", "purple", "--force", "--lab", str(root)]) == 0
     assert sorted(p.name for p in (root / "experiments").iterdir()) == ["blue.yaml"]
     assert "did you mean `purple`?" in capsys.readouterr().err
 
@@ -214,6 +214,7 @@ def test_help_and_validate_are_fast() -> None:
     started = time.monotonic()
     assert run("--help").returncode == 0
     assert time.monotonic() - started < 3
+    assert run("validate").returncode == 0  # afterwards, what was rendered is recalled
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "nimlab", "validate"],
         check=True,

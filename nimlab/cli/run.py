@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import signal
 import sys
@@ -20,7 +19,7 @@ from types import FrameType
 import typer
 
 from nimlab import git, report
-from nimlab.cli.lab import Intent, read_intent
+from nimlab.cli.lab import Intent, read_intent, recall_of
 from nimlab.cli.options import SyncOptions
 from nimlab.cli.root import find_root
 from nimlab.cli.target import choose_target
@@ -29,8 +28,6 @@ from nimlab.cluster import observe
 from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
 from nimlab.plan import Plan, make_plan
-from nimlab.recall import Recall, code_stamp
-from nimlab.sandbox import default_cache
 from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
 from nimlab.timing import stage
@@ -68,7 +65,7 @@ def open_run(
     target = choose_target(root, kubeconfig, context)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
-    recall = _recall_of(root)
+    recall = recall_of(root)
     intent = read_intent(root, options.names, recall, commit.hidden if commit else ())
     if recall is not None:
         recall.save(forget=options.names is None)
@@ -94,17 +91,6 @@ def open_run(
             )
         finally:
             cluster.close()
-
-
-def _recall_of(root: Path) -> Recall | None:
-    """What was rendered for this lab before; None where there is no place outside the lab to keep it."""
-    try:
-        folder = default_cache().resolve() / "rendered"
-    except RuntimeError:  # nobody's home, as in some containers
-        return None
-    if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
-        return None
-    return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
 
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:

@@ -23,7 +23,7 @@ from nimlab.report.events import format_event
 from nimlab.report.junit import junit_xml
 from nimlab.report.outcome import format_outcome
 from nimlab.report.plan import format_header, format_plan
-from nimlab.report.problems import format_error, format_problems
+from nimlab.report.problems import format_error, format_problems, format_warnings
 from nimlab.report.status import format_status
 from nimlab.report.sums import exit_code_of
 from nimlab.report.tables import format_rows, format_sandbox
@@ -42,6 +42,7 @@ __all__ = [
     "format_rows",
     "format_sandbox",
     "format_status",
+    "format_warnings",
     "junit_xml",
     "plan_json",
     "platform_json",

@@ -37,6 +37,7 @@ class _Severity(Enum):
     BLOCKER = "blocker"  # nothing at all is done
     CRITICAL = "critical"  # a file can't be used, or an object can't be applied
     MAJOR = "major"  # something is deleted, or would be
+    MINOR = "minor"  # a warning about a file that is used all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def codequality_json(
 def _of_problem(problem: Problem) -> _Mark:
     return _Mark(
         code=problem.code,
-        severity=_Severity.CRITICAL,
+        severity=_Severity.MINOR if problem.is_warning else _Severity.CRITICAL,
         place=problem.location,
         what=_sentence(problem.what, problem.hint),
         identity=f"{problem.pointer}\0{_MOVING.sub('0', problem.what)}",

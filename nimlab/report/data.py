@@ -51,9 +51,14 @@ def run_json(plan: Plan, events: Sequence[Event], *, cluster: str, tool_version:
     return _text(document)
 
 
-def problems_json(problems: Sequence[Problem]) -> str:
-    """Return the problems of all files."""
-    return _text({"problems": [_problem(problem) for problem in problems]})
+def problems_json(problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> str:
+    """Return the problems of all files, and the warnings, which are problems of no file."""
+    return _text(
+        {
+            "problems": [_problem(problem) for problem in problems],
+            "warnings": [_problem(warning) for warning in warnings],
+        }
+    )
 
 
 def rows_json(rows: Sequence[Row]) -> str:

@@ -58,8 +58,17 @@ def error_mark(code: str) -> Span:
     return Span("error" if code == NimlabError.code else f"error[{code}]", Style.BAD)
 
 
+def format_warnings(warnings: Sequence[Problem], *, paint: bool) -> str:
+    """Return what is probably a mistake, in its order, at most 20, and how many there are."""
+    lines = [part for problem in warnings[:_LIMIT] for part in _problem(problem)]
+    lines.append(line(Span(count(len(warnings), "warning"), Style.STRONG)))
+    return join(lines, paint=paint)
+
+
 def _problem(problem: Problem) -> Iterator[Line]:
-    yield line(f"{problem.location}: ", error_mark(problem.code), f": {flat(problem.what)}")
+    warning = Span(f"warning[{problem.code}]", Style.CHANGED)
+    mark = warning if problem.is_warning else error_mark(problem.code)
+    yield line(f"{problem.location}: ", mark, f": {flat(problem.what)}")
     if problem.excerpt is not None:
         yield from _excerpt(problem.excerpt, problem)
     if problem.hint is not None:
