@@ -77,6 +77,46 @@ def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
     return Relation.UNKNOWN if newer is None or older is None or _is_shallow(root) else Relation.DIVERGED
 
 
+def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
+    """Return how to get from here to a commit that may follow a recorded one."""
+    if head is None:
+        return "sync from a clone of the lab's repository"
+    if not _SHA.fullmatch(recorded):
+        return "the cluster's record names no commit: see who else writes it"
+    short = recorded[:7]
+    if not _is_here(root, recorded) or not _is_related(root, head.sha, recorded):
+        if _is_shallow(root):
+            return "this clone is shallow: `git fetch --unshallow` (in GitLab CI: `GIT_DEPTH: 0`)"
+        if not _is_here(root, recorded):
+            return (
+                f"{short} is not in this clone: `git fetch origin {recorded}`; if the server doesn't have it "
+                "either, the history was rewritten, or this is another repository"
+            )
+    where = _branch_with(root, recorded)
+    if where is None:
+        return f"the history was rewritten: {short} is on no branch any more, and no fetch helps"
+    return f"{short} is on {where}: check that out, or `git merge {where}`"
+
+
+def _is_here(root: Path, sha: str) -> bool:
+    """True when the clone holds the commit; no remote is asked for it."""
+    found = run_git(root, "cat-file", "-e", f"{sha}^{{commit}}")
+    return found is not None and found.returncode == 0
+
+
+def _is_related(root: Path, one: str, other: str) -> bool:
+    return bool(_is_ancestor(root, one, other) or _is_ancestor(root, other, one))
+
+
+def _branch_with(root: Path, sha: str) -> str | None:
+    """Return a branch or tag that contains the commit; those of a remote come last."""
+    found = git_paths(
+        root, "for-each-ref", "--count=1", "--contains", sha, "--format=%(refname:short)%00",
+        "refs/heads", "refs/tags", "refs/remotes",
+    )  # fmt: skip
+    return _printable(found[0].strip()) if found else None
+
+
 def folder_in_repository(root: Path) -> str:
     """Return where the lab lies in its repository, as `labs/one`; empty at its top or without Git."""
     found = run_git(root, "rev-parse", "--show-prefix")

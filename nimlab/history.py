@@ -34,12 +34,14 @@ def refuse_stale(
             return PlanError(
                 f"commit {head} is {how} {_told(entry, before)}",
                 where=apply_set.parent_key,
-                hint="check out the newest commit; to go back on purpose, say `--allow-older`",
+                hint=f"{policy.remedies.get(entry.sha, 'check out the newest commit')}; "
+                "to go back on purpose, say `--allow-older`",
             )
         is_touched = bool(pending) if entry.experiment is None else entry.experiment in pending
         if relation is Relation.UNKNOWN and is_touched:
             fetch = "fetch it (`git fetch`, in a shallow clone `git fetch --unshallow`)"
-            remedy = fetch if policy.commit else "sync from a clone of the lab's repository"
+            usual = fetch if policy.commit else "sync from a clone of the lab's repository"
+            remedy = policy.remedies.get(entry.sha, usual)
             return PlanError(
                 f"it can't be told whether this is newer than {_told(entry, before)}",
                 where=apply_set.parent_key,

@@ -80,7 +80,8 @@ class PruneLimit:
 class Policy:
     """What this run may do. `names` narrows it to some experiments; None is the whole lab.
 
-    `relations` says how `commit` stands to each commit that the parent records.
+    `relations` says how `commit` stands to each commit that the parent records, and `remedies` how to get a
+    commit that may follow those that this one doesn't.
     """
 
     names: frozenset[str] | None
@@ -93,3 +94,4 @@ class Policy:
     file_errors: int
     commit: Commit | None
     relations: Mapping[str, Relation]
+    remedies: Mapping[str, str] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from tests.golden_files import GOLDEN, assert_golden
 from tests.live import REPOSITORY, make_lab
 from tests.test_load import CODES
 
-OTHER_CODES = {"hidden"}  # of files that the text of one file does not show
+OTHER_CODES = {"hidden", "secret"}  # of files that the text of one file does not show
 
 COMMANDS = [
     "", "validate", "render", "sync", "list", "status", "logs", "rbac", "create", "scale", "delete",

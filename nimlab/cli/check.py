@@ -16,6 +16,7 @@ from typing import Final
 
 from nimlab.cli.lab import Intent, intent_of, recall_of, rendered_platform
 from nimlab.errors import GuardError, Location, NimlabError, Problem, RenderError, SpecError
+from nimlab.exposed import tracked_secrets
 from nimlab.git import read_commit
 from nimlab.load import load_lab
 from nimlab.manifest import to_json_text
@@ -49,17 +50,18 @@ def check_lab(root: Path) -> Checked:
     """Return all that is wrong in a lab. Raises NimlabError if Git refuses to read it."""
     with stage("git"):
         commit = read_commit(root)
+        secrets = tracked_secrets(root)
     recall = recall_of(root)
     try:
         with stage("load"):
             files = load_lab(root, recall=recall, hidden=commit.hidden if commit else ())
     except SpecError as error:
         paths = {problem.location.path for problem in error.problems}
-        return Checked(problems=error.problems, warnings=(), experiments=len(paths))
+        return Checked(problems=error.problems, warnings=secrets, experiments=len(paths))
     found = [*files.problems, *_strays(root), *_render_problems(root, files, recall)]
     return Checked(
         problems=tuple(sorted(found, key=lambda p: (p.location, p.code, p.what))),
-        warnings=files.warnings,
+        warnings=(*files.warnings, *secrets),
         experiments=len(files.experiments) + len(files.broken),
     )
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 import typer
 
@@ -32,6 +33,8 @@ from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
 from nimlab.timing import stage
 from nimlab.units import UnitError, parse_duration_ms
+
+_APART: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         )
     check_going(run)
     recorded = {entry.sha for entry in snapshot.parent.entries(run.intent.names)} if snapshot.parent else ()
+    relations = {sha: git.relation_to(run.root, run.commit, sha) for sha in recorded}
     policy = Policy(
         names=run.intent.names,
         prune=run.options.prune,
@@ -116,7 +120,10 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         broken=run.intent.broken,
         file_errors=len(run.intent.errors),
         commit=run.commit,
-        relations={sha: git.relation_to(run.root, run.commit, sha) for sha in recorded},
+        relations=relations,
+        remedies={
+            sha: git.remedy_for(run.root, run.commit, sha) for sha, r in relations.items() if r in _APART
+        },
     )
     with stage("plan"):
         return snapshot, make_plan(run.intent.desired, snapshot, policy)
