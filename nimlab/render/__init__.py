@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nimlab.errors import RenderError
 from nimlab.manifest import Manifest, apply_order, key_of, to_json_text
-from nimlab.reading import check_folder, is_seen, read_file
+from nimlab.reading import check_folder, foreign_content, is_seen, read_file
 from nimlab.recall import Recall
 from nimlab.render.context import context_of, label_value
 from nimlab.spec import Experiment, Lab
@@ -145,4 +145,8 @@ def load_sources(root: Path, folder: str) -> dict[str, str]:
         if len(data) > _SOURCE_LIMIT_BYTES:
             limit = f"{_SOURCE_LIMIT_BYTES // 1024} KiB"
             raise RenderError(f"the template is larger than {limit}", where=f"{folder}/{name}:1")
+        foreign = foreign_content(sources[name])
+        if foreign is not None:
+            line, what, hint = foreign
+            raise RenderError(what, where=f"{folder}/{name}:{line}", hint=hint)
     return sources
