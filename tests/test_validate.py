@@ -131,6 +131,33 @@ def test_manifest_of_the_platform_that_may_not_be_sent_is_found_in_its_template(
     assert (problem["code"], problem["path"]) == ("guard", name)
 
 
+@pytest.mark.parametrize("experiments", [("blue", "purple"), ()])
+def test_template_of_a_contract_that_nobody_uses_is_rendered(
+    tmp_path: Path, experiments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_lab(tmp_path / "other", "x", experiments=experiments)
+    mistake = "{% if peers == 2 %}{{ mistake }}{% endif %}\napiVersion: v1"
+    line = change(root, f"{EXPERIMENT}/namespace.yaml.j2", "apiVersion: v1", mistake)
+    (problem,) = validate(root, capsys)
+    assert places([problem]) == [("render", f"{EXPERIMENT}/namespace.yaml.j2", line)]
+    assert "contract `dst-go`" in problem["what"]
+    assert "probe" not in problem["what"]
+
+
+def test_every_violation_is_a_problem_of_its_own(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(root, f"{EXPERIMENT}/service.yaml.j2", "spec:", "spec:\n  externalName: a.b")
+    change(
+        root,
+        f"{EXPERIMENT}/statefulset.yaml.j2",
+        "      containers:",
+        "      hostPID: true\n      containers:",
+    )
+    assert [one["path"] for one in validate(root, capsys)] == [
+        f"{EXPERIMENT}/service.yaml.j2",
+        f"{EXPERIMENT}/statefulset.yaml.j2",
+    ]
+
+
 def test_problems_of_files_do_not_hide_those_of_templates(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

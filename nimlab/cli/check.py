@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.cli.lab import Intent, intent_of, recall_of, rendered_platform
+from nimlab.edit import NewExperiment, experiment_text
 from nimlab.errors import GuardError, Location, NimlabError, Problem, RenderError, SpecError
 from nimlab.exposed import tracked_secrets
 from nimlab.git import read_commit
@@ -26,6 +27,7 @@ from nimlab.render import EXPERIMENT_FOLDER, find_template, load_sources, load_t
 from nimlab.render.platform import (
     FOLDER,
     PLATFORM_FOLDERS,
+    PlatformTemplates,
     find_platform_template,
     load_platform_templates,
 )
@@ -44,6 +46,28 @@ class Checked:
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     experiments: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Violation:
+    """One of the things that an error names: `where` is its object, or its template's file and line."""
+
+    error: RenderError | GuardError
+    where: str
+    what: str
+
+
+_PROBE: Final = NewExperiment(
+    name="nimlab-probe",
+    peers=2,
+    connections=None,
+    msg_size=None,
+    msg_rate=None,
+    cpu=0.05,
+    ram=16,
+    downlink_bw=16,
+    uplink_bw=16,
+)
 
 
 def check_lab(root: Path) -> Checked:
@@ -113,52 +137,100 @@ def _stable(contract: Contract) -> list[str]:
 
 def _experiment_problems(root: Path, files: LabFiles, recall: Recall | None) -> list[Problem]:
     """Render and guard all experiments. An error that many of them share is reported once."""
+    probed = _with_probes(root, files, recall)
     try:
-        intent = intent_of(root, files, None, recall)
-    except (RenderError, GuardError) as error:
+        intent = intent_of(root, probed, None, recall)
+    except GuardError as error:  # two experiments make the same object
+        sources = [one.source for one in files.experiments if f"`{one.name}`" in error.what]
+        return [_problem(error, Location(path=sources[-1]) if sources else None)]
+    except RenderError as error:
         return [_problem(error, None)]
-    errors = [one for one in intent.errors if isinstance(one, RenderError | GuardError)]
-    groups: dict[tuple[str, str], list[RenderError | GuardError]] = {}
-    for one in errors:
-        groups.setdefault(_cause(one), []).append(one)
-    return [_shared(root, intent, group) for group in groups.values()]
+    groups: dict[tuple[str, ...], list[_Violation]] = {}
+    for found in intent.errors:
+        if isinstance(found, RenderError | GuardError):
+            for one in _split(found):
+                groups.setdefault(_cause(one), []).append(one)
+    merged: dict[tuple[Location, str], list[_Violation]] = {}
+    for group in groups.values():  # the same line may make objects of different names
+        merged.setdefault((_place(root, intent, group[0]), _alike(group[0])), []).extend(group)
+    return [_shared(intent, place, group) for (place, _), group in merged.items()]
 
 
-def _cause(error: RenderError | GuardError) -> tuple[str, str]:
+def _with_probes(root: Path, files: LabFiles, recall: Recall | None) -> LabFiles:
+    """Add a minimal experiment for each contract that no experiment uses, so that it is rendered as well."""
+    used = {one.contract.name for one in files.experiments}
+    overlay = {}
+    for number, name in enumerate(sorted(files.contracts.keys() - used)):
+        contract = files.contracts[name]
+        new = replace(_PROBE, name=f"{_PROBE.name}-{number}", contract=name)
+        text = experiment_text(new, contract, files.lab.defaults)
+        overlay[f"experiments/{new.name}.yaml"] = text
+    if not overlay:
+        return files
+    with stage("load"):
+        probes = [one for one in load_lab(root, overlay, recall).experiments if one.source in overlay]
+    return replace(files, experiments=(*files.experiments, *probes))
+
+
+def _split(error: RenderError | GuardError) -> Iterator[_Violation]:
+    """Each violation that an error names, at its own object."""
+    first, *more = error.what.split("\n  ") if isinstance(error, GuardError) else [error.what]
+    yield _Violation(error=error, where=error.where or "", what=first)
+    for line in more:
+        where, _, what = line.partition(": ")
+        yield _Violation(error=error, where=where, what=what)
+
+
+def _cause(one: _Violation) -> tuple[str, ...]:
     """What is the same in the errors of several experiments with one cause."""
-    name = error.experiment or ""
-    return re.sub(re.escape(name) + r"\b", "", error.where or ""), re.sub(
-        re.escape(name) + r"\b", "", error.what
-    )
+    name = one.error.experiment or ""
+    kind, last = _kind_and_name(one.where)
+    where = (kind, last.partition(name)[2]) if isinstance(one.error, GuardError) else (one.where,)
+    return (*where, _alike(one))
 
 
-def _shared(root: Path, intent: Intent, group: list[RenderError | GuardError]) -> Problem:
-    first = group[0]
-    problem = _problem(first, _place(root, intent, first) if isinstance(first, GuardError) else None)
-    if len(group) == 1:
+def _alike(one: _Violation) -> str:
+    """The text without the names in it."""
+    return re.sub(r"`[^`]*`", "", one.what)
+
+
+def _shared(intent: Intent, place: Location, group: list[_Violation]) -> Problem:
+    """The problem of a line in a template, reported for the first experiment that has it."""
+    real = {one.error.experiment for one in group if not (one.error.experiment or "").startswith(_PROBE.name)}
+    first = next((one for one in group if one.error.experiment in real), group[0])
+    about = f"{first.where}: " if isinstance(first.error, GuardError) else ""
+    what = about + first.what
+    if len(real) > 1:
+        what += f"; the same for {len(real) - 1} more " + (
+            "experiment" if len(real) - 1 == 1 else "experiments"
+        )
+    problem = replace(_problem(first.error, place), what=what)
+    probe = next(e for e in intent.files.experiments if e.name == first.error.experiment)
+    if first.error.experiment in real:
         return problem
-    return replace(problem, what=f"{problem.what}; the same for {len(group) - 1} more experiments")
+    shown = f"a new experiment under contract `{probe.contract.name}`"
+    hint = (problem.hint or "").replace(f"`{probe.source}`", f"`{probe.contract.source}`") or None
+    return replace(problem, what=what.replace(f"experiment `{probe.name}`", shown), hint=hint)
 
 
-def _place(root: Path, intent: Intent, error: GuardError) -> Location | None:
-    """Return where the object that may not be sent is made: its template, and the line of the field."""
-    one = next((e for e in intent.files.experiments if e.name == error.experiment), None)
-    if one is None or error.where is None:
-        return None
-    kind, name = _kind_and_name(error.where)
+def _place(root: Path, intent: Intent, violation: _Violation) -> Location:
+    """Return the template that makes the object which may not be sent, and the line of the field."""
+    if isinstance(violation.error, RenderError):
+        return _problem(violation.error, None).location
+    one = next(e for e in intent.files.experiments if e.name == violation.error.experiment)
+    kind, name = _kind_and_name(violation.where)
     found = find_template(load_templates(root, EXPERIMENT_FOLDER), one, intent.files.lab, kind, name)
-    return Location(path=one.source) if found is None else _line_of(*found, error)
+    return Location(path=one.source) if found is None else _line_of(*found, violation.what)
 
 
 def _kind_and_name(where: str) -> tuple[str, str]:
-    kind, *_, name = where.split("/")
-    return kind, name
+    return where.partition("/")[0], where.rpartition("/")[2]
 
 
-def _line_of(path: str, text: str, error: GuardError) -> Location:
+def _line_of(path: str, text: str, what: str) -> Location:
     """The first line that sets the last of the keys that a violation names; the first line if none does."""
     lines = text.splitlines()
-    for word in reversed(_WORD.findall(error.what.splitlines()[0])):
+    for word in reversed(_WORD.findall(what)):
         for number, line in enumerate(lines, 1):
             if re.match(rf"[-\s]*{word}\s*:", line):
                 return Location(path=path, line=number)
@@ -192,6 +264,11 @@ def _platform_problems(root: Path, files: LabFiles, recall: Recall | None) -> It
     except RenderError as error:
         return (_problem(error, None),)
     except GuardError as error:
-        found = find_platform_template(templates, files, *_kind_and_name(error.where or ""))
-        return (_problem(error, _line_of(*found, error) if found else Location(path=FOLDER)),)
+        return [_of_platform(templates, files, one) for one in _split(error)]
     return ()
+
+
+def _of_platform(templates: PlatformTemplates, files: LabFiles, violation: _Violation) -> Problem:
+    found = find_platform_template(templates, files, *_kind_and_name(violation.where))
+    place = _line_of(*found, violation.what) if found else Location(path=FOLDER)
+    return replace(_problem(violation.error, place), what=f"{violation.where}: {violation.what}")
