@@ -6,17 +6,21 @@ contracts is not done here.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
 from nimlab.errors import EditError
+from nimlab.load.known import SCHEMAS
 from nimlab.manifest import to_yaml_safe_json
 from nimlab.nearest import did_you_mean
+from nimlab.spec import ConnectLimit, Contract
 from nimlab.units import (
     format_cpu_m,
     format_memory_bytes,
@@ -24,6 +28,8 @@ from nimlab.units import (
 )
 
 _PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9 _./-]*[A-Za-z0-9])?")
+_USUAL_SIZE_BYTES: Final = 1440
+_USUAL_INTERVAL_MS: Final = 2000
 _WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _HEADER: Final = "# yaml-language-server: $schema=../schema/experiment.schema.json\n"
 
@@ -33,14 +39,14 @@ class NewExperiment:
     """A new experiment in the units of the seed's flags.
 
     `msg_size` in bytes, `msg_rate` in milliseconds between messages, `cpu` in cores, `ram` in MiB, the
-    bandwidths in megabits per second.
+    bandwidths in megabits per second. None stands for a default, where the contract has the field.
     """
 
     name: str
     peers: int
-    connections: int
-    msg_size: int
-    msg_rate: int
+    connections: int | None
+    msg_size: int | None
+    msg_rate: int | None
     cpu: float
     ram: int
     downlink_bw: int
@@ -50,10 +56,14 @@ class NewExperiment:
     description: str = ""
 
 
-def experiment_text(new: NewExperiment) -> str:
+def experiment_text(
+    new: NewExperiment, contract: Contract | None = None, defaults: Mapping[str, Any] | None = None
+) -> str:
     """Return the file of a new experiment, with units and a header for editors. Pure.
 
-    Raises EditError for a part of a core that Kubernetes can't say.
+    Only fields that the contract delivers are written; without one, all of them. What the contract requires
+    and no flag or default of the lab gives is written with the schema's example. Raises EditError for a part
+    of a core that Kubernetes can't say, and for a flag whose field the contract doesn't deliver.
     """
     metadata = [f"name: {_scalar(new.name)}"]
     if new.owner:
@@ -72,13 +82,62 @@ def experiment_text(new: NewExperiment) -> str:
             "spec:",
             f"  contract: {_scalar(new.contract)}",
             f"  peers: {new.peers}",
-            f"  connectTo: {new.connections}",
-            f"  message: {{size: {new.msg_size}B, interval: {new.msg_rate}ms}}",
+            *_setting_lines(_settings(new, contract, defaults or {})),
             f"  resources: {{cpu: {cpu}, memory: {memory}}}",
             f"  network: {{downlink: {down}, uplink: {up}}}",
             "",
         )
     )
+
+
+def _settings(new: NewExperiment, contract: Contract | None, defaults: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that the contract passes on to the image, dotted, and their text."""
+    usual = 2
+    if contract is not None and contract.connect_limit is ConnectLimit.LESS_THAN_PEERS:
+        usual = max(min(2, new.peers - 1), 0)
+    flags = (
+        ("connectTo", "--connections", new.connections, usual, ""),
+        ("message.size", "--msg-size", new.msg_size, _USUAL_SIZE_BYTES, "B"),
+        ("message.interval", "--msg-rate", new.msg_rate, _USUAL_INTERVAL_MS, "ms"),
+    )
+    found = {}
+    for field, flag, value, default, unit in flags:
+        if contract is None or field in contract.fields:
+            found[field] = f"{default if value is None else value}{unit}"
+        elif value is not None:
+            able = ", ".join(f"`{name}`" for name in sorted(contract.fields))
+            raise EditError(
+                f"contract `{contract.name}` can't deliver `{field}`: its image reads no such setting",
+                hint=f"leave {flag} out; the contract delivers {able}",
+            )
+    required = contract.required - {"peers", *found} if contract else frozenset()
+    return found | {field: _example(field) for field in sorted(required) if not _has(defaults, field)}
+
+
+def _has(values: Mapping[str, Any], field: str) -> bool:
+    """True when a dotted field is among nested values."""
+    first, _, rest = field.partition(".")
+    inner = values.get(first)
+    return first in values and (not rest or (isinstance(inner, Mapping) and rest in inner))
+
+
+def _example(field: str) -> str:
+    """The schema's example of a field, as YAML."""
+    facts = json.loads((SCHEMAS / "experiment.schema.json").read_text(encoding="utf-8"))
+    for name in ("spec", *field.split(".")):
+        facts = facts["properties"][name]
+    return to_yaml_safe_json(facts["examples"][0])
+
+
+def _setting_lines(settings: Mapping[str, str]) -> Iterator[str]:
+    """One line for each field, or group of them, in their order."""
+    groups: dict[str, list[str]] = {}
+    for field, text in settings.items():
+        group, _, name = field.partition(".")
+        groups.setdefault(group, []).append(f"{name}: {text}" if name else text)
+    for group, parts in groups.items():
+        text = ", ".join(parts)
+        yield f"  {group}: {{{text}}}" if f"{group}." in " ".join(settings) else f"  {group}: {text}"
 
 
 def set_peers(text: str, peers: int) -> str:

@@ -119,12 +119,16 @@ class RenderError(NimlabError):
     """A template can't be filled; `where` is the template's file and line."""
 
     code = "render"
+    experiment: str | None = None
+    """The experiment that was rendered, where one was."""
 
 
 class GuardError(NimlabError):
     """A rendered manifest may not be sent; `where` is its object key."""
 
     code = "guard"
+    experiment: str | None = None
+    """The experiment that was rendered, where one was."""
 
 
 class PlanError(NimlabError):

@@ -1,12 +1,11 @@
 """Which commit is this, and is it newer than the last one synced: Git facts as values.
 
 In: the lab's folder. Out: `Commit`, `Relation`, or None where Git doesn't know. Nothing is written, and no
-remote is asked. The program `git` is called, since its answers are the ones that people get.
+remote is asked.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -15,21 +14,23 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import NimlabError
+from nimlab.gitrun import git_paths, run_git
+from nimlab.worktree import Hidden, compare_folder, content_ids
 
-_TIMEOUT_S: Final = 30
 _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
-_INPUTS: Final = ("lab.yaml", "experiments", "contracts", "templates", "schema")
-_READ: Final = (".yaml", ".j2", ".json")
-_ELSEWHERE: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """The commit that is checked out. `dirty`: a file that a sync reads differs from it."""
+    """The commit that is checked out. `dirty`: a file that a sync reads differs from it.
+
+    `hidden` are files whose absence or content in the folder proves nothing.
+    """
 
     sha: str
     branch: str | None
     dirty: bool
+    hidden: tuple[Hidden, ...] = ()
 
 
 class Relation(Enum):
@@ -47,15 +48,17 @@ def read_commit(root: Path) -> Commit | None:
 
     Raises NimlabError when Git refuses to look (a folder owned by somebody else).
     """
-    found = _git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    found = run_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if found is None or found.returncode != 0:
         _check_trusted(root, found)
         return None
-    branch = _git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = run_git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    folder = compare_folder(root)
     return Commit(
         sha=found.stdout.strip(),
-        branch=branch.stdout.strip() if branch and branch.returncode == 0 else None,
-        dirty=_is_dirty(root),
+        branch=_printable(branch.stdout.strip()) if branch and branch.returncode == 0 else None,
+        dirty=folder.dirty,
+        hidden=folder.hidden,
     )
 
 
@@ -74,10 +77,50 @@ def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
     return Relation.UNKNOWN if newer is None or older is None or _is_shallow(root) else Relation.DIVERGED
 
 
+def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
+    """Return how to get from here to a commit that may follow a recorded one."""
+    if head is None:
+        return "sync from a clone of the lab's repository"
+    if not _SHA.fullmatch(recorded):
+        return "the cluster's record names no commit: see who else writes it"
+    short = recorded[:7]
+    if not _is_here(root, recorded) or not _is_related(root, head.sha, recorded):
+        if _is_shallow(root):
+            return "this clone is shallow: `git fetch --unshallow` (in GitLab CI: `GIT_DEPTH: 0`)"
+        if not _is_here(root, recorded):
+            return (
+                f"{short} is not in this clone: `git fetch origin {recorded}`; if the server doesn't have it "
+                "either, the history was rewritten, or this is another repository"
+            )
+    where = _branch_with(root, recorded)
+    if where is None:
+        return f"the history was rewritten: {short} is on no branch any more, and no fetch helps"
+    return f"{short} is on {where}: check that out, or `git merge {where}`"
+
+
+def _is_here(root: Path, sha: str) -> bool:
+    """True when the clone holds the commit; no remote is asked for it."""
+    found = run_git(root, "cat-file", "-e", f"{sha}^{{commit}}")
+    return found is not None and found.returncode == 0
+
+
+def _is_related(root: Path, one: str, other: str) -> bool:
+    return bool(_is_ancestor(root, one, other) or _is_ancestor(root, other, one))
+
+
+def _branch_with(root: Path, sha: str) -> str | None:
+    """Return a branch or tag that contains the commit; those of a remote come last."""
+    found = git_paths(
+        root, "for-each-ref", "--count=1", "--contains", sha, "--format=%(refname:short)%00",
+        "refs/heads", "refs/tags", "refs/remotes",
+    )  # fmt: skip
+    return _printable(found[0].strip()) if found else None
+
+
 def folder_in_repository(root: Path) -> str:
     """Return where the lab lies in its repository, as `labs/one`; empty at its top or without Git."""
-    found = _git(root, "rev-parse", "--show-prefix")
-    return "" if found is None or found.returncode != 0 else found.stdout.strip().rstrip("/")
+    found = run_git(root, "rev-parse", "--show-prefix")
+    return "" if found is None or found.returncode != 0 else found.stdout.removesuffix("\n").rstrip("/")
 
 
 def former_values(root: Path, path: str, key: str) -> tuple[str, ...]:
@@ -86,7 +129,7 @@ def former_values(root: Path, path: str, key: str) -> tuple[str, ...]:
     Reads the lines that commits have removed, so a value may be of another key of that name.
     """
     shown = ("--no-show-signature", "--format=", "--patch", "--unified=0", "--no-color", "--no-ext-diff")
-    found = _git(root, "log", *shown, "--", path)
+    found = run_git(root, "log", *shown, "--", path)
     if found is None or found.returncode != 0:
         return ()
     pattern = re.compile(rf"-\s*{re.escape(key)}:\s*[\"']?([^\s#\"']+)")
@@ -98,67 +141,48 @@ def removed_in(root: Path, path: str) -> str | None:
 
     A file that the commit still holds is removed in none, though an older one may have removed it once.
     """
-    held = _git(root, "ls-tree", "--name-only", "HEAD", "--", path)
+    held = run_git(root, "ls-tree", "--name-only", "HEAD", "--", path)
     if held is None or held.returncode != 0 or held.stdout:
         return None
     shown = ("--no-show-signature", "--diff-filter=D", "--format=%h")
-    found = _git(root, "log", "-1", *shown, "--", path)
+    found = run_git(root, "log", "-1", *shown, "--", path)
     return (found.stdout.strip() or None) if found and found.returncode == 0 else None
 
 
-def _is_dirty(root: Path) -> bool:
-    """Return whether a sync reads what isn't in the commit, be it ignored; True where Git can't say."""
-    found = _git(root, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *_INPUTS)
-    if found is None or found.returncode != 0:
-        return True
-    lines = (line.rstrip('"') for line in found.stdout.splitlines())
-    return any(not line.startswith("!!") or line.endswith(_READ) for line in lines)
+def unrestorable(root: Path, path: str) -> str | None:
+    """Return why Git can't restore a file of the lab as it is now; None if it can."""
+    held = git_paths(root, "ls-tree", "-z", "HEAD", "--", path)
+    if held is None:
+        return "there is no commit here that Git can read"
+    if not held:
+        return "the file is not in the commit"
+    sha = held[0].partition("\t")[0].split(" ")[2]
+    return None if content_ids(root, [path]).get(path) == sha else "the file has uncommitted changes"
+
+
+def _printable(name: str) -> str:
+    """The name with U+FFFD for bytes that are not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _is_ancestor(root: Path, old: str, new: str) -> bool | None:
     """Return whether `new` descends from `old`; None when one of them isn't in this clone."""
-    found = _git(root, "merge-base", "--is-ancestor", old, new)
+    found = run_git(root, "merge-base", "--is-ancestor", old, new)
     return None if found is None or found.returncode not in (0, 1) else found.returncode == 0
 
 
 def _is_shallow(root: Path) -> bool:
-    found = _git(root, "rev-parse", "--is-shallow-repository")
+    found = run_git(root, "rev-parse", "--is-shallow-repository")
     return found is None or found.stdout.strip() != "false"
 
 
 def _check_trusted(root: Path, found: subprocess.CompletedProcess[str] | None) -> None:
     if found is None:
         return
-    told = _git(root, "rev-parse", "--git-dir")
+    told = run_git(root, "rev-parse", "--git-dir")
     if told is not None and "dubious ownership" in told.stderr:
         raise NimlabError(
             "git doesn't trust this repository: somebody else owns it",
             where=root,
             hint=f"if you do: `git config --global --add safe.directory {root}`",
         )
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """Run git and return what it said; None when it isn't there or takes too long.
-
-    A hook's variables, which name the repository that it runs for, don't say where the lab is.
-    """
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in _ELSEWHERE},
-        "LC_ALL": "C",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
-    try:
-        return subprocess.run(  # noqa: S603 -- a list of arguments, the only free one a checked sha or a path after `--`
-            ["git", "-C", str(root), *arguments],  # noqa: S607 -- the user's own git, wherever it is
-            capture_output=True,
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            encoding="utf-8",
-            errors="replace",  # names of branches and files are bytes
-            timeout=_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None

@@ -39,7 +39,8 @@ def refuse_other_lab(
     is_recorded = bool(before.entries(None))
     if kin is Kinship.UNKNOWN and is_recorded and pending and policy.allow_older:
         what = f"the set may be another lab's: this repository does not contain {_synced(before)}"
-        return PlanError(what, where=apply_set.parent_key, hint=_unknown_lab_hint(apply_set, policy))
+        sha = before.entries(None)[0].sha
+        return PlanError(what, where=apply_set.parent_key, hint=_unknown_lab_hint(sha, apply_set, policy))
     return None
 
 
@@ -64,7 +65,8 @@ def refuse_stale(
             return PlanError(
                 f"commit {head} is {how} {_described(entry, before)}",
                 where=apply_set.parent_key,
-                hint="check out the newest commit; to go back on purpose, pass `--allow-older`",
+                hint=f"{policy.remedies.get(entry.sha, 'check out the newest commit')}; "
+                "to go back on purpose, pass `--allow-older`",
             )
         is_touched = bool(pending) if entry.experiment is None else entry.experiment in pending
         if relation is Relation.UNKNOWN and is_touched:
@@ -72,7 +74,9 @@ def refuse_stale(
             return PlanError(
                 f"cannot determine whether this commit is newer than {_described(entry, before)}",
                 where=apply_set.parent_key,
-                hint=_fetch_hint(policy) if is_same else _unknown_lab_hint(apply_set, policy),
+                hint=f"{_remedy(entry.sha, policy)}; to change the cluster all the same, pass `--allow-older`"
+                if is_same
+                else _unknown_lab_hint(entry.sha, apply_set, policy),
             )
     return None
 
@@ -96,19 +100,16 @@ def refuse_unmoved(former: Iterable[Former], apply_set: ApplySet, policy: Policy
     return None
 
 
-def _fetch_hint(policy: Policy) -> str:
-    fetch = "fetch it (`git fetch`, in a shallow clone `git fetch --unshallow`)"
-    remedy = fetch if policy.commit else "sync from a clone of the lab's repository"
-    return f"{remedy}; to change the cluster all the same, pass `--allow-older`"
+def _remedy(sha: str, policy: Policy) -> str:
+    usual = "fetch it with `git fetch`" if policy.commit else "sync from a clone of the lab's repository"
+    return policy.remedies.get(sha, usual)
 
 
-def _unknown_lab_hint(apply_set: ApplySet, policy: Policy) -> str:
+def _unknown_lab_hint(sha: str, apply_set: ApplySet, policy: Policy) -> str:
     """Hint for a set whose commits are not known here: they are not fetched, or it is another lab's."""
-    fetch = "fetch that commit (`git fetch`, in a shallow clone `git fetch --unshallow`)"
-    remedy = fetch if policy.commit else "sync from a clone of its repository"
     return (
-        f"if the set is this lab's, {remedy}; if that commit no longer exists, {_claim(apply_set, policy)};"
-        " if the set is another lab's, choose another `spec.namespace` in lab.yaml"
+        f"{_remedy(sha, policy)}; if the set is another lab's, choose another `spec.namespace` in lab.yaml;"
+        f" if it is this lab's and the commit no longer exists, {_claim(apply_set, policy)}"
     )
 
 

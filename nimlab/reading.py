@@ -20,6 +20,9 @@ UNSEEN: Final = re.compile(
 )
 """What can't be seen, or makes the text beside it look like another; tabs and ends of lines are none."""
 
+_LFS: Final = "version https://git-lfs.github.com/spec/"
+_CONFLICT: Final = re.compile(r"^(<{7}|>{7}|\|{7})(?= |\r?$)", re.MULTILINE)
+
 
 def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
     """Return the file's bytes, at most one more than the limit. Raises OSError with a text for people."""
@@ -35,6 +38,18 @@ def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
         raise OSError(errno.EINVAL, "it is no ordinary file")
     with os.fdopen(handle, "rb") as file:
         return file.read(limit_bytes + 1)
+
+
+def foreign_content(text: str) -> tuple[int, str, str] | None:
+    """Return line, text and hint if Git left something else in the file than its content; else None."""
+    if text.startswith(_LFS):
+        return 1, "this is a pointer of Git LFS, not the file itself", "`git lfs pull` fetches the file"
+    conflict = _CONFLICT.search(text)
+    if conflict is None:
+        return None
+    line = text.count("\n", 0, conflict.start()) + 1
+    hint = "keep one side, remove the markers, then `git add` the file"
+    return line, f"a merge conflict is not resolved: `{conflict[1]}`", hint
 
 
 def is_seen(name: str) -> bool:

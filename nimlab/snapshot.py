@@ -103,8 +103,9 @@ class PruneLimit:
 class Policy:
     """Permissions of this run. `names` narrows it to some experiments; None is the whole lab.
 
-    `relations` holds the relation of `commit` to each commit that a parent records. `move` allows the run to
-    delete what the lab left in its former namespaces.
+    `relations` holds the relation of `commit` to each commit that a parent records, `remedies` the way to a
+    commit that may follow one that this commit does not. `move` allows the run to delete what the lab left
+    in its former namespaces.
     """
 
     names: frozenset[str] | None
@@ -119,3 +120,4 @@ class Policy:
     relations: Mapping[str, Relation]
     lab: LabIdentity = field(default_factory=LabIdentity)
     move: bool = False
+    remedies: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.errors import NimlabError
-from nimlab.git import Commit, Relation, read_commit, relation_to, removed_in
+from nimlab.git import Commit, Relation, read_commit, relation_to, remedy_for, removed_in
 from tests.live import git
 
 
@@ -263,3 +263,67 @@ def test_broken_repository_is_none(root: Path) -> None:
 def test_tree_that_git_can_not_compare_is_dirty(root: Path) -> None:
     (root / ".git" / "index").write_bytes(b"x")
     assert head(root).dirty
+
+
+def test_remedy_of_a_shallow_clone_is_its_history(tmp_path: Path, root: Path) -> None:
+    first = git(root, "rev-parse", "HEAD")
+    commit(root)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--depth=1", root.as_uri(), str(clone))
+    assert "`git fetch --unshallow`" in remedy_for(clone, head(clone), first)
+    assert "`git fetch --unshallow`" in remedy_for(clone, head(clone), "0" * 40)
+    git(clone, "fetch", "-q", "--unshallow")
+    assert "unshallow" not in remedy_for(clone, head(clone), "0" * 40)
+
+
+def test_remedy_of_a_commit_that_was_not_fetched_is_to_fetch_it(tmp_path: Path, root: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", root.as_uri(), str(clone))
+    newer = commit(root)
+    remedy = remedy_for(clone, head(clone), newer)
+    assert f"`git fetch origin {newer}`" in remedy
+    assert "rewritten" in remedy
+    git(clone, "fetch", "-q", "origin", newer)
+    git(clone, "fetch", "-q")
+    assert relation_to(clone, head(clone), newer) is Relation.OLDER
+
+
+def test_remedy_after_history_was_rewritten_names_no_fetch(root: Path) -> None:
+    commit(root)
+    recorded = commit(root)
+    git(root, "reset", "-q", "--hard", "HEAD~1")
+    (root / "notes.txt").write_text("x", encoding="utf-8")
+    commit(root)
+    assert relation_to(root, head(root), recorded) is Relation.DIVERGED
+    remedy = remedy_for(root, head(root), recorded)
+    assert "the history was rewritten" in remedy
+    assert "git fetch" not in remedy
+
+
+def test_remedy_of_a_commit_on_another_branch_names_it(root: Path) -> None:
+    git(root, "checkout", "-q", "-b", "side")
+    recorded = commit(root)
+    git(root, "checkout", "-q", "main")
+    (root / "notes.txt").write_text("x", encoding="utf-8")
+    commit(root)
+    assert "`git merge side`" in remedy_for(root, head(root), recorded)
+
+
+def test_remedy_without_git_is_a_clone(root: Path) -> None:
+    assert "clone" in remedy_for(root, None, git(root, "rev-parse", "HEAD"))
+
+
+@pytest.mark.parametrize("name", ["GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_NAMESPACE", "GIT_PREFIX"])
+def test_environment_does_not_change_how_paths_are_read(
+    root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "experiments" / "[b]lue.yaml"
+    path.write_text("a: 1\n", encoding="utf-8")
+    commit(root)
+    path.unlink()
+    sha = commit(root)
+    monkeypatch.setenv(name, "1")
+    found = removed_in(root, "experiments/[b]lue.yaml")
+    assert found is not None
+    assert sha.startswith(found)
+    assert removed_in(root, "experiments/BLUE.yaml") is None

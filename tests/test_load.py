@@ -202,10 +202,13 @@ def test_bytes_that_are_no_file_of_ours(tmp_path: Path, data: bytes) -> None:
         assert problem.location.path == "experiments/green.yaml"
 
 
-def test_missing_folder_is_a_problem(tmp_path: Path) -> None:
+def test_missing_folder_is_an_empty_one(tmp_path: Path) -> None:
     root = copy_lab(tmp_path)
     shutil.rmtree(root / "experiments")
-    assert [problem.code for problem in load_lab(root).problems] == ["file"]
+    files = load_lab(root)
+    assert (files.problems, files.experiments) == ((), ())
+    shutil.rmtree(root / "contracts")
+    assert load_lab(root).problems == ()
 
 
 @given(st.binary(max_size=400))

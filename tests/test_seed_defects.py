@@ -131,7 +131,7 @@ def test_defect_6_an_experiment_is_made_whole_and_its_end_is_awaited(lab: Lab) -
     )  # as far as one came that died after the Service
     assert lab.run("sync").code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
-    assert lab.run("delete", "purple", "--sync").code == 0
+    assert lab.run("delete", "purple", "--force", "--sync").code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue"]
     assert not [name for name in lab.names("Pod") if "purple" in name]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from nimlab.cli.options import (
     whole_number,
 )
 
+if TYPE_CHECKING:
+    from nimlab.spec import LabFiles
+
 _Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
 
@@ -33,33 +36,29 @@ def validate(
     timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
-    """Check all files and print every problem with its place."""
+    """Check files and manifests, and print every problem's place."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.root import find_root
     from nimlab.cli.terminal import print_note, print_result, print_timings, wants_colour
-    from nimlab.errors import SpecError
     from nimlab.git import folder_in_repository
-    from nimlab.load import load_lab
-    from nimlab.timing import stage
+    from nimlab.timing import START, stage
     from nimlab.writing import write_text
 
-    try:
-        root = find_root(_start(lab))
-        with stage("load"):
-            files = load_lab(root)
-        problems, count = files.problems, len(files.experiments) + len(files.broken)
-        warnings = files.warnings
-    except SpecError as error:
-        problems, count = error.problems, len({p.location.path for p in error.problems})
-        warnings = ()
+    with stage(START):
+        from nimlab.cli.check import check_lab
+
+    root = find_root(_start(lab))
+    found = check_lab(root)
+    problems, warnings = found.problems, found.warnings
     if warnings and output is Output.TEXT:
         print_note(report.format_warnings(warnings, paint=wants_colour(sys.stderr)))
     if output is Output.JSON:
         print_result(report.problems_json(problems, warnings))
     elif problems:
-        print_result(report.format_problems(problems, files=count, paint=wants_colour(sys.stdout)))
+        files = max(found.experiments, len({problem.location.path for problem in problems}))
+        print_result(report.format_problems(problems, files=files, paint=wants_colour(sys.stdout)))
     else:
-        print_result(f"{count} experiments, no problems")
+        print_result(f"{found.experiments} experiments, no problems")
     if codequality is not None:
         marks = report.codequality_json(problems=(*problems, *warnings), folder=folder_in_repository(root))
         write_text(codequality, marks + "\n")
@@ -139,14 +138,21 @@ def create(
     name: Annotated[str, typer.Option(help="The new experiment's name.")],
     peers: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Number of peers.")] = 2,
     connections: Annotated[
-        int, typer.Option(parser=whole_number, metavar="N", help="Peers that each peer connects to.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            parser=whole_number, metavar="N", help="Peers that each peer connects to.  [default: 2]"
+        ),
+    ] = None,
     msg_size: Annotated[
-        int, typer.Option(parser=whole_number, metavar="BYTES", help="Size of a message.")
-    ] = 1440,
+        int | None,
+        typer.Option(parser=whole_number, metavar="BYTES", help="Size of a message.  [default: 1440]"),
+    ] = None,
     msg_rate: Annotated[
-        int, typer.Option(parser=whole_number, metavar="MS", help="Milliseconds between two messages.")
-    ] = 2000,
+        int | None,
+        typer.Option(
+            parser=whole_number, metavar="MS", help="Milliseconds between two messages.  [default: 2000]"
+        ),
+    ] = None,
     cpu: Annotated[float, typer.Option(parser=decimal_number, metavar="CORES", help="CPU of a peer.")] = 0.05,
     ram: Annotated[int, typer.Option(parser=whole_number, metavar="MIB", help="Memory of a peer.")] = 16,
     downlink_bw: Annotated[
@@ -163,28 +169,32 @@ def create(
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab."""
-    from nimlab import edit  # keeps `--help` fast
+    """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab.
 
-    text = edit.experiment_text(
-        edit.NewExperiment(
-            name=name,
-            peers=peers,
-            connections=connections,
-            msg_size=msg_size,
-            msg_rate=msg_rate,
-            cpu=cpu,
-            ram=ram,
-            downlink_bw=downlink_bw,
-            uplink_bw=uplink_bw,
-            contract=contract,
-            owner=owner,
-            description=description,
-        )
-    )
+    Only fields that the contract's image reads are written.
+    """
+    from nimlab import edit  # keeps `--help` fast
+    from nimlab.load import load_lab
+
     root = _root(lab)
+    files = load_lab(root)
+    new = edit.NewExperiment(
+        name=name,
+        peers=peers,
+        connections=connections,
+        msg_size=msg_size,
+        msg_rate=msg_rate,
+        cpu=cpu,
+        ram=ram,
+        downlink_bw=downlink_bw,
+        uplink_bw=uplink_bw,
+        contract=contract,
+        owner=owner,
+        description=description,
+    )
+    text = edit.experiment_text(new, files.contracts.get(contract), files.lab.defaults)
     path = edit.new_experiment_path(root, name)
-    _write_checked(root, path, text, f"{_shown(root, path)} written: {peers} peers")
+    _write_checked(root, path, text, f"{_shown(root, path)} written: {peers} peers", files)
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
 
 
@@ -201,47 +211,64 @@ def scale(
 ) -> None:
     """Change the number of peers in the experiment's file; nothing else in it moves."""
     from nimlab import edit  # keeps `--help` fast
+    from nimlab.load import load_lab
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
     text = edit.set_peers(edit.read_text(path), peers)
-    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers")
+    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers", load_lab(root))
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
 
 
 def delete(
     name: _Name,
     *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also remove a file that Git can't restore.")
+    ] = False,
     sync: _Sync = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """Remove the experiment's file; the next sync removes it from the cluster."""
+    """Remove the experiment's file; the next sync removes it from the cluster.
+
+    A file that is not as in the commit is kept unless --force is given: Git could not restore it.
+    """
     from nimlab import edit  # keeps `--help` fast
     from nimlab.cli.terminal import print_result
+    from nimlab.errors import EditError
+    from nimlab.git import unrestorable
     from nimlab.writing import remove_file
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
+    reason = None if force else unrestorable(root, _shown(root, path))
+    if reason is not None:
+        raise EditError(
+            f"the file was not removed: {reason}, so Git can't restore it",
+            where=_shown(root, path),
+            hint="commit it first, or remove it for good with `--force`",
+        )
     remove_file(path)
     print_result(f"{_shown(root, path)} removed")
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
 
 
-def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
-    """Write the file if, with it, the lab has no problem in it that it didn't have before."""
+def _write_checked(root: Path, path: Path, text: str, said: str, files: LabFiles) -> None:
+    """Write the file if the lab then has no problem that it, which was read as `files`, didn't have."""
     from nimlab.cli.terminal import print_result  # keeps `--help` fast
     from nimlab.errors import SpecError
     from nimlab.load import load_lab
     from nimlab.writing import write_text
 
     shown = _shown(root, path)
-    before = {(p.code, p.what) for p in load_lab(root).problems}
+    before = {(p.code, p.what) for p in files.problems}
     after = load_lab(root, {shown: text}).problems
     new = tuple(p for p in after if p.location.path == shown or (p.code, p.what) not in before)
     if new:
         raise SpecError(new)
+    path.parent.mkdir(exist_ok=True)  # Git keeps no empty folder
     write_text(path, text)
     print_result(said)
 

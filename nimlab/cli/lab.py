@@ -6,19 +6,27 @@ One experiment's error doesn't hide the others, and all are reported.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nimlab.errors import GuardError, NimlabError, RenderError, SpecError
 from nimlab.guard import check_manifests, check_unique, check_unmarked
 from nimlab.load import load_lab
-from nimlab.manifest import Manifest
+from nimlab.manifest import Manifest, key_of
 from nimlab.owned import EXPERIMENTS, PLATFORM, ApplySet, stamp
-from nimlab.recall import Recall
-from nimlab.render import load_templates, render_experiment
+from nimlab.recall import Recall, code_stamp
+from nimlab.render import EXPERIMENT_FOLDER, Templates, load_templates, render_experiment
+from nimlab.sandbox import default_cache
 from nimlab.snapshot import Desired
-from nimlab.spec import Broken, Experiment, LabFiles, OnImmutableChange
+from nimlab.spec import Broken, Experiment, Lab, LabFiles, OnImmutableChange
 from nimlab.timing import stage
+from nimlab.worktree import Hidden
+
+if TYPE_CHECKING:
+    from nimlab.render.platform import PlatformTemplates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +44,34 @@ class Intent:
     errors: tuple[NimlabError, ...]
 
 
-def read_intent(root: Path, names: frozenset[str] | None, recall: Recall | None = None) -> Intent:
+def read_intent(
+    root: Path,
+    names: frozenset[str] | None,
+    recall: Recall | None = None,
+    hidden: Sequence[Hidden] = (),
+) -> Intent:
     """Load everything, render and guard what the run is about; all experiments where `names` is None.
 
     The name `platform` stands for the monitoring stack, which is a set of its own.
-    What `recall` knows isn't checked by schema or rendered again; it is guarded all the same.
+    What `recall` knows isn't checked by schema or rendered again; it is guarded all the same. Files that Git
+    has `hidden` are errors.
 
     Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
     """
     with stage("load"):
-        files = load_lab(root, recall=recall)
+        files = load_lab(root, recall=recall, hidden=hidden)
     if names is not None and PLATFORM in names:
         return _read_platform(root, files, names, recall)
+    return intent_of(root, files, names, recall)
+
+
+def intent_of(
+    root: Path, files: LabFiles, names: frozenset[str] | None, recall: Recall | None = None
+) -> Intent:
+    """Render and guard the experiments of files that have been read. Raises RenderError, GuardError."""
     apply_set = ApplySet(name=EXPERIMENTS, namespace=files.lab.namespace)
     with stage("render"):
-        templates = load_templates(root, "templates/experiment", recall)
+        templates = load_templates(root, EXPERIMENT_FOLDER, recall)
     errors: list[NimlabError] = [SpecError(files.problems)] if files.problems else []
     broken = list(files.broken)
     rendered: dict[str, tuple[Manifest, ...]] = {}
@@ -58,17 +79,11 @@ def read_intent(root: Path, names: frozenset[str] | None, recall: Recall | None 
         if names is not None and one.name not in names:
             continue
         try:
-            with stage("render"):
-                plain = render_experiment(templates, one, files.lab)
-                check_unmarked(plain, one)
-                stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
-            with stage("guard"):
-                check_manifests(stamped, one, files.lab, apply_set)
+            rendered[one.name] = _rendered(templates, one, files.lab, apply_set)
         except (RenderError, GuardError) as error:
+            error.experiment = one.name
             errors.append(error)
             broken.append(Broken(name=one.name, source=one.source))
-        else:
-            rendered[one.name] = stamped
     with stage("guard"):
         check_unique(rendered)
     return Intent(
@@ -81,14 +96,43 @@ def read_intent(root: Path, names: frozenset[str] | None, recall: Recall | None 
     )
 
 
+def _rendered(templates: Templates, one: Experiment, lab: Lab, apply_set: ApplySet) -> tuple[Manifest, ...]:
+    """Render, stamp and guard one experiment. Raises RenderError, GuardError."""
+    with stage("render"):
+        plain = render_experiment(templates, one, lab)
+        check_unmarked(plain, one)
+        stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
+    with stage("guard"):
+        check_manifests(stamped, one, lab, apply_set)
+        _check_whole(stamped, one)
+    return stamped
+
+
+def _check_whole(manifests: Sequence[Manifest], one: Experiment) -> None:
+    """Raise RenderError if no template makes what every experiment has.
+
+    A template that was renamed or lost would otherwise prune these objects of all experiments.
+    """
+    made = {(key.kind, key.name) for key in map(key_of, manifests)}
+    for kind, name in (("StatefulSet", one.workload), ("Service", one.service)):
+        if (kind, name) not in made:
+            raise RenderError(
+                f"no template makes {kind} `{name}` (for experiment `{one.name}`)",
+                where=EXPERIMENT_FOLDER,
+                hint="is a template missing, or is its name misspelt? They end in `.yaml.j2`",
+            )
+
+
 def _read_platform(root: Path, files: LabFiles, names: frozenset[str], recall: Recall | None) -> Intent:
     """Render and guard the platform, a group a component.
 
     Raises SpecError for any error in any file: where an unreadable experiment has its peers can't be told,
     and they would be scraped no more.
     """
-    from nimlab.guard_platform import check_platform  # what a sync of experiments doesn't need
-    from nimlab.render.platform import FOLDER, load_platform_templates, render_platform
+    from nimlab.render.platform import (
+        FOLDER,
+        load_platform_templates,
+    )  # a sync of experiments doesn't need it
 
     if files.problems:
         raise SpecError(files.problems)
@@ -97,13 +141,7 @@ def _read_platform(root: Path, files: LabFiles, names: frozenset[str], recall: R
             f"`{PLATFORM}` is a set of its own", hint=f"sync it alone: `nimlab sync {PLATFORM}`"
         )
     apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
-    with stage("render"):
-        templates = load_platform_templates(root, recall)
-        plain = render_platform(templates, files)
-        stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
-    with stage("guard"):
-        namespaces = {one.namespace for one in files.experiments} | {files.lab.namespace}
-        check_platform(stamped, files.lab, namespaces, apply_set)
+    stamped = rendered_platform(load_platform_templates(root, recall), files, apply_set)
     groups: dict[str, list[Manifest]] = {}
     for manifest in stamped:
         groups.setdefault(apply_set.group_of(manifest), []).append(manifest)
@@ -117,6 +155,33 @@ def _read_platform(root: Path, files: LabFiles, names: frozenset[str], recall: R
         for name, manifests in sorted(groups.items())
     )
     return Intent(files=files, apply_set=apply_set, names=None, desired=desired, broken=(), errors=())
+
+
+def rendered_platform(
+    templates: PlatformTemplates, files: LabFiles, apply_set: ApplySet
+) -> tuple[Manifest, ...]:
+    """Render, stamp and guard the platform. Raises RenderError, GuardError."""
+    from nimlab.guard_platform import check_platform  # as above
+    from nimlab.render.platform import render_platform
+
+    with stage("render"):
+        plain = render_platform(templates, files)
+        stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
+    with stage("guard"):
+        namespaces = {one.namespace for one in files.experiments} | {files.lab.namespace}
+        check_platform(stamped, files.lab, namespaces, apply_set)
+    return stamped
+
+
+def recall_of(root: Path) -> Recall | None:
+    """Return what was rendered for this lab before; None if it can't be kept outside the lab."""
+    try:
+        folder = default_cache().resolve() / "rendered"
+    except RuntimeError:  # nobody's home, as in some containers
+        return None
+    if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
+        return None
+    return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
 
 
 def _desired(one: Experiment, manifests: tuple[Manifest, ...]) -> Desired:

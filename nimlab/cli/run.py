@@ -22,7 +22,7 @@ import typer
 
 from nimlab import git, report
 from nimlab.cli import signals
-from nimlab.cli.lab import Intent, read_intent
+from nimlab.cli.lab import Intent, read_intent, recall_of
 from nimlab.cli.options import SyncOptions
 from nimlab.cli.root import find_root, start_folder
 from nimlab.cli.target import choose_target
@@ -33,14 +33,13 @@ from nimlab.kube import KubeCluster, Target, connect
 from nimlab.lab_identity import LabIdentity
 from nimlab.masking import redact, secrets_in
 from nimlab.plan import Plan, make_plan
-from nimlab.recall import Recall, code_stamp
-from nimlab.sandbox import default_cache
 from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
 from nimlab.timing import stage
 from nimlab.units import UnitError, parse_duration_ms
 
 _LONGEST_WAIT_S: Final = 24 * 3600  # as in lab.yaml; much longer waits overflow the clocks of the system
+_APART: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +73,8 @@ def open_run(
     target = choose_target(root, kubeconfig, context)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
-    recall = _recall_of(root)
-    intent = read_intent(root, options.names, recall)
+    recall = recall_of(root)
+    intent = read_intent(root, options.names, recall, commit.hidden if commit else ())
     if recall is not None:
         recall.save(forget=options.names is None)
     for error in intent.errors:
@@ -110,17 +109,6 @@ def open_run(
             cluster.close()
 
 
-def _recall_of(root: Path) -> Recall | None:
-    """What was rendered for this lab before; None where there is no place outside the lab to keep it."""
-    try:
-        folder = default_cache().resolve() / "rendered"
-    except RuntimeError:  # nobody's home, as in some containers
-        return None
-    if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
-        return None
-    return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
-
-
 def warnings_of(run: Run) -> tuple[str, ...]:
     """Return what the server has warned of so far, without secret values."""
     return tuple(dict.fromkeys(_clean(run.intent, text) for text in run.cluster.warnings()))
@@ -151,7 +139,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         )
     check_going(run)
     parents = [snapshot.parent, *(one.parent for one in snapshot.former)]
-    recorded = {sha for parent in parents if parent for sha in parent.commits}
+    relations = {sha: relation_of(sha) for parent in parents if parent for sha in parent.commits}
     policy = Policy(
         names=run.intent.names,
         prune=run.options.prune,
@@ -162,7 +150,10 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
         broken=run.intent.broken,
         file_errors=len(run.intent.errors),
         commit=run.commit,
-        relations={sha: relation_of(sha) for sha in recorded},
+        relations=relations,
+        remedies={
+            sha: git.remedy_for(run.root, run.commit, sha) for sha, r in relations.items() if r in _APART
+        },
         lab=origin.identity,
         move=run.options.move,
     )

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from nimlab.errors import Problem, SpecError
+from nimlab.errors import Location, Problem, SpecError
 from nimlab.load.build import (
     build_contract,
     build_experiment,
@@ -31,6 +31,7 @@ from nimlab.reading import check_folder, is_seen, read_file
 from nimlab.recall import Recall
 from nimlab.spec import Broken, Contract, Experiment, Lab, LabFiles
 from nimlab.timing import stage
+from nimlab.worktree import Hidden
 
 __all__ = ["load_lab"]
 
@@ -53,15 +54,20 @@ class _Gathered:
 
 
 def load_lab(
-    root: Path, overlay: Mapping[str, str | None] | None = None, recall: Recall | None = None
+    root: Path,
+    overlay: Mapping[str, str | None] | None = None,
+    recall: Recall | None = None,
+    hidden: Sequence[Hidden] = (),
 ) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/` and return specs and problems.
 
     `overlay` replaces files by text that isn't written yet, by path relative to the root; None stands for
-    a file that will be removed. What `recall` knows to fit its schema isn't checked again. Raises SpecError,
-    with every problem, only when `lab.yaml` itself can't be used.
+    a file that will be removed. What `recall` knows to fit its schema isn't checked again. `hidden` files
+    are problems: whether they were deleted is in doubt. Raises SpecError, with every problem, only when
+    `lab.yaml` itself can't be used.
     """
     gathered = _Gathered(root, overlay or {}, recall)
+    _add_hidden(gathered, hidden)
     lab = _read_lab(gathered)
     contracts = {c.name: c for c in _read_contracts(gathered)}
     documents = list(_checked(gathered, "experiments", "experiment", gathered.broken))
@@ -86,6 +92,16 @@ def load_lab(
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
     """Sort by place; the same problem, found in two ways, is reported once."""
     return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.location, p.code, p.what)))
+
+
+def _add_hidden(gathered: _Gathered, hidden: Sequence[Hidden]) -> None:
+    """Report the files that Git hides; an experiment's file counts as one that can't be used."""
+    for one in hidden:
+        shown = one.path if is_seen(one.path) else ascii(one.path)[1:-1]
+        problem = Problem(code="hidden", what=one.what, location=Location(path=shown), hint=one.hint)
+        gathered.problems.append(problem)
+        if one.path.startswith("experiments/"):
+            gathered.broken.append(Broken(name=PurePosixPath(shown).stem, source=shown))
 
 
 def _read_lab(gathered: _Gathered) -> Lab | None:
@@ -226,9 +242,11 @@ def _files(gathered: _Gathered, folder: str) -> list[str]:
     try:
         check_folder(gathered.root, folder)
         entries = sorted(os.scandir(gathered.root / folder), key=lambda entry: entry.name)
+    except FileNotFoundError:  # Git keeps no empty folder: removing the last file removes it
+        return sorted(found)
     except OSError as error:
         what = f"the folder `{folder}` can't be read: {error.strerror}"
-        gathered.problems.append(file_problem(folder, what, f"make it: `mkdir {folder}`"))
+        gathered.problems.append(file_problem(folder, what, f"make it a folder: `mkdir {folder}`"))
         return sorted(found)
     for entry in entries:
         path = f"{folder}/{entry.name}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from nimlab import __version__
 from nimlab.errors import Location, Problem, SpecError
 from nimlab.load.text import Document, read_document, recalled_document
-from nimlab.reading import read_file
+from nimlab.reading import foreign_content, read_file
 from nimlab.recall import Recall
 from nimlab.timing import stage
 
@@ -76,9 +76,13 @@ class Schema:
 def _check_copy(root: Path, path: str, own: str) -> None:
     """Raise SpecError unless the lab's file says, line by line, what the tool's own schema does."""
     try:
-        lines = read_file(root, path, _LIMIT_BYTES).decode("utf-8").splitlines()
+        text = read_file(root, path, _LIMIT_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise _unusable(path, 1, f"the schema can't be read: {error}") from error
+    foreign = foreign_content(text)
+    if foreign is not None:
+        raise _unusable(path, foreign[0], foreign[1])
+    lines = text.splitlines()
     for number, (there, here) in enumerate(zip_longest(lines, own.splitlines()), 1):
         if there != here:
             what = f"from this line on it isn't the schema of nimlab {__version__}"

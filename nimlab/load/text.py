@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from nimlab.errors import Location, Problem
-from nimlab.reading import UNSEEN
+from nimlab.reading import UNSEEN, foreign_content
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024
 _DEPTH_LIMIT: Final = 32
@@ -112,6 +112,11 @@ def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
             ),
         )
     lines = re.split(r"\r\n|\r|\n", text)
+    foreign = foreign_content(text)
+    if foreign is not None:
+        line, what, hint = foreign
+        width = len(lines[line - 1])
+        return (_problem(path, lines, "yaml-syntax", what, Place(line, 1, width), "", hint),)
     unsafe = UNSEEN.search(text)
     if unsafe is not None:
         place = _place_of(text, unsafe.start())

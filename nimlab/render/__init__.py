@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nimlab.errors import RenderError
 from nimlab.manifest import Manifest, apply_order, key_of, to_json_text
-from nimlab.reading import check_folder, is_seen, read_file
+from nimlab.reading import check_folder, foreign_content, is_seen, read_file
 from nimlab.recall import Recall
 from nimlab.render.context import context_of, label_value
 from nimlab.spec import Experiment, Lab
@@ -22,9 +22,20 @@ from nimlab.spec import Experiment, Lab
 if TYPE_CHECKING:
     from nimlab.render.fill import Compiled
 
-__all__ = ["Templates", "context_of", "label_value", "load_templates", "render_experiment"]
+__all__ = [
+    "EXPERIMENT_FOLDER",
+    "Templates",
+    "context_of",
+    "find_template",
+    "label_value",
+    "load_sources",
+    "load_templates",
+    "render_experiment",
+]
 
+EXPERIMENT_FOLDER: Final = "templates/experiment"
 _SOURCE_LIMIT_BYTES: Final = 256 * 1024
+_IGNORED: Final = (".", "README")
 
 
 class Templates:
@@ -36,8 +47,8 @@ class Templates:
     def __init__(self, folder: str, sources: Mapping[str, str], recall: Recall | None = None) -> None:
         self.digest = _digest([folder, sources])
         self.recall = recall
-        self._folder = folder
-        self._sources = sources
+        self.folder = folder
+        self.sources = sources
         self._compiled: Compiled | None = None
 
     def compiled(self) -> Compiled:
@@ -45,8 +56,15 @@ class Templates:
         if self._compiled is None:
             from nimlab.render.fill import Compiled  # with Jinja, which a lab without changes doesn't need
 
-            self._compiled = Compiled(self._folder, self._sources)
+            self._compiled = Compiled(self.folder, self.sources)
         return self._compiled
+
+    def find(self, names: Mapping[str, Any], kind: str, name: str) -> tuple[str, str] | None:
+        """Return path and text of the template that makes an object; None if none does."""
+        for file, data in self.compiled().data(names, f"{kind} `{name}`").items():
+            if (data.get("kind"), data["metadata"].get("name")) == (kind, name):
+                return f"{self.folder}/{file}", self.sources[file]
+        return None
 
 
 def load_templates(root: Path, folder: str, recall: Recall | None = None) -> Templates:
@@ -55,7 +73,7 @@ def load_templates(root: Path, folder: str, recall: Recall | None = None) -> Tem
     What isn't an ordinary file there can't be included either. Those that are known to `recall` have been
     compiled before.
     """
-    templates = Templates(folder, _read_sources(root, folder), recall)
+    templates = Templates(folder, load_sources(root, folder), recall)
     if recall is None or recall.get(templates.digest) is None:
         templates.compiled()
         if recall is not None:
@@ -77,6 +95,13 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
     return _ordered(known)
 
 
+def find_template(
+    templates: Templates, experiment: Experiment, lab: Lab, kind: str, name: str
+) -> tuple[str, str] | None:
+    """Return path and text of the template that makes an object of an experiment; None if none does."""
+    return templates.find(context_of(experiment, lab), kind, name)
+
+
 def _ordered(manifests: list[Manifest]) -> tuple[Manifest, ...]:
     return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
 
@@ -85,13 +110,24 @@ def _digest(value: object) -> str:
     return hashlib.sha256(to_json_text(value).encode()).hexdigest()
 
 
-def _read_sources(root: Path, folder: str) -> dict[str, str]:
-    """The templates' texts by name, sorted."""
+def load_sources(root: Path, folder: str) -> dict[str, str]:
+    """Return the texts of a folder's templates by name, sorted. Raises RenderError."""
     try:
         check_folder(root, folder)
-        names = sorted(path.name for path in (root / folder).glob("*.yaml.j2"))
+        entries = sorted((root / folder).iterdir())
     except OSError as error:
-        raise RenderError(f"the templates can't be read: {error.strerror}", where=folder) from error
+        hint = "`git status` shows whether it was deleted or renamed"
+        raise RenderError(
+            f"the templates can't be read: {error.strerror}", where=folder, hint=hint
+        ) from error
+    names = [path.name for path in entries if path.name.endswith(".yaml.j2")]
+    for path in entries:
+        if path.name not in names and not path.name.startswith(_IGNORED) and path.is_file():
+            raise RenderError(
+                "only files that end in `.yaml.j2` are templates",
+                where=f"{folder}/{path.name}" if is_seen(path.name) else folder,
+                hint="rename it, or move it away",
+            )
     if not names:
         raise RenderError("there are no templates", where=folder, hint="it holds `*.yaml.j2` files")
     sources = {}
@@ -109,4 +145,8 @@ def _read_sources(root: Path, folder: str) -> dict[str, str]:
         if len(data) > _SOURCE_LIMIT_BYTES:
             limit = f"{_SOURCE_LIMIT_BYTES // 1024} KiB"
             raise RenderError(f"the template is larger than {limit}", where=f"{folder}/{name}:1")
+        foreign = foreign_content(sources[name])
+        if foreign is not None:
+            line, what, hint = foreign
+            raise RenderError(what, where=f"{folder}/{name}:{line}", hint=hint)
     return sources

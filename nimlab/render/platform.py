@@ -24,6 +24,9 @@ from nimlab.spec import Isolation, Lab, LabFiles
 from nimlab.units import format_duration_ms
 
 FOLDER: Final = "templates/platform"
+PLATFORM_FOLDERS: Final = (
+    FOLDER, *(f"{FOLDER}/{name}" for name in ("config", "dashboards", "layout", "namespaces")),
+)  # fmt: skip
 COMPONENTS: Final = (
     "prometheus", "node-exporter", "cadvisor", "loki", "log-agent", "grafana", "discovery",
 )  # fmt: skip
@@ -57,6 +60,22 @@ def load_platform_templates(root: Path, recall: Recall | None = None) -> Platfor
 
 def render_platform(templates: PlatformTemplates, files: LabFiles) -> tuple[Manifest, ...]:
     """Return the platform's manifests, canonical and in apply order. Raises RenderError."""
+    names = _all_names(templates, files)
+    found = templates.objects.compiled().fill(names, _WHOM)
+    for namespace in names["namespaces"]:
+        found += templates.namespaces.compiled().fill({**names, "scraped_namespace": namespace}, _WHOM)
+    return tuple(sorted(found, key=lambda manifest: apply_order(key_of(manifest))))
+
+
+def find_platform_template(
+    templates: PlatformTemplates, files: LabFiles, kind: str, name: str
+) -> tuple[str, str] | None:
+    """Return path and text of the template that makes an object of the platform; None if none does."""
+    return templates.objects.find(_all_names(templates, files), kind, name)
+
+
+def _all_names(templates: PlatformTemplates, files: LabFiles) -> dict[str, Any]:
+    """The names, with the texts that other templates of the platform make. Raises RenderError."""
     names = _names(files)
     texts = {
         name.removesuffix(".j2"): to_yaml_text(data)
@@ -65,10 +84,7 @@ def render_platform(templates: PlatformTemplates, files: LabFiles) -> tuple[Mani
     names["dashboards"] = {board["uid"]: to_json_text(board) for board in render_dashboards(templates, files)}
     names["configs"] = texts
     names["checksums"] = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    found = templates.objects.compiled().fill(names, _WHOM)
-    for namespace in names["namespaces"]:
-        found += templates.namespaces.compiled().fill({**names, "scraped_namespace": namespace}, _WHOM)
-    return tuple(sorted(found, key=lambda manifest: apply_order(key_of(manifest))))
+    return names
 
 
 def render_dashboards(templates: PlatformTemplates, files: LabFiles) -> tuple[Mapping[str, Any], ...]:

@@ -35,6 +35,8 @@ def format_header(name: str, why: str, commit: Commit | None) -> str:
         return cluster
     branch = f"on {escape(commit.branch)}" if commit.branch else "on no branch"
     state = "with uncommitted changes" if commit.dirty else "clean"
+    if commit.hidden:
+        state = f"with {count(len(commit.hidden), 'file')} that Git hides"
     return f"{cluster}        commit {commit.sha[:7]} {branch}, {state}"
 
 

@@ -21,6 +21,7 @@ from nimlab.sandbox.api import Api
 from nimlab.sandbox.programs import Programs
 from nimlab.sandbox.queue import ensure_queue
 from nimlab.sandbox.state import (
+    OWN_FOLDER,
     PART_NAMES,
     Daemon,
     Layout,
@@ -28,6 +29,8 @@ from nimlab.sandbox.state import (
     Record,
     SandboxState,
     Step,
+    exclude_from_git,
+    keep_private,
     load_record,
     make_layout,
     save_record,
@@ -101,8 +104,12 @@ def _alone(layout: Layout, report: Callable[[Step], None]) -> Iterator[None]:
     """Keep others out, and say as an error of ours what the system refuses."""
     waiting = Step(phase=Phase.NOTE, text="another nimlab is at work on the sandbox; waiting for it")
     try:
-        layout.home.parent.mkdir(parents=True, exist_ok=True)
+        layout.home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with lock.hold(layout.home.parent, on_wait=lambda: report(waiting)):
+            if layout.home.parent.name == OWN_FOLDER or layout.record.exists():
+                exclude_from_git(layout)
+            if layout.record.exists():  # else the folder may be somebody else's
+                keep_private(layout)
             yield
     except OSError as error:
         where = error.filename or layout.home
@@ -114,6 +121,7 @@ def _repair(layout: Layout, record: Record | None, cache: Path, report: Callable
     _refuse_foreign(layout)
     chosen = _provide_programs(layout, cache, report)
     layout.home.mkdir(mode=0o700, exist_ok=True)
+    exclude_from_git(layout)
     layout.logs.mkdir(mode=0o700, exist_ok=True)
     daemons = {} if record is None else record.daemons
     if pki.is_complete(layout.pki):

@@ -24,6 +24,8 @@ PART_NAMES: Final = (
     "kwok",
 )  # in the order of starting
 
+OWN_FOLDER: Final = ".nimlab"
+"""Name of the folder that nimlab makes in a lab."""
 _FORMAT: Final = 1
 _CONNECT_TIMEOUT_S: Final = 0.3
 
@@ -150,6 +152,7 @@ class Layout:
     def own_names(self) -> frozenset[str]:
         """All that we ever put into the folder; whatever else is in it belongs to somebody else."""
         files = {p.name for p in (self.record, self.kubeconfig, self.stages, self.scheduler)}
+        files.add(".gitignore")
         folders = {p.name for p in (self.pki, self.data, self.logs)}
         return frozenset(n + tail for n in files | folders for tail in ("", ".new"))
 
@@ -170,6 +173,32 @@ def write_private(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
     fresh.replace(path)
+
+
+def exclude_from_git(layout: Layout) -> None:
+    """Write a `.gitignore` that excludes `.nimlab` from Git, also one that an older nimlab made.
+
+    A home elsewhere gets a file of its own: the folder above is the user's.
+    """
+    above = layout.home.parent
+    folder = above if above.name == OWN_FOLDER else layout.home
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    ignore = folder / ".gitignore"
+    if ignore.is_symlink() or not ignore.is_file() or b"*" not in ignore.read_bytes().split():
+        write_private(ignore, b"*\n")
+    if folder == above:
+        folder.chmod(0o700)
+
+
+def keep_private(layout: Layout) -> None:
+    """Let nobody but the owner read the sandbox's folders, keys and kubeconfigs."""
+    for folder in (layout.home, layout.pki, layout.logs, layout.data):
+        if folder.is_dir() and not folder.is_symlink():
+            folder.chmod(0o700)
+    for path in (layout.kubeconfig, layout.record, *sorted(layout.pki.glob("*"))):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o600)
 
 
 def save_record(layout: Layout, record: Record) -> None:

@@ -18,10 +18,13 @@ from nimlab.sandbox.state import (
     Daemon,
     Layout,
     Record,
+    exclude_from_git,
+    keep_private,
     load_record,
     save_record,
     write_private,
 )
+from tests.live import git
 
 RECORD = Record(
     version="v1.34.4",
@@ -64,6 +67,48 @@ def test_what_cannot_be_understood_is_no_memory(layout: Layout, content: str) ->
     assert load_record(layout) is None
     assert read_state(layout.home) is None
     assert not is_up(layout.home)
+
+
+@pytest.mark.parametrize("before", [None, "", "build.log\n", "*\n", "link"])
+def test_all_of_the_folder_is_excluded_from_git(tmp_path: Path, before: str | None) -> None:
+    home = tmp_path / "lab" / ".nimlab" / "sandbox"
+    home.mkdir(parents=True)
+    ignore = home.parent / ".gitignore"
+    if before == "link":
+        ignore.symlink_to(tmp_path / "elsewhere")
+    elif before is not None:
+        ignore.write_text(before, encoding="utf-8")
+    (home / "kubeconfig").write_text("x", encoding="utf-8")
+    (home.parent / "build.log").write_text("x", encoding="utf-8")
+    exclude_from_git(Layout(home=home))
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    assert git(tmp_path, "status", "--porcelain") == ""
+    assert stat.S_IMODE(home.parent.stat().st_mode) == 0o700
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_home_elsewhere_excludes_itself_and_not_the_folder_above(layout: Layout) -> None:
+    (layout.home / "kubeconfig").write_text("x", encoding="utf-8")
+    (layout.home.parent / "mine").write_text("x", encoding="utf-8")
+    exclude_from_git(layout)
+    git(layout.home.parent, "init", "-q")
+    git(layout.home.parent, "add", "-A")
+    assert git(layout.home.parent, "status", "--porcelain") == "A  mine"
+    assert ".gitignore" in layout.own_names
+
+
+def test_folders_and_keys_of_an_older_sandbox_are_made_private(layout: Layout) -> None:
+    layout.pki.mkdir()
+    for folder in (layout.home, layout.pki):
+        folder.chmod(0o755)
+    paths = [layout.kubeconfig, layout.record, layout.pki / "admin.key"]
+    for path in paths:
+        path.write_text("x", encoding="utf-8")
+        path.chmod(0o644)
+    keep_private(layout)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (layout.home, layout.pki)} == {0o700}
 
 
 def test_a_private_file_replaces_a_public_one(tmp_path: Path) -> None:
