@@ -267,6 +267,39 @@ def test_bug_is_said_to_be_one_and_reported(
     assert "Traceback" in saved.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PermissionError(13, "Permission denied", "/a"), ExitCode.ERROR),
+        (FileNotFoundError(2, "No such file or directory", "/a"), ExitCode.ERROR),
+        (OSError(28, "No space left on device"), ExitCode.ERROR),
+        (OSError(24, "Too many open files"), ExitCode.ERROR),
+        (OSError("no number"), ExitCode.BUG),
+        (ConnectionResetError(104, "Connection reset by peer"), ExitCode.BUG),
+    ],
+    ids=str,
+)
+def test_refusal_by_the_machine_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: OSError,
+    code: ExitCode,
+) -> None:
+    def find_root(start: Path) -> Path:
+        del start
+        raise error
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("nimlab.cli.root.find_root", find_root)
+    assert main(["validate"]) == code
+    said = capsys.readouterr().err
+    assert ("bug in nimlab" in said) == (code == ExitCode.BUG)
+    if error.filename:
+        assert said.startswith("/a: error: ")
+
+
 def test_help_and_validate_are_fast() -> None:
     """A loose bound: these machines are noisy, and the point is that nobody imports a cluster client."""
     started = time.monotonic()

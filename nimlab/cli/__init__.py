@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | No
         _say("interrupted")
         return ExitCode.INTERRUPTED
     except OSError as error:
-        if error.errno is None:
+        if not _is_of_the_machine(error):
             return _report_bug(error, arguments)
         print_error(NimlabError(error.strerror or str(error), where=error.filename, hint=_MACHINE_HINT))
         return ExitCode.ERROR
@@ -81,6 +81,14 @@ def _run() -> int:
     code = main(on_ready=signals.raise_interrupt)
     signals.end_at_once()
     return STREAMS.exit_code_after(code, signals.write_line)
+
+
+def _is_of_the_machine(error: OSError) -> bool:
+    """True for a refusal by the system that concerns a file, or a resource that is used up."""
+    import errno
+
+    used_up = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
+    return error.errno is not None and (error.filename is not None or error.errno in used_up)
 
 
 def _say(text: str) -> None:

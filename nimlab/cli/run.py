@@ -12,9 +12,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -83,13 +84,12 @@ def open_run(
     stop = threading.Event()
     with signals.stopping(stop):
         with stage("connect"):
+            clean = _cleaner(intent)
             cluster = connect(
                 target,
                 parallel=settings.parallel,
                 stop=stop,
-                tell=lambda name, text: print_note(
-                    report.format_note(name, _clean(intent, text), paint=False)
-                ),
+                tell=lambda name, text: print_note(report.format_note(name, clean(text), paint=False)),
             )
         try:
             yield Run(
@@ -111,12 +111,21 @@ def open_run(
 
 def warnings_of(run: Run) -> tuple[str, ...]:
     """Return what the server has warned of so far, without secret values."""
-    return tuple(dict.fromkeys(_clean(run.intent, text) for text in run.cluster.warnings()))
+    clean = _cleaner(run.intent)
+    return tuple(dict.fromkeys(clean(text) for text in run.cluster.warnings()))
 
 
-def _clean(intent: Intent, text: str) -> str:
-    """The text without the secret values of what is synced: a server may quote them."""
-    return redact(text, secrets_in(*(manifest for one in intent.desired for manifest in one.manifests)))
+def _cleaner(intent: Intent) -> Callable[[str], str]:
+    """Return a function that takes the secret values of what is synced out of a text of the server's.
+
+    They are looked for with the first text only: most runs have none.
+    """
+
+    @cache
+    def secrets() -> frozenset[str]:
+        return secrets_in(*(manifest for one in intent.desired for manifest in one.manifests))
+
+    return lambda text: redact(text, secrets())
 
 
 def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
