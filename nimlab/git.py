@@ -46,6 +46,8 @@ class Relation(Enum):
 def read_commit(root: Path) -> Commit | None:
     """Return the commit that is checked out; None where there is no Git, no repository or no commit yet.
 
+    Also None for a lab that Git doesn't track: the commit says nothing about its files.
+
     Raises NimlabError when Git refuses to look (a folder owned by somebody else).
     """
     found = run_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
@@ -54,6 +56,8 @@ def read_commit(root: Path) -> Commit | None:
         return None
     branch = run_git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
     folder = compare_folder(root)
+    if not folder.is_tracked:
+        return None
     return Commit(
         sha=found.stdout.strip(),
         branch=_printable(branch.stdout.strip()) if branch and branch.returncode == 0 else None,

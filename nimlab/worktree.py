@@ -35,10 +35,14 @@ class Hidden:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worktree:
-    """How the folder differs from the commit. `dirty`: in a file that a sync reads."""
+    """How the folder differs from the commit. `dirty`: in a file that a sync reads.
+
+    `is_tracked` is False for a folder that the commit says nothing about, such as an export beside the lab.
+    """
 
     dirty: bool
     hidden: tuple[Hidden, ...]
+    is_tracked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,9 @@ def compare_folder(root: Path) -> Worktree:
     hidden = tuple(_hidden(root, entries, reported))
     tracked = {path for entry in entries for path in _tracked(root, entry)}
     dirty = bool(hidden) or any(not _is_noise(code, path) for path, code in reported.items())
-    return Worktree(dirty=dirty or any(path not in tracked for path in _present(root)), hidden=hidden)
+    held = "lab.yaml" in tracked or git_paths(root, "ls-tree", "-z", "HEAD", "--", "lab.yaml") != []
+    dirty = dirty or any(path not in tracked for path in _present(root))
+    return Worktree(dirty=dirty, hidden=hidden, is_tracked=held)
 
 
 def _is_noise(code: str, path: str) -> bool:

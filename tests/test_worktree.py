@@ -254,3 +254,14 @@ def test_hidden_file_is_a_problem_and_its_experiment_is_broken(root: Path) -> No
     files = load_lab(root, hidden=head(root).hidden)
     assert [(p.code, p.location.path) for p in files.problems] == [("hidden", "experiments/blue.yaml")]
     assert [(b.name, b.source) for b in files.broken] == [("blue", "experiments/blue.yaml")]
+
+
+def test_export_beside_the_lab_belongs_to_no_commit(root: Path) -> None:
+    export = root / "export"
+    export.mkdir()
+    (export / "lab.yaml").write_bytes((root / "lab.yaml").read_bytes())
+    assert read_commit(export) is None
+    git(root, "add", "export/lab.yaml")
+    assert head(export).dirty
+    git(root, "rm", "-q", "--cached", "export/lab.yaml", "lab.yaml")
+    assert head(root).dirty
