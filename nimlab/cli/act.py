@@ -31,6 +31,7 @@ from nimlab.apply import (
     holder_of,
     system_clock,
     wait_until_settled,
+    with_reason,
 )
 from nimlab.binding import Binding
 from nimlab.cli.options import Output, SyncOptions
@@ -38,8 +39,8 @@ from nimlab.cli.reports import write_reports
 from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
-from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
-from nimlab.manifest import WORKLOADS
+from nimlab.errors import ExitCode, Forbidden, LockHeld, Moved, NimlabError
+from nimlab.manifest import WORKLOADS, ObjectKey
 from nimlab.owned import PLATFORM
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
@@ -134,7 +135,10 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
     if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
         print_note(report.format_event(told, paint=False))
     now = system_clock().now
-    return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
+    try:
+        return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
+    except Forbidden as error:
+        raise with_reason(error, run.cluster, home) from error
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
@@ -160,6 +164,7 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
 def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iterator[Event]:
     """Act, give the lock back, then wait for the peers of whatever was done."""
     failed: set[str] = set()
+    withheld: set[ObjectKey] = set()
     if lock is not None:
         settings = run.intent.files.lab.sync
         options = Options(
@@ -172,10 +177,12 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iter
             for event in execute(plan, run.cluster.fenced(lock.check), options, stop=run.stop):
                 if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED and event.error:
                     failed.add(event.experiment)
+                if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED:
+                    withheld.add(event.key)
                 yield event
         lock.release()
     if run.options.wait and not run.stop.is_set():
-        settled, awaited = split_awaited(plan, snapshot, frozenset(failed))
+        settled, awaited = split_awaited(plan, snapshot, frozenset(failed), frozenset(withheld))
         yield from settled
         with stage("wait"):
             yield from wait_until_settled(
@@ -189,11 +196,12 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> Iter
 
 
 def split_awaited(
-    plan: Plan, snapshot: Snapshot, failed: frozenset[str]
+    plan: Plan, snapshot: Snapshot, failed: frozenset[str], withheld: frozenset[ObjectKey] = frozenset()
 ) -> tuple[tuple[ExperimentSettled, ...], tuple[Awaited, ...]]:
     """Tell the experiments that stand as they should from those to wait for.
 
-    What the snapshot shows settled and the plan leaves alone needs no further request.
+    What the snapshot shows settled and the plan leaves alone needs no further request. Objects that were
+    deleted are awaited until they are gone, whatever their kind; `withheld` were not deleted.
     """
     noun = plan.apply_set.noun
     settled: list[ExperimentSettled] = []
@@ -202,11 +210,12 @@ def split_awaited(
         if one.name in failed:
             continue
         workloads = [c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.leaves_peers]
-        leaving = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
-        keys = frozenset(c.key for c in leaving if c.key.kind in {*WORKLOADS, "Namespace"})
+        pruned = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
+        leaving = [c for c in pruned if c.key not in withheld] + [c for c in one.changes if c.leaving]
+        uids = {c.key: c.live["metadata"]["uid"] for c in leaving if c.live is not None}
         live = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]
         done = [s for s in live if s and status_of(s).state is State.CURRENT]
-        if len(done) == len(workloads) and not keys:
+        if len(done) == len(workloads) and not leaving:
             running = sum(peers_of(s).running for s in done)
             if workloads:
                 settled.append(
@@ -217,8 +226,10 @@ def split_awaited(
                 Awaited(
                     experiment=one.name,
                     workloads=frozenset(c.key for c in workloads),
-                    leaving=keys,
+                    leaving=frozenset(c.key for c in leaving),
                     noun=noun,
+                    uids=uids,
+                    needs_pods=len(done) < len(workloads),
                 )
             )
     return tuple(settled), tuple(awaited)
