@@ -219,7 +219,7 @@ def _restarts(change: Change) -> str:
     if change.takes_peers:
         return f"restarts {which}: the object is deleted and made anew{time}"
     together = change.desired is not None and restarts_together(change.desired)
-    how = "" if together else ", one after another"
+    how = "" if together or change.restarts == 1 else ", one after another"
     changes = any(field.in_template for field in change.fields)
     why = "the pod template changes" if changes else "they are of an older revision"
     return f"restarts {which}{how}: {why}{time}"
