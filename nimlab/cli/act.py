@@ -137,8 +137,11 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
     now = system_clock().now
     try:
         return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
-    except Forbidden as error:
-        raise with_reason(error, run.cluster, home) from error
+    except (Forbidden, Moved) as error:
+        told = with_reason(error, run.cluster, home)
+        if told is error:
+            raise
+        raise told from error
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
