@@ -158,7 +158,7 @@ def experiment_detail(
     is_missing_pods = any(peers_of(live).running < peers_of(live).wanted for live in lives)
     troubles = (
         *_troubles(pods, _refusals(own, lives) if is_missing_pods else [], now),
-        *(leaving_trouble(c.live) for c in (one.changes if one else ()) if c.live and is_leaving(c.live)),
+        *(leaving_trouble(live) for live in (_leaving(one) if one else ())),
     )
     row = next(
         row for row in overview_rows(plan, experiments, now, {name: troubles}) if row.experiment == name
@@ -173,6 +173,12 @@ def experiment_detail(
         events=_recent([_event_line(event, now) for event in own]),
         noun=plan.apply_set.noun,
     )
+
+
+def _leaving(one: ExperimentPlan) -> tuple[Manifest, ...]:
+    """The experiment's own objects that are being deleted; what only carries its label is not among them."""
+    own = (c.live for c in one.changes if c.leaving or c.desired is not None)
+    return tuple(live for live in own if live is not None and is_leaving(live))
 
 
 def live_workloads(one: ExperimentPlan) -> tuple[Manifest, ...]:
@@ -242,7 +248,7 @@ def _verdict(
     now: datetime,
 ) -> Verdict:
     """How its pods are; a namespace or another object on its way out takes what is in it along."""
-    leaving = next((c.live for c in one.changes if c.live and is_leaving(c.live)), None)
+    leaving = next(iter(_leaving(one)), None)
     if leaving is not None:
         return Verdict(health=Health.TERMINATING, message=f"{key_of(leaving)}: {held_by(leaving)}")
     return health_of(lives, missing, troubles, now)

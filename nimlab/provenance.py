@@ -31,7 +31,9 @@ def has_other_writer(change: Change) -> bool:
 
 
 def is_newer(change: Change) -> bool:
-    """Return True when a field that differs is as we have applied it: then the checkout asks for another."""
+    """Return True when what differs is as we have applied it: then the checkout asks for something else."""
+    if change.action is Action.PRUNE:
+        return change.live is not None and own_entry(change.live) is not None
     if change.action not in (Action.UPDATE, Action.REPLACE) or change.live is None:
         return False
     ours = _texts(own_entry(change.live))

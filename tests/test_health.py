@@ -228,6 +228,19 @@ def test_field_that_nobody_owns_is_judged_by_the_commit(sha: str, dirty: bool, s
     assert row.state is state
 
 
+def test_object_that_the_checkout_no_longer_asks_for_is_no_drift() -> None:
+    live = statefulset()
+    live["metadata"]["managedFields"] = [managed("nimlab", MADE, *PATH)]
+    assert only_row(plan_of(keep(spec_map("d")), change(Action.PRUNE, live, None))).state is RowState.CHANGED
+
+
+def test_foreign_object_on_its_way_out_says_nothing_of_health() -> None:
+    theirs = spec_map("d")
+    theirs["metadata"] |= {"name": "theirs", "deletionTimestamp": MADE}
+    row = only_row(plan_of(keep(statefulset()), change(Action.KEEP, theirs, None)))
+    assert row.verdict.health is Health.OK
+
+
 def test_workload_that_somebody_deleted_is_drift_also_in_a_newer_checkout() -> None:
     plan = plan_of(keep(spec_map("d")), change(Action.CREATE, None, statefulset()))
     before = replace_parent(commit="a" * 40)
@@ -337,12 +350,14 @@ def test_progress_never_reads_as_if_nothing_were_awaited() -> None:
 
 
 def test_bar_counts_peers_that_go() -> None:
-    facts = {"experiment": "red", "running": 0}
-    bar = Bar.of(PeersProgress(**facts, wanted=0, leaving=800), None)
+    def going(leaving: int) -> PeersProgress:
+        return PeersProgress(experiment="red", running=0, wanted=0, leaving=leaving)
+
+    bar = Bar.of(going(800), None)
     assert (bar.completed, bar.total) == (0, 800)
-    bar = Bar.of(PeersProgress(**facts, wanted=0, leaving=200), bar)
+    bar = Bar.of(going(200), bar)
     assert (bar.completed, bar.total) == (600, 800)
-    assert Bar.of(PeersProgress(**facts, wanted=0, leaving=0), None).total == 1
+    assert Bar.of(going(0), None).total == 1
 
 
 ON_DELETE = {"updateStrategy": {"type": "OnDelete"}, "template": {"spec": {"containers": []}}}

@@ -138,10 +138,10 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
     try:
         return acquire(run.cluster, plan.apply_set, snapshot.lease, holder=_holder(), now=now, stop=run.stop)
     except (Forbidden, Moved) as error:
-        told = with_reason(error, run.cluster, home)
-        if told is error:
+        explained = with_reason(error, run.cluster, home)
+        if explained is error:
             raise
-        raise told from error
+        raise explained from error
 
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
