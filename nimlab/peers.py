@@ -94,7 +94,12 @@ def _page_anywhere(
             return _page(cluster, kind, None, labels, fields)
         except Forbidden:
             pass
-    some = [_page(cluster, kind, namespace, labels, fields) for namespace in sorted(namespaces)[:_ROUNDS]]
+    some = []
+    for namespace in sorted(namespaces)[:_ROUNDS]:
+        try:
+            some.append(_page(cluster, kind, namespace, labels, fields))
+        except Forbidden:  # a reason is worth a look, and no reason to show nothing at all
+            some.append(Sight(items=(), whole=False))
     return Sight(
         items=tuple(item for sight in some for item in sight.items), whole=all(s.whole for s in some)
     )

@@ -14,11 +14,13 @@ from nimlab.apply.events import ExperimentStuck, PeersProgress
 from nimlab.change import Action
 from nimlab.cli.terminal import Bar
 from nimlab.diff import ABSENT, FieldChange
+from nimlab.errors import Forbidden
 from nimlab.git import Commit
 from nimlab.health import Health, health_of, worst
 from nimlab.manifest import Manifest
 from nimlab.overview import RowState, experiment_detail, overview_rows, troubles_of
 from nimlab.parent import Parent, Scope
+from nimlab.peers import find_troubled, read_warnings
 from nimlab.report import exit_code_of_rows, format_event
 from nimlab.report.changes import experiment_entries, layout_of
 from nimlab.report.lines import join
@@ -386,6 +388,19 @@ def test_restarts_do_not_claim_that_peers_run(peers: int, running: int, words: s
     layout = layout_of(plan.changes, verbose=False)
     entries = experiment_entries(plan.experiments[0], layout, removed_in=None, withheld=False)
     assert words in join([entry.line for entry in entries], paint=False)
+
+
+class Blind:
+    """A cluster whose credentials don't show pods and events."""
+
+    def pages(self, kind: str, **how: Any) -> Any:
+        raise Forbidden("list", where=kind)
+
+
+def test_reasons_that_may_not_be_read_do_not_stop_the_list() -> None:
+    blind: Any = Blind()
+    assert find_troubled(blind, "experiment", {"a": "n", "b": "m"}, lambda pod: True) == ()
+    assert read_warnings(blind, ["n"]) == ()
 
 
 @pytest.mark.live
