@@ -394,7 +394,7 @@ class Blind:
     """A cluster whose credentials don't show pods and events."""
 
     def pages(self, kind: str, **how: Any) -> Any:
-        raise Forbidden("list", where=kind)
+        raise Forbidden(f"list {sorted(how)}", where=kind)
 
 
 def test_reasons_that_may_not_be_read_do_not_stop_the_list() -> None:
