@@ -259,7 +259,9 @@ def _wait_until_gone(
         name = holders[0] if holders else ""
         hint = f"find out why `{name}` isn't removed, then sync again" if name else error.hint
         raise ClusterError(
-            f"{held_by(last)}; not gone after {timeout_s:.0f} s", where=change.key, hint=hint
+            f"the former object is still being deleted after {timeout_s:.0f} s: {held_by(last)}",
+            where=change.key,
+            hint=hint,
         ) from error
 
 
