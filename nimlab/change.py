@@ -14,6 +14,7 @@ from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConfli
 from nimlab.fields import Foreign, compare, foreign_fields, own_entry
 from nimlab.forecast import forecast
 from nimlab.handover import Handover, handed_over
+from nimlab.leaving import held_by, is_leaving
 from nimlab.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.owned import MEMBER, PART_OF, ApplySet, member_reference, missing_proofs
 from nimlab.snapshot import Desired, Policy, Prediction, Snapshot
@@ -48,7 +49,8 @@ class Change:
     `handover` is done before the apply; the fields that it removes are among `fields`, not among `foreign`.
     With `may_lag`, a sync that ended halfway may have left peers of an older template, which nobody has
     counted yet. A KEEP with a reason is worth showing. `former` is the set in a former namespace of the lab
-    that an orphan is a member of, None for the current set.
+    that an orphan is a member of, None for the current set. With `leaving` the object was ours, no file asks
+    for it any more, and it is being deleted: it still exists, so its end is awaited.
     """
 
     action: Action
@@ -67,6 +69,12 @@ class Change:
     handover: Handover | None = None
     may_lag: bool = False
     former: ApplySet | None = None
+    leaving: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """True when the cluster isn't as the files say until something was done, or has ended."""
+        return self.action is not Action.KEEP or self.leaving
 
     @property
     def restart_s(self) -> int:
@@ -101,7 +109,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
     key = key_of(desired)
     live = snapshot.live.get(key)
     if live is None or live["metadata"].get("deletionTimestamp"):
-        reason = "" if live is None else "the one that is there is being deleted: waits until it is gone"
+        reason = "" if live is None else f"waits until the former object is gone: {held_by(live)}"
         change = _change(Action.CREATE, desired, live, group, reason=reason)
         return replace(change, may_lag=group.on_immutable_change is OnImmutableChange.ORPHAN)
     conflict = _ownership_conflict(key, live, snapshot, policy)
@@ -118,7 +126,10 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
     missing = missing_proofs(live, apply_set)
     strangers = snapshot.strangers.get(live["metadata"]["name"], ())
     is_namespace = live["kind"] == "Namespace"
-    if missing:
+    leaving = is_leaving(live) and not missing_proofs(_as_if_staying(live), apply_set)
+    if leaving:
+        action, reason = Action.KEEP, held_by(live)
+    elif missing:
         action, reason = Action.KEEP, f"left alone: {missing[0]}"
     elif is_namespace and strangers is None:
         action, reason = (
@@ -142,7 +153,14 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
         live=live,
         reason=reason,
         former=former,
+        leaving=leaving,
     )
+
+
+def _as_if_staying(live: Manifest) -> Manifest:
+    """The object without its deletion: whose it was is judged by all other proofs."""
+    metadata = {name: value for name, value in live["metadata"].items() if name != "deletionTimestamp"}
+    return {**live, "metadata": metadata}
 
 
 def _change(

@@ -9,27 +9,43 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
 
-from nimlab.change import Action, Change
+from nimlab.change import Change
 from nimlab.fields import own_entry
-from nimlab.manifest import WORKLOADS, Manifest, ObjectKey, labels_of
+from nimlab.health import Health, Verdict, health_of, is_short
+from nimlab.leaving import held_by, is_leaving, leaving_trouble
+from nimlab.manifest import WORKLOADS, Manifest, ObjectKey, key_of, labels_of
 from nimlab.masking import redact, secrets_in
 from nimlab.plan import ExperimentPlan, Plan
+from nimlab.provenance import has_other_writer, is_newer
 from nimlab.spec import Broken, Experiment
-from nimlab.status import State, Trouble, event_trouble, peers_of, pod_trouble, status_of
+from nimlab.status import (
+    State,
+    Trouble,
+    event_trouble,
+    is_due,
+    peers_of,
+    pod_trouble,
+    seen_at,
+    spec_changed_at,
+    status_of,
+    template_changed_at,
+    warning_trouble,
+)
 
 _EVENTS: Final = 10
+_UNKNOWN: Final = Verdict(health=Health.UNKNOWN)
 
 
 class RowState(Enum):
-    """How an experiment's file and its objects in the cluster stand to each other."""
+    """How an experiment in Git and its objects in the cluster stand to each other; not how its pods are."""
 
     IN_SYNC = "in sync"
     DRIFTED = "drifted"  # the cluster is not as it was synced
-    CHANGED = "changed"  # the file is not the one that was synced
+    CHANGED = "changed"  # what is checked out is not what was synced
     BLOCKED = "blocked"  # a sync would fail
     NOT_SYNCED = "not synced"  # nothing of it is in the cluster
     ORPHANED = "orphaned"  # in the cluster without a file
@@ -41,7 +57,7 @@ class Row:
     """One experiment in `list`.
 
     `scale` is what the cluster is asked for, or the file where nothing is; None where neither is known.
-    `started_at` is when its StatefulSet was made, RFC 3339.
+    `started_at` is when the current run began, RFC 3339: when the pod template was written last.
     """
 
     experiment: str
@@ -51,6 +67,12 @@ class Row:
     started_at: str | None
     age_s: int | None
     state: RowState
+    verdict: Verdict = _UNKNOWN
+
+    @property
+    def is_pending(self) -> bool:
+        """True when a sync would change something, or can't."""
+        return self.state is not RowState.IN_SYNC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +118,21 @@ class Detail:
     noun: str
 
 
-def overview_rows(plan: Plan, experiments: Iterable[Experiment], now: datetime) -> tuple[Row, ...]:
-    """Return a row for each experiment, in files or cluster, sorted by name."""
+def overview_rows(
+    plan: Plan,
+    experiments: Iterable[Experiment],
+    now: datetime,
+    troubles: Mapping[str, Sequence[Trouble]] | None = None,
+) -> tuple[Row, ...]:
+    """Return a row for each experiment, in files or cluster, sorted by name.
+
+    `troubles` are what is known of the pods of those that don't all run.
+    """
     known = {one.name: one for one in experiments}
+    found = troubles or {}
     rows = {broken.name: _broken_row(broken, known.get(broken.name)) for broken in plan.broken}
     for one in plan.experiments:
-        rows.setdefault(one.name, _row(one, known.get(one.name), now))
+        rows.setdefault(one.name, _row(one, plan, known.get(one.name), found.get(one.name, ()), now))
     return tuple(rows[name] for name in sorted(rows))
 
 
@@ -120,21 +151,57 @@ def experiment_detail(
     `pods` may be a part of them, if it isn't `all_pods`: their workload counts the others.
     `events` may be those of whole namespaces; only its own are taken, warnings first, the newest last.
     """
-    row = next(row for row in overview_rows(plan, experiments, now) if row.experiment == name)
     one = next((one for one in plan.experiments if one.name == name), None)
     broken = next((broken.source for broken in plan.broken if broken.name == name), None)
     own = _without_secrets(_own_events(events, one, pods), one, pods) if one else []
-    is_short = row.running is not None and row.scale is not None and row.running < row.scale
+    lives = live_workloads(one) if one else ()
+    is_missing_pods = any(peers_of(live).running < peers_of(live).wanted for live in lives)
+    troubles = (
+        *_troubles(pods, _refusals(own, lives) if is_missing_pods else [], now),
+        *(leaving_trouble(live) for live in (_leaving(one) if one else ())),
+    )
+    row = next(
+        row for row in overview_rows(plan, experiments, now, {name: troubles}) if row.experiment == name
+    )
     return Detail(
         row=row,
         source=broken or (one.source if one else None),
         plan=one,
         unread=0 if all_pods or one is None else max(0, _existing(one) - len(pods)),
         pods=tuple(_pod_line(pod, now) for pod in sorted(pods, key=_ordinal)),
-        troubles=_troubles(pods, own if is_short else [], now),
+        troubles=troubles,
         events=_recent([_event_line(event, now) for event in own]),
         noun=plan.apply_set.noun,
     )
+
+
+def _leaving(one: ExperimentPlan) -> tuple[Manifest, ...]:
+    """The experiment's own objects that are being deleted; what only carries its label is not among them."""
+    own = (c.live for c in one.changes if c.leaving or c.desired is not None)
+    return tuple(live for live in own if live is not None and is_leaving(live))
+
+
+def live_workloads(one: ExperimentPlan) -> tuple[Manifest, ...]:
+    """Return the workloads of an experiment that exist; it may have several."""
+    return tuple(c.live for c in one.changes if c.key.kind in WORKLOADS and c.live is not None)
+
+
+def short_experiments(plan: Plan) -> tuple[ExperimentPlan, ...]:
+    """Return the experiments whose pods don't all run: a reason is worth looking for."""
+    return tuple(one for one in plan.experiments if is_short(live_workloads(one)))
+
+
+def troubles_of(
+    one: ExperimentPlan, pods: Sequence[Manifest], events: Sequence[Manifest], now: datetime
+) -> tuple[Trouble, ...]:
+    """Return what troubles an experiment: its pods' own words, else the warnings of the current run."""
+    lives = live_workloads(one)
+    own = _without_secrets(_own_events(events, one, pods), one, pods)
+    found = [t for t in _troubles(pods, _refusals(own, lives), now) if is_due(t, now)]
+    if found:
+        return tuple(found)
+    warned = [t for event in sorted(own, key=_at) if (t := warning_trouble(event, now)) is not None]
+    return tuple(warned[-1:])
 
 
 def _broken_row(broken: Broken, experiment: Experiment | None) -> Row:
@@ -147,25 +214,50 @@ def _broken_row(broken: Broken, experiment: Experiment | None) -> Row:
         started_at=None,
         age_s=None,
         state=RowState.BROKEN,
+        verdict=_UNKNOWN,
     )
 
 
-def _row(one: ExperimentPlan, experiment: Experiment | None, now: datetime) -> Row:
-    live = next((c.live for c in one.changes if c.key.kind in WORKLOADS and c.live), None)
-    started_at = live["metadata"].get("creationTimestamp") if live else None
-    if live is not None:
-        scale: int | None = peers_of(live).wanted
+def _row(
+    one: ExperimentPlan, plan: Plan, experiment: Experiment | None, troubles: Sequence[Trouble], now: datetime
+) -> Row:
+    lives = live_workloads(one)
+    missing = [c for c in one.changes if c.key.kind in WORKLOADS and c.live is None and c.desired is not None]
+    if lives:
+        scale: int | None = sum(peers_of(live).wanted for live in lives)
     else:
         scale = experiment.peers if experiment else None
+    started_at = _started_at(lives)
     return Row(
         experiment=one.name,
-        full_name=experiment.full_name if experiment else _full_name(one, live),
+        full_name=experiment.full_name if experiment else _full_name(one, lives[0] if lives else None),
         scale=scale,
-        running=peers_of(live).running if live else (None if scale is None else 0),
+        running=sum(peers_of(live).running for live in lives) if lives else (None if scale is None else 0),
         started_at=started_at,
         age_s=_age_s(started_at, now),
-        state=_state(one),
+        state=_state(one, plan),
+        verdict=_verdict(one, lives, len(missing), troubles, now),
     )
+
+
+def _verdict(
+    one: ExperimentPlan,
+    lives: Sequence[Manifest],
+    missing: int,
+    troubles: Sequence[Trouble],
+    now: datetime,
+) -> Verdict:
+    """How its pods are; a namespace or another object on its way out takes what is in it along."""
+    leaving = next(iter(_leaving(one)), None)
+    if leaving is not None:
+        return Verdict(health=Health.TERMINATING, message=f"{key_of(leaving)}: {held_by(leaving)}")
+    return health_of(lives, missing, troubles, now)
+
+
+def _started_at(lives: Sequence[Manifest]) -> str | None:
+    """When the current run began: the newest template of all workloads; RFC 3339."""
+    times = [time for live in lives if (time := template_changed_at(live)) is not None]
+    return max(times).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if times else None
 
 
 def _full_name(one: ExperimentPlan, workload: Manifest | None) -> str:
@@ -175,18 +267,28 @@ def _full_name(one: ExperimentPlan, workload: Manifest | None) -> str:
     return next((name for name in names if name), own)
 
 
-def _state(one: ExperimentPlan) -> RowState:
+def _state(one: ExperimentPlan, plan: Plan) -> RowState:
     if one.source is None:
         return RowState.ORPHANED
     if any(change.error is not None for change in one.changes):
         return RowState.BLOCKED
     if all(change.live is None for change in one.changes):
         return RowState.NOT_SYNCED
-    if any(change.foreign for change in one.changes):
+    if any(change.foreign or change.taken or has_other_writer(change) for change in one.changes):
         return RowState.DRIFTED
-    if all(change.action is Action.KEEP for change in one.changes):
+    if not any(change.is_pending for change in one.changes):
         return RowState.IN_SYNC
-    return RowState.CHANGED if _is_other_file(one.changes) else RowState.DRIFTED
+    if _is_other_file(one.changes) or any(map(is_newer, one.changes)) or _is_other_commit(one, plan):
+        return RowState.CHANGED
+    return RowState.DRIFTED
+
+
+def _is_other_commit(one: ExperimentPlan, plan: Plan) -> bool:
+    """True when another commit was synced last; an object that is missing altogether was deleted, though."""
+    if plan.commit is None or plan.recorded_commit is None:
+        return False
+    lost = any(c.live is None and c.key.kind in plan.before.scope.kinds for c in one.changes)
+    return not lost and (plan.commit.dirty or plan.commit.sha != plan.recorded_commit)
 
 
 def _is_other_file(changes: Sequence[Change]) -> bool:
@@ -254,14 +356,34 @@ def _ordinal(pod: Manifest) -> tuple[str, int]:
 
 def _troubles(pods: Sequence[Manifest], refusals: Sequence[Manifest], now: datetime) -> tuple[Trouble, ...]:
     """What keeps peers from running: of each pod, and the last refusal to make one."""
-    found = [pod_trouble(pod, now) for pod in sorted(pods, key=_ordinal)]
+    found = [t for pod in sorted(pods, key=_ordinal) if (t := pod_trouble(pod, now)) and is_due(t, now)]
     refused = [t for event in sorted(refusals, key=_at) if (t := event_trouble(event)) is not None]
-    return (*(trouble for trouble in found if trouble is not None), *refused[-1:])
+    return (*found, *refused[-1:])
+
+
+def _refusals(events: Sequence[Manifest], workloads: Sequence[Manifest]) -> list[Manifest]:
+    """The events since the last change of the workload that they are about: older ones say nothing of it."""
+    changed = {str(key_of(live)): spec_changed_at(live) for live in workloads}
+
+    def is_current(event: Manifest) -> bool:
+        about = event.get("involvedObject") or {}
+        since = changed.get(f"{about.get('kind')}/{about.get('namespace')}/{about.get('name')}")
+        at = seen_at(event)
+        return since is None or (at is not None and at >= since)
+
+    return [event for event in events if is_current(event)]
 
 
 def _own_events(events: Sequence[Manifest], one: ExperimentPlan, pods: Sequence[Manifest]) -> list[Manifest]:
-    """The events about an object of the experiment, or about a pod that it has or had."""
-    keys = {change.key for change in one.changes}
+    """The events about an object of the experiment, or about a pod that it has or had in its current run.
+
+    Objects are told apart by their uid: a former one may have had the same name. Of a pod that isn't seen
+    now, the time decides whether it was of this run.
+    """
+    uids = {change.key: (change.live or {}).get("metadata", {}).get("uid") for change in one.changes}
+    keys = uids.keys()
+    seen = {pod["metadata"].get("uid") for pod in pods}
+    started = max(filter(None, map(template_changed_at, live_workloads(one))), default=None)
     sets = [re.escape(f"{k.namespace}/{k.name}") for k in keys if k.kind == "StatefulSet"]
     peer = re.compile(f"(?:{'|'.join(sets)})-[0-9]+") if sets else None
     names = {f"{p['metadata'].get('namespace', '')}/{p['metadata']['name']}" for p in pods}
@@ -271,8 +393,14 @@ def _own_events(events: Sequence[Manifest], one: ExperimentPlan, pods: Sequence[
         key = ObjectKey(
             str(about.get("kind", "")), str(about.get("namespace") or ""), str(about.get("name", ""))
         )
+        uid = about.get("uid")
         if key.kind != "Pod":
-            return key in keys
+            return key in keys and uid in (None, "", uids[key])
+        if uid and uid in seen:
+            return True
+        at = seen_at(event)
+        if started is not None and at is not None and at < started:
+            return False
         name = f"{key.namespace}/{key.name}"
         return name in names or (peer is not None and peer.fullmatch(name) is not None)
 

@@ -93,7 +93,7 @@ class Plan:
     def is_empty(self) -> bool:
         """True when a sync would have nothing to do and nothing to complain of."""
         return (
-            all(c.action is Action.KEEP and c.error is None for c in self.changes)
+            all(not c.is_pending and c.error is None for c in self.changes)
             and self.refusal is None
             and not self.retired
             and not self.broken

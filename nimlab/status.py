@@ -48,7 +48,7 @@ class PeerCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why a pod doesn't run; `pod` is its name, or the workload's when there is no pod.
+    """Why a pod doesn't run; `pod` is its name, or that of the object of `kind` when there is no pod.
 
     `fatal` means that waiting longer won't help. `since` is when it began, RFC 3339, where time decides that.
     """
@@ -58,6 +58,7 @@ class Trouble:
     message: str
     since: str | None
     fatal: bool
+    kind: str = "Pod"
 
 
 _UNSCHEDULABLE: Final = "Unschedulable"
@@ -68,6 +69,13 @@ _FATAL_WAITING: Final = frozenset({
 })  # fmt: skip
 _SAID_CHARACTERS: Final = 300  # of a container's last words; a kubelet keeps up to 4,096 bytes of them
 _EARLY_WAITING: Final = frozenset({"ErrImagePull"})
+_OOM_KILLED: Final = "OOMKilled"
+_NOT_READY: Final = "NotReady"
+_NODE_LOST: Final = "NodeLost"
+_LEAVING: Final = "Terminating"
+_PASSING: Final = frozenset({_NOT_READY, _LEAVING})
+_PASSING_GRACE: Final = timedelta(seconds=30)
+_MEMORABLE: Final = timedelta(minutes=10)  # a container that was killed so recently is likely to be again
 
 
 def status_of(live: Manifest | None) -> Status:
@@ -131,10 +139,12 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
     """Return what keeps a pod from running, None if nothing does (it may just be starting)."""
     status = pod.get("status") or {}
     name = pod["metadata"]["name"]
+    if pod["metadata"].get("deletionTimestamp"):
+        return _overdue_trouble(pod)
     if status.get("phase") == "Failed":
         return Trouble(
             pod=name,
-            reason=str(status.get("reason") or "Failed"),
+            reason=_failure_of(status),
             message=_said(status.get("message"), pod) or "the pod has failed",
             since=None,
             fatal=True,
@@ -146,10 +156,10 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
     }
     for field in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(field) or ():
-            trouble = _container_trouble(pod, container, containers)
+            trouble = _container_trouble(pod, container, containers) or _ended_trouble(pod, container, now)
             if trouble is not None:
                 return trouble
-    return _scheduling_trouble(name, status, now)
+    return _scheduling_trouble(name, status, now) or _readiness_trouble(pod, status)
 
 
 def ripened(trouble: Trouble, now: datetime) -> Trouble:
@@ -157,6 +167,12 @@ def ripened(trouble: Trouble, now: datetime) -> Trouble:
     if trouble.fatal or trouble.reason != _UNSCHEDULABLE or trouble.since is None:
         return trouble
     return replace(trouble, fatal=now - datetime.fromisoformat(trouble.since) > _UNSCHEDULABLE_GRACE)
+
+
+def is_due(trouble: Trouble, now: datetime) -> bool:
+    """Return False for what every pod goes through, as long as it hasn't lasted too long."""
+    since = parse_time(trouble.since)
+    return trouble.reason not in _PASSING or since is None or now - since > _PASSING_GRACE
 
 
 def event_trouble(event: Manifest) -> Trouble | None:
@@ -174,7 +190,66 @@ def event_trouble(event: Manifest) -> Trouble | None:
         message=message.rpartition("failed error: ")[2],
         since=event.get("firstTimestamp"),
         fatal=True,
+        kind="StatefulSet",
     )
+
+
+def warning_trouble(event: Manifest, now: datetime) -> Trouble | None:
+    """Return what a recent warning about a pod tells; None for any other event."""
+    about, at = event.get("involvedObject") or {}, seen_at(event)
+    if about.get("kind") != "Pod" or event.get("type") != "Warning" or at is None or now - at >= _MEMORABLE:
+        return None
+    reason = str(event.get("reason") or "Warning")
+    return Trouble(
+        pod=str(about.get("name", "")),
+        reason=_UNSCHEDULABLE if reason == "FailedScheduling" else reason,
+        message=str(event.get("message") or reason),
+        since=event.get("firstTimestamp"),
+        fatal=False,
+    )
+
+
+def seen_at(event: Manifest) -> datetime | None:
+    """Return when an event was last seen: old and new kinds of events say it in different places."""
+    series: Mapping[str, Any] = event.get("series") or {}
+    times = (
+        event.get("lastTimestamp"),
+        series.get("lastObservedTime"),
+        event.get("eventTime"),
+        (event.get("metadata") or {}).get("creationTimestamp"),
+    )
+    return next((parsed for time in times if time and (parsed := parse_time(str(time)))), None)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return the time that RFC 3339 text says; None where it says none."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+def spec_changed_at(live: Manifest) -> datetime | None:
+    """Return when anybody last wrote an object, its status left out; None where that isn't recorded."""
+    return _written_at(live, ())
+
+
+def template_changed_at(live: Manifest) -> datetime | None:
+    """Return when a workload's pod template was last written; None where that isn't recorded."""
+    return _written_at(live, ("f:spec", "f:template"))
+
+
+def _written_at(live: Manifest, path: tuple[str, ...]) -> datetime | None:
+    """The newest time of a manager that owns something below a path."""
+    entries = live["metadata"].get("managedFields")
+    times = [parse_time(live["metadata"].get("creationTimestamp"))]
+    for entry in entries if isinstance(entries, list) else ():
+        fields: Any = entry.get("fieldsV1")
+        for name in path:
+            fields = fields.get(name) if isinstance(fields, Mapping) else None
+        if fields is not None and entry.get("subresource") != "status":
+            times.append(parse_time(entry.get("time")))
+    return max((time for time in times if time is not None), default=None)
 
 
 def _said(message: object, pod: Manifest) -> str:
@@ -194,25 +269,108 @@ def _container_trouble(
     if "mage" in reason:
         message = f"image {image} can't be had" + (f": {said}" if said else "")
     elif reason == "CrashLoopBackOff":
-        count = container.get("restartCount", 0)
         last = (container.get("lastState") or {}).get("terminated") or {}
-        code = f", last exit code {last['exitCode']}" if "exitCode" in last else ""
-        said = " ".join(_said(last.get("message"), pod).split())[-_SAID_CHARACTERS:]
-        message = f"container {container.get('name')} ends again and again: {count} restarts{code}"
-        message += f": {said}" if said else ""
+        reason, message = _restart_words(pod, container, last, reason)
     else:
         message = said or f"container {container.get('name')} can't be started"
     name = pod["metadata"]["name"]
-    return Trouble(pod=name, reason=reason, message=message, since=None, fatal=reason in _FATAL_WAITING)
+    return Trouble(pod=name, reason=reason, message=message, since=None, fatal=reason not in _EARLY_WAITING)
+
+
+def _restart_words(
+    pod: Manifest, container: Mapping[str, Any], last: Mapping[str, Any], reason: str
+) -> tuple[str, str]:
+    """Why a container is restarted again and again: too much memory counts more than the waiting between."""
+    name, count = container.get("name"), container.get("restartCount", 0)
+    if last.get("reason") == _OOM_KILLED:
+        return _OOM_KILLED, f"container {name} uses more memory than its limit: {count} restarts"
+    code = f", last exit code {last['exitCode']}" if "exitCode" in last else ""
+    said = " ".join(_said(last.get("message"), pod).split())[-_SAID_CHARACTERS:]
+    message = f"container {name} ends again and again: {count} restarts{code}"
+    return reason, message + (f": {said}" if said else "")
+
+
+def _ended_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) -> Trouble | None:
+    """A container that has failed and is about to be restarted, or was killed a short while ago."""
+    state, last = container.get("state") or {}, (container.get("lastState") or {}).get("terminated") or {}
+    ended = state.get("terminated") or last
+    reason = str(ended.get("reason") or "Error")
+    if not ended or (ended.get("exitCode") == 0 and reason != _OOM_KILLED):
+        return None
+    finished = parse_time(ended.get("finishedAt"))
+    is_recent = reason == _OOM_KILLED and finished is not None and now - finished < _MEMORABLE
+    if "running" in state and container.get("ready") and not is_recent:
+        return None
+    if reason == _OOM_KILLED:
+        _, message = _restart_words(pod, container, ended, reason)
+    else:
+        said = " ".join(_said(ended.get("message"), pod).split())[-_SAID_CHARACTERS:]
+        message = f"container {container.get('name')} has ended with exit code {ended.get('exitCode')}"
+        message += f": {said}" if said else ""
+    return Trouble(
+        pod=pod["metadata"]["name"],
+        reason=reason,
+        message=message,
+        since=ended.get("finishedAt"),
+        fatal=False,
+    )
+
+
+def _failure_of(status: Mapping[str, Any]) -> str:
+    """Why a pod has failed, in a word: its own, or its container's."""
+    ended = [(c.get("state") or {}).get("terminated") or {} for c in status.get("containerStatuses") or ()]
+    killed = any(e.get("reason") == _OOM_KILLED for e in ended)
+    return str(status.get("reason") or (_OOM_KILLED if killed else "Failed"))
+
+
+def _overdue_trouble(pod: Manifest) -> Trouble:
+    """A pod that is being deleted; its deletionTimestamp is the time at which it has to be gone."""
+    finalizers = pod["metadata"].get("finalizers") or ()
+    node = (pod.get("spec") or {}).get("nodeName")
+    if finalizers:
+        holder = f"finalizer `{finalizers[0]}` holds it"
+    else:
+        holder = f"node {node} hasn't confirmed that it has ended" if node else "it was never on a node"
+    return Trouble(
+        pod=pod["metadata"]["name"],
+        reason=_LEAVING,
+        message=f"it is being deleted; {holder}",
+        since=pod["metadata"]["deletionTimestamp"],
+        fatal=False,
+    )
+
+
+def _readiness_trouble(pod: Manifest, status: Mapping[str, Any]) -> Trouble | None:
+    """A pod whose containers run, and that still isn't ready: a probe fails, or its node is silent."""
+    name, node = pod["metadata"]["name"], (pod.get("spec") or {}).get("nodeName")
+    lost = f"node {node} doesn't report its pods any more"
+    if status.get("reason") == _NODE_LOST or status.get("phase") == "Unknown":
+        return Trouble(pod=name, reason=_NODE_LOST, message=lost, since=None, fatal=False)
+    ready = _condition(status, "Ready")
+    containers = status.get("containerStatuses") or ()
+    if ready.get("status") != "False" or not containers:
+        return None
+    if not all("running" in (c.get("state") or {}) for c in containers):
+        return None
+    since = ready.get("lastTransitionTime")
+    unready = [str(c.get("name")) for c in containers if not c.get("ready")]
+    if unready:
+        message = f"container {unready[0]} runs, but its startup or readiness probe doesn't succeed"
+        return Trouble(pod=name, reason=_NOT_READY, message=message, since=since, fatal=False)
+    if (pod.get("spec") or {}).get("readinessGates"):
+        message = str(ready.get("message") or "a readiness gate isn't open")
+        return Trouble(pod=name, reason=_NOT_READY, message=message, since=since, fatal=False)
+    return Trouble(pod=name, reason=_NODE_LOST, message=lost, since=since, fatal=False)
 
 
 def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> Trouble | None:
     scheduled = _condition(status, "PodScheduled")
-    if scheduled.get("status") != "False" or scheduled.get("reason") != _UNSCHEDULABLE:
+    reason = str(scheduled.get("reason") or "")
+    if scheduled.get("status") != "False" or reason not in (_UNSCHEDULABLE, "SchedulingGated"):
         return None
     trouble = Trouble(
         pod=pod,
-        reason=_UNSCHEDULABLE,
+        reason=reason,
         message=str(scheduled.get("message") or "no node has room for it"),
         since=scheduled.get("lastTransitionTime"),
         fatal=False,

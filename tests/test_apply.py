@@ -201,12 +201,14 @@ def test_pruned_workloads_and_namespaces_are_awaited_until_gone() -> None:
     space = ObjectKey("Namespace", "", "n")
     one = Awaited(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, space}))
     found = board(statefulset(wanted=0, replicas=2))
+    assert judged(found, one=one) is None, "nothing is known of the namespace"
+    found.put_leaving("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
     progress = judged(found, one=one)
     assert isinstance(progress, PeersProgress)
     assert progress.leaving == 2
     found.drop(statefulset())
     assert isinstance(judged(found, one=one), PeersProgress)
-    found.gone.add(space)
+    found.put_leaving("Namespace", ())
     assert isinstance(judged(found, one=one), ExperimentSettled)
 
 

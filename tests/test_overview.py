@@ -10,6 +10,7 @@ import pytest
 from nimlab.change import Action, Change
 from nimlab.errors import OwnershipConflict
 from nimlab.fields import Foreign
+from nimlab.health import Health, Verdict
 from nimlab.manifest import Manifest, ObjectKey, key_of
 from nimlab.overview import Detail, Row, RowState, experiment_detail, overview_rows
 from nimlab.owned import ApplySet
@@ -37,8 +38,11 @@ FOREIGN = Foreign(manager="kubectl-edit", path=(), text="spec.x", value=1)
 
 
 def statefulset(*, scale: int = 5, running: int = 5) -> Manifest:
-    metadata = {"name": NAME, "namespace": "dst-lab", "labels": {"prefix": NAME}, "creationTimestamp": MADE}
-    status = {"replicas": scale, "readyReplicas": running}
+    metadata: dict[str, Any] = {
+        "name": NAME, "namespace": "dst-lab", "labels": {"prefix": NAME}, "creationTimestamp": MADE,
+    }  # fmt: skip
+    status = {"observedGeneration": 1, "replicas": scale, "readyReplicas": running, "updatedReplicas": scale}
+    metadata["generation"] = 1
     return {"kind": "StatefulSet", "metadata": metadata, "spec": {"replicas": scale}, "status": status}
 
 
@@ -116,6 +120,7 @@ def test_row_in_sync() -> None:
         started_at=MADE,
         age_s=38 * 60 + 24,
         state=RowState.IN_SYNC,
+        verdict=Verdict(health=Health.NOT_READY, message="3 of 5 peers are ready"),
     )
 
 
@@ -228,7 +233,7 @@ def detail_of(pods: list[Manifest], events: list[Manifest], *changes: Change, ru
 
 def test_pods_are_in_the_order_of_their_numbers_with_a_word_each() -> None:
     leaving = ready(2)
-    leaving["metadata"]["deletionTimestamp"] = MADE
+    leaving["metadata"]["deletionTimestamp"] = NOW.isoformat()
     pods = [ready(10), pulling(9), pod(3, phase="Running"), leaving, pod(1)]
     detail = detail_of(pods, [])
     assert [(line.name[len(NAME) :], line.state, line.is_running) for line in detail.pods] == [

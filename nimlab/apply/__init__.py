@@ -20,6 +20,7 @@ from nimlab.apply.events import (
 )
 from nimlab.apply.execute import Options, create_namespace, create_password, execute
 from nimlab.apply.lock import Lock, Locks, acquire, acquire_all, hold_of
+from nimlab.apply.refused import with_reason
 from nimlab.apply.wait import Clock, system_clock, wait_until_settled
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "hold_of",
     "system_clock",
     "wait_until_settled",
+    "with_reason",
 ]

@@ -48,7 +48,8 @@ class PeersRestarted:
 class PeersProgress:
     """How far an experiment's peers are; sent whenever it changes. `leaving` counts peers still to go.
 
-    `left_s` is about how long it takes at the pace so far; None as long as there is none.
+    `why` says what is still awaited where the counts don't show it. `left_s` is about how long it takes at
+    the pace so far; None as long as there is none.
     """
 
     experiment: str
@@ -56,6 +57,7 @@ class PeersProgress:
     wanted: int
     leaving: int
     noun: str = "peer"
+    why: str = ""
     left_s: float | None = field(default=None, compare=False)
 
 
@@ -71,7 +73,10 @@ class ExperimentSettled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentStuck:
-    """An experiment will not be ready: trouble that waiting doesn't mend, or the timeout."""
+    """An experiment will not be ready: trouble that waiting doesn't mend, or the timeout.
+
+    `held` are objects that were deleted and still exist.
+    """
 
     experiment: str
     running: int
@@ -80,6 +85,7 @@ class ExperimentStuck:
     timed_out: bool
     waited_s: float
     noun: str = "peer"
+    held: tuple[ObjectKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from nimlab.apply.events import Event, Notice, ObjectDone, Outcome, PeersRestarted
 from nimlab.apply.object import NO_VERSION, apply_object, prune_object, restart_peers
+from nimlab.apply.refused import with_reason
 from nimlab.change import Action, Change
 from nimlab.cluster import Cluster, Propagation
 from nimlab.errors import Forbidden, Moved, NimlabError
@@ -211,11 +212,13 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
                 force=options.take_ownership,
                 timeout_s=options.timeout_s,
                 stop=job.stop,
+                tell=job.tell,
             )
         restarted = restart_peers(change, made, job.cluster, parallel=options.parallel, stop=job.stop)
     except NimlabError as error:
-        job.tell(_done(change, Outcome.FAILED, error))
-        return error
+        told = with_reason(error, job.cluster, change.key.namespace)
+        job.tell(_done(change, Outcome.FAILED, told))
+        return told
     job.tell(_done(change, _DONE[change.action]))
     if restarted:
         job.tell(PeersRestarted(experiment=change.experiment, peers=restarted))

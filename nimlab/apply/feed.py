@@ -56,11 +56,11 @@ class Feed:
         keys = {key for one in awaited for key in one.workloads | one.leaving}
         self._unlisted: set[tuple[str, str | None]] = set()
         self._namespaces = sorted({key.namespace for key in keys if key.namespace})
-        names = sorted(one.experiment for one in awaited)
+        names = sorted(one.experiment for one in awaited if one.workloads and one.needs_pods)
         label = apply_set.group_label
         pods = f"{label} in ({','.join(names)})" if len(names) <= _NAMED else label
         members = dict.fromkeys({key.kind for key in keys} & WORKLOADS, f"{PART_OF}={apply_set.id}")
-        self._selectors = {**members, "Pod": pods}
+        self._selectors = {**members, "Pod": pods} if names else members
 
     def __enter__(self) -> Self:
         self._unlisted = {

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from nimlab.apply.events import Event, Notice
 from nimlab.change import Action, Change
 from nimlab.cluster import Cluster, Propagation, apply_over, find_strangers
 from nimlab.errors import ClusterError, Moved, NimlabError
 from nimlab.fields import compare
 from nimlab.handover import Handover, handover_patch, only_at
+from nimlab.leaving import finalizers_of, held_by, is_leaving
 from nimlab.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.owned import FIELD_MANAGER, ApplySet, missing_proofs
 from nimlab.spec import OnImmutableChange
@@ -38,6 +40,7 @@ def apply_object(
     force: bool,
     timeout_s: float,
     stop: threading.Event,
+    tell: Callable[[Event], None] = lambda _: None,
 ) -> Manifest:
     """Make the object as desired and return it as the server has it.
 
@@ -47,12 +50,7 @@ def apply_object(
     if change.action is Action.REPLACE:
         _remove_for_replacement(change, cluster, desired, apply_set, force=force)
     if change.action is Action.REPLACE or (change.action is Action.CREATE and change.live):
-        _wait_until(
-            lambda: cluster.get(change.key) is None,
-            f"{change.key} is still being deleted",
-            timeout_s,
-            stop,
-        )
+        _wait_until_gone(change, cluster, timeout_s, stop, tell)
     if change.action is not Action.UPDATE or change.live is None:
         return _create(desired, cluster, force=force)
     if change.handover is not None:
@@ -231,6 +229,41 @@ def _check_replaceable(change: Change, live: Manifest, apply_set: ApplySet) -> N
     same_spec = live["metadata"].get("generation") == planned["metadata"].get("generation")
     if not _is_same(live, change) or not same_spec:
         raise Moved("it has been changed since it was looked at", where=change.key, hint="run it again")
+
+
+def _wait_until_gone(
+    change: Change,
+    cluster: Cluster,
+    timeout_s: float,
+    stop: threading.Event,
+    tell: Callable[[Event], None],
+) -> None:
+    """Wait until the former object is gone. Raises ClusterError with what holds it, at the timeout."""
+    last = change.live
+
+    def is_gone() -> bool:
+        nonlocal last
+        live = cluster.get(change.key)
+        if live is None or not _is_same(live, change):
+            return True
+        if last is change.live:
+            tell(Notice(text=f"waiting until {change.key} is gone: {held_by(live)}"))
+        last = live
+        return False
+
+    try:
+        _wait_until(is_gone, f"{change.key} still exists", timeout_s, stop)
+    except ClusterError as error:
+        if last is None or not is_leaving(last):
+            raise
+        holders = finalizers_of(last)
+        name = holders[0] if holders else ""
+        hint = f"find out why `{name}` isn't removed, then sync again" if name else error.hint
+        raise ClusterError(
+            f"the former object is still being deleted after {timeout_s:.0f} s: {held_by(last)}",
+            where=change.key,
+            hint=hint,
+        ) from error
 
 
 def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.Event) -> Manifest:

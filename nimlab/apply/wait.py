@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from nimlab.apply.aside import Aside
 from nimlab.apply.board import Awaited, Board, judge
 from nimlab.apply.events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.apply.feed import Feed
 from nimlab.cluster import Cluster
 from nimlab.owned import ApplySet
-from nimlab.status import peers_of
 
 _ASIDE_EVERY_S: Final = 2.0
 _PACE_AFTER_S: Final = 3.0
@@ -67,13 +67,14 @@ def wait_until_settled(
     if not pending:
         return
     board, shown, paces = Board(apply_set), dict[str, Event](), dict[str, Pace]()
+    aside = Aside(cluster, apply_set)
     started_s = clock.monotonic_s()
     next_read_s = started_s
     with Feed(cluster, awaited, apply_set) as feed:
         while pending and not stop.is_set():
             feed.drain(board, clock.now())
             if clock.monotonic_s() >= next_read_s:
-                _read_aside(cluster, tuple(pending.values()), board, clock.now())
+                aside.read(tuple(pending.values()), board, clock.now())
                 next_read_s = clock.monotonic_s() + _ASIDE_EVERY_S
             waited_s = clock.monotonic_s() - started_s
             for one in tuple(pending.values()):
@@ -92,21 +93,3 @@ def _estimated(event: Event, paces: dict[str, Pace], waited_s: float) -> Event:
     missing = max(event.wanted - event.running, 0) + event.leaving
     pace = paces.setdefault(event.experiment, Pace(since_s=waited_s, missing=missing))
     return replace(event, left_s=pace.left_s(missing, waited_s))
-
-
-def _read_aside(cluster: Cluster, pending: Sequence[Awaited], board: Board, now: datetime) -> None:
-    """Read what no watch tells: refused pods (events, by namespace) and namespaces on their way out."""
-    for one in pending:
-        for key in one.leaving:
-            if key.kind == "Namespace" and key not in board.gone and cluster.get(key) is None:
-                board.gone.add(key)
-    short = {
-        key
-        for one in pending
-        for key in one.workloads
-        if (live := board.workloads.get(key)) is not None and peers_of(live).existing < peers_of(live).wanted
-    }
-    for namespace in {key.namespace for key in short}:
-        events = cluster.list_objects("Event", namespace=namespace, fields="reason=FailedCreate,type=Warning")
-        for event in events.items:
-            board.note_refusal(event, now)

@@ -32,6 +32,7 @@ from nimlab.apply import (
     hold_of,
     system_clock,
     wait_until_settled,
+    with_reason,
 )
 from nimlab.binding import Binding
 from nimlab.cli.options import Output, SyncOptions
@@ -39,8 +40,8 @@ from nimlab.cli.reports import write_reports
 from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text, warnings_of
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
 from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
-from nimlab.errors import ExitCode, LockHeld, Moved, NimlabError
-from nimlab.manifest import WORKLOADS
+from nimlab.errors import ExitCode, Forbidden, LockHeld, Moved, NimlabError
+from nimlab.manifest import WORKLOADS, ObjectKey
 from nimlab.owned import PLATFORM
 from nimlab.plan import Action, Plan
 from nimlab.snapshot import Snapshot
@@ -143,7 +144,14 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Locks:
     if plan.apply_set.name == PLATFORM and (told := create_password(run.cluster, home, GRAFANA_SECRET)):
         print_note(report.format_event(told, paint=False))
     leases = [(plan.apply_set, snapshot.lease), *((one.apply_set, one.lease) for one in snapshot.former)]
-    return acquire_all(run.cluster, leases, holder=_holder(), now=_server_clock(run), stop=run.stop)
+    now = _server_clock(run)
+    try:
+        return acquire_all(run.cluster, leases, holder=_holder(), now=now, stop=run.stop)
+    except (Forbidden, Moved) as error:
+        explained = with_reason(error, run.cluster, home)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def _server_clock(run: Run) -> Callable[[], datetime]:
@@ -185,6 +193,7 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> int:
 def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> Iterator[Event]:
     """Act, give the lock back, then wait for the peers of whatever was done."""
     failed: set[str] = set()
+    withheld: set[ObjectKey] = set()
     if lock is not None:
         settings = run.intent.files.lab.sync
         options = Options(
@@ -197,10 +206,12 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> Ite
             for event in execute(plan, run.cluster.fenced(lock.check), options, stop=run.stop):
                 if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED and event.error:
                     failed.add(event.experiment)
+                if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED:
+                    withheld.add(event.key)
                 yield event
         lock.release()
     if run.options.wait and not run.stop.is_set():
-        settled, awaited = split_awaited(plan, snapshot, frozenset(failed))
+        settled, awaited = split_awaited(plan, snapshot, frozenset(failed), frozenset(withheld))
         yield from settled
         with stage("wait"):
             yield from wait_until_settled(
@@ -214,11 +225,12 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> Ite
 
 
 def split_awaited(
-    plan: Plan, snapshot: Snapshot, failed: frozenset[str]
+    plan: Plan, snapshot: Snapshot, failed: frozenset[str], withheld: frozenset[ObjectKey] = frozenset()
 ) -> tuple[tuple[ExperimentSettled, ...], tuple[Awaited, ...]]:
     """Tell the experiments that stand as they should from those to wait for.
 
-    What the snapshot shows settled and the plan leaves alone needs no further request.
+    What the snapshot shows settled and the plan leaves alone needs no further request. Objects that were
+    deleted are awaited until they are gone, whatever their kind; `withheld` were not deleted.
     """
     noun = plan.apply_set.noun
     settled: list[ExperimentSettled] = []
@@ -227,11 +239,12 @@ def split_awaited(
         if one.name in failed:
             continue
         workloads = [c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.leaves_peers]
-        leaving = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
-        keys = frozenset(c.key for c in leaving if c.key.kind in {*WORKLOADS, "Namespace"})
+        pruned = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
+        leaving = [c for c in pruned if c.key not in withheld] + [c for c in one.changes if c.leaving]
+        uids = {c.key: c.live["metadata"]["uid"] for c in leaving if c.live is not None}
         live = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]
         done = [s for s in live if s and status_of(s).state is State.CURRENT]
-        if len(done) == len(workloads) and not keys:
+        if len(done) == len(workloads) and not leaving:
             running = sum(peers_of(s).running for s in done)
             if workloads:
                 settled.append(
@@ -242,8 +255,10 @@ def split_awaited(
                 Awaited(
                     experiment=one.name,
                     workloads=frozenset(c.key for c in workloads),
-                    leaving=keys,
+                    leaving=frozenset(c.key for c in leaving),
                     noun=noun,
+                    uids=uids,
+                    needs_pods=len(done) < len(workloads),
                 )
             )
     return tuple(settled), tuple(awaited)

@@ -10,11 +10,21 @@ import typer
 from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFormat, SyncOptions
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from nimlab.cli.run import Run
+    from nimlab.manifest import Manifest
     from nimlab.overview import Detail
     from nimlab.plan import Plan
+    from nimlab.status import Trouble
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
+_ExitCode = Annotated[
+    bool,
+    typer.Option(
+        "--exit-code", help="Exit with 4 when not all pods run as asked, with 3 when Git and cluster differ."
+    ),
+]
 _NameOrPlatform = Annotated[
     str, typer.Argument(metavar="NAME", help="The experiment's name, or `platform` for the monitoring stack.")
 ]
@@ -23,11 +33,12 @@ _NameOrPlatform = Annotated[
 def list_experiments(
     *,
     output: OutputFormat = Output.TEXT,
+    exit_code: _ExitCode = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """List all experiments: their size, how many peers run, and whether they are as in the files."""
+    """List all experiments: their size, how they stand to Git, and how their peers are."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.apply import system_clock
     from nimlab.cli.run import look_and_think, open_run
@@ -37,17 +48,42 @@ def list_experiments(
     options = SyncOptions(names=None)
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
         _, plan = look_and_think(run)
-        rows = overview_rows(plan, run.intent.files.experiments, system_clock().now())
+        now = system_clock().now()
+        rows = overview_rows(plan, run.intent.files.experiments, now, _find_troubles(run, plan, now))
     as_json = output is Output.JSON
     print_result(report.rows_json(rows) if as_json else report.format_rows(rows))
     if plan.refusal is not None:
         print_error(plan.refusal)
+    if exit_code:
+        raise typer.Exit(plan.refusal.exit_code if plan.refusal else report.exit_code_of_rows(rows))
+
+
+def _find_troubles(run: Run, plan: Plan, now: datetime) -> dict[str, tuple[Trouble, ...]]:
+    """Read a few pages of pods and warnings, and only for experiments whose pods don't all run."""
+    from nimlab.overview import live_workloads, short_experiments, troubles_of
+    from nimlab.peers import find_troubled, read_warnings
+    from nimlab.status import is_due, pod_trouble
+
+    def is_troubled(pod: Manifest) -> bool:
+        trouble = pod_trouble(pod, now)
+        return trouble is not None and is_due(trouble, now)
+
+    short = short_experiments(plan)
+    homes = {one.name: live_workloads(one)[0]["metadata"]["namespace"] for one in short}
+    pods = find_troubled(run.cluster, plan.apply_set.group_label, homes, is_troubled)
+    by_name: dict[str, list[Manifest]] = {}
+    for pod in pods:
+        by_name.setdefault(plan.apply_set.group_of(pod), []).append(pod)
+    silent = sorted({homes[name] for name in homes if name not in by_name})
+    events = read_warnings(run.cluster, silent)
+    return {one.name: troubles_of(one, by_name.get(one.name, ()), events, now) for one in short}
 
 
 def status(
     name: _NameOrPlatform,
     *,
     output: OutputFormat = Output.TEXT,
+    exit_code: _ExitCode = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
@@ -71,6 +107,8 @@ def status(
     else:
         paint = wants_colour(sys.stdout)
         print_result("\n\n".join(report.format_status(detail, paint=paint) for detail in details))
+    if exit_code:
+        raise typer.Exit(report.exit_code_of_rows([detail.row for detail in details]))
 
 
 def _read_details(run: Run, plan: Plan, name: str) -> list[Detail]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -105,7 +106,7 @@ def show_events(events: Iterable[Event]) -> Iterator[Event]:
             yield event
         return
     with _progress() as progress:
-        bars: dict[str, TaskID] = {}
+        bars: dict[str, tuple[TaskID, Bar]] = {}
         for event in events:
             _draw(progress, bars, event)
             text = report.format_event(event, paint=False)
@@ -125,15 +126,35 @@ def _is_too_soon(event: Event, told: dict[str, float]) -> bool:
     return False
 
 
-def _draw(progress: Progress, bars: dict[str, TaskID], event: Event) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """How far a bar is: peers that run or have gone, out of all that are to."""
+
+    completed: int
+    total: int
+    most: int
+
+    @classmethod
+    def of(cls, event: PeersProgress, before: Bar | None) -> Bar:
+        """Return the bar for an event; `most` remembers how many peers had to go at most. Pure."""
+        most = max(event.leaving, before.most if before else 0)
+        total = event.wanted + most
+        return cls(completed=min(event.running + most - event.leaving, total), total=max(total, 1), most=most)
+
+
+def _draw(progress: Progress, bars: dict[str, tuple[TaskID, Bar]], event: Event) -> None:
     """Move an experiment's bar; it disappears when the experiment is settled or stuck."""
     if isinstance(event, PeersProgress):
-        if event.experiment not in bars:
-            bars[event.experiment] = progress.add_task(event.experiment, total=event.wanted)
-        done = event.running if event.wanted else 0
-        progress.update(bars[event.experiment], completed=done, total=max(event.wanted, 1))
+        task, before = bars.get(event.experiment, (None, None))
+        from nimlab.report import progress_text  # not needed for `--help`
+
+        bar, text = Bar.of(event, before), progress_text(event)
+        if task is None:
+            task = progress.add_task(event.experiment, total=bar.total, text=text)
+        bars[event.experiment] = (task, bar)
+        progress.update(task, completed=bar.completed, total=bar.total, text=text)
     elif isinstance(event, ExperimentSettled | ExperimentStuck) and event.experiment in bars:
-        progress.remove_task(bars.pop(event.experiment))
+        progress.remove_task(bars.pop(event.experiment)[0])
 
 
 @contextmanager
@@ -236,7 +257,7 @@ def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description:<12}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} peers"),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -19,13 +19,13 @@ from nimlab.report.data import (
     run_json,
     sandbox_json,
 )
-from nimlab.report.events import format_event, format_note
+from nimlab.report.events import format_event, format_note, progress_text
 from nimlab.report.junit import junit_xml
 from nimlab.report.outcome import format_outcome
 from nimlab.report.plan import format_header, format_plan
 from nimlab.report.problems import format_error, format_problems, format_warnings
 from nimlab.report.status import format_status
-from nimlab.report.sums import exit_code_of
+from nimlab.report.sums import exit_code_of, exit_code_of_rows
 from nimlab.report.tables import format_rows, format_sandbox
 from nimlab.report.terraform import terraform_json
 
@@ -33,6 +33,7 @@ __all__ = [
     "codequality_json",
     "detail_json",
     "exit_code_of",
+    "exit_code_of_rows",
     "format_error",
     "format_event",
     "format_header",
@@ -48,6 +49,7 @@ __all__ = [
     "plan_json",
     "platform_json",
     "problems_json",
+    "progress_text",
     "rows_json",
     "run_json",
     "sandbox_json",

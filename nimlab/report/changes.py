@@ -219,19 +219,35 @@ def _handover(handover: Handover) -> Iterator[str]:
 
 def _restarts(change: Change) -> str:
     """Which peers restart, how, and why."""
-    running = peers_of(change.live).existing if change.live else change.restarts
-    if change.restarts < running:
-        which = f"{change.restarts} of {running} running peers"
-    else:
-        which = "the one running peer" if running == 1 else f"all {running} running peers"
+    which = _restarting(change)
     time = f" (about {change.restart_s} s)"
     if change.takes_peers:
         return f"restarts {which}: the object is deleted and made anew{time}"
     together = change.desired is not None and restarts_together(change.desired)
-    how = "" if together else ", one after another"
+    how = "" if together or change.restarts == 1 else ", one after another"
     changes = any(field.in_template for field in change.fields)
     why = "the pod template changes" if changes else "they are of an older revision"
     return f"restarts {which}{how}: {why}{time}"
+
+
+def _restarting(change: Change) -> str:
+    """Which peers, and how many of them run: what has never run loses nothing by a restart."""
+    if change.live is None:
+        return f"all {change.restarts} peers"
+    peers = peers_of(change.live)
+    if peers.running >= peers.existing:
+        which = "the one running peer" if peers.existing == 1 else f"all {peers.existing} running peers"
+        few = change.restarts < peers.existing
+        return f"{change.restarts} of {peers.existing} running peers" if few else which
+    if change.restarts < peers.existing:
+        which = f"{change.restarts} of {peers.existing} peers"
+    else:
+        which = "the one peer" if peers.existing == 1 else f"all {peers.existing} peers"
+    if not peers.running:
+        return (
+            f"{which}, which isn't running" if peers.existing == 1 else f"{which}, none of which is running"
+        )
+    return f"{which}, of which {peers.running} are running" if change.restarts == peers.existing else which
 
 
 def _foreign_lines(change: Change, layout: Layout) -> Iterator[Line]:

@@ -253,6 +253,9 @@ def _row(row: Row) -> dict[str, Any]:
         **_present(scale=row.scale, running=row.running),
         **_present(startedAt=row.started_at, ageSeconds=row.age_s),
         "state": row.state.value,
+        "health": row.verdict.health.value,
+        **({"healthReason": row.verdict.reason} if row.verdict.reason else {}),
+        **({"healthMessage": row.verdict.message} if row.verdict.message else {}),
     }
 
 
@@ -269,6 +272,7 @@ def _pod(pod: PodLine) -> dict[str, Any]:
 
 def _trouble(trouble: Trouble) -> dict[str, Any]:
     return {
+        **({"kind": trouble.kind} if trouble.kind != "Pod" else {}),
         "pod": trouble.pod,
         "reason": trouble.reason,
         "message": trouble.message,

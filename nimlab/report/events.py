@@ -49,7 +49,7 @@ def _event_lines(event: Event) -> Iterator[Line]:
             text = f"{count(event.peers, 'peer')} of the old revision deleted together"
             yield named(event.experiment, text)
         case PeersProgress():
-            yield named(event.experiment, f"waiting: {_progress(event)}")
+            yield named(event.experiment, f"waiting: {progress_text(event)}")
         case ExperimentSettled() if event.after_s > 0:  # else it stood so before
             peers = count(event.running, event.noun) if event.running else f"no {event.noun}s"
             yield named(event.experiment, f"settled: {peers} running after {event.after_s:.1f} s")
@@ -59,9 +59,16 @@ def _event_lines(event: Event) -> Iterator[Line]:
             yield named("lab", flat(event.text))
 
 
-def _progress(event: PeersProgress) -> str:
+def progress_text(event: PeersProgress) -> str:
+    """Return how far an experiment's peers are, in words."""
     if event.leaving and not event.wanted:
         return f"{count(event.leaving, event.noun)} still to go{_left(event)}"
+    if event.why:
+        return (
+            f"{event.running} of {count(event.wanted, event.noun)} running; {flat(event.why)}"
+            if event.wanted
+            else flat(event.why)
+        )
     leaving = f", {event.leaving} still to go" if event.leaving else ""
     return f"{event.running} of {count(event.wanted, event.noun)} running{leaving}{_left(event)}"
 
@@ -88,9 +95,13 @@ def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
 
 def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
     """Yield that an experiment isn't ready, and what keeps its peers from running."""
-    said = f": {event.running} of {count(event.wanted, event.noun)} running after {event.waited_s:.0f} s"
-    mark = Span("not ready in time" if event.timed_out else "not ready", Style.BAD)
-    yield named(event.experiment, mark, said)
+    if event.held and not event.wanted:
+        others = f" and {count(len(event.held) - 1, 'more object')}" if len(event.held) > 1 else ""
+        what, said = "not gone", f": {event.held[0]}{others} after {event.waited_s:.0f} s"
+    else:
+        what = "not ready"
+        said = f": {event.running} of {count(event.wanted, event.noun)} running after {event.waited_s:.0f} s"
+    yield named(event.experiment, Span(f"{what} in time" if event.timed_out else what, Style.BAD), said)
     yield from (named("", *text) for text in trouble_lines(event.troubles))
 
 
@@ -102,7 +113,7 @@ def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[Line]:
     for (reason, message), found in list(alike.items())[:_TROUBLES]:
         first = found[0]
         # a refused pod doesn't exist: the trouble names its workload
-        kind = "StatefulSet" if reason == "FailedCreate" else "pod"
+        kind = "StatefulSet" if reason == "FailedCreate" else first.kind.replace("Pod", "pod")
         others = f" and {len(found) - 1} more" if len(found) > 1 else ""
         since = f" (since {first.since})" if first.since else ""
         yield line(f"{kind} {first.pod}{others}: {reason}, {flat(message)}{since}")

@@ -20,6 +20,7 @@ def format_status(detail: Detail, *, paint: bool) -> str:
     lines = [
         *table([ROW_HEAD, row_cells(detail.row)]),
         line(f"from {detail.source}" if detail.source else "from no file"),
+        *([line(f"health: {flat(detail.row.verdict.message)}")] if detail.row.verdict.message else []),
         *_section("differs from its file:", _drift(detail)),
         *_section("trouble:", trouble_lines(detail.troubles)),
         *_section(f"{detail.noun}s:", _pods(detail)),

@@ -19,6 +19,7 @@ from nimlab.apply.events import (
 from nimlab.change import Action, Change
 from nimlab.errors import ExitCode
 from nimlab.manifest import ObjectKey
+from nimlab.overview import Row, RowState
 from nimlab.plan import Plan
 
 _NOT_DONE = frozenset({Outcome.FAILED, Outcome.NOT_ATTEMPTED})
@@ -126,10 +127,22 @@ def exit_code_of(
     if plan.refusal or plan.broken or plan.file_errors or plan.stops or blocked_experiments(plan):
         return ExitCode.ERROR
     if dry_run:
-        pending = any(change.action is not Action.KEEP for change in plan.changes)
+        pending = any(change.is_pending for change in plan.changes)
         return ExitCode.PENDING if (exit_code and pending) or foreign else ExitCode.DONE
     if any(is_not_done(done) for done in outcomes_of(plan, events).values()):
         return ExitCode.ERROR
     if not all(peers.settled for peers in peers_by_experiment(events).values()):
         return ExitCode.NOT_READY
     return ExitCode.PENDING if foreign else ExitCode.DONE
+
+
+def exit_code_of_rows(rows: Sequence[Row]) -> int:
+    """Return the exit code of `list` and `status` with `--exit-code`; the worst row decides.
+
+    1 a file or an object is in the way; 4 not all pods run as asked; 3 Git and cluster differ; else 0.
+    """
+    if any(row.state in (RowState.BROKEN, RowState.BLOCKED) for row in rows):
+        return ExitCode.ERROR
+    if any(row.verdict.is_bad for row in rows):
+        return ExitCode.NOT_READY
+    return ExitCode.PENDING if any(row.is_pending for row in rows) else ExitCode.DONE

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from nimlab.overview import Row
-from nimlab.report.lines import join, line, table
+from nimlab.report.lines import flat, join, line, table
 from nimlab.report.values import age_text
 
-ROW_HEAD: Final = ("EXPERIMENT", "FULLNAME", "SCALE", "RUNNING", "STARTED AT", "AGE", "STATE")
+ROW_HEAD: Final = ("EXPERIMENT", "FULLNAME", "SCALE", "RUNNING", "STARTED AT", "AGE", "GIT", "HEALTH")
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """Return the table of `list`: the seed's columns, and the state."""
+    """Return the table of `list`: the seed's columns, how it stands to Git, and how its pods are."""
     if not rows:
         return "no experiments, in the files or in the cluster"
     return join(table([ROW_HEAD, *(row_cells(row) for row in rows)]), paint=False)
@@ -29,6 +29,7 @@ def row_cells(row: Row) -> tuple[str, ...]:
         row.started_at or "-",
         age_text(row.age_s),
         row.state.value,
+        flat(row.verdict.text),
     )
 
 

@@ -105,7 +105,10 @@ def test_crowds_of_three_labs_lose_only_what_is_theirs_and_left_over(ground: Gro
     bad.unlink()
     step(first, due(pieces, home_1, "gone-2", "was-2"), "gone-2", "was-2")
     step(first, due(pieces, home_1) - due(pieces, home_1, "gone-2", "was-2"))
-    assert first.run("sync", "--dry-run", "--exit-code").code == 0
+    dry = first.run("sync", "--dry-run", "--exit-code")
+    assert dry.code == 3, "the objects of ours that are held on their way out still exist"
+    assert "Plan: " in dry.out
+    assert not any(f"to {verb}" in dry.out for verb in ("create", "update", "replace", "prune"))
 
     ground.admin.delete(parent_of(home_2))  # a lost parent hides nothing, and allows nothing
     (second.root / "experiments" / "keep.yaml").unlink()
