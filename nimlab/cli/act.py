@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
 from nimlab import __version__, report
 from nimlab.apply import (
     Awaited,
@@ -53,8 +51,6 @@ _LOOKS = 5  # as often as another sync may come between a look and the lock
 
 def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None) -> int:
     """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
-    if options.out is not None and not options.dry_run:
-        raise typer.BadParameter("only a dry run is saved: say --dry-run too", param_hint="--out")
     saved = None
     if options.plan is not None:
         saved = read_saved(options.plan)
