@@ -195,7 +195,7 @@ def split_awaited(
     settled: list[ExperimentSettled] = []
     awaited: list[Awaited] = []
     for one in plan.experiments:
-        if one.name in failed:
+        if one.name in failed or one.held:
             continue
         workloads = [c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.leaves_peers]
         leaving = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
@@ -226,7 +226,9 @@ def _has_writes(plan: Plan) -> bool:
     is_worth_a_parent = plan.before.version is not None or plan.after.commit is not None
     return (pruning and is_worth_a_parent and plan.after != plan.before) or any(
         c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
-        for c in plan.changes
+        for one in plan.experiments
+        if not one.held
+        for c in one.changes
     )
 
 

@@ -34,7 +34,7 @@ SYNC_RULES: Final = (
     Rule(
         flag="exit_code",
         needs="dry_run",
-        remedy="it has no effect on a sync that applies the changes; use `--dry-run --exit-code` to exit with "
+        remedy="a sync that applies the changes ignores it; use `--dry-run --exit-code` to exit with "
         "3 if changes are pending, or read `summary` of `--output json` after a sync",
     ),
     Rule(flag="out", needs="dry_run", remedy="only a dry run is saved; add `--dry-run`"),

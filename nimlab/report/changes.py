@@ -13,7 +13,7 @@ from typing import Final
 from nimlab.change import Action, Change
 from nimlab.handover import Handover
 from nimlab.manifest import WORKLOADS
-from nimlab.plan import ExperimentPlan
+from nimlab.plan import ExperimentPlan, Plan
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, line, named_list, width_of
 from nimlab.report.problems import error_about
 from nimlab.report.values import added_texts, change_texts, json_parts
@@ -94,6 +94,17 @@ def set_right(entries: Sequence[Entry]) -> Iterator[Line]:
         yield (*entry.line, Span(" " * gap + "  ".join(cells).rstrip()))
 
 
+def held_lines(plan: Plan) -> Iterator[Line]:
+    """Yield which new experiments are not created, why, and how to create them."""
+    if not plan.held:
+        return
+    what = "a new experiment is" if len(plan.held) == 1 else f"{len(plan.held)} new experiments are"
+    names = named_list(plan.held)
+    why = "new peers would run beside the peers that are not pruned"
+    yield line(Span(f"! {what} not created:", Style.BAD), f" {names}: {why}")
+    yield hint_line("once the prunes are allowed they are created; to run both, add `--no-prune`")
+
+
 def _blocks(
     one: ExperimentPlan, layout: Layout, *, removed_in: str | None, withheld: bool
 ) -> Iterator[tuple[bool, list[Line]]]:
@@ -109,7 +120,7 @@ def _blocks(
         yield _has_workload(created), _object_lines(created[0], layout)
     elif created:
         listed = layout.verbose or len(created) < len(one.changes)
-        text = count(len(created), "object")
+        text = f"{count(len(created), 'object')}{', held back' if one.held else ''}"
         yield _has_workload(created), _group(Action.CREATE, text, created, layout, listed=listed)
     for change in one.changes:
         if change not in pruned and change not in created:

@@ -9,6 +9,7 @@ from nimlab.apply.events import Event, ExperimentStuck, ObjectDone, Outcome
 from nimlab.change import Action
 from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
+from nimlab.report.changes import held_lines
 from nimlab.report.events import done_lines, stuck_lines
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, join, line, named, named_list
 from nimlab.report.sums import is_not_done, outcomes_of, peers_by_experiment
@@ -66,7 +67,9 @@ def _not_done(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> dict[str,
             continue
         only_prunes = {c.key for c in one.changes if c.action is Action.PRUNE} >= {e.key for e in failed}
         changed = len(done) - len(failed)
-        if only_prunes:
+        if one.held:
+            found[one.name] = "new, held back"
+        elif only_prunes:
             found[one.name] = "not pruned" if not changed else f"{len(failed)} not pruned"
         else:
             far = f"{changed} of {count(len(done), 'object')} changed"
@@ -112,6 +115,7 @@ def _prunes(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> Iterator[Li
     for stop in plan.stops:
         yield line("Nothing was pruned: ", flat(stop.what))
         yield hint_line(stop.hint)
+    yield from held_lines(plan)
     others = [d for key, d in outcomes.items() if is_not_done(d) and d not in pruned]
     if not plan.stops and others:
         yield line("Nothing was pruned: a sync with errors never prunes.")

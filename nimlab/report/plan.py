@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from nimlab.change import Action
 from nimlab.git import Commit
 from nimlab.plan import ExperimentPlan, Plan
-from nimlab.report.changes import Entry, experiment_entries, layout_of, set_right
+from nimlab.report.changes import Entry, experiment_entries, held_lines, layout_of, set_right
 from nimlab.report.lines import (
     NAME_WIDTH,
     Line,
@@ -99,6 +99,7 @@ def _withheld(plan: Plan) -> Iterator[Line]:
     for stop in plan.stops:
         yield line(Span("! nothing is pruned:", Style.BAD), f" {flat(stop.what)}")
         yield hint_line(stop.hint)
+    yield from held_lines(plan)
     if plan.refusal is not None:
         first, *others = error_lines(plan.refusal)
         yield line(Span("! nothing is done: ", Style.BAD), *first)
@@ -116,6 +117,7 @@ def _sum(plan: Plan) -> str:
         (sums.prune, "to prune"),
         (sums.blocked, "blocked"),
         (sums.withheld, "withheld from pruning"),
+        (sums.held, "held back from creating"),
         (len(plan.broken), "broken file" if len(plan.broken) == 1 else "broken files"),
         (left_alone, "left alone"),
         (foreign, "foreign field" if foreign == 1 else "foreign fields"),
