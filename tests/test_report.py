@@ -49,7 +49,7 @@ from nimlab.owned import ApplySet
 from nimlab.parent import Parent
 from nimlab.plan import ExperimentPlan, Plan, Stop
 from nimlab.report.lines import escape
-from nimlab.report.values import age_text, change_texts
+from nimlab.report.values import added_texts, age_text, change_texts
 from nimlab.spec import Broken, OnImmutableChange
 from nimlab.status import Trouble
 from nimlab.workload import Resources
@@ -899,6 +899,23 @@ def test_event(event: Event, text: str | None) -> None:
 )  # fmt: skip
 def test_ages_read_as_the_seed_prints_them(age_s: int | None, text: str) -> None:
     assert age_text(age_s) == text
+
+
+@pytest.mark.parametrize(
+    ("resources", "texts"),
+    [
+        (Resources(pods=1, cpu_m=250, memory_bytes=16 << 20), ("+1 pod", "+250m CPU", "+16Mi")),
+        (Resources(memory_bytes=3_686_336 << 20), ("", "", "+3.5Ti")),
+        (Resources(memory_bytes=-(3_686_336 << 20)), ("", "", "-3.5Ti")),
+        (Resources(memory_bytes=1000), ("", "", "+1000")),
+        (Resources(memory_bytes=(1 << 30) - 1), ("", "", "+1Gi")),
+        (Resources(memory_bytes=1 << 30), ("", "", "+1Gi")),
+        (Resources(cpu_m=-612_550), ("", "-612.5 CPU", "")),
+        (Resources(cpu_m=9_999), ("", "+9999m CPU", "")),
+    ],
+)
+def test_totals_are_short(resources: Resources, texts: tuple[str, str, str]) -> None:
+    assert added_texts(resources) == texts
 
 
 def test_json_in_a_text_is_compared_by_its_fields() -> None:
