@@ -31,7 +31,7 @@ def list_experiments(
     from nimlab import report  # keeps `--help` fast
     from nimlab.apply import system_clock
     from nimlab.cli.run import look_and_think, open_run
-    from nimlab.cli.terminal import print_result
+    from nimlab.cli.terminal import columns_of, print_result
     from nimlab.overview import overview_rows
 
     options = SyncOptions(names=None)
@@ -39,7 +39,9 @@ def list_experiments(
         _, plan = look_and_think(run)
         rows = overview_rows(plan, run.intent.files.experiments, system_clock().now())
     as_json = output is Output.JSON
-    print_result(report.rows_json(rows) if as_json else report.format_rows(rows))
+    print_result(
+        report.rows_json(rows) if as_json else report.format_rows(rows, columns=columns_of(sys.stdout))
+    )
 
 
 def status(
@@ -53,7 +55,7 @@ def status(
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.run import look_and_think, open_run
-    from nimlab.cli.terminal import print_result, wants_colour
+    from nimlab.cli.terminal import columns_of, print_result, wants_colour
     from nimlab.owned import PLATFORM
 
     options = SyncOptions(names=frozenset({name}))
@@ -66,8 +68,9 @@ def status(
         as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
         print_result(as_json)
     else:
-        paint = wants_colour(sys.stdout)
-        print_result("\n\n".join(report.format_status(detail, paint=paint) for detail in details))
+        paint, columns = wants_colour(sys.stdout), columns_of(sys.stdout)
+        pages = (report.format_status(detail, paint=paint, columns=columns) for detail in details)
+        print_result("\n\n".join(pages))
 
 
 def _read_details(run: Run, plan: Plan, name: str) -> list[Detail]:

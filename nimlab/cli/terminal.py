@@ -7,6 +7,7 @@ itself where a person watches.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -82,6 +83,11 @@ def _age_s() -> float:
 def wants_colour(stream: TextIO) -> bool:
     """Return True for a terminal whose user hasn't said NO_COLOR (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """Return the width of the terminal; None where there is none, so that a file gets whole lines."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def show_events(events: Iterable[Event]) -> Iterator[Event]:
