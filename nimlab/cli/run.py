@@ -24,7 +24,7 @@ from nimlab.cli.lab import Intent, read_intent
 from nimlab.cli.options import SyncOptions
 from nimlab.cli.root import find_root
 from nimlab.cli.target import choose_target
-from nimlab.cli.terminal import print_error, print_note, wants_colour
+from nimlab.cli.terminal import print_error, print_note, rows_of, wants_colour
 from nimlab.cluster import observe
 from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
@@ -154,6 +154,7 @@ def plan_text(run: Run, plan: Plan) -> str:
         dry_run=run.options.dry_run,
         verbose=run.options.verbose,
         paint=wants_colour(sys.stdout),
+        rows=rows_of(sys.stdout),
     )
 
 

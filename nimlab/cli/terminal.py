@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nimlab.sandbox import Step
 
 
+_LOG_ROWS: Final = 100
 _PROGRESS_EVERY_S: Final = 5.0
 
 
@@ -88,6 +89,11 @@ def wants_colour(stream: TextIO) -> bool:
 def columns_of(stream: TextIO) -> int | None:
     """Return the width of the terminal; None where there is none, so that a file gets whole lines."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def rows_of(stream: TextIO) -> int:
+    """Return how many lines fit one screen: the terminal's height, or 100 where there is no terminal."""
+    return shutil.get_terminal_size().lines if stream.isatty() else _LOG_ROWS
 
 
 def show_events(events: Iterable[Event]) -> Iterator[Event]:
