@@ -955,3 +955,17 @@ def test_shortened_values_still_differ(old: Any, new: Any, same: str) -> None:
 def test_escaped_text_is_printable_and_stays_so(text: str) -> None:
     assert escape(text).isprintable()
     assert escape(escape(text)) == escape(text)
+
+
+def test_error_and_hint_of_a_plan_are_not_repeated_at_the_end() -> None:
+    made = wrong_plan()
+    (blocked,) = [one for one in made.changes if one.error is not None]
+    assert blocked.error is not None
+    plan_said = text_of(made, dry_run=False)
+    events = done(made, blue=Outcome.NOT_ATTEMPTED)
+    end = report.format_outcome(made, events, elapsed_s=1.0, paint=False)
+    assert blocked.error.what in plan_said
+    assert blocked.error.what not in end
+    assert f"{blocked.key}: error[{blocked.error.code}], see the plan" in end
+    for stop in made.stops:
+        assert (plan_said + end).count(f"hint: {stop.hint}") == 1

@@ -135,7 +135,9 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Lock:
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Lock | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
-    events = list(show_events(_events(run, snapshot, plan, lock)))
+    blocked = frozenset(change.key for change in plan.changes if change.error is not None)
+    shown = blocked if run.options.output is Output.TEXT else frozenset()
+    events = list(show_events(_events(run, snapshot, plan, lock), shown=shown))
     write_reports(run, plan, events)
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
     if lock is not None and lock.lost.is_set():

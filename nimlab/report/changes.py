@@ -94,7 +94,7 @@ def set_right(entries: Sequence[Entry]) -> Iterator[Line]:
         yield (*entry.line, Span(" " * gap + "  ".join(cells).rstrip()))
 
 
-def held_lines(plan: Plan) -> Iterator[Line]:
+def held_lines(plan: Plan, *, hint: bool) -> Iterator[Line]:
     """Yield which new experiments are not created, why, and how to create them."""
     if not plan.held:
         return
@@ -102,7 +102,8 @@ def held_lines(plan: Plan) -> Iterator[Line]:
     names = named_list(plan.held)
     why = "new peers would run beside the peers that are not pruned"
     yield line(Span(f"! {what} not created:", Style.BAD), f" {names}: {why}")
-    yield hint_line("once the prunes are allowed they are created; to run both, add `--no-prune`")
+    if hint:
+        yield hint_line("once the prunes are allowed they are created; to run both, add `--no-prune`")
 
 
 def _blocks(

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from nimlab.apply.events import Event, ExperimentStuck, ObjectDone, Outcome
-from nimlab.change import Action
+from nimlab.change import Action, Change
 from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
 from nimlab.report.changes import held_lines
 from nimlab.report.events import done_lines, stuck_lines
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, join, line, named, named_list
+from nimlab.report.problems import error_mark
 from nimlab.report.sums import is_not_done, outcomes_of, peers_by_experiment
 
 _ALWAYS = (Outcome.CREATED, Outcome.UPDATED, Outcome.PRUNED, Outcome.UNCHANGED)
@@ -87,13 +88,22 @@ def _table(
     for one in plan.experiments:
         name = one.name or "(none)"
         for change in one.changes if one.name in not_done else ():
-            for text in done_lines(outcomes[change.key], name):
+            for text in _done_lines(change, outcomes[change.key], name):
                 yield text
                 name = ""
         if one.name in stuck:
             yield from stuck_lines(stuck[one.name])
     for broken in plan.broken:
         yield named(broken.name, Span("broken", Style.BAD), f" {broken.source} can't be used")
+
+
+def _done_lines(change: Change, done: ObjectDone, name: str) -> Iterator[Line]:
+    """What became of an object; an error that the plan has shown is not repeated."""
+    if change.error is None or done.error is not change.error or done.key != change.key:
+        yield from done_lines(done, name)
+    elif done.outcome is Outcome.FAILED:
+        text = f" {change.key}: {error_mark(change.error.code).text}, see the plan"
+        yield named(name, Span("blocked", Style.BAD), text)
 
 
 def _verdict(plan: Plan, not_done: Mapping[str, str], not_ready: Sequence[str]) -> str:
@@ -115,7 +125,7 @@ def _prunes(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> Iterator[Li
     for stop in plan.stops:
         yield line("Nothing was pruned: ", flat(stop.what))
         yield hint_line(stop.hint)
-    yield from held_lines(plan)
+    yield from held_lines(plan, hint=True)
     others = [d for key, d in outcomes.items() if is_not_done(d) and d not in pruned]
     if not plan.stops and others:
         yield line("Nothing was pruned: a sync with errors never prunes.")

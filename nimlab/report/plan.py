@@ -66,7 +66,7 @@ def format_plan(
     lines = [
         *set_right(entries),
         *_rest(plan, width),
-        *_withheld(plan),
+        *_withheld(plan, hints=dry_run),
     ]
     if dry_run or plan.is_empty or plan.refusal:
         cost = f"{count(requests, 'request')}, {count(writes, 'write') if writes else 'no writes'}"
@@ -121,11 +121,13 @@ def _rest(plan: Plan, width: int) -> Iterator[Line]:
         yield named(broken.name, Span("! broken ", Style.BAD), text, width=width)
 
 
-def _withheld(plan: Plan) -> Iterator[Line]:
+def _withheld(plan: Plan, *, hints: bool) -> Iterator[Line]:
+    """What is not done and why; a sync that goes on gives the hints at its end, once."""
     for stop in plan.stops:
         yield line(Span("! nothing is pruned:", Style.BAD), f" {flat(stop.what)}")
-        yield hint_line(stop.hint)
-    yield from held_lines(plan)
+        if hints or plan.refusal is not None:
+            yield hint_line(stop.hint)
+    yield from held_lines(plan, hint=hints or plan.refusal is not None)
     if plan.refusal is not None:
         first, *others = error_lines(plan.refusal)
         yield line(Span("! nothing is done: ", Style.BAD), *first)
