@@ -51,7 +51,22 @@ _DEFAULTS: Final = frozenset({
     "f:targetPort", "f:sessionAffinity", "f:internalTrafficPolicy", "f:ipFamilies", "f:ipFamilyPolicy",
     "f:clusterIP", "f:clusterIPs", "f:policyTypes", "f:progressDeadlineSeconds",
 })  # fmt: skip
-_FOREIGN_ROOTS: Final = ("f:spec", "f:data", "f:binaryData", "f:rules", "f:subjects")
+_FOREIGN_ROOTS: Final = (
+    ("f:spec",), ("f:data",), ("f:binaryData",), ("f:rules",), ("f:subjects",),
+    ("f:metadata", "f:labels"), ("f:metadata", "f:annotations"),
+)  # fmt: skip
+# Labels and annotations that Kubernetes itself writes on an object; docs/foreign.md lists their writers.
+BOOKKEEPING: Final = frozenset({
+    "kubernetes.io/metadata.name",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "deployment.kubernetes.io/revision", "deployment.kubernetes.io/revision-history",
+    "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas",
+    "deprecated.daemonset.template.generation",
+    "endpoints.kubernetes.io/last-change-trigger-time",
+    "pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller",
+    "volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/selected-node",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +279,10 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
             continue
         fields = entry.get("fieldsV1") or {}
         for root in _FOREIGN_ROOTS:
-            if root not in fields:
-                continue
-            name = root[2:]
-            walk = _foreign(fields[root], desired.get(name), live.get(name), (root,))
+            theirs, wanted, there = fields, desired, live
+            for part in root:
+                theirs, wanted, there = theirs.get(part, {}), descend(wanted, part), descend(there, part)
+            walk = _foreign(theirs, wanted, there, root) if theirs else ()
             for path, value in walk:
                 if _is_by_itself(manager, path, value):
                     continue
@@ -282,10 +297,12 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
 
 
 def _is_by_itself(manager: str, path: _Path, value: Any) -> bool:  # noqa: ANN401 -- any JSON
-    """True for what nobody wished for: it is a controller's, or the server's where we took a field out.
+    """True for what no person added: bookkeeping, a controller's field, or a default of the server.
 
     No controller writes into a template. What the server fills in after a patch of ours counts as our Update.
     """
+    if path[0] == "f:metadata":
+        return path[-1][2:] in BOOKKEEPING
     in_template = path[1:2] == ("f:template",)
     if manager in _CONTROL_PLANE:
         return path[0] == "f:spec" and not in_template

@@ -31,18 +31,20 @@ __all__ = ["Action", "Change", "ExperimentPlan", "Plan", "Resources", "Stop", "m
 class ExperimentPlan:
     """The changes of one experiment, in the order in which they are made, and what they cost.
 
-    `source` is its file, None when there is none any more; `added` may be negative.
+    `source` is its file, None when there is none any more; `added` may be negative. With `held`, the
+    experiment is new and is not created: its peers would run beside peers whose prune is withheld.
     """
 
     name: str
     source: str | None
     changes: tuple[Change, ...]
     added: Resources
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Why nothing is pruned in this run, though something could be."""
+    """Why nothing is pruned in this run, though something could be, and so no new experiment is created."""
 
     code: str
     what: str
@@ -90,6 +92,11 @@ class Plan:
         return sum(change.action is action for change in self.changes)
 
     @property
+    def held(self) -> tuple[str, ...]:
+        """The new experiments that are not created while prunes are withheld."""
+        return tuple(one.name for one in self.experiments if one.held)
+
+    @property
     def is_empty(self) -> bool:
         """True when a sync would have nothing to do and nothing to complain of."""
         return (
@@ -133,10 +140,13 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     file_errors = policy.file_errors if policy.names is None else 0
     failing = bool(refusal or broken or file_errors or any(change.error for change in changes))
     stops = _stops(changes, desired, snapshot, policy, wanted)
+    experiments = _hold_back(experiments, stops)
     changing = frozenset(
-        c.experiment
-        for c in changes
+        one.name
+        for one in experiments
+        for c in one.changes
         if c.error is None and c.action is not Action.KEEP and not (stops and c.action is Action.PRUNE)
+        if not one.held
     )
     during, after = records_of(
         before,
@@ -163,6 +173,27 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         retired=retired,
         unchecked=snapshot.unchecked,
     )
+
+
+def _hold_back(
+    experiments: tuple[ExperimentPlan, ...], stops: tuple[Stop, ...]
+) -> tuple[ExperimentPlan, ...]:
+    """Mark the new experiments whose peers would run beside peers whose prune is withheld.
+
+    A renamed experiment is a prune and a create: without its prune, the same peers would run twice. A changed
+    experiment isn't held back, since its file is the only one that describes its peers.
+    """
+    pruned = [c for one in experiments for c in one.changes if c.action is Action.PRUNE]
+    if not stops or not any(resources_of(change.live).pods for change in pruned):
+        return experiments
+    return tuple(dataclasses.replace(one, held=_is_new(one)) for one in experiments)
+
+
+def _is_new(one: ExperimentPlan) -> bool:
+    """True if nothing of the experiment exists yet and it would add peers."""
+    wanted = [change for change in one.changes if change.desired is not None]
+    adds_peers = any(resources_of(change.desired).pods for change in wanted)
+    return adds_peers and all(change.action is Action.CREATE for change in wanted)
 
 
 def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list[Manifest]:
@@ -328,7 +359,7 @@ def _over_limit(
         )
     else:
         return ()
-    return (Stop(code="limit", what=what, hint=f"if that is meant, say `--max-prune {count}`"),)
+    return (Stop(code="limit", what=what, hint=f"if that is meant, add `--max-prune {count}`"),)
 
 
 def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:

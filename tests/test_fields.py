@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.fields import compare, foreign_fields, own_entry, path_text
+from nimlab.fields import BOOKKEEPING, compare, foreign_fields, own_entry, path_text
 from nimlab.manifest import Manifest
 
 DESIRED: Manifest = {
@@ -270,6 +271,33 @@ def test_what_the_server_fills_in_where_we_took_a_field_out_is_nobodys_addition(
     live = with_foreign({"f:spec": {"f:template": filled, "f:revisionHistoryLimit": {}}}, manager="nimlab")
     pod(live)["containers"][0] |= {"resources": {"requests": {"cpu": "1"}}, "imagePullPolicy": "Always"}
     assert foreign_fields(DESIRED, live) == ()
+
+
+@pytest.mark.parametrize("part", ["labels", "annotations"])
+@pytest.mark.parametrize("manager", ["kubectl-label", "mesh-operator", "kubelet", "nimlab"])
+def test_labels_and_annotations_of_others_are_foreign(part: str, manager: str) -> None:
+    live = with_foreign({"f:metadata": {f"f:{part}": {"f:mesh.io/team": {}}}}, manager=manager)
+    live["metadata"].setdefault(part, {})["mesh.io/team"] = "a"
+    (found,) = foreign_fields(DESIRED, live)
+    assert (found.manager, found.text) == (manager, f"metadata.{part}[mesh.io/team]")
+    assert not found.in_template
+
+
+@pytest.mark.parametrize("key", sorted(BOOKKEEPING))
+def test_bookkeeping_of_kubernetes_is_documented_and_not_foreign(key: str) -> None:
+    live = with_foreign({"f:metadata": {"f:annotations": {f"f:{key}": {}}}}, manager="kubectl")
+    live["metadata"].setdefault("annotations", {})[key] = "1"
+    assert foreign_fields(DESIRED, live) == ()
+    assert f"`{key}`" in (Path(__file__).parent.parent / "docs" / "foreign.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("key", sorted(BOOKKEEPING))
+def test_bookkeeping_in_a_template_is_foreign(key: str) -> None:
+    theirs: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{key}": {}}}}
+    live = with_foreign({"f:spec": {"f:template": theirs}})
+    live["spec"]["template"].setdefault("metadata", {}).setdefault("annotations", {})[key] = "1"
+    (found,) = foreign_fields(DESIRED, live)
+    assert found.in_template
 
 
 def test_restart_annotation_counts_as_foreign() -> None:

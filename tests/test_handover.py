@@ -269,6 +269,30 @@ def test_a_default_that_another_holds_is_nothing_to_remove(lab: Lab) -> None:
 
 
 @pytest.mark.live
+def test_strict_reports_labels_and_annotations_of_others(lab: Lab) -> None:
+    assert lab.run("sync", "--no-wait").code == 0
+    lab.kubectl("label", "service/nimp2p-exp-blue", "team=mesh", "--field-manager=mesh-operator")
+    lab.kubectl("annotate", "configmap/nimp2p-exp-blue-spec", "mesh.io/seen=1")
+    answer = lab.run("sync", "--dry-run", "--strict")
+    assert answer.code == 3, answer.out + answer.err
+    assert "metadata.labels.team added by `mesh-operator`" in answer.out
+    assert "metadata.annotations[mesh.io/seen] added by `kubectl-annotate`" in answer.out
+    assert lab.run("sync", "--no-wait", "--remove-foreign").code == 0
+    assert lab.run("sync", "--dry-run", "--strict", "--exit-code").code == 0
+    service = lab.get("Service", "nimp2p-exp-blue")
+    assert service is not None
+    assert "team" not in service["metadata"]["labels"]
+
+
+@pytest.mark.live
+def test_strict_is_content_after_what_controllers_write(lab: Lab) -> None:
+    """The platform has Deployments and DaemonSets, which their controllers annotate."""
+    assert lab.run("sync", "platform", "--no-wait").code == 0
+    answer = lab.run("sync", "platform", "--dry-run", "--strict")
+    assert answer.code == 0, answer.out + answer.err
+
+
+@pytest.mark.live
 def test_borrowed_name_hides_no_addition(lab: Lab) -> None:
     assert lab.run("sync", "--no-wait").code == 0
     for name, manager in (("blue", "kubelet"), ("purple", "nimlab")):

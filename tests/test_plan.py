@@ -344,6 +344,47 @@ def test_prune_limits(limit: PruneLimit, stopped: bool) -> None:
     assert bool(plan.stops) is stopped
 
 
+NONE = PruneLimit(objects=0, percent=None, spare_single=False)
+
+
+@pytest.mark.parametrize(
+    ("old_peers", "new_peers", "given", "held"),
+    [
+        (9, 9, {"limit": NONE}, ("green",)),
+        (9, 9, {"broken": (Broken(name="red", source="experiments/red.yaml"),)}, ("green",)),
+        (9, 9, {"file_errors": 1}, ("green",)),
+        (9, 9, {}, ()),
+        (9, 9, {"limit": NONE, "prune": False}, ()),
+        (0, 9, {"limit": NONE}, ()),
+        (9, 0, {"limit": NONE}, ()),
+    ],
+)
+def test_new_experiment_waits_for_the_peers_that_make_room(
+    old_peers: int, new_peers: int, given: dict[str, Any], held: tuple[str, ...]
+) -> None:
+    old, new = workload("blue", peers=old_peers), workload("green", peers=new_peers)
+    assert make_plan([group("green", new)], snapshot(live_of(old)), policy(**given)).held == held
+
+
+def test_changed_experiment_is_not_held_back() -> None:
+    seen = snapshot(live_of(workload("blue")), live_of(manifest("Service", "red", "red", spec={})))
+    service, red = manifest("Service", "red", "red", spec={}), workload("red", peers=9)
+    plan = make_plan([group("red", service, red)], seen, policy(limit=NONE))
+    assert [stop.code for stop in plan.stops] == ["limit"]
+    assert plan.held == ()
+
+
+def test_held_experiment_is_not_recorded_as_begun() -> None:
+    commit = Commit(sha="a" * 40, branch=None, dirty=False)
+    plan = make_plan(
+        [group("green", workload("green"))],
+        snapshot(live_of(workload("blue"))),
+        policy(limit=NONE, commit=commit),
+    )
+    assert plan.held == ("green",)
+    assert not plan.during.begun
+
+
 def test_percentage_holds_for_two_experiments_even_where_a_single_one_is_spared() -> None:
     red = workload("red")
     seen = snapshot(live_of(red), live_of(workload("blue")), live_of(workload("green")))

@@ -49,7 +49,7 @@ from nimlab.owned import ApplySet
 from nimlab.parent import Parent
 from nimlab.plan import ExperimentPlan, Plan, Stop
 from nimlab.report.lines import escape
-from nimlab.report.values import age_text, change_texts
+from nimlab.report.values import added_texts, age_text, change_texts
 from nimlab.spec import Broken, OnImmutableChange
 from nimlab.status import Trouble
 from nimlab.workload import Resources
@@ -901,6 +901,23 @@ def test_ages_read_as_the_seed_prints_them(age_s: int | None, text: str) -> None
     assert age_text(age_s) == text
 
 
+@pytest.mark.parametrize(
+    ("resources", "texts"),
+    [
+        (Resources(pods=1, cpu_m=250, memory_bytes=16 << 20), ("+1 pod", "+250m CPU", "+16Mi")),
+        (Resources(memory_bytes=3_686_336 << 20), ("", "", "+3.5Ti")),
+        (Resources(memory_bytes=-(3_686_336 << 20)), ("", "", "-3.5Ti")),
+        (Resources(memory_bytes=1000), ("", "", "+1000")),
+        (Resources(memory_bytes=(1 << 30) - 1), ("", "", "+1Gi")),
+        (Resources(memory_bytes=1 << 30), ("", "", "+1Gi")),
+        (Resources(cpu_m=-612_550), ("", "-612.5 CPU", "")),
+        (Resources(cpu_m=9_999), ("", "+9999m CPU", "")),
+    ],
+)
+def test_totals_are_short(resources: Resources, texts: tuple[str, str, str]) -> None:
+    assert added_texts(resources) == texts
+
+
 def test_json_in_a_text_is_compared_by_its_fields() -> None:
     old = '{"a": {"b": 1, "c d": 2}, "same": 1, "gone": []}'
     new = '{"a": {"b": 2, "c d": 3}, "same": 1, "added": {}}'
@@ -938,3 +955,17 @@ def test_shortened_values_still_differ(old: Any, new: Any, same: str) -> None:
 def test_escaped_text_is_printable_and_stays_so(text: str) -> None:
     assert escape(text).isprintable()
     assert escape(escape(text)) == escape(text)
+
+
+def test_error_and_hint_of_a_plan_are_not_repeated_at_the_end() -> None:
+    made = wrong_plan()
+    (blocked,) = [one for one in made.changes if one.error is not None]
+    assert blocked.error is not None
+    plan_said = text_of(made, dry_run=False)
+    events = done(made, blue=Outcome.NOT_ATTEMPTED)
+    end = report.format_outcome(made, events, elapsed_s=1.0, paint=False)
+    assert blocked.error.what in plan_said
+    assert blocked.error.what not in end
+    assert f"{blocked.key}: error[{blocked.error.code}], see the plan" in end
+    for stop in made.stops:
+        assert (plan_said + end).count(f"hint: {stop.hint}") == 1

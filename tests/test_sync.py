@@ -182,6 +182,47 @@ def test_prune_limit_holds(lab: Lab, limit: str) -> None:
     assert "nimp2p-exp-blue" in lab.names("StatefulSet")
 
 
+def test_renamed_experiments_never_run_twice(lab: Lab) -> None:
+    synced(lab)
+    folder = lab.root / "experiments"
+    for old, new in (("blue", "green"), ("purple", "red")):
+        text = (folder / f"{old}.yaml").read_text(encoding="utf-8")
+        lab.write(new, text.replace(f"name: {old}", f"name: {new}"))
+        (folder / f"{old}.yaml").unlink()
+    before = lab.names("StatefulSet")
+    dry = lab.run("sync", "--dry-run", "--max-prune", "3", "--output", "json")
+    assert dry.code == 1
+    document = json.loads(dry.out)
+    assert [one["name"] for one in document["experiments"] if one["held"]] == ["green", "red"]
+    assert document["summary"]["create"] == 0
+    assert document["summary"]["held"] == sum(o["action"] == "create" for o in document["objects"])
+    answer = lab.run("sync", "--max-prune", "3")
+    assert answer.code == 1
+    assert "2 new experiments are not created: green, red" in answer.out
+    assert "--max-prune" in answer.out
+    assert "--no-prune" in answer.out
+    assert lab.names("StatefulSet") == before
+    assert lab.names("Service") == before
+    run = json.loads(lab.run("sync", "--max-prune", "3", "--output", "json").out)
+    assert run["outcomes"]["created"] == 0
+    assert run["outcomes"]["failed"] == 0
+    synced(lab, "--max-prune", "100%")
+    assert lab.names("StatefulSet") == ["nimp2p-exp-green", "nimp2p-exp-red"]
+
+
+def test_renamed_experiment_waits_while_another_file_is_broken(lab: Lab) -> None:
+    synced(lab)
+    text = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")
+    lab.write("green", text.replace("name: blue", "name: green"))
+    (lab.root / "experiments" / "blue.yaml").unlink()
+    lab.write("purple", "kind: [")
+    before = lab.names("StatefulSet")
+    answer = lab.run("sync")
+    assert answer.code == 1
+    assert "a new experiment is not created: green" in answer.out
+    assert lab.names("StatefulSet") == before
+
+
 def test_no_prune_leaves_orphans(lab: Lab) -> None:
     synced(lab)
     (lab.root / "experiments" / "blue.yaml").unlink()

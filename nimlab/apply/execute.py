@@ -187,14 +187,14 @@ def _apply_experiment(one: ExperimentPlan, job: Job) -> None:
     """Apply one experiment's objects in their order; after a failure the later stages are left out.
 
     An object that the plan already knows to be blocked blocks its whole experiment: half a change is worse
-    than none.
+    than none. A new experiment that the plan holds back is not begun.
     """
     changes = [c for c in one.changes if c.action is not Action.PRUNE and c.action is not Action.KEEP]
     error = next((c.error for c in changes if c.error is not None), None)
     for change in changes:
         if change.error is not None:
             job.tell(_done(change, Outcome.FAILED, change.error))
-        elif error is not None or job.stop.is_set():
+        elif error is not None or one.held or job.stop.is_set():
             job.tell(_done(change, Outcome.NOT_ATTEMPTED, error))
         else:
             error = _apply_change(change, job)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import typer
-
 from nimlab import __version__, report
 from nimlab.apply import (
     Awaited,
@@ -55,10 +53,6 @@ _LOOKS = 5  # as often as another sync may come between a look and the lock
 
 def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None) -> int:
     """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
-    if options.out is not None and not options.dry_run:
-        raise typer.BadParameter("only a dry run is saved: say --dry-run too", param_hint="--out")
-    if options.move and options.names not in (None, frozenset({PLATFORM})):
-        raise typer.BadParameter("a lab moves as a whole: name no experiment", param_hint="--move")
     saved = None
     if options.plan is not None:
         saved = read_saved(options.plan)
@@ -163,7 +157,9 @@ def _server_clock(run: Run) -> Callable[[], datetime]:
 
 def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> int:
     """Carry the plan out, tell what happens, and sum it up."""
-    events = list(show_events(_events(run, snapshot, plan, lock)))
+    blocked = frozenset(change.key for change in plan.changes if change.error is not None)
+    shown = blocked if run.options.output is Output.TEXT else frozenset()
+    events = list(show_events(_events(run, snapshot, plan, lock), shown=shown))
     code = report.exit_code_of(plan, events, dry_run=False, exit_code=False, strict=run.options.strict)
     if not write_reports(run, plan, events):
         code = ExitCode.ERROR
@@ -236,7 +232,7 @@ def split_awaited(
     settled: list[ExperimentSettled] = []
     awaited: list[Awaited] = []
     for one in plan.experiments:
-        if one.name in failed:
+        if one.name in failed or one.held:
             continue
         workloads = [c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.leaves_peers]
         pruned = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
@@ -273,7 +269,9 @@ def _has_writes(plan: Plan) -> bool:
         or (pruning and is_worth_a_parent and plan.after != plan.before)
         or any(
             c.action is not Action.KEEP and c.error is None and (pruning or c.action is not Action.PRUNE)
-            for c in plan.changes
+            for one in plan.experiments
+            if not one.held
+            for c in one.changes
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,6 +69,7 @@ def validate(
 
 
 def render(
+    ctx: typer.Context,
     names: Names = None,
     *,
     out: Annotated[
@@ -81,10 +83,12 @@ def render(
     from nimlab.cli.lab import read_intent
     from nimlab.cli.root import find_root  # keeps `--help` fast
     from nimlab.cli.terminal import print_document, print_error, print_note, print_timings
+    from nimlab.cli.usage import RENDER_RULES, reject_ignored
     from nimlab.manifest import to_json_text, to_yaml
     from nimlab.owned import PLATFORM
     from nimlab.writing import make_folder, write_text
 
+    reject_ignored(ctx, RENDER_RULES)
     wanted = frozenset(names) if names else None
     intent = read_intent(find_root(_start(lab)), wanted)
     known = {one.name for one in intent.files.experiments} | {one.name for one in intent.broken}
@@ -278,7 +282,9 @@ def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | 
     from nimlab.cli.terminal import print_note  # keeps `--help` fast
 
     if not wanted:
-        print_note(f"next: `nimlab sync {name} --dry-run` shows what it changes")
+        chosen = {"--kubeconfig": kubeconfig, "--context": context}
+        target = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in chosen.items() if value)
+        print_note(f"next: `nimlab sync {name} --dry-run{target}` shows the changes")
         return
     from nimlab.cli.act import run_sync
 

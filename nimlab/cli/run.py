@@ -27,7 +27,7 @@ from nimlab.cli.lab import Intent, read_intent, recall_of
 from nimlab.cli.options import SyncOptions
 from nimlab.cli.root import find_root, start_folder
 from nimlab.cli.target import choose_target
-from nimlab.cli.terminal import print_error, print_note, wants_colour
+from nimlab.cli.terminal import print_error, print_note, rows_of, wants_colour
 from nimlab.cluster import LabOrigin, observe
 from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
@@ -198,6 +198,7 @@ def plan_text(run: Run, plan: Plan) -> str:
         dry_run=run.options.dry_run,
         verbose=run.options.verbose,
         paint=wants_colour(sys.stdout),
+        rows=rows_of(sys.stdout),
     )
 
 

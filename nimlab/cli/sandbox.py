@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def down(*, lab: LabFolder = None) -> None:
 def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
     """Show the parts of the control plane; exit 1 when it isn't running."""
     from nimlab import report, sandbox  # keeps `--help` fast
-    from nimlab.cli.terminal import print_result
+    from nimlab.cli.terminal import columns_of, print_result
 
     state = sandbox.read_state(_home(lab))
     parts = () if state is None else state.parts
@@ -62,7 +63,9 @@ def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None
     if output is Output.JSON:
         print_result(report.sandbox_json(running=running, server=server, nodes=nodes, parts=rows))
     else:
-        print_result(report.format_sandbox(running=running, server=server, nodes=nodes, parts=rows))
+        columns = columns_of(sys.stdout)
+        text = report.format_sandbox(running=running, server=server, nodes=nodes, parts=rows, columns=columns)
+        print_result(text)
     raise typer.Exit(0 if running else 1)
 
 

@@ -32,6 +32,16 @@ _FREE: Final = (
     "junit",
     "codequality",
 )
+_WHERE: Final = ("lab", "kubeconfig", "context", "timings")
+
+
+def reject_own_options(given: frozenset[str]) -> None:
+    """Raise typer.BadParameter if the user wrote an option that a saved plan already contains."""
+    for name in sorted(given - {*_FREE, *_WHERE}):
+        raise typer.BadParameter(
+            f"a saved plan contains its own options; make another plan for `{name.replace('_', '-')}`",
+            param_hint="--plan",
+        )
 
 
 def save_plan(path: Path, text: str) -> None:
@@ -53,17 +63,7 @@ def read_saved(path: Path) -> Binding:
 
 
 def options_of(saved: Binding, given: SyncOptions) -> SyncOptions:
-    """Return the options of a saved plan, with what the command line may add: how to wait and to print.
-
-    Raises typer.BadParameter for an option that would make it another plan.
-    """
-    default = SyncOptions(names=None)
-    for field in dataclasses.fields(SyncOptions):
-        if field.name not in _FREE and getattr(given, field.name) != getattr(default, field.name):
-            raise typer.BadParameter(
-                f"a saved plan has its own options; make another plan for `{field.name.replace('_', '-')}`",
-                param_hint="--plan",
-            )
+    """Return the options of a saved plan, with the given ones on waiting and printing."""
     chosen = dataclasses.asdict(saved.options)
     chosen["names"] = None if saved.options.names is None else frozenset(saved.options.names)
     return dataclasses.replace(given, **chosen)

@@ -42,7 +42,7 @@ def list_experiments(
     from nimlab import report  # keeps `--help` fast
     from nimlab.apply import system_clock
     from nimlab.cli.run import look_and_think, open_run
-    from nimlab.cli.terminal import print_error, print_result
+    from nimlab.cli.terminal import columns_of, print_error, print_result
     from nimlab.overview import overview_rows
 
     options = SyncOptions(names=None)
@@ -51,7 +51,9 @@ def list_experiments(
         now = system_clock().now()
         rows = overview_rows(plan, run.intent.files.experiments, now, _find_troubles(run, plan, now))
     as_json = output is Output.JSON
-    print_result(report.rows_json(rows) if as_json else report.format_rows(rows))
+    print_result(
+        report.rows_json(rows) if as_json else report.format_rows(rows, columns=columns_of(sys.stdout))
+    )
     if plan.refusal is not None:
         print_error(plan.refusal)
     if exit_code:
@@ -91,7 +93,7 @@ def status(
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.run import check_going, look_and_think, open_run
-    from nimlab.cli.terminal import print_result, wants_colour
+    from nimlab.cli.terminal import columns_of, print_result, wants_colour
     from nimlab.owned import PLATFORM
 
     options = SyncOptions(names=frozenset({name}))
@@ -105,8 +107,9 @@ def status(
         as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
         print_result(as_json)
     else:
-        paint = wants_colour(sys.stdout)
-        print_result("\n\n".join(report.format_status(detail, paint=paint) for detail in details))
+        paint, columns = wants_colour(sys.stdout), columns_of(sys.stdout)
+        pages = (report.format_status(detail, paint=paint, columns=columns) for detail in details)
+        print_result("\n\n".join(pages))
     if exit_code:
         raise typer.Exit(report.exit_code_of_rows([detail.row for detail in details]))
 

@@ -25,11 +25,12 @@ from nimlab.cli.options import (
 
 
 def sync(
+    ctx: typer.Context,
     names: Names = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="With --dry-run: exit 3 when changes are pending.")
+        bool, typer.Option("--exit-code", help="Only with --dry-run: exit 3 if changes are pending.")
     ] = False,
     prune: Annotated[
         bool, typer.Option("--prune/--no-prune", help="Delete what no file asks for any more.")
@@ -69,7 +70,9 @@ def sync(
         bool, typer.Option("--verbose", "-v", help="Show every object and every field.")
     ] = False,
     output: OutputFormat = Output.TEXT,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="With --dry-run: save the plan.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only with --dry-run: save the plan.")
+    ] = None,
     plan: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Carry out exactly this saved plan, or nothing.")
     ] = None,
@@ -88,6 +91,8 @@ def sync(
 ) -> None:
     """Make the cluster equal to the files.
 
+    An option that would have no effect is a usage error, such as --exit-code without --dry-run.
+
     Exit codes: 0 done or in sync; 1 an error, something was not applied; 2 usage; 3 changes are pending
     (--dry-run --exit-code; kubectl diff says 1 for that) or foreign additions stay (--strict); 4 synced, but
     not ready in time; 130 interrupted.
@@ -96,8 +101,16 @@ def sync(
 
     with stage(START):
         from nimlab.cli.act import run_sync
+        from nimlab.cli.saved import reject_own_options
         from nimlab.cli.terminal import print_timings
+        from nimlab.cli.usage import SYNC_RULES, given_flags, reject_ignored
+        from nimlab.owned import PLATFORM
 
+    if plan is not None:
+        reject_own_options(given_flags(ctx))
+    reject_ignored(ctx, SYNC_RULES)
+    if move and names and names != [PLATFORM]:
+        raise typer.BadParameter("a lab moves as a whole; name no experiment", param_hint="--move")
     options = SyncOptions(
         names=frozenset(names) if names else None,
         dry_run=dry_run,

@@ -7,6 +7,7 @@ itself where a person watches.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from nimlab.apply.events import (
     Event,
     ExperimentSettled,
     ExperimentStuck,
+    ObjectDone,
     PeersProgress,
 )
 from nimlab.errors import NimlabError, SpecError
@@ -27,9 +29,11 @@ from nimlab.errors import NimlabError, SpecError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from nimlab.manifest import ObjectKey
     from nimlab.sandbox import Step
 
 
+_LOG_ROWS: Final = 100
 _PROGRESS_EVERY_S: Final = 5.0
 
 
@@ -92,15 +96,28 @@ def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def show_events(events: Iterable[Event]) -> Iterator[Event]:
-    """Pass events on while showing them: a bar an experiment on a terminal, else a line an event."""
+def columns_of(stream: TextIO) -> int | None:
+    """Return the width of the terminal; None where there is none, so that a file gets whole lines."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def rows_of(stream: TextIO) -> int:
+    """Return how many lines fit one screen: the terminal's height, or 100 where there is no terminal."""
+    return shutil.get_terminal_size().lines if stream.isatty() else _LOG_ROWS
+
+
+def show_events(events: Iterable[Event], *, shown: frozenset[ObjectKey] = frozenset()) -> Iterator[Event]:
+    """Pass events on while showing them: one bar per experiment on a terminal, else one line per event.
+
+    `shown` are the objects whose error the plan has shown: it is not repeated.
+    """
     from nimlab import report  # not needed for `--help`
 
     paint = wants_colour(sys.stderr)
     if not sys.stderr.isatty():
         told: dict[str, float] = {}
         for event in events:
-            text = report.format_event(event, paint=paint)
+            text = None if _is_shown(event, shown) else report.format_event(event, paint=paint)
             if text is not None and not _is_too_soon(event, told):
                 print_note(text)
             yield event
@@ -109,10 +126,14 @@ def show_events(events: Iterable[Event]) -> Iterator[Event]:
         bars: dict[str, tuple[TaskID, Bar]] = {}
         for event in events:
             _draw(progress, bars, event)
-            text = report.format_event(event, paint=False)
+            text = None if _is_shown(event, shown) else report.format_event(event, paint=False)
             if text is not None and not isinstance(event, PeersProgress):
                 progress.console.print(text, highlight=False, markup=False)
             yield event
+
+
+def _is_shown(event: Event, shown: frozenset[ObjectKey]) -> bool:
+    return isinstance(event, ObjectDone) and event.key in shown
 
 
 def _is_too_soon(event: Event, told: dict[str, float]) -> bool:

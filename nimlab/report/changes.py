@@ -13,7 +13,7 @@ from typing import Final
 from nimlab.change import Action, Change
 from nimlab.handover import Handover
 from nimlab.manifest import WORKLOADS
-from nimlab.plan import ExperimentPlan
+from nimlab.plan import ExperimentPlan, Plan
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, line, named_list, width_of
 from nimlab.report.problems import error_about
 from nimlab.report.values import added_texts, change_texts, json_parts
@@ -94,6 +94,18 @@ def set_right(entries: Sequence[Entry]) -> Iterator[Line]:
         yield (*entry.line, Span(" " * gap + "  ".join(cells).rstrip()))
 
 
+def held_lines(plan: Plan, *, hint: bool) -> Iterator[Line]:
+    """Yield which new experiments are not created, why, and how to create them."""
+    if not plan.held:
+        return
+    what = "a new experiment is" if len(plan.held) == 1 else f"{len(plan.held)} new experiments are"
+    names = named_list(plan.held)
+    why = "new peers would run beside the peers that are not pruned"
+    yield line(Span(f"! {what} not created:", Style.BAD), f" {names}: {why}")
+    if hint:
+        yield hint_line("once the prunes are allowed they are created; to run both, add `--no-prune`")
+
+
 def _blocks(
     one: ExperimentPlan, layout: Layout, *, removed_in: str | None, withheld: bool
 ) -> Iterator[tuple[bool, list[Line]]]:
@@ -114,14 +126,14 @@ def _blocks(
         yield _has_workload(created), _object_lines(created[0], layout)
     elif created:
         listed = layout.verbose or len(created) < len(one.changes)
-        text = count(len(created), "object")
+        text = f"{count(len(created), 'object')}{', held back' if one.held else ''}"
         yield _has_workload(created), _group(Action.CREATE, text, created, layout, listed=listed)
     for change in one.changes:
         if change not in pruned and change not in created:
             yield _has_workload([change]), _object_lines(change, layout)
     if len(fine) < len(one.changes) and any(_is_pending(change) for change in fine):
         text = f"nothing of {one.name or 'these'} is changed while an object is blocked"
-        yield False, [_note(text, layout)]
+        yield False, [layout_note(text, layout)]
 
 
 def _has_workload(changes: Sequence[Change]) -> bool:
@@ -144,10 +156,11 @@ def _group(
     action: Action, text: str, changes: Sequence[Change], layout: Layout, *, listed: bool
 ) -> list[Line]:
     keys = [line(" " * (layout.indent + 2), str(change.key)) for change in changes if listed]
-    return [_head(action, text, layout), *keys]
+    return [head_of(action, text, layout), *keys]
 
 
-def _head(action: Action, text: str, layout: Layout) -> Line:
+def head_of(action: Action, text: str, layout: Layout) -> Line:
+    """Return the line of an action: its sign, its name and a text."""
     sign, style = _SIGNS[action]
     return _marked(sign, action.value, style, text, layout)
 
@@ -167,9 +180,9 @@ def _object_lines(change: Change, layout: Layout) -> list[Line]:
             lines.append(hint_line(change.error.hint, layout.indent + 2))
     elif change.action is not Action.KEEP or change.reason or layout.verbose:
         reason = f": {flat(change.reason)}" if change.reason else ""
-        lines.append(_head(change.action, f"{change.key}{reason}", layout))
+        lines.append(head_of(change.action, f"{change.key}{reason}", layout))
     lines += _field_lines(change, layout)
-    lines += [_note(text, layout) for text in _notes(change)]
+    lines += [layout_note(text, layout) for text in _notes(change)]
     return [*lines, *_foreign_lines(change, layout)]
 
 
@@ -185,7 +198,8 @@ def _field_lines(change: Change, layout: Layout) -> Iterator[Line]:
         yield line(" " * (layout.indent + 2), f"… and {count(left, 'more field')} (--verbose shows all)")
 
 
-def _note(text: str, layout: Layout) -> Line:
+def layout_note(text: str, layout: Layout) -> Line:
+    """Return a line that warns of something."""
     return line(" " * layout.indent, Span("!", Style.BAD), f" {text}")
 
 
@@ -197,8 +211,13 @@ def _notes(change: Change) -> Iterator[str]:
         yield f"takes back what was changed by hand with `{manager}`: {named_list(fields)}"
     if change.handover is not None:
         yield from _handover(change.handover)
-    if change.error is None and change.restarts:
+    if restart_cause(change):
         yield _restarts(change)
+    yield from notes_of(change)
+
+
+def notes_of(change: Change) -> Iterator[str]:
+    """Yield what a reader has to know that depends on no number and no other manager."""
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
         stay = "until then they stay" if change.restarts else "its peers stay"
         yield f"{stay}: they are adopted by the new object"
@@ -219,15 +238,20 @@ def _handover(handover: Handover) -> Iterator[str]:
 
 def _restarts(change: Change) -> str:
     """Which peers restart, how, and why."""
-    which = _restarting(change)
-    time = f" (about {change.restart_s} s)"
+    return f"restarts {_restarting(change)}{restart_cause(change)} (about {change.restart_s} s)"
+
+
+def restart_cause(change: Change) -> str:
+    """Return how and why its peers restart, beginning with a comma or colon; empty if none restart."""
+    if change.error is not None or not change.restarts:
+        return ""
     if change.takes_peers:
-        return f"restarts {which}: the object is deleted and made anew{time}"
+        return ": the object is deleted and made anew"
     together = change.desired is not None and restarts_together(change.desired)
     how = "" if together or change.restarts == 1 else ", one after another"
     changes = any(field.in_template for field in change.fields)
     why = "the pod template changes" if changes else "they are of an older revision"
-    return f"restarts {which}{how}: {why}{time}"
+    return f"{how}: {why}"
 
 
 def _restarting(change: Change) -> str:

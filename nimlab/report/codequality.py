@@ -118,6 +118,14 @@ def _of_plan(plan: Plan) -> Iterator[_Mark]:
             identity="refusal",
         )
     for one in plan.experiments:
+        if one.held:
+            yield _Mark(
+                code="held-back",
+                severity=_Severity.MAJOR,
+                place=_source(one.source),
+                what=f"{one.name} is not created while prunes are withheld",
+                identity=one.name,
+            )
         for change in one.changes:
             if change.error is not None:
                 yield _Mark(

@@ -160,7 +160,7 @@ def _commit(commit: Commit | None) -> dict[str, Any] | None:
 
 
 def _experiment(one: ExperimentPlan) -> dict[str, Any]:
-    return {"name": one.name, **_present(source=one.source), "added": _added([one.added])}
+    return {"name": one.name, **_present(source=one.source), "held": one.held, "added": _added([one.added])}
 
 
 def _added(resources: Sequence[Resources]) -> dict[str, int]:

@@ -38,6 +38,10 @@ Line: TypeAlias = tuple[Span, ...]
 NAME_WIDTH: Final = 7  # as wide as `cluster` and `sandbox`, which stand in the same column
 
 
+_GAP: Final = 2
+_SHORTEST: Final = 8  # a shortened cell still has some letters
+
+
 def line(*pieces: str | Span) -> Line:
     """Return a line; plain text is a span without a style."""
     return tuple(Span(piece) if isinstance(piece, str) else piece for piece in pieces)
@@ -64,12 +68,40 @@ def join(lines: Iterable[Line], *, paint: bool) -> str:
     return "\n".join("".join(_painted(span, paint=paint) for span in one).rstrip() for one in lines)
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[Line]:
-    """Return rows as aligned columns, two spaces between them; the first row is the head."""
+def table(
+    rows: Sequence[Sequence[str]], *, columns: int | None = None, drop: Sequence[str] = ()
+) -> list[Line]:
+    """Return rows as aligned columns, two spaces between them; the first row is the head.
+
+    If a row is wider than `columns`, the columns named in `drop` are left out in that order until it fits;
+    then the last column is shortened. The first column is never shortened, since it tells the rows apart.
+    """
     safe = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*safe, strict=True)]
-    texts = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in safe)
+    for name in drop:
+        if columns is None or sum(_widths(safe)) + _GAP * (len(safe[0]) - 1) <= columns:
+            break
+        place = safe[0].index(name)
+        safe = [[*row[:place], *row[place + 1 :]] for row in safe]
+    widths = _widths(safe)
+    if columns is not None and len(widths) > 1:
+        left = columns - sum(widths[:-1]) - _GAP * (len(widths) - 1)
+        widths[-1] = min(widths[-1], max(left, len(safe[0][-1]), _SHORTEST))
+    texts = (
+        (" " * _GAP).join(
+            (cell if place == 0 else _cut(cell, width)).ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in safe
+    )
     return [line(text.rstrip()) for text in texts]
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def escape(text: str) -> str:

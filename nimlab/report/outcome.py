@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from nimlab.apply.events import Event, ExperimentStuck, ObjectDone, Outcome
-from nimlab.change import Action
+from nimlab.change import Action, Change
 from nimlab.manifest import ObjectKey
 from nimlab.plan import Plan
+from nimlab.report.changes import held_lines
 from nimlab.report.events import done_lines, stuck_lines
 from nimlab.report.lines import Line, Span, Style, count, flat, hint_line, join, line, named, named_list
+from nimlab.report.problems import error_mark
 from nimlab.report.sums import is_not_done, outcomes_of, peers_by_experiment
 
 _ALWAYS = (Outcome.CREATED, Outcome.UPDATED, Outcome.PRUNED, Outcome.UNCHANGED)
@@ -66,7 +68,9 @@ def _not_done(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> dict[str,
             continue
         only_prunes = {c.key for c in one.changes if c.action is Action.PRUNE} >= {e.key for e in failed}
         changed = len(done) - len(failed)
-        if only_prunes:
+        if one.held:
+            found[one.name] = "new, held back"
+        elif only_prunes:
             found[one.name] = "not pruned" if not changed else f"{len(failed)} not pruned"
         else:
             far = f"{changed} of {count(len(done), 'object')} changed"
@@ -84,13 +88,22 @@ def _table(
     for one in plan.experiments:
         name = one.name or "(none)"
         for change in one.changes if one.name in not_done else ():
-            for text in done_lines(outcomes[change.key], name):
+            for text in _done_lines(change, outcomes[change.key], name):
                 yield text
                 name = ""
         if one.name in stuck:
             yield from stuck_lines(stuck[one.name])
     for broken in plan.broken:
         yield named(broken.name, Span("broken", Style.BAD), f" {broken}")
+
+
+def _done_lines(change: Change, done: ObjectDone, name: str) -> Iterator[Line]:
+    """What became of an object; an error that the plan has shown is not repeated."""
+    if change.error is None or done.error is not change.error or done.key != change.key:
+        yield from done_lines(done, name)
+    elif done.outcome is Outcome.FAILED:
+        text = f" {change.key}: {error_mark(change.error.code).text}, see the plan"
+        yield named(name, Span("blocked", Style.BAD), text)
 
 
 def _verdict(plan: Plan, not_done: Mapping[str, str], not_ready: Sequence[str]) -> str:
@@ -112,6 +125,7 @@ def _prunes(plan: Plan, outcomes: Mapping[ObjectKey, ObjectDone]) -> Iterator[Li
     for stop in plan.stops:
         yield line("Nothing was pruned: ", flat(stop.what))
         yield hint_line(stop.hint)
+    yield from held_lines(plan, hint=True)
     others = [d for key, d in outcomes.items() if is_not_done(d) and d not in pruned]
     if not plan.stops and others:
         yield line("Nothing was pruned: a sync with errors never prunes.")

@@ -5,12 +5,13 @@ In: a plan and what making it took. Out: text as a person reads it before saying
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nimlab.change import Action
 from nimlab.git import Commit
 from nimlab.plan import ExperimentPlan, Plan
-from nimlab.report.changes import Entry, experiment_entries, layout_of, set_right
+from nimlab.report.changes import Entry, experiment_entries, held_lines, layout_of, set_right
+from nimlab.report.groups import Group, group_alike, group_entries
 from nimlab.report.lines import (
     NAME_WIDTH,
     Line,
@@ -50,17 +51,24 @@ def format_plan(
     dry_run: bool,
     verbose: bool,
     paint: bool,
+    rows: int = 100,
 ) -> str:
     """Return the plan; without `dry_run` the sum is left to the outcome, unless nothing is done.
 
     Experiments with prunes come first, then by name. `removed_in` names the commits that removed files, by
-    experiment.
+    experiment. If the changes take more than `rows` lines, alike ones are grouped unless `verbose` is set.
     """
     width = max([NAME_WIDTH, *(len(escape(one.name)) for one in plan.experiments)])
+    entries = _entries(plan, plan.experiments, removed_in, width, verbose=verbose)
+    if len(entries) > rows and not verbose:
+        groups, others = group_alike(plan.experiments)
+        width = max([width, *(len(group.name) for group in groups)])
+        own = _entries(plan, others, removed_in, width, verbose=False)
+        entries = [*own, *_group_entries(plan, groups, width)]
     lines = [
-        *set_right(_entries(plan, removed_in, width, verbose=verbose)),
+        *set_right(entries),
         *_rest(plan, width),
-        *_withheld(plan),
+        *_withheld(plan, hints=dry_run),
     ]
     if dry_run or plan.is_empty or plan.refusal:
         cost = f"{count(requests, 'request')}, {count(writes, 'write') if writes else 'no writes'}"
@@ -72,18 +80,36 @@ def _has_prunes(one: ExperimentPlan) -> bool:
     return any(change.action is Action.PRUNE for change in one.changes)
 
 
-def _entries(plan: Plan, removed_in: Mapping[str, str], width: int, *, verbose: bool) -> list[Entry]:
-    """All experiments' entries, each experiment's name before its first."""
+def _entries(
+    plan: Plan,
+    experiments: Sequence[ExperimentPlan],
+    removed_in: Mapping[str, str],
+    width: int,
+    *,
+    verbose: bool,
+) -> list[Entry]:
+    """The experiments' entries, each experiment's name before its first."""
     layout = layout_of(plan.changes, verbose=verbose)
     withheld = bool(plan.stops or plan.refusal)
     entries: list[Entry] = []
-    for one in sorted(plan.experiments, key=lambda one: (not _has_prunes(one), one.name)):
-        name, gone = one.name or "(none)", removed_in.get(one.name)
-        for entry in experiment_entries(one, layout, removed_in=gone, withheld=withheld):
-            text = named(name, *entry.line, width=width)
-            entries.append(Entry(line=text, added=entry.added))
-            name = ""
+    for one in sorted(experiments, key=lambda one: (not _has_prunes(one), one.name)):
+        gone = removed_in.get(one.name)
+        found = experiment_entries(one, layout, removed_in=gone, withheld=withheld)
+        entries += _with_name(one.name or "(none)", found, width)
     return entries
+
+
+def _group_entries(plan: Plan, groups: Sequence[Group], width: int) -> list[Entry]:
+    layout = layout_of(plan.changes, verbose=False)
+    return [e for group in groups for e in _with_name(group.name, list(group_entries(group, layout)), width)]
+
+
+def _with_name(name: str, entries: Sequence[Entry], width: int) -> list[Entry]:
+    """The entries with a name before the first."""
+    return [
+        Entry(line=named("" if place else name, *entry.line, width=width), added=entry.added)
+        for place, entry in enumerate(entries)
+    ]
 
 
 def _rest(plan: Plan, width: int) -> Iterator[Line]:
@@ -103,10 +129,13 @@ def _rest(plan: Plan, width: int) -> Iterator[Line]:
         yield named(broken.name, Span("! broken ", Style.BAD), text, width=width)
 
 
-def _withheld(plan: Plan) -> Iterator[Line]:
+def _withheld(plan: Plan, *, hints: bool) -> Iterator[Line]:
+    """What is not done and why; a sync that goes on gives the hints at its end, once."""
     for stop in plan.stops:
         yield line(Span("! nothing is pruned:", Style.BAD), f" {flat(stop.what)}")
-        yield hint_line(stop.hint)
+        if hints or plan.refusal is not None:
+            yield hint_line(stop.hint)
+    yield from held_lines(plan, hint=hints or plan.refusal is not None)
     if plan.refusal is not None:
         first, *others = error_lines(plan.refusal)
         yield line(Span("! nothing is done: ", Style.BAD), *first)
@@ -124,6 +153,7 @@ def _sum(plan: Plan) -> str:
         (sums.prune, "to prune"),
         (sums.blocked, "blocked"),
         (sums.withheld, "withheld from pruning"),
+        (sums.held, "held back from creating"),
         (len(plan.broken), "broken file" if len(plan.broken) == 1 else "broken files"),
         (left_alone, "left alone"),
         (foreign, "foreign field" if foreign == 1 else "foreign fields"),

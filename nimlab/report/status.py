@@ -9,22 +9,27 @@ from nimlab.overview import Detail, EventLine
 from nimlab.report.changes import experiment_entries, layout_of, set_right
 from nimlab.report.events import trouble_lines
 from nimlab.report.lines import Line, Span, Style, count, flat, join, line, table
-from nimlab.report.tables import ROW_HEAD, row_cells
+from nimlab.report.tables import ROW_DROP, ROW_HEAD, row_cells
 from nimlab.report.values import age_text
 
 _PODS: Final = 20
+_INDENT: Final = 2
 
 
-def format_status(detail: Detail, *, paint: bool) -> str:
-    """Return the page of `status`; of many pods, those that don't run come first and the rest is counted."""
+def format_status(detail: Detail, *, paint: bool, columns: int | None = None) -> str:
+    """Return the page of `status`; of many pods, those that don't run come first and the rest is counted.
+
+    Its tables are at most `columns` wide where that is possible.
+    """
+    inner = None if columns is None else columns - _INDENT
     lines = [
-        *table([ROW_HEAD, row_cells(detail.row)]),
+        *table([ROW_HEAD, row_cells(detail.row)], columns=columns, drop=ROW_DROP),
         line(f"from {detail.source}" if detail.source else "from no file"),
         *([line(f"health: {flat(detail.row.verdict.message)}")] if detail.row.verdict.message else []),
         *_section("differs from its file:", _drift(detail)),
         *_section("trouble:", trouble_lines(detail.troubles)),
-        *_section(f"{detail.noun}s:", _pods(detail)),
-        *_section("recent events:", _events(detail.events)),
+        *_section(f"{detail.noun}s:", _pods(detail, inner)),
+        *_section("recent events:", _events(detail.events, inner)),
     ]
     return join(lines, paint=paint)
 
@@ -34,7 +39,7 @@ def _section(title: str, lines: Iterator[Line]) -> Iterator[Line]:
     if found:
         yield ()
         yield line(Span(title, Style.STRONG))
-        yield from ((Span("  "), *text) for text in found)
+        yield from ((Span(" " * _INDENT), *text) for text in found)
 
 
 def _drift(detail: Detail) -> Iterator[Line]:
@@ -44,20 +49,20 @@ def _drift(detail: Detail) -> Iterator[Line]:
     yield from set_right(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
 
 
-def _pods(detail: Detail) -> Iterator[Line]:
+def _pods(detail: Detail, columns: int | None) -> Iterator[Line]:
     pods = detail.pods
     if not pods:
         return
     shown = sorted(pods, key=lambda pod: pod.is_running)[:_PODS] if len(pods) > _PODS else pods
     rows = [(detail.noun.upper(), "STATE", "RESTARTS", "NODE", "AGE")]
     rows += [(pod.name, pod.state, str(pod.restarts), pod.node or "-", age_text(pod.age_s)) for pod in shown]
-    yield from table(rows)
+    yield from table(rows, columns=columns, drop=("NODE", "RESTARTS", "AGE"))
     more = len(pods) - len(shown) + detail.unread
     if more:
         yield line(f"… and {count(more, f'more {detail.noun}')}")
 
 
-def _events(events: Sequence[EventLine]) -> Iterator[Line]:
+def _events(events: Sequence[EventLine], columns: int | None) -> Iterator[Line]:
     if not events:
         return
     rows = [("AGE", "ABOUT", "REASON", "MESSAGE")]
@@ -65,4 +70,4 @@ def _events(events: Sequence[EventLine]) -> Iterator[Line]:
         times = f" ({event.times} times)" if event.times > 1 else ""
         about = f"{event.kind}/{event.name}"
         rows.append((age_text(event.age_s), about, event.reason, f"{flat(event.message)}{times}"))
-    yield from table(rows)
+    yield from table(rows, columns=columns)

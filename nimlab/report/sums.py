@@ -30,7 +30,8 @@ class Sums:
     """How many objects a sync of this plan treats how; each object counts once.
 
     `blocked` would be created, updated or replaced, but an error stands against them or their experiment;
-    `withheld` would be pruned, but this sync prunes nothing.
+    `withheld` would be pruned, but this sync prunes nothing; `held` would be created, but belongs to a new
+    experiment that is not created until the withheld prunes are done.
     """
 
     create: int
@@ -40,6 +41,7 @@ class Sums:
     keep: int
     blocked: int
     withheld: int
+    held: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +62,21 @@ def blocked_experiments(plan: Plan) -> frozenset[str]:
 def sums_of(plan: Plan) -> Sums:
     """Return what a sync of this plan does, by number of objects."""
     blocked = blocked_experiments(plan)
-    classes = [_class(change, plan, blocked) for change in plan.changes]
-    names = ("create", "update", "replace", "prune", "keep", "blocked", "withheld")
+    held = frozenset(plan.held)
+    classes = [_class(change, plan, blocked, held) for change in plan.changes]
+    names = ("create", "update", "replace", "prune", "keep", "blocked", "withheld", "held")
     return Sums(**{name: classes.count(name) for name in names})
 
 
-def _class(change: Change, plan: Plan, blocked: frozenset[str]) -> str:
+def _class(change: Change, plan: Plan, blocked: frozenset[str], held: frozenset[str]) -> str:
     if change.action is Action.PRUNE:
         return "withheld" if plan.stops or plan.refusal else "prune"
     if change.error is not None:
         return "blocked"
     if change.action is not Action.KEEP and (plan.refusal or change.experiment in blocked):
         return "blocked"
+    if change.experiment in held and change.action is Action.CREATE:
+        return "held"
     return str(change.action.value)
 
 

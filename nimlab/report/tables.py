@@ -12,11 +12,16 @@ from nimlab.report.values import age_text
 ROW_HEAD: Final = ("EXPERIMENT", "FULLNAME", "SCALE", "RUNNING", "STARTED AT", "AGE", "GIT", "HEALTH")
 
 
-def format_rows(rows: Sequence[Row]) -> str:
-    """Return the table of `list`: the seed's columns, how it stands to Git, and how its pods are."""
+ROW_DROP: Final = ("FULLNAME", "STARTED AT", "AGE", "SCALE")  # the least important first
+
+
+def format_rows(rows: Sequence[Row], *, columns: int | None = None) -> str:
+    """Return the table of `list`, at most `columns` wide where that is possible."""
     if not rows:
         return "no experiments, in the files or in the cluster"
-    return join(table([ROW_HEAD, *(row_cells(row) for row in rows)]), paint=False)
+    return join(
+        table([ROW_HEAD, *(row_cells(row) for row in rows)], columns=columns, drop=ROW_DROP), paint=False
+    )
 
 
 def row_cells(row: Row) -> tuple[str, ...]:
@@ -39,8 +44,12 @@ def format_sandbox(
     server: str | None,
     nodes: int,
     parts: Sequence[tuple[str, int | None, bool, str]],
+    columns: int | None = None,
 ) -> str:
-    """Return the sandbox's state: one line, then its parts (name, pid, alive, log)."""
+    """Return the sandbox's state: one line, then its parts (name, pid, alive, log).
+
+    A log's path is useless if it is shortened, so the column is dropped if it does not fit.
+    """
     if not parts:
         return "sandbox  none; `nimlab sandbox up` starts one"
     rows = [("PART", "PID", "STATE", "LOG")]
@@ -52,4 +61,4 @@ def format_sandbox(
         head = line(f"sandbox  up: {server or 'no server'}, {nodes} simulated nodes")
     else:
         head = line("sandbox  not running as a whole; `nimlab sandbox up` repairs it")
-    return join([head, (), *table(rows)], paint=False)
+    return join([head, (), *table(rows, columns=columns, drop=("LOG", "PID"))], paint=False)

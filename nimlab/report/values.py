@@ -12,20 +12,38 @@ from typing import Any, Final
 
 from nimlab.diff import ABSENT, FieldChange
 from nimlab.report.lines import escape
-from nimlab.units import format_cpu_m, format_memory_bytes
+from nimlab.units import format_cpu_m
 from nimlab.workload import Resources
 
 _WIDTH: Final = 32  # two of them, a path and an arrow fit a line of 120 columns, mostly
+_BINARY_UNITS: Final = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_MANY_CPU_M: Final = 10_000
 _CONTEXT: Final = 8  # characters kept before the first that differs
 
 
 def added_texts(added: Resources) -> tuple[str, str, str]:
     """Return `+5 pods`, `+250m CPU`, `+80Mi`; empty where nothing is added or removed."""
     pods = f"{added.pods:+d} {'pod' if abs(added.pods) == 1 else 'pods'}" if added.pods else ""
-    cpu = f"{_sign(added.cpu_m)}{format_cpu_m(abs(added.cpu_m))} CPU" if added.cpu_m else ""
+    cpu = f"{_sign(added.cpu_m)}{short_cpu_text(abs(added.cpu_m))} CPU" if added.cpu_m else ""
     size_bytes = added.memory_bytes
-    memory = f"{_sign(size_bytes)}{format_memory_bytes(abs(size_bytes))}" if size_bytes else ""
+    memory = f"{_sign(size_bytes)}{short_memory_text(abs(size_bytes))}" if size_bytes else ""
     return pods, cpu, memory
+
+
+def short_cpu_text(cpu_m: int) -> str:
+    """Return CPU as a quantity, above ten cores rounded to a tenth: `250m`, `612.5`."""
+    return format_cpu_m(cpu_m) if cpu_m < _MANY_CPU_M else f"{cpu_m / 1000:.1f}".removesuffix(".0")
+
+
+def short_memory_text(size_bytes: int) -> str:
+    """Return a size with at most four digits: `80Mi`, `3.5Ti`; rounded, so only for people to read."""
+    size, unit = float(size_bytes), ""
+    for larger in _BINARY_UNITS:
+        if size < 1023.5:  # what is printed as 1024 belongs to the next unit
+            break
+        size, unit = size / 1024, larger
+    text = f"{size:.1f}".removesuffix(".0") if size < 100 else f"{size:.0f}"
+    return text + unit
 
 
 def _sign(value: int) -> str:
