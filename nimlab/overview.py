@@ -151,21 +151,30 @@ def _broken_row(broken: Broken, experiment: Experiment | None) -> Row:
 
 
 def _row(one: ExperimentPlan, experiment: Experiment | None, now: datetime) -> Row:
-    live = next((c.live for c in one.changes if c.key.kind in WORKLOADS and c.live), None)
-    started_at = live["metadata"].get("creationTimestamp") if live else None
-    if live is not None:
-        scale: int | None = peers_of(live).wanted
+    workloads = [c for c in one.changes if c.key.kind in WORKLOADS]
+    known = [c.live for c in workloads if c.live]
+    live = known[0] if known else None
+    started_at = min((str(w["metadata"].get("creationTimestamp") or "") for w in known), default=None)
+    if known:
+        scale: int | None = sum(peers_of(w).wanted for w in known) + _missing(workloads)
     else:
         scale = experiment.peers if experiment else None
     return Row(
         experiment=one.name,
         full_name=experiment.full_name if experiment else _full_name(one, live),
         scale=scale,
-        running=peers_of(live).running if live else (None if scale is None else 0),
+        running=sum(peers_of(w).running for w in known) if known or scale is not None else None,
         started_at=started_at,
         age_s=_age_s(started_at, now),
         state=_state(one),
     )
+
+
+def _missing(workloads: Sequence[Change]) -> int:
+    """How many peers the roles ask for that are not in the cluster; none while others are to go for them."""
+    if any(change.desired is None for change in workloads):
+        return 0
+    return sum(peers_of(c.desired).wanted for c in workloads if c.live is None and c.desired is not None)
 
 
 def _full_name(one: ExperimentPlan, workload: Manifest | None) -> str:

@@ -178,6 +178,7 @@ def scale(
     name: _Name,
     *,
     peers: Annotated[int, typer.Option("--peers", metavar="N", help="The new number of peers.")],
+    role: Annotated[str | None, typer.Option("--role", metavar="ROLE", help="The role to scale.")] = None,
     sync: _Sync = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
@@ -188,8 +189,9 @@ def scale(
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
-    text = edit.set_peers(edit.read_text(path), peers)
-    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers")
+    text = edit.set_peers(edit.read_text(path), peers, role)
+    of_role = f" of the role {role}" if role else ""
+    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers{of_role}")
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
 
 

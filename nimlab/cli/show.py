@@ -11,8 +11,10 @@ from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFor
 
 if TYPE_CHECKING:
     from nimlab.cli.run import Run
+    from nimlab.manifest import ObjectKey
     from nimlab.overview import Detail
     from nimlab.plan import Plan
+    from nimlab.spec import Experiment
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
 _NameOrPlatform = Annotated[
@@ -107,6 +109,7 @@ def logs(
     peer: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Only the peer with this number.")
     ] = None,
+    role: Annotated[str | None, typer.Option(metavar="ROLE", help="Only the peers of this role.")] = None,
     tail: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Only the last N lines of each peer.")
     ] = 20,
@@ -121,7 +124,6 @@ def logs(
     from nimlab.cli.run import open_run  # keeps `--help` fast
     from nimlab.cli.terminal import print_result
     from nimlab.errors import NimlabError
-    from nimlab.manifest import ObjectKey
 
     if follow and peer is None:
         raise typer.BadParameter("name the peer to follow with --peer N", param_hint="--follow")
@@ -133,9 +135,26 @@ def logs(
                 f"no file has an experiment called `{name}`",
                 hint="`nimlab list` shows what there is",
             )
-        for number in range(one.peers) if peer is None else (peer,):
-            pod = ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")
+        for pod in _pods_of(one, role, peer):
             for line in run.cluster.log_lines(
                 pod, container=one.contract.container, tail=tail, follow=follow
             ):
                 print_result(f"{pod.name}  {line}")
+
+
+def _pods_of(one: Experiment, role: str | None, peer: int | None) -> list[ObjectKey]:
+    """The peers that were asked for, in the order of roles and numbers. Raises NimlabError."""
+    from nimlab.errors import NimlabError
+    from nimlab.manifest import ObjectKey
+
+    groups = [group for group in one.groups if role is None or group.role == role]
+    if not groups or (peer is not None and len(groups) > 1):
+        known = ", ".join(group.role for group in one.groups if group.role is not None)
+        what = f"`{one.name}` has no role `{role}`" if role is not None else f"`{one.name}` has roles"
+        hint = f"name one with `--role`: {known}" if known else "leave out `--role`"
+        raise NimlabError(what, where=one.source, hint=hint)
+    return [
+        ObjectKey("Pod", one.namespace, f"{one.workload_of(group)}-{number}")
+        for group in groups
+        for number in (range(group.peers) if peer is None else (peer,))
+    ]

@@ -18,6 +18,7 @@ from typing import Final
 from nimlab.errors import Problem, SpecError
 from nimlab.load.build import build_contract, build_experiment, build_lab, undeliverable
 from nimlab.load.known import Schema
+from nimlab.load.pods import placement_problems
 from nimlab.load.text import Document, file_problem
 from nimlab.reading import check_folder, is_seen, read_file
 from nimlab.recall import Recall
@@ -77,6 +78,8 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
     if data is None:
         return None
     document, problems = Schema(gathered.root, "lab", gathered.recall).read("lab.yaml", data)
+    if document is not None and not problems:
+        problems = tuple(placement_problems(document, ("spec", "defaults")))
     gathered.problems.extend(problems)
     return None if problems or document is None else build_lab(document)
 
@@ -144,8 +147,16 @@ def _check_totals(
     limits = lab.limits
     costs: tuple[tuple[str, int | None, list[int]], ...] = (
         ("peers", limits.peers_total, [one.peers for one in experiments]),
-        ("thousandths of a core", limits.cpu_m_total, [one.peers * one.cpu_m for one in experiments]),
-        ("bytes of memory", limits.memory_bytes_total, [e.peers * e.memory_bytes for e in experiments]),
+        (
+            "thousandths of a core",
+            limits.cpu_m_total,
+            [sum(g.peers * g.cpu_m for g in e.groups) for e in experiments],
+        ),
+        (
+            "bytes of memory",
+            limits.memory_bytes_total,
+            [sum(g.peers * g.memory_bytes for g in e.groups) for e in experiments],
+        ),
     )
     for what, limit, parts in costs:
         total = sum(parts)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from nimlab.errors import Problem
+from nimlab.load.pods import NAME_ROOM, POD_FIELDS, build_roles, pod_problems, pod_settings, roles_in
 from nimlab.load.text import Document
 from nimlab.load.values import PARSERS, parse_image
 from nimlab.manifest import to_json_text
@@ -20,6 +21,7 @@ from nimlab.spec import (
     Contract,
     EnvVar,
     Experiment,
+    Extra,
     Image,
     Images,
     Isolation,
@@ -45,7 +47,7 @@ _UNIT_OF: Final[Mapping[str, str]] = {
 }
 _NOT_PASSED_ON: Final = frozenset({
     "contract", "image", "peers", "resources", "network", "rtt", "rollout", "onImmutableChange",
-})  # fmt: skip
+}) | POD_FIELDS  # fmt: skip
 _BUILT_IN: Final[Mapping[str, Any]] = {
     "peers": 2,
     "resources": {"cpu": "50m", "memory": "16Mi"},
@@ -62,7 +64,6 @@ _RANGES: Final = (
     ("network", "latency", "duration", "0ms", "1m"),
     ("network", "jitter", "duration", "0ms", "1m"),
 )  # what the programs in a pod take: beyond, they end with an error
-_REVISION_LABEL_ROOM: Final = 52  # a StatefulSet's name and its revision's hash share a label of 63
 
 
 def build_lab(document: Document) -> Lab:
@@ -152,6 +153,8 @@ def build_contract(document: Document) -> Contract | tuple[Problem, ...]:
         logs=spec.get("logs", {}),
         metrics=tuple(spec.get("metrics", ())),
         source=document.path,
+        extra_env=tuple(Extra(**one) for one in spec.get("extraEnv", ())),
+        extra_args=tuple(Extra(**one) for one in spec.get("extraArgs", ())),
     )
 
 
@@ -175,6 +178,10 @@ def _contract_problems(document: Document) -> Iterator[Problem]:
             hint = f"did you mean `{near[0]}`?" if near else f"fields: {', '.join(sorted(_KNOWN_FIELDS))}"
             what = f"experiments have no field `{one['from']}`"
             yield document.problem("contract", what, (*path, "from"), hint=hint)
+    for index, one in enumerate(spec.get("extraEnv", ())):
+        if one["pattern"] in seen:
+            what = f"experiments can't set `{one['pattern']}`: `env` derives it"
+            yield document.problem("contract", what, ("spec", "extraEnv", index, "pattern"), hint="remove it")
     names = [port["name"] for port in spec["ports"]]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -186,7 +193,7 @@ _KNOWN_FIELDS: Final = frozenset({
     "peers", "connectTo", "message.size", "message.interval", "muxer", "fragments", "maxConnections",
     "selfTrigger", "startDelay", "gossipsub.d", "gossipsub.dLow", "gossipsub.dHigh", "gossipsub.dScore",
     "gossipsub.dOut", "gossipsub.dLazy", "gossipsub.heartbeat", "gossipsub.pruneBackoff",
-    "gossipsub.floodPublish", "gossipsub.gossipFactor",
+    "gossipsub.floodPublish", "gossipsub.gossipFactor", "role",
 })  # fmt: skip
 
 
@@ -203,8 +210,15 @@ def build_experiment(
         what = f"there is no contract `{spec['contract']}`"
         return (document.problem("unknown-reference", what, ("spec", "contract"), hint=hint),)
     merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)
+    roles = roles_in(spec, lab, contract)
+    if roles:
+        merged["peers"] = sum(role["peers"] for role in roles)
     settings = _settings(spec, merged, contract)
-    problems = tuple(_experiment_problems(document, settings, merged, contract, contracts, lab))
+    problems = (
+        *_experiment_problems(document, settings, merged, contract, contracts, lab),
+        *_role_env_problems(document, roles, contract),
+        *pod_problems(document, roles, merged, contract, lab),
+    )
     if problems:
         return problems
     full_name = lab.prefix + metadata["name"]
@@ -233,7 +247,17 @@ def build_experiment(
         source=document.path,
         digest=hashlib.sha256(to_json_text(document.data).encode()).hexdigest(),
         document=document.data,
+        pod=pod_settings(spec, merged, lab, contract),
+        roles=build_roles(roles, spec, merged, lab, contract),
     )
+
+
+def _role_env_problems(
+    document: Document, roles: Sequence[Mapping[str, Any]], contract: Contract
+) -> Iterator[Problem]:
+    if "role" in contract.required and not roles:
+        what = f"contract `{contract.name}` needs `roles`: its image fails without the name of one"
+        yield document.problem("missing-key", what, ("spec",), hint="write `roles`, or a default in lab.yaml")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,11 +310,11 @@ def _experiment_problems(
     if name == "platform":
         what = "`platform` is what the monitoring stack is called"
         yield document.problem("bad-name", what, ("metadata", "name"), hint="choose another name")
-    if len(lab.prefix + name) > _REVISION_LABEL_ROOM:
-        what = f"`{lab.prefix}{name}` has more than {_REVISION_LABEL_ROOM} characters"
+    if len(lab.prefix + name) > NAME_ROOM:
+        what = f"`{lab.prefix}{name}` has more than {NAME_ROOM} characters"
         yield document.problem("bad-name", what, ("metadata", "name"), hint="choose a shorter name")
     yield from undeliverable(document, contracts)
-    for field in sorted(contract.required - set(settings)):
+    for field in sorted(contract.required - set(settings) - {"role"}):
         what = f"contract `{contract.name}` needs `{field}`: its image fails without it"
         yield document.problem("missing-key", what, ("spec",), hint="write it, or a default in lab.yaml")
     yield from _connect_problems(document, settings, contract)

@@ -135,13 +135,16 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
     path = error.path
     allowed = sorted(error.schema["properties"])
     inside = f" in {pointer_text(path)}" if path else ""
+    forms = tuple(error.schema.get("patternProperties", ()))
     for key in error.value:
-        if key in allowed:
+        if key in allowed or any(re.fullmatch(form, key) for form in forms):
             continue
         near = _nearest(key, allowed)
         meant = f"did you mean `{near}`? " if near else ""
         what = f"unknown key `{key[:60]}`{inside}"
         hint = f"{meant}allowed here: {', '.join(allowed)}"
+        if forms:
+            what, hint = f"`{key[:60]}` is not a label's key{inside}", str(error.schema["description"])
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
 
 
