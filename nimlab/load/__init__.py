@@ -166,7 +166,8 @@ def _check_totals(
         document = next(d for d in documents if d.path == largest.source)
         said = f"all experiments together ask for {total} {what}, more than the lab allows, {limit}"
         hint = f"this one asks for most; the limits are in {lab.source}"
-        gathered.problems.append(document.problem("limit", said, ("spec", "peers"), hint=hint))
+        path = ("spec", "roles" if "roles" in document.data["spec"] else "peers")
+        gathered.problems.append(document.problem("limit", said, path, hint=hint))
 
 
 def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:

@@ -322,7 +322,8 @@ def _experiment_problems(
     if merged["peers"] > limit:
         what = f"{merged['peers']} peers are more than the lab allows an experiment, {limit}"
         hint = f"the limit is `limits.peersPerExperiment` in {lab.source}"
-        yield document.problem("limit", what, ("spec", "peers"), hint=hint)
+        path = ("spec", "roles" if "roles" in document.data["spec"] else "peers")
+        yield document.problem("limit", what, path, hint=hint)
     yield from _range_problems(document, merged, lab)
     network = merged["network"]
     if "jitter" in network and "latency" not in network:

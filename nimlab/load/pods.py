@@ -134,7 +134,8 @@ def _env_fault(name: str, contract: Contract) -> tuple[str, str] | None:
     """Why a variable may not be added under a contract, and what to do; None if it may."""
     own = next((one for one in contract.env if one.name == name), None)
     if own is not None:
-        hint = f"set the field `{own.source}`" if own.source else f"it is always `{own.value}`"
+        source = "roles" if own.source == "role" else own.source
+        hint = f"set the field `{source}`" if source else f"it is always `{own.value}`"
         return f"nimlab derives `{name}` itself", f"leave it out; {hint}"
     if _allows(contract.extra_env, name):
         return None
