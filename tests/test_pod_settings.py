@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from nimlab.edit import EditError, set_peers
-from nimlab.errors import GuardError, SpecError
+from nimlab.cli.show import _pods_of
+from nimlab.edit import set_peers
+from nimlab.errors import EditError, GuardError, NimlabError, SpecError
 from nimlab.guard import check_manifests, check_unique
 from nimlab.load import load_lab
 from nimlab.manifest import Manifest, canonical
@@ -278,6 +279,18 @@ def test_scale_changes_the_peers_of_one_role_alone() -> None:
         set_peers(ROLES, 7, "attacker")
     with pytest.raises(EditError):
         set_peers(PLACED, 7, "publisher")
+
+
+def test_logs_are_asked_of_every_role_or_of_one() -> None:
+    one = green(loaded(ROLES))
+    names = [f"nimp2p-exp-green-{rest}" for rest in ("bootstrap-0", *(f"publisher-{i}" for i in range(3)))]
+    assert [key.name for key in _pods_of(one, None, None)] == names
+    assert [key.name for key in _pods_of(one, "publisher", 2)] == names[-1:]
+    assert [key.name for key in _pods_of(green(loaded(PLACED)), None, 1)] == ["nimp2p-exp-green-1"]
+    for role, peer in (("attacker", None), (None, 2)):
+        with pytest.raises(NimlabError) as refused:
+            _pods_of(one, role, peer)
+        assert refused.value.hint == "name one with `--role`: bootstrap, publisher"
 
 
 @pytest.mark.live
