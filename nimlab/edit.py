@@ -140,11 +140,11 @@ def _setting_lines(settings: Mapping[str, str]) -> Iterator[str]:
         yield f"  {group}: {{{text}}}" if f"{group}." in " ".join(settings) else f"  {group}: {text}"
 
 
-def set_peers(text: str, peers: int) -> str:
-    """Return the text with another number of peers; every other character stays. Pure.
+def set_peers(text: str, peers: int, role: str | None = None) -> str:
+    """Return the text with another number of peers, of a role if one is named. Pure.
 
-    Where the file doesn't say `peers`, it is added at the head of `spec`. Raises EditError where the place
-    can't be told for sure: then nothing is guessed.
+    Every other character stays. Where the file doesn't say `peers`, it is added at the head of `spec`.
+    Raises EditError where the place can't be told for sure: then nothing is guessed.
     """
     if peers < 1:
         hint = "write 1 or more; `nimlab delete NAME` ends an experiment"
@@ -152,13 +152,34 @@ def set_peers(text: str, peers: int) -> str:
     spec = _value(_root_node(text), "spec")
     if not isinstance(spec, yaml.MappingNode) or not spec.value:
         raise EditError("there is no `spec` to change", hint="`nimlab validate` shows what is wrong")
-    node = _value(spec, "peers")
+    roles = _roles(spec)
+    if role is None and not roles:
+        node = _value(spec, "peers")
+        return _with_peers(text, spec, peers) if node is None else _with_number(text, node, peers)
+    if role not in roles:
+        what = "the file has no roles" if not roles else f"`{role}` is not a role of it"
+        known = f"name one with `--role`: {', '.join(roles)}" if roles else "leave out `--role`"
+        raise EditError("the experiment has roles" if role is None else what, hint=known)
+    node = _value(roles[role], "peers")
     if node is None:
-        return _with_peers(text, spec, peers)
+        raise EditError(f"the role `{role}` has no `peers`", hint="`nimlab validate` shows what is wrong")
+    return _with_number(text, node, peers)
+
+
+def _roles(spec: yaml.MappingNode) -> dict[str, yaml.Node]:
+    """The roles that a file lists, by name."""
+    node = _value(spec, "roles")
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    named = ((_value(item, "name"), item) for item in items)
+    return {name.value: item for name, item in named if isinstance(name, yaml.ScalarNode)}
+
+
+def _with_number(text: str, node: yaml.Node, peers: int) -> str:
+    """The text with another number in the place of a plain one. Raises EditError."""
     start, end = node.start_mark.index, node.end_mark.index
     # A node whose text isn't its value is quoted, tagged, or an alias, whose own text is elsewhere.
     if not isinstance(node, yaml.ScalarNode) or text[start:end] != node.value or start == end:
-        raise EditError("`spec.peers` is not a plain number", hint=f"write `peers: {peers}` by hand")
+        raise EditError("`peers` is not a plain number", hint=f"write `peers: {peers}` by hand")
     return f"{text[:start]}{peers}{text[end:]}"
 
 

@@ -32,6 +32,8 @@ ATOMIC_MAPS: Final = frozenset({
     "selector", "nodeSelector", "podSelector", "namespaceSelector", "labelSelector", "secretKeyRef",
     "configMapKeyRef", "fieldRef", "resourceFieldRef", "roleRef",
 })  # fmt: skip
+ATOMIC_ITEMS: Final = frozenset({"imagePullSecrets"})
+"""Keyed lists whose items are owned as a whole: nothing is listed below an item, not even itself."""
 _CONTROL_PLANE: Final = frozenset({
     "kube-controller-manager", "kube-scheduler", "kubelet", "k3s", "kwok", "kube-apiserver",
 })  # fmt: skip
@@ -169,6 +171,10 @@ def _check_leaf(desired: Any, live: Any, path: _Path) -> None:  # noqa: ANN401 -
         raise _Suspect(f"{path_text(path)}: null is asked for")
     if isinstance(desired, dict) and desired and path[-1][2:] not in ATOMIC_MAPS:
         raise _Suspect(f"{path_text(path)}: owned as an empty map, but more is asked for")
+    _check_same(desired, live, path)
+
+
+def _check_same(desired: Any, live: Any, path: _Path) -> None:  # noqa: ANN401 -- any JSON
     if not _same(desired, live):
         raise _Suspect(f"{path_text(path)}: differs")
 
@@ -214,7 +220,11 @@ def _check_keyed(
         raise _Suspect(f"{path_text(path)}: an item is gone")
     if [child for child in there if child in wanted] != list(wanted):
         raise _Suspect(f"{path_text(path)}: the order differs")
+    is_atomic = path[-1][2:] in ATOMIC_ITEMS
     for child in children:
+        if is_atomic and not owned[child]:
+            _check_same(wanted[child], there[child], (*path, child))
+            continue
         if "." not in owned[child]:
             raise _Suspect(f"{path_text((*path, child))}: is not ours as a whole")
         _check_node(wanted[child], there[child], owned[child], (*path, child))

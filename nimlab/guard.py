@@ -13,6 +13,7 @@ from typing import Any, Final
 from nimlab.errors import GuardError
 from nimlab.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.owned import EXPERIMENT, MEMBER, PART_OF, ApplySet, member_reference
+from nimlab.placement import priority_faults, selector_faults, toleration_faults
 from nimlab.spec import Experiment, Isolation, Lab
 
 _ALLOWED_KINDS: Final = frozenset({
@@ -38,11 +39,12 @@ POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": 
 _POD: Final = frozenset({
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
     "dnsPolicy", "enableServiceLinks", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
-    "nodeSelector", "readinessGates", "restartPolicy", "securityContext", "serviceAccountName",
-    "setHostnameAsFQDN", "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds",
-    "tolerations", "topologySpreadConstraints", "volumes",
+    "nodeSelector", "priorityClassName", "readinessGates", "restartPolicy", "securityContext",
+    "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain",
+    "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
 })  # fmt: skip
-"""What pods may say of themselves; priority, devices, other runtimes and schedulers touch other pods."""
+"""What pods may say of themselves; devices, other runtimes and schedulers touch other pods."""
+_PULL_POLICIES: Final = frozenset({"Always", "IfNotPresent", "Never"})
 _POD_CONTEXT: Final = frozenset({
     "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
     "supplementalGroups", "supplementalGroupsPolicy", "sysctls",
@@ -145,7 +147,8 @@ def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set:
 
 def _is_own_name(name: str, experiment: Experiment) -> bool:
     """Whether a name belongs to this experiment; suffixes of neighbours are caught by `check_unique`."""
-    own = {experiment.full_name, experiment.workload, experiment.service}
+    workloads = (experiment.workload_of(group) for group in experiment.groups)
+    own = {experiment.full_name, experiment.service, *workloads}
     return name in own or name.startswith(experiment.full_name + "-")
 
 
@@ -227,6 +230,7 @@ def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
         yield "pods: automountServiceAccountToken must be false"
     if any(one != _SYSCTL for one in (pod.get("securityContext") or {}).get("sysctls") or ()):
         yield f"pods: sysctls are not to be set, but for {_SYSCTL['name']} of `{_SYSCTL['value']}`"
+    yield from _placement_violations(pod)
     for volume in pod.get("volumes") or ():
         odd = sorted(set(volume) - {"name", "configMap", "emptyDir", "downwardAPI"})
         if odd:
@@ -240,6 +244,23 @@ def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
             if effective_context(pod, container).get("seccompProfile") != {"type": "RuntimeDefault"}:
                 yield f"{name}: its seccompProfile must be `RuntimeDefault`"
         yield from duplicates(pod.get(field), ("name",), field)
+
+
+def _placement_violations(pod: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of a pod reaches for nodes, priority or credentials that are not an experiment's."""
+    for toleration in pod.get("tolerations") or ():
+        yield from (f"pods: tolerations: {what}" for what in toleration_faults(toleration))
+    yield from (f"pods: nodeSelector: {what}" for what in selector_faults(pod.get("nodeSelector") or {}))
+    yield from (
+        f"pods: priorityClassName: {what}" for what in priority_faults(pod.get("priorityClassName") or "")
+    )
+    for secret in pod.get("imagePullSecrets") or ():
+        yield from unlisted(secret, frozenset({"name"}), "pods: imagePullSecrets")
+        if not _NAME.fullmatch(str(secret.get("name") or "")):
+            yield "pods: imagePullSecrets: each needs the name of a Secret"
+    yield from duplicates(pod.get("imagePullSecrets"), ("name",), "pods: imagePullSecrets")
+    rules = pod.get("topologySpreadConstraints")
+    yield from duplicates(rules, ("topologyKey", "whenUnsatisfiable"), "pods: topologySpreadConstraints")
 
 
 def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
@@ -265,6 +286,8 @@ def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper:
     added = set((context.get("capabilities") or {}).get("add") or ())
     if added - ({"NET_ADMIN"} if is_shaper else set()):
         yield f"{name} may not add capabilities"
+    if container.get("imagePullPolicy", "IfNotPresent") not in _PULL_POLICIES:
+        yield f"{name}: imagePullPolicy must be one of {', '.join(sorted(_PULL_POLICIES))}"
     if any(port.get("hostPort") for port in container.get("ports") or ()):
         yield f"{name} may not use a hostPort"
     if container.get("envFrom") or not all(_is_own(e) for e in container.get("env") or ()):

@@ -224,7 +224,7 @@ def _row(
     lives = live_workloads(one)
     missing = [c for c in one.changes if c.key.kind in WORKLOADS and c.live is None and c.desired is not None]
     if lives:
-        scale: int | None = sum(peers_of(live).wanted for live in lives)
+        scale: int | None = sum(peers_of(live).wanted for live in lives) + _missing(one)
     else:
         scale = experiment.peers if experiment else None
     started_at = _started_at(lives)
@@ -258,6 +258,14 @@ def _started_at(lives: Sequence[Manifest]) -> str | None:
     """When the current run began: the newest template of all workloads; RFC 3339."""
     times = [time for live in lives if (time := template_changed_at(live)) is not None]
     return max(times).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if times else None
+
+
+def _missing(one: ExperimentPlan) -> int:
+    """Return how many peers the roles ask for that have no workload yet; 0 while former roles are to go."""
+    workloads = [c for c in one.changes if c.key.kind in WORKLOADS]
+    if any(change.desired is None for change in workloads):
+        return 0
+    return sum(peers_of(c.desired).wanted for c in workloads if c.live is None and c.desired is not None)
 
 
 def _full_name(one: ExperimentPlan, workload: Manifest | None) -> str:

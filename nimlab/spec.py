@@ -7,7 +7,7 @@ the files allow has passed. Nothing here reads files, decides defaults or knows 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -95,6 +95,20 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """Env names or arguments that a contract lets experiments add: one text, or its start before `*`."""
+
+    pattern: str
+    description: str
+
+    def covers(self, text: str) -> bool:
+        """Return True when the text is allowed by this pattern."""
+        if self.pattern.endswith("*"):
+            return text.startswith(self.pattern[:-1])
+        return text == self.pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """What a node image understands: the facts that manifests, scrape rules and log rules are made from.
 
@@ -118,6 +132,50 @@ class Contract:
     logs: Mapping[str, str]
     metrics: tuple[str, ...]
     source: str
+    extra_env: tuple[Extra, ...] = ()
+    extra_args: tuple[Extra, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One topology spread rule over the peers of a group."""
+
+    topology_key: str
+    max_skew: int
+    when_unsatisfiable: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSettings:
+    """What a cluster has to know about a group's pods, beyond their resources.
+
+    `tolerations` have the fields of Kubernetes. `env` and `args` are checked against the contract.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    priority_class: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    pull_policy: str = "IfNotPresent"
+    spread: tuple[Spread, ...] = ()
+    stagger_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Peers that are alike: all of an experiment (`role` is None), or those of one role.
+
+    `first` is the number of peers in the roles before it.
+    """
+
+    role: str | None
+    first: int
+    peers: int
+    cpu_m: int
+    memory_bytes: int
+    pod: PodSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +208,8 @@ class Experiment:
     """One experiment, checked and complete.
 
     `settings` holds what the contract passes on to the image, by dotted field name, in base units; `peers`
-    and `connectTo` are among them. `digest` is the sha256 of the file's content, whatever its key order,
+    and `connectTo` are among them. `peers` is the sum over all roles; `cpu_m`, `memory_bytes` and `pod` are
+    those of a peer without a role. `digest` is the sha256 of the file's content, whatever its key order,
     comments and spacing. `full_name` is prefix + name.
     """
 
@@ -172,11 +231,35 @@ class Experiment:
     source: str
     digest: str
     document: Mapping[str, Any]
+    pod: PodSettings = field(default_factory=PodSettings)
+    roles: tuple[Group, ...] = ()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The roles in their order, or all peers as one group; each is a StatefulSet."""
+        if self.roles:
+            return self.roles
+        alone = Group(
+            role=None,
+            first=0,
+            peers=self.peers,
+            cpu_m=self.cpu_m,
+            memory_bytes=self.memory_bytes,
+            pod=self.pod,
+        )
+        return (alone,)
 
     @property
     def workload(self) -> str:
-        """Name of the StatefulSet: `pod` where the node parses `pod-<ordinal>`, else the full name."""
+        """Name of the StatefulSet: `pod` where the node parses `pod-<ordinal>`, else the full name.
+
+        With roles it is the start of each StatefulSet's name.
+        """
         return "pod" if self.contract.isolation is Isolation.NAMESPACE else self.full_name
+
+    def workload_of(self, group: Group) -> str:
+        """Return the name of a group's StatefulSet."""
+        return self.workload if group.role is None else f"{self.workload}-{group.role}"
 
     @property
     def service(self) -> str:

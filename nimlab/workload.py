@@ -30,6 +30,7 @@ _IMMUTABLE: Final[Mapping[str, frozenset[str]]] = {
 
 _BANDWIDTH: Final = frozenset({"kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"})
 _DEFAULT_GRACE_S: Final = 30
+_STAGGER: Final = "stagger"
 _START_S: Final = 2
 
 
@@ -157,7 +158,19 @@ def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
     delay_s += int(desired["spec"].get("minReadySeconds") or 0)
     grace_s = int(pod.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S))
     rounds = min(peers, 1) if at_once else peers
-    return rounds * (grace_s + delay_s + _START_S)
+    return rounds * (grace_s + delay_s + _START_S) + _staggered_s(pod, peers, at_once=at_once)
+
+
+def _staggered_s(pod: Mapping[str, Any], peers: int, *, at_once: bool) -> int:
+    """How many seconds peers wait for their turn: the last of them, or one after another."""
+    flags = next((c.get("args") or () for c in pod.get("initContainers", ()) if c["name"] == _STAGGER), ())
+    asked = dict(flag.split("=", 1) for flag in flags if "=" in flag)
+    try:
+        step_ms, first = int(asked["--step-ms"]), int(asked.get("--first", "0"))
+    except (KeyError, ValueError):  # a template may have an init container of that name that is not ours
+        return 0
+    places = [first + peers - 1] if at_once else range(first, first + peers)
+    return sum(places) * step_ms // 1000 if peers else 0
 
 
 def changes_template(live: Manifest, made: Manifest) -> bool:

@@ -101,6 +101,22 @@ def test_what_we_applied_is_unchanged_whatever_the_server_fills_in() -> None:
     assert compare(DESIRED, make_live()).unchanged
 
 
+def with_pull_secrets(live_item: Any, owned_item: Any) -> tuple[Any, Any]:
+    """An object with a pull secret, and as the server has it: the item is owned as a whole."""
+    desired, live = copy.deepcopy(DESIRED), make_live()
+    pod(desired)["imagePullSecrets"] = [{"name": "registry"}]
+    pod(live)["imagePullSecrets"] = [live_item]
+    pod_owned(live)["f:imagePullSecrets"] = {'k:{"name":"registry"}': owned_item}
+    return desired, live
+
+
+def test_an_item_that_is_owned_as_a_whole_is_compared_as_a_whole() -> None:
+    assert compare(*with_pull_secrets({"name": "registry"}, {})).unchanged
+    assert not compare(*with_pull_secrets({"name": "registry", "more": 1}, {})).unchanged
+    assert not compare(*with_pull_secrets({"name": "other"}, {})).unchanged
+    assert not compare(*with_pull_secrets({"name": "registry"}, {"f:name": {}})).unchanged
+
+
 SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
     "terminating": lambda d, v: v["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z"),
     "no-entries": lambda d, v: v["metadata"].pop("managedFields"),

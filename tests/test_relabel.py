@@ -104,6 +104,29 @@ def test_a_pods_series_are_kept_under_one_set_of_labels(
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("pod", "experiment"),
+    [
+        ("nimp2p-exp-purple-relay-12", "purple"),
+        ("nimp2p-exp-purple-0", "purple"),
+        ("nimp2p-exp-blue-relay-0", "blue-relay"),
+        ("nimp2p-exp-purple-other-0", "purple-other"),
+    ],
+)
+def test_a_role_is_no_part_of_the_experiments_name(
+    source: str, pod: str, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = tuple(
+        replace(one, roles=(replace(one.groups[0], role="relay"),)) if one.name == "purple" else one
+        for one in FILES.experiments
+    )
+    monkeypatch.setattr("tests.test_relabel.FILES", replace(FILES, experiments=experiments))
+    found = kept(source, CPU, of_pod("dst-lab", pod, container="c"))
+    assert found is not None
+    assert found["experiment"] == experiment
+
+
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("device", DEVICES)
 def test_only_a_pods_own_interface_is_counted(source: str, device: str) -> None:
     assert kept(source, SENT, of_pod("dst-lab", "nimp2p-exp-purple-0", interface=device)) is None

@@ -339,3 +339,13 @@ def test_the_mesh_that_passes_is_one_that_gossipsub_allows(mesh: dict[str, int])
     assert isinstance(found, LabFiles) == allowed
     if isinstance(found, tuple):
         assert len({problem.pointer for problem in found}) == len(found)
+
+
+def test_resources_of_a_role_are_checked_at_their_place() -> None:
+    text = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8")
+    head = text[: text.index("  peers:")]
+    roles = "  roles:\n    - {name: one, peers: 1, resources: {memory: 1Mi}}\n    - {name: two, peers: 1}\n"
+    files = load_lab(REPOSITORY, {"experiments/purple.yaml": head + roles})
+    (problem,) = files.problems
+    assert "`resources.memory` is `1Mi`" in problem.what
+    assert problem.location.line == head.count("\n") + 2

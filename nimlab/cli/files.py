@@ -208,6 +208,7 @@ def scale(
     peers: Annotated[
         int, typer.Option("--peers", parser=whole_number, metavar="N", help="The new number of peers.")
     ],
+    role: Annotated[str | None, typer.Option("--role", metavar="ROLE", help="The role to scale.")] = None,
     sync: _Sync = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
@@ -219,8 +220,9 @@ def scale(
 
     root = _root(lab)
     path = edit.find_experiment_file(root, name)
-    text = edit.set_peers(edit.read_text(path), peers)
-    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers", load_lab(root))
+    text = edit.set_peers(edit.read_text(path), peers, role)
+    of_role = f" of the role {role}" if role else ""
+    _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers{of_role}", load_lab(root))
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
 
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nimlab.cli.run import Run
-    from nimlab.manifest import Manifest
+    from nimlab.manifest import Manifest, ObjectKey
     from nimlab.overview import Detail
     from nimlab.plan import Plan
+    from nimlab.spec import Experiment
     from nimlab.status import Trouble
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
@@ -151,6 +152,7 @@ def logs(
     peer: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Only the peer with this number.")
     ] = None,
+    role: Annotated[str | None, typer.Option(metavar="ROLE", help="Only the peers of this role.")] = None,
     tail: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Only the last N lines of each peer.")
     ] = 20,
@@ -167,7 +169,6 @@ def logs(
     from nimlab.cli.streams import STREAMS
     from nimlab.cli.terminal import print_result
     from nimlab.errors import NimlabError
-    from nimlab.manifest import ObjectKey
 
     if follow and peer is None:
         raise typer.BadParameter("name the peer to follow with --peer N", param_hint="--follow")
@@ -179,10 +180,7 @@ def logs(
                 f"no file has an experiment called `{name}`",
                 hint="`nimlab list` shows what there is",
             )
-        pods = [
-            ObjectKey("Pod", one.namespace, f"{one.workload}-{number}")
-            for number in (range(one.peers) if peer is None else (peer,))
-        ]
+        pods = _pods_of(one, role, peer)
         with raising():  # a log that is followed has no end to wait for
             for pod in pods:
                 for line in run.cluster.log_lines(
@@ -191,3 +189,21 @@ def logs(
                     print_result(f"{pod.name}  {line}")
                     if STREAMS.is_stdout_lost:
                         return
+
+
+def _pods_of(one: Experiment, role: str | None, peer: int | None) -> list[ObjectKey]:
+    """The peers that were asked for, in the order of roles and numbers. Raises NimlabError."""
+    from nimlab.errors import NimlabError
+    from nimlab.manifest import ObjectKey
+
+    groups = [group for group in one.groups if role is None or group.role == role]
+    if not groups or (peer is not None and len(groups) > 1):
+        known = ", ".join(group.role for group in one.groups if group.role is not None)
+        what = f"`{one.name}` has no role `{role}`" if role is not None else f"`{one.name}` has roles"
+        hint = f"name one with `--role`: {known}" if known else "leave out `--role`"
+        raise NimlabError(what, where=one.source, hint=hint)
+    return [
+        ObjectKey("Pod", one.namespace, f"{one.workload_of(group)}-{number}")
+        for group in groups
+        for number in (range(group.peers) if peer is None else (peer,))
+    ]

@@ -26,6 +26,7 @@ from nimlab.load.build import (
     undeliverable,
 )
 from nimlab.load.known import Schema
+from nimlab.load.pods import placement_problems
 from nimlab.load.text import Document, file_problem
 from nimlab.reading import check_folder, is_seen, read_file
 from nimlab.recall import Recall
@@ -109,6 +110,8 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
     if data is None:
         return None
     document, problems = Schema(gathered.root, "lab", gathered.recall).read("lab.yaml", data)
+    if document is not None and not problems:
+        problems = tuple(placement_problems(document, ("spec", "defaults")))
     gathered.problems.extend(problems)
     if problems or document is None:
         return None
@@ -204,8 +207,16 @@ def _check_totals(
     limits = lab.limits
     costs: tuple[tuple[str, int | None, list[int]], ...] = (
         ("peers", limits.peers_total, [one.peers for one in experiments]),
-        ("thousandths of a core", limits.cpu_m_total, [one.peers * one.cpu_m for one in experiments]),
-        ("bytes of memory", limits.memory_bytes_total, [e.peers * e.memory_bytes for e in experiments]),
+        (
+            "thousandths of a core",
+            limits.cpu_m_total,
+            [sum(g.peers * g.cpu_m for g in e.groups) for e in experiments],
+        ),
+        (
+            "bytes of memory",
+            limits.memory_bytes_total,
+            [sum(g.peers * g.memory_bytes for g in e.groups) for e in experiments],
+        ),
     )
     for what, limit, parts in costs:
         total = sum(parts)
@@ -215,7 +226,8 @@ def _check_totals(
         document = next(d for d in documents if d.path == largest.source)
         said = f"all experiments together ask for {total} {what}, more than the lab allows, {limit}"
         hint = f"this one asks for most; the limits are in {lab.source}"
-        gathered.problems.append(document.problem("limit", said, ("spec", "peers"), hint=hint))
+        path = ("spec", "roles" if "roles" in document.data["spec"] else "peers")
+        gathered.problems.append(document.problem("limit", said, path, hint=hint))
 
 
 def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:

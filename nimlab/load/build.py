@@ -7,11 +7,13 @@ when fields, or files, are seen together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from nimlab.errors import Problem
 from nimlab.load.contracts import contract_problems, use_problems
+from nimlab.load.pods import NAME_ROOM, POD_FIELDS, build_roles, pod_problems, pod_settings, roles_in
 from nimlab.load.relations import (
     Values,
     default_values,
@@ -29,6 +31,7 @@ from nimlab.spec import (
     Contract,
     EnvVar,
     Experiment,
+    Extra,
     Image,
     Images,
     Isolation,
@@ -54,7 +57,7 @@ _UNIT_OF: Final[Mapping[str, str]] = {
 }
 _NOT_PASSED_ON: Final = frozenset({
     "contract", "image", "peers", "resources", "network", "rtt", "rollout", "onImmutableChange",
-})  # fmt: skip
+}) | POD_FIELDS  # fmt: skip
 _BUILT_IN: Final[Mapping[str, Any]] = {
     "peers": 2,
     "resources": {"cpu": "50m", "memory": "16Mi"},
@@ -64,7 +67,6 @@ _BUILT_IN: Final[Mapping[str, Any]] = {
     "onImmutableChange": "fail",
 }
 _METHODS: Final = ("tcp", "udp", "icmp")  # in one order, or a file's own order would be a new run
-_REVISION_LABEL_ROOM: Final = 52  # a StatefulSet's name and its revision's hash share a label of 63
 
 
 def build_lab(document: Document) -> Lab:
@@ -155,6 +157,8 @@ def build_contract(document: Document) -> Contract | tuple[Problem, ...]:
         logs=spec.get("logs", {}),
         metrics=tuple(spec.get("metrics", ())),
         source=document.path,
+        extra_env=tuple(Extra(**one) for one in spec.get("extraEnv", ())),
+        extra_args=tuple(Extra(**one) for one in spec.get("extraArgs", ())),
     )
 
 
@@ -177,13 +181,17 @@ def _contract_problems(document: Document) -> Iterator[Problem]:
             hint = did_you_mean(one["from"], _KNOWN_FIELDS, f"fields: {', '.join(sorted(_KNOWN_FIELDS))}")
             what = f"experiments have no field `{one['from']}`"
             yield document.problem("contract", what, (*path, "from"), hint=hint)
+    for index, one in enumerate(spec.get("extraEnv", ())):
+        if one["pattern"] in seen:
+            what = f"experiments can't set `{one['pattern']}`: `env` derives it"
+            yield document.problem("contract", what, ("spec", "extraEnv", index, "pattern"), hint="remove it")
 
 
 _KNOWN_FIELDS: Final = frozenset({
     "peers", "connectTo", "message.size", "message.interval", "muxer", "fragments", "maxConnections",
     "selfTrigger", "startDelay", "gossipsub.d", "gossipsub.dLow", "gossipsub.dHigh", "gossipsub.dScore",
     "gossipsub.dOut", "gossipsub.dLazy", "gossipsub.heartbeat", "gossipsub.pruneBackoff",
-    "gossipsub.floodPublish", "gossipsub.gossipFactor",
+    "gossipsub.floodPublish", "gossipsub.gossipFactor", "role",
 })  # fmt: skip
 
 
@@ -199,8 +207,15 @@ def build_experiment(
         what = f"there is no contract `{spec['contract']}`"
         return (document.problem("unknown-reference", what, ("spec", "contract"), hint=hint),)
     merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)
+    roles = roles_in(spec, lab, contract)
+    if roles:
+        merged["peers"] = sum(role["peers"] for role in roles)
     settings = _settings(spec, merged, contract)
-    problems = tuple(_experiment_problems(document, settings, merged, contract, contracts, lab))
+    problems = (
+        *_experiment_problems(document, settings, merged, contract, contracts, lab),
+        *_role_env_problems(document, roles, contract),
+        *pod_problems(document, roles, merged, contract, lab),
+    )
     if problems:
         return problems
     full_name = lab.prefix + metadata["name"]
@@ -229,7 +244,17 @@ def build_experiment(
         source=document.path,
         digest=hashlib.sha256(to_json_text(document.data).encode()).hexdigest(),
         document=document.data,
+        pod=pod_settings(spec, merged, lab, contract),
+        roles=build_roles(roles, spec, merged, lab, contract),
     )
+
+
+def _role_env_problems(
+    document: Document, roles: Sequence[Mapping[str, Any]], contract: Contract
+) -> Iterator[Problem]:
+    if "role" in contract.required and not roles:
+        what = f"contract `{contract.name}` needs `roles`: its image fails without the name of one"
+        yield document.problem("missing-key", what, ("spec",), hint="write `roles`, or a default in lab.yaml")
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,11 +307,11 @@ def _experiment_problems(
     if name == "platform":
         what = "`platform` is what the monitoring stack is called"
         yield document.problem("bad-name", what, ("metadata", "name"), hint="choose another name")
-    if len(lab.prefix + name) > _REVISION_LABEL_ROOM:
-        what = f"`{lab.prefix}{name}` has more than {_REVISION_LABEL_ROOM} characters"
+    if len(lab.prefix + name) > NAME_ROOM:
+        what = f"`{lab.prefix}{name}` has more than {NAME_ROOM} characters"
         yield document.problem("bad-name", what, ("metadata", "name"), hint="choose a shorter name")
     yield from undeliverable(document, contracts)
-    for field in sorted(contract.required - set(settings)):
+    for field in sorted(contract.required - set(settings) - {"role"}):
         what = f"contract `{contract.name}` needs `{field}`: its image fails without it"
         yield document.problem("missing-key", what, ("spec",), hint="write it, or a default in lab.yaml")
     yield from _connect_problems(document, settings, contract)
@@ -294,8 +319,12 @@ def _experiment_problems(
     if merged["peers"] > limit:
         what = f"{merged['peers']} peers are more than the lab allows an experiment, {limit}"
         hint = f"the limit is `limits.peersPerExperiment` in {lab.source}"
-        yield document.problem("limit", what, ("spec", "peers"), hint=hint)
-    yield from experiment_problems(_values(document, merged, contract, lab))
+        path = ("spec", "roles" if "roles" in document.data["spec"] else "peers")
+        yield document.problem("limit", what, path, hint=hint)
+    values = _values(document, merged, contract, lab)
+    yield from experiment_problems(values)
+    for of_role in _role_values(document, values):
+        yield from experiment_problems(of_role)
     yield from use_problems(document, settings, contract, lab)
 
 
@@ -310,11 +339,23 @@ def _values(document: Document, merged: Mapping[str, Any], contract: Contract, l
     return Values(document=document, base=("spec",), written=written, own=own, defaults=lab.source)
 
 
+def _role_values(document: Document, values: Values) -> Iterator[Values]:
+    """Yield the values that hold for each role of an experiment: its own resources above the others."""
+    for index, role in enumerate(document.data["spec"].get("roles", ())):
+        own = flat({"resources": role.get("resources", {})})
+        yield replace(
+            values, base=("spec", "roles", index), written={**values.written, **own}, own=frozenset(own)
+        )
+
+
 def experiment_warnings(document: Document, lab: Lab, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
     """Yield what is unusual in an experiment that `build_experiment` takes."""
     spec = document.data["spec"]
     merged = _merged(_merged(_BUILT_IN, lab.defaults), spec)
-    yield from warnings_of(_values(document, merged, contracts[spec["contract"]], lab))
+    values = _values(document, merged, contracts[spec["contract"]], lab)
+    yield from warnings_of(values)
+    for of_role in _role_values(document, values):
+        yield from warnings_of(of_role)
 
 
 def lab_file_problems(document: Document) -> tuple[Problem, ...]:

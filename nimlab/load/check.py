@@ -159,11 +159,14 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
     path = error.path
     allowed = sorted(error.schema["properties"])
     inside = f" in {pointer_text(path)}" if path else ""
+    forms = tuple(error.schema.get("patternProperties", ()))
     for key in error.value:
-        if key in allowed:
+        if key in allowed or any(re.fullmatch(form, key) for form in forms):
             continue
         what = f"unknown key `{key[:60]}`{inside}"
         hint = f"{did_you_mean(key, allowed)} allowed here: {', '.join(allowed)}".lstrip()
+        if forms:
+            what, hint = f"`{key[:60]}` is not a label's key{inside}", str(error.schema["description"])
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
 
 

@@ -1,4 +1,4 @@
-"""Specs -> manifests: one experiment through the templates, one object a template.
+"""Specs -> manifests: one experiment through the templates, once for each group of its peers.
 
 In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Text from
 experiments is data in the templates, never template source; and nothing else enters than what `context` says.
@@ -16,7 +16,7 @@ from nimlab.errors import RenderError
 from nimlab.manifest import Manifest, apply_order, key_of, to_json_text
 from nimlab.reading import check_folder, foreign_content, is_seen, read_file
 from nimlab.recall import Recall
-from nimlab.render.context import context_of, label_value
+from nimlab.render.context import contexts_of, label_value
 from nimlab.spec import Experiment, Lab
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPERIMENT_FOLDER",
     "Templates",
-    "context_of",
+    "contexts_of",
     "find_template",
     "label_value",
     "load_sources",
@@ -83,23 +83,34 @@ def load_templates(root: Path, folder: str, recall: Recall | None = None) -> Tem
 
 def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) -> tuple[Manifest, ...]:
     """Return the experiment's manifests, canonical and in apply order. Raises RenderError."""
-    names = context_of(experiment, lab)
+    found: list[Manifest] = []
+    for names in contexts_of(experiment, lab):
+        filled = _filled(templates, names, f"experiment `{experiment.name}`")
+        # Objects that don't depend on a role come out equal each time. Two that differ under one name both
+        # stay, and the guard names them.
+        found += [one for one in filled if one not in found] if found else filled
+    return _ordered(found)
+
+
+def _filled(templates: Templates, names: Mapping[str, Any], whom: str) -> list[Manifest]:
+    """The objects for one group of peers, recalled where they were rendered before."""
     recall = templates.recall
     if recall is None:
-        return _ordered(templates.compiled().fill(names, f"experiment `{experiment.name}`"))
+        return templates.compiled().fill(names, whom)
     digest = _digest([templates.digest, names])
     known: list[Manifest] | None = recall.get(digest)
     if known is None:
-        known = templates.compiled().fill(names, f"experiment `{experiment.name}`")
+        known = templates.compiled().fill(names, whom)
         recall.put(digest, known)
-    return _ordered(known)
+    return known
 
 
 def find_template(
     templates: Templates, experiment: Experiment, lab: Lab, kind: str, name: str
 ) -> tuple[str, str] | None:
     """Return path and text of the template that makes an object of an experiment; None if none does."""
-    return templates.find(context_of(experiment, lab), kind, name)
+    found = (templates.find(names, kind, name) for names in contexts_of(experiment, lab))
+    return next((place for place in found if place is not None), None)
 
 
 def _ordered(manifests: list[Manifest]) -> tuple[Manifest, ...]:

@@ -7,7 +7,8 @@ version, the machine or another experiment. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from nimlab.manifest import to_json_text
@@ -17,9 +18,11 @@ from nimlab.spec import (
     Contract,
     EnvVar,
     Experiment,
+    Group,
     Isolation,
     Lab,
     Network,
+    PodSettings,
     Rollout,
     Setting,
 )
@@ -28,11 +31,70 @@ from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, 
 RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
 _USUAL_FANOUT: Final = 8  # the exporter's own, with room for as many peers that have left
 _USUAL_METHODS: Final = ("tcp",)  # the exporter's own
+ROLE: Final = "role"
+"""Label of a role's StatefulSet and pods, beside those of every peer."""
 _LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
+def contexts_of(experiment: Experiment, lab: Lab) -> Iterator[dict[str, Any]]:
+    """Yield the names that templates can use, once for each group of peers."""
+    shared = context_of(experiment, lab)
+    for group in experiment.groups:
+        yield shared | _group_names(experiment, group)
+
+
+def _group_names(experiment: Experiment, group: Group) -> dict[str, Any]:
+    """The names that differ from one group of peers to the next."""
+    role = {} if group.role is None else {ROLE: group.role}
+    selector = {"experiment": experiment.name, **role}
+    settings = experiment.settings if group.role is None else {**experiment.settings, "role": group.role}
+    own = _env(experiment.contract, settings)
+    return {
+        "role": group.role,
+        "workload": experiment.workload_of(group),
+        "workload_selector": selector,
+        "role_labels": role,
+        "peers": group.peers,
+        "cpu": format_cpu_m(group.cpu_m),
+        "memory": format_memory_bytes(group.memory_bytes),
+        "env": [*own, *({"name": name, "value": value} for name, value in group.pod.env.items())],
+        "pod": _pod(group, selector),
+    }
+
+
+def _pod(group: Group, selector: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a group's pods in the words of Kubernetes; empty or none where nothing was asked."""
+    pod = group.pod
+    return {
+        "args": list(pod.args),
+        "node_selector": dict(pod.node_selector),
+        "tolerations": [dict(one) for one in pod.tolerations],
+        "priority_class": pod.priority_class,
+        "pull_secrets": [{"name": name} for name in pod.pull_secrets],
+        "pull_policy": pod.pull_policy,
+        "spread": [
+            {
+                "labelSelector": {"matchLabels": dict(selector)},
+                "maxSkew": one.max_skew,
+                "topologyKey": one.topology_key,
+                "whenUnsatisfiable": one.when_unsatisfiable,
+            }
+            for one in pod.spread
+        ],
+        "stagger": [f"--step-ms={pod.stagger_ms}", f"--first={group.first}"] if pod.stagger_ms else [],
+    }
+
+
+def _groups_as_run(experiment: Experiment) -> dict[str, str]:
+    """What the ConfigMap records of roles and pod settings; nothing where none are used."""
+    if not experiment.roles and experiment.pod == PodSettings():
+        return {}
+    groups = [{**asdict(group), "workload": experiment.workload_of(group)} for group in experiment.groups]
+    return {"groups.json": to_json_text(groups)}
+
+
 def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
-    """Return every name that a template can use; `templates/README.md` says what each means."""
+    """Return the names that all groups of peers share; `templates/README.md` says what each means."""
     contract = experiment.contract
     full = experiment.full_name
     network = experiment.network
@@ -42,14 +104,11 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
         "namespace": experiment.namespace,
         "own_namespace": contract.isolation is Isolation.NAMESPACE,
         "lab_namespace": lab.namespace,
-        "workload": experiment.workload,
         "service": experiment.service,
-        "peers": experiment.peers,
         "labels": _labels(experiment, lab),
         "selector": {"experiment": experiment.name},
         "container": contract.container,
         "image": str(experiment.image),
-        "env": _env(contract, experiment.settings),
         "ports": [
             {
                 "name": _port_name(port.name, protocol, port.protocols),
@@ -60,8 +119,6 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
             for protocol in port.protocols
         ],
         "scraped_ports": _scraped_ports(experiment),
-        "cpu": format_cpu_m(experiment.cpu_m),
-        "memory": format_memory_bytes(experiment.memory_bytes),
         "rollout_together": experiment.rollout is Rollout.TOGETHER,
         "network": {
             "method": network.method,
@@ -77,6 +134,7 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
             "image": str(experiment.image),
             "settings.json": to_json_text(dict(sorted(experiment.settings.items()))),
             "sha256": experiment.digest,
+            **_groups_as_run(experiment),
         },
     }
 

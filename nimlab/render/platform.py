@@ -112,6 +112,23 @@ def _patterns(lab: Lab, own: Sequence[str]) -> dict[str, str]:
     }
 
 
+def _role_patterns(files: LabFiles) -> list[str]:
+    """Patterns over namespace and pod of peers with a role, whose name has the role after the experiment's.
+
+    One for each set of roles, exact: `green-publisher` may be an experiment as well.
+    """
+    lab = files.lab
+    by_roles: dict[tuple[str, ...], list[str]] = {}
+    for one in files.experiments:
+        if one.roles and one.contract.isolation is Isolation.LABEL:
+            roles = tuple(sorted(str(group.role) for group in one.roles))
+            by_roles.setdefault(roles, []).append(one.name)
+    start = f"{_literal(lab.namespace)};{_literal(lab.prefix)}"
+    return [
+        f"{start}({_one_of(names)})-(?:{_one_of(roles)})-[0-9]+" for roles, names in sorted(by_roles.items())
+    ]
+
+
 def _one_of(words: Iterable[str]) -> str:
     return "|".join(_literal(word) for word in words)
 
@@ -140,6 +157,7 @@ def _names(files: LabFiles) -> dict[str, Any]:
         "namespace": lab.namespace,
         "namespaces": [lab.namespace, *own],
         **_patterns(lab, own),
+        "role_patterns": _role_patterns(files),
         "node_containers": _one_of(sorted({c.container for c in contracts})),
         "sent_words": sorted({c.logs["sent"] for c in contracts if "sent" in c.logs}),
         "delivered_patterns": sorted({c.logs["delivered"] for c in contracts if "delivered" in c.logs}),
