@@ -58,6 +58,8 @@ def _say(text: str) -> None:
 
 
 def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
+    from nimlab.masking import conceal
+
     text = "\n".join(
         (
             f"nimlab {__version__}, Python {platform.python_version()}, {platform.platform()}",
@@ -68,7 +70,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
     )
     handle, name = tempfile.mkstemp(prefix="nimlab-bug-", suffix=".txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    _say(f"bug in nimlab: {type(error).__name__}: {error}")
+        file.write(conceal(text))
+    _say(conceal(f"bug in nimlab: {type(error).__name__}: {error}"))
     _say(f"  a report is in {Path(name)}; please file it with what you did")
     return ExitCode.BUG

@@ -11,6 +11,7 @@ import typer
 from nimlab.cli.options import (
     CodeQuality,
     Context,
+    InCluster,
     Kubeconfig,
     LabFolder,
     Names,
@@ -148,6 +149,7 @@ def create(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab."""
     from nimlab import edit  # keeps `--help` fast
@@ -171,7 +173,7 @@ def create(
     root = _root(lab)
     path = edit.new_experiment_path(root, name)
     _write_checked(root, path, text, f"{_shown(root, path)} written: {peers} peers")
-    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
 def scale(
@@ -182,6 +184,7 @@ def scale(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Change the number of peers in the experiment's file; nothing else in it moves."""
     from nimlab import edit  # keeps `--help` fast
@@ -190,7 +193,7 @@ def scale(
     path = edit.find_experiment_file(root, name)
     text = edit.set_peers(edit.read_text(path), peers)
     _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers")
-    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
 def delete(
@@ -200,6 +203,7 @@ def delete(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Remove the experiment's file; the next sync removes it from the cluster."""
     from nimlab import edit  # keeps `--help` fast
@@ -209,7 +213,7 @@ def delete(
     path = edit.find_experiment_file(root, name)
     path.unlink()
     print_result(f"{_shown(root, path)} removed")
-    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
 def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
@@ -229,7 +233,9 @@ def _write_checked(root: Path, path: Path, text: str, said: str) -> None:
     print_result(said)
 
 
-def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | None, wanted: bool) -> None:
+def _sync_one(
+    name: str, *, root: Path, kubeconfig: Path | None, context: str | None, in_cluster: bool, wanted: bool
+) -> None:
     """Sync just this experiment, or say how."""
     from nimlab.cli.terminal import print_note  # keeps `--help` fast
 
@@ -239,7 +245,9 @@ def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | 
     from nimlab.cli.act import run_sync
 
     options = SyncOptions(names=frozenset({name}))
-    raise typer.Exit(run_sync(options, lab=root, kubeconfig=kubeconfig, context=context))
+    raise typer.Exit(
+        run_sync(options, lab=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
+    )
 
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:

@@ -56,7 +56,12 @@ class Run:
 
 @contextmanager
 def open_run(
-    options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None
+    options: SyncOptions,
+    *,
+    lab: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    in_cluster: bool = False,
 ) -> Iterator[Run]:
     """Read the files, say which cluster and why, and connect.
 
@@ -65,7 +70,7 @@ def open_run(
     """
     started_s = time.monotonic()
     root = find_root((lab or Path.cwd()).resolve())
-    target = choose_target(root, kubeconfig, context)
+    target = choose_target(root, kubeconfig, context, in_cluster=in_cluster)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
     recall = _recall_of(root)
@@ -78,6 +83,8 @@ def open_run(
     with _stop_on_signals() as stop:
         with stage("connect"):
             cluster = connect(target, parallel=settings.parallel, stop=stop)
+        for text in cluster.cautions:
+            print_note(f"warning  {text}")
         try:
             yield Run(
                 root=root,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFormat, SyncOptions
+from nimlab.cli.options import Context, InCluster, Kubeconfig, LabFolder, Output, OutputFormat, SyncOptions
 
 if TYPE_CHECKING:
     from nimlab.cli.run import Run
@@ -26,6 +26,7 @@ def list_experiments(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """List all experiments: their size, how many peers run, and whether they are as in the files."""
     from nimlab import report  # keeps `--help` fast
@@ -35,7 +36,7 @@ def list_experiments(
     from nimlab.overview import overview_rows
 
     options = SyncOptions(names=None)
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         _, plan = look_and_think(run)
         rows = overview_rows(plan, run.intent.files.experiments, system_clock().now())
     as_json = output is Output.JSON
@@ -49,6 +50,7 @@ def status(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
@@ -57,7 +59,7 @@ def status(
     from nimlab.owned import PLATFORM
 
     options = SyncOptions(names=frozenset({name}))
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         _, plan = look_and_think(run)
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
@@ -116,6 +118,7 @@ def logs(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Print what an experiment's peers have logged, each line after its peer's name."""
     from nimlab.cli.run import open_run  # keeps `--help` fast
@@ -126,7 +129,7 @@ def logs(
     if follow and peer is None:
         raise typer.BadParameter("name the peer to follow with --peer N", param_hint="--follow")
     options = SyncOptions(names=frozenset({name}))
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         one = next((e for e in run.intent.files.experiments if e.name == name), None)
         if one is None:
             raise NimlabError(

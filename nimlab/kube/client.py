@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
 from nimlab.cluster import Listing, Propagation, Requests, WatchEvent
 from nimlab.errors import ClusterError, Gone, Unreachable
 from nimlab.kube.answers import error_of, is_retried
 from nimlab.kube.bodies import event_of, kinds_of, object_of, page_of
+from nimlab.kube.refusals import explain
 from nimlab.kube.wire import (
     collection_path,
     decode,
@@ -29,7 +31,6 @@ from nimlab.kube.wire import (
     read_lines,
     read_status,
     retry_after_s,
-    shorten_reason,
     with_query,
 )
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, to_json_bytes
@@ -73,11 +74,15 @@ class KubeCluster:
         host: str,
         credentials: Callable[[], Mapping[str, str]],
         sleep: Callable[[float], None] = time.sleep,
+        proxy: str | None = None,
+        cautions: tuple[str, ...] = (),
     ) -> None:
         self._pool = pool
         self._host = host.rstrip("/")
         self._credentials = credentials
         self._sleep = sleep
+        self._proxy = proxy
+        self.cautions = cautions
         self._sent = _Sent()
         self._check_write: Callable[[], None] | None = None
 
@@ -366,10 +371,9 @@ class KubeCluster:
                 answer = self._send(method, path, body, headers or {}, is_write=is_write, stream=stream)
             except HTTPError as error:
                 if attempt == attempts or is_hopeless(error):
+                    reason, hint = explain(error, self._proxy)
                     raise Unreachable(
-                        f"{verb}: no answer from {self._host}: {shorten_reason(error)}",
-                        where=where,
-                        hint="is the cluster up, and is the address right?",
+                        f"{verb}: no answer from {self._host}: {reason}", where=where, hint=hint
                     ) from error
             else:
                 if answer.status < 300:
@@ -398,9 +402,17 @@ class KubeCluster:
             method,
             self._host + path,
             body=body,
-            headers={"Accept-Encoding": "gzip", **self._credentials(), **headers},
+            headers=self._headers(headers),
             timeout=_TIMEOUT,
             retries=False,
             redirect=False,
             preload_content=not stream,
         )
+
+    def _headers(self, own: Mapping[str, str]) -> HTTPHeaderDict:
+        """The request's headers beside those that authenticate it, which may occur several times."""
+        sent = HTTPHeaderDict(self._credentials())
+        sent.setdefault("Accept-Encoding", "gzip")
+        for name, value in own.items():
+            sent[name] = value
+        return sent
