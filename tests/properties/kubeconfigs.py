@@ -1,4 +1,4 @@
-"""Random kubeconfigs, and what kubectl and nimlab each make of one: which user, by which way, or a refusal."""
+"""Random kubeconfigs, and what kubectl and nimlab make of each: which user, by which way, or a refusal."""
 
 from __future__ import annotations
 
@@ -141,8 +141,9 @@ class Maker:
     def make(self) -> Case:
         """Return the case, written to a folder of its own."""
         self.folder.mkdir(parents=True)
-        self._pick(_USERS)
-        for table, likely in ((_SERVERS, 0.5), (_IMPERSONATIONS, 0.4), (_WHOLES, 0.4)):
+        self._pick(_GOOD_USERS if self.random.random() < 0.7 else _ODD_USERS)
+        tables = ((_GOOD_SERVERS, 0.5), (_ODD_SERVERS, 0.15), (_IMPERSONATIONS, 0.4), (_WHOLES, 0.15))
+        for table, likely in tables:
             if self.random.random() < likely:
                 self._pick(table)
         self.document = {
@@ -279,8 +280,8 @@ def _nobody(m: Maker) -> None:
 
 
 def _plugin(m: Maker) -> None:
-    version = m.random.choice(["v1", "v1beta1", "v1", "v1alpha1", "v9", ""])
-    answered = version if m.random.random() < 0.8 else "v1beta1"
+    version = m.random.choice(["v1"] * 6 + ["v1beta1"] * 3 + ["v1alpha1", "v9", ""])
+    answered = version if m.random.random() < 0.9 else "v1beta1"
     status: dict[str, Any] = m.random.choice([
         {"token": m.token()},
         {"token": m.token(), "expirationTimestamp": "2020-01-01T00:00:00Z"},
@@ -294,25 +295,36 @@ def _plugin(m: Maker) -> None:
         {"clientCertificateData": base64.b64decode(m.world.admin[CERTIFICATE]).decode()},
     ])  # fmt: skip
     answer = {
-        "kind": m.random.choice(["ExecCredential"] * 5 + ["Secret"]),
+        "kind": m.random.choice(["ExecCredential"] * 20 + ["Secret"]),
         "apiVersion": f"client.authentication.k8s.io/{answered}",
         "status": status,
     }
     (m.folder / "answer").write_text(json.dumps(answer), encoding="utf-8")
     script = m.folder / "plugin"
-    exit_code = m.random.choice([0] * 6 + [1])
+    exit_code = m.random.choice([0] * 20 + [1])
     script.write_text(
         f'#!/bin/sh\n[ "$WANTED" = yes ] || exit 9\ncat "{m.folder}/answer"\nexit {exit_code}\n',
         encoding="utf-8",
     )
-    script.chmod(m.random.choice([0o755] * 8 + [0o644]))
-    command = m.random.choice([["./plugin"], [str(script)], ["sh", str(script)], ["no-such-plugin"], [""]])
+    script.chmod(m.random.choice([0o755] * 12 + [0o644]))
+    command = m.random.choice(
+        [
+            ["./plugin"],
+            [str(script)],
+            ["sh", str(script)],
+            ["./plugin"],
+            [str(script)],
+            ["sh", str(script)],
+            ["none"],
+            [""],
+        ]
+    )
     m.user["exec"] = {
         "apiVersion": f"client.authentication.k8s.io/{version}" if version else "",
         "command": command[0],
         "args": command[1:],
-        "env": [{"name": "WANTED", "value": m.random.choice(["yes"] * 6 + ["no"])}],
-        "interactiveMode": m.random.choice(["Never", "IfAvailable", "Never", "Always", "Odd", None]),
+        "env": [{"name": "WANTED", "value": m.random.choice(["yes"] * 20 + ["no"])}],
+        "interactiveMode": m.random.choice(["Never"] * 4 + ["IfAvailable"] * 4 + ["Always", "Odd", None]),
         "provideClusterInfo": m.random.choice([True, False, None]),
         "installHint": "install it",
     }
@@ -336,12 +348,14 @@ def _typo(m: Maker) -> None:
     m.stricter = "impersonate"
 
 
-_USERS = (
-    _admin, _admin, _admin_in_files, _admin_in_files, _token, _token, _token_file, _token_in_spaces, _plugin, _plugin,
-    _plugin, _plugin, _admin_without_key, _admin_without_certificate, _admin_twice, _admin_broken_data,
-    _admin_missing_file, _admin_and_token, _token_wrong, _token_number, _token_file_missing, _token_file_empty,
-    _token_and_file, _token_and_missing_file, _password, _password_and_token, _password_and_admin, _nobody,
-    _plugin_and_token, _provider, _typo,
+_GOOD_USERS = (
+    _admin, _admin_in_files, _token, _token_file, _token_in_spaces, _token_and_file, _admin_and_token,
+    _plugin, _password_and_admin, _token_and_missing_file,
+)  # fmt: skip
+_ODD_USERS = (
+    _plugin, _plugin, _plugin, _admin_without_key, _admin_without_certificate, _admin_twice,
+    _admin_broken_data, _admin_missing_file, _token_wrong, _token_number, _token_file_missing,
+    _token_file_empty, _password, _password_and_token, _nobody, _plugin_and_token, _provider, _typo,
 )  # fmt: skip
 
 
@@ -351,7 +365,7 @@ def _ca_in_file(m: Maker) -> None:
 
 def _ca_twice(m: Maker) -> None:
     m.cluster["certificate-authority"] = "ca"
-    (m.folder / "ca").write_bytes(base64.b64decode(m.cluster[CA]))
+    (m.folder / "ca").write_bytes(base64.b64decode(m.world.cluster[CA]))
 
 
 def _ca_wrong(m: Maker) -> None:
@@ -359,16 +373,16 @@ def _ca_wrong(m: Maker) -> None:
 
 
 def _ca_none(m: Maker) -> None:
-    m.cluster.pop(CA)
+    m.cluster.pop(CA, None)
 
 
 def _ca_missing(m: Maker) -> None:
-    m.cluster.pop(CA)
+    m.cluster.pop(CA, None)
     m.cluster["certificate-authority"] = "nowhere"
 
 
 def _insecure(m: Maker) -> None:
-    m.cluster.pop(CA)
+    m.cluster.pop(CA, None)
     m.cluster["insecure-skip-tls-verify"] = True
 
 
@@ -425,10 +439,13 @@ def _cluster_typo(m: Maker) -> None:
     m.stricter = "proxy_url"
 
 
-_SERVERS = (
-    _ca_in_file, _ca_in_file, _ca_twice, _ca_wrong, _ca_none, _ca_missing, _insecure, _insecure_and_ca, _named,
-    _capitals, _slash, _port_closed, _bare, _by_proxy, _by_proxy, _bad_proxy, _proxy_of_environment,
-    _uncompressed, _extended, _cluster_typo,
+_GOOD_SERVERS = (
+    _ca_in_file, _insecure, _named, _capitals, _slash, _by_proxy, _by_proxy, _proxy_of_environment,
+    _uncompressed, _extended, _insecure_and_ca,
+)  # fmt: skip
+_ODD_SERVERS = (
+    _ca_twice, _ca_wrong, _ca_none, _ca_missing, _insecure_and_ca, _named, _port_closed, _bare, _bad_proxy,
+    _cluster_typo,
 )  # fmt: skip
 
 
@@ -511,8 +528,8 @@ def by_kubectl(case: Case, home: Path) -> Verdict:
     program = Path(sys.executable).parent / "kubectl"
     flags = [] if case.context is None else ["--context", case.context]
     done = subprocess.run(
-        [str(program), "--kubeconfig", str(case.path), *flags, "--request-timeout=20s", "create", "--raw", _WHOAMI,
-         "-f", "-"],
+        [str(program), "--kubeconfig", str(case.path), *flags, "--request-timeout=20s", "create", "--raw",
+         _WHOAMI, "-f", "-"],
         env=clean_environment(case, home),
         input=json.dumps(_REVIEW),
         capture_output=True,
@@ -551,5 +568,5 @@ def _user_in(review: Mapping[str, Any]) -> str:
     user = dict(review["status"]["userInfo"])
     extra = user.get("extra")
     if isinstance(extra, dict):  # names each credential, which a plugin that expires may be asked for twice
-        user["extra"] = {key: value for key, value in sorted(extra.items())}
+        user["extra"] = dict(sorted(extra.items()))
     return json.dumps(user, sort_keys=True)
