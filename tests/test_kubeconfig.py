@@ -591,10 +591,9 @@ def test_bug_report_holds_no_credential(
     found = read_access(path, None)
 
     def break_down(*_: object) -> None:
-        ((_, value),) = found.headers()
+        ((_name, value),) = found.headers()
         raise RuntimeError(f"Invalid header value {value.encode()!r} for hunter2-pass")
 
-    monkeypatch.setattr("nimlab.cli.target.choose_target", break_down)
     monkeypatch.setattr("nimlab.cli.run.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["list", "--lab", str(REPOSITORY)]) == 70

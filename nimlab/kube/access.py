@@ -170,7 +170,7 @@ def read_access(kubeconfig: Path | None, context: str | None) -> Access:
     )
 
 
-def in_cluster_access(folder: Path = SERVICE_ACCOUNT) -> Access:
+def in_cluster_access(folder: Path | None = None) -> Access:
     """Return what the ServiceAccount of this pod gives access to. Raises NimlabError outside of a pod."""
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
     if not host or not port.isdecimal():
@@ -178,6 +178,7 @@ def in_cluster_access(folder: Path = SERVICE_ACCOUNT) -> Access:
             "--in-cluster works only in a pod: KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT isn't set",
             hint="name a cluster with `--context NAME` or `--kubeconfig FILE`",
         )
+    folder = folder or SERVICE_ACCOUNT
     tokens = TokenFile(folder / "token")
     ca = folder / "ca.crt"
     try:

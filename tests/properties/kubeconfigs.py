@@ -94,7 +94,7 @@ class _Relaying(socketserver.StreamRequestHandler):
         code = headers.get("proxy-authorization", "").removeprefix("Basic ")
         self.server.seen.add(base64.b64decode(code).decode().partition(":")[0])
         host, _, port = first.split()[1].rpartition(":")
-        with socket.create_connection((host, int(port))) as upstream:
+        with suppress(ConnectionRefusedError), socket.create_connection((host, int(port))) as upstream:
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
             back = threading.Thread(target=_copy, args=(upstream, self.connection), daemon=True)
             back.start()
