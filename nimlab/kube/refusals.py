@@ -12,6 +12,7 @@ from nimlab.kube.wire import shorten_reason
 
 _ADDRESS_HINT = "is the cluster up, and is the address right?"
 _CERTIFICATE_HINT = "correct certificate-authority in the kubeconfig, or fetch the kubeconfig anew"
+_PROXY_HINT = "is the proxy up, and is its address right? correct it where it is set"
 _NAME_HINT = "correct cluster.server, or set tls-server-name to a name in the certificate"
 _CLIENT_HINT = "fetch a new client certificate: this one is unknown to the server, or has expired"
 
@@ -49,7 +50,7 @@ def explain(error: HTTPError, proxy: str | None) -> tuple[str, str]:
             said = "it demands a user and a password"
         return (
             f"the proxy {proxy} can't be used: {said}",
-            "correct the proxy, or exempt the server in NO_PROXY",
+            _PROXY_HINT,
         )
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
