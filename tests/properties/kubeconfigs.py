@@ -49,13 +49,16 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One kubeconfig. `stricter` names a field that only nimlab rejects, `is_lenient` what only it mends."""
+    """One kubeconfig. `stricter` names a field that only nimlab rejects.
+
+    `for_kubectl` is the same file, but without white space around the token, which only nimlab removes.
+    """
 
     path: Path
+    for_kubectl: Path
     context: str | None
     environment: Mapping[str, str]
     stricter: str
-    is_lenient: bool
     what: str
 
 
@@ -135,7 +138,7 @@ class Maker:
         self.document: dict[str, Any] = {}
         self.chosen: str | None = None
         self.environment: dict[str, str] = {}
-        self.stricter, self.is_lenient = "", False
+        self.stricter, self.has_spaces = "", False
         self.what: list[str] = []
 
     def make(self) -> Case:
@@ -156,12 +159,17 @@ class Maker:
         } | self.document
         path = self.folder / "config"
         path.write_text(json.dumps(self.document), encoding="utf-8")
+        trimmed = path
+        if self.has_spaces:
+            self.user["token"] = self.user["token"].strip()
+            trimmed = self.folder / "trimmed"
+            trimmed.write_text(json.dumps(self.document), encoding="utf-8")
         return Case(
             path=path,
+            for_kubectl=trimmed,
             context=self.chosen,
             environment=self.environment,
             stricter=self.stricter,
-            is_lenient=self.is_lenient,
             what=" + ".join(self.what),
         )
 
@@ -228,7 +236,7 @@ def _token(m: Maker) -> None:
 
 def _token_in_spaces(m: Maker) -> None:
     m.user["token"] = m.random.choice(["{}\n", "{}\r\n", " {}", "\n{}\n\n"]).format(m.token())
-    m.is_lenient = True
+    m.has_spaces = True
 
 
 def _token_wrong(m: Maker) -> None:
@@ -528,8 +536,8 @@ def by_kubectl(case: Case, home: Path) -> Verdict:
     program = Path(sys.executable).parent / "kubectl"
     flags = [] if case.context is None else ["--context", case.context]
     done = subprocess.run(
-        [str(program), "--kubeconfig", str(case.path), *flags, "--request-timeout=20s", "create", "--raw",
-         _WHOAMI, "-f", "-"],
+        [str(program), "--kubeconfig", str(case.for_kubectl), *flags, "--request-timeout=20s", "create",
+         "--raw", _WHOAMI, "-f", "-"],
         env=clean_environment(case, home),
         input=json.dumps(_REVIEW),
         capture_output=True,

@@ -57,7 +57,7 @@ def difference(case: Case, theirs: Verdict, ours: Verdict) -> str | None:
         return None
     if case.stricter and ours.user is None:
         return None if case.stricter in ours.text else f"the error doesn't name {case.stricter}: {ours.text}"
-    if ours == theirs or (case.is_lenient and theirs.user is None):
+    if ours == theirs:
         return None
     return f"kubectl: {theirs.user or theirs.text}\n  nimlab: {ours.user or ours.text}"
 
