@@ -81,7 +81,7 @@ def _facts(setting: Setting, programs: Mapping[str, Program], server: str) -> di
     pins = {"flux": "fluxcd/pkg/ssa", "helm": "Helm", "kubectl": "kubectl"}
     return {
         "nimlab": f"{__version__} ({where}), Python {platform.python_version()}, "
-        f"kubernetes client {metadata.version('kubernetes')}",
+        f"urllib3 {metadata.version('urllib3')}",
         **{pins[name]: program.version for name, program in programs.items()},
         "API server": server,
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, "

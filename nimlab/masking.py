@@ -2,7 +2,7 @@
 
 In: values, objects, errors. Out: the same with those values hidden. Names are looked at, never values: what a
 secret is called is no secret, and what it looks like says nothing. Pure, but for `hide_secrets`, which
-rewrites an error on its way.
+rewrites an error on its way, and `keep_secret`, which remembers the credentials of this process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -92,6 +93,23 @@ def redact(text: str, secrets: frozenset[str]) -> str:
     return shown + text[at:]
 
 
+_KNOWN: set[str] = set()
+_KNOWN_LOCK: Final = threading.Lock()
+
+
+def keep_secret(text: str) -> None:
+    """Remember a credential of this process: `conceal` takes it out of whatever is printed or saved."""
+    with _KNOWN_LOCK:
+        _KNOWN.update(part for part in (text, text.strip()) if len(part) >= _SHORTEST)
+
+
+def conceal(text: str) -> str:
+    """Return the text without the credentials that were remembered, in whatever form."""
+    with _KNOWN_LOCK:
+        known = frozenset(_KNOWN)
+    return redact(text, known) if known else text
+
+
 @contextmanager
 def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
     """Take the objects' secret values out of any error of ours that passes: a server may echo what it got.
@@ -116,7 +134,7 @@ def _forms(value: str) -> frozenset[str]:
     lines = (line for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE)
     data = value.encode(errors="replace")
     coded = (code(data).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))
-    forms = {value, *lines, *coded}
+    forms = {value, *lines, *coded, repr(data)[2:-1]}
     for _ in range(2):
         forms |= {quoted for form in forms for quoted in _quoted(form)}
     return frozenset(forms)

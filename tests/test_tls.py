@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
-from nimlab.kube.plain import read_access
+from nimlab.kube.access import read_access
 from nimlab.kube.tls import SharedContext, make_context
 from tests.live import Sandbox
 

@@ -102,6 +102,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
 
     from nimlab import __version__
     from nimlab.errors import ExitCode
+    from nimlab.masking import conceal
 
     text = "\n".join(
         (
@@ -111,7 +112,8 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
             "".join(traceback.format_exception(error)),
         )
     )
-    _say(f"bug in nimlab: {type(error).__name__}: {error}")
+    text = conceal(text)
+    _say(conceal(f"bug in nimlab: {type(error).__name__}: {error}"))
     try:
         handle, name = tempfile.mkstemp(prefix="nimlab-bug-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -51,13 +51,20 @@ _LOCK_POLL_S = 1.0
 _LOOKS = 5  # as often as another sync may come between a look and the lock
 
 
-def run_sync(options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None) -> int:
+def run_sync(
+    options: SyncOptions,
+    *,
+    lab: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    in_cluster: bool = False,
+) -> int:
     """Sync, or show the plan, and return the exit code. Raises NimlabError before anything is done."""
     saved = None
     if options.plan is not None:
         saved = read_saved(options.plan)
         options = options_of(saved, options)
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         return _show_plan(run) if options.dry_run else _carry_out(run, saved)
 
 

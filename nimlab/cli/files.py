@@ -12,6 +12,7 @@ import typer
 from nimlab.cli.options import (
     CodeQuality,
     Context,
+    InCluster,
     Kubeconfig,
     LabFolder,
     Names,
@@ -172,6 +173,7 @@ def create(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab.
 
@@ -199,7 +201,7 @@ def create(
     text = edit.experiment_text(new, files.contracts.get(contract), files.lab.defaults)
     path = edit.new_experiment_path(root, name)
     _write_checked(root, path, text, f"{_shown(root, path)} written: {peers} peers", files)
-    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
 def scale(
@@ -213,6 +215,7 @@ def scale(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Change the number of peers in the experiment's file; nothing else in it moves."""
     from nimlab import edit  # keeps `--help` fast
@@ -223,7 +226,7 @@ def scale(
     text = edit.set_peers(edit.read_text(path), peers, role)
     of_role = f" of the role {role}" if role else ""
     _write_checked(root, path, text, f"{_shown(root, path)}: {peers} peers{of_role}", load_lab(root))
-    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
 def delete(
@@ -236,6 +239,7 @@ def delete(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Remove the experiment's file; the next sync removes it from the cluster.
 
@@ -258,7 +262,7 @@ def delete(
         )
     remove_file(path)
     print_result(f"{_shown(root, path)} removed")
-    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, wanted=sync)
+    _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
 def _write_checked(root: Path, path: Path, text: str, said: str, files: LabFiles) -> None:
@@ -279,7 +283,9 @@ def _write_checked(root: Path, path: Path, text: str, said: str, files: LabFiles
     print_result(said)
 
 
-def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | None, wanted: bool) -> None:
+def _sync_one(
+    name: str, *, root: Path, kubeconfig: Path | None, context: str | None, in_cluster: bool, wanted: bool
+) -> None:
     """Sync just this experiment, or say how."""
     from nimlab.cli.terminal import print_note  # keeps `--help` fast
 
@@ -291,7 +297,9 @@ def _sync_one(name: str, *, root: Path, kubeconfig: Path | None, context: str | 
     from nimlab.cli.act import run_sync
 
     options = SyncOptions(names=frozenset({name}))
-    raise typer.Exit(run_sync(options, lab=root, kubeconfig=kubeconfig, context=context))
+    raise typer.Exit(
+        run_sync(options, lab=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
+    )
 
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:

@@ -49,6 +49,9 @@ Context: TypeAlias = Annotated[
     str | None,
     typer.Option("--context", metavar="NAME", help="Use this context of the kubeconfig."),
 ]
+InCluster: TypeAlias = Annotated[
+    bool, typer.Option("--in-cluster", help="Use the ServiceAccount of the pod that nimlab runs in.")
+]
 CodeQuality: TypeAlias = Annotated[
     Path | None, typer.Option("--codequality", metavar="FILE", help="Write GitLab's Code Quality report.")
 ]

@@ -62,7 +62,12 @@ class Run:
 
 @contextmanager
 def open_run(
-    options: SyncOptions, *, lab: Path | None, kubeconfig: Path | None, context: str | None
+    options: SyncOptions,
+    *,
+    lab: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    in_cluster: bool = False,
 ) -> Iterator[Run]:
     """Read the files, say which cluster and why, and connect.
 
@@ -71,7 +76,7 @@ def open_run(
     """
     started_s = time.monotonic()
     root = find_root(start_folder(lab))
-    target = choose_target(root, kubeconfig, context)
+    target = choose_target(root, kubeconfig, context, in_cluster=in_cluster)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
     recall = recall_of(root)
@@ -91,6 +96,8 @@ def open_run(
                 stop=stop,
                 tell=lambda name, text: print_note(report.format_note(name, clean(text), paint=False)),
             )
+        for text in cluster.cautions:
+            print_note(f"warning  {text}")
         try:
             yield Run(
                 root=root,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nimlab.cli.options import Context, Kubeconfig, LabFolder, Output, OutputFormat, SyncOptions
+from nimlab.cli.options import Context, InCluster, Kubeconfig, LabFolder, Output, OutputFormat, SyncOptions
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +38,7 @@ def list_experiments(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """List all experiments: their size, how they stand to Git, and how their peers are."""
     from nimlab import report  # keeps `--help` fast
@@ -47,7 +48,7 @@ def list_experiments(
     from nimlab.overview import overview_rows
 
     options = SyncOptions(names=None)
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         _, plan = look_and_think(run)
         now = system_clock().now()
         rows = overview_rows(plan, run.intent.files.experiments, now, _find_troubles(run, plan, now))
@@ -90,6 +91,7 @@ def status(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Show one experiment: its pods, what troubles them, recent events, and how it differs from its file."""
     from nimlab import report  # keeps `--help` fast
@@ -98,7 +100,7 @@ def status(
     from nimlab.owned import PLATFORM
 
     options = SyncOptions(names=frozenset({name}))
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         _, plan = look_and_think(run)
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
@@ -162,6 +164,7 @@ def logs(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Print what an experiment's peers have logged, each line after its peer's name."""
     from nimlab.cli.run import open_run  # keeps `--help` fast
@@ -173,7 +176,7 @@ def logs(
     if follow and peer is None:
         raise typer.BadParameter("name the peer to follow with --peer N", param_hint="--follow")
     options = SyncOptions(names=frozenset({name}))
-    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context) as run:
+    with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
         one = next((e for e in run.intent.files.experiments if e.name == name), None)
         if one is None:
             raise NimlabError(

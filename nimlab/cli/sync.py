@@ -14,6 +14,7 @@ import typer
 from nimlab.cli.options import (
     CodeQuality,
     Context,
+    InCluster,
     Kubeconfig,
     LabFolder,
     Names,
@@ -88,6 +89,7 @@ def sync(
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    in_cluster: InCluster = False,
 ) -> None:
     """Make the cluster equal to the files.
 
@@ -135,7 +137,7 @@ def sync(
         codequality=codequality,
     )
     try:
-        code = run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context)
+        code = run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
     finally:
         if timings:
             print_timings()

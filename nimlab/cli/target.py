@@ -1,12 +1,14 @@
-"""Which cluster this run speaks to, and why: flags first, then the sandbox, else an error.
+"""Which cluster this run uses, and why: flags first, then the sandbox, else an error.
 
-The user's own kubeconfig is used only when a flag names it or a context in it: a variable that happens to
-be set, or a current context, must never send a sync to the wrong cluster.
+The user's own kubeconfig and a pod's ServiceAccount are used only when a flag names them: a variable that
+happens to be set, or a current context, must never send a sync to the wrong cluster.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import typer
 
 from nimlab import sandbox
 from nimlab.errors import NimlabError
@@ -18,8 +20,14 @@ def sandbox_home(root: Path) -> Path:
     return root / ".nimlab" / "sandbox"
 
 
-def choose_target(root: Path, kubeconfig: Path | None, context: str | None) -> Target:
-    """Return the cluster to use. Raises NimlabError when nothing says which."""
+def choose_target(
+    root: Path, kubeconfig: Path | None, context: str | None, *, in_cluster: bool = False
+) -> Target:
+    """Return the cluster to use. Raises NimlabError if no flag names one, UsageError if several do."""
+    if in_cluster:
+        return _own_cluster(kubeconfig, context)
+    if context == "":
+        raise typer.BadParameter("the name is empty", param_hint="--context")
     home = sandbox_home(root)
     if kubeconfig is not None:
         why = f"kubeconfig {kubeconfig}, from --kubeconfig"
@@ -36,3 +44,14 @@ def choose_target(root: Path, kubeconfig: Path | None, context: str | None) -> T
         "no cluster was named, and the sandbox isn't up",
         hint=f"start one with `nimlab sandbox up`, or name yours with `--context NAME`{contexts}",
     )
+
+
+def _own_cluster(kubeconfig: Path | None, context: str | None) -> Target:
+    """The cluster of the pod that nimlab runs in; no other may be named beside it."""
+    other = "--kubeconfig" if kubeconfig is not None else "--context" if context is not None else None
+    if other is not None:
+        raise typer.BadParameter(
+            f"can't be combined with {other}: name one cluster", param_hint="--in-cluster"
+        )
+    why = "the ServiceAccount of this pod, from --in-cluster"
+    return Target(kubeconfig=None, context=None, name="in-cluster", why=why, in_cluster=True)

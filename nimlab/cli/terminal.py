@@ -25,6 +25,7 @@ from nimlab.apply.events import (
     PeersProgress,
 )
 from nimlab.errors import NimlabError, SpecError
+from nimlab.masking import conceal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -67,7 +68,7 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
         count = len({p.location.path for p in error.problems}) if files is None else files
         print_note(report.format_problems(error.problems, files=count, paint=paint))
     else:
-        print_note(report.format_error(error, paint=paint))
+        print_note(conceal(report.format_error(error, paint=paint)))
 
 
 def print_timings() -> None:

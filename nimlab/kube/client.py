@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import urllib3
+from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
 from nimlab.cluster import Listing, Propagation, Requests, WatchEvent
@@ -23,6 +24,7 @@ from nimlab.errors import ClusterError, Gone, Unreachable
 from nimlab.kube.answers import error_of, is_retried
 from nimlab.kube.bodies import event_of, kinds_of, object_of, page_of
 from nimlab.kube.notices import Notices
+from nimlab.kube.refusals import explain
 from nimlab.kube.wire import (
     ahead_s,
     collection_path,
@@ -33,7 +35,6 @@ from nimlab.kube.wire import (
     read_lines,
     read_status,
     retry_after_s,
-    shorten_reason,
     with_query,
 )
 from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of, to_json_bytes
@@ -85,11 +86,15 @@ class KubeCluster:
         credentials: Callable[[], Mapping[str, str]],
         sleep: Callable[[float], None] = time.sleep,
         tell: Callable[[str, str], None] | None = None,
+        proxy: str | None = None,
+        cautions: tuple[str, ...] = (),
     ) -> None:
         self._pool = pool
         self._host = host.rstrip("/")
         self._credentials = credentials
         self._sleep = sleep
+        self._proxy = proxy
+        self.cautions = cautions
         self._sent = _Sent()
         self._notices = Notices(tell)
         self._clock = _Clock()
@@ -388,11 +393,10 @@ class KubeCluster:
             try:
                 answer = self._send(method, path, body, headers or {}, is_write=is_write, stream=stream)
             except HTTPError as error:
-                reason = f"no answer from {self._host}: {shorten_reason(error)}"
+                what, hint = explain(error, self._proxy)
+                reason = f"no answer from {self._host}: {what}"
                 if attempt == attempts or is_hopeless(error):
-                    raise Unreachable(
-                        f"{verb}: {reason}", where=where, hint="is the cluster up, and is the address right?"
-                    ) from error
+                    raise Unreachable(f"{verb}: {reason}", where=where, hint=hint) from error
                 is_told = attempt > 1 or never_arrived(error)
             else:
                 if answer.status < 300:
@@ -424,7 +428,7 @@ class KubeCluster:
             method,
             self._host + path,
             body=body,
-            headers={"Accept-Encoding": "gzip", **self._credentials(), **headers},
+            headers=self._headers(headers),
             timeout=_TIMEOUT,
             retries=False,
             redirect=False,
@@ -433,6 +437,14 @@ class KubeCluster:
         self._clock.ahead_s = ahead_s(answer.headers.get("Date", ""), _now_s())
         self._notices.add_warnings(answer.headers.getlist("Warning"))
         return answer
+
+    def _headers(self, own: Mapping[str, str]) -> HTTPHeaderDict:
+        """The request's headers beside those that authenticate it, which may occur several times."""
+        sent = HTTPHeaderDict(self._credentials())
+        sent.setdefault("Accept-Encoding", "gzip")
+        for name, value in own.items():
+            sent[name] = value
+        return sent
 
 
 def _now_s() -> float:

@@ -94,8 +94,9 @@ def never_arrived(error: HTTPError) -> bool:
 
 
 def is_hopeless(error: HTTPError) -> bool:
-    """Return True for a server that isn't who it should be: asking again won't mend a certificate."""
-    return isinstance(error, urllib3.exceptions.SSLError)
+    """Return True for a failure that another attempt won't change: a certificate, or a proxy's refusal."""
+    is_refused_by_proxy = "tunnel connection failed: 4" in str(error).lower()
+    return isinstance(error, urllib3.exceptions.SSLError) or is_refused_by_proxy
 
 
 def shorten_reason(error: Exception) -> str:
