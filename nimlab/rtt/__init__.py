@@ -1,7 +1,7 @@
-"""The RTT exporter: a process of its own beside every peer, `python -m nimlab.rtt`.
+"""The RTT exporter: a separate process beside every peer, started by `python -m nimlab.rtt`.
 
-In: the experiment's headless Service, asked by DNS, and settings from flags or the environment. Out:
-round-trip times and loss to a few other peers, as Prometheus text over HTTP. Not done here: anything of the
-rest of nimlab, of which no module is imported, nor any package that isn't Python's own. `docs/rtt.md`
-describes what is measured.
+It finds the other peers through DNS records of the experiment's headless Service. It exposes round-trip times
+and loss to a few of them as Prometheus metrics over HTTP. Settings come from flags or the environment. The
+package imports nothing from the rest of nimlab, and only prometheus_client outside the standard library.
+See `docs/rtt.md` for what is measured.
 """

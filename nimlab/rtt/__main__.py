@@ -1,7 +1,6 @@
-"""The process: arguments and environment -> exit code.
+"""Entry point of the process: parse settings, run the exporter, return the exit code.
 
-0 ended by SIGTERM or SIGINT · 1 a port can't be had · 2 wrong settings · 70 a bug. Not done here: anything
-else.
+0: ended by SIGTERM or SIGINT. 1: a port is not available. 2: wrong settings. 70: a bug.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from nimlab.rtt.log import Level, log_to_stderr
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Export until a signal comes; return the exit code."""
+    """Run until a signal arrives; return the exit code."""
     try:
         config = parse_config(argv, environ)
     except ConfigError as error:
@@ -33,7 +32,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except OSError as error:
         log_to_stderr(Level.ERROR, "cannot-listen", what=str(error))
         return 1
-    except Exception:  # noqa: BLE001 -- the one boundary: what isn't foreseen is a bug, and says that
+    except Exception:  # noqa: BLE001 -- process boundary: log any unexpected error as a bug
         log_to_stderr(Level.ERROR, "bug", what=traceback.format_exc())
         return 70
     return 0
@@ -49,7 +48,7 @@ async def _run(config: Config) -> None:
 
 
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say what went wrong where nobody waits for it; it is a bug, too, but the other parts go on."""
+    """Log an error that no task awaits. It is a bug, but the process continues."""
     error = context.get("exception")
     details = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
     log_to_stderr(Level.ERROR, "bug", what=f"{context.get('message')}\n{details}")

@@ -1,7 +1,7 @@
-"""What happened -> numbers under the names of the catalog.
+"""Record events as metrics of the catalog.
 
-In: ended probes, rosters, failures, requests of other peers. Out: the exposition's text at a given time. Pure
-state; times are arguments. Not done here: making anything happen.
+Probes, discovered peers, DNS failures and echo requests become numbers in the registry; `expose` returns them
+as text. The state is pure: times are arguments.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nimlab.rtt.metrics import Registry
 from nimlab.rtt.outcome import Method, Result
 from nimlab.rtt.rounds import Probe
 
-_SHOWN_FROM_THE_START: Final = (
+_INITIAL_ECHO_SERIES: Final = (
     (Method.TCP, Treatment.ANSWERED),
     (Method.UDP, Treatment.ANSWERED),
     (Method.UDP, Treatment.IGNORED),
@@ -24,7 +24,7 @@ _SHOWN_FROM_THE_START: Final = (
 
 
 class Board:
-    """All numbers of this exporter. Counters are there from the start, so a first increase is seen as one."""
+    """Hold all metrics of the exporter. Counters start at 0, so that `rate()` sees the first increase."""
 
     def __init__(self, ledger: Ledger, *, version: str) -> None:
         self._ledger = ledger
@@ -36,11 +36,11 @@ class Board:
         registry.add("nimlab_rtt_rounds_skipped_total", 0)
         for reason in Reason:
             registry.add("nimlab_rtt_discovery_errors_total", 0, reason.value)
-        for method, treatment in _SHOWN_FROM_THE_START:
+        for method, treatment in _INITIAL_ECHO_SERIES:
             registry.add("nimlab_rtt_echo_requests_total", 0, method.value, treatment.value)
 
     def note_method(self, method: Method, *, usable: bool) -> None:
-        """Say whether a method that was asked for works here."""
+        """Record whether a configured method works in this pod."""
         self._registry.put("nimlab_rtt_method_usable", int(usable), method.value)
         if usable:
             self._registry.open_histogram("nimlab_rtt_seconds", method.value)
@@ -49,7 +49,7 @@ class Board:
                 self._registry.add("nimlab_rtt_probes_total", 0, method.value, result.value)
 
     def note_targets(self, targets: Iterable[str], *, discovered: int, now_s: float, wall_s: float) -> None:
-        """Say who is probed from now on, of how many that are there."""
+        """Record the current targets and the number of discovered peers."""
         names = {*targets}
         self._ledger.retarget(names, now_s=now_s)
         self._registry.put("nimlab_rtt_peers_discovered", discovered)
@@ -57,15 +57,15 @@ class Board:
         self._registry.put("nimlab_rtt_discovery_success_timestamp_seconds", round(wall_s, 3))
 
     def count_failure(self, reason: Reason) -> None:
-        """Count a question to DNS that brought nothing usable."""
+        """Count a DNS query without a usable answer."""
         self._registry.add("nimlab_rtt_discovery_errors_total", 1, reason.value)
 
     def count_echo(self, method: Method, treatment: Treatment) -> None:
-        """Count what came in at the echo port."""
+        """Count a connection or datagram at the echo port."""
         self._registry.add("nimlab_rtt_echo_requests_total", 1, method.value, treatment.value)
 
     def count_probe(self, probe: Probe, *, wall_s: float) -> None:
-        """Count a probe that has ended."""
+        """Count a completed probe."""
         method, outcome = probe.method.value, probe.outcome
         self._ledger.record(probe.peer, probe.method, outcome)
         self._registry.add("nimlab_rtt_probes_total", 1, method, outcome.result.value)
@@ -77,13 +77,13 @@ class Board:
             self._registry.add("nimlab_rtt_process_timed_total", 1, method)
 
     def count_round(self, *, duration_s: float, skipped: int) -> None:
-        """Count a round that has ended, and those that fall out because of it."""
+        """Count a completed round and the rounds skipped because of it."""
         self._registry.put("nimlab_rtt_round_duration_seconds", duration_s)
         self._registry.add("nimlab_rtt_rounds_total", 1)
         self._registry.add("nimlab_rtt_rounds_skipped_total", skipped)
 
     def expose(self, *, now_s: float) -> str:
-        """Return all numbers as text; peers that left too long ago aren't in it."""
+        """Return all metrics as text, without peers whose linger time is over."""
         self._ledger.forget(now_s=now_s)
         rows = [((row.peer, row.method.value), row) for row in self._ledger.rows()]
         put_all = self._registry.put_all

@@ -1,8 +1,4 @@
-"""The time and the waiting, as a value that is handed in.
-
-Out: seconds of the monotonic clock (differences), seconds of the wall clock (timestamps), and a sleep. Not
-done here: any decision about time.
-"""
+"""The clocks and the sleep function, passed as a value so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """This machine's clocks; a test hands in its own."""
+    """Clocks of this machine: monotonic for durations, wall for timestamps. Tests pass their own."""
 
     monotonic_s: Callable[[], float] = time.monotonic
     wall_s: Callable[[], float] = time.time

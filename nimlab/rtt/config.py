@@ -1,8 +1,7 @@
-"""What the exporter is told: flags and environment -> a `Config`, checked as a whole.
+"""Parse flags and environment variables into a checked `Config`.
 
-In: arguments and environment variables, the first winning. Out: a `Config`, or all problems at once.
-`SETTINGS` is the one list of what can be set: `interval_s` is `--interval-s` and `INTERVAL_S`. Pure. Not done
-here: defaults that depend on the machine.
+Flags take precedence. All problems are reported together. `SETTINGS` lists every setting: `interval_s` is
+`--interval-s` and `INTERVAL_S`. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from nimlab.rtt.outcome import Method
 
 
 class ConfigError(Exception):
-    """Some settings can't be; `problems` says which, and what would be right."""
+    """Some settings are invalid. `problems` lists each with the accepted values."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -29,7 +28,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything that can be set; see `SETTINGS`."""
+    """All settings; see `SETTINGS`."""
 
     service: str
     pod_name: str
@@ -53,7 +52,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One thing that can be set. `default` is text as a user would write it; None: it has to be given."""
+    """One setting. `default` is text as a user would write it; None means required."""
 
     name: str
     parse: Callable[[str], Any]
@@ -62,17 +61,17 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The command line's name for it."""
+        """Return the name of the flag."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment's name for it."""
+        """Return the name of the environment variable."""
         return self.name.upper()
 
 
 def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """Return what was set. Raises ConfigError; ends the process for `--help` and unknown flags."""
+    """Return the settings. Raises ConfigError; exits for `--help` and unknown flags."""
     given = vars(_parser().parse_args(argv))
     values: dict[str, Any] = {}
     problems = []
@@ -171,7 +170,7 @@ SETTINGS: Final = (
         name="service",
         parse=_name,
         default=None,
-        meaning="the experiment's headless Service: its name in this namespace, or a full one",
+        meaning="the experiment's headless Service: its name in this namespace, or a fully qualified name",
     ),
     Setting(name="pod_name", parse=_name, default=None, meaning="this pod's name (metadata.name)"),
     Setting(name="pod_ip", parse=_address, default=None, meaning="this pod's IPv4 address (status.podIP)"),
@@ -179,68 +178,68 @@ SETTINGS: Final = (
         name="probe_methods",
         parse=_methods,
         default="tcp",
-        meaning="how to probe: tcp, udp, icmp, or several with commas between them",
+        meaning="probe methods: tcp, udp, icmp, or several separated by commas",
     ),
     Setting(
         name="interval_s",
         parse=_number(0.05, 3600),
         default="5",
-        meaning="seconds between two rounds of probes, on average",
+        meaning="average seconds between two rounds of probes",
     ),
     Setting(
         name="timeout_s",
         parse=_number(0.001, 10),
         default="1",
-        meaning="seconds after which a probe is lost; if not given, no longer than the shortest interval",
+        meaning="seconds until a probe counts as lost; by default at most the shortest interval",
     ),
     Setting(
         name="jitter_ratio",
         parse=_number(0, 0.5),
         default="0.2",
-        meaning="by which part of it an interval is longer or shorter at most",
+        meaning="largest random change of an interval, as a share of it",
     ),
-    Setting(name="fanout", parse=_whole(1, 64), default="8", meaning="how many other peers are probed"),
+    Setting(name="fanout", parse=_whole(1, 64), default="8", meaning="number of other peers to probe"),
     Setting(
         name="window_probes",
         parse=_whole(1, 1000),
         default="12",
-        meaning="how many of the latest probes to a peer its gauges are about",
+        meaning="number of latest probes per peer that its gauges cover",
     ),
     Setting(
         name="linger_s",
         parse=_number(0, 3600),
         default="60",
-        meaning="seconds for which a peer's gauges stay after it has stopped being a target",
+        meaning="seconds that the gauges of a peer stay after it stops being a target",
     ),
     Setting(
         name="max_peer_series",
         parse=_whole(1, 256),
         default="16",
-        meaning="how many peers have gauges at most, lingering ones among them",
+        meaning="maximum number of peers with gauges, lingering ones included",
     ),
     Setting(
         name="discovery_interval_s",
         parse=_number(0.05, 3600),
         default="20",
-        meaning="seconds between two questions to DNS, on average",
+        meaning="average seconds between two DNS queries",
     ),
     Setting(
         name="metrics_address",
         parse=_address,
-        default="0.0.0.0",  # noqa: S104 -- Prometheus, the kubelet and a port-forward come by different ones
+        default="0.0.0.0",  # noqa: S104 -- Prometheus, the kubelet and port-forward use different interfaces
         meaning="the IPv4 address of /metrics, /healthz and /readyz",
     ),
     Setting(
         name="metrics_port",
         parse=_whole(0, 65535),
         default="9105",
-        meaning="the TCP port of these; 0 takes any",
+        meaning="the TCP port of these pages; 0 selects a free port",
     ),
     Setting(
         name="echo_port",
         parse=_whole(1, 65535),
         default="9106",
-        meaning="the TCP and UDP port at the pod's address that other peers probe",
+        meaning="the TCP and UDP port that other peers probe, at the pod's address",
     ),
     Setting(
         name="resolv_conf",
@@ -253,6 +252,6 @@ SETTINGS: Final = (
         name="dns_timeout_s",
         parse=_number(0.01, 30),
         default="2",
-        meaning="seconds after which a DNS server hasn't answered",
+        meaning="seconds to wait for the answer of a DNS server",
     ),
 )

@@ -1,8 +1,7 @@
-"""DNS messages: a question -> bytes, bytes -> answers.
+"""Encode DNS queries and decode responses (RFC 1035, SRV of RFC 2782, EDNS of RFC 6891).
 
-Pure; the format is RFC 1035's, with SRV (RFC 2782) and EDNS (RFC 6891). Whatever the bytes are, reading them
-ends soon, in a `Message` or a `DnsError`. Not done here: asking anybody, and any other type of record than A
-and SRV.
+Pure. Only A and SRV records are decoded. Decoding arbitrary bytes takes bounded time and gives a `Message` or
+a `DnsError`. `docs/adr/0005-own-dns-and-text-format.md` explains why no library is used.
 """
 
 from __future__ import annotations
@@ -26,29 +25,29 @@ _RECURSION_DESIRED: Final = 0x0100
 _RCODE: Final = 0x000F
 _CLASS_IN: Final = 1
 _POINTER: Final = 0xC0
-_LABEL: Final = re.compile(rb"[A-Za-z0-9_-]{1,63}")  # what names of machines and services are made of
+_LABEL: Final = re.compile(rb"[A-Za-z0-9_-]{1,63}")  # labels of host and service names
 _LONGEST_NAME: Final = 253
 _MOST_JUMPS: Final = 32  # real messages need one or two
 
-# An OPT record: answers up to this size may come by UDP. 1232 fits every network whole (dnsflagday.net/2020).
+# OPT record: the largest answer accepted over UDP. 1232 bytes avoid fragmentation (dnsflagday.net/2020).
 UDP_PAYLOAD_BYTES: Final = 1232
 _OPT: Final = b"\0" + struct.pack("!HHIH", 41, UDP_PAYLOAD_BYTES, 0, 0)
 
 
 class Reason(Enum):
-    """Why there is no answer that can be used."""
+    """Reason why there is no usable answer."""
 
     TIMEOUT = "timeout"  # no server answered in time
-    NETWORK = "network"  # no server could be asked
-    SERVER_FAILURE = "server_failure"  # a server answered that it can't or won't
+    NETWORK = "network"  # no server was reachable
+    SERVER_FAILURE = "server_failure"  # a server reported an error or refused
     NOT_FOUND = "not_found"  # the name doesn't exist, or has no record of this type
     TRUNCATED = "truncated"  # more records than one message holds, even over TCP
-    MALFORMED = "malformed"  # no DNS, or not what was asked for
-    RESOLV_CONF = "resolv_conf"  # the file that names the servers can't be read
+    MALFORMED = "malformed"  # not a DNS message, or an answer to another query
+    RESOLV_CONF = "resolv_conf"  # resolv.conf is not readable
 
 
 class DnsError(Exception):
-    """There is no answer; `reason` says why."""
+    """There is no usable answer; `reason` classifies the failure."""
 
     def __init__(self, reason: Reason, what: str) -> None:
         super().__init__(what)
@@ -56,14 +55,14 @@ class DnsError(Exception):
 
 
 class Kind(IntEnum):
-    """The types of record that are understood, by their number."""
+    """Supported record types, by their number."""
 
     A = 1
     SRV = 33
 
 
 class Rcode(IntEnum):
-    """The response codes that are told apart."""
+    """Response codes that are handled separately."""
 
     NO_ERROR = 0
     NAME_ERROR = 3
@@ -71,7 +70,7 @@ class Rcode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked; the name is lower case, without a final dot."""
+    """One DNS question. The name is lower case, without a final dot."""
 
     name: str
     kind: Kind
@@ -87,7 +86,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """An SRV record: the service `name` is to be had at `target`:`port`."""
+    """An SRV record: the service `name` is available at `target`:`port`."""
 
     name: str
     target: str
@@ -99,10 +98,9 @@ Record = Address | Service
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A response. Records of other types and classes are left out.
+    """A response. Records of other types and classes are ignored.
 
-    `truncated`: the server left records out, the last ones first. Where those before can't be read, none are
-    here.
+    `truncated`: the server dropped records from the end. If the rest cannot be decoded, there are no records.
     """
 
     id: int
@@ -114,21 +112,21 @@ class Message:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a name can be asked for: one of a machine or service, without a final dot. Pure."""
+    """Return whether the text is a host or service name without a final dot. Pure."""
     if not text.isascii() or len(text) > _LONGEST_NAME:
         return False
     return all(_LABEL.fullmatch(label) for label in text.encode("ascii").split(b"."))
 
 
 def format_query(question: Question, *, message_id: int) -> bytes:
-    """Return the query's bytes; `is_name` has to hold for the name."""
+    """Return the bytes of a query. The name must satisfy `is_name`."""
     header = _HEADER.pack(message_id, _RECURSION_DESIRED, 1, 0, 0, 1)
     name = b"".join(bytes([len(label)]) + label for label in question.name.encode("ascii").split(b"."))
     return header + name + b"\0" + _QUESTION.pack(question.kind, _CLASS_IN) + _OPT
 
 
 def parse_response(data: bytes) -> Message:
-    """Read a response. Raises DnsError (MALFORMED) and nothing else, whatever the bytes."""
+    """Decode a response. Raises only DnsError (MALFORMED), for any bytes."""
     try:
         return _parse(data)
     except (struct.error, IndexError) as error:
@@ -136,17 +134,17 @@ def parse_response(data: bytes) -> Message:
 
 
 def belongs_to(question: Question, message_id: int, message: Message) -> bool:
-    """Tell whether a response belongs to a query. Pure."""
+    """Return whether a response belongs to a query. Pure."""
     return message.id == message_id and message.question == (question.name, question.kind)
 
 
 def addresses_of(name: str, records: Iterable[Record]) -> tuple[str, ...]:
-    """Return the addresses of a machine among these records, in their order. Pure."""
+    """Return the addresses of a host from these records, in their order. Pure."""
     return tuple(r.address for r in records if isinstance(r, Address) and r.name == name)
 
 
 def services_of(name: str, records: Iterable[Record]) -> tuple[Service, ...]:
-    """Return where a service is to be had according to these records, in their order. Pure."""
+    """Return the SRV records of a service from these records, in their order. Pure."""
     return tuple(r for r in records if isinstance(r, Service) and r.name == name)
 
 
@@ -165,7 +163,7 @@ def _parse(data: bytes) -> Message:
     except (struct.error, IndexError, DnsError):
         if not truncated:
             raise
-        in_answers = in_additional = ()  # some servers cut in the middle of a record
+        in_answers = in_additional = ()  # some servers truncate in the middle of a record
     return Message(
         id=message_id,
         rcode=flags & _RCODE,
@@ -177,7 +175,7 @@ def _parse(data: bytes) -> Message:
 
 
 def _parse_records(data: bytes, at: int, count: int) -> tuple[tuple[Record, ...], int]:
-    """Return the known records and where the next section begins."""
+    """Return the supported records and the offset of the next section."""
     records = []
     for _ in range(count):
         name, at = _parse_name(data, at)
@@ -195,22 +193,21 @@ def _parse_records(data: bytes, at: int, count: int) -> tuple[tuple[Record, ...]
 def _parse_record(data: bytes, at: int, length: int, name: str, kind: int) -> Record | None:
     if kind == Kind.A:
         if length != 4:
-            raise DnsError(Reason.MALFORMED, "an address that isn't four bytes long")
+            raise DnsError(Reason.MALFORMED, "an A record whose data is not four bytes long")
         return Address(name, socket.inet_ntoa(data[at : at + length]))
     if kind == Kind.SRV:
         _, _, port = _SRV.unpack_from(data, at)
         target, end = _parse_name(data, at + _SRV.size)
         if end != at + length:
-            raise DnsError(Reason.MALFORMED, "a service record of another length than it says")
+            raise DnsError(Reason.MALFORMED, "an SRV record with a wrong length")
         return Service(name, target, port)
     return None
 
 
 def _parse_name(data: bytes, at: int) -> tuple[str, int]:
-    """Return a name in lower case and where the bytes after it begin.
+    """Return a name in lower case and the offset of the byte after it.
 
-    A pointer only leads back, before the place where the reading began, and few follow each other: no loop
-    is possible.
+    A compression pointer must point backwards, and the number of pointers is limited. So no loop is possible.
     """
     labels: list[bytes] = []
     end, limit, jumps, size = None, at, 0, 0
@@ -220,13 +217,13 @@ def _parse_name(data: bytes, at: int) -> tuple[str, int]:
             end = at + 2 if end is None else end
             jumps += 1
             if target >= limit or jumps > _MOST_JUMPS:
-                raise DnsError(Reason.MALFORMED, "a name that points to itself")
+                raise DnsError(Reason.MALFORMED, "a compression pointer loop or chain")
             at = limit = target
             continue
         label = data[at + 1 : at + 1 + length]
         size += length + 1
         if len(label) != length or not _LABEL.fullmatch(label) or size > _LONGEST_NAME + 1:
-            raise DnsError(Reason.MALFORMED, "a name that no machine may have")
+            raise DnsError(Reason.MALFORMED, "not a valid host or service name")
         labels.append(label)
         at += 1 + length
     return b".".join(labels).decode("ascii").lower(), at + 1 if end is None else end

@@ -1,9 +1,7 @@
-"""What the other peers probe: TCP connections are taken and closed, UDP requests are echoed.
+"""Answer the probes of other peers: accept and close TCP connections, echo UDP requests.
 
-In: an address (one's own, not any: an answer has to come from where the request went) and a port. Out: two
-listening sockets served by the running loop, and a count of what came. Nothing is kept per caller, nothing
-that anybody sends can stop it, and an answer is never longer than its request. Not done here: ICMP, which the
-kernel answers.
+The sockets are bound to one address, because an answer must come from the address that was probed. No state
+is kept per caller. An answer is never longer than its request. The kernel answers ICMP.
 """
 
 from __future__ import annotations
@@ -20,22 +18,22 @@ from nimlab.rtt.probe_udp import answer_to
 
 
 class Treatment(Enum):
-    """What was done with something that came in."""
+    """How an incoming connection or datagram was treated."""
 
     ANSWERED = "answered"
-    IGNORED = "ignored"  # no request of ours: nothing is sent back
+    IGNORED = "ignored"  # not a valid request; no answer is sent
 
 
 Count = Callable[[Method, Treatment], None]
 
 _BACKLOG: Final = 256
-_AT_ONCE: Final = 64  # so many per turn of the loop: a flood doesn't stop the probes
-_LARGEST_BYTES: Final = 64  # longer ones arrive cut, which makes them as wrong as they are
+_AT_ONCE: Final = 64  # per iteration of the event loop, so that a flood does not delay the probes
+_LARGEST_BYTES: Final = 64  # longer datagrams are truncated and therefore ignored
 
 
 @contextmanager
 def serve_echo(address: str, port: int, count: Count) -> Iterator[None]:
-    """Answer probes while the context is open. Raises OSError if the port can't be had."""
+    """Answer probes while the context is open. Raises OSError if the port is not available."""
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
@@ -52,11 +50,11 @@ def serve_echo(address: str, port: int, count: Count) -> Iterator[None]:
 
 
 def _accept(sock: socket.socket, count: Count) -> None:
-    """Close what has connected: the handshake was all. Not by a reset: the prober reads its time first."""
+    """Close new connections without a reset, because the prober still reads the time of its handshake."""
     for _ in range(_AT_ONCE):
         try:
             connection, _ = sock.accept()
-        except OSError:  # none left, or one that went away before its turn
+        except OSError:  # no connection left, or the peer closed it before it was accepted
             return
         connection.close()
         count(Method.TCP, Treatment.ANSWERED)
@@ -66,7 +64,7 @@ def _echo(sock: socket.socket, count: Count) -> None:
     for _ in range(_AT_ONCE):
         try:
             request, sender = sock.recvfrom(_LARGEST_BYTES)
-        except OSError:  # none left
+        except OSError:  # no datagram left
             return
         answer = answer_to(request)
         if answer is None:
@@ -79,7 +77,5 @@ def _echo(sock: socket.socket, count: Count) -> None:
 def _send(sock: socket.socket, answer: bytes, receiver: tuple[str, int]) -> None:
     try:
         sock.sendto(answer, receiver)
-    except (
-        OSError
-    ):  # a full buffer, or a sender that nobody can answer: to the prober it is a loss, as it should
+    except OSError:  # full buffer or unreachable sender; the prober counts a loss, as it should
         return

@@ -1,7 +1,6 @@
-"""The exporter as a whole: peers are found and probed, and the numbers shown, until it is told to end.
+"""Run the exporter: discover peers, probe them and serve the metrics until it is stopped.
 
-In: a `Config`, a clock and a log. Out: sockets that listen, and everything in `docs/rtt.md`. One loop, one
-thread. Not done here: any single step; each has its own room.
+This module connects the others in one event loop and one thread; each step has its own module.
 """
 
 from __future__ import annotations
@@ -30,15 +29,13 @@ from nimlab.rtt.rounds import next_start, probe_all
 from nimlab.rtt.serve import Page, Pages, serve_http
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
-_MISSED_ROUNDS: Final = 3  # so many rounds may be late before the kubelet is told
-_LEAST_PATIENCE_S: Final = (
-    10.0  # a throttled exporter with short rounds is slow, not stuck: no restart would help
-)
+_MISSED_ROUNDS: Final = 3  # overdue rounds before /healthz fails
+_LEAST_PATIENCE_S: Final = 10.0  # a throttled exporter with short rounds is slow; a restart would not help
 _ICMP_HINT: Final = "set the pod's sysctl net.ipv4.ping_group_range to a range with this process's group"
 
 
 async def run(config: Config, *, clock: Clock, log: Log, stop: asyncio.Event) -> None:
-    """Export until `stop` is set. Raises OSError if a port can't be had."""
+    """Run until `stop` is set. Raises OSError if a port is not available."""
     exporter = Exporter(config, clock=clock, log=log)
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_echo(config.pod_ip, config.echo_port, exporter.board.count_echo))
@@ -62,7 +59,7 @@ async def run(config: Config, *, clock: Clock, log: Log, stop: asyncio.Event) ->
 
 
 class Exporter:
-    """The state between two turns: who is there, and who is a target."""
+    """Hold the discovered peers and the current targets."""
 
     def __init__(self, config: Config, *, clock: Clock, log: Log) -> None:
         ledger = Ledger(
@@ -83,7 +80,7 @@ class Exporter:
         self.probers = self._open_probers()
 
     async def keep_looking(self) -> None:
-        """Ask DNS again and again; more often as long as nobody is known."""
+        """Query DNS periodically; more often while no targets are known."""
         turn = 0
         while True:
             await self.look()
@@ -94,7 +91,7 @@ class Exporter:
             await self._clock.sleep(pause_s * self._stretch(f"look {turn}"))
 
     async def keep_probing(self) -> None:
-        """Probe round after round, at times of this pod's own."""
+        """Run rounds of probes. The start time depends on the pod name, to spread the load."""
         interval_s = self._config.interval_s
         start_s = self._clock.monotonic_s() + interval_s * fraction_of(self._config.pod_name)
         turn = 0
@@ -107,7 +104,7 @@ class Exporter:
             self.board.count_round(duration_s=duration_s, skipped=skipped)
 
     async def look(self) -> None:
-        """Ask who is there and choose targets anew; whoever was known stays if nobody answers."""
+        """Query DNS and choose the targets. Keep the previous ones if there is no usable answer."""
         try:
             roster = await discover(self._config.service, self._me, self._resolver)
         except DnsError as error:
@@ -120,7 +117,7 @@ class Exporter:
         self._keep(roster, targets)
 
     async def probe(self) -> float:
-        """Do one round and count it; return how many seconds it took."""
+        """Run one round of probes, count it and return its duration in seconds."""
         started_s = self._clock.monotonic_s()
         for probe in await probe_all(self._targets, self.probers):
             self.board.count_probe(probe, wall_s=self._clock.wall_s())
@@ -128,15 +125,15 @@ class Exporter:
         return self._beat_s - started_s
 
     def pages(self) -> Pages:
-        """Return what is to be had over HTTP."""
+        """Return the HTTP pages by path."""
         return {"/metrics": self.show_metrics, "/healthz": self.show_health, "/readyz": self.show_readiness}
 
     def show_metrics(self) -> Page:
-        """All numbers as they are now."""
+        """Return the current metrics."""
         return Page(body=self.board.expose(now_s=self._clock.monotonic_s()), content_type=_EXPOSITION)
 
     def show_health(self) -> Page:
-        """Whether rounds go on; if not, a restart may help."""
+        """Return 503 if no round has completed for too long, so that the kubelet restarts the container."""
         config = self._config
         patience_s = _MISSED_ROUNDS * config.interval_s * (1 + config.jitter_ratio) + config.timeout_s
         late_s = self._clock.monotonic_s() - self._beat_s
@@ -145,7 +142,7 @@ class Exporter:
         return Page(body="ok\n")
 
     def show_readiness(self) -> Page:
-        """Whether DNS has ever said who the peers are."""
+        """Return 200 once DNS has returned the list of peers."""
         if self._roster is None:
             reason = self._failure.value if self._failure else "not asked yet"
             return Page(status=503, body=f"peers unknown: {reason}\n")
@@ -163,7 +160,7 @@ class Exporter:
         )
 
     def _note_failures(self, errors: Sequence[DnsError]) -> None:
-        """Count them; say a reason once, until it is another one or over."""
+        """Count the errors; log a reason once, until it changes or the errors end."""
         for error in errors:
             self.board.count_failure(error.reason)
             if error.reason is not self._failure:
@@ -176,7 +173,7 @@ class Exporter:
             self._failure = None
 
     def _open_probers(self) -> Mapping[Method, Prober]:
-        """Return a prober for each method that may be used here; say which may not."""
+        """Return a prober for each permitted method; log the others."""
         probers: dict[Method, Prober] = {}
         for method in self._config.probe_methods:
             obstacle = why_not_permitted() if method is Method.ICMP else None
@@ -198,5 +195,5 @@ class Exporter:
         return TcpProber(timeout_s=timeout_s, clock=clock)
 
     def _stretch(self, turn: str) -> float:
-        """Return this turn's factor for an interval: around 1, the same in every run of this pod."""
+        """Return the jitter factor of this turn: around 1, the same in every run of this pod."""
         return 1 + self._config.jitter_ratio * (2 * fraction_of(f"{self._config.pod_name} {turn}") - 1)

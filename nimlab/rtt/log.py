@@ -1,8 +1,6 @@
-"""What happened -> one line of JSON on stderr.
+"""Write log events to stderr as one JSON object per line.
 
-In: a level, an event's fixed name and its fields. Out: one line. Not done here: levels to choose, files,
-rotation. A line is written when something changes, never per probe or round, so that a thousand sidecars stay
-quiet.
+Lines are written when something changes, never per probe or round, so that a thousand sidecars log little.
 """
 
 from __future__ import annotations
@@ -17,28 +15,28 @@ Field = str | int | float | None
 
 
 class Level(Enum):
-    """How much a line matters."""
+    """Severity of a line."""
 
     INFO = "info"
-    WARNING = "warning"  # measuring goes on, with less
+    WARNING = "warning"  # probing continues with restrictions
     ERROR = "error"  # the process ends
 
 
 class Log(Protocol):
-    """Where lines go."""
+    """A function that writes one line."""
 
     def __call__(self, level: Level, event: str, **fields: Field) -> None:
         """Write one line."""
 
 
 def format_line(wall_s: float, level: Level, event: str, **fields: Field) -> str:
-    """Return the line without its end. Pure."""
+    """Return the line without its newline. Pure."""
     time = datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": time, "level": level.value, "event": event, **fields})
 
 
 def log_to_stderr(level: Level, event: str, **fields: Field) -> None:
-    """Write one line, at this moment's time."""
+    """Write one line with the current time."""
     now_s = datetime.now(UTC).timestamp()
     sys.stderr.write(format_line(now_s, level, event, **fields) + "\n")
     sys.stderr.flush()

@@ -1,25 +1,35 @@
-"""Counters, gauges and histograms -> the text that Prometheus reads.
+"""Store the exporter's metrics and expose them in the Prometheus text format 0.0.4.
 
-In: numbers under names of the `CATALOG`. Out: exposition text, format 0.0.4. Pure state. Every label has few
-values: those of a closed set, or peers that the ledger bounds. Not done here: labels for experiment, pod,
-namespace and node, which Prometheus adds to whatever it scrapes.
+`CATALOG` lists every metric. `Registry` stores the values and is a collector of prometheus_client, which
+writes the text. Each label has a bounded number of values: a closed set, or the peers that the ledger keeps.
+Prometheus adds the labels for experiment, pod, namespace and node when it scrapes.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
 
-# 0.1 ms, doubled fifteen times, up to 3.3 s: from below what a pod can measure to above any sensible timeout.
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+# Doubling bounds from 0.1 ms (the resolution between two pods) to 3.3 s (above any useful timeout).
 BUCKETS_S: Final = tuple(0.0001 * 2**n for n in range(16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a name stands for. `unit` is in words, as the name has it where Prometheus asks for it."""
+    """Describe one metric. `unit` is in words and matches the suffix of the name where there is one."""
 
     name: str
     kind: str  # counter, gauge or histogram
@@ -48,7 +58,7 @@ CATALOG: Final = (
         kind="counter",
         unit="probes",
         labels=("method",),
-        meaning="Successful probes that this process had to time itself: its waiting is in them.",
+        meaning="Successful probes timed by this process, not by the kernel; scheduling delay is included.",
     ),
     Metric(
         name="nimlab_rtt_peer_last_seconds",
@@ -62,77 +72,77 @@ CATALOG: Final = (
         kind="gauge",
         unit="seconds",
         labels=("peer", "method"),
-        meaning="Least round-trip time to a target in the window; absent if no probe in it succeeded.",
+        meaning="Lowest round-trip time to a target in the window; absent if no probe in it succeeded.",
     ),
     Metric(
         name="nimlab_rtt_peer_loss_ratio",
         kind="gauge",
         unit="ratio, 0 to 1",
         labels=("peer", "method"),
-        meaning="Part of the probes to a target in the window that nobody answered in time.",
+        meaning="Share of the probes to a target in the window that got no answer in time.",
     ),
     Metric(
         name="nimlab_rtt_peers_discovered",
         kind="gauge",
         unit="peers",
-        meaning="Other peers of the experiment, as DNS last said.",
+        meaning="Other peers of the experiment in the last usable DNS answer.",
     ),
     Metric(
         name="nimlab_rtt_peers_sampled",
         kind="gauge",
         unit="peers",
-        meaning="Targets: peers that are probed now.",
+        meaning="Peers that are currently probed (targets).",
     ),
     Metric(
         name="nimlab_rtt_discovery_errors_total",
         kind="counter",
-        unit="questions",
+        unit="queries",
         labels=("reason",),
-        meaning="Questions to DNS that brought nothing usable; the last good answer is kept.",
+        meaning="DNS queries without a usable answer; the last good answer is kept.",
     ),
     Metric(
         name="nimlab_rtt_discovery_success_timestamp_seconds",
         kind="gauge",
         unit="seconds since 1970",
-        meaning="When DNS last said who the peers are; absent before it ever did.",
+        meaning="Time of the last usable DNS answer; absent before the first.",
     ),
     Metric(
         name="nimlab_rtt_last_success_timestamp_seconds",
         kind="gauge",
         unit="seconds since 1970",
-        meaning="When a probe last succeeded; absent before one ever did.",
+        meaning="Time of the last successful probe; absent before the first.",
     ),
     Metric(
         name="nimlab_rtt_round_duration_seconds",
         kind="gauge",
         unit="seconds",
-        meaning="How long the last round of probes took; absent before the first.",
+        meaning="Duration of the last round of probes; absent before the first.",
     ),
     Metric(
         name="nimlab_rtt_rounds_total",
         kind="counter",
         unit="rounds",
-        meaning="Rounds of probes that have ended.",
+        meaning="Completed rounds of probes.",
     ),
     Metric(
         name="nimlab_rtt_rounds_skipped_total",
         kind="counter",
         unit="rounds",
-        meaning="Rounds left out because the one before wasn't over in time.",
+        meaning="Rounds skipped because the previous round was still running.",
     ),
     Metric(
         name="nimlab_rtt_echo_requests_total",
         kind="counter",
         unit="requests",
         labels=("method", "treatment"),
-        meaning="What came in at the echo port: connections and datagrams.",
+        meaning="Connections and datagrams received at the echo port.",
     ),
     Metric(
         name="nimlab_rtt_method_usable",
         kind="gauge",
         unit="0 or 1",
         labels=("method",),
-        meaning="1 for a method that was asked for and works here, 0 for one that this pod may not use.",
+        meaning="1 if a configured method works in this pod, 0 if the pod is not permitted to use it.",
     ),
     Metric(
         name="nimlab_rtt_exporter_info",
@@ -143,9 +153,7 @@ CATALOG: Final = (
     ),
 )
 
-_BY_NAME: Final = {metric.name: metric for metric in CATALOG}
-
-Labels = tuple[str, ...]  # values, in the order of the metric's label names
+Labels = tuple[str, ...]  # label values, in the order of the metric's label names
 
 
 @dataclass(slots=True)
@@ -154,18 +162,19 @@ class _Histogram:
     total: float = 0.0
 
 
-class Registry:
-    """The numbers. A name that isn't in the catalog is a bug and raises KeyError."""
+class Registry(Collector):
+    """Store the values of all metrics. An unknown metric name is a bug and raises KeyError."""
 
     def __init__(self) -> None:
-        kinds = {metric.name: metric.kind for metric in CATALOG}
-        self._numbers: dict[str, dict[Labels, float]] = {n: {} for n, k in kinds.items() if k != "histogram"}
+        self._numbers: dict[str, dict[Labels, float]] = {
+            metric.name: {} for metric in CATALOG if metric.kind != "histogram"
+        }
         self._histograms: dict[str, dict[Labels, _Histogram]] = {
-            n: {} for n, k in kinds.items() if k == "histogram"
+            metric.name: {} for metric in CATALOG if metric.kind == "histogram"
         }
 
     def add(self, name: str, amount: float, *labels: str) -> None:
-        """Add to a counter; adding 0 makes it appear."""
+        """Add to a counter. Adding 0 creates the series."""
         series = self._numbers[name]
         series[labels] = series.get(labels, 0) + amount
 
@@ -174,11 +183,11 @@ class Registry:
         self._numbers[name][labels] = value
 
     def put_all(self, name: str, series: Mapping[Labels, float]) -> None:
-        """Set all series of a gauge; those that aren't among them are gone."""
+        """Replace all series of a gauge."""
         self._numbers[name] = dict(series)
 
     def open_histogram(self, name: str, *labels: str) -> None:
-        """Make a histogram appear before anything is observed."""
+        """Create an empty histogram series, so that it is exposed before the first observation."""
         self._histograms[name].setdefault(labels, _Histogram())
 
     def observe(self, name: str, value: float, *labels: str) -> None:
@@ -188,46 +197,38 @@ class Registry:
         histogram.total += value
 
     def expose(self) -> str:
-        """Return all numbers as text, in the catalog's order; a metric without series has no lines."""
-        return "".join(f"{line}\n" for metric in CATALOG for line in self._lines(metric))
+        """Return all metrics as text, in the catalog's order. A metric without series has no lines."""
+        return generate_latest(self).decode("utf-8")
 
-    def _lines(self, metric: Metric) -> Iterator[str]:
-        samples = [*self._samples(metric)]
-        if samples:
-            yield f"# HELP {metric.name} {_escape_help(metric.meaning)}"
-            yield f"# TYPE {metric.name} {metric.kind}"
-            yield from samples
+    def collect(self) -> Iterator[Family]:
+        """Yield each metric that has series, for prometheus_client."""
+        for metric in CATALOG:
+            family = self._family(metric)
+            if family.samples:
+                yield family
 
-    def _samples(self, metric: Metric) -> Iterator[str]:
-        for labels, value in sorted(self._numbers.get(metric.name, {}).items()):
-            yield _sample(metric.name, zip(metric.labels, labels, strict=True), value)
-        for labels, histogram in sorted(self._histograms.get(metric.name, {}).items()):
-            pairs = [*zip(metric.labels, labels, strict=True)]
-            count = 0
-            for bound, of_bucket in zip((*BUCKETS_S, math.inf), histogram.counts, strict=True):
-                count += of_bucket
-                yield _sample(f"{metric.name}_bucket", [*pairs, ("le", format_number(bound))], count)
-            yield _sample(f"{metric.name}_sum", pairs, histogram.total)
-            yield _sample(f"{metric.name}_count", pairs, count)
+    def _family(self, metric: Metric) -> Family:
+        if metric.kind == "histogram":
+            return self._histogram_family(metric)
+        family_class = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = family_class(metric.name, metric.meaning, labels=metric.labels)
+        for labels, value in sorted(self._numbers[metric.name].items()):
+            family.add_metric(labels, value)
+        return family
+
+    def _histogram_family(self, metric: Metric) -> Family:
+        family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        for labels, histogram in sorted(self._histograms[metric.name].items()):
+            bounds = [format_number(bound) for bound in (*BUCKETS_S, math.inf)]
+            buckets = [*zip(bounds, accumulate(histogram.counts), strict=True)]
+            family.add_metric(labels, buckets, histogram.total)
+        return family
 
 
 def format_number(value: float) -> str:
-    """Return a number as Prometheus writes and reads it. Pure."""
+    """Return a number in the notation of Prometheus. Pure."""
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
     if math.isnan(value):
         return "NaN"
     return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
-
-
-def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
-    shown = ",".join(f'{key}="{_escape_value(text)}"' for key, text in labels)
-    return f"{name}{{{shown}}} {format_number(value)}" if shown else f"{name} {format_number(value)}"
-
-
-def _escape_value(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _escape_help(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n")

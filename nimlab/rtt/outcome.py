@@ -1,7 +1,4 @@
-"""What can become of a probe, and which error of the system means what.
-
-In: an OSError, or a time taken. Out: an `Outcome`. Pure. Not done here: probing and counting.
-"""
+"""Results of probes, and the mapping from system errors to results. Pure."""
 
 from __future__ import annotations
 
@@ -21,20 +18,20 @@ class Method(Enum):
 
 
 class Result(Enum):
-    """What became of a probe. All but SUCCESS and ERROR are losses."""
+    """Result of a probe. All except SUCCESS and ERROR count as loss."""
 
     SUCCESS = "success"
-    TIMEOUT = "timeout"  # no answer in time, or only after the kernel had sent the handshake again
-    REFUSED = "refused"  # the peer's machine answers, its exporter doesn't listen
-    UNREACHABLE = "unreachable"  # no route, or a policy forbids it
-    ERROR = "error"  # our own failure (such as no free descriptor): says nothing about the peer
+    TIMEOUT = "timeout"  # no answer in time, or only after the kernel retransmitted the handshake
+    REFUSED = "refused"  # the peer's kernel answers, but its exporter does not listen
+    UNREACHABLE = "unreachable"  # no route, or forbidden by a policy
+    ERROR = "error"  # a local failure (such as no free descriptor), unrelated to the peer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One probe's end. `rtt_s` is there exactly when it succeeded.
+    """Outcome of one probe. `rtt_s` is set if and only if it succeeded.
 
-    `kernel_timed`: the kernel took the time, so that waiting for this process's turn is not in it.
+    `kernel_timed`: the kernel took the time, so it contains no scheduling delay of this process.
     """
 
     result: Result
@@ -42,7 +39,7 @@ class Outcome:
     kernel_timed: bool = False
 
 
-Prober = Callable[[str, int], Awaitable[Outcome]]  # address and port -> what became of it
+Prober = Callable[[str, int], Awaitable[Outcome]]  # address and port -> outcome
 
 _RESULT_OF: Final[Mapping[int | None, Result]] = {
     errno.ETIMEDOUT: Result.TIMEOUT,
@@ -53,21 +50,21 @@ _RESULT_OF: Final[Mapping[int | None, Result]] = {
     errno.ENETUNREACH: Result.UNREACHABLE,
     errno.ENETDOWN: Result.UNREACHABLE,
     errno.EACCES: Result.UNREACHABLE,  # a filter on this machine, or a route of type `prohibit`
-    errno.EPERM: Result.UNREACHABLE,  # the same, for datagrams
+    errno.EPERM: Result.UNREACHABLE,  # the same for datagrams
 }
 
 
 def failed(error: OSError) -> Outcome:
-    """Return what the system's error means for a probe."""
-    if isinstance(error, TimeoutError):  # asyncio's has no number
+    """Return the outcome for a system error."""
+    if isinstance(error, TimeoutError):  # the one of asyncio has no errno
         return Outcome(result=Result.TIMEOUT)
     return Outcome(result=_RESULT_OF.get(error.errno, Result.ERROR))
 
 
 def succeeded(*, kernel_s: float | None, elapsed_s: float) -> Outcome:
-    """Return a success with the kernel's time where it can be believed, else with our own.
+    """Return a success with the kernel's time if it is plausible, otherwise with the elapsed time.
 
-    Our own includes all of the kernel's, so a greater one is a mistake (a wall clock that was set meanwhile).
+    The elapsed time includes the kernel's, so a greater kernel time is wrong (the wall clock changed).
     """
     if kernel_s is not None and 0 < kernel_s <= elapsed_s:
         return Outcome(result=Result.SUCCESS, rtt_s=kernel_s, kernel_timed=True)

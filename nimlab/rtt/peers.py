@@ -1,9 +1,7 @@
-"""Who is there: the experiment's headless Service -> its peers, this one left out.
+"""Discover the peers behind the experiment's headless Service, without this pod.
 
-In: a resolver and the Service's name. Out: a `Roster`, or a DnsError. SRV records name the pods, so that a
-peer keeps its name when its address changes; where the Service has none, or too many for a message, plain A
-records serve, and a peer's name is its address. Not done here: keeping the last good roster, and choosing
-whom to probe.
+SRV records name the pods, so that a peer keeps its name when its address changes. If the Service has no SRV
+records, or too many for one message, A records are used, and the name of a peer is its address.
 """
 
 from __future__ import annotations
@@ -16,16 +14,16 @@ from typing import Final
 from nimlab.rtt.dns import Address, DnsError, Kind, Message, Reason, addresses_of, services_of
 from nimlab.rtt.resolve import Resolver
 
-# The echo port's name in the Service; SRV is asked by it.
+# Name of the echo port in the Service; part of the SRV name.
 SERVICE_PORT_NAME: Final = "rtt-echo"
 
-# Asking for other records helps here; where no server answers it wouldn't, and would only hide the names.
+# After these failures of the SRV query, A records can help. After others they would only hide the names.
 _ANSWERED_OTHERWISE: Final = frozenset({Reason.NOT_FOUND, Reason.TRUNCATED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Self:
-    """This pod: what it is called and which address it has, and where its own kind listens."""
+    """This pod: its name, its address, and the echo port of all exporters."""
 
     name: str
     address: str
@@ -34,7 +32,7 @@ class Self:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Another pod. `host` is its full DNS name; the address is None until somebody asks for it."""
+    """Another pod. `host` is its full DNS name; the address is None until it is resolved."""
 
     name: str
     host: str
@@ -44,14 +42,14 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """Everybody but this one, by name. `own` is the name under which this one would stand there."""
+    """All peers except this pod, by name. `own` is the name of this pod in the same form."""
 
     own: str
     peers: Mapping[str, Peer]
 
 
 async def discover(service: str, me: Self, resolver: Resolver) -> Roster:
-    """Return everybody who is there. Raises DnsError."""
+    """Return all other peers. Raises DnsError."""
     try:
         name, message = await resolver.search(f"_{SERVICE_PORT_NAME}._tcp.{service}", Kind.SRV)
     except DnsError as error:
@@ -64,22 +62,22 @@ async def discover(service: str, me: Self, resolver: Resolver) -> Roster:
 
 
 def roster_by_names(name: str, message: Message, me: Self) -> Roster:
-    """Return the peers of an SRV answer for `name`; addresses are those that came along. Pure."""
+    """Return the peers of an SRV answer for `name`, with addresses from its additional records. Pure."""
     domain = name.split(".", 2)[2]
-    came_along = {
+    additional_addresses = {
         r.name: r.address for r in message.additional if isinstance(r, Address) and _is_host(r.address)
     }
     peers = {}
     for record in services_of(name, message.answers):
         peer = record.target.removesuffix(f".{domain}")
-        address = came_along.get(record.target)
+        address = additional_addresses.get(record.target)
         if record.port and record.target and peer != me.name and address != me.address:
             peers[peer] = Peer(name=peer, host=record.target, port=record.port, address=address)
     return Roster(own=me.name, peers=peers)
 
 
 def roster_by_addresses(addresses: Iterable[str], me: Self) -> Roster:
-    """Return the peers of an A answer, all at the port where this one listens. Pure."""
+    """Return the peers of an A answer, all with the echo port of this pod. Pure."""
     peers = {
         address: Peer(name=address, host=address, port=me.echo_port, address=address)
         for address in addresses
@@ -91,17 +89,17 @@ def roster_by_addresses(addresses: Iterable[str], me: Self) -> Roster:
 async def complete(
     peers: Iterable[Peer], known: Mapping[str, str], resolver: Resolver
 ) -> tuple[tuple[Peer, ...], tuple[DnsError, ...]]:
-    """Return those peers that have an address, asking for the missing ones, and why some have none.
+    """Resolve missing addresses; return the peers with an address and the DNS errors.
 
-    Where asking fails, the address that is known from before serves.
+    If a query fails, the previously known address is used.
     """
-    asked = await asyncio.gather(*(_complete(peer, resolver) for peer in peers))
-    found = []
-    for peer, _ in asked:
+    resolved = await asyncio.gather(*(_complete(peer, resolver) for peer in peers))
+    with_address = []
+    for peer, _ in resolved:
         address = peer.address or known.get(peer.name)
         if address is not None:
-            found.append(replace(peer, address=address))
-    return tuple(found), tuple(error for _, error in asked if error is not None)
+            with_address.append(replace(peer, address=address))
+    return tuple(with_address), tuple(error for _, error in resolved if error is not None)
 
 
 async def _complete(peer: Peer, resolver: Resolver) -> tuple[Peer, DnsError | None]:
@@ -116,5 +114,5 @@ async def _complete(peer: Peer, resolver: Resolver) -> tuple[Peer, DnsError | No
 
 
 def _is_host(address: str) -> bool:
-    """Tell whether an address can be one machine's: not `0.…`, no multicast, no broadcast."""
+    """Return whether an address can belong to a host: not `0.…`, multicast or broadcast."""
     return 0 < int(address.split(".", 1)[0]) < 224

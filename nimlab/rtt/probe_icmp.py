@@ -1,7 +1,7 @@
-"""The RTT of an ICMP echo, answered by the peer's kernel alone.
+"""Measure the RTT of an ICMP echo, answered by the peer's kernel.
 
-In: a peer's address. Out: an `Outcome`. A datagram ICMP socket needs no capability, but the pod's sysctl
-`net.ipv4.ping_group_range` has to include this process's group. Not done here: raw sockets.
+A datagram ICMP socket needs no capability, but the pod's sysctl `net.ipv4.ping_group_range` must include the
+group of this process.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from nimlab.rtt.clock import Clock
 from nimlab.rtt.outcome import Outcome, failed
 from nimlab.rtt.wire import exchange
 
-# Type, code, checksum and identifier, which the kernel fills in, sequence number, payload.
+# Type, code, checksum and identifier (both set by the kernel), sequence number, payload.
 _PACKET: Final = struct.Struct("!BBHHH8s")
 _ECHO_REQUEST: Final = 8
 _ECHO_REPLY: Final = 0
 
 
 def why_not_permitted() -> str | None:
-    """Return the system's reason if this process may not send ICMP echoes; None if it may."""
+    """Return the system error if this process is not permitted to send ICMP echoes, otherwise None."""
     try:
         _open().close()
     except OSError as error:
@@ -32,7 +32,7 @@ def why_not_permitted() -> str | None:
 
 
 def is_reply_to(request: bytes, data: bytes) -> bool:
-    """Tell whether the bytes answer this request, whatever the kernel has filled in. Pure."""
+    """Return whether the bytes answer this request, ignoring the fields set by the kernel. Pure."""
     if len(data) != _PACKET.size or len(request) != _PACKET.size:
         return False
     kind, code, *_, sequence, payload = _PACKET.unpack(data)
@@ -47,7 +47,7 @@ def format_request(sequence: int, payload: bytes) -> bytes:
 
 @dataclass(slots=True, kw_only=True)
 class IcmpProber:
-    """Probes with sequence numbers and an unguessable payload."""
+    """Probe with sequence numbers and a random payload."""
 
     timeout_s: float
     clock: Clock

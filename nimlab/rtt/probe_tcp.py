@@ -1,8 +1,6 @@
-"""The RTT of a TCP handshake, as the peer's and our own kernel see it.
+"""Measure the RTT of a TCP handshake with the kernel's `TCP_INFO`.
 
-In: a peer's address and echo port. Out: an `Outcome`. The number is the kernel's (`TCP_INFO`): neither
-program's turn on a busy or throttled CPU is in it. Not done here: sending any data, and choosing whom to
-probe.
+The time contains no scheduling delay of either process. No data is sent.
 """
 
 from __future__ import annotations
@@ -17,18 +15,18 @@ from typing import Final
 from nimlab.rtt.clock import Clock
 from nimlab.rtt.outcome import Outcome, Result, failed, succeeded
 
-# struct tcp_info of linux/tcp.h, which only ever grows at its end: 8 bytes of small fields, then u32s.
+# struct tcp_info of linux/tcp.h: 8 bytes of small fields, then u32s. New fields are only appended.
 _TCP_INFO_BYTES: Final = 104
 _RTT_AT: Final = 68  # tcpi_rtt, microseconds
 _TOTAL_RETRANS_AT: Final = 100  # tcpi_total_retrans, a count
 _U32: Final = struct.Struct("@I")
 
-_RESET_ON_CLOSE: Final = struct.pack("@ii", 1, 0)  # struct linger: no TIME_WAIT is left on either side
+_RESET_ON_CLOSE: Final = struct.pack("@ii", 1, 0)  # struct linger: leaves no TIME_WAIT on either side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What the kernel knows of a connection that was just made. `rtt_s` is None if it doesn't say."""
+    """Kernel data about a new connection. `rtt_s` is None if the kernel has no measurement."""
 
     rtt_s: float | None
     retransmitted: bool
@@ -36,7 +34,7 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpProber:
-    """Connects, reads the kernel's time and resets the connection."""
+    """Connect, read the kernel's time and reset the connection."""
 
     timeout_s: float
     clock: Clock
@@ -54,9 +52,9 @@ class TcpProber:
                 handshake = read_handshake(sock)
         except OSError as error:
             return failed(error)
-        # If it wasn't over in time for us, the kernel knows whether it was, and only we had no turn.
+        # The handshake may have completed in time although this process was scheduled too late.
         in_time = in_time or (handshake.rtt_s is not None and handshake.rtt_s <= self.timeout_s)
-        # What came after a repetition says how long the kernel waits with it: a packet was lost.
+        # After a retransmission the time includes the retransmission timer: a packet was lost.
         if handshake.retransmitted or not in_time:
             return Outcome(result=Result.TIMEOUT)
         return succeeded(kernel_s=handshake.rtt_s, elapsed_s=elapsed_s)
@@ -72,7 +70,7 @@ async def _connect(connecting: Awaitable[None], timeout_s: float) -> bool:
 
 
 def read_handshake(sock: socket.socket) -> Handshake:
-    """Ask the kernel about a connection; knows nothing on a system without TCP_INFO."""
+    """Return the kernel data of a connection; empty on a system without TCP_INFO."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return Handshake(rtt_s=None, retransmitted=False)
@@ -84,7 +82,7 @@ def read_handshake(sock: socket.socket) -> Handshake:
 
 
 def parse_tcp_info(info: bytes) -> Handshake:
-    """Read the two fields that are needed; a shorter answer has neither, a zero is no measurement. Pure."""
+    """Decode the two required fields. A short structure has neither; zero means no measurement. Pure."""
     if len(info) < _TCP_INFO_BYTES:
         return Handshake(rtt_s=None, retransmitted=False)
     (rtt_us,) = _U32.unpack_from(info, _RTT_AT)

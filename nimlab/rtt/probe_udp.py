@@ -1,8 +1,7 @@
-"""The RTT of a UDP datagram and its echo, and what the two look like.
+"""Measure the RTT of a UDP datagram and its echo, and define the packet format.
 
-In: a peer's address and echo port. Out: an `Outcome`. Both ways are the size of a small gossip header. The
-answer's arrival is timed by the kernel, but the peer's exporter needs a turn on its CPU to send it. Not done
-here: echoing.
+Request and answer are as long as a small gossip header. The kernel timestamps the answer on arrival, but the
+peer's exporter must be scheduled to send it.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from nimlab.rtt.clock import Clock
 from nimlab.rtt.outcome import Outcome, failed
 from nimlab.rtt.wire import exchange
 
-# Magic, version, kind, zero, sequence number, nonce of the sender. Answers are as long as requests and a
-# request is never an answer: nobody can make two exporters talk to each other for ever, or one amplify.
+# Magic, version, kind, zero, sequence number, nonce of the sender. Answers are as long as requests, and an
+# answer is never a valid request. So two exporters cannot be made to answer each other or amplify traffic.
 _PACKET: Final = struct.Struct("!4sBBHIQ")
 _MAGIC: Final = b"nRTT"
 _VERSION: Final = 1
@@ -27,7 +26,7 @@ _ANSWER: Final = 2
 
 
 def answer_to(request: bytes) -> bytes | None:
-    """Return the echo of a request; None if the bytes aren't one. Pure."""
+    """Return the echo of a request; None if the bytes are not a request. Pure."""
     if len(request) != _PACKET.size:
         return None
     magic, version, kind, zero, sequence, nonce = _PACKET.unpack(request)
@@ -37,13 +36,13 @@ def answer_to(request: bytes) -> bytes | None:
 
 
 def format_request(sequence: int, nonce: int) -> bytes:
-    """Return a request's bytes. Pure."""
+    """Return the bytes of a request. Pure."""
     return _PACKET.pack(_MAGIC, _VERSION, _REQUEST, 0, sequence % 2**32, nonce)
 
 
 @dataclass(slots=True, kw_only=True)
 class UdpProber:
-    """Probes with sequence numbers, so that a late or doubled answer is never taken for the one awaited."""
+    """Probe with sequence numbers, so that late or duplicate answers are ignored."""
 
     timeout_s: float
     clock: Clock

@@ -1,8 +1,7 @@
-"""A name and a type of record -> the records, by asking the servers that resolv.conf names.
+"""Resolve a name to records through the servers of resolv.conf.
 
-In: a name as people write it. Out: records, or a DnsError with the reason. UDP first, TCP when the answer was
-cut off; search domains and `ndots` as the C library has them, since Kubernetes relies on them. Not done here:
-caching, and what the records are good for.
+UDP is tried first, TCP if the answer is truncated. Search domains and `ndots` work as in the C library,
+because Kubernetes relies on them. There is no cache. Failures are DnsErrors with a reason.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from nimlab.rtt.dns import (
 )
 from nimlab.rtt.wire import readable
 
-_TRIES: Final = 2  # each server is asked so often
+_TRIES: Final = 2  # queries per server
 _MOST_SERVERS: Final = 3  # as in the C library
-_MOST_SEARCH: Final = 32  # the same as Kubernetes allows
+_MOST_SEARCH: Final = 32  # the limit of Kubernetes
 _LARGEST_NDOTS: Final = 15
 _LARGEST_UDP_BYTES: Final = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvConf:
-    """Whom to ask, and which domains to try."""
+    """Name servers and search domains."""
 
     servers: tuple[str, ...]
     search: tuple[str, ...]
@@ -48,7 +47,7 @@ class ResolvConf:
 
 
 def parse_resolv_conf(text: str) -> ResolvConf:
-    """Read what is understood and pass over the rest; the last `search` counts, as in the C library. Pure."""
+    """Parse the supported options; ignore the rest. The last `search` wins, as in the C library. Pure."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
     ndots = 1
@@ -68,7 +67,7 @@ def parse_resolv_conf(text: str) -> ResolvConf:
 
 
 def candidates_of(name: str, conf: ResolvConf) -> tuple[str, ...]:
-    """Return the full names to try, in order. A final dot says that the name is full. Pure."""
+    """Return the full names to try, in order. A final dot marks a full name. Pure."""
     bare = name.removesuffix(".").lower()
     longer = () if name.endswith(".") else tuple(f"{bare}.{domain}" for domain in conf.search)
     names = (bare, *longer) if bare.count(".") >= conf.ndots else (*longer, bare)
@@ -77,14 +76,14 @@ def candidates_of(name: str, conf: ResolvConf) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolver:
-    """Asks anew every time; resolv.conf is read anew too, as it is small and may change."""
+    """Query without a cache. resolv.conf is read for every search, because it can change."""
 
     resolv_conf: Path
     port: int
     timeout_s: float
 
     async def search(self, name: str, kind: Kind) -> tuple[str, Message]:
-        """Return the first candidate that has such records, and the message with them. Raises DnsError."""
+        """Return the first candidate with records of this type and its message. Raises DnsError."""
         conf = self._conf()
         for candidate in candidates_of(name, conf):
             message = await self._ask_servers(conf.servers, Question(candidate, kind))
@@ -100,14 +99,14 @@ class Resolver:
             raise DnsError(Reason.RESOLV_CONF, str(error)) from error
 
     async def _ask_servers(self, servers: tuple[str, ...], question: Question) -> Message:
-        """Return the first answer; that there are no such records is one too. Raises DnsError."""
+        """Return the first answer, even if it has no records. Raises DnsError."""
         failure = DnsError(Reason.NETWORK, "no server")
         for server in servers * _TRIES:
             try:
                 return await self._ask(server, question)
             except DnsError as error:
                 failure = error
-            if failure.reason is Reason.TRUNCATED:  # the next server has as many
+            if failure.reason is Reason.TRUNCATED:  # the next server has the same number of records
                 break
         raise failure
 
@@ -118,19 +117,19 @@ class Resolver:
                 if message.truncated:
                     message = await self._ask_by_tcp(server, question)
         except TimeoutError as error:
-            raise DnsError(Reason.TIMEOUT, f"{server} didn't answer in {self.timeout_s} s") from error
+            raise DnsError(Reason.TIMEOUT, f"{server} did not answer in {self.timeout_s} s") from error
         except OSError as error:
             raise DnsError(Reason.NETWORK, f"{server}: {error.strerror or error}") from error
         if message.rcode not in (Rcode.NO_ERROR, Rcode.NAME_ERROR):
             raise DnsError(Reason.SERVER_FAILURE, f"{server} answered with code {message.rcode}")
-        # Additional records are the first that a server leaves out (RFC 2181, section 9; CoreDNS says that it
-        # did, too): where some are there, the answers are complete.
+        # A server drops additional records first (RFC 2181, section 9), and CoreDNS sets the flag then too.
+        # So the answers are complete if additional records are present.
         if message.truncated and not message.additional:
             raise DnsError(Reason.TRUNCATED, f"{server} has more records than fit")
         return message
 
     async def _ask_by_udp(self, server: str, question: Question) -> Message:
-        """Wait for the answer; what else arrives, forged or broken, is passed over."""
+        """Wait for the answer; ignore forged and malformed messages."""
         message_id = _new_id()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0)
@@ -155,7 +154,7 @@ class Resolver:
         finally:
             writer.transport.abort()
         if not belongs_to(question, message_id, message):
-            raise DnsError(Reason.MALFORMED, f"{server} answered another question")
+            raise DnsError(Reason.MALFORMED, f"{server} answered another query")
         return message
 
 

@@ -1,8 +1,7 @@
-"""Rounds of probes: when the next one begins, and one round itself.
+"""Run one round of probes, and compute when the next one starts.
 
-In: targets, and a prober per method. Out: what became of each probe. A round that isn't over when the next
-one should begin makes that one fall out: rounds never overlap and never catch up. Not done here: counting,
-and the loop around it.
+If a round is still running when the next should start, that one is skipped. Rounds never overlap and never
+catch up.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from nimlab.rtt.peers import Peer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One probe that has ended."""
+    """One completed probe."""
 
     peer: str
     method: Method
@@ -25,7 +24,7 @@ class Probe:
 
 
 async def probe_all(targets: Iterable[Peer], probers: Mapping[Method, Prober]) -> tuple[Probe, ...]:
-    """Probe each target by each method, all at once; ends with the last of them."""
+    """Probe all targets by all methods concurrently; return when the last probe has completed."""
     return tuple(
         await asyncio.gather(
             *(_probe(peer, method, prober) for peer in targets for method, prober in probers.items())
@@ -34,13 +33,13 @@ async def probe_all(targets: Iterable[Peer], probers: Mapping[Method, Prober]) -
 
 
 def next_start(started_s: float, now_s: float, *, interval_s: float, stretch: float) -> tuple[float, int]:
-    """Return when the next round begins and how many fall out before it. Pure.
+    """Return the start of the next round and the number of skipped rounds before it. Pure.
 
     Args:
-        started_s: when the last one should have begun.
-        now_s: when it ended.
-        interval_s: time between two rounds, on average.
-        stretch: this time's factor for the interval, around 1.
+        started_s: scheduled start of the last round.
+        now_s: end of the last round.
+        interval_s: average time between two rounds.
+        stretch: jitter factor for this interval, around 1.
     """
     start_s = started_s + interval_s * stretch
     if start_s >= now_s:

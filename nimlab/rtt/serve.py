@@ -1,8 +1,7 @@
-"""HTTP for Prometheus and the kubelet: a request's head -> a page.
+"""Serve HTTP pages to Prometheus and the kubelet.
 
-In: pages by path. Out: an answer to GET and HEAD, then the connection is closed. Whatever is sent, for
-however long, costs no more than a stated time, size and number of connections. Not done here: what the pages
-say; TLS; compression.
+GET and HEAD are answered, then the connection is closed. Time, size of the request head and number of
+connections are limited. There is no TLS and no compression.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _STATUS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What is answered."""
+    """One response."""
 
     body: str
     status: int = 200
@@ -43,52 +42,52 @@ Pages = Mapping[str, Callable[[], Page]]  # path -> page
 async def serve_http(
     address: str, port: int, pages: Pages, *, patience_s: float = PATIENCE_S
 ) -> AsyncIterator[int]:
-    """Serve while the context is open; yield the port. Raises OSError if the port can't be had.
+    """Serve while the context is open; yield the port. Raises OSError if the port is not available.
 
-    What takes longer than `patience_s` is cut, and so is what is going on at the end.
+    Connections are closed after `patience_s`, and when the context ends.
     """
-    going_on: deque[asyncio.StreamWriter] = deque()  # in the order of their beginning
+    open_writers: deque[asyncio.StreamWriter] = deque()  # oldest first
     ending: set[asyncio.StreamWriter] = set()
 
     def cut_oldest() -> None:
-        oldest = going_on.popleft()
+        oldest = open_writers.popleft()
         ending.add(oldest)
         oldest.transport.abort()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(going_on) >= MOST_CONNECTIONS:  # who asks properly is served long before being the oldest
+        if len(open_writers) >= MOST_CONNECTIONS:  # a regular client is served long before it is the oldest
             cut_oldest()
-        going_on.append(writer)
+        open_writers.append(writer)
         try:
             await _converse(reader, writer, pages, patience_s)
         finally:
             if writer in ending:
                 ending.remove(writer)
             else:
-                going_on.remove(writer)
+                open_writers.remove(writer)
 
     server = await asyncio.start_server(converse, address, port, limit=_LARGEST_HEAD_BYTES)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        while going_on:
+        while open_writers:
             cut_oldest()
         while ending:
-            await asyncio.sleep(0)  # a turn or two: each finds its connection gone
+            await asyncio.sleep(0)  # let each handler notice that its connection is closed
 
 
 def respond(head: bytes, pages: Pages) -> bytes:
-    """Return the whole answer to a request's head, whatever its bytes."""
+    """Return the whole response to a request head of any bytes."""
     method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
     target, _, version = rest.partition(b" ")
     path = target.split(b"?", 1)[0].decode("latin-1")
     if not version.startswith(b"HTTP/1."):
-        page = Page(status=400, body="this is no HTTP/1 request\n")
+        page = Page(status=400, body="not an HTTP/1 request\n")
     elif method not in (b"GET", b"HEAD"):
-        page = Page(status=405, body="only GET and HEAD\n")
+        page = Page(status=405, body="only GET and HEAD are supported\n")
     elif path not in pages:
-        page = Page(status=404, body=f"there are {', '.join(sorted(pages))}\n")
+        page = Page(status=404, body=f"available pages: {', '.join(sorted(pages))}\n")
     else:
         page = pages[path]()
     return _format(page, with_body=method != b"HEAD")
@@ -105,7 +104,7 @@ async def _converse(
             writer.close()
             await writer.wait_closed()
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        pass  # too slow, too long, or gone: nobody to answer
+        pass  # timeout, request head too long, or connection closed: no response
     finally:
         writer.transport.abort()
 

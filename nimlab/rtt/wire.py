@@ -1,7 +1,6 @@
-"""Datagrams on a connected socket: wait until there is one, and send one and take the time to its answer.
+"""Send a datagram on a connected socket and measure the time to its answer.
 
-In: a connected, non-blocking socket. Out: an `Outcome`. Whatever else arrives is passed over, and no flood of
-it keeps the other tasks from their turn. Not done here: what a request looks like, and opening sockets.
+Other datagrams are ignored, and a flood of them does not block the event loop.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from typing import Final
 from nimlab.rtt.clock import Clock
 from nimlab.rtt.outcome import Outcome, Result, failed, succeeded
 
-# SO_TIMESTAMPNS of asm-generic/socket.h, which Python doesn't name: the kernel notes when a datagram came in.
-# A few architectures (sparc, parisc) number it differently; there no stamps come and our own time is taken.
+# SO_TIMESTAMPNS of asm-generic/socket.h, which Python does not define: the kernel timestamps each datagram.
+# A few architectures (sparc, parisc) use another number; there this process takes the time.
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("@ll")
 _LARGEST_BYTES: Final = 2048
-_MOST_WAITING: Final = 64  # datagrams that are looked through when the time is over
+_MOST_WAITING: Final = 64  # queued datagrams to inspect after the timeout
 
 
 async def readable(sock: socket.socket) -> None:
-    """Wait until there is something to receive, or an error to collect."""
+    """Wait until the socket has data or an error."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_reader(sock, lambda: None if ready.done() else ready.set_result(None))
@@ -44,7 +43,7 @@ async def exchange(
     clock: Clock,
 ) -> Outcome:
     """Send a request and wait for its answer."""
-    with contextlib.suppress(OSError):  # a kernel without stamps: then there are none
+    with contextlib.suppress(OSError):  # the kernel does not support timestamps
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sent_wall_s, sent_s = clock.wall_s(), clock.monotonic_s()
     try:
@@ -62,9 +61,9 @@ async def exchange(
 async def _wait(
     sock: socket.socket, is_answer: Callable[[bytes], bool], *, timeout_s: float
 ) -> tuple[float | None, bool]:
-    """Return the kernel's stamp of the answer, None if it has none, and whether we saw it in time.
+    """Return the kernel timestamp of the answer (None if missing) and whether it was read in time.
 
-    If we didn't, it may have come in time all the same, and only we had no turn: the stamp tells.
+    An answer that is read too late may have arrived in time; its timestamp decides.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -84,10 +83,10 @@ async def _wait(
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, float | None] | None:
-    """Return a datagram and the wall time at which the kernel got it; None if there isn't any."""
+    """Return a datagram and its kernel timestamp (wall time); None if there is no datagram."""
     try:
         data, ancillary, _, _ = sock.recvmsg(_LARGEST_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
-    except BlockingIOError:  # also after being readable: a bad checksum is found out only on reading
+    except BlockingIOError:  # possible even if readable: the kernel verifies the checksum on reading
         return None
     for level, kind, value in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(value) == _TIMESPEC.size:

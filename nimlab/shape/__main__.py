@@ -1,7 +1,7 @@
-"""The process: flags -> a shaped link, or a message why not.
+"""Entry point of the process: parse flags, shape the link and verify it.
 
-0 shaped, and read back so · 1 it isn't so · 2 wrong flags. The message also goes where Kubernetes shows it,
-to the container's termination log.
+0: shaped and verified. 1: failed. 2: wrong flags. The error message is also written to the container's
+termination log, which Kubernetes shows.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse_link(argv: Sequence[str]) -> tuple[Link, Path]:
-    """Return what is asked for, and where a message goes. Ends the process with 2 for wrong flags."""
-    asked = vars(_parser().parse_args(argv))
-    log = asked.pop("termination_log")
-    return Link(**asked), log
+    """Return the requested link and the path of the termination log. Exits with 2 for wrong flags."""
+    arguments = vars(_parser().parse_args(argv))
+    log = arguments.pop("termination_log")
+    return Link(**arguments), log
 
 
 def shape(link: Link) -> None:
-    """Make the link what it has to be, whatever it was, and read it back. Raises ShapeError."""
+    """Remove earlier shaping, shape the link and verify it. Raises ShapeError."""
     mtu_bytes = _mtu_bytes(link)
     for command in clearing(link):
         _run(command)
@@ -72,21 +72,21 @@ def shape(link: Link) -> None:
 
 
 def _mtu_bytes(link: Link) -> int:
-    (found,) = _read(("ip", "-json", "link", "show", "dev", link.interface))
-    return int(found["mtu"])
+    (interface,) = _read(("ip", "-json", "link", "show", "dev", link.interface))
+    return int(interface["mtu"])
 
 
 def _read(command: Command) -> list[dict[str, Any]]:
     done = _run(command)
     if done.returncode != 0:
         raise ShapeError(explain(command, done.stderr))
-    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
-    return found
+    entries: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return entries
 
 
 def _run(command: Command) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(  # noqa: S603 -- numbers and names that were checked
+        return subprocess.run(  # noqa: S603 -- all arguments are validated
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
         )
     except OSError as error:
@@ -97,7 +97,7 @@ def _run(command: Command) -> subprocess.CompletedProcess[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m nimlab.shape",
-        description="Shapes this network namespace's link, and reads it back.",
+        description="Shapes the link of this network namespace and verifies the result.",
         allow_abbrev=False,
     )
     parser.add_argument("--interface", type=_interface, default="eth0", metavar="NAME")
@@ -107,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     for name in ("latency", "jitter"):
         parser.add_argument(
-            f"--{name}-ms", type=_number(int, 0, MOST_DELAY_MS), metavar="N", help="of what leaves"
+            f"--{name}-ms", type=_number(int, 0, MOST_DELAY_MS), metavar="N", help="of outgoing traffic"
         )
-    parser.add_argument("--loss-ratio", type=_number(float, 0, 1), metavar="X", help="of what leaves, 0 to 1")
+    parser.add_argument(
+        "--loss-ratio", type=_number(float, 0, 1), metavar="X", help="of outgoing traffic, 0 to 1"
+    )
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), metavar="FILE")
     return parser
 
@@ -121,7 +123,7 @@ def _interface(text: str) -> str:
         and text[0] != "-"
         and len(text) < 16
     ):
-        raise argparse.ArgumentTypeError(f"`{text}` is no interface's name")
+        raise argparse.ArgumentTypeError(f"`{text}` is not a valid interface name")
     return text
 
 
@@ -129,7 +131,7 @@ def _number(kind: type[int] | type[float], least: float, most: float) -> Any:  #
     def parse(text: str) -> float:
         value = kind(text)
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"`{text}` isn't from {least:g} to {most:g}")
+            raise argparse.ArgumentTypeError(f"`{text}` is not from {least:g} to {most:g}")
         return value
 
     return parse

@@ -1,8 +1,7 @@
-"""What it means when `tc` or `ip` fails, and how to mend it. Pure.
+"""Explain why `tc` or `ip` failed, and how to fix it. Pure.
 
-In: a command and what it said. Out: one sentence, which ends with both. The words are iproute2's and the
-kernel's; one that is too old for words of its own says `No such file or directory` whatever it lacks, so that
-the command has to tell what it was.
+The patterns match messages of iproute2 and the kernel. Old versions print only `No such file or directory`;
+then the command identifies the missing part.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _LACKING: Final = "kind is unknown|No such file"
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    """What is meant if the command has this word and its answer fits this pattern."""
+    """The meaning of a failure whose command has this word and whose output matches this pattern."""
 
     word: str
     answer: str
@@ -47,16 +46,16 @@ _CAUSES: Final = (
         "filter", _LACKING, _module("u32 filters or mirred actions", "-a cls_u32 act_mirred", _NO_DOWNLINK)
     ),
     _Cause("ingress", f"{_LACKING}|ingress queue", _module("ingress queue", "sch_ingress", _NO_DOWNLINK)),
-)  # the first that fits
+)  # the first match applies
 
 
-def explain(command: Command, said: str) -> str:
-    """Return what the failure of a command means, and how to mend it."""
-    said = " ".join(said.split())
-    fitting = (
+def explain(command: Command, output: str) -> str:
+    """Return the meaning of a failed command and how to fix it."""
+    output = " ".join(output.split())
+    meanings = (
         cause.meaning
         for cause in _CAUSES
-        if (not cause.word or cause.word in command) and re.search(cause.answer, said)
+        if (not cause.word or cause.word in command) and re.search(cause.answer, output)
     )
-    meaning = next(fitting, "that is not foreseen")
-    return f"{meaning} (`{' '.join(command)}`: {said})"
+    meaning = next(meanings, "that is not foreseen")
+    return f"{meaning} (`{' '.join(command)}`: {output})"

@@ -1,7 +1,7 @@
-"""What the kernel says that a link is, against what it has to be. Pure.
+"""Compare the kernel's queues and filters with the requested link. Pure.
 
-In: the JSON of `tc -json qdisc show` and `filter show`. Out: differences in words, none if all is so. tc says
-rates in bytes a second, netem's times in seconds and tbf's in microseconds, shares from 0 to 1.
+The input is the JSON of `tc -json qdisc show` and `tc -json filter show`. In it, rates are bytes per second,
+netem times are seconds, tbf times are microseconds, and ratios are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nimlab.shape.link import IFB, PACKETS, QUEUE_S, Link, burst_bytes
 
-_TOLERANCE: Final = 0.01  # the kernel counts in ticks
+_TOLERANCE: Final = 0.01  # the kernel rounds to ticks
 _REDIRECT: Final = {"kind": "mirred", "mirred_action": "redirect", "direction": "egress", "to_dev": IFB}
 
 Json = Mapping[str, Any]
@@ -21,13 +21,13 @@ Json = Mapping[str, Any]
 def differences(
     link: Link, qdiscs: Sequence[Json], filters: Sequence[Json], *, mtu_bytes: int
 ) -> Iterator[str]:
-    """Yield what isn't as the link has to be.
+    """Yield each difference between the kernel and the requested link.
 
     Args:
-        link: what was asked for.
-        qdiscs: those of all devices.
-        filters: those of what arrives at the link's interface.
-        mtu_bytes: the interface's.
+        link: the requested link.
+        qdiscs: queues of all devices.
+        filters: ingress filters of the link's interface.
+        mtu_bytes: MTU of the interface.
     """
     up, down = (_root(qdiscs, device) for device in (link.interface, IFB))
     if link.is_disturbed:
@@ -39,7 +39,7 @@ def differences(
 
 
 def _root(qdiscs: Sequence[Json], device: str) -> Json:
-    return next((one for one in qdiscs if one.get("dev") == device and one.get("root")), {})
+    return next((qdisc for qdisc in qdiscs if qdisc.get("dev") == device and qdisc.get("root")), {})
 
 
 def _limited(what: str, rate_bit_per_s: int | None, qdisc: Json, mtu_bytes: int) -> Iterator[str]:
@@ -72,18 +72,18 @@ def _disturbed(link: Link, qdisc: Json) -> Iterator[str]:
 
 
 def _led_aside(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
-    """What arrives has to pass the second device exactly once: a copy sent there would limit nothing."""
+    """Incoming traffic must be redirected to the second device once; a mirrored copy would limit nothing."""
     what = f"what arrives at {link.interface}"
     wanted = int(link.downlink_bit_per_s is not None)
     if wanted and not any(q.get("dev") == link.interface and q.get("kind") == "ingress" for q in qdiscs):
         yield f"{what}: the queue is none, not ingress"
-    actions = [a for one in filters for a in (one.get("options") or {}).get("actions", ())]
+    actions = [action for entry in filters for action in (entry.get("options") or {}).get("actions", ())]
     redirected = sum(_REDIRECT.items() <= dict(action).items() for action in actions)
     if redirected != wanted or len(actions) != wanted:
         others = len(actions) - redirected
         yield f"{what} is led through {IFB} {redirected} times, not {wanted}; other actions on it: {others}"
 
 
-def _compare(what: str, wanted: float, found: float) -> Iterator[str]:
-    if not math.isclose(wanted, found, rel_tol=_TOLERANCE):
-        yield f"{what}: {found:.6g}, not {wanted:.6g}"
+def _compare(what: str, wanted: float, actual: float) -> Iterator[str]:
+    if not math.isclose(wanted, actual, rel_tol=_TOLERANCE):
+        yield f"{what}: {actual:.6g}, not {wanted:.6g}"

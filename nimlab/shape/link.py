@@ -1,10 +1,10 @@
-"""What a link has to be, and the commands of `tc` and `ip` that make it so. Pure.
+"""The requested link, and the `tc` and `ip` commands that configure it. Pure.
 
-What leaves is held by one queue at the interface: tbf for a rate, netem as soon as delay or loss is wanted,
-which then holds the rate, too. What arrives can't be queued there; it is sent through a second device (ifb),
-as if it left that one. Buckets are small: a bucket of some megabytes lets all of a gossip network's traffic
-pass unshaped (kubernetes#90838). But a packet larger than its bucket never leaves it, so each holds one of
-the interface's largest; tbf itself cuts what the kernel has joined (GSO) into such packets.
+Outgoing traffic passes one queue at the interface: tbf for a rate, or netem for delay or loss, which then
+also limits the rate. Incoming traffic cannot be queued there. It is redirected to a second device (ifb) and
+limited as it leaves that device. Buckets are small, because a bucket of some megabytes lets all traffic of a
+gossip network pass unshaped (kubernetes#90838). A packet larger than its bucket never leaves it, so a bucket
+holds at least one packet of the interface's MTU. tbf splits packets that the kernel merged (GSO).
 """
 
 from __future__ import annotations
@@ -14,24 +14,22 @@ from dataclasses import dataclass
 from typing import Final
 
 IFB: Final = "ifb0"
-LEAST_BIT_PER_S: Final = 1_000  # the kernel counts whole bytes a second: below, a rate would be another one
-MOST_BIT_PER_S: Final = 40_000_000_000  # what waits for a faster link overflows the kernel's 32 bits
+LEAST_BIT_PER_S: Final = 1_000  # the kernel rounds to whole bytes per second, which distorts lower rates
+MOST_BIT_PER_S: Final = 40_000_000_000  # the queue of a faster link overflows 32 bits in the kernel
 MOST_DELAY_MS: Final = 60_000
-QUEUE_S: Final = 0.4  # longer than that, packets aren't kept
+QUEUE_S: Final = 0.4  # longest time that a packet waits
 PACKETS: Final = 10_000  # netem's own default of 1,000 would drop within a long delay
 
-_LEAST_BURST_BYTES: Final = 4_000  # a few packets of an ordinary network
-_HEADER_BYTES: Final = (
-    64  # what a packet has beside its MTU, tags included, and what the kernel's ticks take away
-)
-_BURST_S: Final = 0.001  # a faster link's bucket: what it sends in this time
+_LEAST_BURST_BYTES: Final = 4_000  # a few packets of 1,500 bytes
+_HEADER_BYTES: Final = 64  # link headers with tags, and rounding to ticks
+_BURST_S: Final = 0.001  # a bucket of a fast link holds the traffic of this time
 
 Command = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A peer's link; None where nothing is asked. Delay, jitter and loss concern what leaves."""
+    """The requested link; None means no limit. Delay, jitter and loss apply to outgoing traffic."""
 
     interface: str
     uplink_bit_per_s: int | None = None
@@ -42,12 +40,12 @@ class Link:
 
     @property
     def is_disturbed(self) -> bool:
-        """True if what leaves is delayed or lost, which needs netem."""
+        """Return whether delay or loss is requested, which needs netem."""
         return bool(self.latency_ms or self.jitter_ms or self.loss_ratio)
 
 
 def clearing(link: Link) -> tuple[Command, ...]:
-    """Return what takes away former shaping; each may fail where there is none."""
+    """Return commands that remove earlier shaping; each can fail if there is none."""
     return (
         ("tc", "qdisc", "del", "dev", link.interface, "root"),
         ("tc", "qdisc", "del", "dev", link.interface, "ingress"),
@@ -56,7 +54,7 @@ def clearing(link: Link) -> tuple[Command, ...]:
 
 
 def shaping(link: Link, *, mtu_bytes: int) -> Iterator[Command]:
-    """Yield what shapes an unshaped link, in order; `mtu_bytes` is the interface's."""
+    """Yield the commands that shape an unshaped link, in order; `mtu_bytes` is the MTU of its interface."""
     if link.is_disturbed:
         yield ("tc", "qdisc", "add", "dev", link.interface, "root", "netem", *_disturbance(link))
     elif link.uplink_bit_per_s is not None:
@@ -80,7 +78,7 @@ def shaping(link: Link, *, mtu_bytes: int) -> Iterator[Command]:
 
 
 def burst_bytes(rate_bit_per_s: int, *, mtu_bytes: int) -> int:
-    """Return the size of a rate's bucket at an interface: at least one of its largest packets."""
+    """Return the bucket size for a rate: at least one packet of the largest size."""
     return max(_LEAST_BURST_BYTES, mtu_bytes + _HEADER_BYTES, int(rate_bit_per_s / 8 * _BURST_S))
 
 

@@ -20,8 +20,8 @@ PAUSE: Final = "localhost/pause:1.0"
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _FORMAT: Final = "1"  # of the archives; another one when oci.py makes them differently
-_BASE_PACKAGES: Final = "python3,iproute2"
-_BASE: Final = "localhost/nimlab-base:1"
+_BASE_PACKAGES: Final = "python3,iproute2,python3-prometheus-client"
+_BASE: Final = "localhost/nimlab-base:2"  # a new number whenever the packages change
 
 
 def make_images(programs: Mapping[str, Path], say: Callable[[str], None]) -> list[Path]:
@@ -85,7 +85,8 @@ def _archive(image: Image) -> Path:
 
 def _own_image(name: str, say: Callable[[str], None]) -> Path:
     """This project's image, built from its Containerfile as a user would, on a base of Debian's packages."""
-    sources = [_REPOSITORY / "Containerfile", _REPOSITORY / "nimlab" / "__init__.py"]
+    sources = [_REPOSITORY / "Containerfile", _REPOSITORY / "constraints.txt"]
+    sources += [_REPOSITORY / "nimlab" / "__init__.py"]
     sources += [p for part in ("rtt", "shape") for p in sorted((_REPOSITORY / "nimlab" / part).glob("*.py"))]
     digest = hashlib.sha256(f"{_FORMAT} {name} {_BASE_PACKAGES}".encode())
     for source in sources:

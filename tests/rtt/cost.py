@@ -1,8 +1,8 @@
-"""What an exporter takes: `python -m tests.rtt.cost FOLDER METHODS FANOUT GROUP_RANGE`.
+"""Measure memory and CPU time of an exporter: `python -m tests.rtt.cost FOLDER METHODS FANOUT GROUP_RANGE`.
 
-400 peers in DNS, all of which answer; questions, rounds and scrapes as often as really, only faster. The
-program needs root and a network of its own. It prints what `measure` returns, for an exporter of group 65534
-where the groups of the range may send ICMP echoes.
+DNS lists 400 peers, and all answer. Queries, rounds and scrapes have their usual ratio, but run faster. The
+program needs root and its own network namespace. It prints the result of `measure` for an exporter with group
+65534; groups in GROUP_RANGE can send ICMP echoes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OTHERS: Final = tuple(f"127.0.7.{n}" for n in range(1, 9))
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The most memory at a time, CPU time a round, and probes that succeeded and failed, by method."""
+    """Peak memory, CPU time per round, and successful and failed probes by method."""
 
     memory_mib: float
     cpu_s_a_round: float
@@ -43,9 +43,9 @@ class Cost:
 
 
 def measure(folder: Path, dns: DnsServer, *, methods: str, fanout: int) -> Cost:
-    """Run an exporter for some rounds, after its first ones."""
+    """Measure an exporter over some rounds, after its first ones."""
     settings = {
-        "interval_s": 0.1,  # really 5, with 20 between two questions
+        "interval_s": 0.1,  # 5 in production, with 20 between two DNS queries
         "discovery_interval_s": 0.4,
         "probe_methods": methods,
         "fanout": fanout,
@@ -59,7 +59,7 @@ def measure(folder: Path, dns: DnsServer, *, methods: str, fanout: int) -> Cost:
         before = exporter.wait_for(_has_found(fanout))
         used_before_s = _cpu_s(exporter.process.pid)
         rounds = before.value("nimlab_rtt_rounds_total")
-        for wanted in range(1, _ROUNDS + 1):  # about a scrape to each
+        for wanted in range(1, _ROUNDS + 1):  # about one scrape per round
             after = exporter.wait_for(_has_done(rounds + wanted))
         used_s = _cpu_s(exporter.process.pid) - used_before_s
         memory_mib = _most_memory_mib(exporter.process.pid)
@@ -87,7 +87,7 @@ def _probes(read: Exposition, *results: str) -> dict[str, float]:
 
 
 def _cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has had, finer than the ticks of /proc/PID/stat."""
+    """Return the CPU time of a process with a finer resolution than /proc/PID/stat."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
@@ -119,7 +119,7 @@ def _echoing() -> Iterator[int]:
 
 
 def _listen(stack: ExitStack) -> int:
-    """Listen at one port of all addresses; a port that is taken at one of them meanwhile is given up."""
+    """Listen on the same port of all addresses; try another port if one address has it in use."""
     while True:
         port = free_port(_OTHERS[0])
         with ExitStack() as tried, suppress(OSError):
@@ -130,7 +130,7 @@ def _listen(stack: ExitStack) -> int:
 
 
 def main(folder: Path, methods: str, fanout: int, group_range: str) -> None:
-    """Measure in this namespace, and print it."""
+    """Measure in this network namespace and print the result."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     Path("/proc/sys/net/ipv4/ping_group_range").write_text(group_range)
     os.setgroups([])

@@ -1,4 +1,4 @@
-"""A small DNS server for the tests: a thread, UDP and TCP, a zone, and several ways to misbehave.
+"""A small DNS server for the tests: one thread, UDP and TCP, one zone and several failure modes.
 
 Its encoder shares nothing with the code under test. Names are compressed as real servers do it.
 """
@@ -20,14 +20,14 @@ Record = tuple[str, int | None]  # an address; or a target and its port
 
 
 class Mood(Enum):
-    """What is done with a question."""
+    """How the server treats a query."""
 
     HONEST = "honest"
     SILENT = "silent"
     FAILING = "failing"  # SERVFAIL
     FORGED = "forged"  # several wrong answers, then the right one
-    GARBAGE = "garbage"  # bytes that are no DNS, over TCP too
-    HANGING_UP = "hanging-up"  # cut off by UDP, and TCP ends in the middle
+    GARBAGE = "garbage"  # bytes that are not DNS, over TCP too
+    HANGING_UP = "hanging-up"  # truncated over UDP; TCP ends in the middle
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ def answer_query(server: DnsServer, query: bytes, transport: str) -> bytes:
     largest = _udp_size(query, at + 4) if transport == "udp" else 65535
     if zone.mood is Mood.HANGING_UP and transport == "udp":
         largest = 0
-    while len(message) > largest and records:  # as CoreDNS does it: from the end, and the flag is set
+    while len(message) > largest and records:  # like CoreDNS: drop records from the end and set the flag
         surplus = 1 + (len(message) - largest) // 100  # no record is longer
         if addresses:
             addresses = addresses[:-surplus]
@@ -212,6 +212,6 @@ def _question_name(query: bytes) -> tuple[str, int]:
 
 
 def _udp_size(query: bytes, at: int) -> int:
-    """Return how much the asker takes by UDP: what its OPT record says, or 512."""
+    """Return the UDP payload size of the client: from its OPT record, or 512."""
     additional = int.from_bytes(query[10:12], "big")
     return int.from_bytes(query[at + 3 : at + 5], "big") if additional else 512

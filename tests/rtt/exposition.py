@@ -1,4 +1,4 @@
-"""A strict reader of Prometheus' text format 0.0.4: what it returns was written exactly as the format says.
+"""A strict parser of the Prometheus text format 0.0.4. It accepts only text that follows the format exactly.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Anything unusual is an AssertionError.
 """
@@ -19,7 +19,7 @@ Labels = frozenset[tuple[str, str]]
 
 @dataclass
 class Exposition:
-    """Samples by name and labels, and what was said of each family."""
+    """Samples by name and labels, and the type and help of each family."""
 
     samples: dict[tuple[str, Labels], float] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
@@ -40,43 +40,43 @@ class Exposition:
 
 def read_exposition(text: str) -> Exposition:
     """Read a whole exposition."""
-    found = Exposition()
+    exposition = Exposition()
     assert text == "" or text.endswith("\n"), "the last line has no end"
     family = ""
     closed: set[str] = set()
     for line in text.split("\n")[:-1]:
         if line.startswith("# HELP "):
             closed.add(family)
-            family = _read_help(line, found)
+            family = _read_help(line, exposition)
             assert family not in closed, f"{family} is in two places"
         elif line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
             assert name == family, f"type of {name} amid {family}"
-            assert name not in found.types, f"two types for {name}"
-            found.types[name] = kind
+            assert name not in exposition.types, f"two types for {name}"
+            exposition.types[name] = kind
         else:
-            _read_sample(line, family, found)
-    for name, kind in found.types.items():
+            _read_sample(line, family, exposition)
+    for name, kind in exposition.types.items():
         if kind == "histogram":
-            _check_histogram(name, found)
+            _check_histogram(name, exposition)
         if kind == "counter":
             assert name.endswith("_total"), f"{name} is a counter by type only"
-    return found
+    return exposition
 
 
-def _read_help(line: str, found: Exposition) -> str:
+def _read_help(line: str, exposition: Exposition) -> str:
     match = re.fullmatch(rf"# HELP ({_NAME}) ((?:[^\\\n]|\\\\|\\n)+)", line)
     assert match, f"no help: {line!r}"
-    assert match[1] not in found.helps, f"two helps for {match[1]}"
-    found.helps[match[1]] = match[2]
+    assert match[1] not in exposition.helps, f"two helps for {match[1]}"
+    exposition.helps[match[1]] = match[2]
     return match[1]
 
 
-def _read_sample(line: str, family: str, found: Exposition) -> None:
+def _read_sample(line: str, family: str, exposition: Exposition) -> None:
     match = _SAMPLE.fullmatch(line)
     assert match, f"no sample: {line!r}"
     name, labels, value = match.groups()
-    kind = found.types.get(family)
+    kind = exposition.types.get(family)
     suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
     assert name in {family + suffix for suffix in suffixes}, f"{name} amid {family} ({kind})"
     assert _VALUE.fullmatch(value), f"no number: {line!r}"
@@ -84,17 +84,17 @@ def _read_sample(line: str, family: str, found: Exposition) -> None:
     names = [key for key, _ in pairs]
     assert len(set(names)) == len(names), f"a label twice: {line!r}"
     key = (name, frozenset((key, _unescape(text[1:-1])) for key, text in pairs))
-    assert key not in found.samples, f"a series twice: {line!r}"
-    found.samples[key] = float(value)
+    assert key not in exposition.samples, f"a series twice: {line!r}"
+    exposition.samples[key] = float(value)
 
 
 def _unescape(text: str) -> str:
     return re.sub(r'\\(["\\n])', lambda match: "\n" if match[1] == "n" else match[1], text)
 
 
-def _check_histogram(family: str, found: Exposition) -> None:
+def _check_histogram(family: str, exposition: Exposition) -> None:
     groups: dict[Labels, list[tuple[float, float]]] = {}
-    for (name, labels), value in found.samples.items():
+    for (name, labels), value in exposition.samples.items():
         if name == f"{family}_bucket":
             bound = float(dict(labels)["le"])
             rest = frozenset(pair for pair in labels if pair[0] != "le")
@@ -105,5 +105,5 @@ def _check_histogram(family: str, found: Exposition) -> None:
         assert list(bounds) == sorted(bounds), f"{family}'s bounds don't ascend"
         assert list(counts) == sorted(counts), f"{family}'s counts don't accumulate"
         assert math.isinf(bounds[-1]), f"{family} has no last bucket"
-        assert counts[-1] == found.samples[f"{family}_count", rest]
-        assert (f"{family}_sum", rest) in found.samples
+        assert counts[-1] == exposition.samples[f"{family}_count", rest]
+        assert (f"{family}_sum", rest) in exposition.samples

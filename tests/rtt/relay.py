@@ -32,7 +32,7 @@ def delay_datagrams(target: Place, *, delay_s: float) -> Iterator[int]:
 
 
 def _relay(front: socket.socket, woken: socket.socket, target: Place, delay_s: float) -> None:
-    callers: dict[Place, socket.socket] = {}  # each has a socket of its own towards the target
+    callers: dict[Place, socket.socket] = {}  # one socket to the target per caller
     held: list[tuple[float, int, socket.socket, bytes, Place]] = []
     order = itertools.count()
     with selectors.DefaultSelector() as selector:

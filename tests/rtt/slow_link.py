@@ -25,7 +25,7 @@ from tests.rtt.dns_server import Zone, serve_dns
 from tests.rtt.exposition import Exposition
 from tests.rtt.world import DOMAIN, measure_connect_s, run_exporter
 
-HERE = "198.18.0.1"  # RFC 2544: nobody's addresses, and inside this namespace only
+HERE = "198.18.0.1"  # RFC 2544: reserved addresses, used only inside this namespace
 FAR = "198.18.0.2"
 NEAR = "127.0.0.2"
 ECHO_PORT = 9106
@@ -70,7 +70,7 @@ def is_settled(read: Exposition, connect_s: float) -> bool:
 
 
 def main(folder: Path, delay_s: float, *, permit_icmp: bool) -> None:
-    """Let an exporter probe near and far, several times by each method, and print what it shows."""
+    """Probe a near and a far peer several times by each method and print the metrics."""
     threading.Thread(target=mirror, args=(open_tun(), delay_s), daemon=True).start()
     group_range = "0 2147483647" if permit_icmp else "1 0"
     Path("/proc/sys/net/ipv4/ping_group_range").write_text(group_range)

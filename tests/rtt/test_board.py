@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from nimlab.rtt.board import Board
 from nimlab.rtt.dns import Reason
@@ -82,6 +83,23 @@ def test_every_metric_of_the_catalog_is_shown_as_described(board: Board) -> None
         sample = metric.name + ("_count" if metric.kind == "histogram" else "")
         shown = {frozenset(key for key, _ in labels) for name, labels in read.samples if name == sample}
         assert shown == {frozenset(metric.labels)}
+
+
+def test_the_parser_of_prometheus_client_reads_the_same_numbers(board: Board) -> None:
+    """An independent reader agrees with the strict reader of these tests on types, helps and samples."""
+    fill(board)
+    text = board.expose(now_s=1)
+    expected = read_exposition(text)
+    families = [*text_string_to_metric_families(text)]
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    assert samples == expected.samples
+    assert [family.type for family in families] == [metric.kind for metric in CATALOG]
+    assert [family.name for family in families] == [metric.name.removesuffix("_total") for metric in CATALOG]
+    assert [family.documentation for family in families] == [metric.meaning for metric in CATALOG]
 
 
 def test_counters_are_there_before_anything_happens(board: Board) -> None:

@@ -1,4 +1,4 @@
-"""What an exporter takes beside a peer: within what was promised, and within what its pod gives it."""
+"""Memory and CPU time of an exporter stay within the documented figures and the limits of its pod."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.process
 
 INTERVAL_S = 5
 PROMISED_MIB, PROMISED_SHARE = 40, 0.02
-LIMIT_MIB = 64  # the sidecar's own: templates/experiment/statefulset.yaml.j2
+LIMIT_MIB = 64  # limit of the sidecar: templates/experiment/statefulset.yaml.j2
 EXPORTERS_GROUP = "65534 65534"
 
 
@@ -42,7 +42,7 @@ def in_a_network_of_its_own(folder: Path, methods: str, fanout: int) -> Cost:
 
 
 def check(cost: Cost, methods: str, figure: Callable[[str], None], *, fanout: int = 8) -> None:
-    """Hold the promise, and say what it took; a busy machine may lose a probe."""
+    """Check the documented limits and print the figures. A busy machine can lose a probe."""
     words = methods.replace(",", ", ")
     share = cost.cpu_s_a_round / INTERVAL_S
     figure(

@@ -25,7 +25,7 @@ def a_zone(pods: int) -> Zone:
 
 
 def an_answer(question: Question, *, pods: int = 3, message_id: int = 77) -> bytes:
-    """What a server answers over TCP."""
+    """Return the answer of a server over TCP."""
     server = DnsServer(address="127.0.0.1", port=53, zone=a_zone(pods))
     return answer_query(server, dns.format_query(question, message_id=message_id), "tcp")
 
@@ -134,7 +134,7 @@ def test_an_address_has_four_bytes() -> None:
 
 @pytest.mark.parametrize(("pointers", "is_read"), [(1, True), (31, True), (32, False), (5000, False)])
 def test_few_pointers_may_follow_each_other(pointers: int, is_read: bool) -> None:
-    """Each leads back to the one before, the first to a name: no loop, but thousands are a lot of work."""
+    """Each pointer leads to the previous one: there is no loop, but long chains cost CPU time."""
     first_at = 32  # after the header, the question, and the head of a record that holds the chain
     places = [12, *range(first_at, first_at + 2 * pointers, 2)]
     chain = b"".join(struct.pack("!H", 0xC000 | at) for at in places[:-1])
@@ -153,7 +153,7 @@ def response(name: bytes, records: bytes, *, answers: int) -> bytes:
 
 
 def read(data: bytes) -> dns.Message | Reason:
-    """Return the message, or why it is none."""
+    """Return the message, or the reason of the failure."""
     try:
         return dns.parse_response(data)
     except DnsError as error:

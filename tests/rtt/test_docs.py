@@ -1,4 +1,4 @@
-"""docs/rtt.md says what the code does: every metric, setting, result and reason, word for word."""
+"""docs/rtt.md describes every metric, setting, result and reason with the words of the code."""
 
 from __future__ import annotations
 

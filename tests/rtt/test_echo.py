@@ -19,7 +19,7 @@ ADDRESS = "127.0.4.1"
 
 
 async def probe_among(garbage: list[bytes], *, connections: int = 0) -> Counter[tuple[Method, Treatment]]:
-    """Send garbage, open connections, then probe by both methods; return what was counted."""
+    """Send garbage, open connections, then probe by both methods; return the counts."""
     counts: Counter[tuple[Method, Treatment]] = Counter()
     port = free_port(ADDRESS)
 

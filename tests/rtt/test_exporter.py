@@ -24,7 +24,7 @@ Events = list[dict[str, Any]]
 
 
 class Made:
-    """An exporter under test, its time and what it logged."""
+    """An exporter under test, with its clock and its log."""
 
     def __init__(self, server: DnsServer, folder: Path, *, sleeps: int = 1000, **settings: object) -> None:
         usual: dict[str, object] = {
@@ -44,7 +44,7 @@ class Made:
         self.events.append({"level": level.value, "event": event, **fields})
 
     def probe_with(self, probe: Callable[[str], Outcome]) -> None:
-        """Have probes end in what this says of an address, at once."""
+        """Let each probe return the given outcome of its address at once."""
 
         async def prober(address: str, _port: int) -> Outcome:
             return probe(address)
@@ -165,7 +165,7 @@ def test_a_peer_that_dies_is_a_loss_first_and_leaves_the_series_later(tmp_path: 
             before = made.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
             await exporter.probe()
             after = made.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
-            assert after == before  # who isn't there any more isn't probed, and so is no loss
+            assert after == before  # a removed peer is not probed, so there is no loss
             made.time.now_s += 59
             assert loss() == 1
             made.time.now_s += 1
@@ -246,7 +246,7 @@ def test_peers_that_start_together_begin_their_rounds_apart(tmp_path: Path) -> N
     tenths = [sum(int(pause_s * 2) == n for pause_s in firsts[:50]) for n in range(10)]
     assert max(tenths) <= 12  # of 50; by chance about 5
     assert len({*firsts[:50]}) == 50
-    assert firsts[50:] == firsts[:50]  # a pod's own, the same in every run
+    assert firsts[50:] == firsts[:50]  # depends only on the pod name
 
 
 def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> No
         made = Made(server, tmp_path, sleeps=3, jitter_ratio=0)
 
         def slow(address: str) -> Outcome:
-            made.time.now_s += 12  # as if this process had had no CPU for so long
+            made.time.now_s += 12  # simulates a process without CPU for 12 s
             return took(address)
 
         made.probe_with(slow)
@@ -271,7 +271,7 @@ def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> No
 
 
 def test_ready_once_dns_has_said_who_is_there(tmp_path: Path) -> None:
-    zone = a_zone(1)  # nobody but ourselves: that is an answer, too
+    zone = a_zone(1)  # only this pod: a valid answer
     zone.mood = Mood.FAILING
     with serve_dns(zone) as server:
         made = Made(server, tmp_path)

@@ -65,7 +65,7 @@ def test_who_left_stays_for_the_stated_time_and_no_longer() -> None:
     for peer in ("gone", "here"):
         ledger.record(peer, Method.TCP, took(1))
     ledger.retarget(["here"], now_s=100)
-    ledger.retarget(["here"], now_s=150)  # still gone: the time counts from the leaving
+    ledger.retarget(["here"], now_s=150)  # the linger time starts when the peer leaves
     ledger.forget(now_s=159.9)
     assert [row.peer for row in ledger.rows()] == ["gone", "here"]
     ledger.forget(now_s=160)

@@ -24,15 +24,15 @@ def test_the_text_as_a_whole() -> None:
     assert registry.expose() == (
         "# HELP nimlab_rtt_probes_total Probes that have ended, by what became of them.\n"
         "# TYPE nimlab_rtt_probes_total counter\n"
-        'nimlab_rtt_probes_total{method="tcp",result="error"} 0\n'
-        'nimlab_rtt_probes_total{method="tcp",result="success"} 2\n'
+        'nimlab_rtt_probes_total{method="tcp",result="error"} 0.0\n'
+        'nimlab_rtt_probes_total{method="tcp",result="success"} 2.0\n'
         "# HELP nimlab_rtt_peer_last_seconds "
         "Latest round-trip time to a target; absent if no probe in the window succeeded.\n"
         "# TYPE nimlab_rtt_peer_last_seconds gauge\n"
-        'nimlab_rtt_peer_last_seconds{peer="p\\"0\\\\1\\n2",method="tcp"} 0.000123\n'
-        "# HELP nimlab_rtt_peers_discovered Other peers of the experiment, as DNS last said.\n"
+        'nimlab_rtt_peer_last_seconds{method="tcp",peer="p\\"0\\\\1\\n2"} 0.000123\n'
+        "# HELP nimlab_rtt_peers_discovered Other peers of the experiment in the last usable DNS answer.\n"
         "# TYPE nimlab_rtt_peers_discovered gauge\n"
-        "nimlab_rtt_peers_discovered 4\n"
+        "nimlab_rtt_peers_discovered 4.0\n"
     )
 
 

@@ -57,7 +57,7 @@ def test_the_connection_is_reset_and_leaves_nothing_behind(listener: socket.sock
 
 
 def test_nobody_listens() -> None:
-    """With patience: the answer is there at once, but this process has no turn on a busy machine."""
+    """Use a long timeout: the answer arrives at once, but a busy machine can schedule this process late."""
     patient = TcpProber(timeout_s=10, clock=Clock())
     outcome = asyncio.run(patient("127.0.2.1", free_port("127.0.2.1")))
     assert outcome == Outcome(result=Result.REFUSED)

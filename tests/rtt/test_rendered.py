@@ -80,12 +80,12 @@ def settings_of(rtt: dict[str, Any]) -> dict[str, str]:
 
 
 def config_of(rtt: dict[str, Any]) -> Config:
-    """What the exporter makes of it. Raises ConfigError."""
+    """Return the exporter's settings for this environment. Raises ConfigError."""
     return parse_config([], settings_of(rtt))
 
 
 def problems_of(rtt: dict[str, Any]) -> tuple[Problem, ...]:
-    """What nimlab says of it."""
+    """Return the problems that nimlab reports."""
     return load_green(rtt).problems
 
 
@@ -106,7 +106,7 @@ def test_the_exporter_takes_what_nimlab_takes(
     assert config.interval_s == interval[1]
     assert config.fanout == fanout
     assert {method.value for method in config.probe_methods} == {*methods}
-    assert config.max_peer_series == max(16, 2 * fanout)  # as many may linger as are targets
+    assert config.max_peer_series == max(16, 2 * fanout)  # as many lingering peers as targets
     assert config.timeout_s <= config.interval_s
 
 
@@ -177,7 +177,9 @@ def test_icmp_is_allowed_to_the_exporters_group_where_it_is_used(methods: list[s
     assert context["capabilities"] == {"drop": ["ALL"]}
     if "icmp" in methods:
         assert pod["securityContext"]["sysctls"] == [PING_RANGE]
-        assert context["runAsGroup"] == 65534  # said, or an image without this user's entry would give 0
+        assert (
+            context["runAsGroup"] == 65534
+        )  # explicit, because an image without an entry for this user would use 0
     else:
         assert "sysctls" not in pod["securityContext"]
         assert "runAsGroup" not in context

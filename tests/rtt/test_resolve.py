@@ -140,7 +140,7 @@ def test_no_record_of_this_type_is_not_found(zone: Zone, tmp_path: Path) -> None
     [
         (Mood.FAILING, Reason.SERVER_FAILURE, 2),
         (Mood.SILENT, Reason.TIMEOUT, 2),
-        (Mood.GARBAGE, Reason.TIMEOUT, 0),  # garbage is passed over: a forger can't make a question fail
+        (Mood.GARBAGE, Reason.TIMEOUT, 0),  # garbage is ignored, so forged packets cannot make a query fail
         (Mood.HANGING_UP, Reason.MALFORMED, 4),
     ],
 )
@@ -176,7 +176,7 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_the_second_server_is_asked_when_the_first_fails(zone: Zone, tmp_path: Path) -> None:
     with serve_dns(zone, address="127.0.0.1") as good:
-        path = write_resolv_conf(tmp_path, "127.0.0.2")  # nobody there at this port
+        path = write_resolv_conf(tmp_path, "127.0.0.2")  # no server listens at this port
         path.write_text(path.read_text() + "nameserver 127.0.0.1\n")
         resolver = Resolver(resolv_conf=path, port=good.port, timeout_s=10)
         name, _ = asyncio.run(resolver.search("nimp2p-exp-purple", Kind.A))

@@ -127,7 +127,7 @@ def test_a_crowd_does_not_grow_without_end() -> None:
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
                 for _ in range(MOST_CONNECTIONS + 5)
             ]
-            talk(port, b"GET /metrics HTTP/1.1\r\n\r\n")  # answered after all of them were taken
+            talk(port, b"GET /metrics HTTP/1.1\r\n\r\n")  # answered after all of them were accepted
             return sum(hung_up(sock) for sock in silent)
 
     def hung_up(sock: socket.socket) -> bool:

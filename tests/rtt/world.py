@@ -1,4 +1,4 @@
-"""Exporters as processes on loopback: each peer has an address of its own in 127.0.0.0/8."""
+"""Run exporters as processes on loopback, each with its own address in 127.0.0.0/8."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Running:
         return read_exposition(body)
 
     def wait_for(self, check: Callable[[Exposition], bool], *, within_s: float = PATIENCE_S) -> Exposition:
-        """Scrape until the check holds; return what it held for."""
+        """Scrape until the check holds; return that exposition."""
 
         def holds() -> bool:
             self._last = self.scrape()
@@ -64,7 +64,7 @@ class Running:
         return self._last
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what was logged."""
+        """Return the logged events."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def stop(self) -> int:
@@ -88,7 +88,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def write_resolv_conf(folder: Path, address: str = "127.0.0.1") -> Path:
-    """Write a file as the kubelet writes it."""
+    """Write a resolv.conf like the kubelet's."""
     path = folder / "resolv.conf"
     path.write_text(
         f"search dst-lab.svc.cluster.local svc.cluster.local cluster.local\n"
@@ -101,7 +101,7 @@ def write_resolv_conf(folder: Path, address: str = "127.0.0.1") -> Path:
 def run_exporter(
     folder: Path, dns: DnsServer, name: str, address: str, echo_port: int, settings: Mapping[str, object]
 ) -> Iterator[Running]:
-    """Start an exporter with these settings, wait until it listens, and end it afterwards."""
+    """Start an exporter with these settings, wait until it listens, and stop it afterwards."""
     log = folder / f"{name}.log"
     environment = settings_of(folder, dns, name, address, echo_port, settings)
     with log.open("w") as stderr:
@@ -140,7 +140,7 @@ def wait_for_start(process: subprocess.Popen[str], log: Path) -> int:
 def settings_of(
     folder: Path, dns: DnsServer, name: str, address: str, echo_port: int, more: Mapping[str, object]
 ) -> dict[str, str]:
-    """Return the environment of a quick exporter."""
+    """Return the environment of an exporter with short intervals."""
     settings: dict[str, object] = {
         "service": DOMAIN.split(".", 1)[0],
         "pod_name": name,
@@ -161,19 +161,19 @@ def settings_of(
 
 
 def bare_environment() -> dict[str, str]:
-    """Return what a process needs to find Python and the package, and nothing of the tests' own."""
+    """Return an environment with only PATH and the package, without the variables of the tests."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
 
 
 def stall(duration_s: float) -> None:
-    """Keep this thread, and so its loop, from doing anything else."""
+    """Block this thread and its event loop."""
     over_s = time.monotonic() + duration_s
     while time.monotonic() < over_s:
         pass
 
 
 def measure_connect_s(address: str, port: int, *, count: int) -> list[float]:
-    """Return how long a blocking connect() takes, by our own clock, so many times."""
+    """Return the durations of `count` blocking connect() calls."""
     times = []
     for _ in range(count):
         with socket.socket() as sock:

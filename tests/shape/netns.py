@@ -28,7 +28,7 @@ class Cable:
         return self._popen_args(self.near, *prefix, *command)
 
     def shape(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run the room in the near namespace."""
+        """Run the module in the near namespace."""
         return self.run(sys.executable, "-m", "nimlab.shape", *arguments, prefix=prefix)
 
     def set_mtu(self, mtu_bytes: int) -> None:
@@ -37,7 +37,7 @@ class Cable:
             _ip("-n", name, "link", "set", "eth0", "mtu", str(mtu_bytes))
 
     def goodput_bit_per_s(self, *, upwards: bool, seconds: float = 1.5) -> float:
-        """Send over TCP for some seconds, away from the near end or towards it; return what arrived."""
+        """Send over TCP for some seconds, from or to the near end; return the received amount."""
         listening = ["ip", "netns", "exec", self.far, sys.executable, "-m", "tests.shape.traffic", "listen"]
         with subprocess.Popen(listening, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as listener:
             assert listener.stdout is not None

@@ -1,4 +1,4 @@
-"""Each way in which `tc` and `ip` fail has words of its own: what it means, and how to mend it."""
+"""Each failure of `tc` and `ip` has its own message with the cause and the fix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def commands() -> Iterator[Command]:
 NETEM, TBF, IFB, IFB_UP, IFB_TBF, INGRESS, FILTER = commands()
 LOOK = ("ip", "-json", "link", "show", "dev", "eth7")
 UNKNOWN = "Error: Specified qdisc kind is unknown."
-OLD = "RTNETLINK answers: No such file or directory"  # an old kernel, whatever it lacks
+OLD = "RTNETLINK answers: No such file or directory"  # an old kernel prints this for any missing module
 TALKING = "\nWe have an error talking to the kernel"
 NO_NETEM = (
     "the node's kernel has no netem: `modprobe sch_netem` there, or leave `latency`, `jitter` and `loss` out"

@@ -1,4 +1,4 @@
-"""What is asked becomes commands, and what the kernel says is held against it."""
+"""A requested link becomes commands, and the kernel's state is compared with it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def cable(pytestconfig: pytest.Config) -> Iterator[Cable]:
 def test_sixteen_megabit_are_sixteen_in_both_directions(cable: Cable, figure: Callable[[str], None]) -> None:
     free = [cable.goodput_bit_per_s(upwards=upwards) for upwards in (True, False)]
     assert min(free) > 100e6, "the machine itself is too slow to tell"
-    for _ in range(2):  # a container that is started again finds what it has made
+    for _ in range(2):  # a restarted container finds its earlier shaping
         done = cable.shape(*SIXTEEN)
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["uplink_bit_per_s"] == 16_000_000

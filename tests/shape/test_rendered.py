@@ -1,4 +1,4 @@
-"""From an experiment's file to the flags in its pods: what nimlab takes, the program there takes too.
+"""From an experiment's file to the flags in its pods: the program accepts every value that nimlab accepts.
 
 That program imports nothing of nimlab, so that each has bounds of its own; here they meet.
 """
@@ -36,7 +36,7 @@ def load_green(network: dict[str, Any]) -> LabFiles:
 
 
 def flags_of(network: dict[str, Any]) -> list[str]:
-    """What the container gets."""
+    """Return the arguments of the container."""
     files = load_green(network)
     assert files.problems == ()
     green = next(one for one in files.experiments if one.name == "green")

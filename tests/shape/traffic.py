@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 _WARM_UP_S: Final = 0.5
-_PATIENCE_S: Final = 20.0  # a link that passes nothing fails the test soon
+_PATIENCE_S: Final = 20.0  # a link without traffic fails the test soon
 _CHUNK: Final = bytes(64 * 1024)
 
 
@@ -37,7 +37,7 @@ def measure(sock: socket.socket, seconds: float) -> float:
 
 
 def listen() -> None:
-    """Serve one connection: the first byte says whether it is to be read or filled."""
+    """Serve one connection: the first byte selects reading or writing."""
     with socket.create_server(("", 0)) as server:
         print(server.getsockname()[1], flush=True)  # noqa: T201 -- this is its output
         connection, _ = server.accept()
