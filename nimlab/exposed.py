@@ -22,7 +22,11 @@ _CANDIDATE: Final = (
 )
 _KEY: Final = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----(?:\s|\\n)*[A-Za-z0-9+/=-]{16,}")
 _ENCODED: Final = re.compile(r"LS0tLS1CRUdJTiB[A-Za-z0-9+/]{45,}")
-_CONFIG: Final = re.compile(r"[\"']?kind[\"']?\s*:\s*[\"']?Config\b")
+_CONFIG: Final = re.compile(
+    r"""\A\s*[{\[].*["']?\bkind["']?\s*:\s*["']?Config\b"""  # JSON, or YAML in that style
+    r"""|^\s*kind\s*:\s*["']?Config["']?\s*(?:\#.*)?$""",
+    re.MULTILINE | re.DOTALL,
+)
 _FIELDS: Final = "(?:client-key-data|token|password)"
 _CREDENTIAL: Final = re.compile(
     rf"""(?:"{_FIELDS}"|'{_FIELDS}')\s*:\s*["'][^"']{{3,}}["']"""  # JSON

@@ -11,7 +11,7 @@ import pytest
 
 from nimlab.cli import main
 from nimlab.exposed import tracked_secrets
-from tests.live import git, make_lab
+from tests.live import REPOSITORY, git, make_lab
 
 BODY = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
 PEM = "-----BEGIN {}PRIVATE KEY-----\n" + BODY + "\n-----END {}PRIVATE KEY-----\n"
@@ -37,6 +37,7 @@ SECRETS = {
     "json": json.dumps({"kind": "Config", "users": [{"name": "a", "user": {"token": "abcdef"}}]}, indent=1),
 }
 HARMLESS = {
+    "a table in code": 'FIELDS = {\n    "kind": "Config",\n    "client-key-data": "text", "token": "text",\n}\n',
     "public": "-----BEGIN PUBLIC KEY-----\n" + BODY,
     "certificate": base64.b64encode(b"-----BEGIN CERTIFICATE-----\n" + BODY.encode()).decode(),
     "prose": "A key begins with -----BEGIN PRIVATE KEY-----, and a kubeconfig with `kind: Config`.",
@@ -106,3 +107,7 @@ def test_validate_warns_and_passes(root: Path, capsys: pytest.CaptureFixture[str
     assert "git rm --cached admin.conf" in said.err
     assert main(["validate", "--lab", str(root), "--output", "json"]) == 0
     assert [one["code"] for one in json.loads(capsys.readouterr().out)["warnings"]] == ["secret"]
+
+
+def test_this_repository_holds_no_credential() -> None:
+    assert tracked_secrets(REPOSITORY) == (), "a newcomer's first `validate` shows no warning"
