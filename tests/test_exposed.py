@@ -37,7 +37,7 @@ SECRETS = {
     "json": json.dumps({"kind": "Config", "users": [{"name": "a", "user": {"token": "abcdef"}}]}, indent=1),
 }
 HARMLESS = {
-    "a table in code": 'FIELDS = {\n    "kind": "Config",\n    "client-key-data": "text", "token": "text",\n}\n',
+    "a table in code": 'FIELDS = {\n  "kind": "Config",\n  "client-key-data": "text", "token": "text",\n}',
     "public": "-----BEGIN PUBLIC KEY-----\n" + BODY,
     "certificate": base64.b64encode(b"-----BEGIN CERTIFICATE-----\n" + BODY.encode()).decode(),
     "prose": "A key begins with -----BEGIN PRIVATE KEY-----, and a kubeconfig with `kind: Config`.",

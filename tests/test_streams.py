@@ -151,3 +151,15 @@ def test_nohup_stays_what_it_is() -> None:
         cwd=REPOSITORY,
     )
     assert str(signal.SIG_IGN) in done.stdout or "SIG_IGN" in done.stdout
+
+
+@pytest.mark.live
+def test_trouble_of_peers_is_shown_once_where_both_streams_are_one(lab: Lab) -> None:
+    lab.edit("blue", "spec:", "spec:\n  nodeSelector: {example.org/none: here}")
+    flags = f"blue --timeout 1s --lab {lab.root} --kubeconfig {lab.kubeconfig}"
+    together = shell(f"nimlab sync {flags} 2>&1", cwd=lab.root)
+    assert together.returncode == 4, together.stdout
+    assert together.stdout.count("not ready") + together.stdout.count("Not ready") == 2, together.stdout
+    apart = shell(f"nimlab sync {flags}", cwd=lab.root)
+    assert "not ready" in apart.stdout, "a pipeline that keeps stdout alone has the whole result"
+    assert "not ready" in apart.stderr

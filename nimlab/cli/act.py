@@ -37,7 +37,7 @@ from nimlab.cli.options import Output, SyncOptions
 from nimlab.cli.reports import write_reports
 from nimlab.cli.run import Run, check_going, look_and_think, open_run, plan_text, warnings_of
 from nimlab.cli.saved import bind, check_unmoved, options_of, read_saved, save_plan
-from nimlab.cli.terminal import print_note, print_result, show_events, wants_colour
+from nimlab.cli.terminal import is_one_output, print_note, print_result, show_events, wants_colour
 from nimlab.errors import ExitCode, Forbidden, LockHeld, Moved, NimlabError
 from nimlab.manifest import WORKLOADS, ObjectKey
 from nimlab.owned import PLATFORM
@@ -189,7 +189,9 @@ def _act(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> int:
     else:
         elapsed_s = time.monotonic() - run.started_s
         paint = wants_colour(sys.stdout)
-        print_result(report.format_outcome(plan, events, elapsed_s=elapsed_s, paint=paint))
+        print_result(
+            report.format_outcome(plan, events, elapsed_s=elapsed_s, paint=paint, has_events=is_one_output())
+        )
     return code
 
 

@@ -97,6 +97,15 @@ def wants_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def is_one_output() -> bool:
+    """Return True if stdout and stderr go to the same terminal, file or pipe, as with `2>&1`."""
+    try:
+        out, err = (os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+    except (OSError, ValueError):
+        return False
+    return (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
+
+
 def columns_of(stream: TextIO) -> int | None:
     """Return the width of the terminal; None where there is none, so that a file gets whole lines."""
     return shutil.get_terminal_size().columns if stream.isatty() else None

@@ -18,17 +18,20 @@ from nimlab.report.sums import is_not_done, outcomes_of, peers_by_experiment
 _ALWAYS = (Outcome.CREATED, Outcome.UPDATED, Outcome.PRUNED, Outcome.UNCHANGED)
 
 
-def format_outcome(plan: Plan, events: Sequence[Event], *, elapsed_s: float, paint: bool) -> str:
+def format_outcome(
+    plan: Plan, events: Sequence[Event], *, elapsed_s: float, paint: bool, has_events: bool = False
+) -> str:
     """Return the end of a sync: one line when all is well.
 
     When not, before it a table of what was done, what failed and what was not attempted in the experiments
-    concerned, and after it what that means and what to do. `elapsed_s` is the time of the whole run.
+    concerned, and after it what that means and what to do. `elapsed_s` is the time of the whole run. With
+    `has_events`, the same output has shown the events, and what troubles peers is not repeated.
     """
     outcomes = outcomes_of(plan, events)
     stuck = {e.experiment: e for e in events if isinstance(e, ExperimentStuck)}
     not_done = _not_done(plan, outcomes)
     lines = [
-        *_table(plan, outcomes, stuck, frozenset(not_done)),
+        *_table(plan, outcomes, {} if has_events else stuck, frozenset(not_done)),
         line(_counts(outcomes) + _peers(events, plan.apply_set.noun, elapsed_s)),
     ]
     not_ready = sorted(n for n, peers in peers_by_experiment(events).items() if not peers.settled)
