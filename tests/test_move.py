@@ -184,8 +184,9 @@ def test_no_flag_takes_another_labs_set(lab: Lab, tmp_path: Path, same_root: boo
         git(other.root, "reflog", "expire", "--expire=now", "--all")
         git(other.root, "gc", "-q", "--prune=now")
     force = ("--allow-older", "--allow-empty", "--max-prune", "100%", "--take-ownership", "--remove-foreign")
-    for arguments in ((), force, (*force, "--move"), (*force, "green")):
-        answer = other.run(*SYNC, *(a for a in arguments if not (a == "green" and "--move" in arguments)))
+    by_name = ("green", *(flag for flag in force if flag != "--allow-empty"))
+    for arguments in ((), force, (*force, "--move"), by_name):
+        answer = other.run(*SYNC, *arguments)
         assert answer.code == 1, answer.out
         assert "pass `--allow-older`" not in answer.out
         assert "choose another `spec.namespace`" in answer.out

@@ -91,10 +91,11 @@ def test_what_others_have_added_goes_with_the_object_and_restarts_nobody_who_run
 def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
     edit(
         blue,
-        "    matchLabels: {{ selector | json }}",
-        "    matchLabels: {{ dict(selector, run='2') | json }}",
+        "    matchLabels: {{ workload_selector | json }}",
+        "    matchLabels: {{ dict(workload_selector, run='2') | json }}",
     )
-    edit(blue, "      labels: {{ labels | json }}", "      labels: {{ dict(labels, run='2') | json }}")
+    labels = "      labels: {{ dict(labels, **role_labels"
+    edit(blue, f"{labels}) | json }}}}\n{{% if", f"{labels}, run='2') | json }}}}\n{{% if")
     before = uids(blue)
     refused = blue.run("sync")
     assert refused.code == 1

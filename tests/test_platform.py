@@ -148,7 +148,7 @@ def test_the_platform_is_synced_kept_and_waited_for(lab: Lab) -> None:
     assert live["spec"]["replicas"] == 1
     shown = lab.run("status", "platform")
     assert shown.code == 0, shown.out + shown.err
-    assert re.search(r"^loki +lab-loki +1 +1 .* in sync$", shown.out, re.MULTILINE)
+    assert re.search(r"^loki +lab-loki +1 +1 .* in sync +ok$", shown.out, re.MULTILINE)
     assert re.search(r"^  POD +STATE", shown.out, re.MULTILINE)
     told = json.loads(lab.run("status", "platform", "--output", "json").out)["components"]
     assert {one["experiment"] for one in told} == set(COMPONENTS)

@@ -25,7 +25,11 @@ PULL = "          imagePullPolicy: IfNotPresent\n"
 LINES = [f"            - {item}\n" for item in (ENV, DEBUG)]
 RICHER = [
     ("statefulset", "          env:\n{% for", f"          env:\n{''.join(LINES)}{{% for"),
-    ("statefulset", f"      {LABELS}\n{{% if", '      labels: {{ dict(labels, team="x") | json }}\n{% if'),
+    (
+        "statefulset",
+        "      labels: {{ dict(labels, **role_labels) | json }}\n{% if",
+        '      labels: {{ dict(labels, team="x") | json }}\n{% if',
+    ),
     ("statefulset", f"{PULL}          env", f"{PULL}          args: [a, b]\n          env"),
     ("configmap", "data: {{ spec_as_run | json }}", 'data: {{ dict(spec_as_run, extra="x") | json }}'),
     ("service", f"  {LABELS}", f"  {LABELS}\n  annotations: {{team: x}}"),

@@ -254,7 +254,7 @@ def test_report_on_stdout_that_is_a_file_stands_beside_the_result(lab_folder: Pa
         ("validate --codequality .", ".: error[edit]: the file can't be written: Is a directory"),
         ("validate --lab " + "a" * 300, "File name too long"),
         ("validate --lab circle", "circle: error: the folder can't be found"),
-        ("delete folder", "can't be removed"),
+        ("delete folder --force", "can't be removed"),
     ],
 )
 def test_path_that_cant_be_used_is_no_bug(lab_folder: Path, arguments: str, said: str) -> None:

@@ -114,7 +114,8 @@ def _check_whole(manifests: Sequence[Manifest], one: Experiment) -> None:
     A template that was renamed or lost would otherwise prune these objects of all experiments.
     """
     made = {(key.kind, key.name) for key in map(key_of, manifests)}
-    for kind, name in (("StatefulSet", one.workload), ("Service", one.service)):
+    workloads = [("StatefulSet", one.workload_of(group)) for group in one.groups]
+    for kind, name in (*workloads, ("Service", one.service)):
         if (kind, name) not in made:
             raise RenderError(
                 f"no template makes {kind} `{name}` (for experiment `{one.name}`)",

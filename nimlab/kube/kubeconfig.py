@@ -7,7 +7,6 @@ that is ignored may decide who acts. No error shows a value: it may be a credent
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import yaml
 
 from nimlab.errors import NimlabError
 from nimlab.masking import keep_secret
+from nimlab.nearest import did_you_mean
 
 Fields: TypeAlias = Mapping[str, Any]
 
@@ -131,12 +131,10 @@ def _context_names(files: Iterable[_File]) -> tuple[str, ...]:
 def _choose(files: Sequence[_File], name: str) -> str:
     """The hint that lists the contexts and suggests a close one."""
     known = _context_names(files)
-    close = difflib.get_close_matches(name, known, n=1) if name else []
     if not known:
         return "the file defines no context; name another with `--kubeconfig FILE`"
     listed = ", ".join(known[:_MOST_NAMES]) + (", …" if len(known) > _MOST_NAMES else "")
-    meant = f"did you mean `{close[0]}`? " if close else ""
-    return f"{meant}choose with `--context NAME`; there are: {listed}"
+    return f"{did_you_mean(name, known)} choose with `--context NAME`; there are: {listed}".lstrip()
 
 
 def _part(files: Sequence[_File], group: str, chosen: Fields, context: str) -> Fields:
@@ -298,10 +296,8 @@ def _reject_unknown(fields: Fields, known: Mapping[str, str], where: str, path: 
 
 
 def _unknown(name: str, known: Mapping[str, Any], where: str, path: Path) -> NimlabError:
-    close = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean `{close[0]}`? " if close else ""
     return NimlabError(
         f"{where}: the field `{name}` isn't known, and none is ignored",
         where=path,
-        hint=f"{meant}remove it, or correct its name",
+        hint=f"{did_you_mean(name, known)} remove it, or correct its name".lstrip(),
     )

@@ -148,6 +148,10 @@ def _build_all(
     gathered: _Gathered, documents: list[Document], lab: Lab, contracts: Mapping[str, Contract]
 ) -> list[Experiment]:
     found = []
+    if documents and not contracts and not (gathered.root / "contracts").exists():
+        what = "the folder `contracts` is missing, and experiments need a contract"
+        hint = "`git status` shows whether it was deleted; copy the contracts that nimlab ships"
+        gathered.problems.append(file_problem("contracts", what, hint))
     for document in documents:
         cause = _contract_at_fault(gathered, document, contracts)
         if cause is not None:
