@@ -13,7 +13,7 @@ from typing import Any
 from nimlab.cluster import Propagation
 from nimlab.kube import KubeCluster
 from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import EXPERIMENTS, PART_OF, PLATFORM, ApplySet
+from nimlab.owned import COMPONENT, EXPERIMENTS, PART_OF, PLATFORM, ApplySet
 from tests.live import Lab
 
 RIGHT = "cannot"
@@ -150,6 +150,7 @@ def budget(g: Ground) -> None:
 
 def prometheus_pod(g: Ground) -> None:
     """Try to delete Prometheus' pod."""
+    g.lab.kubectl("wait", "--for=create", "pod", "-l", f"{COMPONENT}=prometheus", "--timeout=60s")
     (pod,) = (name for name in g.lab.names("Pod") if name.startswith("lab-prometheus-"))
     g.delete("Pod", pod)
 

@@ -94,8 +94,8 @@ def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
         "    matchLabels: {{ workload_selector | json }}",
         "    matchLabels: {{ dict(workload_selector, run='2') | json }}",
     )
-    labels = "      labels: {{ dict(labels, **role_labels"
-    edit(blue, f"{labels}) | json }}}}\n{{% if", f"{labels}, run='2') | json }}}}\n{{% if")
+    labels = "      labels: {{ dict(labels, **role_labels) | json }}\n{% if"
+    edit(blue, labels, labels.replace("**", "run='2', **"))
     before = uids(blue)
     refused = blue.run("sync")
     assert refused.code == 1

@@ -21,7 +21,7 @@ SERVICE = "Service/nimp2p-exp-blue"
 ENV = "{name: EXTRA, value: x}"
 DEBUG = "{name: DEBUG, value: '1'}"
 LABELS = "labels: {{ labels | json }}"
-PULL = "          imagePullPolicy: IfNotPresent\n"
+PULL = "          imagePullPolicy: {{ pod.pull_policy | json }}\n"
 LINES = [f"            - {item}\n" for item in (ENV, DEBUG)]
 RICHER = [
     ("statefulset", "          env:\n{% for", f"          env:\n{''.join(LINES)}{{% for"),
@@ -30,7 +30,7 @@ RICHER = [
         "      labels: {{ dict(labels, **role_labels) | json }}\n{% if",
         '      labels: {{ dict(labels, team="x") | json }}\n{% if',
     ),
-    ("statefulset", f"{PULL}          env", f"{PULL}          args: [a, b]\n          env"),
+    ("statefulset", PULL, f"{PULL}          args: [a, b]\n"),
     ("configmap", "data: {{ spec_as_run | json }}", 'data: {{ dict(spec_as_run, extra="x") | json }}'),
     ("service", f"  {LABELS}", f"  {LABELS}\n  annotations: {{team: x}}"),
 ]

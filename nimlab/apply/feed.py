@@ -55,7 +55,7 @@ class Feed:
         self._done = threading.Event()
         keys = {key for one in awaited for key in one.workloads | one.leaving}
         self._unlisted: set[tuple[str, str | None]] = set()
-        self._namespaces = sorted({key.namespace for key in keys if key.namespace})
+        self._namespaces = sorted({key.namespace for key in keys if key.kind in WORKLOADS})
         names = sorted(one.experiment for one in awaited if one.workloads and one.needs_pods)
         label = apply_set.group_label
         pods = f"{label} in ({','.join(names)})" if len(names) <= _NAMED else label

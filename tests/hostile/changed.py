@@ -60,7 +60,7 @@ CHANGES: Final[dict[str, tuple[str, str, str, str]]] = {
     "host IPC": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, hostIPC: true", "pods: hostIPC"),
     "host users": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, hostUsers: true", "pods: hostUsers"),
     "node name": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, nodeName: n", "pods: nodeName"),
-    "priority": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, priorityClassName: p", "pods: priorityClassName"),
+    "priority": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, priorityClassName: system-node-critical", "pods: priorityClassName"),
     "runtime": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, runtimeClassName: r", "pods: runtimeClassName"),
     "scheduler": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, schedulerName: s", "pods: schedulerName"),
     "devices": ("pod", _AUTOMOUNT, f"{_AUTOMOUNT}, resourceClaims: [{{name: d}}]", "pods: resourceClaims"),

@@ -10,11 +10,12 @@ from typing import Any, Final, TypeVar
 
 from nimlab.errors import ClusterError
 from nimlab.kube import KubeCluster
-from tests.torture.marks import FACTS, MANAGER, Object, api_version
+from tests.torture.marks import FACTS, MANAGER, Object, api_version, plain
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _HANDS: Final = 8
+_READS: Final = 2000  # of a few milliseconds each
 HOLD: Final = "example.org/hold"
 
 
@@ -65,9 +66,19 @@ class Admin:
 
     def create(self, item: Object, manager: str = "kubectl-create") -> Object:
         """Create it as this manager, who so owns it by Update."""
-        where = self.collection(item["kind"], item["metadata"].get("namespace", ""))
+        namespace = item["metadata"].get("namespace", "")
+        if item["kind"] == "Pod":
+            self._await_account(namespace)
+        where = self.collection(item["kind"], namespace)
         made: Object = self.send("POST", f"{where}?fieldManager={manager}", item)
         return made
+
+    def _await_account(self, namespace: str) -> None:
+        """Wait for the account that a controller gives each new namespace: no pod can be created without."""
+        account = plain("ServiceAccount", namespace, "default")
+        for _ in range(_READS):
+            if self.get(account) is not None:
+                return
 
     def merge(self, item: Object, metadata: Object, manager: str = "kubectl-edit") -> Object:
         """Change metadata as this manager."""

@@ -179,7 +179,7 @@ def ask(lab: Lab, name: str, peers: int = 2, interval: str = "2s") -> None:
 
 def run(lab: Lab, *arguments: str, code: int = 0) -> Answer:
     """Sync without waiting for peers, within a wide limit, and demand an exit code."""
-    limit = () if "--max-prune" in arguments else ("--max-prune", "900")
+    limit = () if {"--max-prune", "--no-prune"} & {*arguments} else ("--max-prune", "900")
     answer = lab.run("sync", "--no-wait", *limit, *arguments)
     assert answer.code == code, answer.out + answer.err
     return answer
