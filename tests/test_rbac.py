@@ -252,7 +252,7 @@ def test_accounts_for_namespaces_of_their_own_use_each_right_beyond_the_labs(
         lab.edit(go, "peers: 3", "peers: 3, connectTo: 1")
         done = writer.run("sync", "--timeout", "90s")
         assert done.code == 0, done.out + done.err
-        kinds = "networkpolicy,service,limitrange,resourcequota,configmap"
+        kinds = "networkpolicy,service,limitrange,resourcequota,poddisruptionbudget,configmap"
         lab.kubectl("delete", kinds, "-n", f"nimp2p-exp-{go}", "-l", f"experiment={go}")
         assert writer.run("sync").code == 0
         (lab.root / "experiments" / f"{go}.yaml").unlink()

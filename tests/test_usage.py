@@ -15,7 +15,6 @@ IGNORED = [
     (["sync", "--out", "plan.json"], "--out", "--dry-run"),
     (["sync", "--dry-run", "--timeout", "5s"], "--timeout", "does not wait"),
     (["sync", "--dry-run", "--lock-timeout", "0s"], "--lock-timeout", "takes no lock"),
-    (["sync", "--dry-run", "--no-wait"], "--wait", "does not wait"),
     (["sync", "--dry-run", "--wait"], "--wait", "does not wait"),
     (["sync", "--no-prune", "--max-prune", "3"], "--max-prune", "deletes nothing"),
     (["sync", "--no-prune", "--allow-empty"], "--allow-empty", "deletes nothing"),

@@ -41,7 +41,7 @@ SYNC_RULES: Final = (
     Rule(
         flag="wait",
         beside=_NO_WRITES,
-        remedy="a dry run does not wait; leave out `--wait`, `--no-wait` or `--dry-run`",
+        remedy="a dry run does not wait; leave out one of the two options",
     ),
     Rule(
         flag="timeout", beside=_NO_WRITES, remedy="a dry run does not wait; leave out one of the two options"
@@ -89,7 +89,8 @@ def given_flags(context: typer.Context) -> frozenset[str]:
         if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
     return frozenset(
-        f"no_{name}" if name == "prune" and value is False else name for name, value in written.items()
+        f"no_{name}" if name in ("prune", "wait") and value is False else name
+        for name, value in written.items()
     )
 
 
