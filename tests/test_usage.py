@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from nimlab.cli import main
+from nimlab.cli.saved import reject_own_options
+from nimlab.cli.usage import SYNC_RULES
 from tests.live import make_lab
 
 IGNORED = [
@@ -47,3 +49,8 @@ def test_command_on_a_file_keeps_the_cluster_that_was_named(
     root = make_lab(tmp_path / "lab", "x")
     assert main(["scale", "blue", "--peers", "3", "--lab", str(root), "--context", "my cluster"]) == 0
     assert "sync blue --dry-run --context 'my cluster'" in capsys.readouterr().err
+
+
+def test_no_wait_has_its_effect_beside_a_saved_plan_and_a_dry_run() -> None:
+    reject_own_options(frozenset({"plan", "no_wait", "kubeconfig"}))
+    assert not any(rule.is_broken_by({"dry_run", "no_wait"}) for rule in SYNC_RULES)

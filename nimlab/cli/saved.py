@@ -37,7 +37,7 @@ _WHERE: Final = ("lab", "kubeconfig", "context", "timings")
 
 def reject_own_options(given: frozenset[str]) -> None:
     """Raise typer.BadParameter if the user wrote an option that a saved plan already contains."""
-    for name in sorted(given - {*_FREE, *_WHERE}):
+    for name in sorted(given - {*_FREE, *_WHERE, "no_wait"}):
         raise typer.BadParameter(
             f"a saved plan contains its own options; make another plan for `{name.replace('_', '-')}`",
             param_hint="--plan",
