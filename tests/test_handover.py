@@ -125,6 +125,14 @@ def synced(lab: Lab, *arguments: str) -> str:
     return answer.out
 
 
+def await_observed(lab: Lab) -> None:
+    """Wait until the controller has seen the last change of blue's StatefulSet."""
+    live = lab.get("StatefulSet", "nimp2p-exp-blue")
+    assert live is not None
+    seen = f"jsonpath={{.status.observedGeneration}}={live['metadata']['generation']}"
+    lab.kubectl("wait", "statefulset/nimp2p-exp-blue", f"--for={seen}", "--timeout=30s")
+
+
 def managers(live: Manifest | None) -> set[tuple[str, str]]:
     """Who owns something of an object, without the controllers."""
     assert live is not None
@@ -215,6 +223,7 @@ def test_foreign_additions_are_told_and_go_when_asked(lab: Lab) -> None:
     assert lab.run("sync", "--dry-run", "--strict").code == 0
     name = "statefulset/nimp2p-exp-blue"
     lab.kubectl("patch", name, "--type=json", "--field-manager=mesh-operator", "-p", json.dumps(ADDED))
+    await_observed(lab)
     dry = lab.run("sync", "--dry-run", "--exit-code")
     assert dry.code == 0
     assert "mesh-operator" in dry.out
@@ -263,6 +272,7 @@ def test_a_default_that_another_holds_is_nothing_to_remove(lab: Lab) -> None:
             "-p",
             patch,
         )
+    await_observed(lab)
     assert "mesh-operator" in lab.run("sync", "--dry-run").out
     answer = lab.run("sync", "--dry-run", "--remove-foreign", "--exit-code")
     assert answer.code == 0, answer.out + answer.err
@@ -277,7 +287,7 @@ def test_strict_reports_labels_and_annotations_of_others(lab: Lab) -> None:
     assert answer.code == 3, answer.out + answer.err
     assert "metadata.labels.team added by `mesh-operator`" in answer.out
     assert "metadata.annotations[mesh.io/seen] added by `kubectl-annotate`" in answer.out
-    assert lab.run("sync", "--no-wait", "--remove-foreign").code == 0
+    assert lab.run("sync", "--remove-foreign").code == 0
     assert lab.run("sync", "--dry-run", "--strict", "--exit-code").code == 0
     service = lab.get("Service", "nimp2p-exp-blue")
     assert service is not None

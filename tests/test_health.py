@@ -425,7 +425,7 @@ def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
 
 @pytest.mark.live
 def test_refused_peers_are_told_from_events_of_this_set_alone(lab: Lab) -> None:
-    assert lab.run("sync", "--no-wait").code == 0
+    assert lab.run("sync").code == 0
     lab.cluster.create(
         {
             "apiVersion": "v1",
