@@ -55,20 +55,6 @@ def make_images(programs: Mapping[str, Path], say: Callable[[str], None]) -> lis
             target="/bin/node_exporter",
             user="65534",
         ),
-        Image(
-            name=str(images.loki),
-            program=programs["loki"],
-            target="/usr/bin/loki",
-            user="10001",
-            folders={"/loki": Folder(mode=0o775, owner=10001), "/etc/loki": Folder(mode=0o755, owner=0)},
-        ),
-        Image(
-            name=str(images.promtail),
-            program=programs["promtail"],
-            target="/usr/bin/promtail",
-            user="0:0",
-            folders={"/etc/promtail": Folder(mode=0o755, owner=0)},
-        ),
     ]
     return [*(_archive(image) for image in wanted), _own_image(str(images.nimlab), say)]
 

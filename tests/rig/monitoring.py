@@ -1,4 +1,4 @@
-"""What the lab's Prometheus and Loki say, asked as Grafana asks: through their Services."""
+"""Queries to the lab's Prometheus, sent as Grafana sends them: through its Service."""
 
 from __future__ import annotations
 
@@ -15,9 +15,3 @@ def prometheus(rig: Rig, path: str, **query: str) -> Any:
     """Ask the running Prometheus."""
     base = f"/api/v1/namespaces/{NAMESPACE}/services/lab-prometheus:http/proxy/api/v1"
     return json.loads(rig.node.get(f"{base}/{path}?{urlencode(query)}"))["data"]
-
-
-def loki(rig: Rig, path: str, **query: str) -> Any:
-    """Ask the running Loki."""
-    base = f"/api/v1/namespaces/{NAMESPACE}/services/lab-loki:http/proxy/loki/api/v1"
-    return json.loads(rig.node.get(f"{base}/{path}?{urlencode(query)}"))["data"]["result"]

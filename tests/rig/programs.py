@@ -24,7 +24,6 @@ _KUBERNETES: Final = Path(sandbox.__file__).parent / "modules" / "kubernetes"
 _MAJOR, _MINOR, _ = VERSION.removeprefix("v").split(".")
 _COMPONENT: Final = "k8s.io/component-base/version"
 _PROMETHEUS: Final = "github.com/prometheus/common/version.Version"
-_LOKI: Final = "github.com/grafana/loki/v3/pkg/util/build.Version"
 _STILL_S: Final = 20.0
 _LAST_CHARACTERS: Final = 2000
 
@@ -76,8 +75,6 @@ PROGRAMS: Final[Mapping[str, Program]] = {
         "prometheus", "github.com/prometheus/prometheus/cmd/promtool", f"{_PROMETHEUS}=3.13.3"
     ),
     "node_exporter": _module("node_exporter", "github.com/prometheus/node_exporter", f"{_PROMETHEUS}=1.12.1"),
-    "loki": _module("loki", "github.com/grafana/loki/v3/cmd/loki", f"{_LOKI}=3.7.8"),
-    "promtail": _module("promtail", "github.com/grafana/loki/v3/clients/cmd/promtail", f"{_LOKI}=3.6.15"),
 }
 
 

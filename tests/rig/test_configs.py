@@ -16,14 +16,10 @@ from tests.rig.ready import home, read_ready
 LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
 LABS = {
     "shipped": LAB,
-    "other": LAB.replace("logAgent: alloy", "logAgent: promtail").replace(
-        "cadvisor: daemonset", "cadvisor: kubelet"
-    ),
+    "other": LAB.replace("cadvisor: daemonset", "cadvisor: kubelet"),
 }
 CHECKS = {
     "prometheus.yaml": ("promtool", ["check", "config", "--syntax-only"]),
-    "loki.yaml": ("loki", ["-verify-config", "-config.file"]),
-    "promtail.yaml": ("promtail", ["-check-syntax", "-config.expand-env=true", "-config.file"]),
 }
 
 

@@ -1,4 +1,4 @@
-"""Every panel and every variable of every dashboard, asked of the real Prometheus and the real Loki."""
+"""Every panel and every variable of every dashboard, asked of the real Prometheus; log panels aside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nimlab.load import load_lab
 from nimlab.render.platform import load_platform_templates, render_dashboards
 from tests.dashboards import Choice, Query, choices, has_values, queries, without_zeros
 from tests.rig.cluster import Rig, RigLab, eventually
-from tests.rig.monitoring import NAMESPACE, loki, prometheus
+from tests.rig.monitoring import NAMESPACE, prometheus
 from tests.rig.node import NAME
 
 CRASHED = "nimp2p-exp-purple-3"  # no other test asks for more than that it is there
@@ -35,8 +35,9 @@ def boards(platform: RigLab) -> Sequence[Mapping[str, Any]]:
 
 @pytest.fixture(scope="module")
 def asked(boards: Sequence[Mapping[str, Any]]) -> list[Query]:
-    """What they ask about purple."""
-    return list(queries(boards, experiment="purple", peer=".+", node=".+"))
+    """Their queries to Prometheus about purple."""
+    found = queries(boards, experiment="purple", peer=".+", node=".+")
+    return [query for query in found if query.source == "prometheus"]
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +69,8 @@ def processes_of(rig: Rig, pod: str, container: str) -> list[int]:
 
 def answer_to(rig: Rig, query: Query) -> list[Any]:
     """What a query gives now."""
-    if query.source == "prometheus":
-        found: list[Any] = prometheus(rig, "query", query=query.expression)["result"]
-        return found
-    is_list = query.expression.startswith("{")
-    lines: list[Any] = loki(rig, "query_range" if is_list else "query", query=query.expression)
-    return lines
+    found: list[Any] = prometheus(rig, "query", query=query.expression)["result"]
+    return found
 
 
 def restarts_of_purple(asked: list[Query], rig: Rig) -> float | None:
@@ -83,7 +80,7 @@ def restarts_of_purple(asked: list[Query], rig: Rig) -> float | None:
     return float(answer[0]["value"][1]) if answer else None
 
 
-@pytest.mark.usefixtures("restarts_before")  # or there might be no error to be listed
+@pytest.mark.usefixtures("restarts_before")
 def test_every_panel_shows_something(asked: list[Query], rig: Rig, figure: Callable[[str], None]) -> None:
     left = [replace(query, expression=without_zeros(query.expression)) for query in asked]
     zeros = len(set(asked) - set(left))
@@ -98,7 +95,7 @@ def test_every_panel_shows_something(asked: list[Query], rig: Rig, figure: Calla
         pytest.fail("\n".join(f"{q.dashboard}/{q.panel} shows nothing: {q.expression}" for q in left))
     panels = {(query.dashboard, query.panel) for query in asked}
     figure(
-        f"rig: all {len(panels)} panels of the dashboards show something, by {len(asked)} queries, "
+        f"rig: all {len(panels)} panels of metrics show something, by {len(asked)} queries, "
         f"{zeros} of them asked without the zeros that they fill up with; no exception"
     )
 
@@ -131,9 +128,9 @@ def test_every_variable_offers_what_there_is(boards: Sequence[Mapping[str, Any]]
 
 def test_what_an_experiments_dashboards_show_is_its_own(asked: list[Query], rig: Rig) -> None:
     for query in asked:
-        if query.dashboard in ("lab-experiment", "lab-logs"):
+        if query.dashboard == "lab-experiment":
             for one in answer_to(rig, query):
-                labels = one.get("metric") or one.get("stream") or {}
+                labels = one.get("metric") or {}
                 assert labels.get("experiment", "purple") == "purple", query
                 for name in ("pod", "peer"):
                     assert labels.get(name, "nimp2p-exp-purple-").startswith("nimp2p-exp-purple-"), query

@@ -1,4 +1,4 @@
-"""The monitoring stack in real pods: everything is scraped and read, and each experiment stands apart."""
+"""The monitoring stack in real pods: everything is scraped, and each experiment stands apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.rig.cluster import Rig, RigLab, eventually
-from tests.rig.monitoring import NAMESPACE, loki, prometheus
+from tests.rig.monitoring import NAMESPACE, prometheus
 
 pytestmark = pytest.mark.usefixtures("platform")
 EXPERIMENTS = {"purple": 5, "blue": 4}
@@ -70,39 +70,13 @@ def test_nothing_outside_the_labs_namespaces_is_scraped(rig: Rig) -> None:
     assert {one["metric"]["namespace"] for one in found} == {NAMESPACE}
 
 
-def test_an_experiments_lines_are_its_own_and_all_of_them(rig: Rig, figure: Callable[[str], None]) -> None:
-    for name, peers in EXPERIMENTS.items():
-        found = loki(rig, "query", query=f'sum by (pod) (count_over_time({{experiment="{name}"}}[1h]))')
-        assert {one["metric"]["pod"] for one in found} == {f"nimp2p-exp-{name}-{i}" for i in range(peers)}
-    pod = "nimp2p-exp-purple-0"
-    lines = f'{{experiment="purple", pod="{pod}", container="nimp2p"}} |= "Sending message at: "'
-    query = f"sum(count_over_time({lines} [2h]))"
-
-    def look() -> int | None:
-        """Loki is a little late: the counter of a moment ago has to lie between two counts."""
-        samples = {s.name: s.value for s in rig.samples(NAMESPACE, pod, 8008)}
-        sent = int(samples["libp2p_pubsub_messages_published_total"])
-        ends_s = time.monotonic() + 15
-        while time.monotonic() < ends_s:
-            ((_, counted),) = [one["value"] for one in loki(rig, "query", query=query)]
-            if int(counted) == sent:
-                return sent
-            if int(counted) > sent:
-                return None
-            time.sleep(0.1)
-        return None
-
-    sent = eventually(look, within_s=90, what="Loki's count of sent messages equals the peer's own")
-    figure(f"rig: Loki counts {sent} sent messages of a peer, as many as it says itself")
-
-
 def test_what_runs_is_in_sync(platform: RigLab) -> None:
     answer = platform.run("sync", "platform", "--dry-run", "--exit-code")
     assert answer.code == 0, answer.out + answer.err
 
 
 @pytest.mark.usefixtures("apart")
-def test_experiments_with_namespaces_of_their_own_are_scraped_and_read_after_a_sync(
+def test_experiments_with_namespaces_of_their_own_are_scraped_after_a_sync(
     platform: RigLab, rig: Rig, figure: Callable[[str], None]
 ) -> None:
     def uid_of(component: str) -> str:
@@ -111,7 +85,7 @@ def test_experiments_with_namespaces_of_their_own_are_scraped_and_read_after_a_s
             "-n", NAMESPACE, "get", "pods", "-l", label, "-o", "jsonpath={.items[*].metadata.uid}"
         )
 
-    before = uid_of("prometheus"), uid_of("log-agent")
+    before = uid_of("prometheus")
     answer = platform.run("sync", "platform", "--no-wait")  # Grafana's image isn't to be had
     assert answer.code == 0, answer.out + answer.err
     began_s = time.monotonic()
@@ -130,16 +104,5 @@ def test_experiments_with_namespaces_of_their_own_are_scraped_and_read_after_a_s
             return True if all(one == expected for one in found) else None
 
         eventually(scraped, within_s=150, what=f"series of {name}, and of it alone")
-        lines = f'sum by (namespace, pod) (count_over_time({{experiment="{name}"}}[10m]))'
-
-        def read(lines: str = lines, expected: set[tuple[str, str]] = expected) -> bool | None:
-            found = {
-                (one["metric"]["namespace"], one["metric"]["pod"]) for one in loki(rig, "query", query=lines)
-            }
-            assert found <= expected
-            return True if found == expected else None
-
-        eventually(read, within_s=60, what=f"lines of {name}, and of it alone")
     figure(f"rig: Prometheus reads a changed configuration {time.monotonic() - began_s:.0f} s after a sync")
-    assert uid_of("prometheus") == before[0], "it reads its configuration again by itself"
-    assert uid_of("log-agent") != before[1], "it has to start anew"
+    assert uid_of("prometheus") == before, "it reads its configuration again by itself"
