@@ -33,6 +33,7 @@ _RUN_TOGETHER: Final = ("PASS", "PWD")  # as in `PGPASS`
 _ORDINARY: Final = frozenset({"PWD", "OLDPWD", "BYPASS", "COMPASS", "OVERPASS", "TRESPASS", "UNDERPASS"})
 _SHORTEST: Final = 3  # shorter ones are everywhere in a text, and no secret
 _SHORTEST_LINE: Final = 8
+_SHORTEST_PIECE_OF_WORD: Final = 8  # a credential that is hidden inside a longer word, too
 _SHORTEST_PIECE: Final = 4
 _EDGES: Final = "… .\"'"  # of a text that was cut
 _GO_ESCAPES: Final = {c: "\\" + e for c, e in zip('\a\b\f\n\r\t\v\\"', 'abfnrtv\\"', strict=True)}
@@ -104,10 +105,17 @@ def keep_secret(text: str) -> None:
 
 
 def conceal(text: str) -> str:
-    """Return the text without the credentials that were remembered, in whatever form."""
+    """Return the text without the credentials that were remembered, in whatever form.
+
+    A short one is hidden only as a whole word: a password such as `one` would garble `component`.
+    """
     with _KNOWN_LOCK:
         known = frozenset(_KNOWN)
-    return redact(text, known) if known else text
+    long = frozenset(value for value in known if len(value) >= _SHORTEST_PIECE_OF_WORD)
+    shown = redact(text, long) if long else text
+    for value in sorted(known - long, key=len, reverse=True):
+        shown = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, shown)
+    return shown
 
 
 @contextmanager

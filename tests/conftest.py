@@ -47,6 +47,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(line)
 
 
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the credentials of other tests: each is hidden in all that the process prints from then on."""
+    monkeypatch.setattr("nimlab.masking._KNOWN", set())
+
+
 @pytest.fixture
 def figure(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Return a function that keeps a line to be printed at the end of the run."""

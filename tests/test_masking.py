@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from nimlab.errors import ClusterError, Rejected
 from nimlab.fields import foreign_fields
 from nimlab.kube.answers import error_of
-from nimlab.masking import hide_secrets, is_secret_name, mask, redact, secrets_in
+from nimlab.masking import (
+    conceal,
+    hide_secrets,
+    is_secret_name,
+    keep_secret,
+    mask,
+    redact,
+    secrets_in,
+)
 from tests.live import Lab
 from tests.proxy import Broken, Seen, run_proxy
 
@@ -206,3 +214,11 @@ def test_no_output_of_any_command_holds_a_secret(lab: Lab, tmp_path: Path, broke
         assert any("Invalid value: (hidden)" in text for text in said)
     leaks = [line for text in said for line in text.splitlines() if "hunter2" in line]
     assert leaks == []
+
+
+def test_a_short_credential_is_hidden_as_a_word_and_garbles_no_other() -> None:
+    keep_secret("one")
+    keep_secret("longer-one-here")
+    assert conceal("password one, component; x-longer-one-here-x") == (
+        "password (hidden), component; x-(hidden)-x"
+    )
