@@ -33,6 +33,7 @@ from nimlab.errors import Interrupted
 from nimlab.kube import KubeCluster, Target, connect
 from nimlab.lab_identity import LabIdentity
 from nimlab.masking import redact, secrets_in
+from nimlab.parent import Parent
 from nimlab.plan import Plan, make_plan
 from nimlab.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.spec import SyncSettings
@@ -154,8 +155,9 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
             origin=origin,
         )
     check_going(run)
-    parents = [snapshot.parent, *(one.parent for one in snapshot.former)]
-    relations = {sha: relation_of(sha) for parent in parents if parent for sha in parent.commits}
+    relations: dict[str, git.Relation] = {}
+    for parent in filter(None, (snapshot.parent, *(one.parent for one in snapshot.former))):
+        relations |= _relations(parent, relation_of)
     policy = Policy(
         names=run.intent.names,
         prune=run.options.prune,
@@ -175,6 +177,17 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
     )
     with stage("plan"):
         return snapshot, make_plan(run.intent.desired, snapshot, policy)
+
+
+def _relations(parent: Parent, relation_of: Callable[[str], git.Relation]) -> dict[str, git.Relation]:
+    """Return the relation of each commit that a parent records.
+
+    The first commit counts only where no other one is known, so the usual sync starts no Git process for it.
+    """
+    found = {entry.sha: relation_of(entry.sha) for entry in parent.entries(None)}
+    if parent.origin is not None and all(one is git.Relation.UNKNOWN for one in found.values()):
+        found[parent.origin] = relation_of(parent.origin)
+    return found
 
 
 def _identity_of(run: Run) -> LabIdentity:
