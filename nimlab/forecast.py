@@ -42,8 +42,8 @@ def forecast(desired: Manifest, live: Manifest) -> Manifest:
 def _laid(live: Any, desired: Any, owned: _Tree | None, theirs: _Tree | None, name: str) -> Any:  # noqa: ANN401 -- any JSON
     """A value with what is desired laid over it; `owned` and `theirs` are None for what isn't in an entry."""
     if isinstance(desired, Mapping) and isinstance(live, Mapping):
-        if owned == {} and (name in ATOMIC_MAPS or (desired and not theirs)):
-            return desired  # ours as a whole: what we don't send goes
+        if name in ATOMIC_MAPS or (desired and {} in (owned, theirs) and not owned and not theirs):
+            return desired  # The map is atomic: an apply replaces it, whoever owned it before.
         return _laid_map(live, desired, owned or {}, theirs or {})
     if isinstance(desired, list) and isinstance(live, list) and {} not in (owned, theirs):  # {}: as a whole
         if any(child.startswith("v:") for child in owned or ()):

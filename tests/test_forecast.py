@@ -111,6 +111,40 @@ def test_list_that_somebody_holds_as_a_whole_is_replaced_as_a_whole() -> None:
     assert forecast(desired, live)["imagePullSecrets"] == [{"name": "p"}]
 
 
+@pytest.mark.parametrize(
+    ("field", "owners"),
+    [
+        ("selector", ["x"]),
+        ("selector", ["nimlab"]),
+        ("selector", ["nimlab", "x"]),
+        ("selector", []),
+        ("unknown", ["x"]),
+        ("unknown", ["nimlab"]),
+        ("unknown", ["nimlab", "x"]),
+    ],
+)
+def test_atomic_map_is_replaced_whoever_owns_it(field: str, owners: list[str]) -> None:
+    """Another manager's update of one key makes it the owner of the whole map."""
+    desired: dict[str, Any] = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "a", "namespace": "b"},
+        "spec": {field: {"matchLabels": {"app": "y"}}},
+    }
+    live = copy.deepcopy(desired)
+    live["spec"][field]["matchLabels"]["added"] = "x"
+    live["metadata"]["managedFields"] = [
+        {
+            "manager": owner,
+            "operation": "Apply" if owner == "nimlab" else "Update",
+            "apiVersion": "policy/v1",
+            "fieldsV1": {"f:spec": {f"f:{field}": {}}},
+        }
+        for owner in owners
+    ]
+    assert forecast(desired, live)["spec"] == desired["spec"]
+
+
 @pytest.mark.live
 @pytest.mark.timeout(300 + EXAMPLES)
 def test_no_change_that_the_server_would_make_is_missed(
