@@ -23,7 +23,7 @@ from bench.rounds import Sample, Setting, play
 from bench.server import ServerError, fresh_server
 from nimlab import __version__
 from nimlab.errors import NimlabError
-from nimlab.git import read_commit
+from nimlab.files.git import read_commit
 from nimlab.sandbox import default_cache
 
 _SIZES = (10, 100, 334, 1000)

@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from nimlab.owned import MEMBER, PART_OF
+from nimlab.objects.applyset import MEMBER, PART_OF
 
 REPOSITORY: Final = Path(__file__).parent.parent
 

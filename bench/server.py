@@ -19,7 +19,7 @@ from typing import Any, Final
 import psutil
 
 from nimlab import sandbox
-from nimlab.sandbox.api import Answer, Api, expect
+from nimlab.sandbox.client import Answer, Api, expect
 from nimlab.sandbox.state import Layout, load_record, make_layout, write_private
 
 _ACCOUNT: Final = "bench"

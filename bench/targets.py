@@ -13,8 +13,8 @@ from bench.lab import Step
 from bench.peers import NIMLAB
 from bench.rounds import Sample
 from bench.table import median_requests, median_s, pick, sizes_of
-from nimlab.kube.client import PAGE
-from nimlab.owned import ApplySet
+from nimlab.cluster.kube.client import PAGE
+from nimlab.objects.applyset import ApplySet
 
 _KINDS: Final = ApplySet(name="experiments", namespace="lab").kinds
 _MARKS: Final = 2  # the set's parent and its lock

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nimlab.cluster import Propagation
-from nimlab.kube import KubeCluster
-from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import COMPONENT, EXPERIMENTS, PART_OF, PLATFORM, ApplySet
+from nimlab.cluster.kube import KubeCluster
+from nimlab.cluster.port import Propagation
+from nimlab.objects.applyset import COMPONENT, EXPERIMENTS, PART_OF, PLATFORM, ApplySet
+from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.live import Lab
 
 RIGHT = "cannot"

@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the credentials of other tests: each is hidden in all that the process prints from then on."""
-    monkeypatch.setattr("nimlab.masking._KNOWN", set())
+    monkeypatch.setattr("nimlab.objects.masking._KNOWN", set())
 
 
 @pytest.fixture

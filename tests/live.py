@@ -19,10 +19,10 @@ import pytest
 
 from nimlab import sandbox as control_plane
 from nimlab.cli import main
-from nimlab.cluster import Propagation
+from nimlab.cluster.kube import KubeCluster, Target, connect
+from nimlab.cluster.port import Propagation
 from nimlab.errors import SandboxError
-from nimlab.kube import KubeCluster, Target, connect
-from nimlab.manifest import Manifest, ObjectKey
+from nimlab.objects.manifest import Manifest, ObjectKey
 
 REPOSITORY = Path(__file__).parent.parent
 

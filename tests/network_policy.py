@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nimlab.manifest import Manifest
+from nimlab.objects.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nimlab.kube import KubeCluster, Target, connect
+from nimlab.cluster.kube import KubeCluster, Target, connect
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.apply import (
+from nimlab.cluster.apply import (
     Awaited,
     ExperimentSettled,
     ExperimentStuck,
@@ -22,19 +22,19 @@ from nimlab.apply import (
     PeersProgress,
     execute,
 )
-from nimlab.apply.board import Board, judge
-from nimlab.apply.feed import Feed
-from nimlab.apply.wait import Pace
-from nimlab.change import Action
-from nimlab.cluster import Listing, Propagation, observe
+from nimlab.cluster.apply.readiness import Board, judge
+from nimlab.cluster.apply.wait_for_peers import Pace
+from nimlab.cluster.apply.watcher import Feed
+from nimlab.cluster.port import Listing, Propagation, observe
 from nimlab.errors import Forbidden, Moved
-from nimlab.git import Commit
-from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import ApplySet, stamp
-from nimlab.plan import make_plan
+from nimlab.files.git import Commit
+from nimlab.files.spec import OnImmutableChange
+from nimlab.objects.applyset import ApplySet, stamp
+from nimlab.objects.manifest import Manifest, ObjectKey
+from nimlab.plan.change import Action
+from nimlab.plan.make_plan import make_plan
+from nimlab.plan.snapshot import Desired, Snapshot
 from nimlab.report import format_event
-from nimlab.snapshot import Desired, Snapshot
-from nimlab.spec import OnImmutableChange
 from tests.live import Lab
 from tests.test_plan import group, manifest, policy
 

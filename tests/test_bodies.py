@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nimlab.cluster.kube import Target, connect
+from nimlab.cluster.kube.requests import decode, retry_after_s
+from nimlab.cluster.kube.responses import event_of, kinds_of, object_of, page_of
 from nimlab.errors import ClusterError, Unreachable, Unseen
-from nimlab.kube import Target, connect
-from nimlab.kube.bodies import event_of, kinds_of, object_of, page_of
-from nimlab.kube.wire import decode, retry_after_s
-from nimlab.manifest import ObjectKey, key_of
+from nimlab.objects.manifest import ObjectKey, key_of
 from tests.live import Lab, remove_namespaces
 from tests.proxy import Broken, Seen, run_proxy
 

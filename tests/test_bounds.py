@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nimlab.bounds import OutOfBoundsError, bounded
+from nimlab.render.resource_limits import OutOfBoundsError, bounded
 
 MIB = 2**20
 

@@ -22,16 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimlab import report
-from nimlab.apply.events import (
-    Event,
-    ExperimentSettled,
-    ExperimentStuck,
-    ObjectDone,
-    Outcome,
-    PeersProgress,
-)
-from nimlab.change import Action, Change
-from nimlab.diff import diff_objects
 from nimlab.errors import (
     GuardError,
     ImmutableField,
@@ -43,11 +33,21 @@ from nimlab.errors import (
     RenderError,
     SpecError,
 )
-from nimlab.fields import Foreign
-from nimlab.plan import Plan, Stop
-from nimlab.report.sums import sums_of
-from nimlab.spec import Broken, OnImmutableChange
-from nimlab.status import Trouble
+from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.objects.managed_fields import Foreign
+from nimlab.plan.change import Action, Change
+from nimlab.plan.diff import diff_objects
+from nimlab.plan.kstatus import Trouble
+from nimlab.plan.make_plan import Plan, Stop
+from nimlab.plan.sync_events import (
+    Event,
+    ExperimentSettled,
+    ExperimentStuck,
+    ObjectDone,
+    Outcome,
+    PeersProgress,
+)
+from nimlab.report.totals import sums_of
 from tests.golden_files import GOLDEN, assert_golden, cases, overlay_of
 from tests.live import REPOSITORY
 from tests.test_load import problems_of

@@ -13,10 +13,10 @@ import pytest
 
 import nimlab.errors
 from nimlab.cli import main
-from nimlab.cli.run import parse_limit
 from nimlab.cli.target import choose_target
 from nimlab.errors import ExitCode, NimlabError
-from nimlab.load import load_lab
+from nimlab.files.load import load_lab
+from nimlab.workflow.session import parse_limit
 from tests.golden_files import GOLDEN, assert_golden
 from tests.live import REPOSITORY, make_lab
 from tests.test_load import CODES
@@ -259,7 +259,7 @@ def test_bug_is_said_to_be_one_and_reported(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("nimlab.cli.root.find_root", lambda start: start / 0)
+    monkeypatch.setattr("nimlab.cli.lab_folder.find_root", lambda start: start / 0)
     assert main(["validate"]) == ExitCode.BUG
     said = capsys.readouterr().err
     assert "bug in nimlab" in said
@@ -292,7 +292,7 @@ def test_refusal_by_the_machine_is_no_bug(
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("nimlab.cli.root.find_root", find_root)
+    monkeypatch.setattr("nimlab.cli.lab_folder.find_root", find_root)
     assert main(["validate"]) == code
     said = capsys.readouterr().err
     assert ("bug in nimlab" in said) == (code == ExitCode.BUG)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nimlab.cli import main
-from nimlab.load import load_lab
+from nimlab.files.load import load_lab
 from tests.live import REPOSITORY, git, make_lab
 
 CUSTOM = """

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.render.platform import load_platform_templates, render_dashboards, render_platform
-from nimlab.rtt.metrics import CATALOG
+from nimlab.agents.rtt.metrics import CATALOG
+from nimlab.files.load import load_lab
+from nimlab.render.render_platform import load_platform_templates, render_dashboards, render_platform
 from tests.dashboards import SOURCES, choices, has_values, lint, panels_of, queries, without_zeros
 from tests.exposed import CADVISOR, NODE_EXPORTER
 from tests.live import REPOSITORY

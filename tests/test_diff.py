@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.diff import ABSENT, FieldChange, diff_desired, diff_objects
-from nimlab.manifest import Manifest
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.diff import ABSENT, FieldChange, diff_desired, diff_objects
 
 STATEFULSET: Manifest = {
     "apiVersion": "apps/v1",
@@ -337,5 +337,5 @@ def repr_of(value: Any) -> str:
 
 
 def test_importing_the_room_is_cheap() -> None:
-    code = "import sys, nimlab.diff; sys.exit('deepdiff' in sys.modules)"
+    code = "import sys, nimlab.plan.diff; sys.exit('deepdiff' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

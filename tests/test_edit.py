@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimlab.edit import (
+from nimlab.errors import EditError
+from nimlab.files.edit import (
     NewExperiment,
     experiment_text,
     find_experiment_file,
@@ -18,8 +19,7 @@ from nimlab.edit import (
     read_text,
     set_peers,
 )
-from nimlab.errors import EditError
-from nimlab.load import load_lab
+from nimlab.files.load import load_lab
 from tests.live import REPOSITORY
 
 SEED = NewExperiment(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.cli import main
-from nimlab.exposed import tracked_secrets
+from nimlab.files.tracked_credentials import tracked_secrets
 from tests.live import REPOSITORY, git, make_lab
 
 BODY = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.fields import BOOKKEEPING, compare, foreign_fields, own_entry, path_text
-from nimlab.manifest import Manifest
+from nimlab.objects.managed_fields import BOOKKEEPING, compare, foreign_fields, own_entry, path_text
+from nimlab.objects.manifest import Manifest
 
 DESIRED: Manifest = {
     "apiVersion": "apps/v1",

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from nimlab.cluster import Propagation
-from nimlab.diff import diff_objects
+from nimlab.cluster.kube import KubeCluster
+from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
-from nimlab.fields import compare
-from nimlab.forecast import forecast
-from nimlab.kube import KubeCluster
-from nimlab.manifest import Manifest, key_of
-from nimlab.owned import FIELD_MANAGER
-from nimlab.workload import changes_template
+from nimlab.objects.applyset import FIELD_MANAGER
+from nimlab.objects.managed_fields import compare
+from nimlab.objects.manifest import Manifest, key_of
+from nimlab.plan.diff import diff_objects
+from nimlab.plan.predict import forecast
+from nimlab.plan.workload import changes_template
 from tests.live import remove_namespaces
 from tests.properties.edits import EDITS, edit_reset
 from tests.properties.objects import Dice, make_desired

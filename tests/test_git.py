@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.errors import NimlabError
-from nimlab.git import Commit, Relation, read_commit, relation_to, remedy_for, removed_in
+from nimlab.files.git import Commit, Relation, read_commit, relation_to, remedy_for, removed_in
 from tests.live import git
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.render.platform import load_platform_templates, render_dashboards
+from nimlab.files.load import load_lab
+from nimlab.render.render_platform import load_platform_templates, render_dashboards
 from tests.live import REPOSITORY
 from tests.npm import install
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from nimlab.change import Action
 from nimlab.errors import Conflict, OwnershipConflict
-from nimlab.fields import Foreign
-from nimlab.handover import Handover
-from nimlab.plan import ExperimentPlan, Stop
-from nimlab.spec import OnImmutableChange
+from nimlab.files.spec import OnImmutableChange
+from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.takeover import Handover
+from nimlab.plan.change import Action
+from nimlab.plan.make_plan import ExperimentPlan, Stop
 from tests.test_report import all_objects, change, experiment, field, plan, plan_json, text_of
 
 IMAGE = "spec.template.spec.containers[nimp2p].image"

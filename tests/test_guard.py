@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from nimlab.errors import GuardError
-from nimlab.guard import check_manifests, check_unique
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest
-from nimlab.owned import ApplySet, stamp
+from nimlab.files.load import load_lab
+from nimlab.objects.applyset import ApplySet, stamp
+from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
+from nimlab.render.guard.experiment_guard import check_manifests, check_unique
 from tests.live import REPOSITORY
 
 FILES = load_lab(REPOSITORY)

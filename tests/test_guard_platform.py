@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from nimlab.errors import GuardError
-from nimlab.guard_platform import check_platform
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest, canonical
-from nimlab.owned import COMPONENT, PART_OF, stamp
-from nimlab.spec import GRAFANA_SECRET, LabFiles
+from nimlab.files.load import load_lab
+from nimlab.files.spec import GRAFANA_SECRET, LabFiles
+from nimlab.objects.applyset import COMPONENT, PART_OF, stamp
+from nimlab.objects.manifest import Manifest, canonical
+from nimlab.render.guard.platform_guard import check_platform
 from tests.live import REPOSITORY
 from tests.test_platform import FILES, NAMESPACES, SET, of, rendered
 

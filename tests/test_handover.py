@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.handover import handover_of, handover_patch
-from nimlab.manifest import Manifest
+from nimlab.objects.manifest import Manifest
+from nimlab.objects.takeover import handover_of, handover_patch
 from tests.live import Lab
 from tests.test_fields import DESIRED, OWNED
 

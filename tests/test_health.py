@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from nimlab.apply.board import judge
-from nimlab.apply.events import ExperimentStuck, PeersProgress
-from nimlab.change import Action
 from nimlab.cli.terminal import Bar
-from nimlab.diff import ABSENT, FieldChange
+from nimlab.cluster.apply.readiness import judge
+from nimlab.cluster.pod_reader import find_troubled, read_warnings
 from nimlab.errors import Forbidden
-from nimlab.git import Commit
-from nimlab.health import Health, health_of, worst
-from nimlab.manifest import Manifest
-from nimlab.overview import RowState, experiment_detail, overview_rows, troubles_of
-from nimlab.parent import Parent, Scope
-from nimlab.peers import find_troubled, read_warnings
+from nimlab.files.git import Commit
+from nimlab.objects.applyset_parent import Parent, Scope
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.change import Action
+from nimlab.plan.diff import ABSENT, FieldChange
+from nimlab.plan.health import Health, health_of, worst
+from nimlab.plan.kstatus import Trouble, is_due, pod_trouble
+from nimlab.plan.sync_events import ExperimentStuck, PeersProgress
 from nimlab.report import exit_code_of_rows, format_event
-from nimlab.report.changes import experiment_entries, layout_of
-from nimlab.report.lines import join
-from nimlab.status import Trouble, is_due, pod_trouble
+from nimlab.report.change_lines import experiment_entries, layout_of
+from nimlab.report.list_rows import RowState, experiment_detail, overview_rows, troubles_of
+from nimlab.report.styled_text import join
 from tests.live import Lab
 from tests.test_apply import RED, board, judged
 from tests.test_apply import refusal as refused_at

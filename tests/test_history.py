@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.parent import BEGUN, COMMIT
+from nimlab.objects.applyset_parent import BEGUN, COMMIT
 from tests.live import Lab, git
 from tests.proxy import Broken, Seen, run_proxy
 from tests.test_together import ended, release_lock, start

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.holes import Form, Holes, TooMuchError
-from nimlab.manifest import parse_yaml
+from nimlab.objects.manifest import parse_yaml
+from nimlab.render.placeholders import Form, Holes, TooMuchError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 JSON = st.recursive(

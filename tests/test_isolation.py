@@ -10,10 +10,10 @@ from itertools import permutations, product
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest
+from nimlab.files.load import load_lab
+from nimlab.files.spec import Experiment
+from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
-from nimlab.spec import Experiment
 from tests.live import REPOSITORY
 from tests.network_policy import Pod, may_enter, may_leave
 

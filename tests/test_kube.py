@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import urllib3
 
-from nimlab.cluster import Propagation
+from nimlab.cluster.kube import KubeCluster, Target, connect, list_contexts
+from nimlab.cluster.kube.http_errors import error_of, is_retried
+from nimlab.cluster.kube.requests import object_path
+from nimlab.cluster.port import Propagation
 from nimlab.errors import (
     ClusterError,
     FieldConflict,
@@ -19,10 +22,7 @@ from nimlab.errors import (
     Rejected,
     Unreachable,
 )
-from nimlab.kube import KubeCluster, Target, connect, list_contexts
-from nimlab.kube.answers import error_of, is_retried
-from nimlab.kube.wire import object_path
-from nimlab.manifest import ObjectKey
+from nimlab.objects.manifest import ObjectKey
 from tests.live import Lab
 from tests.proxy import Broken, Fault, Seen, run_proxy
 

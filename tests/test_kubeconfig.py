@@ -20,15 +20,16 @@ import yaml
 
 from nimlab.cli import main
 from nimlab.cli.target import choose_target
+from nimlab.cluster.kube import KubeCluster, Target, connect, list_contexts
+from nimlab.cluster.kube import server_access as access
+from nimlab.cluster.kube.credentials import TokenFile
+from nimlab.cluster.kube.exec_plugin import Plugin
+from nimlab.cluster.kube.kubeconfig import read_entry
+from nimlab.cluster.kube.proxies import choose_proxy
+from nimlab.cluster.kube.server_access import in_cluster_access, read_access
 from nimlab.errors import Forbidden, NimlabError, Unreachable
-from nimlab.kube import KubeCluster, Target, access, connect, list_contexts
-from nimlab.kube.access import in_cluster_access, read_access
-from nimlab.kube.credentials import TokenFile
-from nimlab.kube.kubeconfig import read_entry
-from nimlab.kube.plugin import Plugin
-from nimlab.kube.proxies import choose_proxy
-from nimlab.manifest import ObjectKey
-from nimlab.masking import conceal
+from nimlab.objects.manifest import ObjectKey
+from nimlab.objects.masking import conceal
 from tests.live import REPOSITORY, Lab, Sandbox
 
 KEY = ObjectKey("Namespace", "", "default")
@@ -580,7 +581,7 @@ def test_bug_report_holds_no_credential(
         ((_name, value),) = found.headers()
         raise RuntimeError(f"Invalid header value {value.encode()!r} for hunter2-pass")
 
-    monkeypatch.setattr("nimlab.cli.run.choose_target", lambda *_, **__: break_down())
+    monkeypatch.setattr("nimlab.workflow.session.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["list", "--lab", str(REPOSITORY)]) == 70
     (report,) = tmp_path.glob("nimlab-bug-*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nimlab.lab_identity import Kinship, LabIdentity, kinship
+from nimlab.objects.lab_identity import Kinship, LabIdentity, kinship
 
 NOTHING = LabIdentity()
 

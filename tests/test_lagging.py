@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.state import Layout, load_record
-from nimlab.sandbox.wait import wait_until
 from tests.live import Lab, Sandbox
 from tests.proxy import Gate, Seen, run_proxy
 from tests.test_orphan import edit, uids
@@ -112,7 +112,7 @@ def test_controller_that_sees_nothing_any_more_is_told(
     blue: Lab, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced(blue)
-    monkeypatch.setattr("nimlab.apply.object._OBSERVED_S", 1.0)
+    monkeypatch.setattr("nimlab.cluster.apply.write_object._OBSERVED_S", 1.0)
     change_template(blue)
     with sleeping(sandbox):
         said = blue.run("sync")

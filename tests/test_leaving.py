@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nimlab.apply.board import Awaited, Board, judge
-from nimlab.apply.events import ExperimentSettled, ExperimentStuck, PeersProgress
-from nimlab.leaving import finalizers_of, held_by
-from nimlab.manifest import Manifest, ObjectKey
+from nimlab.cluster.apply.readiness import Awaited, Board, judge
+from nimlab.objects.manifest import Manifest, ObjectKey
+from nimlab.plan.deletion_blockers import finalizers_of, held_by
+from nimlab.plan.sync_events import ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.report import format_event
 from tests.live import Lab
 from tests.test_apply import NOW, SET

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nimlab.cache import Recall
 from nimlab.errors import Problem, SpecError
-from nimlab.load import load_lab
-from nimlab.load.check import check_document, compile_schema
-from nimlab.load.known import SCHEMAS
-from nimlab.load.text import Document, read_document
-from nimlab.recall import Recall
+from nimlab.files.load import load_lab
+from nimlab.files.load.schema_cache import SCHEMAS
+from nimlab.files.load.validate import check_document, compile_schema
+from nimlab.files.load.yaml_strict import Document, read_document
+from nimlab.files.spec import Isolation, LabFiles
 from nimlab.report import format_problems
-from nimlab.spec import Isolation, LabFiles
 from tests.golden_files import assert_golden, cases, overlay_of
 from tests.live import REPOSITORY
 

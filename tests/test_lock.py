@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.apply import (
+from nimlab.cluster.apply import (
     Lock,
     ObjectDone,
     Options,
@@ -21,13 +21,14 @@ from nimlab.apply import (
     hold_of,
     system_clock,
 )
-from nimlab.cli import act
-from nimlab.cluster import observe
+from nimlab.cluster.kube import client
+from nimlab.cluster.kube import requests as wire
+from nimlab.cluster.port import observe
 from nimlab.errors import LockHeld, Moved
-from nimlab.kube import client, wire
-from nimlab.manifest import Manifest
-from nimlab.owned import ApplySet, stamp
-from nimlab.plan import make_plan
+from nimlab.objects.applyset import ApplySet, stamp
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.make_plan import make_plan
+from nimlab.workflow import sync as act
 from tests.live import Lab
 from tests.proxy import Seen, run_proxy
 from tests.test_plan import group, policy

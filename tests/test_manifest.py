@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.manifest import (
+from nimlab.objects.manifest import (
     KINDS,
     ObjectKey,
     UnreadableYamlError,

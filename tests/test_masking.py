@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nimlab.cluster.kube.http_errors import error_of
 from nimlab.errors import ClusterError, Rejected
-from nimlab.fields import foreign_fields
-from nimlab.kube.answers import error_of
-from nimlab.masking import (
+from nimlab.objects.managed_fields import foreign_fields
+from nimlab.objects.masking import (
     conceal,
     hide_secrets,
     is_secret_name,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.parent import BEGUN, COMMIT, FORMER, LAB
+from nimlab.objects.applyset_parent import BEGUN, COMMIT, FORMER, LAB
 from tests.live import Lab, git, make_lab, remove_namespaces
 from tests.test_history import commit, recorded
 from tests.test_rbac import account_kubeconfig

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.manifest import ObjectKey
+from nimlab.objects.manifest import ObjectKey
 from tests.live import Lab, remove_namespaces
 
 pytestmark = pytest.mark.live

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.nearest import did_you_mean, nearest
+from nimlab.did_you_mean import did_you_mean, nearest
 
 REPOSITORY = Path(__file__).parent.parent
 SCHEMA = json.loads((REPOSITORY / "schema/experiment.schema.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from nimlab import report
-from nimlab.kube.notices import Notices, warnings_in
+from nimlab.cluster.kube.server_warnings import Notices, warnings_in
 from tests.live import REPOSITORY, Lab
 from tests.proxy import Broken, Seen, run_proxy
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimlab.errors import Problem, SpecError
-from nimlab.load import load_lab
+from nimlab.files.load import load_lab
+from nimlab.files.spec import LabFiles
 from nimlab.render import load_templates, render_experiment
-from nimlab.spec import LabFiles
 from tests.live import REPOSITORY
 
 LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")

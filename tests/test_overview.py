@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.change import Action, Change
 from nimlab.errors import OwnershipConflict
-from nimlab.fields import Foreign
-from nimlab.health import Health, Verdict
-from nimlab.manifest import Manifest, ObjectKey, key_of
-from nimlab.overview import Detail, Row, RowState, experiment_detail, overview_rows
-from nimlab.owned import ApplySet
-from nimlab.parent import Parent
-from nimlab.plan import ExperimentPlan, Plan
-from nimlab.spec import (
+from nimlab.files.spec import (
     Broken,
     ConnectLimit,
     Contract,
@@ -28,7 +20,15 @@ from nimlab.spec import (
     Rollout,
     Rtt,
 )
-from nimlab.workload import Resources
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.applyset_parent import Parent
+from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.manifest import Manifest, ObjectKey, key_of
+from nimlab.plan.change import Action, Change
+from nimlab.plan.health import Health, Verdict
+from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.workload import Resources
+from nimlab.report.list_rows import Detail, Row, RowState, experiment_detail, overview_rows
 
 NOW = datetime(2026, 11, 23, 12, 35, 29, tzinfo=UTC)
 MADE = "2026-11-23T11:57:05Z"

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.manifest import Manifest
-from nimlab.owned import (
+from nimlab.objects.applyset import (
     MEMBER,
     PART_OF,
     ApplySet,
@@ -18,6 +17,7 @@ from nimlab.owned import (
     missing_proofs,
     stamp,
 )
+from nimlab.objects.manifest import Manifest
 
 SET = ApplySet(name="experiments", namespace="lab")
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from nimlab.errors import OwnershipConflict, PlanError
-from nimlab.manifest import ObjectKey
-from nimlab.owned import ApplySet
-from nimlab.parent import (
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.applyset_parent import (
     BEGUN,
     CONTAINS,
     ID,
@@ -22,6 +21,7 @@ from nimlab.parent import (
     parent_manifest,
     parse_parent,
 )
+from nimlab.objects.manifest import ObjectKey
 
 SET = ApplySet(name="experiments", namespace="lab")
 SCOPE = Scope(kinds=frozenset({"StatefulSet", "Service"}), namespaces=frozenset({"lab", "z", "b"}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.peers import read_events, read_pods
+from nimlab.cluster.pod_reader import read_events, read_pods
 from tests.live import Lab
 
 STUCK: dict[str, Any] = {
@@ -29,7 +29,7 @@ def test_of_many_peers_a_page_is_read_and_those_that_do_not_run(
     assert len(everyone.items) == 5
     assert read_events(lab.cluster, lab.namespace).whole
 
-    monkeypatch.setattr("nimlab.peers._FEW", 2)
+    monkeypatch.setattr("nimlab.cluster.pod_reader._FEW", 2)
     some = read_pods(lab.cluster, lab.namespace, "experiment=blue")
     assert not some.whole
     names = {pod["metadata"]["name"] for pod in some.items}

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.change import Action, Change
 from nimlab.errors import Conflict, FieldConflict, Rejected
-from nimlab.git import Commit, Relation
-from nimlab.handover import handover_of
-from nimlab.manifest import Manifest, ObjectKey, key_of
-from nimlab.owned import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
-from nimlab.parent import Parent, Scope
-from nimlab.plan import Plan, make_plan
-from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
-from nimlab.spec import Broken, OnImmutableChange
+from nimlab.files.git import Commit, Relation
+from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.objects.applyset import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
+from nimlab.objects.applyset_parent import Parent, Scope
+from nimlab.objects.manifest import Manifest, ObjectKey, key_of
+from nimlab.objects.takeover import handover_of
+from nimlab.plan.change import Action, Change
+from nimlab.plan.make_plan import Plan, make_plan
+from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 
 SET = ApplySet(name="experiments", namespace="lab")
 SHA = "a" * 40

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from nimlab.cli.show import _pods_of
-from nimlab.edit import set_peers
+from nimlab.agents.stagger import delay_ms, main
+from nimlab.cli.inspect_commands import _pods_of
 from nimlab.errors import EditError, GuardError, NimlabError, SpecError
-from nimlab.guard import check_manifests, check_unique
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest, canonical
-from nimlab.owned import ApplySet, stamp
-from nimlab.placement import is_qualified, priority_faults, selector_faults, toleration_faults
+from nimlab.files.edit import set_peers
+from nimlab.files.load import load_lab
+from nimlab.files.placement_rules import is_qualified, priority_faults, selector_faults, toleration_faults
+from nimlab.files.spec import Experiment, LabFiles
+from nimlab.objects.applyset import ApplySet, stamp
+from nimlab.objects.manifest import Manifest, canonical
+from nimlab.plan.workload import estimate_restart_s, resources_of
 from nimlab.render import load_templates, render_experiment
-from nimlab.spec import Experiment, LabFiles
-from nimlab.stagger import delay_ms, main
-from nimlab.workload import estimate_restart_s, resources_of
+from nimlab.render.guard.experiment_guard import check_manifests, check_unique
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab
 from tests.proxy import run_proxy

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
+from nimlab.cluster.kube import Target, connect
 from nimlab.errors import Forbidden, Rejected
-from nimlab.kube import Target, connect
-from nimlab.manifest import KINDS, key_of
+from nimlab.objects.manifest import KINDS, key_of
 from tests.live import Lab, remove_namespaces
 from tests.proxy import Proxy, Seen, run_proxy
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.reading import check_folder, read_file
+from nimlab.files.safe_open import check_folder, read_file
 
 
 @pytest.fixture

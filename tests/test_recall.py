@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.load.known import SCHEMAS
-from nimlab.manifest import Manifest
-from nimlab.recall import Recall, code_stamp
+from nimlab.cache import Recall, code_stamp
+from nimlab.files.load import load_lab
+from nimlab.files.load.schema_cache import SCHEMAS
+from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
 from tests.live import REPOSITORY, Lab
 
@@ -86,7 +86,7 @@ def test_what_lies_in_the_lab_is_not_recalled(lab: Lab, monkeypatch: pytest.Monk
 
 def test_the_stamp_is_of_what_the_code_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = shutil.copytree(REPOSITORY / "nimlab", tmp_path / "nimlab")
-    monkeypatch.setattr("nimlab.recall.__file__", str(own / "recall.py"))
+    monkeypatch.setattr("nimlab.cache.__file__", str(own / "recall.py"))
     before, path = code_stamp(), own / "manifest.py"
     facts, text = path.stat(), path.read_text(encoding="utf-8")
     path.write_text(text.replace("canonical", "canonicaL", 1), encoding="utf-8")
@@ -137,7 +137,7 @@ def test_recalled_manifests_are_those_that_would_be_rendered(
     recall.save(forget=True)
     assert fresh == rendered(None)
 
-    monkeypatch.setattr("nimlab.render.fill.Compiled", None)  # nothing can be rendered any more
+    monkeypatch.setattr("nimlab.render.jinja_sandbox.Compiled", None)  # nothing can be rendered any more
     assert rendered(Recall(path, code_stamp())) == fresh
     with pytest.raises(TypeError):
         rendered(Recall(path, "other code"))
@@ -173,14 +173,16 @@ def test_recalled_files_are_read_as_those_that_are_checked(
     recall.save(forget=True)
     assert checked == load_lab(root)
 
-    monkeypatch.setattr("nimlab.load.known.read_document", None)  # nothing can be read as YAML any more
+    monkeypatch.setattr(
+        "nimlab.files.load.schema_cache.read_document", None
+    )  # nothing can be read as YAML any more
     assert load_lab(root, recall=Recall(tmp_path / "file", "s")) == checked
     schemas = tmp_path / "schema"
     shutil.copytree(SCHEMAS, schemas)
     for folder in (schemas, root / "schema"):
         path = folder / "experiment.schema.json"
         path.write_text(path.read_text(encoding="utf-8").replace("Who and what.", "Who."), encoding="utf-8")
-    monkeypatch.setattr("nimlab.load.known.SCHEMAS", schemas)
+    monkeypatch.setattr("nimlab.files.load.schema_cache.SCHEMAS", schemas)
     with pytest.raises(TypeError):
         load_lab(root, recall=Recall(tmp_path / "file", "s"))
 

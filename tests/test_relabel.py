@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest
-from nimlab.render.platform import load_platform_templates, render_platform
-from nimlab.spec import Lab, LabFiles
+from nimlab.files.load import load_lab
+from nimlab.files.spec import Lab, LabFiles
+from nimlab.objects.manifest import Manifest
+from nimlab.render.render_platform import load_platform_templates, render_platform
 from tests.live import REPOSITORY
 from tests.relabel import relabelled, stored
 

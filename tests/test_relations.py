@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nimlab.errors import Problem, SpecError
-from nimlab.load import load_lab
+from nimlab.files.load import load_lab
+from nimlab.files.spec import POD_CONTAINERS, RTT_PORT_NAMES, LabFiles
 from nimlab.render import load_templates, render_experiment
-from nimlab.spec import POD_CONTAINERS, RTT_PORT_NAMES, LabFiles
 from tests.live import REPOSITORY
 
 LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")

@@ -11,14 +11,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimlab.cli.lab import read_intent
 from nimlab.errors import RenderError
-from nimlab.guard import check_manifests
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest, canonical, to_yaml
-from nimlab.owned import ApplySet, stamp
+from nimlab.files.load import load_lab
+from nimlab.files.spec import Experiment, LabFiles
+from nimlab.objects.applyset import ApplySet, stamp
+from nimlab.objects.manifest import Manifest, canonical, to_yaml
 from nimlab.render import Templates, label_value, load_templates, render_experiment
-from nimlab.spec import Experiment, LabFiles
+from nimlab.render.guard.experiment_guard import check_manifests
+from nimlab.workflow.desired import read_intent
 from tests.golden_files import assert_golden, cases, overlay_of
 from tests.live import REPOSITORY
 

@@ -17,18 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimlab import report
-from nimlab.apply.events import (
-    Event,
-    ExperimentSettled,
-    ExperimentStuck,
-    Notice,
-    ObjectDone,
-    Outcome,
-    PeersProgress,
-    PeersRestarted,
-)
-from nimlab.change import Action, Change
-from nimlab.diff import ABSENT, FieldChange
 from nimlab.errors import (
     Conflict,
     FieldConflict,
@@ -41,18 +29,30 @@ from nimlab.errors import (
     Rejected,
     SpecError,
 )
-from nimlab.fields import Foreign
-from nimlab.git import Commit
-from nimlab.manifest import Manifest, ObjectKey
-from nimlab.overview import Detail, EventLine, PodLine, Row, RowState
-from nimlab.owned import ApplySet
-from nimlab.parent import Parent
-from nimlab.plan import ExperimentPlan, Plan, Stop
-from nimlab.report.lines import escape
-from nimlab.report.values import added_texts, age_text, change_texts
-from nimlab.spec import Broken, OnImmutableChange
-from nimlab.status import Trouble
-from nimlab.workload import Resources
+from nimlab.files.git import Commit
+from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.applyset_parent import Parent
+from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.manifest import Manifest, ObjectKey
+from nimlab.plan.change import Action, Change
+from nimlab.plan.diff import ABSENT, FieldChange
+from nimlab.plan.kstatus import Trouble
+from nimlab.plan.make_plan import ExperimentPlan, Plan, Stop
+from nimlab.plan.sync_events import (
+    Event,
+    ExperimentSettled,
+    ExperimentStuck,
+    Notice,
+    ObjectDone,
+    Outcome,
+    PeersProgress,
+    PeersRestarted,
+)
+from nimlab.plan.workload import Resources
+from nimlab.report.format_value import added_texts, age_text, change_texts
+from nimlab.report.list_rows import Detail, EventLine, PodLine, Row, RowState
+from nimlab.report.styled_text import escape
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nimlab.access.rbac import access_manifests
+from nimlab.cluster.kube import Target, connect
 from nimlab.errors import Forbidden, NimlabError, Rejected
-from nimlab.kube import Target, connect
-from nimlab.load import load_lab
-from nimlab.owned import EXPERIMENTS, PLATFORM, ApplySet
-from nimlab.rbac import access_manifests
-from nimlab.render.platform import load_platform_templates, render_platform
+from nimlab.files.load import load_lab
+from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet
+from nimlab.render.render_platform import load_platform_templates, render_platform
 from tests.attacks import (
     GRANT,
     ON_EXPERIMENTS,

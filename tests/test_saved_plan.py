@@ -11,11 +11,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from nimlab.binding import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
-from nimlab.cli.saved import identity_of
 from nimlab.errors import PlanError
-from nimlab.manifest import Manifest
-from nimlab.plan import make_plan
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.make_plan import make_plan
+from nimlab.plan.saved_plan import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
+from nimlab.workflow.save_plan import identity_of
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab, git
 from tests.proxy import run_proxy

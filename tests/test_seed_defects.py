@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from nimlab.edit import NewExperiment, experiment_text, set_peers
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest
+from nimlab.files.edit import NewExperiment, experiment_text, set_peers
+from nimlab.files.load import load_lab
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.workload import resources_of
 from nimlab.render import load_templates, render_experiment
-from nimlab.render.platform import load_platform_templates, render_dashboards, render_platform
+from nimlab.render.render_platform import load_platform_templates, render_dashboards, render_platform
 from nimlab.units import parse_quantity
-from nimlab.workload import resources_of
 from tests.dashboards import queries
 from tests.live import REPOSITORY, Lab
 from tests.relabel import relabelled, targets_of

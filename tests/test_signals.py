@@ -202,8 +202,8 @@ def run_program(
         "nimlab.cli.app",
         "typer",
         "nimlab.errors",
-        "nimlab.cli.root",
-        "nimlab.load",
+        "nimlab.cli.lab_folder",
+        "nimlab.files.load",
         "yaml",
     ],
 )
@@ -224,7 +224,7 @@ sys.meta_path.insert(0, Finder())
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_after_the_first_line_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
-    before = "import nimlab.cli.run as run\nrun.read_intent = kill"
+    before = "import nimlab.workflow.session as run\nrun.read_intent = kill"
     done = run_program(lab_folder, number, before, "sync", "--kubeconfig", "nowhere")
     assert done.returncode == 130
     first, *rest = done.stderr.splitlines()
@@ -234,7 +234,7 @@ def test_signal_after_the_first_line_ends_it_in_order(lab_folder: Path, number: 
 
 def test_signal_that_python_swallows_is_sent_again(lab_folder: Path) -> None:
     before = """
-import nimlab.cli.root as root
+import nimlab.cli.lab_folder as root
 class Last:
     def __del__(self):
         kill()
@@ -256,7 +256,7 @@ def test_signal_after_the_end_changes_nothing(lab_folder: Path, number: signal.S
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_while_the_sandbox_starts_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
-    before = "import nimlab.sandbox.build as build\nbuild.find_go_version = kill"
+    before = "import nimlab.sandbox.build_programs as build\nbuild.find_go_version = kill"
     done = run_program(lab_folder, number, before, "sandbox", "up")
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
@@ -265,7 +265,7 @@ def test_signal_while_the_sandbox_starts_ends_it_in_order(lab_folder: Path, numb
 def test_signal_amid_an_edit_leaves_the_old_file(lab_folder: Path, number: signal.Signals) -> None:
     path = lab_folder / "experiments" / "blue.yaml"
     text = path.read_bytes()
-    before = "import nimlab.writing as writing\nwriting.os.fsync = kill"
+    before = "import nimlab.files.safe_write as writing\nwriting.os.fsync = kill"
     done = run_program(lab_folder, number, before, "scale", "blue", "--peers", "9")
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
     assert path.read_bytes() == text

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.manifest import Manifest
-from nimlab.status import State, event_trouble, peers_of, pod_trouble, restart_pending, status_of
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.kstatus import State, event_trouble, peers_of, pod_trouble, restart_pending, status_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

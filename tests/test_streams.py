@@ -103,7 +103,7 @@ def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, t
 
 
 def test_report_of_a_bug_that_cant_be_saved_is_printed(lab_folder: Path) -> None:
-    program = "import nimlab.cli.root as r; r.find_root = lambda start: start / 0\n"
+    program = "import nimlab.cli.lab_folder as r; r.find_root = lambda start: start / 0\n"
     program += "import tempfile; tempfile.tempdir = '/nowhere'\nfrom nimlab.cli import entry\nentry()"
     done = subprocess.run(
         [sys.executable, "-c", program, "validate"],

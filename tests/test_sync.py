@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from nimlab.cluster import Propagation
-from nimlab.manifest import Manifest, ObjectKey
-from nimlab.owned import ApplySet
+from nimlab.cluster.port import Propagation
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.live import REPOSITORY, Lab, git, remove_namespaces
 from tests.proxy import run_proxy
 

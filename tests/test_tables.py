@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.report.lines import join, table
+from nimlab.report.styled_text import join, table
 from nimlab.report.tables import ROW_DROP, ROW_HEAD, format_sandbox
 
 NAMES = ["a" * 41, "a" * 40 + "b", "red"]

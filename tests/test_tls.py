@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
-from nimlab.kube.access import read_access
-from nimlab.kube.tls import SharedContext, make_context
+from nimlab.cluster.kube.server_access import read_access
+from nimlab.cluster.kube.tls import SharedContext, make_context
 from tests.live import Sandbox
 
 HELLOS = 12_000

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nimlab.cli import main
-from nimlab.cli.saved import reject_own_options
 from nimlab.cli.usage import SYNC_RULES
+from nimlab.workflow.save_plan import reject_own_options
 from tests.live import make_lab
 
 IGNORED = [

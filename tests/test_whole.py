@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from nimlab.cli.lab import read_intent
 from nimlab.errors import SpecError
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest, canonical, to_yaml_safe_json
+from nimlab.files.load import load_lab
+from nimlab.objects.manifest import Manifest, canonical, to_yaml_safe_json
 from nimlab.units import canonical_quantity
+from nimlab.workflow.desired import read_intent
 from tests.live import REPOSITORY, make_lab
 
 SCHEMAS = {

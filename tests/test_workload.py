@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.manifest import Manifest
-from nimlab.workload import (
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.workload import (
     Resources,
     caveats_of,
     estimate_restart_s,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.git import Commit, read_commit
-from nimlab.load import load_lab
+from nimlab.files.git import Commit, read_commit
+from nimlab.files.load import load_lab
 from tests.live import git, make_lab
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.errors import EditError
-from nimlab.writing import make_folder, remove_file, write_text
+from nimlab.files.safe_write import make_folder, remove_file, write_text
 from tests.live import REPOSITORY
 
 

@@ -102,7 +102,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
 
     from nimlab import __version__
     from nimlab.errors import ExitCode
-    from nimlab.masking import conceal
+    from nimlab.objects.masking import conceal
 
     text = "\n".join(
         (

@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from nimlab import __version__
-from nimlab.cli import files, sandbox, show, sync
+from nimlab.cli import file_commands as files
+from nimlab.cli import inspect_commands as show
+from nimlab.cli import sandbox_command as sandbox
+from nimlab.cli import sync_command as sync
 
 app = typer.Typer(
     name="nimlab",

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from nimlab.errors import ExitCode
-from nimlab.writing import write_fully
+from nimlab.files.safe_write import write_fully
 
 _ASCII: Final = {
     "…": "...", "→": "->", "←": "<-", "·": "-", "\u2013": "-", "—": "-", "≥": ">=", "≤": "<=", "\u00d7": "x",

@@ -11,8 +11,8 @@ from pathlib import Path
 import typer
 
 from nimlab import sandbox
+from nimlab.cluster.kube import Target, list_contexts
 from nimlab.errors import NimlabError
-from nimlab.kube import Target, list_contexts
 
 
 def sandbox_home(root: Path) -> Path:

@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from nimlab import timing
-from nimlab.apply.events import (
+from nimlab.errors import NimlabError, SpecError
+from nimlab.objects.masking import conceal
+from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
     ExperimentStuck,
     ObjectDone,
     PeersProgress,
 )
-from nimlab.errors import NimlabError, SpecError
-from nimlab.masking import conceal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from nimlab.manifest import ObjectKey
+    from nimlab.objects.manifest import ObjectKey
     from nimlab.sandbox import Step
 
 

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nimlab.cache import Recall
 from nimlab.errors import RenderError
-from nimlab.manifest import Manifest, apply_order, key_of, to_json_text
-from nimlab.reading import check_folder, foreign_content, is_seen, read_file
-from nimlab.recall import Recall
+from nimlab.files.safe_open import check_folder, foreign_content, is_seen, read_file
+from nimlab.files.spec import Experiment, Lab
+from nimlab.objects.manifest import Manifest, apply_order, key_of, to_json_text
 from nimlab.render.context import contexts_of, label_value
-from nimlab.spec import Experiment, Lab
 
 if TYPE_CHECKING:
-    from nimlab.render.fill import Compiled
+    from nimlab.render.jinja_sandbox import Compiled
 
 __all__ = [
     "EXPERIMENT_FOLDER",
@@ -54,7 +54,9 @@ class Templates:
     def compiled(self) -> Compiled:
         """Return them compiled. Raises RenderError with file and line."""
         if self._compiled is None:
-            from nimlab.render.fill import Compiled  # with Jinja, which a lab without changes doesn't need
+            from nimlab.render.jinja_sandbox import (
+                Compiled,  # with Jinja, which a lab without changes doesn't need
+            )
 
             self._compiled = Compiled(self.folder, self.sources)
         return self._compiled

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from nimlab.manifest import to_json_text
-from nimlab.spec import (
+from nimlab.files.spec import (
     RTT_ECHO_PORT,
     RTT_METRICS_PORT,
     Contract,
@@ -26,6 +25,7 @@ from nimlab.spec import (
     Rollout,
     Setting,
 )
+from nimlab.objects.manifest import to_json_text
 from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, format_number
 
 RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
@@ -146,7 +146,7 @@ def _scraped_ports(experiment: Experiment) -> list[int]:
 
 
 def _shape(network: Network) -> list[str]:
-    """The flags of `python -m nimlab.shape`; none where the pod itself sets no limits."""
+    """The flags of `python -m nimlab.agents.shape`; none where the pod itself sets no limits."""
     if network.method != "tc":
         return []
     asked: dict[str, float | None] = {
@@ -160,7 +160,7 @@ def _shape(network: Network) -> list[str]:
 
 
 def _rtt(experiment: Experiment) -> dict[str, Any] | None:
-    """The settings of `python -m nimlab.rtt`, named as docs/rtt.md does; None where peers aren't probed.
+    """The settings of `python -m nimlab.agents.rtt`, named as docs/rtt.md does; None where peers aren't probed.
 
     What the exporter does by itself is left unsaid: to say it would restart the peers of every lab.
     """

@@ -10,7 +10,9 @@ For GitLab: `deletions`, `terraform`, `junit` and `codequality`. Pure.
 from __future__ import annotations
 
 from nimlab.report.codequality import codequality_json
-from nimlab.report.data import (
+from nimlab.report.event_lines import format_event, format_note, progress_text
+from nimlab.report.experiment_page import format_status
+from nimlab.report.json_output import (
     detail_json,
     plan_json,
     platform_json,
@@ -19,15 +21,13 @@ from nimlab.report.data import (
     run_json,
     sandbox_json,
 )
-from nimlab.report.events import format_event, format_note, progress_text
 from nimlab.report.junit import junit_xml
-from nimlab.report.outcome import format_outcome
-from nimlab.report.plan import format_header, format_plan
+from nimlab.report.plan_text import format_header, format_plan
 from nimlab.report.problems import format_error, format_problems, format_warnings
-from nimlab.report.status import format_status
-from nimlab.report.sums import exit_code_of, exit_code_of_rows
+from nimlab.report.sync_summary import format_outcome
 from nimlab.report.tables import format_rows, format_sandbox
 from nimlab.report.terraform import terraform_json
+from nimlab.report.totals import exit_code_of, exit_code_of_rows
 
 __all__ = [
     "codequality_json",

@@ -19,9 +19,9 @@ from enum import Enum
 from typing import Any, Final
 
 from nimlab.errors import Location, NimlabError, Problem, RenderError, SpecError
-from nimlab.plan import Plan
+from nimlab.plan.make_plan import Plan
 from nimlab.report.deletions import Deletion, deletions_of
-from nimlab.report.lines import escape, flat, named_list
+from nimlab.report.styled_text import escape, flat, named_list
 
 _ANCHOR: Final = Location(path="lab.yaml")
 _DELETION: Final = "deletion"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nimlab.change import Action
-from nimlab.plan import ExperimentPlan, Plan
-from nimlab.report.lines import count
-from nimlab.report.sums import blocked_experiments
-from nimlab.workload import Resources
+from nimlab.plan.change import Action
+from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.workload import Resources
+from nimlab.report.styled_text import count
+from nimlab.report.totals import blocked_experiments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nimlab.apply.events import (
+from nimlab.errors import NimlabError, Problem, SpecError
+from nimlab.objects.manifest import ObjectKey
+from nimlab.plan.change import Action
+from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
     ExperimentStuck,
@@ -22,16 +26,12 @@ from nimlab.apply.events import (
     Outcome,
     PeersProgress,
 )
-from nimlab.change import Action
-from nimlab.errors import NimlabError, Problem, SpecError
-from nimlab.manifest import ObjectKey
-from nimlab.plan import ExperimentPlan, Plan
-from nimlab.report.changes import experiment_entries, layout_of, set_right
+from nimlab.report.change_lines import experiment_entries, layout_of, set_right
 from nimlab.report.deletions import Deletion, deletions_of, is_gone
-from nimlab.report.events import done_lines, format_event
-from nimlab.report.lines import escape, flat, hint_line, join, line
+from nimlab.report.event_lines import done_lines, format_event
 from nimlab.report.problems import error_about, format_error, format_problems
-from nimlab.report.sums import Peers, outcomes_of, peers_by_experiment
+from nimlab.report.styled_text import escape, flat, hint_line, join, line
+from nimlab.report.totals import Peers, outcomes_of, peers_by_experiment
 
 _HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _CLASS: Final = "nimlab"

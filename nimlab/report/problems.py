@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nimlab.errors import NimlabError, Problem, SpecError
-from nimlab.manifest import ObjectKey
-from nimlab.report.lines import Line, Span, Style, count, escape, flat, hint_line, join, line
+from nimlab.objects.manifest import ObjectKey
+from nimlab.report.styled_text import Line, Span, Style, count, escape, flat, hint_line, join, line
 
 _LIMIT: Final = 20
 _EXCERPT_COLUMNS: Final = 100  # of a longer line, the part round the problem

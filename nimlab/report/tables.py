@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from nimlab.overview import Row
-from nimlab.report.lines import flat, join, line, table
-from nimlab.report.values import age_text
+from nimlab.report.format_value import age_text
+from nimlab.report.list_rows import Row
+from nimlab.report.styled_text import flat, join, line, table
 
 ROW_HEAD: Final = ("EXPERIMENT", "FULLNAME", "SCALE", "RUNNING", "STARTED AT", "AGE", "GIT", "HEALTH")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 
-from nimlab.plan import Plan
-from nimlab.report.sums import sums_of
+from nimlab.plan.make_plan import Plan
+from nimlab.report.totals import sums_of
 
 
 def terraform_json(plan: Plan) -> str:

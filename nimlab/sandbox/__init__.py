@@ -61,7 +61,7 @@ def down(home: Path, *, report: Callable[[Step], None]) -> bool:
 
 def read_state(home: Path) -> SandboxState | None:
     """Return how the sandbox is, with one request to its API server; None if there is none."""
-    from nimlab.sandbox import view  # 45 ms, as above
+    from nimlab.sandbox import inspect as view  # 45 ms, as above
 
     return view.look(home)
 

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import build, launch, lock, nodes, pki, process, programs, view
-from nimlab.sandbox.api import Api
+from nimlab.sandbox import build_programs as build
+from nimlab.sandbox import folder_lock as lock
+from nimlab.sandbox import inspect as view
+from nimlab.sandbox import launch, nodes, pki, process, programs
+from nimlab.sandbox.client import Api
+from nimlab.sandbox.fair_queue import ensure_queue
+from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.programs import Programs
-from nimlab.sandbox.queue import ensure_queue
 from nimlab.sandbox.state import (
     OWN_FOLDER,
     PART_NAMES,
@@ -36,7 +40,6 @@ from nimlab.sandbox.state import (
     save_record,
     write_private,
 )
-from nimlab.sandbox.wait import wait_until
 
 _SETTLE_S: Final = 120.0
 _GRACE_S: Final = 5.0
@@ -63,7 +66,7 @@ def bring_up(home: Path, *, nodes: int, cache: Path, report: Callable[[Step], No
 
 
 def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
-    """See `nimlab.sandbox.build`."""
+    """See `nimlab.sandbox.build_programs`."""
     layout = make_layout(home)
     with _alone(layout, report):
         _provide_programs(layout, cache.resolve(), report)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import nodes, pki, process, view
-from nimlab.sandbox.api import Api
-from nimlab.sandbox.parts import format_command
+from nimlab.sandbox import inspect as view
+from nimlab.sandbox import nodes, pki, process
+from nimlab.sandbox.client import Api
+from nimlab.sandbox.command_lines import format_command
+from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.programs import Programs
 from nimlab.sandbox.state import PART_NAMES, Layout, Phase, Record, Step, save_record
-from nimlab.sandbox.wait import wait_until
 
 SERVERS: Final = ("etcd", "kube-apiserver")
 

@@ -14,8 +14,8 @@ from typing import Final
 import psutil
 
 from nimlab.errors import SandboxError
+from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.state import PART_NAMES, Daemon
-from nimlab.sandbox.wait import wait_until
 
 # The shell ends at once, so init adopts the daemon: it never becomes a zombie of ours. Its standard
 # input is /dev/null and interrupts typed at the terminal don't reach it.

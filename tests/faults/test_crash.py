@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.manifest import ObjectKey
+from nimlab.objects.manifest import ObjectKey
 from tests.faults.test_faults import free_lock
 from tests.faults.world import World, make_world
 from tests.live import REPOSITORY, Lab

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from nimlab.kube import client
+from nimlab.cluster.kube import client
 from tests.faults.world import OTHER, World, make_world
 from tests.live import Lab
 from tests.proxy import Broken, Proxy, Seen, run_proxy

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nimlab.manifest import Manifest, ObjectKey
+from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.live import Lab, git
 
 EXPERIMENT = """\

@@ -12,7 +12,7 @@ _METADATA: Final = (
     "labels: {{ labels | json }}}\n"
 )
 _SHAPER: Final = (
-    "{name: shape, image: {{ nimlab_image | json }}, command: [python3, -m, nimlab.shape], "
+    "{name: shape, image: {{ nimlab_image | json }}, command: [python3, -m, nimlab.agents.shape], "
     "securityContext: {allowPrivilegeEscalation: false, capabilities: {add: [NET_ADMIN]}}}"
 )
 _CONTAINER: Final = (
@@ -83,7 +83,7 @@ CHANGES: Final[dict[str, tuple[str, str, str, str]]] = {
     "capability": ("pod", "{drop: [ALL]}", "{add: [SYS_ADMIN]}", "containers[c] may not add capabilities"),
     "net admin": ("pod", "{drop: [ALL]}", "{add: [NET_ADMIN]}", "containers[c] may not add capabilities"),
     "another shaper's image": ("pod", "{{ nimlab_image | json }}", "a:1", "initContainers[shape] may not add"),
-    "another shaper's program": ("pod", "[python3, -m, nimlab.shape]", "[sh]", "initContainers[shape] may not add"),
+    "another shaper's program": ("pod", "[python3, -m, nimlab.agents.shape]", "[sh]", "initContainers[shape] may not add"),
     "another shaper's modules": ("pod", "{name: shape,", "{name: shape, workingDir: /x,", "initContainers[shape] may not add"),
     "more for the shaper": ("pod", "{add: [NET_ADMIN]}", "{add: [NET_ADMIN, SYS_ADMIN]}", "initContainers[shape] may not add"),
     "escalation": ("pod", f"false, {_DROP}", f"true, {_DROP}", "containers[c]: allowPrivilegeEscalation"),

@@ -15,8 +15,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from nimlab.cli.lab import read_intent
 from nimlab.errors import NimlabError, SpecError
+from nimlab.workflow.desired import read_intent
 from tests.hostile.changed import CHANGES, changed
 from tests.hostile.files import REFUSED, text_file
 from tests.hostile.templates import TEMPLATES

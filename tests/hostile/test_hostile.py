@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nimlab.cli import main
-from nimlab.cli.lab import read_intent
-from nimlab.manifest import to_yaml_safe_json
+from nimlab.objects.manifest import to_yaml_safe_json
+from nimlab.workflow.desired import read_intent
 from tests.hostile.changed import BASES, CHANGES
 from tests.hostile.files import CODE_LIKE, HEAD, REFUSED
 from tests.hostile.run import TEMPLATE, cases, lay_out

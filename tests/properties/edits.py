@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nimlab.cluster.kube import KubeCluster
 from nimlab.errors import ClusterError
-from nimlab.kube import KubeCluster
-from nimlab.manifest import KINDS, Manifest, ObjectKey, key_of
+from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of
 from tests.properties.objects import PARTS, Dice, account, binding, role_rules
 
 OPEN = ("annotations", "data", "labels", "matchLabels", "nodeSelector", "selector")

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import pytest
 
+from nimlab.cluster.kube import Target, connect
 from nimlab.errors import NimlabError
-from nimlab.kube import Target, connect
 
 CA, CERTIFICATE, KEY = "certificate-authority-data", "client-certificate-data", "client-key-data"
 _WHOAMI: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from nimlab.manifest import KINDS, Manifest, canonical
-from nimlab.owned import EXPERIMENTS, PLATFORM, ApplySet, stamp
+from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet, stamp
+from nimlab.objects.manifest import KINDS, Manifest, canonical
 
 WORDS = ["a", "b", "", "true", "5", "x: y", "two\nlines\n", "é 😀", "{{ x }}", " lead", "0.05"]
 

@@ -20,13 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from nimlab.cluster import Propagation
+from nimlab.cluster.kube import KubeCluster
+from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
-from nimlab.fields import compare, own_entry
-from nimlab.handover import effective, handover_of, handover_patch, only_at
-from nimlab.kube import KubeCluster
-from nimlab.manifest import Manifest, ObjectKey, canonical, key_of
-from nimlab.owned import EXPERIMENTS, FIELD_MANAGER, PLATFORM, ApplySet
+from nimlab.objects.applyset import EXPERIMENTS, FIELD_MANAGER, PLATFORM, ApplySet
+from nimlab.objects.managed_fields import compare, own_entry
+from nimlab.objects.manifest import Manifest, ObjectKey, canonical, key_of
+from nimlab.objects.takeover import effective, handover_of, handover_patch, only_at
 from nimlab.units import UnitError
 from tests.live import remove_namespaces
 from tests.properties.edits import EDITS, mutate_part

@@ -22,7 +22,7 @@ from typing import Final
 
 from nimlab import sandbox
 from nimlab.errors import SandboxError
-from nimlab.sandbox.build import find_go_version
+from nimlab.sandbox.build_programs import find_go_version
 from nimlab.sandbox.control import provide_programs
 from nimlab.sandbox.programs import find_cached
 from tests.rig.images import make_images

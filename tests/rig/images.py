@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from nimlab.load import load_lab
+from nimlab.files.load import load_lab
 from tests.rig.oci import Folder, Image, write_archive
 from tests.rig.programs import CACHE, RigError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.render.platform import load_platform_templates, render_platform
+from nimlab.files.load import load_lab
+from nimlab.render.render_platform import load_platform_templates, render_platform
 from tests.live import REPOSITORY
 from tests.rig.ready import home, read_ready
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.render.platform import load_platform_templates, render_dashboards
+from nimlab.files.load import load_lab
+from nimlab.render.render_platform import load_platform_templates, render_dashboards
 from tests.dashboards import Choice, Query, choices, has_values, queries, without_zeros
 from tests.rig.cluster import Rig, RigLab, eventually
 from tests.rig.monitoring import NAMESPACE, prometheus

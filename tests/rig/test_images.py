@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from nimlab.load import load_lab
-from nimlab.spec import Image
+from nimlab.files.load import load_lab
+from nimlab.files.spec import Image
 from tests.live import REPOSITORY
 from tests.rig.cluster import Rig, eventually
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Final
 
-from nimlab.rtt.echo import serve_echo
+from nimlab.agents.rtt.echo import serve_echo
 from tests.rtt.dns_server import DnsServer, Zone, serve_dns
 from tests.rtt.exposition import Exposition
 from tests.rtt.world import DOMAIN, free_port, run_exporter

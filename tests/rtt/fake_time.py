@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from nimlab.rtt.clock import Clock
+from nimlab.agents.rtt.clock import Clock
 
 
 class EnoughError(Exception):

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nimlab.rtt.board import Board
-from nimlab.rtt.dns import Reason
-from nimlab.rtt.echo import Treatment
-from nimlab.rtt.ledger import Ledger
-from nimlab.rtt.metrics import CATALOG
-from nimlab.rtt.outcome import Method, Outcome, Result
-from nimlab.rtt.rounds import Probe
+from nimlab.agents.rtt.dns import Reason
+from nimlab.agents.rtt.echo import Treatment
+from nimlab.agents.rtt.metric_recorder import Board
+from nimlab.agents.rtt.metrics import CATALOG
+from nimlab.agents.rtt.outcome import Method, Outcome, Result
+from nimlab.agents.rtt.peer_window import Ledger
+from nimlab.agents.rtt.rounds import Probe
 from tests.rtt.exposition import read_exposition
 
 

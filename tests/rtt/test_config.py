@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.config import SETTINGS, Config, ConfigError, parse_config
-from nimlab.rtt.outcome import Method
+from nimlab.agents.rtt.config import SETTINGS, Config, ConfigError, parse_config
+from nimlab.agents.rtt.outcome import Method
 from tests.rtt.world import bare_environment
 
 NEEDED = {"SERVICE": "nimp2p-exp-purple", "POD_NAME": "nimp2p-exp-purple-0", "POD_IP": "10.42.0.7"}
@@ -121,7 +121,7 @@ def test_whatever_is_set_there_is_a_config_or_a_list_of_problems(environ: dict[s
 
 def test_the_help_names_every_flag() -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "nimlab.rtt", "--help"],
+        [sys.executable, "-m", "nimlab.agents.rtt", "--help"],
         env=bare_environment(),
         capture_output=True,
         text=True,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nimlab.rtt import dns
-from nimlab.rtt.dns import DnsError, Kind, Question, Reason
+from nimlab.agents.rtt import dns
+from nimlab.agents.rtt.dns import DnsError, Kind, Question, Reason
 from tests.rtt.dns_server import DnsServer, Zone, answer_query
 
 DOMAIN = "nimp2p-exp-purple.dst-lab.svc.cluster.local"

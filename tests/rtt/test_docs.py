@@ -6,15 +6,15 @@ import re
 
 import pytest
 
-from nimlab.rtt.board import Board
-from nimlab.rtt.config import SETTINGS
-from nimlab.rtt.dns import Reason
-from nimlab.rtt.echo import Treatment
-from nimlab.rtt.ledger import Ledger
-from nimlab.rtt.metrics import BUCKETS_S, CATALOG, format_number
-from nimlab.rtt.outcome import Method, Outcome, Result
-from nimlab.rtt.peers import SERVICE_PORT_NAME
-from nimlab.rtt.rounds import Probe
+from nimlab.agents.rtt.config import SETTINGS
+from nimlab.agents.rtt.dns import Reason
+from nimlab.agents.rtt.echo import Treatment
+from nimlab.agents.rtt.metric_recorder import Board
+from nimlab.agents.rtt.metrics import BUCKETS_S, CATALOG, format_number
+from nimlab.agents.rtt.outcome import Method, Outcome, Result
+from nimlab.agents.rtt.peer_window import Ledger
+from nimlab.agents.rtt.peers import SERVICE_PORT_NAME
+from nimlab.agents.rtt.rounds import Probe
 from tests.rtt.exposition import read_exposition
 from tests.rtt.world import REPOSITORY
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimlab.rtt.clock import Clock
-from nimlab.rtt.echo import Treatment, serve_echo
-from nimlab.rtt.outcome import Method, Result
-from nimlab.rtt.probe_tcp import TcpProber
-from nimlab.rtt.probe_udp import UdpProber, answer_to, format_request
+from nimlab.agents.rtt.clock import Clock
+from nimlab.agents.rtt.echo import Treatment, serve_echo
+from nimlab.agents.rtt.outcome import Method, Result
+from nimlab.agents.rtt.probe_tcp import TcpProber
+from nimlab.agents.rtt.probe_udp import UdpProber, answer_to, format_request
 from tests.rtt.world import free_port
 
 ADDRESS = "127.0.4.1"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from nimlab.rtt.config import Config, parse_config
-from nimlab.rtt.exporter import Exporter, run
-from nimlab.rtt.log import Field, Level
-from nimlab.rtt.outcome import Method, Outcome, Prober, Result
-from nimlab.rtt.probe_icmp import why_not_permitted
+from nimlab.agents.rtt.config import Config, parse_config
+from nimlab.agents.rtt.exporter import Exporter, run
+from nimlab.agents.rtt.log import Field, Level
+from nimlab.agents.rtt.outcome import Method, Outcome, Prober, Result
+from nimlab.agents.rtt.probe_icmp import why_not_permitted
 from tests.rtt.dns_server import DnsServer, Mood, Zone, serve_dns
 from tests.rtt.exposition import Exposition, read_exposition
 from tests.rtt.fake_time import EnoughError, FakeTime

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.ledger import Ledger, Row
-from nimlab.rtt.outcome import Method, Outcome, Result
+from nimlab.agents.rtt.outcome import Method, Outcome, Result
+from nimlab.agents.rtt.peer_window import Ledger, Row
 
 LOST = Outcome(result=Result.TIMEOUT)
 

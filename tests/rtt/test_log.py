@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.log import Level, format_line, log_to_stderr
+from nimlab.agents.rtt.log import Level, format_line, log_to_stderr
 
 
 def test_a_line() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.metrics import BUCKETS_S, CATALOG, Registry, format_number
+from nimlab.agents.rtt.metrics import BUCKETS_S, CATALOG, Registry, format_number
 from tests.rtt.exposition import read_exposition
 
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from nimlab.rtt.outcome import Outcome, Result, failed, succeeded
+from nimlab.agents.rtt.outcome import Outcome, Result, failed, succeeded
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.rtt.dns import Address, DnsError, Message, Reason, Record, Service
-from nimlab.rtt.peers import Peer, Roster, Self, complete, discover, roster_by_addresses, roster_by_names
-from nimlab.rtt.resolve import Resolver
+from nimlab.agents.rtt.dns import Address, DnsError, Message, Reason, Record, Service
+from nimlab.agents.rtt.peers import (
+    Peer,
+    Roster,
+    Self,
+    complete,
+    discover,
+    roster_by_addresses,
+    roster_by_names,
+)
+from nimlab.agents.rtt.resolve import Resolver
 from tests.rtt.dns_server import SRV, A, Mood, Zone, serve_dns
 from tests.rtt.world import DOMAIN, write_resolv_conf
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.clock import Clock
-from nimlab.rtt.outcome import Outcome, Result
-from nimlab.rtt.probe_icmp import IcmpProber, format_request, is_reply_to, why_not_permitted
+from nimlab.agents.rtt.clock import Clock
+from nimlab.agents.rtt.outcome import Outcome, Result
+from nimlab.agents.rtt.probe_icmp import IcmpProber, format_request, is_reply_to, why_not_permitted
 
 REQUEST = format_request(7, b"payload!")
 

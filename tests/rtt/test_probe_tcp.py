@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.clock import Clock
-from nimlab.rtt.outcome import Outcome, Result
-from nimlab.rtt.probe_tcp import Handshake, TcpProber, parse_tcp_info, read_handshake
+from nimlab.agents.rtt.clock import Clock
+from nimlab.agents.rtt.outcome import Outcome, Result
+from nimlab.agents.rtt.probe_tcp import Handshake, TcpProber, parse_tcp_info, read_handshake
 from tests.rtt.world import free_port, stall
 
 PROBER = TcpProber(timeout_s=0.3, clock=Clock())

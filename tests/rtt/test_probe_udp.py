@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.clock import Clock
-from nimlab.rtt.outcome import Outcome, Result
-from nimlab.rtt.probe_udp import UdpProber, answer_to, format_request
+from nimlab.agents.rtt.clock import Clock
+from nimlab.agents.rtt.outcome import Outcome, Result
+from nimlab.agents.rtt.probe_udp import UdpProber, answer_to, format_request
 from tests.rtt.relay import delay_datagrams
 from tests.rtt.world import free_port, stall
 

@@ -1,4 +1,4 @@
-"""The exporter as it runs in a pod: `python -m nimlab.rtt`, its sockets, its numbers, its end."""
+"""The exporter as it runs in a pod: `python -m nimlab.agents.rtt`, its sockets, its numbers, its end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import prometheus_client
 import pytest
 
-import nimlab.rtt
-from nimlab.rtt.metrics import CATALOG
+import nimlab.agents.rtt
+from nimlab.agents.rtt.metrics import CATALOG
 from tests.rtt.dns_server import DnsServer, Mood, Zone, serve_dns
 from tests.rtt.exposition import Exposition
 from tests.rtt.relay import delay_datagrams
@@ -199,7 +199,7 @@ def test_it_ends_where_it_can_not_work_and_says_why(
     with socket.create_server(("127.0.6.60", 0)) as taken:
         place = {"ECHO_PORT": str(taken.getsockname()[1])}
         answer = subprocess.run(
-            [sys.executable, "-m", "nimlab.rtt"],
+            [sys.executable, "-m", "nimlab.agents.rtt"],
             env={**bare_environment(), **place, **environment},
             capture_output=True,
             text=True,
@@ -213,7 +213,7 @@ def test_it_ends_where_it_can_not_work_and_says_why(
 
 def test_it_loads_only_the_standard_library_prometheus_client_and_its_own_modules(tmp_path: Path) -> None:
     """The image holds Python, prometheus_client and this package, and nothing else."""
-    program = "import sys, nimlab.rtt.__main__\nprint(*sorted(sys.modules))"
+    program = "import sys, nimlab.agents.rtt.__main__\nprint(*sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", program],
         env=bare_environment(),
@@ -227,7 +227,7 @@ def test_it_loads_only_the_standard_library_prometheus_client_and_its_own_module
         for name in loaded
         if name.split(".")[0] not in {*sys.stdlib_module_names, "__main__", "prometheus_client"}
         and name != "nimlab"
-        and not name.startswith("nimlab.rtt")
+        and not name.startswith("nimlab.agents.rtt")
     }
     site = {
         name
@@ -235,16 +235,16 @@ def test_it_loads_only_the_standard_library_prometheus_client_and_its_own_module
         if name.startswith(("_distutils_hack", "__editable__", "sitecustomize"))
     }
     assert other_modules == site
-    assert [name for name in loaded if name.startswith("nimlab.rtt.")]
+    assert [name for name in loaded if name.startswith("nimlab.agents.rtt.")]
 
 
 def test_no_module_imports_the_rest_of_nimlab() -> None:
     """Imports inside functions are not allowed either."""
-    folder = Path(nimlab.rtt.__file__).parent
+    folder = Path(nimlab.agents.rtt.__file__).parent
     for module in folder.glob("*.py"):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nimlab"):
-                own = (node.module or "").startswith("nimlab.rtt.")
+                own = (node.module or "").startswith("nimlab.agents.rtt.")
                 version = node.module == "nimlab" and [name.name for name in node.names] == ["__version__"]
                 assert own or version, f"{module.name}:{node.lineno}"
             if isinstance(node, ast.Import):
@@ -255,13 +255,13 @@ def test_it_runs_from_a_folder_with_nothing_else_of_nimlab(tmp_path: Path) -> No
     package = tmp_path / "nimlab"
     (package / "rtt").mkdir(parents=True)
     (package / "__init__.py").write_text((REPOSITORY / "nimlab/__init__.py").read_text())
-    for module in (REPOSITORY / "nimlab/rtt").glob("*.py"):
+    for module in (REPOSITORY / "nimlab/agents/rtt").glob("*.py"):
         (package / "rtt" / module.name).write_text(module.read_text())
     site_packages = str(Path(prometheus_client.__file__).parents[1])
     answer = subprocess.run(
         [sys.executable, "-I", "-S", "-c",
          f"import sys; sys.path[0:0] = [{str(tmp_path)!r}, {site_packages!r}]\n"
-         "from nimlab.rtt.__main__ import main; sys.exit(main([], {}))"],
+         "from nimlab.agents.rtt.__main__ import main; sys.exit(main([], {}))"],
         env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 2

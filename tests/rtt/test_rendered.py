@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from nimlab.agents.rtt.config import Config, ConfigError, parse_config
+from nimlab.agents.rtt.outcome import Method
 from nimlab.errors import GuardError, Problem, SpecError
-from nimlab.guard import check_manifests
-from nimlab.load import load_lab
-from nimlab.manifest import Manifest
-from nimlab.owned import ApplySet, stamp
+from nimlab.files.load import load_lab
+from nimlab.files.spec import LabFiles
+from nimlab.objects.applyset import ApplySet, stamp
+from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
-from nimlab.rtt.config import Config, ConfigError, parse_config
-from nimlab.rtt.outcome import Method
-from nimlab.spec import LabFiles
+from nimlab.render.guard.experiment_guard import check_manifests
 from tests.live import REPOSITORY, Lab
 
 TEMPLATES = load_templates(REPOSITORY, "templates/experiment")

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.dns import DnsError, Kind, Question, Reason, addresses_of, format_query, is_name, services_of
-from nimlab.rtt.resolve import ResolvConf, Resolver, candidates_of, parse_resolv_conf
+from nimlab.agents.rtt.dns import (
+    DnsError,
+    Kind,
+    Question,
+    Reason,
+    addresses_of,
+    format_query,
+    is_name,
+    services_of,
+)
+from nimlab.agents.rtt.resolve import ResolvConf, Resolver, candidates_of, parse_resolv_conf
 from tests.rtt.dns_server import SRV, DnsServer, Mood, Zone, serve_dns
 from tests.rtt.world import DOMAIN, free_port, write_resolv_conf
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.ring import choose_targets, fraction_of
+from nimlab.agents.rtt.ring import choose_targets, fraction_of
 
 NAMES = st.sets(st.text(min_size=1, max_size=12), min_size=1, max_size=40)
 FANOUT = st.integers(min_value=1, max_value=10)

@@ -5,9 +5,9 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.rtt.outcome import Method, Outcome, Result
-from nimlab.rtt.peers import Peer
-from nimlab.rtt.rounds import Probe, next_start, probe_all
+from nimlab.agents.rtt.outcome import Method, Outcome, Result
+from nimlab.agents.rtt.peers import Peer
+from nimlab.agents.rtt.rounds import Probe, next_start, probe_all
 
 
 def a_peer(name: str, address: str | None) -> Peer:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nimlab.sandbox.wait import wait_until
+from nimlab.sandbox.poll import wait_until
 from tests.rtt.dns_server import DnsServer
 from tests.rtt.exposition import Exposition, read_exposition
 
@@ -106,7 +106,7 @@ def run_exporter(
     environment = settings_of(folder, dns, name, address, echo_port, settings)
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nimlab.rtt"],
+            [sys.executable, "-m", "nimlab.agents.rtt"],
             env={**bare_environment(), **environment},
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ from nimlab.sandbox import (
     PartState,
     SandboxState,
     Step,
-    build,
+    build_programs,
     default_cache,
     down,
     is_up,
@@ -35,10 +35,10 @@ from nimlab.sandbox import (
     read_state,
     up,
 )
-from nimlab.sandbox.api import Api
+from nimlab.sandbox.client import Api
 from nimlab.sandbox.launch import is_port_free
+from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.state import PART_NAMES, Layout, load_record
-from nimlab.sandbox.wait import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -53,7 +53,7 @@ def ignore(_: Step) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _programs(pytestconfig: pytest.Config) -> None:
     """Skip, or fail if asked to, rather than build for minutes."""
-    cached = programs.find_cached(default_cache(), build.find_go_version())
+    cached = programs.find_cached(default_cache(), build_programs.find_go_version())
     if programs.find_programs(os.environ, cached, ignore) is None:
         why = "the sandbox's programs aren't built yet: run `nimlab sandbox up` once"
         pytest.fail(why) if pytestconfig.getoption("--require-live") else pytest.skip(why)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.sandbox.parts import format_command
+from nimlab.sandbox.command_lines import format_command
 from nimlab.sandbox.process import find_strays
 from nimlab.sandbox.state import PART_NAMES, Layout
 

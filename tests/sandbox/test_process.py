@@ -10,8 +10,8 @@ import pytest
 
 from nimlab.sandbox import down, process
 from nimlab.sandbox.launch import find_free_ports, is_port_free
+from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.state import Daemon, Layout, Record, save_record
-from nimlab.sandbox.wait import wait_until
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import build, programs
+from nimlab.sandbox import build_programs as build
+from nimlab.sandbox import programs
 from nimlab.sandbox.state import PART_NAMES, Step
 
 FITTING = {

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nimlab.sandbox.progress import Progress, count_new_packages, is_download, is_package
+from nimlab.sandbox.build_progress import Progress, count_new_packages, is_download, is_package
 
 
 @pytest.mark.parametrize("line", ["k8s.io/api/core/v1", "net/http", "unsafe@"])

@@ -29,7 +29,7 @@ class Cable:
 
     def shape(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run the module in the near namespace."""
-        return self.run(sys.executable, "-m", "nimlab.shape", *arguments, prefix=prefix)
+        return self.run(sys.executable, "-m", "nimlab.agents.shape", *arguments, prefix=prefix)
 
     def set_mtu(self, mtu_bytes: int) -> None:
         """Have both ends take packets of that size."""

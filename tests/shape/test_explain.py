@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nimlab.shape.explain import explain
-from nimlab.shape.link import Command, Link, shaping
+from nimlab.agents.shape.explain import explain
+from nimlab.agents.shape.link import Command, Link, shaping
 
 LIMITED = Link(interface="eth0", uplink_bit_per_s=16_000_000, downlink_bit_per_s=16_000_000)
 DELAYED = Link(interface="eth0", latency_ms=50, jitter_ms=10, uplink_bit_per_s=16_000_000)

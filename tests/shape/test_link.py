@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.shape.kernel import differences
-from nimlab.shape.link import Link, burst_bytes, shaping
+from nimlab.agents.shape.kernel import differences
+from nimlab.agents.shape.link import Link, burst_bytes, shaping
 
 MTU_BYTES = 1500
 TBF = Link(interface="eth0", uplink_bit_per_s=16_000_000, downlink_bit_per_s=8_000_000)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S
+from nimlab.agents.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S
 from tests.shape.netns import Cable, make_cable
 
 pytestmark = pytest.mark.process

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from nimlab.load import load_lab
+from nimlab.agents.shape.__main__ import parse_link
+from nimlab.agents.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S, MOST_DELAY_MS
+from nimlab.files.load import load_lab
+from nimlab.files.spec import LabFiles
 from nimlab.render import load_templates, render_experiment
-from nimlab.shape.__main__ import parse_link
-from nimlab.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S, MOST_DELAY_MS
-from nimlab.spec import LabFiles
 from tests.live import REPOSITORY
 
 TEMPLATES = load_templates(REPOSITORY, "templates/experiment")

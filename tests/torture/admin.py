@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from nimlab.cluster.kube import KubeCluster
 from nimlab.errors import ClusterError
-from nimlab.kube import KubeCluster
 from tests.torture.marks import FACTS, MANAGER, Object, api_version, plain
 
 _T = TypeVar("_T")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.kube import KubeCluster
+from nimlab.cluster.kube import KubeCluster
 from tests.live import Sandbox
 from tests.torture.admin import Admin
 from tests.torture.ground import Ground

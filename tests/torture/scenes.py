@@ -12,12 +12,12 @@ from enum import Enum
 from typing import Any, Final
 
 from nimlab.errors import Rejected
-from nimlab.git import Commit, Relation
-from nimlab.manifest import ObjectKey, key_of
-from nimlab.owned import ApplySet
-from nimlab.parent import Parent, Scope
-from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
-from nimlab.spec import Broken, OnImmutableChange
+from nimlab.files.git import Commit, Relation
+from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.applyset_parent import Parent, Scope
+from nimlab.objects.manifest import ObjectKey, key_of
+from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 from tests.torture.forgeries import AUTHORS, MARKS, Draft, choose_marks, fields_of, without
 from tests.torture.marks import INSIDE, MEMBER, NEVER, PROTECT, Home, Object, member, plain, self_name
 

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import pytest
 
-from nimlab.change import Action
 from nimlab.errors import ClusterError
-from nimlab.manifest import key_of
-from nimlab.owned import ApplySet
-from nimlab.parent import Parent, Scope
-from nimlab.plan import Plan, make_plan
-from nimlab.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
-from nimlab.spec import OnImmutableChange
+from nimlab.files.spec import OnImmutableChange
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.applyset_parent import Parent, Scope
+from nimlab.objects.manifest import key_of
+from nimlab.plan.change import Action
+from nimlab.plan.make_plan import Plan, make_plan
+from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
 from tests.live import Lab
 from tests.proxy import Seen, run_proxy
 from tests.torture.forgeries import entry, fields_of

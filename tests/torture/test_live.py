@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from nimlab.apply import Options, execute
-from nimlab.cluster import observe
-from nimlab.owned import ApplySet
-from nimlab.plan import make_plan
-from nimlab.snapshot import Policy, PruneLimit
+from nimlab.cluster.apply import Options, execute
+from nimlab.cluster.port import observe
+from nimlab.objects.applyset import ApplySet
+from nimlab.plan.make_plan import make_plan
+from nimlab.plan.snapshot import Policy, PruneLimit
 from tests.live import Lab
 from tests.proxy import Proxy, Seen, run_proxy
 from tests.torture.admin import Admin

@@ -9,10 +9,10 @@ import os
 import random
 from collections import Counter
 
-from nimlab.change import Action
-from nimlab.git import Relation
-from nimlab.manifest import ObjectKey
-from nimlab.plan import Plan, make_plan
+from nimlab.files.git import Relation
+from nimlab.objects.manifest import ObjectKey
+from nimlab.plan.change import Action
+from nimlab.plan.make_plan import Plan, make_plan
 from tests.torture.forgeries import AUTHORS, MARKS
 from tests.torture.marks import Home, applyset_id
 from tests.torture.scenes import Part, Scene, make_scene

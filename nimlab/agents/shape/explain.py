@@ -1,0 +1,61 @@
+"""Explain why `tc` or `ip` failed, and how to fix it. Pure.
+
+The patterns match messages of iproute2 and the kernel. Old versions print only `No such file or directory`;
+then the command identifies the missing part.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from nimlab.agents.shape.link import Command
+
+_LACKING: Final = "kind is unknown|No such file"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """The meaning of a failure whose command has this word and whose output matches this pattern."""
+
+    word: str
+    answer: str
+    meaning: str
+
+
+def _module(what: str, module: str, instead: str) -> str:
+    return f"the node's kernel has no {what}: `modprobe {module}` there, or {instead}"
+
+
+_NO_DOWNLINK: Final = "leave `downlink` out"
+_CAUSES: Final = (
+    _Cause("", "not permitted", "this container lacks the capability NET_ADMIN"),
+    _Cause("", "Cannot find device|does not exist", "there is no such interface"),
+    _Cause(
+        "netem",
+        "No distribution data",
+        "the image lacks the normal distribution (`normal.dist`): install all of iproute2, or drop `jitter`",
+    ),
+    _Cause("netem", _LACKING, _module("netem", "sch_netem", "leave `latency`, `jitter` and `loss` out")),
+    _Cause("tbf", _LACKING, _module("tbf", "sch_tbf", "leave `uplink` and `downlink` out")),
+    _Cause("ifb", "Unknown device type|not supported", _module("ifb devices", "ifb", _NO_DOWNLINK)),
+    _Cause("filter", "classifier not found", _module("u32 filters", "cls_u32", _NO_DOWNLINK)),
+    _Cause("filter", "TC action module", _module("mirred actions", "act_mirred", _NO_DOWNLINK)),
+    _Cause(
+        "filter", _LACKING, _module("u32 filters or mirred actions", "-a cls_u32 act_mirred", _NO_DOWNLINK)
+    ),
+    _Cause("ingress", f"{_LACKING}|ingress queue", _module("ingress queue", "sch_ingress", _NO_DOWNLINK)),
+)  # the first match applies
+
+
+def explain(command: Command, output: str) -> str:
+    """Return the meaning of a failed command and how to fix it."""
+    output = " ".join(output.split())
+    meanings = (
+        cause.meaning
+        for cause in _CAUSES
+        if (not cause.word or cause.word in command) and re.search(cause.answer, output)
+    )
+    meaning = next(meanings, "that is not foreseen")
+    return f"{meaning} (`{' '.join(command)}`: {output})"

@@ -1,0 +1,147 @@
+"""What authenticates a request: tokens, passwords, exec plugins, and who is impersonated -> headers.
+
+Each credential is remembered by `masking` before it is used, so that no error and no report shows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import string
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from nimlab.cluster.kube.exec_plugin import Plugin
+from nimlab.cluster.kube.kubeconfig import Entry, Fields
+from nimlab.errors import NimlabError
+from nimlab.objects.masking import keep_secret
+
+_TOKEN: Final = re.compile(r"[!-~]+")  # more than RFC 6750 allows, and nothing that ends a header
+_HEADER: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_LEGAL_KEY: Final = frozenset((string.ascii_letters + string.digits + "!#$&'*+-.^_`|~").encode())
+_REREAD_S: Final = 60.0  # as client-go: a ServiceAccount's token is rotated long before it expires
+_SHARED: Final = ("as-uid", "as-groups", "as-user-extra")
+
+Header = tuple[str, str]
+
+
+def clean_token(text: str, what: str, where: object) -> str:
+    """Return the token without white space around it. Raises NimlabError, which doesn't show it."""
+    keep_secret(text)
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        why = "is empty" if not token else "holds characters that no token can have"
+        raise NimlabError(f"{what} {why}", where=where, hint="fetch a new token, in ASCII and on one line")
+    return token
+
+
+class TokenFile:
+    """A file with a token, read anew once a minute; what was read last counts while it can't be read."""
+
+    def __init__(
+        self, path: Path, *, fallback: str | None = None, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Read the file. Raises NimlabError where it gives no token, and there is no other one."""
+        self._path = path
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        try:
+            self._token = self._read()
+        except NimlabError:
+            if fallback is None:
+                raise
+            self._token = fallback
+        self._read_at_s = clock_s()
+
+    def token(self) -> str:
+        """Return the token."""
+        with self._lock:
+            if self._clock_s() - self._read_at_s >= _REREAD_S:
+                self._read_at_s = self._clock_s()
+                try:
+                    self._token = self._read()
+                except NimlabError:  # it may be replaced at this moment
+                    return self._token
+            return self._token
+
+    def _read(self) -> str:
+        try:
+            text = self._path.read_bytes().decode("utf-8", errors="replace")
+        except OSError as error:
+            raise NimlabError(
+                f"the token file can't be read: {(error.strerror or '').lower()}",
+                where=self._path,
+                hint="correct the path of the file, or its rights",
+            ) from None
+        return clean_token(text, "the token file", self._path)
+
+
+def authenticate(entry: Entry, plugin: Plugin | None) -> Callable[[], tuple[Header, ...]]:
+    """Return a function that gives the headers of a request. Raises NimlabError for unusable settings."""
+    fixed = _impersonation(entry)
+    user = entry.user
+    token = clean_token(user["token"], "user.token", entry.path) if user.get("token") else None
+    if user.get("tokenFile"):
+        file = TokenFile(Path(user["tokenFile"]), fallback=token)
+        return lambda: (bearer(file.token()), *fixed)
+    if token is not None:
+        headers = (bearer(token), *fixed)
+        return lambda: headers
+    if user.get("username"):
+        headers = (_basic(user), *fixed)
+        return lambda: headers
+    if plugin is not None:
+        return lambda: (*_of_plugin(plugin, entry), *fixed)
+    return lambda: fixed
+
+
+def _of_plugin(plugin: Plugin, entry: Entry) -> Iterator[Header]:
+    token = plugin.credential().token
+    if token:
+        yield bearer(clean_token(token, "the exec plugin's token", entry.path))
+
+
+def bearer(token: str) -> Header:
+    """Return the header that sends a token."""
+    return "authorization", f"Bearer {token}"
+
+
+def _basic(user: Fields) -> Header:
+    keep_secret(user.get("password", ""))
+    code = base64.b64encode(f"{user['username']}:{user.get('password', '')}".encode()).decode()
+    keep_secret(code)
+    return "authorization", f"Basic {code}"
+
+
+def _impersonation(entry: Entry) -> tuple[Header, ...]:
+    """The headers that let the server judge by another user's rights."""
+    user = entry.user
+    name = user.get("as")
+    if not name:
+        given = [field for field in _SHARED if user.get(field)]
+        if given:
+            raise entry.wrong(f"user.{given[0]} is set without user.as", "name the user in `as`")
+        return ()
+    headers = [("Impersonate-User", name)]
+    if user.get("as-uid"):
+        headers.append(("Impersonate-Uid", user["as-uid"]))
+    headers += [("Impersonate-Group", group) for group in user.get("as-groups", ())]
+    for key, values in user.get("as-user-extra", {}).items():
+        headers += [(f"Impersonate-Extra-{_header_key(key)}", value) for value in values]
+    for header, value in headers:
+        if not _HEADER.fullmatch(value):
+            raise entry.wrong(f"the value for {header} holds control characters", "remove them")
+    return tuple((header, _as_utf_8(value)) for header, value in headers)
+
+
+def _header_key(key: str) -> str:
+    """The key as client-go escapes it for a header's name."""
+    return "".join(chr(byte) if byte in _LEGAL_KEY else f"%{byte:02X}" for byte in key.encode())
+
+
+def _as_utf_8(value: str) -> str:
+    """A text whose Latin-1 bytes, which Python's HTTP library sends, are the value's in UTF-8."""
+    return value.encode().decode("latin-1")

@@ -1,0 +1,273 @@
+"""A document against its JSON Schema: every mistake once, at its place, with a hint.
+
+In: a `Document` and a schema. Out: problems. Units are checked here too, by the schemas' keyword `x-unit`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Final
+
+import jsonschema
+from jsonschema.protocols import Validator
+
+from nimlab import units
+from nimlab.did_you_mean import did_you_mean
+from nimlab.errors import Problem
+from nimlab.files.load.unit_parsers import PARSERS
+from nimlab.files.load.yaml_strict import Document, Path, pointer_text
+from nimlab.objects.manifest import to_json_text
+
+_TYPE_WORDS: Final = {
+    "string": "text",
+    "integer": "a whole number",
+    "boolean": "`true` or `false`",
+    "object": "a map",
+    "array": "a list",
+}
+_WITH_UNIT: Final = frozenset(PARSERS) - {"image"}
+_EXACT: Final = 2**53  # up to here, a float is the whole number that was written
+_RULES_OF_KEYS: Final = ("additionalProperties", "required")
+_PROBLEM_LIMIT: Final = 1000  # of a file: more of them help nobody, and each costs time
+
+
+@lru_cache(maxsize=8)
+def compile_schema(text: str) -> Validator:
+    """Return the validator of a schema's text, which has to be one of the tool's own."""
+    validator: Validator = _STRICT(json.loads(text))
+    return validator
+
+
+def _check_unit(
+    validator: Validator, unit: str, instance: object, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    del validator, schema
+    if isinstance(instance, str):
+        try:
+            PARSERS[unit](instance)
+        except units.UnitError as error:
+            yield jsonschema.ValidationError(error.what, cause=error)
+
+
+def _check_pattern(
+    validator: Validator, pattern: str, instance: object, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """Take a pattern as JSON Schema means it: Python's `$` would let a newline follow."""
+    del validator, schema
+    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
+        yield jsonschema.ValidationError("it doesn't fit the pattern")
+
+
+def _check_unique(
+    validator: Validator,
+    wanted: object,
+    instance: object,
+    schema: Mapping[str, Any],
+) -> Iterator[jsonschema.ValidationError]:
+    """Compare texts: the library holds every two maps of a list against each other."""
+    del validator, schema
+    if wanted and isinstance(instance, list) and len({*map(to_json_text, instance)}) < len(instance):
+        yield jsonschema.ValidationError("it has equal items")
+
+
+def _is_integer(checker: object, instance: object) -> bool:
+    """Return True for an integer alone: the library takes `3.0` for one, too, and manifests would show it."""
+    del checker
+    return isinstance(instance, int) and not isinstance(instance, bool)
+
+
+_STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-call] # the stubs miss it
+    jsonschema.Draft202012Validator,
+    {"x-unit": _check_unit, "pattern": _check_pattern, "uniqueItems": _check_unique},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
+def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
+    """Return in which ways the document isn't what its schema says: every one, up to a thousand.
+
+    A value that breaks several rules is one problem: `-1.5` as a count isn't also too small.
+    """
+    problems = (
+        problem
+        for mistake in _one_each(map(_mistake, validator.iter_errors(document.data)))
+        for problem in _problems(document, mistake)
+    )
+    return tuple(islice(problems, _PROBLEM_LIMIT))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mistake:
+    """What jsonschema found: the schema's rule and its bound, and the value that breaks it."""
+
+    path: Path
+    rule: str
+    bound: Any
+    value: Any
+    schema: Mapping[str, Any]
+    message: str
+    hint: str | None
+
+
+def _mistake(error: jsonschema.ValidationError) -> _Mistake:
+    cause = error.cause
+    return _Mistake(
+        path=tuple(error.absolute_path),
+        rule=str(error.validator),
+        bound=error.validator_value,
+        value=error.instance,
+        schema=error.schema if isinstance(error.schema, Mapping) else {},
+        message=error.message,
+        hint=cause.hint if isinstance(cause, units.UnitError) else None,
+    )
+
+
+def _one_each(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
+    """Yield one mistake for each value, the first; a map's keys are mistakes of their own."""
+    seen: set[Path] = set()
+    for mistake in mistakes:
+        if mistake.rule not in _RULES_OF_KEYS:
+            if mistake.path in seen:
+                continue
+            seen.add(mistake.path)
+        yield mistake
+
+
+def _problems(document: Document, error: _Mistake) -> Iterator[Problem]:
+    path = error.path
+    match error.rule:
+        case "additionalProperties":
+            yield from _unknown_keys(document, error)
+        case "required":
+            yield _missing_key(document, error)
+        case "type":
+            yield _wrong_type(document, error)
+        case "x-unit":
+            yield document.problem("bad-unit", error.message, path, hint=error.hint)
+        case "enum" | "const":
+            yield _not_allowed(document, error)
+        case _:
+            yield _out_of_bounds(document, error)
+
+
+def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
+    path = error.path
+    allowed = sorted(error.schema["properties"])
+    inside = f" in {pointer_text(path)}" if path else ""
+    forms = tuple(error.schema.get("patternProperties", ()))
+    for key in error.value:
+        if key in allowed or any(re.fullmatch(form, key) for form in forms):
+            continue
+        what = f"unknown key `{key[:60]}`{inside}"
+        hint = f"{did_you_mean(key, allowed)} allowed here: {', '.join(allowed)}".lstrip()
+        if forms:
+            what, hint = f"`{key[:60]}` is not a label's key{inside}", str(error.schema["description"])
+        yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
+
+
+def _missing_key(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    key = next((k for k in error.bound if f"'{k}' is a required" in error.message), "?")
+    facts = error.schema["properties"].get(key, {})
+    example = (facts.get("examples") or [None])[0]
+    hint = str(facts.get("description", ""))
+    if isinstance(example, str | int):
+        hint += f" For example `{key}: {example}`"
+    what = f"`{key}` is missing in {pointer_text(path) or 'the file'}"
+    return document.problem("missing-key", what, path, hint=hint, at_key=bool(path))
+
+
+def _wrong_type(document: Document, error: _Mistake) -> Problem:
+    path, value = error.path, error.value
+    example = json.dumps((error.schema.get("examples") or ["…"])[0], ensure_ascii=False).strip('"')
+    unit = error.schema.get("x-unit")
+    if unit in _WITH_UNIT and _is_number(value):
+        what = f"`{units.format_number(value)}` has no unit"
+        hint = _cpu_hint(value) if unit == "cpu" else f"write it with its unit, such as `{example}`"
+        return document.problem("bad-unit", what, path, hint=hint)
+    name = pointer_text(path) or "the file"
+    what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
+    same = None if unit == "image" else _type_hint(error.bound, value)  # in quotes, `3.0` is no image either
+    hint = same or f"for example `{example}`"
+    return document.problem("wrong-type", what, path, hint=hint)
+
+
+def _cpu_hint(cores: float) -> str:
+    """The two ways to write this number of cores, which mean the same."""
+    text = units.format_number(cores)
+    try:
+        cpu_m = units.parse_cpu_m(text)
+    except units.UnitError:
+        return "write thousandths of a core, such as `50m`"
+    amount = "one core" if cpu_m == 1000 else f"{text} cores"
+    return f'write `{cpu_m}m` or `"{text}"`, {amount}'
+
+
+def _type_hint(wanted: object, value: object) -> str | None:
+    """How to write this very value as the type that is wanted; None if that can't be known."""
+    if wanted == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return f"write `{int(value)}`"
+    if wanted == "integer" and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,17}|0", value):
+        return f"write `{value}` without quotes"
+    if wanted == "boolean" and value in ("true", "false"):
+        return f"write `{value}` without quotes"
+    if wanted == "string" and isinstance(value, int | float):
+        return f'put it in quotes: `"{_scalar_text(value)}"`'
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scalar_text(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else units.format_number(value)
+
+
+def _not_allowed(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    allowed = [error.bound] if error.rule == "const" else list(error.bound)
+    meant = did_you_mean(str(error.value), [str(a) for a in allowed])
+    what = f"`{str(error.value)[:60]}` is not allowed for {pointer_text(path)}"
+    hint = f"{meant} allowed: {', '.join(str(a) for a in allowed[:8])}".lstrip()
+    return document.problem("bad-value", what, path, hint=hint)
+
+
+def _out_of_bounds(document: Document, error: _Mistake) -> Problem:
+    path = error.path
+    name, value, bound = pointer_text(path), str(error.value)[:60], error.bound
+    facts = str(error.schema.get("description", ""))
+    is_name = bool(path) and path[-1] in ("name", "contract", "namespace", "prefix")
+    match error.rule:
+        case "maxLength":
+            size = len(error.value)
+            what = f"{name} has {size} characters, {bound} are allowed"
+        case "minimum" | "exclusiveMinimum":
+            what = f"{name} is `{value}`, and must be at least {bound}"
+        case "maximum":
+            what = f"{name} is `{value}`, and must be at most {bound}"
+        case "minItems":
+            what = f"{name} has {len(error.value)} items, and must have at least {bound}"
+        case "uniqueItems":
+            what = f"{name} says one thing twice"
+        case "pattern":
+            what = f"`{value}` doesn't fit {name}"
+        case _:
+            what = f"{name} isn't as it should be: {error.rule} {bound}"
+    return document.problem("bad-name" if is_name else "bad-value", what, path, hint=facts or None)
+
+
+def _word_for(value: object) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, int | float):
+        return f"`{_scalar_text(value)}`"
+    for kind, word in ((str, "text"), (list, "a list")):
+        if isinstance(value, kind):
+            return word
+    return "a map"

@@ -1,0 +1,291 @@
+"""Two objects -> the field changes that a person wants to see.
+
+In: an object as it is and as it will be. Out: changed fields, old and new, with keyed lists compared by
+key, server bookkeeping left out and secrets masked. What to do about a change is not decided here. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from nimlab.objects.manifest import Manifest, to_json_text
+from nimlab.objects.masking import HIDDEN, is_secret_name, mask
+from nimlab.units import UnitError, canonical_quantity
+
+_Path: TypeAlias = tuple[str | int, ...]
+_Leaf: TypeAlias = tuple[_Path, Any, Any]
+
+
+class Absent(Enum):
+    """The value of a field that isn't there; not the same as null or empty."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """One changed field; `path` reads `spec.template.spec.containers[nimp2p].env[PEERS]`."""
+
+    path: str
+    old: Any
+    new: Any
+
+    @property
+    def in_template(self) -> bool:
+        """True for a field of a workload's pods: changing it restarts them."""
+        return self.path.startswith("spec.template")
+
+
+# Lists whose items are found by key, not by place (client-go's structured-merge-diff schema).
+_LIST_KEYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "containers": (("name",),),
+    "initContainers": (("name",),),
+    "ephemeralContainers": (("name",),),
+    "volumes": (("name",),),
+    "env": (("name",),),
+    "imagePullSecrets": (("name",),),
+    "volumeMounts": (("mountPath",),),
+    "volumeDevices": (("devicePath",),),
+    "hostAliases": (("ip",),),
+    "ownerReferences": (("uid",),),
+    "topologySpreadConstraints": (("topologyKey", "whenUnsatisfiable"),),
+    "ports": (("containerPort", "protocol"), ("port", "protocol")),
+}
+_NOISE: Final = frozenset({
+    "managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink",
+})  # fmt: skip
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+_QUANTITIES: Final = frozenset({
+    "limits", "requests", "hard", "overhead", "default", "defaultRequest", "max", "min",
+})  # fmt: skip
+_ORDER: Final = "(order)"
+
+
+def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
+    """Return the differences between two whole objects, sorted by path; empty if nothing differs."""
+    secret = "Secret" in (old.get("kind"), new.get("kind"))
+    return _diff(_comparable(old), _comparable(new), secret=secret)
+
+
+def diff_desired(live: Manifest, desired: Manifest) -> tuple[FieldChange, ...]:
+    """Return where live lacks what is desired, sorted by path; what desired doesn't mention is left out."""
+    secret = "Secret" in (live.get("kind"), desired.get("kind"))
+    wanted = _comparable(desired)
+    return _diff(_restricted(_comparable(live), wanted), wanted, secret=secret)
+
+
+def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]:  # noqa: ANN401 -- any JSON
+    if to_json_text(before) == to_json_text(after):
+        return ()
+    leaves = [
+        leaf
+        for path in _changed_paths(before, after)
+        for leaf in _leaves(path, _at(before, path), _at(after, path))
+        if _is_worth_showing(leaf)
+    ]
+    changed = frozenset(path for path, _, _ in leaves)
+    changes = []
+    for path, old, new in leaves:
+        hidden = _is_secret(path, before, after, secret=secret)
+        old, new = _masked(_plain(old), _plain(new)) if hidden else (_shown(old), _shown(new))
+        changes.append(FieldChange(path=_text(_place(path, old, new, changed)), old=old, new=new))
+    return tuple(sorted(changes, key=lambda change: change.path))
+
+
+def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]:  # noqa: ANN401 -- any JSON
+    """Where the two differ; a list of plain values differs as a whole."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            if key in before and key in after:
+                yield from _changed_paths(before[key], after[key], (*path, key))
+            else:
+                yield (*path, key)
+    elif isinstance(before, list) and isinstance(after, list):
+        yield from (path + inner for inner in _changed_items(before, after))
+    elif type(before) is not type(after) or before != after:
+        yield path
+
+
+def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
+    """Where two lists differ whose items no key tells apart; one of plain values as a whole."""
+    if to_json_text(before) == to_json_text(after):
+        return ()
+    if _is_plain_list(before) and _is_plain_list(after):
+        return ((),)
+    from deepdiff import DeepDiff  # 200 ms that most runs need not pay
+
+    tree = DeepDiff(
+        before,
+        after,
+        view="tree",
+        ignore_private_variables=False,  # or keys such as `__a` would never differ
+        threshold_to_diff_deeper=0,
+        zip_ordered_iterables=True,
+    )
+    found = [tuple(item.path(output_format="list")) for items in tree.values() for item in items]
+    return {
+        path[:-1] if all(_is_plain_list(_at(tree, path[:-1])) for tree in (before, after)) else path
+        for path in found
+    }
+
+
+def _is_plain_list(value: object) -> bool:
+    return isinstance(value, list) and not any(isinstance(v, Mapping | list) for v in value)
+
+
+def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
+    """The value at a path, ABSENT if there is none."""
+    for part in path:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return ABSENT
+    return tree
+
+
+def _leaves(path: _Path, old: Any, new: Any) -> Iterator[_Leaf]:  # noqa: ANN401 -- any JSON
+    """Take a map that was added or removed apart, but no item of a list: that one is told once."""
+    whole = new if old is ABSENT else old if new is ABSENT else None
+    is_item = isinstance(path[-1], int) or path[-1].startswith("[")
+    if not isinstance(whole, Mapping) or not whole or is_item:
+        yield path, old, new
+        return
+    for key in whole:
+        yield from _leaves((*path, key), _at(old, (key,)), _at(new, (key,)))
+
+
+def _is_worth_showing(leaf: _Leaf) -> bool:
+    """False for an order that only differs because an item was added or removed: the item tells."""
+    path, old, new = leaf
+    if path[-1] != _ORDER:
+        return True
+    if old is ABSENT or new is ABSENT:
+        return False
+    return [n for n in old if n in new] != [n for n in new if n in old]
+
+
+def _place(path: _Path, old: object, new: object, changed: frozenset[_Path]) -> _Path:
+    """The path to show: an env item's value stands for the item, when nothing else of it changes."""
+    if len(path) < 3 or path[-1] != "value" or path[-3] != "env" or ABSENT in (old, new):
+        return path
+    siblings = [other for other in changed if other[:-1] == path[:-1]]
+    return path[:-1] if len(siblings) == 1 else path
+
+
+def _restricted(live: Any, wanted: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """The part of live that desired speaks about."""
+    if isinstance(live, Mapping) and isinstance(wanted, Mapping):
+        return {key: _restricted(live[key], wanted[key]) for key in live if key in wanted}
+    if isinstance(live, list) and isinstance(wanted, list) and len(live) == len(wanted):
+        return [_restricted(a, b) for a, b in zip(live, wanted, strict=True)]
+    return live
+
+
+def _comparable(value: Any, path: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -- any JSON
+    """A copy in which keyed lists are maps, quantities canonical and bookkeeping left out."""
+    if isinstance(value, Mapping):
+        items = {
+            str(key): _comparable(item, (*path, str(key)))
+            for key, item in value.items()
+            if not _is_noise(str(key), path)
+        }
+        return {k: v for k, v in items.items() if v or k not in ("labels", "annotations")}
+    if isinstance(value, list | tuple):
+        return _comparable_list(list(value), path)
+    return _quantity(value) if _is_quantity(path) else value
+
+
+def _is_quantity(path: tuple[str, ...]) -> bool:
+    return path[:1] == ("spec",) and (path[-1] == "sizeLimit" or path[-2] in _QUANTITIES)
+
+
+def _quantity(value: object) -> object:
+    try:
+        return canonical_quantity(str(value))
+    except UnitError:  # a live object may hold what we would never write
+        return value
+
+
+def _is_noise(key: str, path: tuple[str, ...]) -> bool:
+    if not path:
+        return key == "status"
+    return (path[-1] == "metadata" and key in _NOISE) or key == _LAST_APPLIED
+
+
+def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON
+    field = path[-1] if path else ""
+    names = [item_name(item, field) for item in items]
+    if field not in _LIST_KEYS or None in names or len(set(names)) != len(names):
+        return [_comparable(item, path) for item in items]
+    found: dict[str, Any] = {
+        f"[{name}]": _comparable(item, path) for name, item in zip(names, items, strict=True)
+    }
+    found[_ORDER] = names
+    return found
+
+
+def item_name(item: object, field: str) -> str | None:
+    """Return the name of an item of a list among its siblings, None where no key tells it apart."""
+    if not isinstance(item, Mapping):
+        return None
+    for keys in _LIST_KEYS.get(field, ()):
+        if keys[0] in item:
+            # a port's protocol is TCP where nothing else is said
+            return "/".join(str(item.get(key, "TCP" if key == "protocol" else "")) for key in keys)
+    return None
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Undo what `_comparable` did to lists, for showing."""
+    if isinstance(value, Mapping):
+        if _ORDER in value:
+            return [_plain(item) for key, item in value.items() if key != _ORDER]
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """The value as shown: an env item with a literal value is that value; secrets inside are masked."""
+    shown = mask(_plain(value))
+    if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
+        return shown["value"]
+    return shown
+
+
+def _text(path: _Path) -> str:
+    """`spec.template.spec.containers[nimp2p].env[PEERS]`, `metadata.labels[a/b]`, `spec.ports order`."""
+    text = ""
+    for part in path:
+        if part == _ORDER:
+            text += " order"
+        elif isinstance(part, str) and part.startswith("["):
+            text += part
+        elif isinstance(part, str) and part.isidentifier():
+            text += f".{part}" if text else part
+        else:
+            text += f"[{part}]"
+    return text
+
+
+def _is_secret(path: _Path, before: Any, after: Any, *, secret: bool) -> bool:  # noqa: ANN401 -- any JSON
+    if secret and path[0] in ("data", "stringData"):
+        return True
+    if path[-1] != "value":
+        return False
+    names = [_at(tree, (*path[:-1], "name")) for tree in (before, after)]
+    return any(is_secret_name(name) for name in names if name is not ABSENT)
+
+
+def _masked(old: object, new: object) -> tuple[object, object]:
+    """Nothing of either value, only whether there is one and that it changes."""
+    changes = old is not ABSENT and new is not ABSENT
+    return (
+        ABSENT if old is ABSENT else HIDDEN,
+        ABSENT if new is ABSENT else "(hidden, changed)" if changes else HIDDEN,
+    )

@@ -1,0 +1,73 @@
+"""The detail of one experiment -> a page: how it stands, how it differs, what troubles it, pods, events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from nimlab.report.change_lines import experiment_entries, layout_of, set_right
+from nimlab.report.event_lines import trouble_lines
+from nimlab.report.format_value import age_text
+from nimlab.report.list_rows import Detail, EventLine
+from nimlab.report.styled_text import Line, Span, Style, count, flat, join, line, table
+from nimlab.report.tables import ROW_DROP, ROW_HEAD, row_cells
+
+_PODS: Final = 20
+_INDENT: Final = 2
+
+
+def format_status(detail: Detail, *, paint: bool, columns: int | None = None) -> str:
+    """Return the page of `status`; of many pods, those that don't run come first and the rest is counted.
+
+    Its tables are at most `columns` wide where that is possible.
+    """
+    inner = None if columns is None else columns - _INDENT
+    lines = [
+        *table([ROW_HEAD, row_cells(detail.row)], columns=columns, drop=ROW_DROP),
+        line(f"from {detail.source}" if detail.source else "from no file"),
+        *([line(f"health: {flat(detail.row.verdict.message)}")] if detail.row.verdict.message else []),
+        *_section("differs from its file:", _drift(detail)),
+        *_section("trouble:", trouble_lines(detail.troubles)),
+        *_section(f"{detail.noun}s:", _pods(detail, inner)),
+        *_section("recent events:", _events(detail.events, inner)),
+    ]
+    return join(lines, paint=paint)
+
+
+def _section(title: str, lines: Iterator[Line]) -> Iterator[Line]:
+    found = list(lines)
+    if found:
+        yield ()
+        yield line(Span(title, Style.STRONG))
+        yield from ((Span(" " * _INDENT), *text) for text in found)
+
+
+def _drift(detail: Detail) -> Iterator[Line]:
+    if detail.plan is None:
+        return
+    layout = layout_of(detail.plan.changes, verbose=False)
+    yield from set_right(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
+
+
+def _pods(detail: Detail, columns: int | None) -> Iterator[Line]:
+    pods = detail.pods
+    if not pods:
+        return
+    shown = sorted(pods, key=lambda pod: pod.is_running)[:_PODS] if len(pods) > _PODS else pods
+    rows = [(detail.noun.upper(), "STATE", "RESTARTS", "NODE", "AGE")]
+    rows += [(pod.name, pod.state, str(pod.restarts), pod.node or "-", age_text(pod.age_s)) for pod in shown]
+    yield from table(rows, columns=columns, drop=("NODE", "RESTARTS", "AGE"))
+    more = len(pods) - len(shown) + detail.unread
+    if more:
+        yield line(f"… and {count(more, f'more {detail.noun}')}")
+
+
+def _events(events: Sequence[EventLine], columns: int | None) -> Iterator[Line]:
+    if not events:
+        return
+    rows = [("AGE", "ABOUT", "REASON", "MESSAGE")]
+    for event in events:
+        times = f" ({event.times} times)" if event.times > 1 else ""
+        about = f"{event.kind}/{event.name}"
+        rows.append((age_text(event.age_s), about, event.reason, f"{flat(event.message)}{times}"))
+    yield from table(rows, columns=columns)
