@@ -22,9 +22,9 @@ from bench.programs import Program, ProgramError
 from bench.rounds import Sample, Setting, play
 from bench.server import ServerError, fresh_server
 from nimlab import __version__
+from nimlab.cache import default_cache
 from nimlab.errors import NimlabError
 from nimlab.files.git import read_commit
-from nimlab.sandbox import default_cache
 
 _SIZES = (10, 100, 334, 1000)
 _HEAD = """\

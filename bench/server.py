@@ -19,6 +19,7 @@ from typing import Any, Final
 import psutil
 
 from nimlab import sandbox
+from nimlab.cache import default_cache
 from nimlab.sandbox.client import Answer, Api, expect
 from nimlab.sandbox.state import Layout, load_record, make_layout, write_private
 
@@ -122,7 +123,7 @@ class Server:
 def fresh_server(folder: Path, *, nodes: int = 1) -> Iterator[Server]:
     """Start a control plane in the folder; it is gone afterwards. Raises ServerError, SandboxError."""
     home = folder / "sandbox"
-    state = sandbox.up(home, nodes=nodes, cache=sandbox.default_cache(), report=_quiet)
+    state = sandbox.up(home, nodes=nodes, cache=default_cache(), report=_quiet)
     try:
         layout = make_layout(home)
         record = load_record(layout)

@@ -22,7 +22,7 @@ from typing import Any, Final
 _FILES: Final = 100  # of as many labs; those that nobody has synced for the longest time go
 
 
-class Recall:
+class ValueCache:
     """Values by digest, from one run to the next."""
 
     def __init__(self, path: Path, stamp: str) -> None:
@@ -103,3 +103,9 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def default_cache() -> Path:
+    """Return `$XDG_CACHE_HOME/nimlab`, or `~/.cache/nimlab`."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(chosen) if Path(chosen).is_absolute() else Path.home() / ".cache") / "nimlab"

@@ -176,13 +176,13 @@ class Forbidden(ClusterError):
     code = "forbidden"
 
 
-class Unseen(ClusterError):
+class IncompleteDiscovery(ClusterError):
     """The server can't show all that it has: what isn't seen may be there all the same."""
 
     code = "unseen"
 
 
-class Gone(ClusterError):
+class Expired(ClusterError):
     """A `continue` token or a watch's resourceVersion has expired: begin again from a fresh LIST."""
 
     code = "gone"
@@ -208,7 +208,7 @@ class FieldConflict(ClusterError):
         self.conflicts = conflicts
 
 
-class Moved(ClusterError):
+class PreconditionFailed(ClusterError):
     """The object is no longer the one that was read: a precondition on uid or resourceVersion failed."""
 
     code = "moved"

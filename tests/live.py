@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from nimlab import sandbox as control_plane
+from nimlab.cache import default_cache
 from nimlab.cli import main
 from nimlab.cluster.kube import KubeCluster, Target, connect
 from nimlab.cluster.port import Propagation
@@ -113,7 +114,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
     """Start the control plane; a machine that can't have one skips, or fails with `--require-live`."""
     home = tmp_path_factory.mktemp("sandbox") / ".nimlab" / "sandbox"
     try:
-        state = control_plane.up(home, nodes=3, cache=control_plane.default_cache(), report=_quiet)
+        state = control_plane.up(home, nodes=3, cache=default_cache(), report=_quiet)
     except SandboxError as error:
         if pytestconfig.getoption("--require-live"):
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab import sandbox as control_plane
+from nimlab.cache import default_cache
 
 
 def install(name: str, *packages: str, needs: tuple[str, ...] = ()) -> Path:
@@ -21,7 +21,7 @@ def install(name: str, *packages: str, needs: tuple[str, ...] = ()) -> Path:
     if missing:
         why = f"{' and '.join(missing)} missing on this machine"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    folder = control_plane.default_cache() / name
+    folder = default_cache() / name
     if not (folder / "installed").exists():
         folder.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]

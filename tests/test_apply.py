@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 
 from nimlab.cluster.apply import (
-    Awaited,
+    ApplyOptions,
     ExperimentSettled,
     ExperimentStuck,
     ObjectDone,
-    Options,
     Outcome,
     PeersProgress,
+    WaitTarget,
     execute,
 )
-from nimlab.cluster.apply.readiness import Board, judge
+from nimlab.cluster.apply.readiness import Readiness, judge
 from nimlab.cluster.apply.wait_for_peers import Pace
-from nimlab.cluster.apply.watcher import Feed
-from nimlab.cluster.port import Listing, Propagation, observe
-from nimlab.errors import Forbidden, Moved
+from nimlab.cluster.apply.watcher import Watcher
+from nimlab.cluster.observe import observe
+from nimlab.cluster.port import Listing, Propagation
+from nimlab.errors import Forbidden, PreconditionFailed
 from nimlab.files.git import Commit
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import ApplySet, stamp
@@ -41,7 +42,7 @@ from tests.test_plan import group, manifest, policy
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = ObjectKey("StatefulSet", "lab", "red")
 SET = ApplySet(name="experiments", namespace="lab")
-RED = Awaited(experiment="red", workloads=frozenset({KEY}), leaving=frozenset())
+RED = WaitTarget(experiment="red", workloads=frozenset({KEY}), leaving=frozenset())
 
 
 def statefulset(wanted: int = 3, **status: Any) -> Manifest:
@@ -71,15 +72,15 @@ def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
     }
 
 
-def board(*objects: Manifest) -> Board:
+def board(*objects: Manifest) -> Readiness:
     """A board on which everything has been listed."""
-    found = Board(SET, listed={"StatefulSet", "Pod"})
+    found = Readiness(SET, listed={"StatefulSet", "Pod"})
     for item in objects:
         found.put(item, NOW)
     return found
 
 
-def judged(found: Board, waited_s: float = 1, one: Awaited = RED) -> Any:
+def judged(found: Readiness, waited_s: float = 1, one: WaitTarget = RED) -> Any:
     """How the experiment stands after some time, with a minute to wait."""
     return judge(one, found, NOW, waited_s=waited_s, timeout_s=60)
 
@@ -88,7 +89,7 @@ FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
 
 
 def test_nothing_is_said_before_everything_was_listed() -> None:
-    assert judge(RED, Board(SET), NOW, waited_s=99, timeout_s=60) is None
+    assert judge(RED, Readiness(SET), NOW, waited_s=99, timeout_s=60) is None
 
 
 def test_settled_progress_and_timeout() -> None:
@@ -199,7 +200,7 @@ def test_refused_pods_end_the_waiting_after_a_grace() -> None:
 
 def test_pruned_workloads_and_namespaces_are_awaited_until_gone() -> None:
     space = ObjectKey("Namespace", "", "n")
-    one = Awaited(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, space}))
+    one = WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, space}))
     found = board(statefulset(wanted=0, replicas=2))
     assert judged(found, one=one) is None, "nothing is known of the namespace"
     found.put_leaving("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
@@ -232,7 +233,7 @@ def test_told_to_stop_it_begins_nothing_more(lab: Lab) -> None:
     plan = make_plan([group("red", wanted)], seen, policy())
     stop = threading.Event()
     stop.set()
-    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=stop))
     assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.NOT_ATTEMPTED]
     assert set(lab.names("ConfigMap")) - {"kube-root-ca.crt"} == {"nimlab-experiments"}
@@ -277,7 +278,7 @@ def test_object_recreated_between_plan_and_act_is_left_alone(
     plan = make_plan(desired, seen, policy(allow_empty=True))
     assert [c.action for c in plan.changes] == [Action.UPDATE if wanted else Action.PRUNE]
     recreate(lab, with_proofs=with_proofs)
-    options = Options(parallel=2, take_ownership=True, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=2, take_ownership=True, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
     assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.FAILED]
     left = lab.cluster.get(ObjectKey("ConfigMap", lab.namespace, "a"))
@@ -296,7 +297,7 @@ def test_record_is_written_over_what_the_run_wrote_and_over_no_other_sync(
     seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
     head = Commit(sha="a" * 40, branch="main", dirty=False)
     plan = make_plan(desired, seen, policy(commit=head))
-    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     run = execute(plan, lab.cluster, options, stop=threading.Event())
     next(run)
     written = lab.cluster.get(apply_set.parent_key)
@@ -309,7 +310,7 @@ def test_record_is_written_over_what_the_run_wrote_and_over_no_other_sync(
         assert parent is not None
         assert parent["metadata"]["annotations"].items() >= {"nimlab.dev/commit": head.sha, **theirs}.items()
     else:
-        with pytest.raises(Moved):
+        with pytest.raises(PreconditionFailed):
             list(run)
 
 
@@ -325,7 +326,7 @@ def test_failed_apply_withholds_the_prunes_of_the_same_run(lab: Lab) -> None:
     desired = [group("blue", bad)]
     seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
     plan = make_plan(desired, seen, policy())
-    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
     outcomes = {e.key.name: e.outcome for e in events if isinstance(e, ObjectDone)}
     assert outcomes == {"b": Outcome.FAILED, "a": Outcome.NOT_ATTEMPTED}
@@ -344,7 +345,7 @@ def run_plan(lab: Lab, desired: Desired, change: Callable[[], None], **given: An
     )
     plan = make_plan([desired], seen, policy())
     change()
-    options = Options(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     events = execute(plan, lab.cluster, options, stop=threading.Event())
     return [event for event in events if isinstance(event, ObjectDone)]
 
@@ -453,11 +454,11 @@ class Narrow:
 def test_nothing_counts_as_listed_before_every_namespace_is(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
-    awaited = [Awaited(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
+    awaited = [WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
-    cluster, board = Narrow(lab, late), Board(apply_set)
+    cluster, board = Narrow(lab, late), Readiness(apply_set)
 
-    with Feed(cluster, awaited, apply_set) as feed:
+    with Watcher(cluster, awaited, apply_set) as feed:
         for _ in range(10):  # long enough for the namespace that answers
             feed.drain(board, NOW)
         assert judge(awaited[0], board, NOW, waited_s=1, timeout_s=60) is None

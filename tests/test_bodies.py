@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nimlab.cluster.kube import Target, connect
 from nimlab.cluster.kube.requests import decode, retry_after_s
 from nimlab.cluster.kube.responses import event_of, kinds_of, object_of, page_of
-from nimlab.errors import ClusterError, Unreachable, Unseen
+from nimlab.errors import ClusterError, IncompleteDiscovery, Unreachable
 from nimlab.objects.manifest import ObjectKey, key_of
 from tests.live import Lab, remove_namespaces
 from tests.proxy import Broken, Seen, run_proxy
@@ -160,7 +160,7 @@ def discovered(**version: object) -> dict[str, Any]:
 def test_kinds_of_a_server_that_does_not_answer_are_not_known() -> None:
     assert kinds_of(discovered(freshness="Current"), where="/apis") == [("x.example", "v1", "xs", "X")]
     for stale in (discovered(freshness="Stale"), discovered(freshness="Stale", resources=None), {}):
-        with pytest.raises(Unseen):
+        with pytest.raises(IncompleteDiscovery):
             kinds_of(stale, where="/apis")
 
 
@@ -249,7 +249,7 @@ def nowhere(lab: Lab, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.live
 def test_a_namespace_stays_while_an_api_does_not_answer(lab: Lab, nowhere: str) -> None:
-    with pytest.raises(Unseen, match=nowhere):
+    with pytest.raises(IncompleteDiscovery, match=nowhere):
         lab.cluster.survey("default")
     home = f"nimp2p-exp-gone-{lab.namespace[4:]}"
     head = "apiVersion: nimlab.dev/v1\nkind: Experiment\n"

@@ -37,8 +37,9 @@ from nimlab.files.spec import Broken, OnImmutableChange
 from nimlab.objects.managed_fields import Foreign
 from nimlab.plan.change import Action, Change
 from nimlab.plan.diff import diff_objects
-from nimlab.plan.kstatus import Trouble
-from nimlab.plan.make_plan import Plan, Stop
+from nimlab.plan.make_plan import Plan
+from nimlab.plan.pod_trouble import Trouble
+from nimlab.plan.prune_limits import PruneBlocked
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -47,7 +48,7 @@ from nimlab.plan.sync_events import (
     Outcome,
     PeersProgress,
 )
-from nimlab.report.totals import sums_of
+from nimlab.report.totals import totals_of
 from tests.golden_files import GOLDEN, assert_golden, cases, overlay_of
 from tests.live import REPOSITORY
 from tests.test_load import problems_of
@@ -395,7 +396,7 @@ def every_plan() -> list[Plan]:
 
 def test_terraform_counts_what_is_done_and_a_replacement_twice() -> None:
     for made in every_plan():
-        sums = sums_of(made)
+        sums = totals_of(made)
         assert counts(made) == {
             "create": sums.create + sums.replace,
             "update": sums.update,
@@ -675,7 +676,7 @@ def hostile_reports(evil: str) -> tuple[list[str], list[str]]:
         replace(experiment(evil, bad, named), source=evil or None),
         replace(experiment(evil + "2", gone), source=None),
         broken=(broken, broken),
-        stops=(Stop(code="limit", what=evil, hint=evil),),
+        stops=(PruneBlocked(code="limit", what=evil, hint=evil),),
         refusal=PlanError(evil, where=evil, hint=evil),
     )
     made_without = replace(made, refusal=None, stops=())

@@ -22,7 +22,7 @@ from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.managed_fields import compare
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.diff import diff_objects
-from nimlab.plan.predict import forecast
+from nimlab.plan.predict import predict
 from nimlab.plan.workload import changes_template
 from tests.live import remove_namespaces
 from tests.properties.edits import EDITS, edit_reset
@@ -37,7 +37,7 @@ def changed_by(edit: Callable[[Any], object]) -> list[tuple[str, Any, Any]]:
     """What is told of an object that we applied, when Git changes like this."""
     desired, live = copy.deepcopy(DESIRED), make_live()
     edit(desired)
-    return [(f.path, f.old, f.new) for f in diff_objects(live, forecast(desired, live))]
+    return [(f.path, f.old, f.new) for f in diff_objects(live, predict(desired, live))]
 
 
 def paths(edit: Callable[[Any], object]) -> list[str]:
@@ -79,7 +79,7 @@ def test_what_somebody_else_holds_or_has_added_stays() -> None:
     )
     del desired["spec"]["paused"]
     pod(desired)["initContainers"].pop()
-    made = forecast(desired, live)
+    made = predict(desired, live)
     assert diff_objects(live, made) == ()
     assert [one["name"] for one in pod(made)["initContainers"]] == ["one", "theirs", "two"]
 
@@ -91,11 +91,11 @@ def test_item_that_only_a_part_of_is_ours_keeps_the_rest() -> None:
     owned(live)["f:spec"]["f:finalizers"] = {'v:"x"': {}}
     live["spec"]["finalizers"] = ["x", "y"]
     pod(desired)["initContainers"].pop()
-    made = forecast(desired, live)
+    made = predict(desired, live)
     assert pod(made)["initContainers"] == [{"name": "one"}, {"image": "theirs"}]
     assert made["spec"]["finalizers"] == ["y"]
     desired["spec"]["finalizers"] = ["z"]
-    assert forecast(desired, live)["spec"]["finalizers"] == ["y", "z"]
+    assert predict(desired, live)["spec"]["finalizers"] == ["y", "z"]
 
 
 def test_list_that_somebody_holds_as_a_whole_is_replaced_as_a_whole() -> None:
@@ -108,7 +108,7 @@ def test_list_that_somebody_holds_as_a_whole_is_replaced_as_a_whole() -> None:
     entry = {"manager": "other", "operation": "Apply", "fieldsV1": {"f:imagePullSecrets": {}}}
     live = copy.deepcopy(desired) | {"imagePullSecrets": [{"name": "p"}, {"name": "q"}]}
     live["metadata"] = {"name": "a", "namespace": "b", "managedFields": [entry]}
-    assert forecast(desired, live)["imagePullSecrets"] == [{"name": "p"}]
+    assert predict(desired, live)["imagePullSecrets"] == [{"name": "p"}]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_atomic_map_is_replaced_whoever_owns_it(field: str, owners: list[str]) -
         }
         for owner in owners
     ]
-    assert forecast(desired, live)["spec"] == desired["spec"]
+    assert predict(desired, live)["spec"] == desired["spec"]
 
 
 @pytest.mark.live
@@ -207,7 +207,7 @@ def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, see
     if said is None or compare(wanted, live).unchanged:
         seen["refused" if said is None else "unchanged"] += 1
         return
-    made = forecast(wanted, live)
+    made = predict(wanted, live)
     truth, told = diff_objects(live, said), diff_objects(live, made)
     assert told or not truth, (wanted, live, said)
     assert changes_template(live, made) or not changes_template(live, said), (wanted, live, said)

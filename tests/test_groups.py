@@ -10,9 +10,10 @@ import pytest
 from nimlab.errors import Conflict, OwnershipConflict
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.managed_fields import Foreign
-from nimlab.objects.takeover import Handover
+from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
-from nimlab.plan.make_plan import ExperimentPlan, Stop
+from nimlab.plan.make_plan import ExperimentPlan
+from nimlab.plan.prune_limits import PruneBlocked
 from tests.test_report import all_objects, change, experiment, field, plan, plan_json, text_of
 
 IMAGE = "spec.template.spec.containers[nimp2p].image"
@@ -80,7 +81,7 @@ def shown_alone() -> list[ExperimentPlan]:
         updated("mixed", foreign=(FOREIGN,)),
         updated("hand", taken=(Conflict(manager="kubectl", field=".spec.replicas"),)),
         updated("bad", error=error),
-        updated("given", handover=Handover(managers=("kubectl",), removed=())),
+        updated("given", takeover=Takeover(managers=("kubectl",), removed=())),
     ]
 
 
@@ -106,7 +107,7 @@ def test_json_lists_every_object() -> None:
 
 
 def test_held_experiments_are_a_group_of_their_own() -> None:
-    stop = Stop(code="limit", what="too many", hint="add `--max-prune 9`")
+    stop = PruneBlocked(code="limit", what="too many", hint="add `--max-prune 9`")
     held = [
         ExperimentPlan(name=one.name, source=one.source, changes=one.changes, added=one.added, held=True)
         for one in (experiment(f"h{n}", *all_objects(Action.CREATE, f"h{n}"), pods=5) for n in range(50))

@@ -14,7 +14,8 @@ from nimlab.errors import GuardError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import GRAFANA_SECRET, LabFiles
 from nimlab.objects.applyset import COMPONENT, PART_OF, stamp
-from nimlab.objects.manifest import Manifest, canonical
+from nimlab.objects.canonical import canonical
+from nimlab.objects.manifest import Manifest
 from nimlab.render.guard.platform_guard import check_platform
 from tests.live import REPOSITORY
 from tests.test_platform import FILES, NAMESPACES, SET, of, rendered

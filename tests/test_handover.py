@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.takeover import handover_of, handover_patch
+from nimlab.objects.takeover import takeover_of, takeover_patch
 from tests.live import Lab
 from tests.test_fields import DESIRED, OWNED
 
@@ -32,25 +32,25 @@ NODE: dict[str, Any] = {"f:nodeSelector": {".": {}, "f:disk": {}}}
 
 
 def test_what_is_ours_alone_needs_nothing() -> None:
-    assert handover_of(DESIRED, live(OURS), remove_foreign=True) is None
+    assert takeover_of(DESIRED, live(OURS), remove_foreign=True) is None
 
 
 @pytest.mark.parametrize("manager", ["kubectl-client-side-apply", "kubectl-create", "k9s"])
 def test_makers_by_hand_are_taken_over_while_we_have_no_part(manager: str) -> None:
     by_hand = live(entry(manager, fields=NODE), nodeSelector={"disk": "ssd"})
-    handover = handover_of(DESIRED, by_hand, remove_foreign=False)
-    assert handover is not None
-    assert handover.managers == (manager,)
-    assert [foreign.text for foreign in handover.removed] == ["spec.template.spec.nodeSelector.disk"]
+    takeover = takeover_of(DESIRED, by_hand, remove_foreign=False)
+    assert takeover is not None
+    assert takeover.managers == (manager,)
+    assert [foreign.text for foreign in takeover.removed] == ["spec.template.spec.nodeSelector.disk"]
 
 
 def test_later_additions_by_hand_stay_unless_they_are_to_go() -> None:
     added = live(OURS, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"})
-    assert handover_of(DESIRED, added, remove_foreign=False) is None
-    handover = handover_of(DESIRED, added, remove_foreign=True)
-    assert handover is not None
-    assert handover.managers == ()
-    assert handover_patch(handover, added) == [
+    assert takeover_of(DESIRED, added, remove_foreign=False) is None
+    takeover = takeover_of(DESIRED, added, remove_foreign=True)
+    assert takeover is not None
+    assert takeover.managers == ()
+    assert takeover_patch(takeover, added) == [
         {"op": "remove", "path": "/spec/template/spec/nodeSelector/disk"}
     ]
 
@@ -60,29 +60,29 @@ def test_what_git_drops_goes_at_once_though_somebody_holds_it_with_us() -> None:
     held = live(
         {**OURS, "fieldsV1": shared}, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"}
     )
-    assert handover_of(DESIRED, held, remove_foreign=False) is None
-    handover = handover_of(DESIRED, held, remove_foreign=True)
-    assert handover is not None
-    assert [foreign.manager for foreign in handover.removed] == ["kubectl-edit"]
+    assert takeover_of(DESIRED, held, remove_foreign=False) is None
+    takeover = takeover_of(DESIRED, held, remove_foreign=True)
+    assert takeover is not None
+    assert [foreign.manager for foreign in takeover.removed] == ["kubectl-edit"]
 
 
 def test_empty_field_that_the_server_puts_back_is_nobodys_addition() -> None:
     empty: dict[str, Any] = {"f:securityContext": {}}
     kept = live(OURS, entry("kubectl-edit", fields=empty), securityContext={})
-    assert handover_of(DESIRED, kept, remove_foreign=True) is None
+    assert takeover_of(DESIRED, kept, remove_foreign=True) is None
 
 
 def test_controllers_and_subresources_are_never_taken_over() -> None:
     scaled = {**entry("kubectl"), "subresource": "scale"}
     for other in (entry("hpa-controller"), entry("kubectl", "Apply"), scaled):
-        assert handover_of(DESIRED, live(other), remove_foreign=False) is None
+        assert takeover_of(DESIRED, live(other), remove_foreign=False) is None
 
 
 def test_what_the_server_calls_the_owner_of_a_wiped_object_is_taken_over_beside_ours() -> None:
     wiped = live(OURS, entry("before-first-apply", fields=NODE))
-    handover = handover_of(DESIRED, wiped, remove_foreign=False)
-    assert handover is not None
-    *_, patch = handover_patch(handover, wiped)
+    takeover = takeover_of(DESIRED, wiped, remove_foreign=False)
+    assert takeover is not None
+    *_, patch = takeover_patch(takeover, wiped)
     (ours,) = patch["value"]
     assert (ours["manager"], ours["operation"]) == ("nimlab", "Apply")
     pod = ours["fieldsV1"]["f:spec"]["f:template"]["f:spec"]
@@ -92,9 +92,9 @@ def test_what_the_server_calls_the_owner_of_a_wiped_object_is_taken_over_beside_
 
 def test_other_managers_entries_survive_a_taking_over() -> None:
     mixed = live(entry("kubectl-create"), entry("hpa-controller"))
-    handover = handover_of(DESIRED, mixed, remove_foreign=False)
-    assert handover is not None
-    *_, patch = handover_patch(handover, mixed)
+    takeover = takeover_of(DESIRED, mixed, remove_foreign=False)
+    assert takeover is not None
+    *_, patch = takeover_patch(takeover, mixed)
     assert [one["manager"] for one in patch["value"]] == ["hpa-controller", "nimlab"]
 
 
@@ -104,18 +104,18 @@ def test_items_of_one_list_are_removed_from_its_end_on_and_gone_ones_not_at_all(
     added = live(OURS, entry("istio", fields={"f:initContainers": keys}))
     containers = added["spec"]["template"]["spec"]["initContainers"]
     containers[1:1] = [{"name": name} for name in names]
-    handover = handover_of(DESIRED, added, remove_foreign=True)
-    assert handover is not None
+    takeover = takeover_of(DESIRED, added, remove_foreign=True)
+    assert takeover is not None
     del containers[5]
-    places = [part["path"].rpartition("/")[2] for part in handover_patch(handover, added)]
+    places = [part["path"].rpartition("/")[2] for part in takeover_patch(takeover, added)]
     assert places == [str(number) for number in range(11, 0, -1)]
 
 
 def test_names_with_slashes_and_tildes_are_escaped_in_the_patch() -> None:
     odd = live(OURS, entry("istio", fields={"f:nodeSelector": {"f:a/b~c": {}}}), nodeSelector={"a/b~c": "x"})
-    handover = handover_of(DESIRED, odd, remove_foreign=True)
-    assert handover is not None
-    assert handover_patch(handover, odd)[-1]["path"] == "/spec/template/spec/nodeSelector/a~1b~0c"
+    takeover = takeover_of(DESIRED, odd, remove_foreign=True)
+    assert takeover is not None
+    assert takeover_patch(takeover, odd)[-1]["path"] == "/spec/template/spec/nodeSelector/a~1b~0c"
 
 
 def synced(lab: Lab, *arguments: str) -> str:

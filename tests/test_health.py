@@ -19,7 +19,7 @@ from nimlab.objects.manifest import Manifest
 from nimlab.plan.change import Action
 from nimlab.plan.diff import ABSENT, FieldChange
 from nimlab.plan.health import Health, health_of, worst
-from nimlab.plan.kstatus import Trouble, is_due, pod_trouble
+from nimlab.plan.pod_trouble import Trouble, is_due, pod_trouble
 from nimlab.plan.sync_events import ExperimentStuck, PeersProgress
 from nimlab.report import exit_code_of_rows, format_event
 from nimlab.report.change_lines import experiment_entries, layout_of

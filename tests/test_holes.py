@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.objects.manifest import parse_yaml
-from nimlab.render.placeholders import Form, Holes, TooMuchError
+from nimlab.render.placeholders import OutputTooLargeError, ParsedTemplate, Placeholders
+from nimlab.text import parse_yaml
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 JSON = st.recursive(
@@ -24,62 +24,68 @@ LIMIT = 10_000
 
 @given(JSON)
 def test_any_value_comes_back_from_every_position(value: Any) -> None:
-    holes = Holes(LIMIT)
-    mark = holes.put(value)
+    placeholders = Placeholders(LIMIT)
+    mark = placeholders.put(value)
     text = f"a: {mark}\nb: [{mark}, {{c: {mark}}}]\nd:\n  - {mark}\n"
-    assert holes.fill(Form(parse_yaml(text))) == [{"a": value, "b": [value, {"c": value}], "d": [value]}]
+    assert placeholders.fill(ParsedTemplate(parse_yaml(text))) == [
+        {"a": value, "b": [value, {"c": value}], "d": [value]}
+    ]
 
 
 @given(JSON)
 def test_inside_longer_text_it_is_its_json(value: Any) -> None:
-    holes = Holes(LIMIT)
-    (document,) = holes.fill(Form(parse_yaml(f'a: |\n  {{"x": {holes.put(value)}}}\n')))
+    placeholders = Placeholders(LIMIT)
+    (document,) = placeholders.fill(
+        ParsedTemplate(parse_yaml(f'a: |\n  {{"x": {placeholders.put(value)}}}\n'))
+    )
     assert json.loads(document["a"]) == {"x": value}
-    (document,) = holes.fill(Form(parse_yaml(f"a: |-\n  {holes.put(value)}\n")))
+    (document,) = placeholders.fill(ParsedTemplate(parse_yaml(f"a: |-\n  {placeholders.put(value)}\n")))
     assert json.loads(document["a"]) == value
 
 
 @given(JSON, JSON)
 def test_text_does_not_depend_on_the_values(one: Any, other: Any) -> None:
-    assert Holes(LIMIT).put(one) == Holes(LIMIT).put(other)
+    assert Placeholders(LIMIT).put(one) == Placeholders(LIMIT).put(other)
 
 
 def test_keys_are_text_and_stand_once() -> None:
-    holes = Holes(LIMIT)
-    text = f"{{{holes.put('a')}: 1, {holes.put('b')}: 2}}"
-    assert holes.fill(Form(parse_yaml(text))) == [{"a": 1, "b": 2}]
+    placeholders = Placeholders(LIMIT)
+    text = f"{{{placeholders.put('a')}: 1, {placeholders.put('b')}: 2}}"
+    assert placeholders.fill(ParsedTemplate(parse_yaml(text))) == [{"a": 1, "b": 2}]
     for values, what in (((1, "b"), "isn't text"), (("a", "a"), "twice"), (({"x": "y"}, "a"), "isn't text")):
-        holes = Holes(LIMIT)
-        documents = parse_yaml("{%s: 1, %s: 2}" % tuple(holes.put(value) for value in values))  # noqa: UP031
+        placeholders = Placeholders(LIMIT)
+        documents = parse_yaml("{%s: 1, %s: 2}" % tuple(placeholders.put(value) for value in values))  # noqa: UP031
         with pytest.raises(ValueError, match=what):
-            holes.fill(Form(documents))
+            placeholders.fill(ParsedTemplate(documents))
 
 
 def test_what_json_has_no_form_for_is_refused() -> None:
     for value in (object(), {1: 2}, {"a": {None: 1}}, float("nan"), float("inf"), b"x", {"a"}, print):
         with pytest.raises(TypeError):
-            Holes(LIMIT).put(value)
+            Placeholders(LIMIT).put(value)
     with pytest.raises(UnicodeEncodeError):
-        Holes(LIMIT).put("\ud800")
+        Placeholders(LIMIT).put("\ud800")
 
 
 def test_values_are_bounded_together() -> None:
-    holes = Holes(100)
+    placeholders = Placeholders(100)
     for _ in range(10):
-        holes.put("x" * 9)
-    with pytest.raises(TooMuchError):
-        holes.put("x" * 90)
-    with pytest.raises(TooMuchError):
-        Holes(100).put([[]] * 101)
+        placeholders.put("x" * 9)
+    with pytest.raises(OutputTooLargeError):
+        placeholders.put("x" * 90)
+    with pytest.raises(OutputTooLargeError):
+        Placeholders(100).put([[]] * 101)
 
 
 def test_fill_leaves_what_it_is_given_and_shares_only_what_holds_no_mark() -> None:
-    holes = Holes(LIMIT)
+    placeholders = Placeholders(LIMIT)
     value = {"b": [1], "a": 2}
-    documents = yaml.safe_load(f"[{holes.put(value)}, {{x: [{{y: 1}}, {{{holes.put('z')}: 2}}]}}, [3]]")
+    documents = yaml.safe_load(
+        f"[{placeholders.put(value)}, {{x: [{{y: 1}}, {{{placeholders.put('z')}: 2}}]}}, [3]]"
+    )
     before = json.dumps(documents)
-    form = Form(documents)
-    first, second = holes.fill(form), holes.fill(form)
+    form = ParsedTemplate(documents)
+    first, second = placeholders.fill(form), placeholders.fill(form)
     assert json.dumps(documents) == before
     assert first == second == [value, {"x": [{"y": 1}, {"z": 2}]}, [3]]
     assert list(first[0]) == ["a", "b"]
@@ -94,10 +100,10 @@ def test_fill_leaves_what_it_is_given_and_shares_only_what_holds_no_mark() -> No
 )
 def test_what_is_not_json_is_refused_wherever_it_stands(text: str) -> None:
     with pytest.raises(ValueError, match="JSON has a form"):
-        Form(yaml.safe_load(text))
+        ParsedTemplate(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("key", ["1", "~", "2026-01-01", "true", "1.5"])
 def test_a_key_that_is_not_text_is_refused_wherever_it_stands(key: str) -> None:
     with pytest.raises(ValueError, match="a key isn't text"):
-        Form(yaml.safe_load(f"[1, {{a: {{{key}: 2}}}}]"))
+        ParsedTemplate(yaml.safe_load(f"[1, {{a: {{{key}: 2}}}}]"))

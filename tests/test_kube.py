@@ -14,11 +14,11 @@ from nimlab.cluster.kube.requests import object_path
 from nimlab.cluster.port import Propagation
 from nimlab.errors import (
     ClusterError,
+    Expired,
     FieldConflict,
     Forbidden,
-    Gone,
-    Moved,
     NimlabError,
+    PreconditionFailed,
     Rejected,
     Unreachable,
 )
@@ -40,11 +40,11 @@ def answered(status: int, **answer: Any) -> ClusterError:
         (400, {}, Rejected),
         (401, {}, Forbidden),
         (403, {}, Forbidden),
-        (403, {"details": {"causes": [{"reason": "NamespaceTerminating"}]}}, Moved),
+        (403, {"details": {"causes": [{"reason": "NamespaceTerminating"}]}}, PreconditionFailed),
         (404, {}, ClusterError),
-        (409, {"reason": "Conflict"}, Moved),
+        (409, {"reason": "Conflict"}, PreconditionFailed),
         (409, {"details": {"causes": [{"reason": "FieldManagerConflict"}]}}, FieldConflict),
-        (410, {}, Gone),
+        (410, {}, Expired),
         (422, {}, Rejected),
         (429, {}, Unreachable),
         (500, {"message": "etcdserver: leader changed"}, Unreachable),
@@ -193,14 +193,14 @@ def test_deletes_take_only_the_object_that_was_seen(lab: Lab) -> None:
     })  # fmt: skip
     uid, version = made["metadata"]["uid"], made["metadata"]["resourceVersion"]
     for wrong_uid, wrong_version in ((uid[::-1], version), (uid, "1")):
-        with pytest.raises(Moved):
+        with pytest.raises(PreconditionFailed):
             lab.cluster.delete(
                 key, uid=wrong_uid, resource_version=wrong_version, propagation=Propagation.BACKGROUND
             )
     for _ in range(2):  # the second time it is gone already
         lab.cluster.delete(key, uid=uid, resource_version=version, propagation=Propagation.BACKGROUND)
     assert lab.cluster.get(key) is None
-    with pytest.raises(Moved):
+    with pytest.raises(PreconditionFailed):
         lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nimlab.objects.lab_identity import Kinship, LabIdentity, kinship
+from nimlab.objects.lab_identity import LabIdentity, LabRelation, lab_relation
 
 NOTHING = LabIdentity()
 
@@ -17,25 +17,25 @@ def at(folder: str, lab_id: str | None = None) -> LabIdentity:
 @pytest.mark.parametrize(
     ("own", "recorded", "knows_commit", "expected"),
     [
-        (at("", "dst"), at("", "dst"), False, Kinship.SAME),
-        (at("", "dst"), at("labs/two", "dst"), None, Kinship.SAME),
-        (at("", "dst"), at("", "vac"), True, Kinship.OTHER),
-        (at(""), at(""), True, Kinship.SAME),
-        (at(""), at(""), False, Kinship.UNKNOWN),
-        (at("labs/one"), at("labs/two"), True, Kinship.OTHER),
-        (at("", "dst"), at(""), False, Kinship.UNKNOWN),
-        (NOTHING, at(""), False, Kinship.UNKNOWN),
-        (at(""), NOTHING, None, Kinship.UNKNOWN),
-        (at(""), NOTHING, True, Kinship.SAME),
-        (LabIdentity(host_folder="h"), LabIdentity(host_folder="h"), None, Kinship.SAME),
-        (LabIdentity(host_folder="h"), LabIdentity(host_folder="other"), None, Kinship.UNKNOWN),
-        (at(""), LabIdentity(host_folder="h"), None, Kinship.SAME),
+        (at("", "dst"), at("", "dst"), False, LabRelation.SAME),
+        (at("", "dst"), at("labs/two", "dst"), None, LabRelation.SAME),
+        (at("", "dst"), at("", "vac"), True, LabRelation.OTHER),
+        (at(""), at(""), True, LabRelation.SAME),
+        (at(""), at(""), False, LabRelation.UNKNOWN),
+        (at("labs/one"), at("labs/two"), True, LabRelation.OTHER),
+        (at("", "dst"), at(""), False, LabRelation.UNKNOWN),
+        (NOTHING, at(""), False, LabRelation.UNKNOWN),
+        (at(""), NOTHING, None, LabRelation.UNKNOWN),
+        (at(""), NOTHING, True, LabRelation.SAME),
+        (LabIdentity(host_folder="h"), LabIdentity(host_folder="h"), None, LabRelation.SAME),
+        (LabIdentity(host_folder="h"), LabIdentity(host_folder="other"), None, LabRelation.UNKNOWN),
+        (at(""), LabIdentity(host_folder="h"), None, LabRelation.SAME),
     ],
 )
 def test_kinship(
-    own: LabIdentity, recorded: LabIdentity, knows_commit: bool | None, expected: Kinship
+    own: LabIdentity, recorded: LabIdentity, knows_commit: bool | None, expected: LabRelation
 ) -> None:
-    assert kinship(own, recorded, knows_commit=knows_commit) is expected
+    assert lab_relation(own, recorded, knows_commit=knows_commit) is expected
 
 
 def test_record_keeps_what_is_not_known_here() -> None:

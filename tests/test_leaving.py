@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.cluster.apply.readiness import Awaited, Board, judge
+from nimlab.cluster.apply.readiness import Readiness, WaitTarget, judge
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.plan.deletion_blockers import finalizers_of, held_by
 from nimlab.plan.sync_events import ExperimentSettled, ExperimentStuck, PeersProgress
@@ -65,8 +65,10 @@ def test_conditions_of_a_namespace_say_what_remains() -> None:
 
 
 def test_any_kind_is_awaited_and_named_with_its_finalizer() -> None:
-    one = Awaited(experiment="red", workloads=frozenset(), leaving=frozenset({CONFIG}), uids={CONFIG: "u1"})
-    found = Board(SET)
+    one = WaitTarget(
+        experiment="red", workloads=frozenset(), leaving=frozenset({CONFIG}), uids={CONFIG: "u1"}
+    )
+    found = Readiness(SET)
     found.put_leaving("ConfigMap", [leaving("ConfigMap", HOLD)])
     progress = judge(one, found, NOW, waited_s=1, timeout_s=60)
     assert isinstance(progress, PeersProgress)

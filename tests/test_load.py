@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimlab.cache import Recall
+from nimlab.cache import ValueCache
 from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
 from nimlab.files.load.schema_cache import SCHEMAS
@@ -197,8 +197,8 @@ def test_only_plain_yaml_files_are_read(tmp_path: Path, name: str) -> None:
 def test_bytes_that_are_no_file_of_ours(tmp_path: Path, data: bytes) -> None:
     root = copy_lab(tmp_path)
     (root / "experiments" / "green.yaml").write_bytes(data)
-    for recall in (None, Recall(tmp_path / "recall", "s")):
-        (problem,) = load_lab(root, recall=recall).problems
+    for value_cache in (None, ValueCache(tmp_path / "recall", "s")):
+        (problem,) = load_lab(root, value_cache=value_cache).problems
         assert problem.location.path == "experiments/green.yaml"
 
 

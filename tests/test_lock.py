@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from nimlab.cluster.apply import (
+    ApplyOptions,
     Lock,
     ObjectDone,
-    Options,
     Outcome,
     acquire,
     execute,
@@ -23,8 +23,8 @@ from nimlab.cluster.apply import (
 )
 from nimlab.cluster.kube import client
 from nimlab.cluster.kube import requests as wire
-from nimlab.cluster.port import observe
-from nimlab.errors import LockHeld, Moved
+from nimlab.cluster.observe import observe
+from nimlab.errors import LockHeld, PreconditionFailed
 from nimlab.objects.applyset import ApplySet, stamp
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
@@ -178,13 +178,13 @@ def test_lock_is_taken_only_as_it_was_read(lab: Lab) -> None:
         )
 
     first = take(None, "ada")
-    with pytest.raises(Moved):
+    with pytest.raises(PreconditionFailed):
         take(None, "bob")
     held = lab.cluster.get(apply_set.lease_key)
     with pytest.raises(LockHeld, match="ada"):
         take(held, "bob")
     first.release()
-    with pytest.raises(Moved):
+    with pytest.raises(PreconditionFailed):
         take({**(held or {}), "spec": {}}, "bob")
     second = take(lab.cluster.get(apply_set.lease_key), "bob")
     assert not second.lost.is_set()
@@ -255,7 +255,7 @@ def test_sync_that_was_away_leaves_the_rest_and_the_record_to_who_came_after(hel
     cluster = held.lab.cluster
     seen = observe(cluster, wanted, held.apply_set, take_ownership=False, remove_foreign=False, parallel=2)
     plan = make_plan(wanted, seen, policy())
-    options = Options(parallel=1, take_ownership=False, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=1, take_ownership=False, timeout_s=5, version="0")
     told = []
     for event in execute(plan, cluster.fenced(held.lock.check), options, stop=held.stop):
         told.append(event)

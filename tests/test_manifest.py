@@ -10,17 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.objects.manifest import (
-    KINDS,
-    ObjectKey,
-    UnreadableYamlError,
-    apply_order,
-    canonical,
-    key_of,
-    parse_yaml,
-    to_json_bytes,
-    to_yaml,
-)
+from nimlab.objects.canonical import canonical
+from nimlab.objects.manifest import KINDS, ObjectKey, apply_order, key_of
+from nimlab.text import UnreadableYamlError, parse_yaml, to_json_bytes, to_yaml
 from nimlab.units import UnitError
 
 

@@ -79,4 +79,4 @@ def test_no_other_module_suggests_words() -> None:
         for path in (REPOSITORY / "nimlab").rglob("*.py")
         if "difflib" in path.read_text(encoding="utf-8")
     }
-    assert users == {"nearest.py"}
+    assert users == {"did_you_mean.py"}

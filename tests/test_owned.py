@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-from nimlab.objects.applyset import (
-    MEMBER,
-    PART_OF,
-    ApplySet,
-    apply_set_id,
-    is_hand_tool,
-    missing_proofs,
-    stamp,
-)
+from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
 from nimlab.objects.manifest import Manifest
+from nimlab.objects.prune_proofs import is_hand_tool, missing_proofs
 
 SET = ApplySet(name="experiments", namespace="lab")
 

@@ -15,7 +15,7 @@ from nimlab.objects.applyset_parent import (
     ID,
     NAMESPACES,
     TOOLING,
-    Entry,
+    AppliedCommit,
     Parent,
     Scope,
     parent_manifest,
@@ -59,8 +59,8 @@ def test_parent_of_somebody_else_is_refused(change: Callable[[Any], object], err
 
 
 def test_what_was_begun_concerns_its_experiment_or_all() -> None:
-    whole = (Entry(sha="a" * 40, experiment=None), Entry(sha="b" * 40, experiment=None))
-    assert RECORD.entries(None) == (*whole, Entry(sha="c" * 40, experiment="red"))
+    whole = (AppliedCommit(sha="a" * 40, experiment=None), AppliedCommit(sha="b" * 40, experiment=None))
+    assert RECORD.entries(None) == (*whole, AppliedCommit(sha="c" * 40, experiment="red"))
     assert RECORD.entries(frozenset({"blue"})) == whole
     assert Parent.none().entries(None) == ()
 
@@ -70,7 +70,7 @@ def test_unreadable_word_of_what_was_begun_concerns_all() -> None:
     manifest["metadata"]["annotations"][BEGUN] = "nonsense"
     parent = parse_parent(manifest, SET)
     assert parent is not None
-    assert parent.entries(frozenset({"red"}))[1] == Entry(sha="nonsense", experiment=None)
+    assert parent.entries(frozenset({"red"}))[1] == AppliedCommit(sha="nonsense", experiment=None)
 
 
 def test_run_over_all_takes_the_place_of_what_others_began() -> None:

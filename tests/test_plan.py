@@ -15,7 +15,7 @@ from nimlab.files.spec import Broken, OnImmutableChange
 from nimlab.objects.applyset import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
-from nimlab.objects.takeover import handover_of
+from nimlab.objects.takeover import takeover_of
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import Plan, make_plan
 from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
@@ -183,7 +183,9 @@ def test_peers_that_nobody_has_counted_since_the_last_change_may_lag(
     live = live_of(desired, observedGeneration=observed)
     live["metadata"]["generation"] = generation
     change = only(make_plan([group("red", desired, how=how)], snapshot(live), policy()))
-    assert (change.action, change.may_lag) == ((Action.UPDATE, True) if acts else (Action.KEEP, False))
+    assert (change.action, change.outdated_peers_possible) == (
+        (Action.UPDATE, True) if acts else (Action.KEEP, False)
+    )
 
 
 def test_where_no_peer_is_to_be_none_can_lag() -> None:
@@ -249,8 +251,8 @@ def test_what_is_to_be_taken_out_is_told_without_the_server_too() -> None:
     fields = {"f:spec": {"f:template": {"f:spec": added}}}
     theirs = {"manager": "kubectl-edit", "operation": "Update", "apiVersion": "apps/v1", "fieldsV1": fields}
     old["metadata"]["managedFields"].append(theirs)
-    handover = handover_of(wanted, old, remove_foreign=True)
-    predicted = {key_of(wanted): Prediction(handover=handover)}
+    takeover = takeover_of(wanted, old, remove_foreign=True)
+    predicted = {key_of(wanted): Prediction(takeover=takeover)}
     change = only(make_plan([group("red", wanted)], snapshot(old, predicted=predicted), policy()))
     assert [f.path for f in change.fields] == ["spec.template.spec.containers[c].env[DEBUG]"]
     assert (change.restarts, change.unverified, change.foreign) == (3, True, ())
@@ -412,7 +414,7 @@ def test_new_object_may_find_peers_where_a_replacement_around_them_ended_halfway
     old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     change = only(make_plan([group("red", red, how=how)], snapshot(*[old] * is_leaving), policy()))
     assert change.action is Action.CREATE
-    assert change.may_lag is (how is OnImmutableChange.ORPHAN)
+    assert change.outdated_peers_possible is (how is OnImmutableChange.ORPHAN)
 
 
 HEAD = Commit(sha="b" * 40, branch="main", dirty=False)
@@ -540,7 +542,7 @@ def test_namespace_stays_while_it_holds_strangers_or_something_protected() -> No
     plan = make_plan([], snapshot(namespace, inside), policy(allow_empty=True))
     assert [c.action for c in plan.changes] == [Action.PRUNE, Action.PRUNE]
     assert plan.changes[-1].key.kind == "Namespace"
-    plan = make_plan([], snapshot(namespace, inside, strangers=stranger), policy(allow_empty=True))
+    plan = make_plan([], snapshot(namespace, inside, foreign_objects=stranger), policy(allow_empty=True))
     assert {c.key.kind: c.action for c in plan.changes}["Namespace"] is Action.KEEP
     inside["metadata"]["annotations"]["nimlab.dev/protect"] = "true"
     plan = make_plan([], snapshot(namespace, inside), policy(allow_empty=True))

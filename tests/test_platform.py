@@ -16,9 +16,10 @@ from nimlab.cli import main
 from nimlab.files.load import load_lab
 from nimlab.files.spec import LabFiles
 from nimlab.objects.applyset import COMPONENT, PLATFORM, ApplySet, stamp
-from nimlab.objects.manifest import Manifest, to_yaml
+from nimlab.objects.manifest import Manifest
 from nimlab.render.guard.platform_guard import check_platform
 from nimlab.render.render_platform import COMPONENTS, load_platform_templates, render_platform
+from nimlab.text import to_yaml
 from tests.golden_files import assert_golden, cases, overlay_of
 from tests.live import REPOSITORY, Lab, make_lab
 

@@ -16,7 +16,8 @@ from nimlab.files.load import load_lab
 from nimlab.files.placement_rules import is_qualified, priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Experiment, LabFiles
 from nimlab.objects.applyset import ApplySet, stamp
-from nimlab.objects.manifest import Manifest, canonical
+from nimlab.objects.canonical import canonical
+from nimlab.objects.manifest import Manifest
 from nimlab.plan.workload import estimate_restart_s, resources_of
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests, check_unique

@@ -15,10 +15,12 @@ from nimlab.errors import RenderError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import Experiment, LabFiles
 from nimlab.objects.applyset import ApplySet, stamp
-from nimlab.objects.manifest import Manifest, canonical, to_yaml
+from nimlab.objects.canonical import canonical
+from nimlab.objects.manifest import Manifest
 from nimlab.render import Templates, label_value, load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests
-from nimlab.workflow.desired import read_intent
+from nimlab.text import to_yaml
+from nimlab.workflow.desired import read_desired_lab
 from tests.golden_files import assert_golden, cases, overlay_of
 from tests.live import REPOSITORY
 
@@ -173,7 +175,7 @@ def test_owner_and_description_restart_no_peer(templates: Templates) -> None:
 
 
 def test_intent_of_one_experiment_leaves_the_others_unrendered() -> None:
-    intent = read_intent(REPOSITORY, frozenset({"purple"}))
+    intent = read_desired_lab(REPOSITORY, frozenset({"purple"}))
     assert [one.name for one in intent.desired] == ["purple"]
 
 

@@ -37,8 +37,9 @@ from nimlab.objects.managed_fields import Foreign
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.plan.change import Action, Change
 from nimlab.plan.diff import ABSENT, FieldChange
-from nimlab.plan.kstatus import Trouble
-from nimlab.plan.make_plan import ExperimentPlan, Plan, Stop
+from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.pod_trouble import Trouble
+from nimlab.plan.prune_limits import PruneBlocked
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -168,7 +169,7 @@ CONFLICT = FieldConflict(
     conflicts=(Conflict(manager="hpa-controller", field=".spec.replicas"),),
 )
 PULL = "image katakuri100/nimp2p:v9 not found"
-LIMIT = Stop(
+LIMIT = PruneBlocked(
     code="limit",
     what="4 objects would be deleted, more than the limit of 3",
     hint="if that is meant, say `--max-prune 4`",
@@ -252,7 +253,7 @@ def wrong_plan() -> Plan:
         experiment("purple", service, purple),
         experiment("red", *all_objects(Action.CREATE, "red"), pods=2),
         stops=(
-            Stop(
+            PruneBlocked(
                 code="blocked",
                 what=f"a sync with errors never prunes: {purple.key} can't be applied",
                 hint="mend that first",
@@ -750,7 +751,7 @@ def test_colour_and_escapes_cannot_be_smuggled_in() -> None:
     made = plan(
         replace(experiment(evil, bad), source=evil),
         broken=(Broken(name=evil, source=evil),),
-        stops=(Stop(code="x", what=evil, hint=evil),),
+        stops=(PruneBlocked(code="x", what=evil, hint=evil),),
     )
     events: list[Event] = [
         *done(made),

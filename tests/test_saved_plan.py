@@ -14,7 +14,7 @@ import pytest
 from nimlab.errors import PlanError
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
-from nimlab.plan.saved_plan import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
+from nimlab.plan.saved_plan import ClusterIdentity, PlanOptions, SavedPlan, differences_since, saved_plan_of
 from nimlab.workflow.save_plan import identity_of
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab, git
@@ -48,19 +48,19 @@ def test_schema_is_strict_and_describes_what_the_docs_do() -> None:
 )
 def test_what_is_no_saved_plan_is_an_error_with_its_place(document: Any) -> None:
     with pytest.raises(PlanError) as caught:
-        Binding.from_json(document, "plan.json")
+        SavedPlan.from_json(document, "plan.json")
     assert caught.value.where == "plan.json"
     assert "--out" in str(caught.value.hint)
 
 
-def bound(value: str, peers: int = 3) -> Binding:
+def bound(value: str, peers: int = 3) -> SavedPlan:
     """What a plan is bound to whose live and desired object hold a secret."""
     wanted = workload("red", peers)
     wanted["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "API_TOKEN", "value": value}]
     return binding(wanted, live_of(wanted))
 
 
-def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> Binding:
+def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> SavedPlan:
     """What a plan with one object is bound to."""
     plan = make_plan([group("red", wanted)], snapshot(live, parent=parent(commit)), policy())
     options = PlanOptions(
@@ -74,23 +74,23 @@ def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> Bind
         move=False,
     )
     here = ClusterIdentity(object="Namespace/kube-system", id="1")
-    return binding_of(plan, options, "nimlab/0", cluster=here, salt="5a17")
+    return saved_plan_of(plan, options, "nimlab/0", cluster=here, salt="5a17")
 
 
 def test_digests_say_nothing_of_a_secret_but_that_something_hidden_has_changed() -> None:
     one, other = bound("hunter1"), bound("hunter2")
     assert one.objects == other.objects
     assert one == bound("hunter1")
-    (moved,) = moved_since(one, other)
+    (moved,) = differences_since(one, other)
     assert "isn't shown" in moved
     assert one.hidden not in (None, other.hidden)
-    assert not any("isn't shown" in word for word in moved_since(one, bound("hunter2", peers=4)))
+    assert not any("isn't shown" in word for word in differences_since(one, bound("hunter2", peers=4)))
     salted = replace(one, salt="beef", hidden=None)
     assert "hunter" not in json.dumps(salted.to_json()), "nor does the salt say anything"
 
 
 def test_hidden_values_of_secrets_are_held_fast_too_and_nothing_is_where_nothing_is_hidden() -> None:
-    def held(value: str) -> Binding:
+    def held(value: str) -> SavedPlan:
         secret = manifest("Secret", "red", "red", data={"a": value})
         return binding(secret, live_of(secret))
 
@@ -103,10 +103,10 @@ def test_hidden_values_of_secrets_are_held_fast_too_and_nothing_is_where_nothing
 def test_plan_holds_for_its_cluster_and_the_last_synced_commit_only() -> None:
     wanted = workload("red")
     now = binding(wanted, live_of(wanted), commit="a" * 40)
-    (moved,) = moved_since(binding(wanted, live_of(wanted), commit="b" * 40), now)
+    (moved,) = differences_since(binding(wanted, live_of(wanted), commit="b" * 40), now)
     assert moved == "commit aaaaaaa has been synced since"
     for other in ({"object": "Namespace/kube-system", "id": "2"}, {"object": None, "id": "https://x"}):
-        (moved,) = moved_since(replace(now, cluster=ClusterIdentity(**other)), now)
+        (moved,) = differences_since(replace(now, cluster=ClusterIdentity(**other)), now)
         assert moved.startswith("it was made for another cluster: ")
         assert str(other["id"]) in moved
 
@@ -133,14 +133,14 @@ def test_plan_that_would_restart_more_peers_than_it_told_no_longer_holds() -> No
     now = binding(wanted, live_of(workload("red", peers=5)))
     (key,) = now.objects
     more = replace(now, objects={key: replace(now.objects[key], restarts=2)})
-    assert moved_since(now, more) == (f"{key}: 2 peers would restart, not 0",)
-    assert moved_since(more, now) == (), "fewer run than when it was made"
+    assert differences_since(now, more) == (f"{key}: 2 peers would restart, not 0",)
+    assert differences_since(more, now) == (), "fewer run than when it was made"
 
 
 def test_binding_survives_its_file() -> None:
     saved_one = bound("x")
     text = json.dumps({"binding": saved_one.to_json()})
-    assert Binding.from_json(json.loads(text), "plan.json") == saved_one
+    assert SavedPlan.from_json(json.loads(text), "plan.json") == saved_one
 
 
 def saved(lab: Lab, *arguments: str) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from nimlab.objects.manifest import Manifest
-from nimlab.plan.kstatus import State, event_trouble, peers_of, pod_trouble, restart_pending, status_of
+from nimlab.plan.kstatus import State, peers_of, restart_pending, status_of
+from nimlab.plan.pod_trouble import event_trouble, pod_trouble
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

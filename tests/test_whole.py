@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from nimlab.errors import SpecError
 from nimlab.files.load import load_lab
-from nimlab.objects.manifest import Manifest, canonical, to_yaml_safe_json
+from nimlab.objects.canonical import canonical
+from nimlab.objects.manifest import Manifest
+from nimlab.text import to_yaml_safe_json
 from nimlab.units import canonical_quantity
-from nimlab.workflow.desired import read_intent
+from nimlab.workflow.desired import read_desired_lab
 from tests.live import REPOSITORY, make_lab
 
 SCHEMAS = {
@@ -130,7 +132,7 @@ def read(root: Path, files: dict[str, object]) -> None:
         assert error.problems  # noqa: PT017 -- what is raised is the other answer
         event(error.problems[0].code)
         return
-    intent = read_intent(root, None)
+    intent = read_desired_lab(root, None)
     assert bool(problems) == bool(intent.errors)  # what `validate` takes, `sync` takes
     check(tuple(manifest for one in intent.desired for manifest in one.manifests))
     places = [(p.location, p.code, p.what) for p in problems]

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nimlab.access.admission import DISCOVERY, admission_manifests, check_prefix, node_metrics_role
-from nimlab.objects.applyset import PLATFORM, ApplySet
+from nimlab.objects.applyset import PLATFORM, POD_SECURITY, ApplySet
 from nimlab.objects.manifest import KINDS, WORKLOADS, Manifest
-from nimlab.render.guard.experiment_guard import POD_SECURITY
 
 PLAN: Final = "nimlab-plan"
 SYNC: Final = "nimlab-sync"

@@ -86,12 +86,12 @@ def render(
     from nimlab.cli.usage import RENDER_RULES, reject_ignored
     from nimlab.files.safe_write import make_folder, write_text
     from nimlab.objects.applyset import PLATFORM
-    from nimlab.objects.manifest import to_json_text, to_yaml
-    from nimlab.workflow.desired import read_intent
+    from nimlab.text import to_json_text, to_yaml
+    from nimlab.workflow.desired import read_desired_lab
 
     reject_ignored(ctx, RENDER_RULES)
     wanted = frozenset(names) if names else None
-    intent = read_intent(find_root(_start(lab)), wanted)
+    intent = read_desired_lab(find_root(_start(lab)), wanted)
     known = {one.name for one in intent.files.experiments} | {one.name for one in intent.broken}
     _check_known(wanted, known | {PLATFORM})
     failing = [b for b in intent.broken if wanted is None or b.name in wanted]
@@ -130,7 +130,7 @@ def rbac(
     from nimlab.cli.terminal import print_document  # keeps `--help` fast
     from nimlab.files.load import load_lab
     from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet
-    from nimlab.objects.manifest import to_yaml
+    from nimlab.text import to_yaml
 
     settings = load_lab(_root(lab)).lab
     apply_set = ApplySet(name=PLATFORM if platform else EXPERIMENTS, namespace=settings.namespace)

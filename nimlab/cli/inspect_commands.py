@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from nimlab.files.spec import Experiment
     from nimlab.objects.manifest import Manifest, ObjectKey
-    from nimlab.plan.kstatus import Trouble
     from nimlab.plan.make_plan import Plan
+    from nimlab.plan.pod_trouble import Trouble
     from nimlab.report.list_rows import Detail
     from nimlab.workflow.session import Run
 
@@ -53,11 +53,11 @@ def list_experiments(
     from nimlab.cli.terminal import columns_of, print_error, print_result
     from nimlab.cluster.apply import system_clock
     from nimlab.report.list_rows import overview_rows
-    from nimlab.workflow.session import look_and_think, open_run
+    from nimlab.workflow.session import observe_and_plan, open_run
 
     options = SyncOptions(names=None)
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
-        _, plan = look_and_think(run)
+        _, plan = observe_and_plan(run)
         now = system_clock().now()
         rows = overview_rows(plan, run.intent.files.experiments, now, _find_troubles(run, plan, now))
     as_json = output is Output.JSON
@@ -73,7 +73,7 @@ def list_experiments(
 def _find_troubles(run: Run, plan: Plan, now: datetime) -> dict[str, tuple[Trouble, ...]]:
     """Read a few pages of pods and warnings, and only for experiments whose pods don't all run."""
     from nimlab.cluster.pod_reader import find_troubled, read_warnings
-    from nimlab.plan.kstatus import is_due, pod_trouble
+    from nimlab.plan.pod_trouble import is_due, pod_trouble
     from nimlab.report.list_rows import live_workloads, short_experiments, troubles_of
 
     def is_troubled(pod: Manifest) -> bool:
@@ -105,15 +105,15 @@ def status(
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.terminal import columns_of, print_result, wants_colour
     from nimlab.objects.applyset import PLATFORM
-    from nimlab.workflow.session import check_going, look_and_think, open_run
+    from nimlab.workflow.session import observe_and_plan, open_run, raise_if_stopped
 
     options = SyncOptions(names=frozenset({name}))
     with open_run(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster) as run:
-        _, plan = look_and_think(run)
+        _, plan = observe_and_plan(run)
         if plan.refusal is not None and not plan.changes:
             raise plan.refusal
         details = _read_details(run, plan, name)
-        check_going(run)
+        raise_if_stopped(run)
     if output is Output.JSON:
         as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
         print_result(as_json)

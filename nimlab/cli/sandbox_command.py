@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nimlab.cache import default_cache
 from nimlab.cli.shared_options import LabFolder, Output, OutputFormat
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -24,7 +25,7 @@ def up(
     from nimlab.cli.terminal import show_steps
 
     with show_steps() as show:
-        sandbox.up(_home(lab), nodes=nodes, cache=sandbox.default_cache(), report=show)
+        sandbox.up(_home(lab), nodes=nodes, cache=default_cache(), report=show)
 
 
 @app.command("build")
@@ -34,7 +35,7 @@ def build(*, lab: LabFolder = None) -> None:
     from nimlab.cli.terminal import show_steps
 
     with show_steps() as show:
-        sandbox.provide_programs(_home(lab), cache=sandbox.default_cache(), report=show)
+        sandbox.provide_programs(_home(lab), cache=default_cache(), report=show)
 
 
 @app.command("down")

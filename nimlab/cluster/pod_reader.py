@@ -20,14 +20,14 @@ _FEW: Final = 100  # a megabyte of pods, which a busy server says in a tenth of 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class PartialList:
     """Some objects, in no order; `whole` if there are no others."""
 
     items: tuple[Manifest, ...]
     whole: bool
 
 
-def read_pods(cluster: Cluster, namespace: str, labels: str) -> Sight:
+def read_pods(cluster: Cluster, namespace: str, labels: str) -> PartialList:
     """Return the pods with these labels: a page of them, and if that isn't all, a page that doesn't run.
 
     Raises ClusterError.
@@ -35,7 +35,7 @@ def read_pods(cluster: Cluster, namespace: str, labels: str) -> Sight:
     return _first_pages(cluster, "Pod", namespace, labels, ("", "status.phase!=Running"))
 
 
-def read_events(cluster: Cluster, namespace: str) -> Sight:
+def read_events(cluster: Cluster, namespace: str) -> PartialList:
     """Return a namespace's events: a page of them, and if that isn't all, a page of the warnings.
 
     Each selection makes the server go through all events that there are. Raises ClusterError.
@@ -87,7 +87,7 @@ def read_warnings(cluster: Cluster, namespaces: Sequence[str]) -> tuple[Manifest
 
 def _page_anywhere(
     cluster: Cluster, labels: str, fields: str, namespaces: set[str], kind: str = "Pod"
-) -> Sight:
+) -> PartialList:
     """Read one page: of the one namespace, of all where the credentials allow it, else of some."""
     if len(namespaces) > 1:
         try:
@@ -99,25 +99,25 @@ def _page_anywhere(
         try:
             some.append(_page(cluster, kind, namespace, labels, fields))
         except Forbidden:  # a reason is worth a look, and no reason to show nothing at all
-            some.append(Sight(items=(), whole=False))
-    return Sight(
+            some.append(PartialList(items=(), whole=False))
+    return PartialList(
         items=tuple(item for sight in some for item in sight.items), whole=all(s.whole for s in some)
     )
 
 
-def _page(cluster: Cluster, kind: str, namespace: str | None, labels: str, fields: str) -> Sight:
+def _page(cluster: Cluster, kind: str, namespace: str | None, labels: str, fields: str) -> PartialList:
     page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_FEW)))
-    return Sight(items=page.items, whole=not page.more)
+    return PartialList(items=page.items, whole=not page.more)
 
 
 def _first_pages(
     cluster: Cluster, kind: str, namespace: str, labels: str, selections: tuple[str, ...]
-) -> Sight:
+) -> PartialList:
     """Return the first page of the first selection, and of all others if that one goes on."""
     found: dict[str, Manifest] = {}
     for fields in selections:
         page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_FEW)))
         found |= {item["metadata"]["uid"]: item for item in page.items}
         if not page.more and not fields:
-            return Sight(items=page.items, whole=True)
-    return Sight(items=tuple(found.values()), whole=False)
+            return PartialList(items=page.items, whole=True)
+    return PartialList(items=tuple(found.values()), whole=False)

@@ -20,7 +20,7 @@ from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import EditError
 from nimlab.files.load.schema_cache import SCHEMAS
 from nimlab.files.spec import ConnectLimit, Contract
-from nimlab.objects.manifest import to_yaml_safe_json
+from nimlab.text import to_yaml_safe_json
 from nimlab.units import (
     format_cpu_m,
     format_memory_bytes,

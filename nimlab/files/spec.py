@@ -164,7 +164,7 @@ class PodSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class PeerGroup:
     """Peers that are alike: all of an experiment (`role` is None), or those of one role.
 
     `first` is the number of peers in the roles before it.
@@ -232,14 +232,14 @@ class Experiment:
     digest: str
     document: Mapping[str, Any]
     pod: PodSettings = field(default_factory=PodSettings)
-    roles: tuple[Group, ...] = ()
+    roles: tuple[PeerGroup, ...] = ()
 
     @property
-    def groups(self) -> tuple[Group, ...]:
+    def groups(self) -> tuple[PeerGroup, ...]:
         """The roles in their order, or all peers as one group; each is a StatefulSet."""
         if self.roles:
             return self.roles
-        alone = Group(
+        alone = PeerGroup(
             role=None,
             first=0,
             peers=self.peers,
@@ -257,7 +257,7 @@ class Experiment:
         """
         return "pod" if self.contract.isolation is Isolation.NAMESPACE else self.full_name
 
-    def workload_of(self, group: Group) -> str:
+    def workload_of(self, group: PeerGroup) -> str:
         """Return the name of a group's StatefulSet."""
         return self.workload if group.role is None else f"{self.workload}-{group.role}"
 

@@ -62,7 +62,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class AppliedCommit:
     """A commit that the parent names: of one experiment, or of all (None)."""
 
     sha: str
@@ -93,13 +93,13 @@ class Parent:
         """Return the record of a set that has no parent yet."""
         return cls(scope=Scope.empty())
 
-    def entries(self, names: frozenset[str] | None) -> tuple[Entry, ...]:
+    def entries(self, names: frozenset[str] | None) -> tuple[AppliedCommit, ...]:
         """Return what is recorded of these experiments, of all for None; what concerns all comes first."""
         whole = [sha for sha in (self.commit, self.begun.get(_WHOLE)) if sha is not None]
         single = [(n, sha) for n, sha in self.begun.items() if n != _WHOLE and (names is None or n in names)]
         return (
-            *(Entry(sha=sha, experiment=None) for sha in whole),
-            *(Entry(sha=sha, experiment=name) for name, sha in sorted(single)),
+            *(AppliedCommit(sha=sha, experiment=None) for sha in whole),
+            *(AppliedCommit(sha=sha, experiment=name) for name, sha in sorted(single)),
         )
 
     @property

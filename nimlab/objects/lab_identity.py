@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Kinship(Enum):
+class LabRelation(Enum):
     """Whether a recorded apply-set is this lab's own."""
 
     SAME = "same"
@@ -40,19 +40,19 @@ class LabIdentity:
         )
 
 
-def kinship(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool | None) -> Kinship:
+def lab_relation(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool | None) -> LabRelation:
     """Return whether a recorded apply-set is this lab's own.
 
     `knows_commit` is whether this repository contains a commit from which the set was synced, None where
     none is recorded. The root commit of a repository proves nothing, because every fork shares it.
     """
     if own.id is not None and recorded.id is not None:
-        return Kinship.SAME if own.id == recorded.id else Kinship.OTHER
+        return LabRelation.SAME if own.id == recorded.id else LabRelation.OTHER
     folders = {own.repository_folder, recorded.repository_folder} - {None}
     if len(folders) > 1:
-        return Kinship.OTHER
+        return LabRelation.OTHER
     if knows_commit is not None:
-        return Kinship.SAME if knows_commit else Kinship.UNKNOWN
+        return LabRelation.SAME if knows_commit else LabRelation.UNKNOWN
     if recorded.host_folder is not None and recorded.host_folder == own.host_folder:
-        return Kinship.SAME
-    return Kinship.UNKNOWN
+        return LabRelation.SAME
+    return LabRelation.UNKNOWN

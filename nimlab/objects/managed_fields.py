@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from nimlab.objects.applyset import FIELD_MANAGER, is_own_entry
+from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import HIDDEN, is_secret_name, mask
+from nimlab.objects.prune_proofs import is_own_entry
 
 _Path: TypeAlias = tuple[str, ...]
 _Tree: TypeAlias = Mapping[str, Any]
@@ -72,7 +73,7 @@ BOOKKEEPING: Final = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Comparison:
     """`unchanged`, or why the object is suspect."""
 
     unchanged: bool
@@ -121,15 +122,15 @@ def own_entry(live: Manifest) -> Mapping[str, Any] | None:
     return entries[0].get("fieldsV1") if len(entries) == 1 else None
 
 
-def compare(desired: Manifest, live: Manifest) -> Verdict:
+def compare(desired: Manifest, live: Manifest) -> Comparison:
     """Tell whether applying `desired` would change nothing. Never raises."""
     try:
         _check(desired, live)
     except _Suspect as suspicion:
-        return Verdict(unchanged=False, reason=str(suspicion))
+        return Comparison(unchanged=False, reason=str(suspicion))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        return Verdict(unchanged=False, reason=f"its managedFields can't be read: {error}")
-    return Verdict(unchanged=True)
+        return Comparison(unchanged=False, reason=f"its managedFields can't be read: {error}")
+    return Comparison(unchanged=True)
 
 
 def _check(desired: Manifest, live: Manifest) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from nimlab.objects.applyset import FIELD_MANAGER, is_hand_tool, is_own_entry
+from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.managed_fields import (
     Foreign,
     descend,
@@ -27,6 +27,7 @@ from nimlab.objects.managed_fields import (
     own_entry,
 )
 from nimlab.objects.manifest import Manifest
+from nimlab.objects.prune_proofs import is_hand_tool, is_own_entry
 
 _Tree: TypeAlias = Mapping[str, Any]
 
@@ -34,14 +35,14 @@ _RESET: Final = "before-first-apply"  # what the server calls the owner of an ob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handover:
+class Takeover:
     """`managers` whose entries become ours, sorted; `removed` are the fields that go."""
 
     managers: tuple[str, ...]
     removed: tuple[Foreign, ...]
 
 
-def handover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Handover | None:
+def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Takeover | None:
     """Return what is to be taken over or out before an apply; None when there is nothing.
 
     Entries made by hand are taken over while we have none of our own; later ones are foreign additions, which
@@ -53,25 +54,25 @@ def handover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> H
     removed = tuple(
         foreign for foreign in foreign_fields(desired, live) if remove_foreign or foreign.manager in managers
     )
-    return Handover(managers=managers, removed=removed) if managers or removed else None
+    return Takeover(managers=managers, removed=removed) if managers or removed else None
 
 
-def handover_patch(handover: Handover, live: Manifest) -> list[dict[str, Any]]:
+def takeover_patch(takeover: Takeover, live: Manifest) -> list[dict[str, Any]]:
     """Return the JSON patch that does it.
 
     A field that is no longer there is left out; items of one list are removed from its end on.
     """
     patch: list[dict[str, Any]] = []
-    if handover.managers:
-        entries = _merged(live, frozenset(handover.managers))
+    if takeover.managers:
+        entries = _merged(live, frozenset(takeover.managers))
         patch.append({"op": "replace", "path": "/metadata/managedFields", "value": entries})
-    return patch + [{"op": "remove", "path": _pointer(place)} for place in _places(handover, live)]
+    return patch + [{"op": "remove", "path": _pointer(place)} for place in _places(takeover, live)]
 
 
-def handed_over(handover: Handover, live: Manifest) -> Manifest:
+def after_takeover(takeover: Takeover, live: Manifest) -> Manifest:
     """Return the object after the handover, as far as that can be told without the server."""
     made: Manifest = copy.deepcopy(live)
-    for *above, last in _places(handover, live):
+    for *above, last in _places(takeover, live):
         inner: Any = made
         for part in above:
             inner = inner[part]
@@ -79,21 +80,21 @@ def handed_over(handover: Handover, live: Manifest) -> Manifest:
     return made
 
 
-def _places(handover: Handover, live: Manifest) -> list[tuple[str | int, ...]]:
+def _places(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]]:
     """Where the fields are that go; what stands behind in a list comes first."""
-    places = [place for foreign in handover.removed if (place := _place(live, foreign.path)) is not None]
+    places = [place for foreign in takeover.removed if (place := _place(live, foreign.path)) is not None]
     places.sort(key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True)
     return places
 
 
-def effective(handover: Handover, live: Manifest, handed_over: Manifest) -> Handover | None:
+def effective(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> Takeover | None:
     """Return a handover without what the server puts back at once; None when nothing is left of it.
 
     `handed_over` is the object after it. A default that another manager holds can't be taken out: it is what
     the field is when nobody says anything.
     """
-    removed = tuple(f for f in handover.removed if _at(live, f.path) != _at(handed_over, f.path))
-    return Handover(managers=handover.managers, removed=removed) if handover.managers or removed else None
+    removed = tuple(f for f in takeover.removed if _at(live, f.path) != _at(after_takeover, f.path))
+    return Takeover(managers=takeover.managers, removed=removed) if takeover.managers or removed else None
 
 
 def only_at(live: Manifest) -> dict[str, Any]:

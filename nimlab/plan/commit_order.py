@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping
 from nimlab.errors import PlanError
 from nimlab.files.git import Relation
 from nimlab.objects.applyset import ApplySet
-from nimlab.objects.applyset_parent import LAB, Entry, Parent, Scope
-from nimlab.objects.lab_identity import Kinship, LabIdentity, kinship
+from nimlab.objects.applyset_parent import LAB, AppliedCommit, Parent, Scope
+from nimlab.objects.lab_identity import LabIdentity, LabRelation, lab_relation
 from nimlab.plan.snapshot import Former, Policy
 
 _KNOWN = frozenset({Relation.SAME, Relation.NEWER, Relation.OLDER, Relation.DIVERGED})
 
 
-def kinship_of(own: LabIdentity, parent: Parent, relations: Mapping[str, Relation]) -> Kinship:
+def lab_relation_of(own: LabIdentity, parent: Parent, relations: Mapping[str, Relation]) -> LabRelation:
     """Return whether the set that a parent records is this lab's own."""
     found = [relations.get(sha, Relation.UNKNOWN) in _KNOWN for sha in parent.commits]
-    return kinship(own, parent.lab, knows_commit=any(found) if found else None)
+    return lab_relation(own, parent.lab, knows_commit=any(found) if found else None)
 
 
 def refuse_other_lab(
@@ -32,12 +32,12 @@ def refuse_other_lab(
 
     No flag overrides this: `--allow-older` goes back in one lab's history, and never takes another's set.
     """
-    kin = kinship_of(policy.lab, before, policy.relations)
-    if kin is Kinship.OTHER:
+    kin = lab_relation_of(policy.lab, before, policy.relations)
+    if kin is LabRelation.OTHER:
         what = f"the set `{apply_set.name}` in namespace {apply_set.namespace} is another lab's"
         return PlanError(what, where=apply_set.parent_key, hint=_other_lab_hint(before, apply_set, policy))
     is_recorded = bool(before.entries(None))
-    if kin is Kinship.UNKNOWN and is_recorded and pending and policy.allow_older:
+    if kin is LabRelation.UNKNOWN and is_recorded and pending and policy.allow_older:
         what = f"the set may be another lab's: this repository does not contain {_synced(before)}"
         sha = before.entries(None)[0].sha
         return PlanError(what, where=apply_set.parent_key, hint=_unknown_lab_hint(sha, apply_set, policy))
@@ -70,7 +70,7 @@ def refuse_stale(
             )
         is_touched = bool(pending) if entry.experiment is None else entry.experiment in pending
         if relation is Relation.UNKNOWN and is_touched:
-            is_same = kinship_of(policy.lab, before, policy.relations) is Kinship.SAME
+            is_same = lab_relation_of(policy.lab, before, policy.relations) is LabRelation.SAME
             return PlanError(
                 f"cannot determine whether this commit is newer than {_described(entry, before)}",
                 where=apply_set.parent_key,
@@ -142,7 +142,7 @@ def _synced(before: Parent) -> str:
     )
 
 
-def _described(entry: Entry, before: Parent) -> str:
+def _described(entry: AppliedCommit, before: Parent) -> str:
     if entry.experiment is not None:
         return f"{entry.sha[:7]}, from which {entry.experiment} was synced since"
     how = "which was synced last" if entry.sha == before.commit else "a sync of which was begun since"

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from nimlab.objects.manifest import Manifest
-from nimlab.plan.kstatus import Trouble, peers_of
+from nimlab.plan.kstatus import peers_of
+from nimlab.plan.pod_trouble import Trouble
 
 TERMINATING: Final = "Terminating"
 _FOREGROUND: Final = "foregroundDeletion"

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from nimlab.objects.manifest import Manifest, to_json_text
+from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import HIDDEN, is_secret_name, mask
+from nimlab.text import to_json_text
 from nimlab.units import UnitError, canonical_quantity
 
 _Path: TypeAlias = tuple[str | int, ...]

@@ -15,7 +15,8 @@ from typing import Final
 
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.deletion_blockers import held_by, is_leaving
-from nimlab.plan.kstatus import State, Trouble, is_due, peers_of, ripened, status_of
+from nimlab.plan.kstatus import State, peers_of, status_of
+from nimlab.plan.pod_trouble import Trouble, after_grace_period, is_due
 
 
 class Health(Enum):
@@ -77,7 +78,7 @@ def health_of(
         return Verdict(health=Health.TERMINATING, message=held_by(leaving))
     if not workloads:
         return Verdict(health=Health.NONE)
-    cause = worst([ripened(trouble, now) for trouble in troubles if is_due(trouble, now)])
+    cause = worst([after_grace_period(trouble, now) for trouble in troubles if is_due(trouble, now)])
     if cause is not None:
         return Verdict(health=Health.FAILING, reason=cause.reason, message=cause.message)
     unsettled = next((s for s in map(status_of, workloads) if s.state is not State.CURRENT), None)

@@ -15,16 +15,18 @@ from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import PlanError
 from nimlab.files.git import Commit
 from nimlab.files.spec import Broken
-from nimlab.objects.applyset import PROTECT, ApplySet, has_applied_label, missing_proofs
+from nimlab.objects.applyset import PROTECT, ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope
-from nimlab.objects.lab_identity import Kinship
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
-from nimlab.plan.change import Action, Change, decide_desired, decide_orphan
-from nimlab.plan.commit_order import kinship_of, records_of, refuse_other_lab, refuse_stale, refuse_unmoved
+from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
+from nimlab.plan.change import Action, Change
+from nimlab.plan.commit_order import records_of, refuse_other_lab, refuse_stale, refuse_unmoved
+from nimlab.plan.decide import decide_desired, decide_orphan
+from nimlab.plan.prune_limits import PruneBlocked, _stops
 from nimlab.plan.snapshot import Desired, Former, Policy, Snapshot
 from nimlab.plan.workload import Resources, resources_of
 
-__all__ = ["Action", "Change", "ExperimentPlan", "Plan", "Resources", "Stop", "make_plan"]
+__all__ = ["Action", "Change", "ExperimentPlan", "Plan", "PruneBlocked", "Resources", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +45,6 @@ class ExperimentPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Why nothing is pruned in this run, though something could be, and so no new experiment is created."""
-
-    code: str
-    what: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that a sync will do.
 
@@ -64,7 +57,7 @@ class Plan:
 
     apply_set: ApplySet
     experiments: tuple[ExperimentPlan, ...]
-    stops: tuple[Stop, ...]
+    stops: tuple[PruneBlocked, ...]
     refusal: PlanError | None
     broken: tuple[Broken, ...]
     file_errors: int
@@ -176,7 +169,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
 
 
 def _hold_back(
-    experiments: tuple[ExperimentPlan, ...], stops: tuple[Stop, ...]
+    experiments: tuple[ExperimentPlan, ...], stops: tuple[PruneBlocked, ...]
 ) -> tuple[ExperimentPlan, ...]:
     """Mark the new experiments whose peers would run beside peers whose prune is withheld.
 
@@ -280,93 +273,6 @@ def _spare_namespaces(changes: list[Change], staying: frozenset[str]) -> list[Ch
         else change
         for change in changes
     ]
-
-
-def _stops(
-    changes: Sequence[Change],
-    desired: Sequence[Desired],
-    snapshot: Snapshot,
-    policy: Policy,
-    wanted: set[ObjectKey],
-) -> tuple[Stop, ...]:
-    """Every reason why the planned prunes are withheld; none when there is nothing to prune."""
-    pruned = [change for change in changes if change.action is Action.PRUNE]
-    if not pruned:
-        return ()
-    found: list[Stop] = []
-    if policy.broken or policy.file_errors:
-        files = ", ".join(broken.source for broken in policy.broken[:3])
-        wrong = f"{files} can't be used" if files else "there are problems in the files"
-        found.append(
-            Stop(
-                code="broken-files",
-                what=f"a sync with errors never prunes: {wrong}",
-                hint="mend the files; `nimlab validate` shows what is wrong",
-            )
-        )
-    blocked = [change for change in changes if change.error is not None]
-    if blocked:
-        found.append(
-            Stop(
-                code="blocked",
-                what=f"a sync with errors never prunes: {blocked[0].key} can't be applied",
-                hint="mend that first",
-            )
-        )
-    before = snapshot.parent or Parent.none()
-    if before.lab.host_folder is not None and not before.entries(None):
-        kin = kinship_of(policy.lab, before, policy.relations)
-        if kin is not Kinship.SAME:
-            found.append(
-                Stop(
-                    code="unknown-lab",
-                    what="the set was synced from another folder without Git, and may be another lab's",
-                    hint="put the lab into a Git repository, or give it an id (`metadata.id` in lab.yaml)",
-                )
-            )
-    if not desired and policy.names is None and not policy.allow_empty:
-        found.append(
-            Stop(
-                code="empty",
-                what="no experiment is left in `experiments/`: everything would be deleted",
-                hint="if that is meant, say `--allow-empty`",
-            )
-        )
-    return (*found, *_over_limit(pruned, snapshot, policy, wanted))
-
-
-def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]
-) -> tuple[Stop, ...]:
-    """Return the stop if the prunes exceed the limit.
-
-    A move deletes everything in the former namespace, and `--move` asks for just that, so the percentage is
-    of the current set. The number of objects counts both.
-    """
-    limit, count = policy.limit, len(pruned)
-    here = [change for change in pruned if change.former is None]
-    members = max(_count_members(snapshot, wanted), len(here), 1)
-    percent = 100 * len(here) / members
-    single = len({change.experiment for change in here}) == 1 and all(
-        has_applied_label(c.live, snapshot.apply_set.group_label) for c in here if c.live
-    )
-    if limit.objects is not None and count > limit.objects:
-        what = f"{count} objects would be deleted, more than the limit of {limit.objects}"
-    elif limit.percent is not None and percent > limit.percent and not (single and limit.spare_single):
-        what = (
-            f"{len(here)} of {members} objects ({percent:.0f}%) would be deleted, "
-            f"more than the limit of {limit.percent:g}%"
-        )
-    else:
-        return ()
-    return (Stop(code="limit", what=what, hint=f"if that is meant, add `--max-prune {count}`"),)
-
-
-def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:
-    """Return how many objects the set has; foreign objects with its label don't count."""
-    return sum(
-        key in wanted or not missing_proofs(live, snapshot.apply_set) for key, live in snapshot.live.items()
-    )
 
 
 def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from nimlab.objects.applyset import ApplySet, missing_proofs
+from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
+from nimlab.objects.prune_proofs import missing_proofs
 
 _ALWAYS_THERE: Final = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
 _PASSING: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", "metrics.k8s.io")})
 
 
-def strangers_among(
+def foreign_objects_among(
     items: Sequence[Manifest], apply_set: ApplySet, ours: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
     """Return what is neither ours (by uid) nor made from ours; sorted.

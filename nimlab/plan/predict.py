@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from nimlab.objects.applyset import is_own_entry
 from nimlab.objects.managed_fields import (
     ATOMIC_MAPS,
     descend,
@@ -24,6 +23,7 @@ from nimlab.objects.managed_fields import (
     own_entry,
 )
 from nimlab.objects.manifest import Manifest
+from nimlab.objects.prune_proofs import is_own_entry
 from nimlab.plan.diff import item_name
 
 _Tree: TypeAlias = Mapping[str, Any]
@@ -36,7 +36,7 @@ class _Gone(Enum):
 _GONE: Final = _Gone.GONE
 
 
-def forecast(desired: Manifest, live: Manifest) -> Manifest:
+def predict(desired: Manifest, live: Manifest) -> Manifest:
     """Return the object as an apply of ours would make it, as far as that can be told without the server."""
     theirs: _Tree = {}
     for entry in entries_of(live):

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from nimlab.errors import PlanError
-from nimlab.objects.manifest import Manifest, to_json_text
+from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import mask
 from nimlab.plan.change import Change
 from nimlab.plan.make_plan import Plan
+from nimlab.text import to_json_text
 
 _UNSTEADY = frozenset({"managedFields", "resourceVersion"})
 _SLOW: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26, "dklen": 32}
@@ -53,7 +54,7 @@ class ClusterIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoundObject:
+class SavedObject:
     """One object of a plan. `live` and `desired` are digests, None where there is none."""
 
     action: str
@@ -64,7 +65,7 @@ class BoundObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
+class SavedPlan:
     """Everything that has to be the same when the plan is carried out; `objects` by their keys.
 
     `hidden` is the digest of all that is masked, made with the random `salt`; None where nothing is.
@@ -76,7 +77,7 @@ class Binding:
     recorded_commit: str | None
     withheld: tuple[str, ...]
     options: PlanOptions
-    objects: Mapping[str, BoundObject]
+    objects: Mapping[str, SavedObject]
     cluster: ClusterIdentity
     salt: str
     hidden: str | None
@@ -110,7 +111,7 @@ class Binding:
                 recorded_commit=found["recordedCommit"],
                 withheld=tuple(found["withheld"]),
                 options=PlanOptions(names=None if names is None else tuple(names), **options),
-                objects={key: BoundObject(**value) for key, value in found["objects"].items()},
+                objects={key: SavedObject(**value) for key, value in found["objects"].items()},
                 cluster=ClusterIdentity(**found["cluster"]),
                 salt=str(found["salt"]),
                 hidden=found["hidden"],
@@ -123,11 +124,11 @@ class Binding:
             ) from error
 
 
-def binding_of(
+def saved_plan_of(
     plan: Plan, options: PlanOptions, tool: str, *, cluster: ClusterIdentity, salt: str
-) -> Binding:
+) -> SavedPlan:
     """Return what a plan is bound to. `salt` is random for a new binding, and the saved one's to compare."""
-    return Binding(
+    return SavedPlan(
         tool=tool,
         apply_set=plan.apply_set.id,
         commit=plan.commit.sha if plan.commit else None,
@@ -141,7 +142,7 @@ def binding_of(
     )
 
 
-def moved_since(saved: Binding, now: Binding) -> tuple[str, ...]:
+def differences_since(saved: SavedPlan, now: SavedPlan) -> tuple[str, ...]:
     """Return what is no longer as it was saved, in words; empty when the plan still holds."""
     moved = tuple(_moved(saved, now))
     if not moved and saved.hidden != now.hidden:
@@ -151,7 +152,7 @@ def moved_since(saved: Binding, now: Binding) -> tuple[str, ...]:
     return moved
 
 
-def _moved(saved: Binding, now: Binding) -> Iterator[str]:
+def _moved(saved: SavedPlan, now: SavedPlan) -> Iterator[str]:
     if saved.tool != now.tool:
         yield f"it was made by {saved.tool}, this is {now.tool}"
     if saved.apply_set != now.apply_set:
@@ -168,7 +169,7 @@ def _moved(saved: Binding, now: Binding) -> Iterator[str]:
         yield "other reasons than then keep it from pruning"
 
 
-def _moved_object(key: str, saved: BoundObject | None, now: BoundObject | None) -> Iterator[str]:
+def _moved_object(key: str, saved: SavedObject | None, now: SavedObject | None) -> Iterator[str]:
     if saved is None:
         yield f"{key} is new"
     elif now is None:
@@ -181,9 +182,9 @@ def _moved_object(key: str, saved: BoundObject | None, now: BoundObject | None) 
         yield f"{key}: {now.restarts} peers would restart, not {saved.restarts}"
 
 
-def _bound(change: Change) -> BoundObject:
+def _bound(change: Change) -> SavedObject:
     live = change.live
-    return BoundObject(
+    return SavedObject(
         action=change.action.value,
         restarts=change.restarts,
         uid=None if live is None else live["metadata"]["uid"],

@@ -15,7 +15,7 @@ from nimlab.objects.applyset import PART_OF, ApplySet
 from nimlab.objects.applyset_parent import Parent
 from nimlab.objects.lab_identity import LabIdentity
 from nimlab.objects.manifest import Manifest, ObjectKey, labels_of
-from nimlab.objects.takeover import Handover
+from nimlab.objects.takeover import Takeover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class Prediction:
     manifest: Manifest | None = None
     error: ClusterError | None = None
     taken: tuple[Conflict, ...] = ()
-    handover: Handover | None = None
-    handed_over: Manifest | None = None
+    takeover: Takeover | None = None
+    after_takeover: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Snapshot:
     namespace_exists: bool
     live: Mapping[ObjectKey, Manifest]
     predicted: Mapping[ObjectKey, Prediction]
-    strangers: Mapping[str, tuple[ObjectKey, ...] | None] = field(default_factory=dict)
+    foreign_objects: Mapping[str, tuple[ObjectKey, ...] | None] = field(default_factory=dict)
     former: tuple[Former, ...] = ()
     unchecked: tuple[str, ...] = ()
 

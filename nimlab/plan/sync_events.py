@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from nimlab.errors import NimlabError
 from nimlab.objects.manifest import ObjectKey
-from nimlab.plan.kstatus import Trouble
+from nimlab.plan.pod_trouble import Trouble
 
 
 class Outcome(Enum):

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nimlab.cache import Recall
+from nimlab.cache import ValueCache
 from nimlab.errors import RenderError
 from nimlab.files.safe_open import check_folder, foreign_content, is_seen, read_file
 from nimlab.files.spec import Experiment, Lab
-from nimlab.objects.manifest import Manifest, apply_order, key_of, to_json_text
+from nimlab.objects.manifest import Manifest, apply_order, key_of
 from nimlab.render.context import contexts_of, label_value
+from nimlab.text import to_json_text
 
 if TYPE_CHECKING:
     from nimlab.render.jinja_sandbox import Compiled
@@ -44,9 +45,11 @@ class Templates:
     `digest` tells them apart from any others; `recall` may hold what they have rendered before.
     """
 
-    def __init__(self, folder: str, sources: Mapping[str, str], recall: Recall | None = None) -> None:
+    def __init__(
+        self, folder: str, sources: Mapping[str, str], value_cache: ValueCache | None = None
+    ) -> None:
         self.digest = _digest([folder, sources])
-        self.recall = recall
+        self.value_cache = value_cache
         self.folder = folder
         self.sources = sources
         self._compiled: Compiled | None = None
@@ -69,17 +72,17 @@ class Templates:
         return None
 
 
-def load_templates(root: Path, folder: str, recall: Recall | None = None) -> Templates:
+def load_templates(root: Path, folder: str, value_cache: ValueCache | None = None) -> Templates:
     """Read and compile every `*.yaml.j2` of a folder in the lab's. Raises RenderError with file and line.
 
     What isn't an ordinary file there can't be included either. Those that are known to `recall` have been
     compiled before.
     """
-    templates = Templates(folder, load_sources(root, folder), recall)
-    if recall is None or recall.get(templates.digest) is None:
+    templates = Templates(folder, load_sources(root, folder), value_cache)
+    if value_cache is None or value_cache.get(templates.digest) is None:
         templates.compiled()
-        if recall is not None:
-            recall.put(templates.digest, True)  # noqa: FBT003 -- a value
+        if value_cache is not None:
+            value_cache.put(templates.digest, True)  # noqa: FBT003 -- a value
     return templates
 
 
@@ -96,14 +99,14 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
 
 def _filled(templates: Templates, names: Mapping[str, Any], whom: str) -> list[Manifest]:
     """The objects for one group of peers, recalled where they were rendered before."""
-    recall = templates.recall
-    if recall is None:
+    value_cache = templates.value_cache
+    if value_cache is None:
         return templates.compiled().fill(names, whom)
     digest = _digest([templates.digest, names])
-    known: list[Manifest] | None = recall.get(digest)
+    known: list[Manifest] | None = value_cache.get(digest)
     if known is None:
         known = templates.compiled().fill(names, whom)
-        recall.put(digest, known)
+        value_cache.put(digest, known)
     return known
 
 

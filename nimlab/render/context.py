@@ -17,15 +17,15 @@ from nimlab.files.spec import (
     Contract,
     EnvVar,
     Experiment,
-    Group,
     Isolation,
     Lab,
     Network,
+    PeerGroup,
     PodSettings,
     Rollout,
     Setting,
 )
-from nimlab.objects.manifest import to_json_text
+from nimlab.text import to_json_text
 from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, format_number
 
 RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
@@ -43,7 +43,7 @@ def contexts_of(experiment: Experiment, lab: Lab) -> Iterator[dict[str, Any]]:
         yield shared | _group_names(experiment, group)
 
 
-def _group_names(experiment: Experiment, group: Group) -> dict[str, Any]:
+def _group_names(experiment: Experiment, group: PeerGroup) -> dict[str, Any]:
     """The names that differ from one group of peers to the next."""
     role = {} if group.role is None else {ROLE: group.role}
     selector = {"experiment": experiment.name, **role}
@@ -62,7 +62,7 @@ def _group_names(experiment: Experiment, group: Group) -> dict[str, Any]:
     }
 
 
-def _pod(group: Group, selector: Mapping[str, str]) -> dict[str, Any]:
+def _pod(group: PeerGroup, selector: Mapping[str, str]) -> dict[str, Any]:
     """The settings of a group's pods in the words of Kubernetes; empty or none where nothing was asked."""
     pod = group.pod
     return {
@@ -160,7 +160,7 @@ def _shape(network: Network) -> list[str]:
 
 
 def _rtt(experiment: Experiment) -> dict[str, Any] | None:
-    """The settings of `python -m nimlab.agents.rtt`, named as docs/rtt.md does; None where peers aren't probed.
+    """Settings of `python -m nimlab.agents.rtt`, named as in docs/rtt.md; None if peers are not probed.
 
     What the exporter does by itself is left unsaid: to say it would restart the peers of every lab.
     """

@@ -17,9 +17,11 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nimlab.errors import RenderError
-from nimlab.objects.manifest import Manifest, canonical, misshapen, parse_yaml
-from nimlab.render.placeholders import Form, Holes, TooMuchError
+from nimlab.objects.canonical import canonical, shape_fault
+from nimlab.objects.manifest import Manifest
+from nimlab.render.placeholders import OutputTooLargeError, ParsedTemplate, Placeholders
 from nimlab.render.resource_limits import OutOfBoundsError, bounded
+from nimlab.text import parse_yaml
 from nimlab.units import UnitError
 
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
@@ -29,7 +31,7 @@ _STEP_LIMIT: Final = 1_000_000
 _FAILURES: Final = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError,
 )  # fmt: skip
-_HOLES: Final[ContextVar[Holes]] = ContextVar("holes")
+_HOLES: Final[ContextVar[Placeholders]] = ContextVar("holes")
 
 
 class Compiled:
@@ -61,9 +63,9 @@ class Compiled:
                     where = f"{self._folder}/{name}"
                     if name in self._exhausted:
                         raise RenderError(f"{self._exhausted[name]} (as for another)", where=where)
-                    holes = Holes(_OUTPUT_LIMIT_BYTES)
-                    text = _fill(template, names, holes, where, whom)
-                    for document in _parse(text, holes, where, whom):
+                    placeholders = Placeholders(_OUTPUT_LIMIT_BYTES)
+                    text = _fill(template, names, placeholders, where, whom)
+                    for document in _parse(text, placeholders, where, whom):
                         found[name] = take(document, where, whom)
         except OutOfBoundsError as error:
             self._exhausted[name] = str(error)
@@ -142,7 +144,7 @@ def _put(context: jinja2.runtime.Context, value: object) -> str:
 def _fill(
     template: jinja2.Template,
     names: Mapping[str, Any],
-    holes: Holes,
+    placeholders: Placeholders,
     where: str,
     whom: str,
 ) -> str:
@@ -150,10 +152,10 @@ def _fill(
 
     Raises RenderError.
     """
-    reset = _HOLES.set(holes)
+    reset = _HOLES.set(placeholders)
     try:
         text = template.render(names)
-    except TooMuchError as error:
+    except OutputTooLargeError as error:
         raise _too_large(where, whom) from error
     except _FAILURES as error:
         line = _template_line(error, template.name or "")
@@ -181,15 +183,15 @@ def _template_line(error: Exception, name: str) -> int | None:
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str) -> Form:
+def _parsed(text: str) -> ParsedTemplate:
     """Documents with marks in them: the same for all experiments that render to the same text."""
-    return Form(parse_yaml(text))
+    return ParsedTemplate(parse_yaml(text))
 
 
-def _parse(text: str, holes: Holes, where: str, whom: str) -> list[Any]:
+def _parse(text: str, placeholders: Placeholders, where: str, whom: str) -> list[Any]:
     """The document that a template rendered to; none where it left itself out."""
     try:
-        documents: list[Any] = holes.fill(_parsed(text))
+        documents: list[Any] = placeholders.fill(_parsed(text))
     except ValueError as error:  # UnreadableYamlError is one
         raise RenderError(f"the result isn't YAML: {error} (for {whom})", where=where) from error
     if len(documents) > 1:
@@ -206,7 +208,7 @@ def _as_object(document: Any, where: str, whom: str) -> Manifest:  # noqa: ANN40
     suffix = f"(for {whom})"
     if not (isinstance(document, dict) and isinstance(document.get("metadata"), dict)):
         raise RenderError(f"the result isn't a Kubernetes object {suffix}", where=where)
-    odd = misshapen(document)
+    odd = shape_fault(document)
     if odd is not None:
         raise RenderError(f"the result isn't a Kubernetes object: {odd} {suffix}", where=where)
     if not (document.get("apiVersion") and document.get("kind") and document["metadata"].get("name")):

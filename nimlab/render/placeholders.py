@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from nimlab.objects.manifest import to_yaml_safe_json
+from nimlab.text import to_yaml_safe_json
 
 # Other in each process, so that no text of a user's can be a mark; private-use characters, which YAML keeps.
 _OPEN: Final = f"\ue000{secrets.token_hex(4)}:"
@@ -22,11 +22,11 @@ _MARK: Final = re.compile(f"{_OPEN}([0-9]+)\ue001")
 _QUOTED: Final = re.compile(f'"?{_MARK.pattern}"?')  # as it stands in a block of text
 
 
-class TooMuchError(ValueError):
+class OutputTooLargeError(ValueError):
     """The values together are larger than allowed."""
 
 
-class Form:
+class ParsedTemplate:
     """What a text with marks was parsed to; `marked` are the ids of the maps and lists with marks inside."""
 
     def __init__(self, value: Any) -> None:  # noqa: ANN401 -- whatever YAML gave
@@ -66,7 +66,7 @@ def _not_text(key: object) -> ValueError:
     return ValueError(f"a key isn't text: {str(key)[:40]}")
 
 
-class Holes:
+class Placeholders:
     """The values that one filling of one template has put into its text; at most `limit` characters."""
 
     def __init__(self, limit: int) -> None:
@@ -81,7 +81,7 @@ class Holes:
         self._values.append(self._plain(value))
         return f'"{_OPEN}{len(self._values) - 1}\ue001"'
 
-    def fill(self, form: Form) -> Any:  # noqa: ANN401 -- any JSON
+    def fill(self, form: ParsedTemplate) -> Any:  # noqa: ANN401 -- any JSON
         """Return the form's value with every mark replaced by its value; inside longer text, by its JSON.
 
         What holds no mark is the form's own, so nothing of the answer may be changed. Raises ValueError for a
@@ -133,4 +133,4 @@ class Holes:
     def _count(self, characters: int) -> None:
         self._left -= characters
         if self._left < 0:
-            raise TooMuchError("the values together are too large")
+            raise OutputTooLargeError("the values together are too large")

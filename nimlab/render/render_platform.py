@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nimlab.cache import Recall
+from nimlab.cache import ValueCache
 from nimlab.files.spec import Isolation, Lab, LabFiles
 from nimlab.objects.applyset import COMPONENT
-from nimlab.objects.manifest import Manifest, apply_order, key_of, to_json_text, to_yaml_text
+from nimlab.objects.manifest import Manifest, apply_order, key_of
 from nimlab.render import Templates, load_templates
 from nimlab.render.context import label_value
+from nimlab.text import to_json_text, to_yaml_text
 from nimlab.units import format_duration_ms
 
 FOLDER: Final = "templates/platform"
@@ -47,14 +48,14 @@ class PlatformTemplates:
     objects: Templates
 
 
-def load_platform_templates(root: Path, recall: Recall | None = None) -> PlatformTemplates:
+def load_platform_templates(root: Path, value_cache: ValueCache | None = None) -> PlatformTemplates:
     """Read and compile all of them. Raises RenderError with file and line."""
     return PlatformTemplates(
-        config=load_templates(root, f"{FOLDER}/config", recall),
-        dashboards=load_templates(root, f"{FOLDER}/dashboards", recall),
-        layout=load_templates(root, f"{FOLDER}/layout", recall),
-        namespaces=load_templates(root, f"{FOLDER}/namespaces", recall),
-        objects=load_templates(root, FOLDER, recall),
+        config=load_templates(root, f"{FOLDER}/config", value_cache),
+        dashboards=load_templates(root, f"{FOLDER}/dashboards", value_cache),
+        layout=load_templates(root, f"{FOLDER}/layout", value_cache),
+        namespaces=load_templates(root, f"{FOLDER}/namespaces", value_cache),
+        objects=load_templates(root, FOLDER, value_cache),
     )
 
 

@@ -15,7 +15,7 @@ from nimlab.plan.change import Action, Change
 from nimlab.plan.diff import FieldChange
 from nimlab.plan.make_plan import ExperimentPlan
 from nimlab.plan.workload import Resources
-from nimlab.report.change_lines import Entry, Layout, head_of, layout_note, notes_of, restart_cause
+from nimlab.report.change_lines import ChangeBlock, Layout, head_of, layout_note, notes_of, restart_cause
 from nimlab.report.format_value import added_texts, change_texts, json_parts
 from nimlab.report.styled_text import Line, count, line, named_list
 
@@ -28,7 +28,7 @@ _FIELDS: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class AlikeGroup:
     """Experiments, sorted by name, whose changes are alike."""
 
     members: tuple[ExperimentPlan, ...]
@@ -41,14 +41,14 @@ class Group:
 
 def group_alike(
     experiments: Sequence[ExperimentPlan],
-) -> tuple[tuple[Group, ...], tuple[ExperimentPlan, ...]]:
+) -> tuple[tuple[AlikeGroup, ...], tuple[ExperimentPlan, ...]]:
     """Return the groups, largest first, and the experiments that are to be shown one by one."""
     alike: dict[_Sight, list[ExperimentPlan]] = {}
     for one in experiments:
         if _is_plain(one):
             alike.setdefault(_shape(one), []).append(one)
     groups = [
-        Group(members=tuple(sorted(part, key=lambda one: one.name)))
+        AlikeGroup(members=tuple(sorted(part, key=lambda one: one.name)))
         for members in alike.values()
         for part in _split(members)
         if len(part) >= _SMALLEST
@@ -58,7 +58,7 @@ def group_alike(
     return tuple(groups), tuple(one for one in experiments if one.name not in grouped)
 
 
-def group_entries(group: Group, layout: Layout) -> Iterator[Entry]:
+def group_entries(group: AlikeGroup, layout: Layout) -> Iterator[ChangeBlock]:
     """Yield a group's lines: which kinds, which experiments, which fields, and how many peers restart."""
     first = group.members[0]
     indent = " " * (layout.indent + 2)
@@ -75,15 +75,15 @@ def group_entries(group: Group, layout: Layout) -> Iterator[Entry]:
             kinds = ", ".join(change.key.kind for change in changes)
             objects = count(len(changes) * len(group.members), "object")
             head = head_of(action, f"{objects}{held}: {kinds}", layout)
-            yield Entry(line=head, added=texts if any(texts) else None)
+            yield ChangeBlock(line=head, added=texts if any(texts) else None)
             texts = ("", "", "")
     names = named_list([one.name for one in group.members], limit=_NAMES)
-    yield Entry(line=line(indent, f"of {names} (--verbose shows each)"))
+    yield ChangeBlock(line=line(indent, f"of {names} (--verbose shows each)"))
     fields = list(_field_lines(group, indent))
-    yield from (Entry(line=text) for text in fields[:_FIELDS])
+    yield from (ChangeBlock(line=text) for text in fields[:_FIELDS])
     if len(fields) > _FIELDS:
-        yield Entry(line=line(indent, f"… and {count(len(fields) - _FIELDS, 'more field')}"))
-    yield from (Entry(line=text) for text in _notes(group, layout))
+        yield ChangeBlock(line=line(indent, f"… and {count(len(fields) - _FIELDS, 'more field')}"))
+    yield from (ChangeBlock(line=text) for text in _notes(group, layout))
 
 
 def _shown(one: ExperimentPlan) -> list[Change]:
@@ -97,7 +97,7 @@ def _is_plain(one: ExperimentPlan) -> bool:
 
 
 def _is_plain_change(change: Change) -> bool:
-    if change.error or change.foreign or change.taken or change.handover:
+    if change.error or change.foreign or change.taken or change.takeover:
         return False
     if change.action is Action.KEEP:
         return not change.reason
@@ -143,7 +143,7 @@ def _split(members: Sequence[ExperimentPlan]) -> list[list[ExperimentPlan]]:
     return list(parts.values())
 
 
-def _field_lines(group: Group, indent: str) -> Iterator[Line]:
+def _field_lines(group: AlikeGroup, indent: str) -> Iterator[Line]:
     kinds = [change.key.kind for change in _shown(group.members[0]) for _ in _fields(change)]
     columns = list(zip(*(_texts(one) for one in group.members), strict=True))
     for kind, column in zip(kinds, columns, strict=True):
@@ -153,7 +153,7 @@ def _field_lines(group: Group, indent: str) -> Iterator[Line]:
         yield line(indent, f"{kind} {path}     {what}")
 
 
-def _notes(group: Group, layout: Layout) -> Iterator[Line]:
+def _notes(group: AlikeGroup, layout: Layout) -> Iterator[Line]:
     """What a reader has to know, each once, and how many running peers restart for which cause."""
     first = _shown(group.members[0])
     for place, change in enumerate(first):

@@ -12,7 +12,7 @@ from typing import Final
 
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.manifest import WORKLOADS
-from nimlab.objects.takeover import Handover
+from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action, Change
 from nimlab.plan.kstatus import peers_of
 from nimlab.plan.make_plan import ExperimentPlan, Plan
@@ -48,7 +48,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ChangeBlock:
     """A line and, where it has one, what it adds: pods, CPU and memory in a column at the right."""
 
     line: Line
@@ -63,7 +63,7 @@ def layout_of(changes: Sequence[Change], *, verbose: bool) -> Layout:
 
 def experiment_entries(
     one: ExperimentPlan, layout: Layout, *, removed_in: str | None, withheld: bool
-) -> list[Entry]:
+) -> list[ChangeBlock]:
     """Return an experiment's entries; empty if there is nothing to tell.
 
     `removed_in` is the commit that removed its file, where that is known; `withheld` says that its prunes
@@ -73,13 +73,13 @@ def experiment_entries(
     added = added_texts(one.added)
     place = next((i for i, (is_workload, _) in enumerate(blocks) if is_workload), 0)
     return [
-        Entry(line=text, added=added if any(added) and (i, k) == (place, 0) else None)
+        ChangeBlock(line=text, added=added if any(added) and (i, k) == (place, 0) else None)
         for i, (_, block) in enumerate(blocks)
         for k, text in enumerate(block)
     ]
 
 
-def set_right(entries: Sequence[Entry]) -> Iterator[Line]:
+def set_right(entries: Sequence[ChangeBlock]) -> Iterator[Line]:
     """Yield the entries' lines with what is added set in columns at the right."""
     added = [entry.added for entry in entries if entry.added]
     widths = [max(len(text) for text in column) for column in zip(*added, strict=True)]
@@ -209,8 +209,8 @@ def _notes(change: Change) -> Iterator[str]:
     for manager in managers:
         fields = [c.field.lstrip(".") for c in change.taken if c.manager == manager]
         yield f"takes back what was changed by hand with `{manager}`: {named_list(fields)}"
-    if change.handover is not None:
-        yield from _handover(change.handover)
+    if change.takeover is not None:
+        yield from _handover(change.takeover)
     if restart_cause(change):
         yield _restarts(change)
     yield from notes_of(change)
@@ -227,12 +227,12 @@ def notes_of(change: Change) -> Iterator[str]:
         yield "unverified: compared here, since the credentials don't allow a server dry-run"
 
 
-def _handover(handover: Handover) -> Iterator[str]:
+def _handover(takeover: Takeover) -> Iterator[str]:
     """Whose object it was, and which additions of others go."""
-    for manager in handover.managers:
+    for manager in takeover.managers:
         yield f"takes over what `{manager}` made: from now on, what goes from Git goes here"
-    for manager in sorted({f.manager for f in handover.removed} - set(handover.managers)):
-        fields = [f.text for f in handover.removed if f.manager == manager]
+    for manager in sorted({f.manager for f in takeover.removed} - set(takeover.managers)):
+        fields = [f.text for f in takeover.removed if f.manager == manager]
         yield f"removes what `{manager}` has added: {named_list(fields)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nimlab.plan.kstatus import Trouble
+from nimlab.plan.pod_trouble import Trouble
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,

@@ -14,15 +14,15 @@ from typing import Any, Final
 
 from nimlab.errors import NimlabError, Problem
 from nimlab.files.git import Commit
-from nimlab.objects.takeover import Handover
+from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Change
 from nimlab.plan.diff import ABSENT, FieldChange
-from nimlab.plan.kstatus import Trouble
 from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.pod_trouble import Trouble
 from nimlab.plan.sync_events import Event, ExperimentStuck, ObjectDone, Outcome
 from nimlab.plan.workload import Resources, caveats_of
 from nimlab.report.list_rows import Detail, EventLine, PodLine, Row
-from nimlab.report.totals import outcomes_of, peers_by_experiment, sums_of
+from nimlab.report.totals import outcomes_of, peers_by_experiment, totals_of
 
 SCHEMA_VERSION: Final = 1
 
@@ -140,7 +140,7 @@ def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[s
         **_present(commit=_commit(plan.commit), lastSyncedCommit=plan.recorded_commit),
         "narrowed": plan.narrowed,
         "exitCode": exit_code,
-        "summary": asdict(sums_of(plan)),
+        "summary": asdict(totals_of(plan)),
         "added": _added([one.added for one in plan.experiments]),
         "experiments": [_experiment(one) for one in plan.experiments],
         "objects": [_change(change, sources.get(change.experiment)) for change in plan.changes],
@@ -186,7 +186,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "changes": [_field(field) for field in change.fields],
         "foreign": [{"manager": f.manager, "path": f.text, "value": f.shown} for f in change.foreign],
         "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
-        **_present(handover=_handover(change.handover)),
+        **_present(takeover=_handover(change.takeover)),
         **_present(error=_error(change.error), replaceBy=replace_by),
         **_present(formerNamespace=change.former.namespace if change.former else None),
         "restarts": change.restarts,
@@ -197,11 +197,11 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
     }
 
 
-def _handover(handover: Handover | None) -> dict[str, Any] | None:
-    if handover is None:
+def _handover(takeover: Takeover | None) -> dict[str, Any] | None:
+    if takeover is None:
         return None
-    removed = [{"manager": f.manager, "path": f.text} for f in handover.removed]
-    return {"managers": list(handover.managers), "removed": removed}
+    removed = [{"manager": f.manager, "path": f.text} for f in takeover.removed]
+    return {"managers": list(takeover.managers), "removed": removed}
 
 
 def _field(field: FieldChange) -> dict[str, Any]:

@@ -21,20 +21,9 @@ from nimlab.plan.change import Change
 from nimlab.plan.deletion_blockers import held_by, is_leaving, leaving_trouble
 from nimlab.plan.drift_origin import has_other_writer, is_newer
 from nimlab.plan.health import Health, Verdict, health_of, is_short
-from nimlab.plan.kstatus import (
-    State,
-    Trouble,
-    event_trouble,
-    is_due,
-    peers_of,
-    pod_trouble,
-    seen_at,
-    spec_changed_at,
-    status_of,
-    template_changed_at,
-    warning_trouble,
-)
+from nimlab.plan.kstatus import State, peers_of, seen_at, spec_changed_at, status_of, template_changed_at
 from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.pod_trouble import Trouble, event_trouble, is_due, pod_trouble, warning_trouble
 
 _EVENTS: Final = 10
 _UNKNOWN: Final = Verdict(health=Health.UNKNOWN)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from nimlab.files.git import Commit
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
-from nimlab.report.change_groups import Group, group_alike, group_entries
-from nimlab.report.change_lines import Entry, experiment_entries, held_lines, layout_of, set_right
+from nimlab.report.change_groups import AlikeGroup, group_alike, group_entries
+from nimlab.report.change_lines import ChangeBlock, experiment_entries, held_lines, layout_of, set_right
 from nimlab.report.problems import error_lines
 from nimlab.report.styled_text import (
     NAME_WIDTH,
@@ -26,7 +26,7 @@ from nimlab.report.styled_text import (
     line,
     named,
 )
-from nimlab.report.totals import sums_of
+from nimlab.report.totals import totals_of
 
 
 def format_header(name: str, why: str, commit: Commit | None) -> str:
@@ -87,11 +87,11 @@ def _entries(
     width: int,
     *,
     verbose: bool,
-) -> list[Entry]:
+) -> list[ChangeBlock]:
     """The experiments' entries, each experiment's name before its first."""
     layout = layout_of(plan.changes, verbose=verbose)
     withheld = bool(plan.stops or plan.refusal)
-    entries: list[Entry] = []
+    entries: list[ChangeBlock] = []
     for one in sorted(experiments, key=lambda one: (not _has_prunes(one), one.name)):
         gone = removed_in.get(one.name)
         found = experiment_entries(one, layout, removed_in=gone, withheld=withheld)
@@ -99,15 +99,15 @@ def _entries(
     return entries
 
 
-def _group_entries(plan: Plan, groups: Sequence[Group], width: int) -> list[Entry]:
+def _group_entries(plan: Plan, groups: Sequence[AlikeGroup], width: int) -> list[ChangeBlock]:
     layout = layout_of(plan.changes, verbose=False)
     return [e for group in groups for e in _with_name(group.name, list(group_entries(group, layout)), width)]
 
 
-def _with_name(name: str, entries: Sequence[Entry], width: int) -> list[Entry]:
+def _with_name(name: str, entries: Sequence[ChangeBlock], width: int) -> list[ChangeBlock]:
     """The entries with a name before the first."""
     return [
-        Entry(line=named("" if place else name, *entry.line, width=width), added=entry.added)
+        ChangeBlock(line=named("" if place else name, *entry.line, width=width), added=entry.added)
         for place, entry in enumerate(entries)
     ]
 
@@ -143,7 +143,7 @@ def _withheld(plan: Plan, *, hints: bool) -> Iterator[Line]:
 
 
 def _sum(plan: Plan) -> str:
-    sums = sums_of(plan)
+    sums = totals_of(plan)
     left_alone = sum(c.action is Action.KEEP and c.desired is None for c in plan.changes)
     foreign = sum(len(change.foreign) for change in plan.changes)
     words = (

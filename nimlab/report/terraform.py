@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from nimlab.plan.make_plan import Plan
-from nimlab.report.totals import sums_of
+from nimlab.report.totals import totals_of
 
 
 def terraform_json(plan: Plan) -> str:
@@ -17,7 +17,7 @@ def terraform_json(plan: Plan) -> str:
 
     What is blocked or withheld isn't done and doesn't count.
     """
-    sums = sums_of(plan)
+    sums = totals_of(plan)
     return json.dumps(
         {
             "create": sums.create + sums.replace,

@@ -26,7 +26,7 @@ _NOT_DONE = frozenset({Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
+class PlanTotals:
     """How many objects a sync of this plan treats how; each object counts once.
 
     `blocked` would be created, updated or replaced, but an error stands against them or their experiment;
@@ -59,13 +59,13 @@ def blocked_experiments(plan: Plan) -> frozenset[str]:
     return frozenset(change.experiment for change in plan.changes if change.error is not None)
 
 
-def sums_of(plan: Plan) -> Sums:
+def totals_of(plan: Plan) -> PlanTotals:
     """Return what a sync of this plan does, by number of objects."""
     blocked = blocked_experiments(plan)
     held = frozenset(plan.held)
     classes = [_class(change, plan, blocked, held) for change in plan.changes]
     names = ("create", "update", "replace", "prune", "keep", "blocked", "withheld", "held")
-    return Sums(**{name: classes.count(name) for name in names})
+    return PlanTotals(**{name: classes.count(name) for name in names})
 
 
 def _class(change: Change, plan: Plan, blocked: frozenset[str], held: frozenset[str]) -> str:

@@ -11,7 +11,6 @@ launch and control (starting, repairing, stopping).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,6 @@ __all__ = [
     "Phase",
     "SandboxState",
     "Step",
-    "default_cache",
     "down",
     "is_up",
     "provide_programs",
@@ -64,9 +62,3 @@ def read_state(home: Path) -> SandboxState | None:
     from nimlab.sandbox import inspect as view  # 45 ms, as above
 
     return view.look(home)
-
-
-def default_cache() -> Path:
-    """Return `$XDG_CACHE_HOME/nimlab`, or `~/.cache/nimlab`."""
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(chosen) if Path(chosen).is_absolute() else Path.home() / ".cache") / "nimlab"

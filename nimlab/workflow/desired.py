@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nimlab.cache import Recall, code_stamp
+from nimlab.cache import ValueCache, code_stamp, default_cache
 from nimlab.errors import GuardError, NimlabError, RenderError, SpecError
 from nimlab.files.git_worktree import Hidden
 from nimlab.files.load import load_lab
@@ -22,7 +22,6 @@ from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.snapshot import Desired
 from nimlab.render import EXPERIMENT_FOLDER, Templates, load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests, check_unique, check_unmarked
-from nimlab.sandbox import default_cache
 from nimlab.timing import stage
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
+class DesiredLab:
     """What the files ask for. `errors` are all that is wrong; `broken` names what can't be synced for it.
 
     `names` are the groups of the set that this run is about; None for all.
@@ -44,12 +43,12 @@ class Intent:
     errors: tuple[NimlabError, ...]
 
 
-def read_intent(
+def read_desired_lab(
     root: Path,
     names: frozenset[str] | None,
-    recall: Recall | None = None,
+    value_cache: ValueCache | None = None,
     hidden: Sequence[Hidden] = (),
-) -> Intent:
+) -> DesiredLab:
     """Load everything, render and guard what the run is about; all experiments where `names` is None.
 
     The name `platform` stands for the monitoring stack, which is a set of its own.
@@ -59,19 +58,19 @@ def read_intent(
     Raises SpecError when `lab.yaml` can't be used, RenderError when no template can.
     """
     with stage("load"):
-        files = load_lab(root, recall=recall, hidden=hidden)
+        files = load_lab(root, value_cache=value_cache, hidden=hidden)
     if names is not None and PLATFORM in names:
-        return _read_platform(root, files, names, recall)
-    return intent_of(root, files, names, recall)
+        return _read_platform(root, files, names, value_cache)
+    return desired_lab(root, files, names, value_cache)
 
 
-def intent_of(
-    root: Path, files: LabFiles, names: frozenset[str] | None, recall: Recall | None = None
-) -> Intent:
+def desired_lab(
+    root: Path, files: LabFiles, names: frozenset[str] | None, value_cache: ValueCache | None = None
+) -> DesiredLab:
     """Render and guard the experiments of files that have been read. Raises RenderError, GuardError."""
     apply_set = ApplySet(name=EXPERIMENTS, namespace=files.lab.namespace)
     with stage("render"):
-        templates = load_templates(root, EXPERIMENT_FOLDER, recall)
+        templates = load_templates(root, EXPERIMENT_FOLDER, value_cache)
     errors: list[NimlabError] = [SpecError(files.problems)] if files.problems else []
     broken = list(files.broken)
     rendered: dict[str, tuple[Manifest, ...]] = {}
@@ -86,7 +85,7 @@ def intent_of(
             broken.append(Broken(name=one.name, source=one.source))
     with stage("guard"):
         check_unique(rendered)
-    return Intent(
+    return DesiredLab(
         files=files,
         apply_set=apply_set,
         names=names,
@@ -124,7 +123,9 @@ def _check_whole(manifests: Sequence[Manifest], one: Experiment) -> None:
             )
 
 
-def _read_platform(root: Path, files: LabFiles, names: frozenset[str], recall: Recall | None) -> Intent:
+def _read_platform(
+    root: Path, files: LabFiles, names: frozenset[str], value_cache: ValueCache | None
+) -> DesiredLab:
     """Render and guard the platform, a group a component.
 
     Raises SpecError for any error in any file: where an unreadable experiment has its peers can't be told,
@@ -142,7 +143,7 @@ def _read_platform(root: Path, files: LabFiles, names: frozenset[str], recall: R
             f"`{PLATFORM}` is a set of its own", hint=f"sync it alone: `nimlab sync {PLATFORM}`"
         )
     apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
-    stamped = rendered_platform(load_platform_templates(root, recall), files, apply_set)
+    stamped = rendered_platform(load_platform_templates(root, value_cache), files, apply_set)
     groups: dict[str, list[Manifest]] = {}
     for manifest in stamped:
         groups.setdefault(apply_set.group_of(manifest), []).append(manifest)
@@ -155,7 +156,7 @@ def _read_platform(root: Path, files: LabFiles, names: frozenset[str], recall: R
         )
         for name, manifests in sorted(groups.items())
     )
-    return Intent(files=files, apply_set=apply_set, names=None, desired=desired, broken=(), errors=())
+    return DesiredLab(files=files, apply_set=apply_set, names=None, desired=desired, broken=(), errors=())
 
 
 def rendered_platform(
@@ -174,7 +175,7 @@ def rendered_platform(
     return stamped
 
 
-def recall_of(root: Path) -> Recall | None:
+def cache_of(root: Path) -> ValueCache | None:
     """Return what was rendered for this lab before; None if it can't be kept outside the lab."""
     try:
         folder = default_cache().resolve() / "rendered"
@@ -182,7 +183,7 @@ def recall_of(root: Path) -> Recall | None:
         return None
     if folder.is_relative_to(root):  # a pipeline's cache: whoever writes the repository writes that, too
         return None
-    return Recall(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
+    return ValueCache(folder / hashlib.sha256(bytes(root)).hexdigest()[:32], code_stamp())
 
 
 def _desired(one: Experiment, manifests: tuple[Manifest, ...]) -> Desired:

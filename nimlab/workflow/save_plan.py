@@ -17,7 +17,7 @@ from nimlab.errors import Forbidden, PlanError
 from nimlab.files.safe_write import write_text
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.make_plan import Plan
-from nimlab.plan.saved_plan import Binding, ClusterIdentity, PlanOptions, binding_of, moved_since
+from nimlab.plan.saved_plan import ClusterIdentity, PlanOptions, SavedPlan, differences_since, saved_plan_of
 
 _SHOWN: Final = 5
 _FREE: Final = (
@@ -49,7 +49,7 @@ def save_plan(path: Path, text: str) -> None:
     write_text(path, text + "\n")
 
 
-def read_saved(path: Path) -> Binding:
+def read_saved(path: Path) -> SavedPlan:
     """Return what a saved plan is bound to. Raises PlanError when the file isn't one."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -59,10 +59,10 @@ def read_saved(path: Path) -> Binding:
             where=path,
             hint="make one with `nimlab sync --dry-run --out FILE`",
         ) from error
-    return Binding.from_json(document, str(path))
+    return SavedPlan.from_json(document, str(path))
 
 
-def options_of(saved: Binding, given: SyncOptions) -> SyncOptions:
+def options_of(saved: SavedPlan, given: SyncOptions) -> SyncOptions:
     """Return the options of a saved plan, with the given ones on waiting and printing."""
     chosen = dataclasses.asdict(saved.options)
     chosen["names"] = None if saved.options.names is None else frozenset(saved.options.names)
@@ -89,13 +89,15 @@ def identity_of(
     return ClusterIdentity(object=None, id=cluster.host)
 
 
-def bind(plan: Plan, options: SyncOptions, cluster: KubeCluster, saved: Binding | None = None) -> Binding:
+def make_saved_plan(
+    plan: Plan, options: SyncOptions, cluster: KubeCluster, saved: SavedPlan | None = None
+) -> SavedPlan:
     """Return what a plan made with these options is bound to, to be held against a saved one if there is one.
 
     Raises ClusterError.
     """
     like = saved.cluster if saved else None
-    return binding_of(
+    return saved_plan_of(
         plan,
         PlanOptions(
             names=None if options.names is None else tuple(sorted(options.names)),
@@ -113,9 +115,9 @@ def bind(plan: Plan, options: SyncOptions, cluster: KubeCluster, saved: Binding 
     )
 
 
-def check_unmoved(saved: Binding, plan: Plan, options: SyncOptions, cluster: KubeCluster) -> None:
+def refuse_changed_plan(saved: SavedPlan, plan: Plan, options: SyncOptions, cluster: KubeCluster) -> None:
     """Raise PlanError unless the plan is the very one that was saved; ClusterError."""
-    moved = moved_since(saved, bind(plan, options, cluster, saved))
+    moved = differences_since(saved, make_saved_plan(plan, options, cluster, saved))
     if moved:
         more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
         raise PlanError(

@@ -28,7 +28,7 @@ from nimlab.cli.shared_options import SyncOptions
 from nimlab.cli.target import choose_target
 from nimlab.cli.terminal import print_error, print_note, rows_of, wants_colour
 from nimlab.cluster.kube import KubeCluster, Target, connect
-from nimlab.cluster.port import LabOrigin, observe
+from nimlab.cluster.observe import LabOrigin, observe
 from nimlab.errors import Interrupted
 from nimlab.files import git
 from nimlab.files.spec import SyncSettings
@@ -39,7 +39,7 @@ from nimlab.plan.make_plan import Plan, make_plan
 from nimlab.plan.snapshot import Policy, PruneLimit, Snapshot
 from nimlab.timing import stage
 from nimlab.units import UnitError, parse_duration_ms
-from nimlab.workflow.desired import Intent, read_intent, recall_of
+from nimlab.workflow.desired import DesiredLab, cache_of, read_desired_lab
 
 _LONGEST_WAIT_S: Final = 24 * 3600  # as in lab.yaml; much longer waits overflow the clocks of the system
 _APART: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)
@@ -50,7 +50,7 @@ class Run:
     """Everything one command works with."""
 
     root: Path
-    intent: Intent
+    intent: DesiredLab
     cluster: KubeCluster
     target: Target
     commit: git.Commit | None
@@ -81,10 +81,10 @@ def open_run(
     target = choose_target(root, kubeconfig, context, in_cluster=in_cluster)
     commit = git.read_commit(root)
     print_note(report.format_header(target.name, target.why, commit))
-    recall = recall_of(root)
-    intent = read_intent(root, options.names, recall, commit.hidden if commit else ())
-    if recall is not None:
-        recall.save(forget=options.names is None)
+    value_cache = cache_of(root)
+    intent = read_desired_lab(root, options.names, value_cache, commit.hidden if commit else ())
+    if value_cache is not None:
+        value_cache.save(forget=options.names is None)
     for error in intent.errors:
         print_error(error)
     settings = intent.files.lab.sync
@@ -124,7 +124,7 @@ def warnings_of(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clean(text) for text in run.cluster.warnings()))
 
 
-def _cleaner(intent: Intent) -> Callable[[str], str]:
+def _cleaner(intent: DesiredLab) -> Callable[[str], str]:
     """Return a function that takes the secret values of what is synced out of a text of the server's.
 
     They are looked for with the first text only: most runs have none.
@@ -137,7 +137,7 @@ def _cleaner(intent: Intent) -> Callable[[str], str]:
     return lambda text: redact(text, secrets())
 
 
-def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
+def observe_and_plan(run: Run) -> tuple[Snapshot, Plan]:
     """Read the cluster once and plan from what was read. Raises Interrupted when a signal came meanwhile."""
     relation_of = functools.cache(lambda sha: git.relation_to(run.root, run.commit, sha))
     origin = LabOrigin(
@@ -155,7 +155,7 @@ def look_and_think(run: Run) -> tuple[Snapshot, Plan]:
             parallel=run.intent.files.lab.sync.parallel,
             origin=origin,
         )
-    check_going(run)
+    raise_if_stopped(run)
     relations: dict[str, git.Relation] = {}
     for parent in filter(None, (snapshot.parent, *(one.parent for one in snapshot.former))):
         relations |= _relations(parent, relation_of)
@@ -201,7 +201,7 @@ def _identity_of(run: Run) -> LabIdentity:
     )
 
 
-def check_going(run: Run) -> None:
+def raise_if_stopped(run: Run) -> None:
     """Raise Interrupted once a signal has asked to stop: nothing may be begun after that."""
     if run.stop.is_set():
         raise Interrupted("interrupted before anything was changed")

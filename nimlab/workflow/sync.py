@@ -19,13 +19,13 @@ from nimlab.cli.report_files import write_reports
 from nimlab.cli.shared_options import Output, SyncOptions
 from nimlab.cli.terminal import is_one_output, print_note, print_result, show_events, wants_colour
 from nimlab.cluster.apply import (
-    Awaited,
+    ApplyOptions,
     Event,
     ExperimentSettled,
     Locks,
     ObjectDone,
-    Options,
     Outcome,
+    WaitTarget,
     acquire_all,
     create_namespace,
     create_password,
@@ -35,17 +35,17 @@ from nimlab.cluster.apply import (
     wait_until_settled,
     with_reason,
 )
-from nimlab.errors import ExitCode, Forbidden, LockHeld, Moved, NimlabError
+from nimlab.errors import ExitCode, Forbidden, LockHeld, NimlabError, PreconditionFailed
 from nimlab.files.spec import GRAFANA_SECRET
 from nimlab.objects.applyset import PLATFORM
 from nimlab.objects.manifest import WORKLOADS, ObjectKey
 from nimlab.plan.kstatus import State, peers_of, status_of
 from nimlab.plan.make_plan import Action, Plan
-from nimlab.plan.saved_plan import Binding
+from nimlab.plan.saved_plan import SavedPlan
 from nimlab.plan.snapshot import Snapshot
 from nimlab.timing import stage
-from nimlab.workflow.save_plan import bind, check_unmoved, options_of, read_saved, save_plan
-from nimlab.workflow.session import Run, check_going, look_and_think, open_run, plan_text, warnings_of
+from nimlab.workflow.save_plan import make_saved_plan, options_of, read_saved, refuse_changed_plan, save_plan
+from nimlab.workflow.session import Run, observe_and_plan, open_run, plan_text, raise_if_stopped, warnings_of
 
 _LOCK_POLL_S = 1.0
 _LOOKS = 5  # as often as another sync may come between a look and the lock
@@ -69,7 +69,7 @@ def run_sync(
 
 
 def _show_plan(run: Run) -> int:
-    _, plan = look_and_think(run)
+    _, plan = observe_and_plan(run)
     code = report.exit_code_of(
         plan, (), dry_run=True, exit_code=run.options.exit_code, strict=run.options.strict
     )
@@ -91,7 +91,7 @@ def _print_plan(run: Run, plan: Plan, code: int) -> None:
 
 def _plan_json(run: Run, plan: Plan, code: int, *, saved: bool) -> str:
     """The plan as JSON; a saved one says what it is bound to."""
-    binding = bind(plan, run.options, run.cluster).to_json() if saved else None
+    binding = make_saved_plan(plan, run.options, run.cluster).to_json() if saved else None
     return report.plan_json(
         plan,
         cluster=run.target.name,
@@ -102,7 +102,7 @@ def _plan_json(run: Run, plan: Plan, code: int, *, saved: bool) -> str:
     )
 
 
-def _carry_out(run: Run, saved: Binding | None) -> int:
+def _carry_out(run: Run, saved: SavedPlan | None) -> int:
     """Show the plan, take the lock for exactly what was seen, act and wait.
 
     When another sync has come between, everything is looked at again. Raises PlanError when it isn't the
@@ -111,9 +111,9 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
     deadline_s = time.monotonic() + run.lock_timeout_s
     moved = 0
     while True:
-        snapshot, plan = look_and_think(run)
+        snapshot, plan = observe_and_plan(run)
         if saved is not None:
-            check_unmoved(saved, plan, run.options, run.cluster)
+            refuse_changed_plan(saved, plan, run.options, run.cluster)
         if plan.refusal is not None:
             _print_plan(run, plan, plan.refusal.exit_code)
             write_reports(run, plan, None)
@@ -124,8 +124,8 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
             return _act(run, snapshot, plan, None)
         try:
             lock = _lock(run, snapshot, plan)
-        except (Moved, LockHeld) as error:
-            moved += isinstance(error, Moved)
+        except (PreconditionFailed, LockHeld) as error:
+            moved += isinstance(error, PreconditionFailed)
             if moved == _LOOKS:
                 raise
             _wait_for_lock(run, snapshot, error, deadline_s)
@@ -138,7 +138,7 @@ def _carry_out(run: Run, saved: Binding | None) -> int:
 
 def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Locks:
     """Take the lease as it was seen, and those of former sets; create the lab's namespace if needed."""
-    check_going(run)
+    raise_if_stopped(run)
     home = plan.apply_set.namespace
     if plan.create_namespace:
         print_note(report.format_event(create_namespace(run.cluster, home), paint=False))
@@ -148,7 +148,7 @@ def _lock(run: Run, snapshot: Snapshot, plan: Plan) -> Locks:
     now = _server_clock(run)
     try:
         return acquire_all(run.cluster, leases, holder=_holder(), now=now, stop=run.stop)
-    except (Forbidden, Moved) as error:
+    except (Forbidden, PreconditionFailed) as error:
         explained = with_reason(error, run.cluster, home)
         if explained is error:
             raise
@@ -201,7 +201,7 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> Ite
     withheld: set[ObjectKey] = set()
     if lock is not None:
         settings = run.intent.files.lab.sync
-        options = Options(
+        options = ApplyOptions(
             parallel=settings.parallel,
             take_ownership=run.options.take_ownership,
             timeout_s=run.timeout_s,
@@ -231,7 +231,7 @@ def _events(run: Run, snapshot: Snapshot, plan: Plan, lock: Locks | None) -> Ite
 
 def split_awaited(
     plan: Plan, snapshot: Snapshot, failed: frozenset[str], withheld: frozenset[ObjectKey] = frozenset()
-) -> tuple[tuple[ExperimentSettled, ...], tuple[Awaited, ...]]:
+) -> tuple[tuple[ExperimentSettled, ...], tuple[WaitTarget, ...]]:
     """Tell the experiments that stand as they should from those to wait for.
 
     What the snapshot shows settled and the plan leaves alone needs no further request. Objects that were
@@ -239,11 +239,13 @@ def split_awaited(
     """
     noun = plan.apply_set.noun
     settled: list[ExperimentSettled] = []
-    awaited: list[Awaited] = []
+    awaited: list[WaitTarget] = []
     for one in plan.experiments:
         if one.name in failed or one.held:
             continue
-        workloads = [c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.leaves_peers]
+        workloads = [
+            c for c in one.changes if c.desired and c.key.kind in WORKLOADS and not c.outdated_peers_kept
+        ]
         pruned = [] if plan.stops else [c for c in one.changes if c.action is Action.PRUNE]
         leaving = [c for c in pruned if c.key not in withheld] + [c for c in one.changes if c.leaving]
         uids = {c.key: c.live["metadata"]["uid"] for c in leaving if c.live is not None}
@@ -257,7 +259,7 @@ def split_awaited(
                 )
         else:
             awaited.append(
-                Awaited(
+                WaitTarget(
                     experiment=one.name,
                     workloads=frozenset(c.key for c in workloads),
                     leaving=frozenset(c.key for c in leaving),
@@ -295,7 +297,7 @@ def _wait_for_lock(run: Run, snapshot: Snapshot, error: NimlabError, deadline_s:
         hold = next((found for found in holds if found is not None), None)
         if hold is None:
             return
-        check_going(run)
+        raise_if_stopped(run)
         if time.monotonic() > deadline_s:
             raise error
         if not told:

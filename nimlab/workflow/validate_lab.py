@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from nimlab.cache import Recall
+from nimlab.cache import ValueCache
 from nimlab.errors import GuardError, Location, NimlabError, Problem, RenderError, SpecError
 from nimlab.files.edit import NewExperiment, experiment_text
 from nimlab.files.git import read_commit
@@ -22,7 +22,6 @@ from nimlab.files.load import load_lab
 from nimlab.files.spec import Contract, LabFiles
 from nimlab.files.tracked_credentials import tracked_secrets
 from nimlab.objects.applyset import PLATFORM, ApplySet
-from nimlab.objects.manifest import to_json_text
 from nimlab.render import EXPERIMENT_FOLDER, find_template, load_sources, load_templates
 from nimlab.render.render_platform import (
     FOLDER,
@@ -31,8 +30,9 @@ from nimlab.render.render_platform import (
     find_platform_template,
     load_platform_templates,
 )
+from nimlab.text import to_json_text
 from nimlab.timing import stage
-from nimlab.workflow.desired import Intent, intent_of, recall_of, rendered_platform
+from nimlab.workflow.desired import DesiredLab, cache_of, desired_lab, rendered_platform
 
 _PLACE: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?(:[0-9]+)?")
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]+")
@@ -40,7 +40,7 @@ _TEMPLATES: Final = ("experiment", "platform", ".", "README")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class ValidatedLab:
     """What is wrong in a lab, what is probably a mistake, and how many experiments were read."""
 
     problems: tuple[Problem, ...]
@@ -70,20 +70,20 @@ _PROBE: Final = NewExperiment(
 )
 
 
-def check_lab(root: Path) -> Checked:
+def check_lab(root: Path) -> ValidatedLab:
     """Return all that is wrong in a lab. Raises NimlabError if Git refuses to read it."""
     with stage("git"):
         commit = read_commit(root)
         secrets = tracked_secrets(root)
-    recall = recall_of(root)
+    value_cache = cache_of(root)
     try:
         with stage("load"):
-            files = load_lab(root, recall=recall, hidden=commit.hidden if commit else ())
+            files = load_lab(root, value_cache=value_cache, hidden=commit.hidden if commit else ())
     except SpecError as error:
         paths = {problem.location.path for problem in error.problems}
-        return Checked(problems=error.problems, warnings=secrets, experiments=len(paths))
-    found = [*files.problems, *_strays(root), *_render_problems(root, files, recall)]
-    return Checked(
+        return ValidatedLab(problems=error.problems, warnings=secrets, experiments=len(paths))
+    found = [*files.problems, *_strays(root), *_render_problems(root, files, value_cache)]
+    return ValidatedLab(
         problems=tuple(sorted(found, key=lambda p: (p.location, p.code, p.what))),
         warnings=(*files.warnings, *secrets),
         experiments=len(files.experiments) + len(files.broken),
@@ -103,18 +103,18 @@ def _strays(root: Path) -> Iterator[Problem]:
             yield Problem(code="file", what=what, location=location, hint="rename it, or move it away")
 
 
-def _render_problems(root: Path, files: LabFiles, recall: Recall | None) -> list[Problem]:
+def _render_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
     """Render and guard everything, unless the same files passed before."""
     digest = None
     with suppress(RenderError):  # reported where the templates are used
         digest = _digest(root, files)
-    if recall is not None and digest is not None and recall.get(digest):
+    if value_cache is not None and digest is not None and value_cache.get(digest):
         return []
-    found = [*_experiment_problems(root, files, recall), *_platform_problems(root, files, recall)]
-    if recall is not None:
+    found = [*_experiment_problems(root, files, value_cache), *_platform_problems(root, files, value_cache)]
+    if value_cache is not None:
         if digest is not None and not found:
-            recall.put(digest, True)  # noqa: FBT003 -- a value
-        recall.save(forget=True)
+            value_cache.put(digest, True)  # noqa: FBT003 -- a value
+        value_cache.save(forget=True)
     return found
 
 
@@ -135,11 +135,11 @@ def _stable(contract: Contract) -> list[str]:
     return [repr(rest), *sorted(contract.fields), *sorted(contract.required)]
 
 
-def _experiment_problems(root: Path, files: LabFiles, recall: Recall | None) -> list[Problem]:
+def _experiment_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
     """Render and guard all experiments. An error that many of them share is reported once."""
-    probed = _with_probes(root, files, recall)
+    probed = _with_probes(root, files, value_cache)
     try:
-        intent = intent_of(root, probed, None, recall)
+        intent = desired_lab(root, probed, None, value_cache)
     except GuardError as error:  # two experiments make the same object
         sources = [one.source for one in files.experiments if f"`{one.name}`" in error.what]
         return [_problem(error, Location(path=sources[-1]) if sources else None)]
@@ -156,7 +156,7 @@ def _experiment_problems(root: Path, files: LabFiles, recall: Recall | None) -> 
     return [_shared(intent, place, group) for (place, _), group in merged.items()]
 
 
-def _with_probes(root: Path, files: LabFiles, recall: Recall | None) -> LabFiles:
+def _with_probes(root: Path, files: LabFiles, value_cache: ValueCache | None) -> LabFiles:
     """Add a minimal experiment for each contract that no experiment uses, so that it is rendered as well."""
     used = {one.contract.name for one in files.experiments}
     overlay = {}
@@ -168,7 +168,7 @@ def _with_probes(root: Path, files: LabFiles, recall: Recall | None) -> LabFiles
     if not overlay:
         return files
     with stage("load"):
-        probes = [one for one in load_lab(root, overlay, recall).experiments if one.source in overlay]
+        probes = [one for one in load_lab(root, overlay, value_cache).experiments if one.source in overlay]
     return replace(files, experiments=(*files.experiments, *probes))
 
 
@@ -194,7 +194,7 @@ def _alike(one: _Violation) -> str:
     return re.sub(r"`[^`]*`", "", one.what)
 
 
-def _shared(intent: Intent, place: Location, group: list[_Violation]) -> Problem:
+def _shared(intent: DesiredLab, place: Location, group: list[_Violation]) -> Problem:
     """The problem of a line in a template, reported for the first experiment that has it."""
     real = {one.error.experiment for one in group if not (one.error.experiment or "").startswith(_PROBE.name)}
     first = next((one for one in group if one.error.experiment in real), group[0])
@@ -213,7 +213,7 @@ def _shared(intent: Intent, place: Location, group: list[_Violation]) -> Problem
     return replace(problem, what=what.replace(f"experiment `{probe.name}`", shown), hint=hint)
 
 
-def _place(root: Path, intent: Intent, violation: _Violation) -> Location:
+def _place(root: Path, intent: DesiredLab, violation: _Violation) -> Location:
     """Return the template that makes the object which may not be sent, and the line of the field."""
     if isinstance(violation.error, RenderError):
         return _problem(violation.error, None).location
@@ -250,13 +250,13 @@ def _problem(error: NimlabError, place: Location | None) -> Problem:
     )
 
 
-def _platform_problems(root: Path, files: LabFiles, recall: Recall | None) -> Iterable[Problem]:
+def _platform_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> Iterable[Problem]:
     """Render and guard the platform, where the lab has templates for one."""
     if not (root / FOLDER).is_dir():
         return ()
     try:
         with stage("render"):
-            templates = load_platform_templates(root, recall)
+            templates = load_platform_templates(root, value_cache)
     except RenderError as error:
         return (_problem(error, None),)
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nimlab.errors import NimlabError, SpecError
-from nimlab.workflow.desired import read_intent
+from nimlab.workflow.desired import read_desired_lab
 from tests.hostile.changed import CHANGES, changed
 from tests.hostile.files import REFUSED, text_file
 from tests.hostile.templates import TEMPLATES
@@ -46,7 +46,7 @@ def outcome(root: Path) -> dict[str, object]:
     """What the tool makes of a lab: its errors and their places, or how it crashed."""
     errors: tuple[NimlabError, ...]
     try:
-        errors = read_intent(root, None).errors
+        errors = read_desired_lab(root, None).errors
     except NimlabError as raised:
         errors = (raised,)
     except BaseException:  # noqa: BLE001 -- whatever it is, the test is to hear of it

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nimlab.cli import main
-from nimlab.objects.manifest import to_yaml_safe_json
-from nimlab.workflow.desired import read_intent
+from nimlab.text import to_yaml_safe_json
+from nimlab.workflow.desired import read_desired_lab
 from tests.hostile.changed import BASES, CHANGES
 from tests.hostile.files import CODE_LIKE, HEAD, REFUSED
 from tests.hostile.run import TEMPLATE, cases, lay_out
@@ -84,9 +84,9 @@ def test_there_are_enough_cases_and_no_two_have_one_name() -> None:
 @pytest.mark.parametrize("base", BASES)
 def test_what_a_hostile_template_differs_from_passes(base: str, tmp_path: Path) -> None:
     lay_out(tmp_path / "lab")
-    shipped = read_intent(tmp_path / "lab", None)
+    shipped = read_desired_lab(tmp_path / "lab", None)
     (tmp_path / "lab" / TEMPLATE).write_text(BASES[base], encoding="utf-8")
-    intent = read_intent(tmp_path / "lab", None)
+    intent = read_desired_lab(tmp_path / "lab", None)
     assert intent.errors == ()
     assert [len(one.manifests) for one in intent.desired] == [
         len(one.manifests) + 1 for one in shipped.desired
@@ -100,7 +100,7 @@ def test_text_that_looks_like_code_comes_out_as_text(text: str, tmp_path: Path) 
         metadata = to_yaml_safe_json({"name": "green", "owner": description, "description": description})
         path = tmp_path / "lab" / "experiments" / "green.yaml"
         path.write_text(f"{HEAD}metadata: {metadata}\nspec: {{contract: nimp2p}}\n", encoding="utf-8")
-        intent = read_intent(tmp_path / "lab", frozenset({"green"}))
+        intent = read_desired_lab(tmp_path / "lab", frozenset({"green"}))
         assert intent.errors == ()
         (green,) = intent.desired
         return green.manifests

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet, stamp
-from nimlab.objects.manifest import KINDS, Manifest, canonical
+from nimlab.objects.canonical import canonical
+from nimlab.objects.manifest import KINDS, Manifest
 
 WORDS = ["a", "b", "", "true", "5", "x: y", "two\nlines\n", "é 😀", "{{ x }}", " lead", "0.05"]
 

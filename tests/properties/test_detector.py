@@ -24,9 +24,10 @@ from nimlab.cluster.kube import KubeCluster
 from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
 from nimlab.objects.applyset import EXPERIMENTS, FIELD_MANAGER, PLATFORM, ApplySet
+from nimlab.objects.canonical import canonical
 from nimlab.objects.managed_fields import compare, own_entry
-from nimlab.objects.manifest import Manifest, ObjectKey, canonical, key_of
-from nimlab.objects.takeover import effective, handover_of, handover_patch, only_at
+from nimlab.objects.manifest import Manifest, ObjectKey, key_of
+from nimlab.objects.takeover import effective, only_at, takeover_of, takeover_patch
 from nimlab.units import UnitError
 from tests.live import remove_namespaces
 from tests.properties.edits import EDITS, mutate_part
@@ -162,16 +163,16 @@ def judge(cluster: KubeCluster, wanted: Manifest, key: ObjectKey, seen: Counter[
 
 def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen: Counter[str]) -> None:
     """Removing what others have added leaves nothing of it but defaults, and nothing to do the next time."""
-    handover = handover_of(wanted, live, remove_foreign=True)
-    if handover is None:
+    takeover = takeover_of(wanted, live, remove_foreign=True)
+    if takeover is None:
         return
     try:
-        cluster.patch(key_of(live), [only_at(live), *handover_patch(handover, live)], dry_run=False)
+        cluster.patch(key_of(live), [only_at(live), *takeover_patch(takeover, live)], dry_run=False)
         made = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=False)
     except ClusterError:  # what is wanted may not be valid at all
         return
     seen["cleaned"] += 1
-    left = handover_of(wanted, made, remove_foreign=True)
+    left = takeover_of(wanted, made, remove_foreign=True)
     if left is not None:
-        again = cluster.patch(key_of(live), handover_patch(left, made), dry_run=True)
+        again = cluster.patch(key_of(live), takeover_patch(left, made), dry_run=True)
         assert effective(left, made, again) is None, json.dumps([wanted, live, made])

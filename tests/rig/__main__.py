@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from nimlab import sandbox
+from nimlab.cache import default_cache
 from nimlab.errors import SandboxError
 from nimlab.sandbox.build_programs import find_go_version
 from nimlab.sandbox.control import provide_programs
@@ -127,10 +127,8 @@ def _prepare() -> Ready:
         print(f"rig  {text}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="nimlab-build-") as home:
-        provide_programs(
-            Path(home) / "sandbox", cache=sandbox.default_cache(), report=lambda step: say(step.text)
-        )
-    cached = find_cached(sandbox.default_cache(), find_go_version())
+        provide_programs(Path(home) / "sandbox", cache=default_cache(), report=lambda step: say(step.text))
+    cached = find_cached(default_cache(), find_go_version())
     if cached is None:
         raise RigError("the control plane's programs aren't in the cache")
     programs = provide(tuple(PROGRAMS), say)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from nimlab import sandbox
+from nimlab.cache import default_cache
 from nimlab.sandbox.programs import VERSION
 
-CACHE: Final = sandbox.default_cache() / "rig"
+CACHE: Final = default_cache() / "rig"
 
 _HERE: Final = Path(__file__).parent
 _KUBERNETES: Final = Path(sandbox.__file__).parent / "modules" / "kubernetes"

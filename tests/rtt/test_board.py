@@ -5,17 +5,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nimlab.agents.rtt.dns import Reason
 from nimlab.agents.rtt.echo import Treatment
-from nimlab.agents.rtt.metric_recorder import Board
+from nimlab.agents.rtt.metric_recorder import MetricRecorder
 from nimlab.agents.rtt.metrics import CATALOG
 from nimlab.agents.rtt.outcome import Method, Outcome, Result
-from nimlab.agents.rtt.peer_window import Ledger
+from nimlab.agents.rtt.peer_window import PeerWindow
 from nimlab.agents.rtt.rounds import Probe
 from tests.rtt.exposition import read_exposition
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board(Ledger(window_probes=4, linger_s=60, max_peers=16), version="1.2.3")
+def board() -> MetricRecorder:
+    return MetricRecorder(PeerWindow(window_probes=4, linger_s=60, max_peers=16), version="1.2.3")
 
 
 def a_probe(
@@ -25,7 +25,7 @@ def a_probe(
     return Probe(peer=peer, method=Method.TCP, outcome=outcome)
 
 
-def fill(board: Board) -> None:
+def fill(board: MetricRecorder) -> None:
     """Let everything happen once."""
     board.note_method(Method.TCP, usable=True)
     board.note_method(Method.ICMP, usable=False)
@@ -38,7 +38,7 @@ def fill(board: Board) -> None:
     board.count_echo(Method.UDP, Treatment.IGNORED)
 
 
-def test_everything_that_happens_is_counted(board: Board) -> None:
+def test_everything_that_happens_is_counted(board: MetricRecorder) -> None:
     fill(board)
     read = read_exposition(board.expose(now_s=1))
     expected: dict[tuple[str, frozenset[tuple[str, str]]], float] = {
@@ -75,7 +75,7 @@ def test_everything_that_happens_is_counted(board: Board) -> None:
     assert set(rest.values()) == {0}
 
 
-def test_every_metric_of_the_catalog_is_shown_as_described(board: Board) -> None:
+def test_every_metric_of_the_catalog_is_shown_as_described(board: MetricRecorder) -> None:
     fill(board)
     read = read_exposition(board.expose(now_s=1))
     assert read.types == {metric.name: metric.kind for metric in CATALOG}
@@ -85,7 +85,7 @@ def test_every_metric_of_the_catalog_is_shown_as_described(board: Board) -> None
         assert shown == {frozenset(metric.labels)}
 
 
-def test_the_parser_of_prometheus_client_reads_the_same_numbers(board: Board) -> None:
+def test_the_parser_of_prometheus_client_reads_the_same_numbers(board: MetricRecorder) -> None:
     """An independent reader agrees with the strict reader of these tests on types, helps and samples."""
     fill(board)
     text = board.expose(now_s=1)
@@ -102,7 +102,7 @@ def test_the_parser_of_prometheus_client_reads_the_same_numbers(board: Board) ->
     assert [family.documentation for family in families] == [metric.meaning for metric in CATALOG]
 
 
-def test_counters_are_there_before_anything_happens(board: Board) -> None:
+def test_counters_are_there_before_anything_happens(board: MetricRecorder) -> None:
     board.note_method(Method.TCP, usable=True)
     read = read_exposition(board.expose(now_s=0))
     for metric in CATALOG:
@@ -114,12 +114,12 @@ def test_counters_are_there_before_anything_happens(board: Board) -> None:
     }
 
 
-def test_a_method_that_may_not_be_used_has_no_probes(board: Board) -> None:
+def test_a_method_that_may_not_be_used_has_no_probes(board: MetricRecorder) -> None:
     board.note_method(Method.ICMP, usable=False)
     assert "nimlab_rtt_probes_total" not in read_exposition(board.expose(now_s=0)).types
 
 
-def test_a_peer_that_left_is_shown_until_its_time_is_over(board: Board) -> None:
+def test_a_peer_that_left_is_shown_until_its_time_is_over(board: MetricRecorder) -> None:
     fill(board)
     board.note_targets([], discovered=0, now_s=10, wall_s=0)
     assert read_exposition(board.expose(now_s=69)).labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p"}
@@ -127,8 +127,8 @@ def test_a_peer_that_left_is_shown_until_its_time_is_over(board: Board) -> None:
     assert not [key for key in left.samples if key[0].startswith("nimlab_rtt_peer_")]
 
 
-def test_series_at_the_usual_settings_are_few(board: Board) -> None:
-    board = Board(Ledger(window_probes=12, linger_s=60, max_peers=16), version="1")
+def test_series_at_the_usual_settings_are_few(board: MetricRecorder) -> None:
+    board = MetricRecorder(PeerWindow(window_probes=12, linger_s=60, max_peers=16), version="1")
     board.note_method(Method.TCP, usable=True)
     for turn in range(5):
         board.note_targets([f"p-{turn}-{n}" for n in range(8)], discovered=100, now_s=turn, wall_s=0)

@@ -9,10 +9,10 @@ import pytest
 from nimlab.agents.rtt.config import SETTINGS
 from nimlab.agents.rtt.dns import Reason
 from nimlab.agents.rtt.echo import Treatment
-from nimlab.agents.rtt.metric_recorder import Board
+from nimlab.agents.rtt.metric_recorder import MetricRecorder
 from nimlab.agents.rtt.metrics import BUCKETS_S, CATALOG, format_number
 from nimlab.agents.rtt.outcome import Method, Outcome, Result
-from nimlab.agents.rtt.peer_window import Ledger
+from nimlab.agents.rtt.peer_window import PeerWindow
 from nimlab.agents.rtt.peers import SERVICE_PORT_NAME
 from nimlab.agents.rtt.rounds import Probe
 from tests.rtt.exposition import read_exposition
@@ -85,7 +85,7 @@ def test_ports_are_those_of_the_settings() -> None:
 
 
 def test_as_many_series_as_said() -> None:
-    board = Board(Ledger(window_probes=12, linger_s=60, max_peers=16), version="1")
+    board = MetricRecorder(PeerWindow(window_probes=12, linger_s=60, max_peers=16), version="1")
     board.note_method(Method.TCP, usable=True)
     counted = []
     for turn in range(2):

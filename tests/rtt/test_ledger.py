@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimlab.agents.rtt.outcome import Method, Outcome, Result
-from nimlab.agents.rtt.peer_window import Ledger, Row
+from nimlab.agents.rtt.peer_window import PeerWindow, Row
 
 LOST = Outcome(result=Result.TIMEOUT)
 
@@ -14,8 +14,8 @@ def took(rtt_s: float) -> Outcome:
     return Outcome(result=Result.SUCCESS, rtt_s=rtt_s)
 
 
-def a_ledger(*, window_probes: int = 4, linger_s: float = 60.0, max_peers: int = 16) -> Ledger:
-    return Ledger(window_probes=window_probes, linger_s=linger_s, max_peers=max_peers)
+def a_ledger(*, window_probes: int = 4, linger_s: float = 60.0, max_peers: int = 16) -> PeerWindow:
+    return PeerWindow(window_probes=window_probes, linger_s=linger_s, max_peers=max_peers)
 
 
 def rows_after(*outcomes: Outcome) -> list[Row]:

@@ -22,13 +22,13 @@ from typing import Any
 import psutil
 import pytest
 
+from nimlab.cache import default_cache
 from nimlab.errors import SandboxError
 from nimlab.sandbox import (
     PartState,
     SandboxState,
     Step,
     build_programs,
-    default_cache,
     down,
     is_up,
     programs,
@@ -368,7 +368,8 @@ def test_a_start_that_was_never_recorded_leaves_no_second_process(home: Path) ->
 def test_up_killed_halfway_is_mended(other_home: Path) -> None:
     """`up` in a process of its own, killed as soon as the first part has started; then `down`."""
     code = (
-        "import os, sys; from pathlib import Path; from nimlab.sandbox import up, default_cache\n"
+        "import os, sys; from pathlib import Path\n"
+        "from nimlab.cache import default_cache; from nimlab.sandbox import up\n"
         "def report(step):\n"
         "    if step.text == 'kube-apiserver': os.kill(os.getpid(), 9)\n"
         "up(Path(sys.argv[1]), cache=default_cache(), report=report)"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.sandbox import default_cache, down, is_up, read_state
+from nimlab.cache import default_cache
+from nimlab.sandbox import down, is_up, read_state
 from nimlab.sandbox.state import (
     PART_NAMES,
     Daemon,

@@ -69,7 +69,7 @@ class Scene:
     how: dict[str, OnImmutableChange] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     predicted: dict[ObjectKey, Prediction] = field(default_factory=dict)
-    strangers: dict[str, tuple[ObjectKey, ...] | None] = field(default_factory=dict)
+    foreign_objects: dict[str, tuple[ObjectKey, ...] | None] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
     strange_seats: set[str] = field(default_factory=set)
     replaced: dict[ObjectKey, str] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Scene:
             namespace_exists=True,
             live={key: piece.item for key, piece in self.pieces.items()},
             predicted=self.predicted,
-            strangers=self.strangers,
+            foreign_objects=self.foreign_objects,
         )
 
     def policy(self) -> Policy:
@@ -141,7 +141,7 @@ class Scene:
             and (with_doubtful or not piece.doubtful)
         }
         staying = {key.namespace for key in self.pieces if key not in going}
-        holding = {name for name, strangers in self.strangers.items() if strangers != ()}
+        holding = {name for name, foreign_objects in self.foreign_objects.items() if foreign_objects != ()}
         return {k for k in going if k.kind != "Namespace" or k.name not in staying | holding}
 
     def ages(self) -> set[Relation]:
@@ -371,10 +371,10 @@ def _leave_namespace(scene: Scene, name: str, part: Part) -> None:
     if scene.chance(0.2):
         item = member(scene.home, "ConfigMap", space, "other", "zeta")
         scene.put(_odd(scene, item, "zeta", Part.LEFT_OVER))
-    scene.strangers[space] = ()
+    scene.foreign_objects[space] = ()
     if scene.chance(0.25):
         secret = ObjectKey("Secret", space, "theirs")
-        scene.strangers[space] = scene.dice.choice([(secret,), (secret,) * 5, None])
+        scene.foreign_objects[space] = scene.dice.choice([(secret,), (secret,) * 5, None])
 
 
 def _add_stranger(scene: Scene) -> None:

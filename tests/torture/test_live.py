@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from nimlab.cluster.apply import Options, execute
-from nimlab.cluster.port import observe
+from nimlab.cluster.apply import ApplyOptions, execute
+from nimlab.cluster.observe import observe
 from nimlab.objects.applyset import ApplySet
 from nimlab.plan.make_plan import make_plan
 from nimlab.plan.snapshot import Policy, PruneLimit
@@ -240,7 +240,7 @@ def test_harm_between_the_plan_and_the_act_saves_the_object(ground: Ground) -> N
         there[piece.key] = life_of(ground.admin, piece.item)
 
     ground.admin.each(harm_it, cases)
-    options = Options(parallel=8, take_ownership=True, timeout_s=5, version="0")
+    options = ApplyOptions(parallel=8, take_ownership=True, timeout_s=5, version="0")
     list(execute(plan, cluster, options, stop=threading.Event()))
     judge_harmed(ground, cases, there)
 

@@ -16,9 +16,9 @@ from nimlab.agents.rtt.config import Config
 from nimlab.agents.rtt.dns import DnsError, Reason
 from nimlab.agents.rtt.echo import serve_echo
 from nimlab.agents.rtt.log import Level, Log
-from nimlab.agents.rtt.metric_recorder import Board
+from nimlab.agents.rtt.metric_recorder import MetricRecorder
 from nimlab.agents.rtt.outcome import Method, Prober
-from nimlab.agents.rtt.peer_window import Ledger
+from nimlab.agents.rtt.peer_window import PeerWindow
 from nimlab.agents.rtt.peers import Peer, Roster, Self, complete, discover
 from nimlab.agents.rtt.probe_icmp import IcmpProber, why_not_permitted
 from nimlab.agents.rtt.probe_tcp import TcpProber
@@ -62,10 +62,10 @@ class Exporter:
     """Hold the discovered peers and the current targets."""
 
     def __init__(self, config: Config, *, clock: Clock, log: Log) -> None:
-        ledger = Ledger(
+        ledger = PeerWindow(
             window_probes=config.window_probes, linger_s=config.linger_s, max_peers=config.max_peer_series
         )
-        self.board = Board(ledger, version=__version__)
+        self.board = MetricRecorder(ledger, version=__version__)
         self._config = config
         self._clock = clock
         self._log = log

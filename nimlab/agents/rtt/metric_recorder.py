@@ -13,7 +13,7 @@ from nimlab.agents.rtt.dns import Reason
 from nimlab.agents.rtt.echo import Treatment
 from nimlab.agents.rtt.metrics import Registry
 from nimlab.agents.rtt.outcome import Method, Result
-from nimlab.agents.rtt.peer_window import Ledger
+from nimlab.agents.rtt.peer_window import PeerWindow
 from nimlab.agents.rtt.rounds import Probe
 
 _INITIAL_ECHO_SERIES: Final = (
@@ -23,10 +23,10 @@ _INITIAL_ECHO_SERIES: Final = (
 )
 
 
-class Board:
+class MetricRecorder:
     """Hold all metrics of the exporter. Counters start at 0, so that `rate()` sees the first increase."""
 
-    def __init__(self, ledger: Ledger, *, version: str) -> None:
+    def __init__(self, ledger: PeerWindow, *, version: str) -> None:
         self._ledger = ledger
         self._registry = registry = Registry()
         registry.put("nimlab_rtt_exporter_info", 1, version)

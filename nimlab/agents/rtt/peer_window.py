@@ -36,7 +36,7 @@ class _History:
     windows: dict[Method, deque[float | None]] = field(default_factory=dict)
 
 
-class Ledger:
+class PeerWindow:
     """Hold the current and the recent targets."""
 
     def __init__(self, *, window_probes: int, linger_s: float, max_peers: int) -> None:

@@ -7,9 +7,9 @@ repairs what is missing, since nothing is recorded but ownership.
 
 from __future__ import annotations
 
-from nimlab.cluster.apply.execute import Options, create_namespace, create_password, execute
+from nimlab.cluster.apply.execute import ApplyOptions, create_namespace, create_password, execute
 from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire, acquire_all, hold_of
-from nimlab.cluster.apply.readiness import Awaited
+from nimlab.cluster.apply.readiness import WaitTarget
 from nimlab.cluster.apply.terminating_namespace import with_reason
 from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_until_settled
 from nimlab.plan.sync_events import (
@@ -24,7 +24,7 @@ from nimlab.plan.sync_events import (
 )
 
 __all__ = [
-    "Awaited",
+    "ApplyOptions",
     "Clock",
     "Event",
     "ExperimentSettled",
@@ -33,10 +33,10 @@ __all__ = [
     "Locks",
     "Notice",
     "ObjectDone",
-    "Options",
     "Outcome",
     "PeersProgress",
     "PeersRestarted",
+    "WaitTarget",
     "acquire",
     "acquire_all",
     "create_namespace",

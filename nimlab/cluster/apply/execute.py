@@ -17,7 +17,8 @@ from typing import Final, TypeAlias
 from nimlab.cluster.apply.terminating_namespace import with_reason
 from nimlab.cluster.apply.write_object import NO_VERSION, apply_object, prune_object, restart_peers
 from nimlab.cluster.port import Cluster, Propagation
-from nimlab.errors import Forbidden, Moved, NimlabError
+from nimlab.errors import Forbidden, NimlabError, PreconditionFailed
+from nimlab.objects.applyset import POD_SECURITY
 from nimlab.objects.applyset_parent import PARENT_MANAGER, Parent, parent_manifest, parse_parent
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.objects.masking import hide_secrets
@@ -25,11 +26,10 @@ from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.snapshot import Former
 from nimlab.plan.sync_events import Event, Notice, ObjectDone, Outcome, PeersRestarted
-from nimlab.render.guard.experiment_guard import POD_SECURITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ApplyOptions:
     """How a plan is carried out. `version` is recorded on the parent; `timeout_s` bounds each waiting."""
 
     parallel: int
@@ -44,7 +44,7 @@ class Job:
 
     cluster: Cluster
     plan: Plan
-    options: Options
+    options: ApplyOptions
     stop: threading.Event
     tell: Callable[[Event], None]
 
@@ -65,7 +65,7 @@ def create_namespace(cluster: Cluster, name: str) -> Notice:
     try:
         metadata = {"name": name, "labels": dict(POD_SECURITY)}
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    except Moved:
+    except PreconditionFailed:
         return Notice(text=f"namespace {name} is there already")
     except Forbidden as error:
         raise Forbidden(
@@ -91,12 +91,12 @@ def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | Non
     try:
         with hide_secrets(manifest):
             cluster.create(manifest)
-    except Moved:
+    except PreconditionFailed:
         return None
     return Notice(text=f"Secret/{namespace}/{name} created: Grafana's password, in its key `password`")
 
 
-def execute(plan: Plan, cluster: Cluster, options: Options, *, stop: threading.Event) -> Iterator[Event]:
+def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: threading.Event) -> Iterator[Event]:
     """Carry out the plan and yield what happens; exactly one ObjectDone for each change that isn't KEEP.
 
     When `stop` is set, no further object is begun; the rest is told as not attempted. Errors of single
@@ -135,7 +135,7 @@ def _retire(former: Former, cluster: Cluster) -> Notice:
     return Notice(text=f"{key} deleted: the lab has moved; namespace {key.namespace} itself is kept")
 
 
-def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: Options) -> Parent:
+def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: ApplyOptions) -> Parent:
     """Write the parent's record over the one that was read, and return it as written.
 
     The apply is forced, because the annotations are ours alone. An annotation that somebody has set by hand
@@ -150,7 +150,7 @@ def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, opti
             made = cluster.apply(
                 {**manifest, "metadata": bound}, manager=PARENT_MANAGER, force=True, dry_run=False
             )
-        except Moved:
+        except PreconditionFailed:
             live = parse_parent(cluster.get(plan.apply_set.parent_key), plan.apply_set) or Parent.none()
             if live == wanted:
                 return live
@@ -163,11 +163,13 @@ def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, opti
             if is_as_wanted and not with_empty:
                 return recorded
             with_empty = not is_as_wanted
-    raise Moved("it changes faster than it can be written", where=plan.apply_set.parent_key, hint=_AGAIN)
+    raise PreconditionFailed(
+        "it changes faster than it can be written", where=plan.apply_set.parent_key, hint=_AGAIN
+    )
 
 
 def _in_parallel(
-    plan: Plan, work: _Work, cluster: Cluster, options: Options, stop: threading.Event
+    plan: Plan, work: _Work, cluster: Cluster, options: ApplyOptions, stop: threading.Event
 ) -> Iterator[Event]:
     """Run the work for every experiment and yield its events as they come; a bug in it is raised here."""
     told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from nimlab.cluster.apply.readiness import Awaited, Board
+from nimlab.cluster.apply.readiness import Readiness, WaitTarget
 from nimlab.cluster.port import Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.applyset import PART_OF, ApplySet
@@ -17,7 +17,7 @@ from nimlab.objects.manifest import KINDS, WORKLOADS, Manifest, ObjectKey
 from nimlab.plan.kstatus import peers_of
 
 
-class Aside:
+class ExtraReads:
     """Reads what no watch tells; remembers which kinds can't be read in all namespaces at once."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
@@ -25,7 +25,7 @@ class Aside:
         self._labels = f"{PART_OF}={apply_set.id}"
         self._forbidden: set[str] = set()
 
-    def read(self, pending: Sequence[Awaited], board: Board, now: datetime) -> None:
+    def read(self, pending: Sequence[WaitTarget], board: Readiness, now: datetime) -> None:
         """Put on the board which deleted objects still exist, and why pods are refused.
 
         Raises ClusterError.
@@ -62,6 +62,6 @@ class Aside:
         )
 
 
-def _is_short(key: ObjectKey, board: Board) -> bool:
+def _is_short(key: ObjectKey, board: Readiness) -> bool:
     live = board.workloads.get(key)
     return live is not None and peers_of(live).existing < peers_of(live).wanted

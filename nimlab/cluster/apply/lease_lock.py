@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from nimlab.cluster.port import Cluster
-from nimlab.errors import ClusterError, Interrupted, LockHeld, Moved, NimlabError
+from nimlab.errors import ClusterError, Interrupted, LockHeld, NimlabError, PreconditionFailed
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 
@@ -91,7 +91,7 @@ class Lock:
                 renewal = _with_spec(self._lease, renewTime=_stamp(begun))
                 self._lease = _sent(self._cluster, self._cluster.replace, renewal)
                 self._renewed = begun
-            except Moved:
+            except PreconditionFailed:
                 self._lose()
             except NimlabError as error:
                 is_freed = isinstance(error, ClusterError) and error.status == 404  # by hand
@@ -242,7 +242,7 @@ def _sent(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifes
     """Write the lease; when the answer to a first try got lost, the second one finds our own writing."""
     try:
         return send(lease)
-    except Moved:
+    except PreconditionFailed:
         live = cluster.get(key_of(lease))
         if live is None or live.get("spec") != lease["spec"]:
             raise

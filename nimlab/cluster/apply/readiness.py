@@ -14,20 +14,8 @@ from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import WORKLOADS, Manifest, ObjectKey, key_of
 from nimlab.objects.masking import redact, secrets_in
 from nimlab.plan.deletion_blockers import held_by, leaving_trouble
-from nimlab.plan.kstatus import (
-    PeerCount,
-    State,
-    Trouble,
-    event_trouble,
-    is_due,
-    is_observed,
-    peers_of,
-    pod_trouble,
-    ripened,
-    seen_at,
-    spec_changed_at,
-    status_of,
-)
+from nimlab.plan.kstatus import PeerCount, State, is_observed, peers_of, seen_at, spec_changed_at, status_of
+from nimlab.plan.pod_trouble import Trouble, after_grace_period, event_trouble, is_due, pod_trouble
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 
 _REFUSAL_GRACE: Final = timedelta(seconds=10)  # a quota may be freed by peers that are just leaving
@@ -35,7 +23,7 @@ _EVENT_AGE: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Awaited:
+class WaitTarget:
     """What one experiment waits for: these workloads to settle, these objects to be gone.
 
     `noun` is what its pods are called. `uids` are those of the leaving objects: another one of the same
@@ -51,7 +39,7 @@ class Awaited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
+class _RejectedPod:
     """Why a workload gets no pods: since when that is known, and which object the event is about."""
 
     since: datetime
@@ -61,7 +49,7 @@ class _Refusal:
 
 
 @dataclass(slots=True)
-class Board:
+class Readiness:
     """What the watches have told so far of a set; only the waiting thread writes it.
 
     `troubled` says of each experiment which pods don't run for a reason, without holding the pods; `refused`
@@ -72,7 +60,7 @@ class Board:
     apply_set: ApplySet
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
     troubled: dict[str | None, dict[ObjectKey, Trouble]] = field(default_factory=dict)
-    refused: dict[ObjectKey, _Refusal] = field(default_factory=dict)
+    refused: dict[ObjectKey, _RejectedPod] = field(default_factory=dict)
     leaving: dict[ObjectKey, Manifest] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
 
@@ -117,7 +105,7 @@ class Board:
             at = max(at, known.seen_at)
             self.refused[key] = replace(known, trouble=trouble, seen_at=at)
         elif known is None or known.seen_at <= at:
-            self.refused[key] = _Refusal(since=now, trouble=trouble, uid=uid, seen_at=at)
+            self.refused[key] = _RejectedPod(since=now, trouble=trouble, uid=uid, seen_at=at)
 
     def drop(self, live: Manifest) -> None:
         """Take note that an object is gone."""
@@ -126,7 +114,9 @@ class Board:
         self.workloads.pop(key, None)
 
 
-def judge(one: Awaited, board: Board, now: datetime, *, waited_s: float, timeout_s: float) -> Event | None:
+def judge(
+    one: WaitTarget, board: Readiness, now: datetime, *, waited_s: float, timeout_s: float
+) -> Event | None:
     """Return how an experiment stands; None as long as nothing is known. Pure."""
     if not {key.kind for key in one.workloads | one.leaving} <= board.listed:
         return None
@@ -191,7 +181,7 @@ def _old_peers(live: Manifest, peers: PeerCount) -> int:
     return max(peers.existing - peers.updated, 0) if is_observed(live) else 0
 
 
-def _left(one: Awaited, board: Board) -> list[Manifest]:
+def _left(one: WaitTarget, board: Readiness) -> list[Manifest]:
     """The deleted objects that still exist, and are not others of the same name."""
     found = []
     for key in sorted(one.leaving):
@@ -205,7 +195,7 @@ def _existing(live: Manifest) -> int:
     return peers_of(live).existing if live["kind"] in WORKLOADS else 0
 
 
-def _why(one: Awaited, known: Sequence[Manifest], left: Sequence[Manifest]) -> str:
+def _why(one: WaitTarget, known: Sequence[Manifest], left: Sequence[Manifest]) -> str:
     """What is awaited where the counts of peers don't show it."""
     missing = sorted(one.workloads - {key_of(live) for live in known})
     if missing:
@@ -218,12 +208,12 @@ def _why(one: Awaited, known: Sequence[Manifest], left: Sequence[Manifest]) -> s
     return f"{key_of(left[0])}: {held_by(left[0])}{others}" if left else ""
 
 
-def _troubles(one: Awaited, board: Board, now: datetime) -> tuple[Trouble, ...]:
+def _troubles(one: WaitTarget, board: Readiness, now: datetime) -> tuple[Trouble, ...]:
     """What keeps the peers of an experiment from running; nobody waits for those of a deleted workload."""
     if not one.workloads:
         return ()
     noted = board.troubled.get(one.experiment, {}).values()
-    found = [ripened(trouble, now) for trouble in noted if is_due(trouble, now)]
+    found = [after_grace_period(trouble, now) for trouble in noted if is_due(trouble, now)]
     for key, refusal in board.refused.items():
         live = board.workloads.get(key)
         if key not in one.workloads or live is None or not _is_about(refusal, live):
@@ -235,7 +225,7 @@ def _troubles(one: Awaited, board: Board, now: datetime) -> tuple[Trouble, ...]:
     return tuple(sorted(found, key=lambda t: (not t.fatal, t.pod)))
 
 
-def _is_about(refusal: _Refusal, live: Manifest) -> bool:
+def _is_about(refusal: _RejectedPod, live: Manifest) -> bool:
     """True when the event is about this very object, as it is since its last change."""
     changed_at = spec_changed_at(live)
     is_same = refusal.uid in ("", live["metadata"].get("uid"))

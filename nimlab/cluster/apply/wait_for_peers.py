@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from nimlab.cluster.apply.extra_reads import Aside
-from nimlab.cluster.apply.readiness import Awaited, Board, judge
-from nimlab.cluster.apply.watcher import Feed
+from nimlab.cluster.apply.extra_reads import ExtraReads
+from nimlab.cluster.apply.readiness import Readiness, WaitTarget, judge
+from nimlab.cluster.apply.watcher import Watcher
 from nimlab.cluster.port import Cluster
 from nimlab.objects.applyset import ApplySet
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
@@ -52,7 +52,7 @@ def system_clock() -> Clock:
 
 def wait_until_settled(
     cluster: Cluster,
-    awaited: Sequence[Awaited],
+    awaited: Sequence[WaitTarget],
     apply_set: ApplySet,
     *,
     timeout_s: float,
@@ -66,11 +66,11 @@ def wait_until_settled(
     pending = {one.experiment: one for one in awaited}
     if not pending:
         return
-    board, shown, paces = Board(apply_set), dict[str, Event](), dict[str, Pace]()
-    aside = Aside(cluster, apply_set)
+    board, shown, paces = Readiness(apply_set), dict[str, Event](), dict[str, Pace]()
+    aside = ExtraReads(cluster, apply_set)
     started_s = clock.monotonic_s()
     next_read_s = started_s
-    with Feed(cluster, awaited, apply_set) as feed:
+    with Watcher(cluster, awaited, apply_set) as feed:
         while pending and not stop.is_set():
             feed.drain(board, clock.now())
             if clock.monotonic_s() >= next_read_s:

@@ -13,9 +13,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-from nimlab.cluster.apply.readiness import Awaited, Board
+from nimlab.cluster.apply.readiness import Readiness, WaitTarget
 from nimlab.cluster.port import Cluster, WatchEvent
-from nimlab.errors import ClusterError, Forbidden, Gone, Interrupted, Unreachable
+from nimlab.errors import ClusterError, Expired, Forbidden, Interrupted, Unreachable
 from nimlab.objects.applyset import PART_OF, ApplySet
 from nimlab.objects.manifest import WORKLOADS, Manifest
 
@@ -46,10 +46,10 @@ class _Listed:
 _Message: TypeAlias = _Page | _Listed | WatchEvent
 
 
-class Feed:
+class Watcher:
     """Running watches over the awaited workloads and all peers; a context manager."""
 
-    def __init__(self, cluster: Cluster, awaited: Sequence[Awaited], apply_set: ApplySet) -> None:
+    def __init__(self, cluster: Cluster, awaited: Sequence[WaitTarget], apply_set: ApplySet) -> None:
         self._cluster = cluster
         self._messages: queue.SimpleQueue[_Message | ClusterError] = queue.SimpleQueue()
         self._done = threading.Event()
@@ -79,7 +79,7 @@ class Feed:
     ) -> None:
         self._done.set()
 
-    def drain(self, board: Board, now: datetime) -> None:
+    def drain(self, board: Readiness, now: datetime) -> None:
         """Put all that has arrived on the board; wait a moment when there is nothing.
 
         Raises ClusterError when a watch has given up.
@@ -95,7 +95,7 @@ class Feed:
                 raise message
             self._note(message, board, now)
 
-    def _note(self, message: _Message, board: Board, now: datetime) -> None:
+    def _note(self, message: _Message, board: Readiness, now: datetime) -> None:
         if isinstance(message, _Page):
             if message.is_first:
                 board.forget(message.kind, message.namespace)
@@ -133,7 +133,7 @@ class Feed:
                 while not self._done.is_set():
                     version = self._watch(kind, namespace, labels, version)
                     failures = 0
-            except Gone:
+            except Expired:
                 continue
             except Interrupted:  # a signal: whoever drains the feed knows of it
                 return

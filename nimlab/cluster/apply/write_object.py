@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from nimlab.cluster.port import Cluster, Propagation, apply_over, find_strangers
-from nimlab.errors import ClusterError, Moved, NimlabError
+from nimlab.cluster.observe import apply_over, find_foreign_objects
+from nimlab.cluster.port import Cluster, Propagation
+from nimlab.errors import ClusterError, NimlabError, PreconditionFailed
 from nimlab.files.spec import OnImmutableChange
-from nimlab.objects.applyset import FIELD_MANAGER, ApplySet, missing_proofs
+from nimlab.objects.applyset import FIELD_MANAGER, ApplySet
 from nimlab.objects.managed_fields import compare
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
-from nimlab.objects.takeover import Handover, handover_patch, only_at
+from nimlab.objects.prune_proofs import missing_proofs
+from nimlab.objects.takeover import Takeover, only_at, takeover_patch
 from nimlab.plan.change import Action, Change
 from nimlab.plan.deletion_blockers import finalizers_of, held_by, is_leaving
 from nimlab.plan.kstatus import peers_of
@@ -53,8 +55,8 @@ def apply_object(
         _wait_until_gone(change, cluster, timeout_s, stop, tell)
     if change.action is not Action.UPDATE or change.live is None:
         return _create(desired, cluster, force=force)
-    if change.handover is not None:
-        _hand_over(change, change.handover, cluster)
+    if change.takeover is not None:
+        _hand_over(change, change.takeover, cluster)
     made, _ = apply_over(cluster, _bound_to(desired, change.live), force=force, dry_run=False)
     return made
 
@@ -68,7 +70,7 @@ def restart_peers(
     than it takes to start the new ones. Peers that were kept through a replacement are adopted by now. Raises
     ClusterError.
     """
-    if not (change.can_lag and restarts_together(made) and peers_of(made).wanted):
+    if not (change.outdated_peers_after and restarts_together(made) and peers_of(made).wanted):
         return 0
     current = _observed(made, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]
@@ -118,11 +120,13 @@ def _delete_planned(
                 resource_version=live["metadata"]["resourceVersion"],
                 propagation=propagation,
             )
-        except Moved:
+        except PreconditionFailed:
             live = cluster.get(change.key)
         else:
             return
-    raise Moved("it changes faster than it can be deleted", where=change.key, hint="run it again")
+    raise PreconditionFailed(
+        "it changes faster than it can be deleted", where=change.key, hint="run it again"
+    )
 
 
 def _is_leaving(live: Manifest, change: Change) -> bool:
@@ -146,15 +150,15 @@ def _check_prunable(
     A namespace is looked through once more, since preconditions guard only its own object.
     """
     if not _is_same(live, change):
-        raise Moved("another object has its name now", where=change.key, hint="run it again")
+        raise PreconditionFailed("another object has its name now", where=change.key, hint="run it again")
     missing = missing_proofs(live, apply_set)
     if missing:
-        raise Moved(f"left alone: {missing[0]}", where=change.key, hint="run it again")
+        raise PreconditionFailed(f"left alone: {missing[0]}", where=change.key, hint="run it again")
     if change.key.kind == "Namespace":
-        strangers = find_strangers(cluster, change.key.name, apply_set, ours)
-        if strangers:
-            raise Moved(
-                f"it holds what is not ours: {strangers[0]}",
+        foreign_objects = find_foreign_objects(cluster, change.key.name, apply_set, ours)
+        if foreign_objects:
+            raise PreconditionFailed(
+                f"it holds what is not ours: {foreign_objects[0]}",
                 where=change.key,
                 hint="move or delete that, then sync again",
             )
@@ -176,29 +180,31 @@ def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
     new = {**desired, "metadata": {**desired["metadata"], "resourceVersion": NO_VERSION}}
     try:
         made, _ = apply_over(cluster, new, force=force, dry_run=False)
-    except Moved as moved:
+    except PreconditionFailed as moved:
         live = cluster.get(key)
         if live is not None and compare(desired, live).unchanged:
             return live
-        raise Moved(
+        raise PreconditionFailed(
             "somebody has made it since it was looked for", where=key, hint="run it again: it looks anew"
         ) from moved
     return made
 
 
-def _hand_over(change: Change, handover: Handover, cluster: Cluster) -> None:
+def _hand_over(change: Change, takeover: Takeover, cluster: Cluster) -> None:
     """Take over or out what the plan says, from the very object that it saw."""
     live = change.live
     for _ in range(_ATTEMPTS):
         if live is None or not _is_same(live, change):
-            raise Moved("another object has its name now", where=change.key, hint="run it again")
+            raise PreconditionFailed("another object has its name now", where=change.key, hint="run it again")
         try:
-            cluster.patch(change.key, [only_at(live), *handover_patch(handover, live)], dry_run=False)
-        except Moved:
+            cluster.patch(change.key, [only_at(live), *takeover_patch(takeover, live)], dry_run=False)
+        except PreconditionFailed:
             live = cluster.get(change.key)
         else:
             return
-    raise Moved("it changes faster than it can be patched", where=change.key, hint="run it again")
+    raise PreconditionFailed(
+        "it changes faster than it can be patched", where=change.key, hint="run it again"
+    )
 
 
 def _bound_to(desired: Manifest, live: Manifest) -> Manifest:
@@ -224,11 +230,13 @@ def _check_replaceable(change: Change, live: Manifest, apply_set: ApplySet) -> N
     """Raise Moved unless this is what was planned, with its spec, and it still proves to be ours."""
     missing = missing_proofs(live, apply_set)
     if missing:
-        raise Moved(f"left alone: {missing[0]}", where=change.key, hint="run it again")
+        raise PreconditionFailed(f"left alone: {missing[0]}", where=change.key, hint="run it again")
     planned = change.live or {}
     same_spec = live["metadata"].get("generation") == planned["metadata"].get("generation")
     if not _is_same(live, change) or not same_spec:
-        raise Moved("it has been changed since it was looked at", where=change.key, hint="run it again")
+        raise PreconditionFailed(
+            "it has been changed since it was looked at", where=change.key, hint="run it again"
+        )
 
 
 def _wait_until_gone(
@@ -274,7 +282,7 @@ def _observed(made: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.
         """Held against what was made: a read that is behind shows an older object, which was seen."""
         live = cluster.get(key)
         if live is None:
-            raise Moved("it was deleted while its peers were restarted", where=key)
+            raise PreconditionFailed("it was deleted while its peers were restarted", where=key)
         seen = int((live.get("status") or {}).get("observedGeneration") or 0)
         found[:] = [live]
         return seen >= int(made["metadata"]["generation"])
@@ -300,7 +308,7 @@ def _delete_peer(key: ObjectKey, uid: str, cluster: Cluster) -> None:
     """Delete one peer by its uid; one that is already another is new, and stays."""
     try:
         cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
-    except Moved:
+    except PreconditionFailed:
         return
 
 

@@ -36,9 +36,10 @@ from nimlab.cluster.kube.responses import event_of, kinds_of, object_of, page_of
 from nimlab.cluster.kube.server_warnings import Notices
 from nimlab.cluster.kube.transport_errors import explain
 from nimlab.cluster.port import Listing, Propagation, Requests, WatchEvent
-from nimlab.errors import ClusterError, Gone, Unreachable
+from nimlab.errors import ClusterError, Expired, Unreachable
 from nimlab.objects.applyset import FIELD_MANAGER
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of, to_json_bytes
+from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of
+from nimlab.text import to_json_bytes
 
 PAGE: Final = 500  # kubectl's page size; the server's cost estimate grows with larger ones
 _ATTEMPTS: Final = 6
@@ -147,7 +148,7 @@ class KubeCluster:
         for _ in range(3):
             try:
                 pages = tuple(self.pages(kind, namespace=namespace, labels=labels, fields=fields))
-            except Gone:
+            except Expired:
                 continue
             items = tuple(item for page in pages for item in page.items)
             return Listing(items=items, resource_version=pages[-1].resource_version)

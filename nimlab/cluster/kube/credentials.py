@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.cluster.kube.exec_plugin import Plugin
-from nimlab.cluster.kube.kubeconfig import Entry, Fields
+from nimlab.cluster.kube.kubeconfig import Fields, KubeconfigEntry
 from nimlab.errors import NimlabError
 from nimlab.objects.masking import keep_secret
 
@@ -79,7 +79,7 @@ class TokenFile:
         return clean_token(text, "the token file", self._path)
 
 
-def authenticate(entry: Entry, plugin: Plugin | None) -> Callable[[], tuple[Header, ...]]:
+def authenticate(entry: KubeconfigEntry, plugin: Plugin | None) -> Callable[[], tuple[Header, ...]]:
     """Return a function that gives the headers of a request. Raises NimlabError for unusable settings."""
     fixed = _impersonation(entry)
     user = entry.user
@@ -98,7 +98,7 @@ def authenticate(entry: Entry, plugin: Plugin | None) -> Callable[[], tuple[Head
     return lambda: fixed
 
 
-def _of_plugin(plugin: Plugin, entry: Entry) -> Iterator[Header]:
+def _of_plugin(plugin: Plugin, entry: KubeconfigEntry) -> Iterator[Header]:
     token = plugin.credential().token
     if token:
         yield bearer(clean_token(token, "the exec plugin's token", entry.path))
@@ -116,7 +116,7 @@ def _basic(user: Fields) -> Header:
     return "authorization", f"Basic {code}"
 
 
-def _impersonation(entry: Entry) -> tuple[Header, ...]:
+def _impersonation(entry: KubeconfigEntry) -> tuple[Header, ...]:
     """The headers that let the server judge by another user's rights."""
     user = entry.user
     name = user.get("as")

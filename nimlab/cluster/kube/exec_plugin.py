@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from nimlab.cluster.kube.kubeconfig import Entry
+from nimlab.cluster.kube.kubeconfig import KubeconfigEntry
 from nimlab.errors import NimlabError
 from nimlab.objects.masking import conceal, is_secret_name, keep_secret
 
@@ -47,7 +47,9 @@ class Credential:
 class Plugin:
     """A plugin with the credential that it returned last. Safe to use from several threads."""
 
-    def __init__(self, entry: Entry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, entry: KubeconfigEntry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         """Take the settings of `exec`. Raises NimlabError for those that can't be used."""
         self._entry = entry
         self._exec: Mapping[str, Any] = entry.user["exec"]

@@ -14,10 +14,10 @@ from typing import Any, Final
 from nimlab.errors import (
     ClusterError,
     Conflict,
+    Expired,
     FieldConflict,
     Forbidden,
-    Gone,
-    Moved,
+    PreconditionFailed,
     Rejected,
     Unreachable,
 )
@@ -44,7 +44,7 @@ def error_of(status: int, answer: Mapping[str, Any], *, verb: str, where: str, p
     if status == 409:
         return _conflict(message, causes, where=where)
     if status == 410:
-        return Gone(f"{verb}: {message}", where=where, status=status)
+        return Expired(f"{verb}: {message}", where=where, status=status)
     if status == 404:
         return ClusterError(f"{verb}: {message}", where=where, status=status)
     if is_retried(status, message):
@@ -67,7 +67,7 @@ def _refusal(
     path: str,
 ) -> ClusterError:
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        return Moved(f"{verb}: {message}", where=where, hint="wait until the namespace is gone")
+        return PreconditionFailed(f"{verb}: {message}", where=where, hint="wait until the namespace is gone")
     if status == 401:
         hint = "the credentials are unknown or expired: renew them"
     elif _is_by_admission(message):
@@ -94,7 +94,7 @@ def _conflict(message: str, causes: list[Mapping[str, Any]], *, where: str) -> C
         if cause.get("reason") == "FieldManagerConflict"
     )
     if not conflicts:
-        return Moved(message, where=where, hint="run it again: it looks anew", status=409)
+        return PreconditionFailed(message, where=where, hint="run it again: it looks anew", status=409)
     owned = ", ".join(f"{c.field.lstrip('.')} is owned by `{c.manager}`" for c in conflicts[:4])
     more = f" and {len(conflicts) - 4} more" if len(conflicts) > 4 else ""
     return FieldConflict(

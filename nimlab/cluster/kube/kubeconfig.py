@@ -60,7 +60,7 @@ _MOST_NAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class KubeconfigEntry:
     """The chosen context: who and where. `path` is the file that errors name."""
 
     path: Path
@@ -89,7 +89,7 @@ def default_paths() -> tuple[Path, ...]:
     return (Path(home) / ".kube" / "config",)
 
 
-def read_entry(kubeconfig: Path | None, context: str | None) -> Entry:
+def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
     """Return the context's cluster and user; None takes the current context. Raises NimlabError."""
     files = _read_files(kubeconfig)
     if not files:
@@ -108,7 +108,7 @@ def read_entry(kubeconfig: Path | None, context: str | None) -> Entry:
         raise NimlabError(f"there is no context `{name}`", where=first, hint=_choose(files, name))
     path, chosen = found
     _reject_unknown(chosen, _ENTRY_FIELDS["context"], f"context `{name}`", path)
-    return Entry(
+    return KubeconfigEntry(
         path=path,
         context=name,
         cluster=_part(files, "cluster", chosen, name),

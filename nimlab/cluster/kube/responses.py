@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nimlab.cluster.port import Listing, WatchEvent
-from nimlab.errors import Unreachable, Unseen
+from nimlab.errors import IncompleteDiscovery, Unreachable
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey
 
 _TEXTS: Final = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
@@ -74,7 +74,7 @@ def kinds_of(value: Manifest, *, where: str) -> list[tuple[str, str, str, str]]:
     the server can't tell all of them now, Unreachable.
     """
     if value.get("kind") != "APIGroupDiscoveryList":
-        raise Unseen(
+        raise IncompleteDiscovery(
             "the server doesn't tell its kinds in one answer (aggregated discovery)",
             where=where,
             hint="nimlab removes namespaces only where it can see all that is in them",
@@ -97,7 +97,7 @@ def kinds_of(value: Manifest, *, where: str) -> list[tuple[str, str, str, str]]:
 def _resources(version: Mapping[str, Any], group: str) -> list[Mapping[str, Any]]:
     """The kinds of a version. One of a server that doesn't answer is stale, and has none or those of old."""
     if version.get("freshness", "Current") != "Current":
-        raise Unseen(
+        raise IncompleteDiscovery(
             f"the server of {group}/{version['version']} doesn't answer: its objects can't be seen",
             where="/apis",
             hint="`kubectl get apiservices` shows what is wrong with it",

@@ -25,7 +25,7 @@ from urllib3.exceptions import InsecureRequestWarning
 
 from nimlab.cluster.kube.credentials import Header, TokenFile, authenticate, bearer
 from nimlab.cluster.kube.exec_plugin import Credential, Plugin
-from nimlab.cluster.kube.kubeconfig import Entry, read_entry
+from nimlab.cluster.kube.kubeconfig import KubeconfigEntry, read_entry
 from nimlab.cluster.kube.proxies import Proxy, choose_proxy
 from nimlab.cluster.kube.tls import make_context
 from nimlab.errors import NimlabError
@@ -200,7 +200,7 @@ def in_cluster_access(folder: Path | None = None) -> Access:
     )
 
 
-def server_url(entry: Entry) -> str:
+def server_url(entry: KubeconfigEntry) -> str:
     """Return the server's URL with its scheme in small letters. Raises NimlabError for anything else."""
     text = entry.cluster.get("server", "")
     if not text:
@@ -223,7 +223,7 @@ def server_url(entry: Entry) -> str:
     return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "") + parts.path.rstrip("/")
 
 
-def _check_user(entry: Entry, *, is_secure: bool) -> None:
+def _check_user(entry: KubeconfigEntry, *, is_secure: bool) -> None:
     user = entry.user
     given = [field for field in _SECRET_FIELDS if user.get(field)]
     if user.get("auth-provider"):
@@ -250,7 +250,7 @@ def _check_user(entry: Entry, *, is_secure: bool) -> None:
         raise entry.wrong(f"user.exec and user.{others[0]} are both set", "remove one of them")
 
 
-def _fixed_certificate(entry: Entry) -> tuple[str, str] | None:
+def _fixed_certificate(entry: KubeconfigEntry) -> tuple[str, str] | None:
     certificate = _pem(entry, entry.user, "client-certificate", "CERTIFICATE")
     key = _pem(entry, entry.user, "client-key", "KEY")
     if (certificate is None) != (key is None):
@@ -263,7 +263,7 @@ def _of_plugin(credential: Credential) -> tuple[str, str] | None:
     return (credential.certificate, credential.key) if credential.certificate else None
 
 
-def _pem(entry: Entry, fields: Any, name: str, kind: str) -> str | None:  # noqa: ANN401 -- checked fields
+def _pem(entry: KubeconfigEntry, fields: Any, name: str, kind: str) -> str | None:  # noqa: ANN401 -- checked fields
     """The blocks of PEM in the data or the file, of which only one may be given."""
     data, path = fields.get(f"{name}-data"), fields.get(name)
     if data and path:

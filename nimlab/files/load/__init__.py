@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from nimlab.cache import Recall
+from nimlab.cache import ValueCache
 from nimlab.errors import Location, Problem, SpecError
 from nimlab.files.git_worktree import Hidden
+from nimlab.files.load.build_contract import build_contract
 from nimlab.files.load.build_experiment import (
-    build_contract,
     build_experiment,
-    build_lab,
     experiment_warnings,
     lab_file_problems,
     undeliverable,
 )
+from nimlab.files.load.build_lab import build_lab
 from nimlab.files.load.pod_settings import placement_problems
 from nimlab.files.load.schema_cache import Schema
 from nimlab.files.load.yaml_strict import Document, file_problem
@@ -41,12 +41,12 @@ _IGNORED: Final = (".", "README")
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _LoadState:
     """What has been read so far; `misfits` are documents that don't fit their schema."""
 
     root: Path
     overlay: Mapping[str, str | None]
-    recall: Recall | None
+    value_cache: ValueCache | None
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
@@ -57,7 +57,7 @@ class _Gathered:
 def load_lab(
     root: Path,
     overlay: Mapping[str, str | None] | None = None,
-    recall: Recall | None = None,
+    value_cache: ValueCache | None = None,
     hidden: Sequence[Hidden] = (),
 ) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/` and return specs and problems.
@@ -67,7 +67,7 @@ def load_lab(
     are problems: whether they were deleted is in doubt. Raises SpecError, with every problem, only when
     `lab.yaml` itself can't be used.
     """
-    gathered = _Gathered(root, overlay or {}, recall)
+    gathered = _LoadState(root, overlay or {}, value_cache)
     _add_hidden(gathered, hidden)
     lab = _read_lab(gathered)
     contracts = {c.name: c for c in _read_contracts(gathered)}
@@ -95,7 +95,7 @@ def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.location, p.code, p.what)))
 
 
-def _add_hidden(gathered: _Gathered, hidden: Sequence[Hidden]) -> None:
+def _add_hidden(gathered: _LoadState, hidden: Sequence[Hidden]) -> None:
     """Report the files that Git hides; an experiment's file counts as one that can't be used."""
     for one in hidden:
         shown = one.path if is_seen(one.path) else ascii(one.path)[1:-1]
@@ -105,11 +105,11 @@ def _add_hidden(gathered: _Gathered, hidden: Sequence[Hidden]) -> None:
             gathered.broken.append(Broken(name=PurePosixPath(shown).stem, source=shown))
 
 
-def _read_lab(gathered: _Gathered) -> Lab | None:
+def _read_lab(gathered: _LoadState) -> Lab | None:
     data = _read(gathered, "lab.yaml")
     if data is None:
         return None
-    document, problems = Schema(gathered.root, "lab", gathered.recall).read("lab.yaml", data)
+    document, problems = Schema(gathered.root, "lab", gathered.value_cache).read("lab.yaml", data)
     if document is not None and not problems:
         problems = tuple(placement_problems(document, ("spec", "defaults")))
     gathered.problems.extend(problems)
@@ -122,7 +122,7 @@ def _read_lab(gathered: _Gathered) -> Lab | None:
     return None if wrong else build_lab(document)
 
 
-def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
+def _read_contracts(gathered: _LoadState) -> Iterator[Contract]:
     seen: dict[str, str] = {}
     misfits: list[Broken] = []
     for document in _checked(gathered, "contracts", "contract", misfits):
@@ -145,7 +145,7 @@ def _read_contracts(gathered: _Gathered) -> Iterator[Contract]:
 
 
 def _build_all(
-    gathered: _Gathered, documents: list[Document], lab: Lab, contracts: Mapping[str, Contract]
+    gathered: _LoadState, documents: list[Document], lab: Lab, contracts: Mapping[str, Contract]
 ) -> list[Experiment]:
     found = []
     if documents and not contracts and not (gathered.root / "contracts").exists():
@@ -168,7 +168,7 @@ def _build_all(
 
 
 def _contract_at_fault(
-    gathered: _Gathered, document: Document, contracts: Mapping[str, Contract]
+    gathered: _LoadState, document: Document, contracts: Mapping[str, Contract]
 ) -> str | None:
     """Return the file or folder whose problem leaves the experiment without its contract; None if none does.
 
@@ -182,7 +182,7 @@ def _contract_at_fault(
 
 
 def _without_duplicates(
-    gathered: _Gathered, documents: list[Document], experiments: list[Experiment]
+    gathered: _LoadState, documents: list[Document], experiments: list[Experiment]
 ) -> list[Experiment]:
     """Leave out experiments whose name several files claim: none of them has the better right."""
     sources: dict[str, list[Document]] = defaultdict(list)
@@ -202,7 +202,7 @@ def _without_duplicates(
 
 
 def _check_totals(
-    gathered: _Gathered, documents: list[Document], experiments: list[Experiment], lab: Lab
+    gathered: _LoadState, documents: list[Document], experiments: list[Experiment], lab: Lab
 ) -> None:
     """Hold all experiments together against the lab's limits; told at the largest of them.
 
@@ -234,9 +234,9 @@ def _check_totals(
         gathered.problems.append(document.problem("limit", said, path, hint=hint))
 
 
-def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:
+def _checked(gathered: _LoadState, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:
     """Documents of a folder that can be read and fit their schema."""
-    schema = Schema(gathered.root, kind, gathered.recall)
+    schema = Schema(gathered.root, kind, gathered.value_cache)
     for path in _files(gathered, folder):
         data = _read(gathered, path)
         document, problems = (None, ()) if data is None else schema.read(path, data)
@@ -250,7 +250,7 @@ def _checked(gathered: _Gathered, folder: str, kind: str, broken: list[Broken]) 
         broken.append(Broken(name=name, source=path))
 
 
-def _files(gathered: _Gathered, folder: str) -> list[str]:
+def _files(gathered: _LoadState, folder: str) -> list[str]:
     """Paths of the YAML files in a folder, sorted; what else lies there is a problem, or ignored."""
     found = {
         path for path, text in gathered.overlay.items() if text is not None and path.startswith(folder + "/")
@@ -282,7 +282,7 @@ def _files(gathered: _Gathered, folder: str) -> list[str]:
     return sorted(found)
 
 
-def _read(gathered: _Gathered, path: str) -> bytes | None:
+def _read(gathered: _LoadState, path: str) -> bytes | None:
     """The bytes of a file, a little more than may be; None, and a problem, when it can't be read."""
     text = gathered.overlay.get(path)
     if text is not None:

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
-from nimlab.files.load.contract_rules import contract_problems, use_problems
+from nimlab.files.load.build_contract import KNOWN_FIELDS
+from nimlab.files.load.contract_rules import use_problems
 from nimlab.files.load.pod_settings import (
     NAME_ROOM,
     POD_FIELDS,
@@ -22,7 +23,7 @@ from nimlab.files.load.pod_settings import (
     pod_settings,
     roles_in,
 )
-from nimlab.files.load.unit_parsers import PARSERS, parse_image
+from nimlab.files.load.unit_parsers import PARSERS, image_of
 from nimlab.files.load.value_rules import (
     Values,
     default_values,
@@ -35,24 +36,16 @@ from nimlab.files.load.yaml_strict import Document
 from nimlab.files.spec import (
     ConnectLimit,
     Contract,
-    EnvVar,
     Experiment,
-    Extra,
-    Image,
-    Images,
     Isolation,
     Lab,
-    Limits,
     Network,
     OnImmutableChange,
-    Platform,
-    Port,
     Rollout,
     Rtt,
     Setting,
-    SyncSettings,
 )
-from nimlab.objects.manifest import to_json_text
+from nimlab.text import to_json_text
 
 _UNIT_OF: Final[Mapping[str, str]] = {
     "message.size": "size",
@@ -74,132 +67,6 @@ _BUILT_IN: Final[Mapping[str, Any]] = {
     "onImmutableChange": "fail",
 }
 _METHODS: Final = ("tcp", "udp", "icmp")  # in one order, or a file's own order would be a new run
-
-
-def build_lab(document: Document) -> Lab:
-    """Return the lab of a `lab.yaml` that fits its schema. Pure."""
-    spec = document.data["spec"]
-    limits, sync = spec.get("limits", {}), spec.get("sync", {})
-    prune = sync.get("maxPrune", {})
-    return Lab(
-        id=document.data.get("metadata", {}).get("id"),
-        namespace=spec["namespace"],
-        prefix=spec.get("prefix", "nimp2p-exp-"),
-        images=_images(spec["images"]),
-        platform=_platform(spec.get("platform", {})),
-        defaults=spec.get("defaults", {}),
-        limits=Limits(
-            peers_per_experiment=limits.get("peersPerExperiment", 10_000),
-            peers_total=limits.get("peers"),
-            cpu_m_total=_optional("cpu", limits.get("cpu")),
-            memory_bytes_total=_optional("memory", limits.get("memory")),
-        ),
-        sync=SyncSettings(
-            max_prune_objects=prune.get("objects", 20),
-            max_prune_percent=prune.get("percent", 50),
-            timeout_s=PARSERS["duration"](sync.get("timeout", "10m")) // 1000,
-            parallel=sync.get("parallel", 8),
-        ),
-        source=document.path,
-    )
-
-
-def _platform(platform: Mapping[str, Any]) -> Platform:
-    metrics, logs = platform.get("metrics", {}), platform.get("logs", {})
-    return Platform(
-        log_agent=platform.get("logAgent", "alloy"),
-        cadvisor=platform.get("cadvisor", "daemonset"),
-        containerd_folder=platform.get("containerdFolder", "/run/k3s/containerd"),
-        metrics_retention_s=PARSERS["duration"](metrics.get("retention", "720h")) // 1000,
-        metrics_storage=metrics.get("storage"),
-        logs_retention_s=PARSERS["duration"](logs.get("retention", "168h")) // 1000,
-        logs_storage=logs.get("storage"),
-    )
-
-
-def _images(images: Mapping[str, str]) -> Images:
-    return Images(
-        nimlab=_image(images["nimlab"]),
-        prometheus=_image(images["prometheus"]),
-        node_exporter=_image(images["nodeExporter"]),
-        cadvisor=_image(images["cadvisor"]),
-        loki=_image(images["loki"]),
-        alloy=_image(images["alloy"]),
-        promtail=_image(images["promtail"]),
-        grafana=_image(images["grafana"]),
-    )
-
-
-def build_contract(document: Document) -> Contract | tuple[Problem, ...]:
-    """Return the contract of a file that fits its schema, or what contradicts itself in it. Pure."""
-    spec, metadata = document.data["spec"], document.data["metadata"]
-    problems = (*_contract_problems(document), *contract_problems(document))
-    if problems:
-        return problems
-    return Contract(
-        name=metadata["name"],
-        description=metadata.get("description", ""),
-        image=_image(spec["image"]),
-        container=spec["container"],
-        isolation=Isolation(spec["isolation"]),
-        host_name=spec["hostName"],
-        connect_limit=ConnectLimit(spec["connectTo"]),
-        env=tuple(
-            EnvVar(
-                name=one["name"],
-                source=one.get("from"),
-                unit=one.get("as", "word"),
-                value=one.get("value"),
-                description=one["description"],
-            )
-            for one in spec["env"]
-        ),
-        ports=tuple(
-            Port(name=one["name"], port=one["port"], protocols=tuple(one["protocols"]))
-            for one in spec["ports"]
-        ),
-        fields=frozenset(one["from"] for one in spec["env"] if "from" in one),
-        required=frozenset(one["from"] for one in spec["env"] if one.get("required") and "from" in one),
-        start_delay_s=PARSERS["duration"](spec.get("startDelay", "0s")) // 1000,
-        logs=spec.get("logs", {}),
-        metrics=tuple(spec.get("metrics", ())),
-        source=document.path,
-        extra_env=tuple(Extra(**one) for one in spec.get("extraEnv", ())),
-        extra_args=tuple(Extra(**one) for one in spec.get("extraArgs", ())),
-    )
-
-
-def _contract_problems(document: Document) -> Iterator[Problem]:
-    spec = document.data["spec"]
-    if spec["hostName"] == "pod-<ordinal>" and spec["isolation"] != "namespace":
-        what = "a node that parses `pod-<ordinal>` needs a namespace of its own"
-        hint = "write `isolation: namespace`"
-        yield document.problem("contract", what, ("spec", "isolation"), hint=hint)
-    seen: set[str] = set()
-    for index, one in enumerate(spec["env"]):
-        path = ("spec", "env", index)
-        if one["name"] in seen:
-            yield document.problem("contract", f"the variable `{one['name']}` stands twice", (*path, "name"))
-        seen.add(one["name"])
-        if ("from" in one) == ("value" in one):
-            what = f"the variable `{one['name']}` needs either `from` or `value`"
-            yield document.problem("contract", what, path)
-        if "from" in one and one["from"] not in _KNOWN_FIELDS:
-            hint = did_you_mean(one["from"], _KNOWN_FIELDS, f"fields: {', '.join(sorted(_KNOWN_FIELDS))}")
-            what = f"experiments have no field `{one['from']}`"
-            yield document.problem("contract", what, (*path, "from"), hint=hint)
-    for index, one in enumerate(spec.get("extraEnv", ())):
-        if one["pattern"] in seen:
-            what = f"experiments can't set `{one['pattern']}`: `env` derives it"
-            yield document.problem("contract", what, ("spec", "extraEnv", index, "pattern"), hint="remove it")
-
-
-_KNOWN_FIELDS: Final = frozenset({
-    "peers", "connectTo", "message.size", "message.interval", "muxer", "fragments", "maxConnections",
-    "selfTrigger", "startDelay", "gossipsub.d", "gossipsub.dLow", "gossipsub.dHigh", "gossipsub.dScore",
-    "gossipsub.dOut", "gossipsub.dLazy", "gossipsub.heartbeat", "gossipsub.pruneBackoff",
-    "gossipsub.floodPublish", "gossipsub.gossipFactor", "role",
-})  # fmt: skip
 
 
 def build_experiment(
@@ -233,7 +100,7 @@ def build_experiment(
         owner=metadata.get("owner", ""),
         description=metadata.get("description", ""),
         contract=contract,
-        image=_image(spec["image"]) if "image" in spec else contract.image,
+        image=image_of(spec["image"]) if "image" in spec else contract.image,
         peers=merged["peers"],
         settings=settings,
         cpu_m=PARSERS["cpu"](merged["resources"]["cpu"]),
@@ -381,7 +248,7 @@ def undeliverable(document: Document, contracts: Mapping[str, Contract]) -> Iter
     if contract is None or not isinstance(spec, dict):
         return
     for field in _flat(spec):
-        if field in contract.fields or field not in _KNOWN_FIELDS:
+        if field in contract.fields or field not in KNOWN_FIELDS:
             continue
         able = sorted(one.name for one in contracts.values() if field in one.fields)
         own = ", ".join(sorted(contract.fields))
@@ -421,8 +288,3 @@ def _network(network: Mapping[str, Any]) -> Network:
 
 def _optional(unit: str, text: str | None) -> Any:  # noqa: ANN401 -- what the unit's parser gives
     return None if text is None else PARSERS[unit](text)
-
-
-def _image(text: str) -> Image:
-    name, tag, digest = parse_image(text)
-    return Image(name=name, tag=tag, digest=digest)

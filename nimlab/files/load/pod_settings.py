@@ -13,7 +13,7 @@ from nimlab.errors import Problem
 from nimlab.files.load.unit_parsers import PARSERS
 from nimlab.files.load.yaml_strict import Document, Path
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
-from nimlab.files.spec import Contract, Extra, Group, Lab, PodSettings, Spread
+from nimlab.files.spec import Contract, Extra, Lab, PeerGroup, PodSettings, Spread
 
 POD_FIELDS: Final = frozenset({
     "roles", "env", "args", "nodeSelector", "tolerations", "priorityClassName", "imagePullSecrets",
@@ -49,15 +49,15 @@ def build_roles(
     merged: Mapping[str, Any],
     lab: Lab,
     contract: Contract,
-) -> tuple[Group, ...]:
+) -> tuple[PeerGroup, ...]:
     """Return the groups of peers that the roles ask for, in their order."""
     env, args = _env_of(spec, lab, contract), _args_of(spec, lab, contract)
-    found: list[Group] = []
+    found: list[PeerGroup] = []
     for role in roles:
         own = {**merged, **role, "nodeSelector": _joined(merged, role, "nodeSelector")}
         resources = _joined(merged, role, "resources")
         found.append(
-            Group(
+            PeerGroup(
                 role=role["name"],
                 first=sum(group.peers for group in found),
                 peers=role["peers"],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nimlab import __version__
-from nimlab.cache import Recall
+from nimlab.cache import ValueCache
 from nimlab.errors import Location, Problem, SpecError
 from nimlab.files.load.yaml_strict import Document, read_document, recalled_document
 from nimlab.files.safe_open import foreign_content, read_file
@@ -32,9 +32,9 @@ _LIMIT_BYTES: Final = 256 * 1024
 class Schema:
     """The schema of a kind of file, compiled when something has to be checked."""
 
-    def __init__(self, root: Path, kind: str, recall: Recall | None = None) -> None:
+    def __init__(self, root: Path, kind: str, value_cache: ValueCache | None = None) -> None:
         """Read it. Raises SpecError when the lab's copy isn't one."""
-        self._recall = recall
+        self._recall = value_cache
         self._validator: Validator | None = None
         self._text = (SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8")
         _check_copy(root, f"schema/{kind}.schema.json", self._text)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from nimlab import units
+from nimlab.files.spec import Image
 
 _IMAGE: Final = re.compile(
     r"(?P<name>[a-z0-9]+(?:[._:/-][a-z0-9]+|__[a-z0-9]+|-+[a-z0-9]+)*):(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
@@ -43,3 +44,9 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "image": parse_image,
 }
 """What `x-unit` means: a text -> its value in base units, or UnitError."""
+
+
+def image_of(text: str) -> Image:
+    """Return an image reference as a value. Raises UnitError."""
+    name, tag, digest = parse_image(text)
+    return Image(name=name, tag=tag, digest=digest)

@@ -21,7 +21,7 @@ from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
 from nimlab.files.load.unit_parsers import PARSERS
 from nimlab.files.load.yaml_strict import Document, Path, pointer_text
-from nimlab.objects.manifest import to_json_text
+from nimlab.text import to_json_text
 
 _TYPE_WORDS: Final = {
     "string": "text",

@@ -13,7 +13,7 @@ from typing import Any, Final
 from nimlab.errors import GuardError
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Experiment, Isolation, Lab
-from nimlab.objects.applyset import EXPERIMENT, MEMBER, PART_OF, ApplySet, member_reference
+from nimlab.objects.applyset import EXPERIMENT, MEMBER, PART_OF, POD_SECURITY, ApplySet, member_reference
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
 
 _ALLOWED_KINDS: Final = frozenset({
@@ -34,8 +34,6 @@ _FORBIDDEN_METADATA: Final = (
     "ownerReferences", "finalizers", "managedFields", "generateName", "uid", "resourceVersion",
     "deletionTimestamp",
 )  # fmt: skip
-POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
-"""What a namespace of shaped peers has to say: every other level of Pod Security refuses NET_ADMIN."""
 _POD: Final = frozenset({
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
     "dnsPolicy", "enableServiceLinks", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
