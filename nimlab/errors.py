@@ -61,7 +61,7 @@ class Problem:
 
     `code` is stable and documented. `pointer` is the place inside the document, such as `spec.peers`; it is
     empty for the whole file. `excerpt` is the source line, and `width` is the number of characters to
-    underline, starting at the location's column. A warning reports a probable mistake; the file is still used.
+    underline, starting at the column. A warning reports a probable mistake; the file is still used.
     """
 
     code: str

@@ -137,7 +137,7 @@ def test_recalled_manifests_are_those_that_would_be_rendered(
     value_cache.save(forget=True)
     assert fresh == rendered(None)
 
-    monkeypatch.setattr("nimlab.render.jinja_sandbox.Compiled", None)  # nothing can be rendered any more
+    monkeypatch.setattr("nimlab.render.jinja_sandbox.CompiledTemplates", None)  # nothing can be rendered any more
     assert rendered(ValueCache(path, code_stamp())) == fresh
     with pytest.raises(TypeError):
         rendered(ValueCache(path, "other code"))
