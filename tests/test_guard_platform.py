@@ -1,4 +1,4 @@
-"""The guard of the platform: shipped templates pass in every variant; each violation is rejected and named."""
+"""The guard of the platform: shipped templates pass in every variant; each violation is rejected."""
 
 from __future__ import annotations
 
