@@ -24,7 +24,8 @@ def spin() -> None:
 
 
 def test_cpu_time_is_limited_even_if_exceptions_are_caught() -> None:
-    with pytest.raises(LimitExceededError, match=r"0\.05 s"), limit_resources(cpu_s=0.05, memory_bytes=64 * MIB):
+    limits = limit_resources(cpu_s=0.05, memory_bytes=64 * MIB)
+    with pytest.raises(LimitExceededError, match=r"0\.05 s"), limits:
         spin()
 
 

@@ -52,7 +52,11 @@ def test_keys_are_text_and_unique() -> None:
     placeholders = Placeholders(LIMIT)
     text = f"{{{placeholders.put('a')}: 1, {placeholders.put('b')}: 2}}"
     assert placeholders.fill(ParsedTemplate(parse_yaml(text))) == [{"a": 1, "b": 2}]
-    for values, what in (((1, "b"), "not text"), (("a", "a"), "duplicate key"), (({"x": "y"}, "a"), "not text")):
+    for values, what in (
+        ((1, "b"), "a key is not text"),
+        (("a", "a"), "duplicate key"),
+        (({"x": "y"}, "a"), "a key is not text"),
+    ):
         placeholders = Placeholders(LIMIT)
         documents = parse_yaml("{%s: 1, %s: 2}" % tuple(placeholders.put(value) for value in values))  # noqa: UP031
         with pytest.raises(ValueError, match=what):

@@ -38,8 +38,8 @@ NO_MIRRED = (
     "the node's kernel has no mirred actions: run `modprobe act_mirred` on the node, or remove `downlink`"
 )
 NO_EITHER = (
-    "the node's kernel has no u32 filters or mirred actions: run `modprobe -a cls_u32 act_mirred` on the node, "
-    "or remove `downlink`"
+    "the node's kernel has no u32 filters or mirred actions: run `modprobe -a cls_u32 act_mirred` "
+    "on the node, or remove `downlink`"
 )
 NO_TABLE = (
     "the image lacks the normal distribution (`normal.dist`): install all of iproute2 or remove `jitter`"
