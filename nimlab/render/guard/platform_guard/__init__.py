@@ -14,7 +14,7 @@ from nimlab.files.spec import Lab
 from nimlab.objects.applyset import COMPONENT, ApplySet
 from nimlab.objects.manifest import KINDS, Manifest, key_of, labels_of
 from nimlab.render.guard.platform_guard.pod_specs import workload_violations
-from nimlab.render.guard.platform_guard.rights import rights_violations
+from nimlab.render.guard.platform_guard.rbac_rules import rbac_violations
 from nimlab.render.guard.shared_rules import (
     api_version_violations,
     membership_violations,
@@ -55,7 +55,7 @@ def _violations(
     if not component:
         yield f"the label `{COMPONENT}` is missing"
     yield from membership_violations(manifest, apply_set, {COMPONENT: component})
-    yield from rights_violations(manifest, component, lab)
+    yield from rbac_violations(manifest, component, lab)
     spec = manifest.get("spec") or {}
     if key.kind in ("Deployment", "DaemonSet"):
         yield from workload_violations(manifest, component, lab)

@@ -1,6 +1,6 @@
 """Rules for containers of the platform: a closed list of fields, and no kernel capabilities.
 
-In: a container, its pod, and the reach of its component. Out: violations as text. The rules apply to the
+In: a container, its pod, and the access of its component. Out: violations as text. The rules apply to the
 security context as Kubernetes merges it: the container's fields override the pod's. Pure.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from nimlab.objects.masking import is_secret_name
-from nimlab.render.guard.platform_guard.reach import Reach
+from nimlab.render.guard.platform_guard.component_access import ComponentAccess
 from nimlab.render.guard.shared_rules import PROBES, duplicates, effective_context, unlisted
 
 _CONTAINER: Final = frozenset({
@@ -31,19 +31,23 @@ _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP", "spec.nodeName"
 
 
 def container_violations(
-    container: Mapping[str, Any], name: str, pod: Mapping[str, Any], reach: Reach, read_only: Collection[str]
+    container: Mapping[str, Any],
+    name: str,
+    pod: Mapping[str, Any],
+    access: ComponentAccess,
+    read_only: Collection[str],
 ) -> Iterator[str]:
     """Yield the violations of a container; `read_only` has the volumes that must be read-only."""
     # An agent must run the program of its image: any other program would have root access to node files.
-    yield from unlisted(container, _CONTAINER - ({"command"} if reach.is_agent else set()), name)
-    if container.get("image") not in reach.images:
+    yield from unlisted(container, _CONTAINER - ({"command"} if access.is_agent else set()), name)
+    if container.get("image") not in access.images:
         yield f"{name}: `spec.images` in lab.yaml does not list this image for the component"
-    yield from _context_violations(pod, container, name, reach)
+    yield from _context_violations(pod, container, name, access)
     for field in PROBES:
         yield from _probe_violations(container.get(field) or {}, f"{name}.{field}")
-    yield from _env_violations(container, name, reach)
+    yield from _env_violations(container, name, access)
     for port in container.get("ports") or ():
-        hosts = {"hostPort"} if port.get("hostPort") in reach.host_ports else set()
+        hosts = {"hostPort"} if port.get("hostPort") in access.host_ports else set()
         yield from unlisted(port, _PORT | hosts, f"{name}.ports")
     yield from duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
     for mount in container.get("volumeMounts") or ():
@@ -51,7 +55,7 @@ def container_violations(
 
 
 def _context_violations(
-    pod: Mapping[str, Any], container: Mapping[str, Any], name: str, reach: Reach
+    pod: Mapping[str, Any], container: Mapping[str, Any], name: str, access: ComponentAccess
 ) -> Iterator[str]:
     yield from unlisted(container.get("securityContext") or {}, _CONTEXT, f"{name}.securityContext")
     context = effective_context(pod, container)
@@ -63,7 +67,7 @@ def _context_violations(
         yield f"{name}: readOnlyRootFilesystem must be true"
     if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
         yield f"{name}: seccompProfile must be `RuntimeDefault`"
-    if reach.is_root:
+    if access.is_root:
         return
     if context.get("runAsNonRoot") is not True:
         yield f"{name}: runAsNonRoot must be true"
@@ -78,10 +82,10 @@ def _probe_violations(probe: Mapping[str, Any], name: str) -> Iterator[str]:
     yield from unlisted(probe.get("tcpSocket") or {}, frozenset({"port"}), f"{name}.tcpSocket")
 
 
-def _env_violations(container: Mapping[str, Any], name: str, reach: Reach) -> Iterator[str]:
+def _env_violations(container: Mapping[str, Any], name: str, access: ComponentAccess) -> Iterator[str]:
     for variable in container.get("env") or ():
         variable_name = variable.get("name")
-        if not _is_allowed(variable.get("valueFrom"), reach):
+        if not _is_allowed(variable.get("valueFrom"), access):
             yield f"{name}: env `{variable_name}` refers to a Secret or field that its component may not read"
         if "value" in variable and is_secret_name(variable_name):
             yield f"{name}: env `{variable_name}` looks like a secret and must refer to a Secret"
@@ -96,11 +100,11 @@ def _mount_violations(mount: Mapping[str, Any], name: str, read_only: Collection
         yield f"{name}: volume `{mount.get('name')}` is a folder of the node and requires readOnly"
 
 
-def _is_allowed(source: Any, reach: Reach) -> bool:  # noqa: ANN401 -- any JSON
+def _is_allowed(source: Any, access: ComponentAccess) -> bool:  # noqa: ANN401 -- any JSON
     if source is None:
         return True
     if not isinstance(source, Mapping) or len(source) != 1:
         return False
     if "fieldRef" in source:
         return (source["fieldRef"] or {}).get("fieldPath") in _OWN_FIELDS
-    return (source.get("secretKeyRef") or {}).get("name") in reach.secrets
+    return (source.get("secretKeyRef") or {}).get("name") in access.secrets

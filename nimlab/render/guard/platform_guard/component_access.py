@@ -1,6 +1,6 @@
-"""Reach of the platform's components: the images, node folders, ports and Secrets that their pods may use.
+"""Access of each platform component: the images, node folders, ports and Secrets that its pods may use.
 
-In: a kind, a component, the lab. Out: its reach. Only the three agents may access the node. Pure.
+In: a kind, a component, the lab. Out: the access. Only the three agents may access the node. Pure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """What pods may use; `read` and `written` are normalized paths of folders on the node."""
+class ComponentAccess:
+    """What the pods of a component may use; `read` and `written` are normalized paths of folders on the node."""
 
     images: frozenset[str]
     is_agent: bool = False
@@ -32,11 +32,11 @@ def account_of(component: str) -> str:
     return f"lab-{component}"
 
 
-def reach_of(kind: str, component: str, lab: Lab) -> Reach:
-    """Return the reach of a component's pods. An agent has access to the node only as a DaemonSet."""
+def access_of(kind: str, component: str, lab: Lab) -> ComponentAccess:
+    """Return the access of a component's pods. An agent has access to the node only as a DaemonSet."""
     images = lab.images
     if kind == "DaemonSet" and component == "node-exporter":
-        return Reach(
+        return ComponentAccess(
             images=_texts(images.node_exporter),
             is_agent=True,
             host_fields=frozenset({"hostNetwork", "hostPID"}),
@@ -44,21 +44,21 @@ def reach_of(kind: str, component: str, lab: Lab) -> Reach:
             read=frozenset({"/"}),
         )
     if kind == "DaemonSet" and component == "cadvisor":
-        return Reach(
+        return ComponentAccess(
             images=_texts(images.cadvisor),
             is_agent=True,
             is_root=True,
             read=frozenset({"/", "/sys", lab.platform.containerd_folder.rstrip("/")}),
         )
     if kind == "DaemonSet" and component == "log-agent":
-        return Reach(
+        return ComponentAccess(
             images=_texts(images.alloy, images.promtail),
             is_agent=True,
             is_root=True,
             read=frozenset({"/var/log/pods"}),
             written=frozenset({"/var/lib/nimlab/promtail"}),
         )
-    return Reach(
+    return ComponentAccess(
         images=_texts(*(getattr(images, name) for name in images.__slots__)),
         secrets=frozenset({GRAFANA_SECRET}) if component == "grafana" else _NONE,
     )

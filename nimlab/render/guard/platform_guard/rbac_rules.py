@@ -13,7 +13,7 @@ from typing import Any, Final
 from nimlab.files.spec import Lab
 from nimlab.objects.applyset import MEMBER
 from nimlab.objects.manifest import Manifest, annotations_of
-from nimlab.render.guard.platform_guard.reach import account_of
+from nimlab.render.guard.platform_guard.component_access import account_of
 from nimlab.render.guard.shared_rules import unlisted
 
 _RBAC: Final = "rbac.authorization.k8s.io"
@@ -25,7 +25,7 @@ _POD_READERS: Final = ("prometheus", "log-agent")
 _NODE_READERS: Final = ("prometheus",)
 
 
-def rights_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[str]:
+def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[str]:
     """Yield violations of an object that grants other rights, or grants them to other accounts."""
     kind = manifest["kind"]
     if kind == "ServiceAccount":
