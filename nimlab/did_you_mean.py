@@ -44,7 +44,10 @@ def _normalized(word: str) -> str:
 
 
 def _rank(word: str, name: str) -> int | None:
-    """Return the number of typing errors, one more than allowed for another similarity, or None."""
+    """Return a rank that is lower for more similar words, or None for words that are not similar.
+
+    It is the number of typing errors; words that are similar in another way rank behind all of these.
+    """
     allowed = min(max(len(word), len(name)) // _LETTERS_PER_ERROR, _MAX_ERRORS)
     if abs(len(word) - len(name)) <= allowed:
         errors = _typing_errors(word, name)

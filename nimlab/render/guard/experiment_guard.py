@@ -75,7 +75,7 @@ def check_manifests(
     reject_violations(
         manifests,
         lambda manifest: _violations(manifest, experiment, lab, apply_set),
-        _hint(manifests, experiment),
+        lambda: _hint(manifests, experiment),
     )
 
 

@@ -32,9 +32,14 @@ _MAX_VIOLATIONS: Final = 20  # in one error
 
 
 def reject_violations(
-    manifests: Sequence[Manifest], violations_of: Callable[[Manifest], Iterable[str]], hint: str
+    manifests: Sequence[Manifest],
+    violations_of: Callable[[Manifest], Iterable[str]],
+    hint_of: Callable[[], str],
 ) -> None:
-    """Raise a GuardError that names all violations of the manifests, and all duplicate objects."""
+    """Raise a GuardError that names all violations of the manifests, and all duplicate objects.
+
+    `hint_of` is called only if there are violations.
+    """
     violations: list[tuple[ObjectKey, str]] = []
     seen: set[ObjectKey] = set()
     for manifest in manifests:
@@ -46,7 +51,7 @@ def reject_violations(
     if violations:
         first_key, first_what = violations[0]
         others = "".join(f"\n  {key}: {what}" for key, what in violations[1:_MAX_VIOLATIONS])
-        raise GuardError(first_what + others, where=first_key, hint=hint)
+        raise GuardError(first_what + others, where=first_key, hint=hint_of())
 
 
 def api_version_violations(manifest: Manifest) -> Iterator[str]:

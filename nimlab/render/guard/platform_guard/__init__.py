@@ -34,7 +34,7 @@ def check_platform(
     reject_violations(
         manifests,
         lambda manifest: _violations(manifest, lab, namespaces, apply_set),
-        "change the template in templates/platform",
+        lambda: "change the template in templates/platform",
     )
 
 
