@@ -74,7 +74,7 @@ def test_delay_works_or_the_kernel_is_named(cable: Cable) -> None:
     if done.returncode == 0:  # a kernel with netem
         assert json.loads(done.stdout)["latency_ms"] == 40
     else:
-        assert "the node's kernel has no netem: `modprobe sch_netem` there" in done.stderr
+        assert "the node's kernel has no netem: run `modprobe sch_netem` on the node" in done.stderr
 
 
 def test_without_the_right_nothing_is_claimed(cable: Cable, tmp_path: Path) -> None:
