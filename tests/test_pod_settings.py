@@ -228,7 +228,7 @@ def test_a_role_and_an_experiment_may_not_share_a_workload() -> None:
     }
     both = load_lab(REPOSITORY, overlay)
     made = {one.name: render_experiment(TEMPLATES, one, both.lab) for one in both.experiments}
-    with pytest.raises(GuardError, match="both make it"):
+    with pytest.raises(GuardError, match="both contain this object"):
         check_unique(made)
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from nimlab.errors import Location, Problem
 from nimlab.files.safe_open import UNSEEN, foreign_content
+from nimlab.text import SAFE_LOADER
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024
 _DEPTH_LIMIT: Final = 32
@@ -25,7 +26,6 @@ _NODE_LIMIT: Final = 20_000
 _EXCERPT_LIMIT: Final = 160
 
 Path: TypeAlias = tuple[str | int, ...]
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NODES: Final = (yaml.ScalarEvent, yaml.CollectionStartEvent)
 _UNSEEN_INSIDE: Final = re.compile(f"{UNSEEN.pattern}|\r")  # where no line ends
 _INT: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -307,7 +307,7 @@ def _not_seen(character: str) -> str:
 
 
 def _events(text: str) -> Iterator[Any]:
-    return yaml.parse(text, Loader=_LOADER)
+    return yaml.parse(text, Loader=SAFE_LOADER)
 
 
 def _place(event: Any) -> Place:  # noqa: ANN401 -- the stubs miss the attributes
