@@ -28,7 +28,9 @@ from nimlab.plan.change import Action, Change
 from nimlab.plan.health import Health, Verdict
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.workload import Resources
-from nimlab.report.list_rows import Detail, Row, RowState, experiment_detail, overview_rows
+from nimlab.report.experiment_detail import Detail, experiment_detail
+from nimlab.report.git_state import GitState
+from nimlab.report.list_rows import Row, overview_rows
 
 NOW = datetime(2026, 11, 23, 12, 35, 29, tzinfo=UTC)
 MADE = "2026-11-23T11:57:05Z"
@@ -107,7 +109,7 @@ def only_row(plan: Plan) -> Row:
     return row
 
 
-def state_of(*changes: Change, source: str | None = "experiments/purple.yaml") -> RowState:
+def state_of(*changes: Change, source: str | None = "experiments/purple.yaml") -> GitState:
     return only_row(plan_of(*changes, source=source)).state
 
 
@@ -119,32 +121,32 @@ def test_row_in_sync() -> None:
         running=3,
         started_at=MADE,
         age_s=38 * 60 + 24,
-        state=RowState.IN_SYNC,
+        state=GitState.IN_SYNC,
         verdict=Verdict(health=Health.NOT_READY, message="3 of 5 peers are ready"),
     )
 
 
 def test_nothing_in_the_cluster_is_not_synced_and_has_the_files_scale() -> None:
     row = only_row(plan_of(change(Action.CREATE, None, statefulset())))
-    assert (row.state, row.scale, row.running) == (RowState.NOT_SYNCED, 7, 0)
+    assert (row.state, row.scale, row.running) == (GitState.NOT_SYNCED, 7, 0)
     assert (row.started_at, row.age_s) == (None, None)
 
 
 @pytest.mark.parametrize("action", [Action.UPDATE, Action.REPLACE, Action.PRUNE])
 def test_difference_is_drift(action: Action) -> None:
-    assert state_of(keep(spec_map("d")), change(action, statefulset(), statefulset())) is RowState.DRIFTED
+    assert state_of(keep(spec_map("d")), change(action, statefulset(), statefulset())) is GitState.DRIFTED
 
 
 def test_missing_part_and_foreign_field_are_drift() -> None:
-    assert state_of(keep(spec_map("d")), change(Action.CREATE, None, statefulset())) is RowState.DRIFTED
-    assert state_of(keep(statefulset(), foreign=(FOREIGN,))) is RowState.DRIFTED
+    assert state_of(keep(spec_map("d")), change(Action.CREATE, None, statefulset())) is GitState.DRIFTED
+    assert state_of(keep(statefulset(), foreign=(FOREIGN,))) is GitState.DRIFTED
 
 
 def test_other_file_than_the_synced_one_is_told_apart_from_drift() -> None:
     update = change(Action.UPDATE, statefulset(), statefulset())
     other = change(Action.UPDATE, spec_map("old"), spec_map("new"))
-    assert state_of(other, update) is RowState.CHANGED
-    assert state_of(other, keep(statefulset(), foreign=(FOREIGN,))) is RowState.DRIFTED
+    assert state_of(other, update) is GitState.CHANGED
+    assert state_of(other, keep(statefulset(), foreign=(FOREIGN,))) is GitState.DRIFTED
 
 
 @pytest.mark.parametrize(
@@ -157,18 +159,18 @@ def test_other_file_than_the_synced_one_is_told_apart_from_drift() -> None:
     ],
 )
 def test_hash_that_somebody_else_wrote_proves_nothing(config: Change) -> None:
-    assert state_of(config) is RowState.DRIFTED
+    assert state_of(config) is GitState.DRIFTED
 
 
 def test_error_is_told_as_blocked() -> None:
     error = OwnershipConflict("it exists, and nimlab did not make it")
-    assert state_of(change(Action.UPDATE, statefulset(), statefulset(), error=error)) is RowState.BLOCKED
+    assert state_of(change(Action.UPDATE, statefulset(), statefulset(), error=error)) is GitState.BLOCKED
 
 
 def test_orphan_takes_its_name_from_its_objects() -> None:
     plan = plan_of(change(Action.PRUNE, statefulset(scale=2, running=1), None), source=None)
     (row,) = overview_rows(plan, (), NOW)
-    assert (row.state, row.full_name, row.scale, row.running) == (RowState.ORPHANED, NAME, 2, 1)
+    assert (row.state, row.full_name, row.scale, row.running) == (GitState.ORPHANED, NAME, 2, 1)
     nameless = plan_of(change(Action.PRUNE, spec_map("d"), None), source=None)
     (row,) = overview_rows(nameless, (), NOW)
     assert (row.full_name, row.scale, row.running) == ("", None, None)
@@ -177,7 +179,7 @@ def test_orphan_takes_its_name_from_its_objects() -> None:
 def test_broken_file_is_a_row_that_knows_little() -> None:
     rows = overview_rows(plan_of(keep(statefulset()), broken=True), (experiment(),), NOW)
     assert [row.experiment for row in rows] == ["purple", "white"]
-    assert (rows[1].state, rows[1].scale, rows[1].running) == (RowState.BROKEN, None, None)
+    assert (rows[1].state, rows[1].scale, rows[1].running) == (GitState.BROKEN, None, None)
     (row,) = overview_rows(plan_of(broken=True), (experiment("white"),), NOW)
     assert (row.full_name, row.scale) == ("nimp2p-exp-white", 7)
 
@@ -322,7 +324,7 @@ def test_broken_file_has_a_detail_too() -> None:
         now=NOW,
     )
     assert (detail.source, detail.plan) == ("experiments/white.yaml", None)
-    assert detail.row.state is RowState.BROKEN
+    assert detail.row.state is GitState.BROKEN
     assert detail.events == ()
 
 

@@ -52,7 +52,10 @@ from nimlab.plan.sync_events import (
 )
 from nimlab.plan.workload import Resources
 from nimlab.report.format_value import added_texts, age_text, change_texts
-from nimlab.report.list_rows import Detail, EventLine, PodLine, Row, RowState
+from nimlab.report.experiment_detail import Detail, PodLine
+from nimlab.report.experiment_events import EventLine
+from nimlab.report.git_state import GitState
+from nimlab.report.list_rows import Row
 from nimlab.report.styled_text import escape
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
@@ -519,7 +522,7 @@ def problems(*, paint: bool) -> dict[str, str]:
     }
 
 
-def row(name: str, state: RowState, **more: Any) -> Row:
+def row(name: str, state: GitState, **more: Any) -> Row:
     facts: dict[str, Any] = {
         "full_name": full(name), "scale": 5, "running": 5, "started_at": "2026-11-23T11:57:05Z",
         "age_s": 4, **more,
@@ -530,10 +533,10 @@ def row(name: str, state: RowState, **more: Any) -> Row:
 def rows(*, paint: bool) -> dict[str, str]:
     del paint
     found = (
-        row("blue", RowState.IN_SYNC, scale=4, running=4, age_s=2304),
-        row("purple", RowState.DRIFTED),
-        row("red", RowState.NOT_SYNCED, running=0, started_at=None, age_s=None),
-        row("white", RowState.BROKEN, full_name="", scale=None, running=None, started_at=None, age_s=None),
+        row("blue", GitState.IN_SYNC, scale=4, running=4, age_s=2304),
+        row("purple", GitState.DRIFTED),
+        row("red", GitState.NOT_SYNCED, running=0, started_at=None, age_s=None),
+        row("white", GitState.BROKEN, full_name="", scale=None, running=None, started_at=None, age_s=None),
     )
     return {
         "list.txt": report.format_rows(found),
@@ -562,7 +565,7 @@ def status_detail() -> Detail:
     )  # fmt: skip
     update = change(Action.UPDATE, "StatefulSet", "green", fields=(field("spec.replicas", 3, 5),))
     return Detail(
-        row=row("green", RowState.DRIFTED, running=3),
+        row=row("green", GitState.DRIFTED, running=3),
         source="experiments/green.yaml",
         plan=experiment("green", update, pods=2),
         unread=0,
@@ -588,7 +591,7 @@ def status(*, paint: bool) -> dict[str, str]:
     )  # fmt: skip
     bare = replace(
         detail,
-        row=row("red", RowState.BROKEN), source=None, plan=None, pods=(), troubles=(), events=(),
+        row=row("red", GitState.BROKEN), source=None, plan=None, pods=(), troubles=(), events=(),
     )  # fmt: skip
     return {
         "status.txt": report.format_status(detail, paint=paint),
@@ -679,7 +682,7 @@ def test_every_json_key_is_documented() -> None:
     assert used - documented == set()
 
 
-@pytest.mark.parametrize("word", [*Action, *Outcome, *RowState, *OnImmutableChange])
+@pytest.mark.parametrize("word", [*Action, *Outcome, *GitState, *OnImmutableChange])
 def test_every_word_of_json_is_documented(word: Any) -> None:
     text = (Path(__file__).parent.parent / "docs" / "plan-json.md").read_text(encoding="utf-8")
     assert f"`{word.value}`" in text
@@ -764,7 +767,7 @@ def test_colour_and_escapes_cannot_be_smuggled_in() -> None:
         events_text(events, paint=False),
         report.format_outcome(made, events, elapsed_s=1.0, paint=False),
         report.format_problems([wrong_file], files=1, paint=False),
-        report.format_rows([row(evil, RowState.DRIFTED)]),
+        report.format_rows([row(evil, GitState.DRIFTED)]),
         report.format_status(
             replace(status_detail(), source=evil, pods=(replace(pod(1), name=evil, node=evil),)), paint=False
         ),
