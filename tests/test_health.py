@@ -29,10 +29,7 @@ from nimlab.report.git_state import GitState
 from nimlab.report.list_rows import overview_rows
 from nimlab.report.styled_text import join
 from tests.live import Lab
-from tests.test_apply import RED, board, judged
-from tests.test_apply import refusal as refused_at
-from tests.test_apply import statefulset as awaited_set
-from tests.test_overview import (
+from tests.support.live_plans import (
     MADE,
     NAME,
     NOW,
@@ -48,6 +45,9 @@ from tests.test_overview import (
     spec_map,
     statefulset,
 )
+from tests.test_apply import RED, board, judged
+from tests.test_apply import refusal as refused_at
+from tests.test_apply import statefulset as awaited_set
 
 
 def container(state: dict[str, Any], *, ready: bool = False, last: dict[str, Any] | None = None) -> Manifest:
@@ -344,12 +344,12 @@ def said(item: Any) -> str:
 
 def test_progress_never_reads_as_if_nothing_were_awaited() -> None:
     old = said(judged(board(awaited_set(wanted=4, **OLD))))
-    assert "0 of 4 peers running, 4 still to go" in old
+    assert "0 of 4 peers running, 4 left to delete" in old
     unseen = said(judged(board(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
     assert "hasn't seen the last change" in unseen
     assert "4 of 4 peers running;" in unseen
     fewer = said(judged(board(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800))))
-    assert "799 still to go" in fewer
+    assert "799 left to delete" in fewer
     deleted = said(judged(board()))
     assert "StatefulSet/lab/red doesn't exist" in deleted
 
@@ -375,7 +375,7 @@ ON_DELETE = {"updateStrategy": {"type": "OnDelete"}, "template": {"spec": {"cont
         (4, 0, "restarts all 4 peers, none of which is running:"),
         (4, 2, "restarts all 4 peers, of which 2 are running:"),
         (1, 1, "restarts the one running peer:"),
-        (1, 0, "restarts the one peer, which isn't running:"),
+        (1, 0, "restarts the one peer, which is not running:"),
     ],
 )
 def test_restarts_do_not_claim_that_peers_run(peers: int, running: int, words: str) -> None:
