@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ FOREIGN = Foreign(manager="mesh", path=("f:spec", "f:x"), text="spec.x", value=1
 
 
 def updated(name: str, new: str = "v2", **more: Any) -> ExperimentPlan:
-    """An experiment whose image and recorded hash change, and whose five peers restart."""
+    """Return an experiment whose image and recorded hash change, and whose five peers restart."""
     fields = (field(IMAGE, "v1", new),)
     record = change(Action.UPDATE, "ConfigMap", name, fields=(field("data.sha", "0", name),))
     return experiment(
@@ -45,7 +46,7 @@ def updated(name: str, new: str = "v2", **more: Any) -> ExperimentPlan:
 
 
 def many(count: int, new: str = "v2", letter: str = "n") -> list[ExperimentPlan]:
-    """That many experiments with the same change."""
+    """Return `count` experiments with the same change."""
     return [updated(f"{letter}{number:04}", new) for number in range(count)]
 
 
@@ -82,16 +83,16 @@ def test_plan_longer_than_the_terminal_is_grouped() -> None:
 
 
 def shown_alone() -> list[ExperimentPlan]:
-    """Experiments with something that has to be seen by name."""
+    """Return experiments with a change that must be shown under their own names."""
     gone = experiment("gone", *all_objects(Action.PRUNE, "gone"), gone=True)
-    error = OwnershipConflict("it exists, and nimlab did not make it", where="x", hint="y")
+    error = OwnershipConflict("the object already exists and was not created by nimlab", where="x", hint="y")
     replaced = change(
-        Action.REPLACE, "StatefulSet", "made", restarts=5, replace_by=OnImmutableChange.RECREATE
+        Action.REPLACE, "StatefulSet", "recreated", restarts=5, replace_by=OnImmutableChange.RECREATE
     )
     kept = change(Action.KEEP, "StatefulSet", "kept", foreign=(FOREIGN,))
     return [
         gone,
-        experiment("made", replaced),
+        experiment("recreated", replaced),
         experiment("kept", kept),
         updated("mixed", foreign=(FOREIGN,)),
         updated("hand", taken=(Conflict(manager="kubectl", field=".spec.replicas"),)),
@@ -100,12 +101,9 @@ def shown_alone() -> list[ExperimentPlan]:
     ]
 
 
-@pytest.mark.parametrize("one", shown_alone(), ids=lambda one: one.name)
-def test_notable_change_is_shown_under_its_experiments_name(one: ExperimentPlan) -> None:
-    twins = [
-        ExperimentPlan(name=f"{one.name}{n}", source=one.source, changes=one.changes, added=one.added)
-        for n in range(50)
-    ]
+@pytest.mark.parametrize("notable", shown_alone(), ids=lambda notable: notable.name)
+def test_notable_change_is_shown_under_its_experiments_name(notable: ExperimentPlan) -> None:
+    twins = [replace(notable, name=f"{notable.name}{number}") for number in range(50)]
     text = text_of(plan(*many(200), *twins))
     assert "200 experiments" in text
     assert all(twin.name in text for twin in twins)
@@ -124,8 +122,8 @@ def test_json_lists_every_object() -> None:
 def test_held_experiments_form_their_own_group() -> None:
     stop = PruneBlocked(code="limit", what="too many", hint="add `--max-prune 9`")
     held = [
-        ExperimentPlan(name=one.name, source=one.source, changes=one.changes, added=one.added, held=True)
-        for one in (experiment(f"h{n}", *all_objects(Action.CREATE, f"h{n}"), pods=5) for n in range(50))
+        replace(experiment(f"h{n}", *all_objects(Action.CREATE, f"h{n}"), pods=5), held=True)
+        for n in range(50)
     ]
     text = text_of(plan(*many(50), *held, stops=(stop,)), rows=50)
     assert "200 objects, held back: " in text

@@ -50,22 +50,21 @@ from tests.test_load import problems_of
 @pytest.mark.parametrize("case", cases("errors"), ids=lambda case: case.name)
 def test_finding_is_on_the_line_of_its_problem(case: Path) -> None:
     overlay = overlay_of(case)
-    found = problems_of(overlay)
-    shown = findings(problems=found)
-    assert sorted(places(shown)) == sorted((p.location.path, p.location.line) for p in found)
-    for finding in shown:
+    problems = problems_of(overlay)
+    entries = findings(problems=problems)
+    assert sorted(places(entries)) == sorted((p.location.path, p.location.line) for p in problems)
+    for finding in entries:
         path, line = places([finding])[0]
         text = overlay.get(path)
         if text is None:
             text = (REPOSITORY / path).read_text(encoding="utf-8")
         assert line <= max(len(text.splitlines()), 1)
         assert finding["severity"] == "critical"
-    assert Counter(finding["check_name"] for finding in shown) == Counter(p.code for p in found)
+    assert Counter(finding["check_name"] for finding in entries) == Counter(p.code for p in problems)
 
 
-MOVABLE = [
-    case for case in cases("errors") if case.name != "file-empty"
-]  # a comment alone says something else
+# A comment in an empty file changes the problem.
+MOVABLE = [case for case in cases("errors") if case.name != "file-empty"]
 
 
 @pytest.mark.parametrize("case", MOVABLE, ids=lambda case: case.name)
@@ -98,44 +97,43 @@ def test_order_of_problems_at_one_place_does_not_matter() -> None:
 def test_fingerprints_depend_neither_on_order_nor_on_line(
     problems: list[Problem], data: Any, shift: int
 ) -> None:
-    def moved(one: Problem) -> Problem:
-        place = replace(one.location, line=one.location.line + shift)
-        return replace(one, location=place, hint="said otherwise", excerpt="anything")
+    def moved(entry: Problem) -> Problem:
+        place = replace(entry.location, line=entry.location.line + shift)
+        return replace(entry, location=place, hint="another hint", excerpt="anything")
 
     shuffled = data.draw(st.permutations(problems))
     assert findings(problems=shuffled) == findings(problems=problems)
     assert findings(errors=[SpecError(tuple(shuffled))], problems=problems) == findings(problems=problems)
-    prints = [finding["fingerprint"] for finding in findings(problems=problems)]
-    assert [
-        finding["fingerprint"] for finding in findings(problems=[moved(one) for one in shuffled])
-    ] == prints
+    before = [finding["fingerprint"] for finding in findings(problems=problems)]
+    after = [finding["fingerprint"] for finding in findings(problems=[moved(entry) for entry in shuffled])]
+    assert after == before
 
 
 def test_different_problems_have_different_fingerprints() -> None:
-    one = problem("a.yaml", 1, 1, "bad-unit", "`x` has no unit", pointer="spec.a")
+    first = problem("a.yaml", 1, 1, "bad-unit", "`x` has no unit", pointer="spec.a")
     others = [
-        replace(one, code="limit"),
-        replace(one, pointer="spec.b"),
-        replace(one, what="`y` has no unit"),
-        replace(one, location=Location(path="b.yaml")),
-        replace(one, location=Location(path="a.yaml", line=7)),
+        replace(first, code="limit"),
+        replace(first, pointer="spec.b"),
+        replace(first, what="`y` has no unit"),
+        replace(first, location=Location(path="b.yaml")),
+        replace(first, location=Location(path="a.yaml", line=7)),
     ]
-    assert len({finding["fingerprint"] for finding in findings(problems=[one, *others])}) == 6
+    assert len({finding["fingerprint"] for finding in findings(problems=[first, *others])}) == 6
 
 
 def test_fingerprint_of_an_error_is_the_same_on_another_machine() -> None:
-    def printed(folder: str, address: str) -> str:
-        what = f"a template can't be read: [Errno 2] No such file: '{folder}/x.j2' <x at {address}>"
+    def fingerprint(folder: str, address: str) -> str:
+        what = f"a template cannot be read: [Errno 2] No such file: '{folder}/x.j2' <x at {address}>"
         (finding,) = findings(errors=[RenderError(what, where="templates/experiment")])
         return str(finding["fingerprint"])
 
-    assert printed("/builds/a/lab", "0x7f3cab") == printed("/home/me/lab", "0x10")
+    assert fingerprint("/builds/a/lab", "0x7f3cab") == fingerprint("/home/me/lab", "0x10")
 
 
 def test_fingerprint_of_a_deletion_does_not_depend_on_its_size() -> None:
     four = plan(experiment("blue", *all_objects(Action.PRUNE, "blue"), gone=True))
-    one = plan(experiment("blue", change(Action.PRUNE, "Service", "blue"), gone=True), stops=(LIMIT,))
-    first, second = (findings(plan=made)[0] for made in (four, one))
+    smaller = plan(experiment("blue", change(Action.PRUNE, "Service", "blue"), gone=True), stops=(LIMIT,))
+    first, second = (findings(plan=planned)[0] for planned in (four, smaller))
     assert first["description"] != second["description"]
     assert first["fingerprint"] == second["fingerprint"]
     other = plan(experiment("red", *all_objects(Action.PRUNE, "red"), gone=True))
@@ -143,26 +141,26 @@ def test_fingerprint_of_a_deletion_does_not_depend_on_its_size() -> None:
 
 
 def test_fingerprint_of_an_object_does_not_depend_on_the_servers_message() -> None:
-    def printed(error: NimlabError, kind: str = "Service") -> str:
+    def fingerprint(error: NimlabError, kind: str = "Service") -> str:
         (finding,) = findings(plan=plan(experiment("x", change(Action.UPDATE, kind, "x", error=error))))
         return str(finding["fingerprint"])
 
-    assert printed(Rejected("quota: 3 of 2")) == printed(Rejected("quota: 4 of 2 at 10.0.0.1"))
-    assert printed(Rejected("no")) != printed(CONFLICT)
-    assert printed(Rejected("no")) != printed(Rejected("no"), kind="ConfigMap")
+    assert fingerprint(Rejected("quota: 3 of 2")) == fingerprint(Rejected("quota: 4 of 2 at 10.0.0.1"))
+    assert fingerprint(Rejected("no")) != fingerprint(CONFLICT)
+    assert fingerprint(Rejected("no")) != fingerprint(Rejected("no"), kind="ConfigMap")
 
 
 def test_finding_without_a_file_is_reported_for_lab_yaml() -> None:
-    made = replace(withheld_plan(), refusal=STALE, broken=())
+    planned = replace(withheld_plan(), refusal=STALE, broken=())
     guard = GuardError("hostNetwork is not allowed", where=key("StatefulSet", full("purple")))
-    found = findings(plan=made, errors=[guard])
-    assert set(places(found)) == {("lab.yaml", 1)}
+    entries = findings(plan=planned, errors=[guard])
+    assert set(places(entries)) == {("lab.yaml", 1)}
     assert (REPOSITORY / "lab.yaml").is_file()
-    assert sorted(finding["check_name"] for finding in found) == [
+    assert sorted(finding["check_name"] for finding in entries) == [
         "deletion", "guard", "nothing-pruned-limit", "plan",
     ]  # fmt: skip
-    (said,) = [finding["description"] for finding in found if finding["check_name"] == "guard"]
-    assert said == "StatefulSet/dst-lab/nimp2p-exp-purple: hostNetwork is not allowed"
+    (text,) = [finding["description"] for finding in entries if finding["check_name"] == "guard"]
+    assert text == "StatefulSet/dst-lab/nimp2p-exp-purple: hostNetwork is not allowed"
 
 
 @pytest.mark.parametrize(
@@ -180,17 +178,17 @@ def test_template_error_is_reported_at_its_line(where: str | None, place: tuple[
 
 
 def test_paths_are_relative_to_the_repository() -> None:
-    found = findings(problems=[RED_PROBLEM], plan=withheld_plan(), folder="labs/./one/")
-    assert {path for path, _ in places(found)} == {"labs/one/experiments/red.yaml", "labs/one/lab.yaml"}
+    entries = findings(problems=[RED_PROBLEM], plan=withheld_plan(), folder="labs/./one/")
+    assert {path for path, _ in places(entries)} == {"labs/one/experiments/red.yaml", "labs/one/lab.yaml"}
     dotted = replace(RED_PROBLEM, location=Location(path="./experiments/red.yaml", line=3))
     assert places(findings(problems=[dotted])) == [("experiments/red.yaml", 3)]
 
 
 def test_broken_file_is_reported_once() -> None:
-    made = plan(broken=(RED,))
-    assert [finding["check_name"] for finding in findings(plan=made)] == ["broken-file"]
-    assert places(findings(plan=made)) == [(RED.source, 1)]
-    assert [finding["check_name"] for finding in findings(plan=made, problems=[RED_PROBLEM])] == [
+    planned = plan(broken=(RED,))
+    assert [finding["check_name"] for finding in findings(plan=planned)] == ["broken-file"]
+    assert places(findings(plan=planned)) == [(RED.source, 1)]
+    assert [finding["check_name"] for finding in findings(plan=planned, problems=[RED_PROBLEM])] == [
         "unknown-key"
     ]
 
@@ -207,8 +205,8 @@ def test_report_without_findings_is_empty() -> None:
 
 def test_long_lists_of_deleted_objects_end_in_a_count() -> None:
     many = tuple(
-        replace(one, key=replace(one.key, name=f"x{n}"))
-        for n, one in enumerate(all_objects(Action.PRUNE, "blue") * 3)
+        replace(pruned, key=replace(pruned.key, name=f"x{number}"))
+        for number, pruned in enumerate(all_objects(Action.PRUNE, "blue") * 3)
     )
     (finding,) = findings(plan=plan(experiment("blue", *many, gone=True)))
     assert finding["description"].endswith(" and 8 more")

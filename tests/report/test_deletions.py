@@ -39,13 +39,15 @@ from tests.support.plans import (
 def test_deletions_come_first_with_conspicuous_names(name: str) -> None:
     gone = experiment(name, *all_objects(Action.PRUNE, name), gone=True)
     others = [experiment("a", SCALE), experiment("n", *all_objects(Action.KEEP, "n"))]
-    made = plan(*sorted([gone, *others], key=lambda one: one.name))
-    for found, said in (
-        (plan_cases(made), f"{name}: WOULD DELETE 4 objects"),
-        (run_cases(made, events_of(made)), f"{name}: DELETED 4 objects"),
+    planned = plan(*sorted([gone, *others], key=lambda member: member.name))
+    for found_cases, name_of_deletion in (
+        (plan_cases(planned), f"{name}: WOULD DELETE 4 objects"),
+        (run_cases(planned, events_of(planned)), f"{name}: DELETED 4 objects"),
     ):
-        assert [case.name for case in found] == [said, "a", "n"]
-    assert findings(plan=made)[0]["description"].startswith(f"{name}: WOULD DELETE 4 objects: StatefulSet/")
+        assert [case.name for case in found_cases] == [name_of_deletion, "a", "n"]
+    assert findings(plan=planned)[0]["description"].startswith(
+        f"{name}: WOULD DELETE 4 objects: StatefulSet/"
+    )
 
 
 def test_planned_deletion_is_skipped_and_lists_its_objects() -> None:
@@ -53,7 +55,7 @@ def test_planned_deletion_is_skipped_and_lists_its_objects() -> None:
     assert (case.name, case.status) == ("blue: WOULD DELETE 4 objects", "skipped")
     assert "experiments/blue.yaml was removed in 91ab3d0" in case.output
     assert all(str(c.key) in case.output for c in engineer_plan().changes if c.action is Action.PRUNE)
-    assert [one.status for one in others] == ["success", "success"]
+    assert [other.status for other in others] == ["success", "success"]
 
 
 def test_replacement_is_a_deletion_too() -> None:
@@ -72,27 +74,27 @@ def test_blocked_replacement_deletes_nothing() -> None:
         replacing("purple", OnImmutableChange.RECREATE),
         change(Action.UPDATE, "Service", "purple", error=CONFLICT),
     )
-    made = plan(experiment("purple", *both))
-    assert [(c.name, c.status) for c in plan_cases(made)] == [("purple", "failed")]
-    assert [finding["check_name"] for finding in findings(plan=made)] == ["field-conflict"]
+    planned = plan(experiment("purple", *both))
+    assert [(c.name, c.status) for c in plan_cases(planned)] == [("purple", "failed")]
+    assert [finding["check_name"] for finding in findings(plan=planned)] == ["field-conflict"]
     refused_plan = replace(replaced_plan(), refusal=STALE)
     assert not any("WOULD" in case.name for case in plan_cases(refused_plan))
 
 
 def test_experiment_that_loses_an_object_has_two_cases() -> None:
-    made = plan(experiment("purple", SCALE, change(Action.PRUNE, "NetworkPolicy", "purple"), pods=2))
-    assert [(c.name, c.status) for c in plan_cases(made)] == [
+    planned = plan(experiment("purple", SCALE, change(Action.PRUNE, "NetworkPolicy", "purple"), pods=2))
+    assert [(c.name, c.status) for c in plan_cases(planned)] == [
         ("purple: WOULD DELETE 1 object", "skipped"),
         ("purple", "success"),
     ]
-    assert places(findings(plan=made)) == [("experiments/purple.yaml", 1)]
+    assert places(findings(plan=planned)) == [("experiments/purple.yaml", 1)]
 
 
-@pytest.mark.parametrize("left", [(), (change(Action.KEEP, "ConfigMap", "blue", desired=None),)])
-def test_experiment_with_a_remaining_file_or_object_keeps_its_own_case(left: tuple[Change, ...]) -> None:
-    """Its file is there and wants nothing that is pruned; or it is gone, but an object is left alone."""
-    made = plan(experiment("blue", *left, *all_objects(Action.PRUNE, "blue"), gone=bool(left)))
-    assert [case.name for case in plan_cases(made)] == ["blue: WOULD DELETE 4 objects", "blue"]
+@pytest.mark.parametrize("kept", [(), (change(Action.KEEP, "ConfigMap", "blue", desired=None),)])
+def test_experiment_with_a_remaining_file_or_object_keeps_its_own_case(kept: tuple[Change, ...]) -> None:
+    """Its file exists without the pruned objects, or its file is removed and an object is kept."""
+    planned = plan(experiment("blue", *kept, *all_objects(Action.PRUNE, "blue"), gone=bool(kept)))
+    assert [case.name for case in plan_cases(planned)] == ["blue: WOULD DELETE 4 objects", "blue"]
 
 
 def test_withheld_deletion_has_its_reason() -> None:
@@ -101,6 +103,6 @@ def test_withheld_deletion_has_its_reason() -> None:
     assert deletion.output.startswith(f"nothing is pruned: {LIMIT.what}\n")
     assert (stop.name, stop.status) == ("NOTHING IS DELETED: limit", "failed")
     assert LIMIT.hint in stop.output
-    found = {finding["check_name"]: finding for finding in findings(plan=withheld_plan())}
-    assert found["deletion"]["description"].startswith("blue: WOULD DELETE 4 objects, WITHHELD: ")
-    assert LIMIT.hint in found["nothing-pruned-limit"]["description"]
+    by_code = {finding["check_name"]: finding for finding in findings(plan=withheld_plan())}
+    assert by_code["deletion"]["description"].startswith("blue: WOULD DELETE 4 objects, WITHHELD: ")
+    assert LIMIT.hint in by_code["nothing-pruned-limit"]["description"]

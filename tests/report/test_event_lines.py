@@ -16,8 +16,8 @@ from nimlab.plan.sync_events import (
     Outcome,
 )
 from tests.support.plans import (
+    ALREADY_SETTLED,
     HALFWAY,
-    STANDING,
     STUCK,
     key,
 )
@@ -25,8 +25,8 @@ from tests.support.plans import (
 
 def test_error_at_another_place_names_that_place() -> None:
     error = Rejected("no", where="somewhere else")
-    told = ObjectDone(experiment="a", key=key("Service", "a"), outcome=Outcome.FAILED, error=error)
-    assert report.format_event(told, paint=False) == (
+    event = ObjectDone(experiment="a", key=key("Service", "a"), outcome=Outcome.FAILED, error=error)
+    assert report.format_event(event, paint=False) == (
         "a        Service/dst-lab/a: error[rejected]: no (at somewhere else)"
     )
 
@@ -36,9 +36,9 @@ def test_error_at_another_place_names_that_place() -> None:
     [
         (ObjectDone(experiment="a", key=key("Service", "a"), outcome=Outcome.NOT_ATTEMPTED), None),
         (ObjectDone(experiment="a", key=key("Service", "a"), outcome=Outcome.UNCHANGED), None),
-        (STANDING, None),
+        (ALREADY_SETTLED, None),
         (replace(HALFWAY, running=0, wanted=0, leaving=1), "purple   waiting: 1 peer left to delete"),
-        (replace(STANDING, running=0, after_s=1.0), "purple   settled: no peers running after 1.0 s"),
+        (replace(ALREADY_SETTLED, running=0, after_s=1.0), "purple   settled: no peers running after 1.0 s"),
         (STUCK, "purple   not ready in time: 3 of 5 peers running after 60 s"),
     ],
 )  # fmt: skip

@@ -20,13 +20,13 @@ from nimlab.plan.sync_events import (
     Outcome,
 )
 from tests.support.plans import (
+    ALREADY_SETTLED,
     CHANGING,
     CONFLICT,
     DEBUG,
     HALFWAY,
     LIMIT,
     SCALE,
-    STANDING,
     STUCK,
     change,
     done_events,
@@ -36,7 +36,7 @@ from tests.support.plans import (
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("planned", "expected"),
     [
         (plan(), 0),
         (plan(CHANGING), 3),
@@ -47,27 +47,27 @@ from tests.support.plans import (
         (plan(experiment("purple", replace(SCALE, error=CONFLICT))), 1),
     ],
 )
-def test_exit_code_of_a_dry_run(made: Plan, expected: int) -> None:
-    assert report.exit_code_of(made, (), dry_run=True, exit_code=True) == expected
+def test_exit_code_of_a_dry_run(planned: Plan, expected: int) -> None:
+    assert report.exit_code_of(planned, (), dry_run=True, exit_code=True) == expected
     unasked = 0 if expected == 3 else expected
-    assert report.exit_code_of(made, (), dry_run=True, exit_code=False) == unasked
+    assert report.exit_code_of(planned, (), dry_run=True, exit_code=False) == unasked
 
 
 @pytest.mark.parametrize(
-    ("made", "events", "expected"),
+    ("planned", "events", "expected"),
     [
         (plan(), (), 0),
         (plan(CHANGING), (), 1),
         (plan(CHANGING), (*done_events(plan(CHANGING)),), 0),
-        (plan(CHANGING), (*done_events(plan(CHANGING)), STANDING), 0),
-        (plan(CHANGING), (*done_events(plan(CHANGING)), HALFWAY, STANDING), 0),
+        (plan(CHANGING), (*done_events(plan(CHANGING)), ALREADY_SETTLED), 0),
+        (plan(CHANGING), (*done_events(plan(CHANGING)), HALFWAY, ALREADY_SETTLED), 0),
         (plan(CHANGING), (*done_events(plan(CHANGING)), HALFWAY), 4),
         (plan(CHANGING), (*done_events(plan(CHANGING)), HALFWAY, STUCK), 4),
         (plan(CHANGING), (*done_events(plan(CHANGING), purple=Outcome.FAILED), STUCK), 1),
         (plan(CHANGING), (*done_events(plan(CHANGING), purple=Outcome.NOT_ATTEMPTED),), 1),
         (plan(CHANGING, stops=(LIMIT,)), (*done_events(plan(CHANGING)),), 1),
-        (plan(broken=(Broken(name="red", source="x"),)), (STANDING,), 1),
+        (plan(broken=(Broken(name="red", source="x"),)), (ALREADY_SETTLED,), 1),
     ],
 )
-def test_exit_code_of_a_run(made: Plan, events: tuple[Event, ...], expected: int) -> None:
-    assert report.exit_code_of(made, events, dry_run=False, exit_code=False) == expected
+def test_exit_code_of_a_run(planned: Plan, events: tuple[Event, ...], expected: int) -> None:
+    assert report.exit_code_of(planned, events, dry_run=False, exit_code=False) == expected

@@ -23,7 +23,7 @@ def test_only_events_of_the_experiment_are_included() -> None:
     about_service = {"kind": "Service", "namespace": "dst-lab", "name": NAME}
     events = [
         event(1, f"{NAME}-0"),
-        event(2, f"{NAME}-77"),  # of a pod that is gone
+        event(2, f"{NAME}-77"),  # about a pod that no longer exists
         event(3, f"{NAME}-other-0"),
         event(4, "nimp2p-exp-blue-0"),
         event(5, f"{NAME}-77", involvedObject={"kind": "Pod", "namespace": "else", "name": f"{NAME}-77"}),
@@ -66,7 +66,7 @@ def test_newest_events_are_included_and_warnings_are_preferred() -> None:
     ],
 )
 def test_time_of_an_event_may_be_in_different_fields(times: Any, at: str) -> None:
-    found = {**event(1, f"{NAME}-0"), "lastTimestamp": None, **times}
-    (line,) = detail_of([ready(0)], [found]).events
+    changed = {**event(1, f"{NAME}-0"), "lastTimestamp": None, **times}
+    (line,) = detail_of([ready(0)], [changed]).events
     assert line.at == at
     assert (line.age_s is None) is (at == "")

@@ -55,5 +55,5 @@ def test_hash_written_by_another_manager_is_ignored(config: Change) -> None:
 
 
 def test_object_with_an_error_is_blocked() -> None:
-    error = OwnershipConflict("it exists, and nimlab did not make it")
+    error = OwnershipConflict("the object already exists and was not created by nimlab")
     assert state_of(change(Action.UPDATE, statefulset(), statefulset(), error=error)) is GitState.BLOCKED

@@ -55,25 +55,25 @@ DOCUMENTATION = (REPOSITORY / "docs" / "gitlab-reports.md").read_text(encoding="
 
 
 def engineer() -> dict[str, str]:
-    made = engineer_plan()
-    return reports_of(made, [*events_of(made), SETTLED])
+    planned = engineer_plan()
+    return reports_of(planned, [*events_of(planned), SETTLED])
 
 
 def unchanged() -> dict[str, str]:
-    made = plan(experiment("purple", *all_objects(Action.KEEP, "purple")))
-    return reports_of(made, [replace(SETTLED, after_s=0.0)])
+    planned = plan(experiment("purple", *all_objects(Action.KEEP, "purple")))
+    return reports_of(planned, [replace(SETTLED, after_s=0.0)])
 
 
 def wrong() -> dict[str, str]:
-    """Blocked, failed, not attempted, not ready, and prunes that don't happen for it."""
-    made = wrong_plan()
-    events = events_of(made, red=Outcome.FAILED, blue=Outcome.NOT_ATTEMPTED)
-    return reports_of(made, [*events, replace(STUCK, experiment="green")])
+    """Return reports with each kind of failure, and with the prunes that it withholds."""
+    planned = wrong_plan()
+    events = events_of(planned, red=Outcome.FAILED, blue=Outcome.NOT_ATTEMPTED)
+    return reports_of(planned, [*events, replace(STUCK, experiment="green")])
 
 
 def withheld() -> dict[str, str]:
-    made = withheld_plan()
-    return reports_of(made, events_of(made, blue=Outcome.NOT_ATTEMPTED), [SpecError((RED_PROBLEM,))])
+    planned = withheld_plan()
+    return reports_of(planned, events_of(planned, blue=Outcome.NOT_ATTEMPTED), [SpecError((RED_PROBLEM,))])
 
 
 def refused() -> dict[str, str]:
@@ -81,8 +81,8 @@ def refused() -> dict[str, str]:
 
 
 def replaced() -> dict[str, str]:
-    made = replaced_plan()
-    return reports_of(made, events_of(made))
+    planned = replaced_plan()
+    return reports_of(planned, events_of(planned))
 
 
 BUILDERS: Mapping[str, Callable[[], dict[str, str]]] = {
@@ -92,19 +92,19 @@ BUILDERS: Mapping[str, Callable[[], dict[str, str]]] = {
 
 
 def golden_cases() -> list[str]:
-    """The folders found, and the builders: one without the other is an error."""
-    found = {path.name for path in REPORTS.iterdir() if path.is_dir()} if REPORTS.is_dir() else set()
-    return sorted(found | set(BUILDERS))
+    """Return the names of all folders and builders; a name with only one of them fails its test."""
+    folders = {path.name for path in REPORTS.iterdir() if path.is_dir()} if REPORTS.is_dir() else set()
+    return sorted(folders | set(BUILDERS))
 
 
 @pytest.mark.parametrize("case", golden_cases())
 def test_golden(case: str, *, update_golden: bool) -> None:
     folder = REPORTS / case
     folder.mkdir(parents=True, exist_ok=True)
-    made = BUILDERS[case]()
-    for name, text in made.items():
+    planned = BUILDERS[case]()
+    for name, text in planned.items():
         assert_golden(folder / name, text + "\n", update=update_golden)
-    assert {path.name for path in folder.iterdir()} == set(made)
+    assert {path.name for path in folder.iterdir()} == set(planned)
 
 
 @pytest.mark.parametrize("case", golden_cases())
@@ -121,31 +121,35 @@ def test_junitparser_reads_the_same_cases(case: str) -> None:
     for name, text in BUILDERS[case]().items():
         if not name.endswith(".xml"):
             continue
-        found = junitparser.JUnitXml.fromstring(text.encode())
-        assert isinstance(found, junitparser.JUnitXml)
-        (suite,) = list(found)
-        kinds = Counter(type(result) for one in suite for result in one.result)
-        said = (len(suite), *(kinds[kind] for kind in (junitparser.Failure, junitparser.Error)))
-        assert (found.tests, found.failures, found.errors) == said
-        assert (suite.tests, suite.failures, suite.errors) == said
+        document = junitparser.JUnitXml.fromstring(text.encode())
+        assert isinstance(document, junitparser.JUnitXml)
+        (suite,) = list(document)
+        kinds = Counter(type(result) for entry in suite for result in entry.result)
+        expected = (len(suite), *(kinds[kind] for kind in (junitparser.Failure, junitparser.Error)))
+        assert (document.tests, document.failures, document.errors) == expected
+        assert (suite.tests, suite.failures, suite.errors) == expected
         assert suite.skipped == kinds[junitparser.Skipped]
-        assert found.time == suite.time == sum(one.time for one in suite)
+        assert document.time == suite.time == sum(entry.time for entry in suite)
         words = {junitparser.Failure: "failed", junitparser.Error: "error", junitparser.Skipped: "skipped"}
         read = [
-            (one.classname, one.name, *next(((words[type(r)], r.text) for r in one.result), ("success", "")))
-            for one in suite
+            (
+                entry.classname,
+                entry.name,
+                *next(((words[type(r)], r.text) for r in entry.result), ("success", "")),
+            )
+            for entry in suite
         ]
         assert read == [(c.class_name, c.name, c.status, c.output) for c in junit_cases(text)]
 
 
 def test_every_code_and_severity_is_documented() -> None:
-    words = {finding["check_name"] for made in every_plan() for finding in findings(plan=made)}
-    words |= {finding["severity"] for made in every_plan() for finding in findings(plan=made)}
-    runs = [events_of(made, purple=Outcome.NOT_ATTEMPTED) for made in every_plan()]
-    texts = [report.junit_xml(made, None, removed_in={}) for made in every_plan()]
+    words = {finding["check_name"] for planned in every_plan() for finding in findings(plan=planned)}
+    words |= {finding["severity"] for planned in every_plan() for finding in findings(plan=planned)}
+    runs = [events_of(planned, purple=Outcome.NOT_ATTEMPTED) for planned in every_plan()]
+    texts = [report.junit_xml(planned, None, removed_in={}) for planned in every_plan()]
     texts += [
-        report.junit_xml(made, [*events, *extra], removed_in={})
-        for made, events in zip(every_plan(), runs, strict=True)
+        report.junit_xml(planned, [*events, *extra], removed_in={})
+        for planned, events in zip(every_plan(), runs, strict=True)
         for extra in ((), (STUCK,))
     ]
     words |= {word for text in texts for word in re.findall(r' type="(nimlab\.[^"]*)"', text)}

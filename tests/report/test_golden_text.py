@@ -27,6 +27,7 @@ from nimlab.files.spec import (
     OnImmutableChange,
 )
 from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
 from nimlab.plan.diff import ABSENT
 from nimlab.plan.make_plan import ExperimentPlan
@@ -80,46 +81,45 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def newcomer(*, paint: bool) -> dict[str, str]:
-    made = newcomer_plan()
+    planned = newcomer_plan()
     events = [
         Notice(text="namespace dst-lab created"),
-        *done_events(made),
+        *done_events(planned),
         PeersProgress(experiment="blue", running=2, wanted=4, leaving=0),
         ExperimentSettled(experiment="blue", running=4, after_s=2.0),
         ExperimentSettled(experiment="purple", running=5, after_s=3.0),
     ]
     return {
-        "header.txt": report.format_header("sandbox", "it is up, and no --context was given", None),
-        "dry-run.txt": text_of(made, paint=paint),
-        "verbose.txt": text_of(made, paint=paint, verbose=True),
-        "plan.txt": text_of(made, paint=paint, dry_run=False),
+        "header.txt": report.format_header("sandbox", "running, and no --context given", None),
+        "dry-run.txt": text_of(planned, paint=paint),
+        "verbose.txt": text_of(planned, paint=paint, verbose=True),
+        "plan.txt": text_of(planned, paint=paint, dry_run=False),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(made, events, elapsed_s=3.1, paint=paint),
-        "run.json": run_json(made, events),
+        "outcome.txt": report.format_outcome(planned, events, elapsed_s=3.1, paint=paint),
+        "run.json": run_json(planned, events),
     }
 
 
 def engineer(*, paint: bool) -> dict[str, str]:
-    made = engineer_plan()
+    planned = engineer_plan()
     return {
         "header.txt": report.format_header("lab-k3s", "context `lab`, from --context", COMMIT),
-        "dry-run.txt": text_of(made, paint=paint, removed_in={"blue": "91ab3d0"}),
-        "verbose.txt": text_of(made, paint=paint, removed_in={"blue": "91ab3d0"}, verbose=True),
-        "plan.json": plan_json(made),
+        "dry-run.txt": text_of(planned, paint=paint, removed_in={"blue": "91ab3d0"}),
+        "verbose.txt": text_of(planned, paint=paint, removed_in={"blue": "91ab3d0"}, verbose=True),
+        "plan.json": plan_json(planned),
     }
 
 
 def wrong(*, paint: bool) -> dict[str, str]:
-    made = wrong_plan()
+    planned = wrong_plan()
     quota = Rejected(
         "exceeded quota: pods\nused 9, limited 10",
         where=key("Service", full("red")),
-        hint="raise it\nor ask for less",
+        hint="raise it\nor request less",
         status=403,
     )
-    told = {c.key: c for c in made.changes}
     events: list[Event] = []
-    for c in told.values():
+    for c in planned.changes:
         outcome = Outcome.CREATED
         error: NimlabError | None = None
         if c.experiment in ("blue", "purple"):
@@ -146,16 +146,16 @@ def wrong(*, paint: bool) -> dict[str, str]:
         ),
     ]
     return {
-        "dry-run.txt": text_of(made, paint=paint),
+        "dry-run.txt": text_of(planned, paint=paint),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(made, events, elapsed_s=44.0, paint=paint),
-        "plan.json": plan_json(made),
-        "run.json": run_json(made, events),
+        "outcome.txt": report.format_outcome(planned, events, elapsed_s=44.0, paint=paint),
+        "plan.json": plan_json(planned),
+        "run.json": run_json(planned, events),
     }
 
 
 def unchanged(*, paint: bool) -> dict[str, str]:
-    made = plan(
+    planned = plan(
         experiment("blue", *all_objects(Action.KEEP, "blue")),
         experiment("purple", *all_objects(Action.KEEP, "purple")),
     )
@@ -164,17 +164,17 @@ def unchanged(*, paint: bool) -> dict[str, str]:
         ExperimentSettled(experiment="purple", running=5, after_s=0.0),
     ]
     return {
-        "dry-run.txt": text_of(made, paint=paint),
-        "plan.txt": text_of(made, paint=paint, dry_run=False),
-        "verbose.txt": text_of(made, paint=paint, verbose=True),
+        "dry-run.txt": text_of(planned, paint=paint),
+        "plan.txt": text_of(planned, paint=paint, dry_run=False),
+        "verbose.txt": text_of(planned, paint=paint, verbose=True),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(made, events, elapsed_s=0.4, paint=paint),
-        "no-wait.txt": report.format_outcome(made, (), elapsed_s=0.4, paint=paint),
+        "outcome.txt": report.format_outcome(planned, events, elapsed_s=0.4, paint=paint),
+        "no-wait.txt": report.format_outcome(planned, (), elapsed_s=0.4, paint=paint),
     }
 
 
 def replaced(*, paint: bool) -> dict[str, str]:
-    reason = "spec.podManagementPolicy can't be changed in place"
+    reason = "spec.podManagementPolicy cannot be changed in place"
     fields = (field("spec.podManagementPolicy", "Parallel", "OrderedReady"),)
     fail = ImmutableField(
         reason,
@@ -186,16 +186,16 @@ def replaced(*, paint: bool) -> dict[str, str]:
         facts = {"reason": reason, "fields": fields, "replace_by": how, **more}
         return experiment(name, change(Action.REPLACE, "StatefulSet", name, **facts))
 
-    made = plan(
+    planned = plan(
         replacing("blue", OnImmutableChange.FAIL, error=fail, restarts=4),
         replacing("green", OnImmutableChange.ORPHAN),
         replacing("purple", OnImmutableChange.RECREATE, restarts=5),
     )
-    return {"dry-run.txt": text_of(made, paint=paint), "plan.json": plan_json(made)}
+    return {"dry-run.txt": text_of(planned, paint=paint), "plan.json": plan_json(planned)}
 
 
 def special(*, paint: bool) -> dict[str, str]:
-    """All that is rare: each thing that a plan may have to say once."""
+    """Return the texts of a plan with each rare kind of change and note."""
     taken = (Conflict(manager="kubectl-scale", field=".spec.replicas"),)
     rolling = live_set("rolling", 3)
     rolling["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
@@ -206,7 +206,7 @@ def special(*, paint: bool) -> dict[str, str]:
     two = live_set("two", 1, containers=("nimp2p", "rtt"))
     foreign = tuple(replace(DEBUG, text=f"{ENV}[{name}]") for name in "ABCDEF")
     data = Foreign(manager="argo", path=(), text="data.more", value="x")
-    made = plan(
+    planned = plan(
         experiment(
             "",
             change(Action.PRUNE, "Service", "lost"),
@@ -223,7 +223,7 @@ def special(*, paint: bool) -> dict[str, str]:
             "lagging",
             change(
                 Action.UPDATE, "StatefulSet", "lagging", restarts=2,
-                reason="peers of an older revision are still there",
+                reason="peers of an older revision still exist",
             ),
             change(Action.UPDATE, "StatefulSet", "lagging", restarts=5,
                    fields=(field("spec.replicas", 2, 5),)),
@@ -240,6 +240,13 @@ def special(*, paint: bool) -> dict[str, str]:
         experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", taken=taken, fields=(
             field("spec.replicas", 2, 5),))),
         experiment(
+            "takeover",
+            change(Action.UPDATE, "StatefulSet", "takeover", takeover=Takeover(
+                managers=("kubectl-client-side-apply",),
+                removed=(replace(DEBUG, manager="mesh-operator"),),
+            )),
+        ),
+        experiment(
             "two",
             change(Action.KEEP, "StatefulSet", "two", live=two, foreign=foreign),
             change(Action.KEEP, "ConfigMap", "two", foreign=(data,)),
@@ -248,18 +255,18 @@ def special(*, paint: bool) -> dict[str, str]:
             "unsure",
             change(Action.UPDATE, "Service", "unsure", unverified=True, fields=(field("spec.a", 1, 2),)),
             change(Action.KEEP, "StatefulSet", "unsure", unverified=True,
-                   reason="not verified: the credentials don't allow a server dry-run"),
+                   reason="not verified: the credentials do not allow a server-side dry run"),
         ),
         experiment(
             "waiting",
             change(Action.CREATE, "Service", "waiting",
-                   reason="the one that is there is being deleted: waits until it is gone"),
+                   reason="the existing object is being deleted; the sync waits until it is gone"),
             change(Action.KEEP, "ConfigMap", "waiting", desired=None,
                    reason="left alone: it is protected by the annotation nimlab.dev/protect"),
         ),
         narrowed=True,
     )  # fmt: skip
-    return {"dry-run.txt": text_of(made, paint=paint), "plan.json": plan_json(made)}
+    return {"dry-run.txt": text_of(planned, paint=paint), "plan.json": plan_json(planned)}
 
 
 def long_values(*, paint: bool) -> dict[str, str]:
@@ -280,31 +287,31 @@ def long_values(*, paint: bool) -> dict[str, str]:
         Action.UPDATE, "StatefulSet", "purple",
         fields=tuple(field(f"spec.f{n:02}", n, n + 1) for n in range(20)),
     )  # fmt: skip
-    made = plan(experiment("purple", config, many))
+    planned = plan(experiment("purple", config, many))
     return {
-        "dry-run.txt": text_of(made, paint=paint),
-        "verbose.txt": text_of(made, paint=paint, verbose=True),
+        "dry-run.txt": text_of(planned, paint=paint),
+        "verbose.txt": text_of(planned, paint=paint, verbose=True),
     }
 
 
 def withheld(*, paint: bool) -> dict[str, str]:
-    """Prunes beyond the limit, a file that can't be used: the rest is done, and what isn't is told."""
-    made = plan(
+    """Return the texts of a sync that withholds its prunes: too many of them, and a broken file."""
+    planned = plan(
         experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True),
         experiment("purple", SCALE, pods=2),
         stops=(LIMIT,),
         broken=(Broken(name="red", source="experiments/red.yaml"),),
     )
     events: list[Event] = [
-        *done_events(made, blue=Outcome.NOT_ATTEMPTED),
+        *done_events(planned, blue=Outcome.NOT_ATTEMPTED),
         PeersRestarted(experiment="purple", peers=5),
         ExperimentSettled(experiment="purple", running=7, after_s=2.0),
     ]
     return {
-        "dry-run.txt": text_of(made, paint=paint),
+        "dry-run.txt": text_of(planned, paint=paint),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(made, events, elapsed_s=2.5, paint=paint),
-        "plan.json": plan_json(made),
+        "outcome.txt": report.format_outcome(planned, events, elapsed_s=2.5, paint=paint),
+        "plan.json": plan_json(planned),
     }
 
 
@@ -312,26 +319,26 @@ def refused(*, paint: bool) -> dict[str, str]:
     refusal = PlanError(
         "commit 3f2c1e7 is older than 91ab3d0, which was synced last",
         where=key("ConfigMap", "nimlab-experiments"),
-        hint="check out the newest commit; to go back on purpose, say `--allow-older`",
+        hint="check out the newest commit; to go back intentionally, pass `--allow-older`",
     )
-    made = plan(*engineer_plan().experiments, refusal=refusal)
+    planned = plan(*engineer_plan().experiments, refusal=refusal)
     return {
-        "dry-run.txt": text_of(made, paint=paint),
-        "plan.txt": text_of(made, paint=paint, dry_run=False),
-        "plan.json": plan_json(made),
+        "dry-run.txt": text_of(planned, paint=paint),
+        "plan.txt": text_of(planned, paint=paint, dry_run=False),
+        "plan.json": plan_json(planned),
     }
 
 
 def interrupted(*, paint: bool) -> dict[str, str]:
-    """Stopped half-way: some objects have no event at all."""
-    made = newcomer_plan()
+    """Return the texts of an interrupted sync: some objects have no event."""
+    planned = newcomer_plan()
     events: list[Event] = [
-        *done_events(made)[:2],
+        *done_events(planned)[:2],
         PeersProgress(experiment="blue", running=1, wanted=4, leaving=0),
     ]
     return {
-        "outcome.txt": report.format_outcome(made, events, elapsed_s=1.0, paint=paint),
-        "run.json": run_json(made, events),
+        "outcome.txt": report.format_outcome(planned, events, elapsed_s=1.0, paint=paint),
+        "run.json": run_json(planned, events),
     }
 
 
@@ -342,16 +349,16 @@ PROBLEMS = (
     problem(
         PURPLE, 9, 3, "unknown-key", "unknown key `msgsize` in spec", pointer="spec.msgsize",
         excerpt="  msgsize: 1440", width=7,
-        hint="did you mean `message`? allowed here: connectTo, contract, image, message, network, peers",
+        hint="did you mean `message`? allowed keys: connectTo, contract, image, message, network, peers",
     ),
     problem(
         PURPLE, 14, 13, "bad-unit", "`16` has no unit", excerpt="  downlink: 16", width=2,
-        hint="write a rate such as `16Mbit`",
+        hint="write a rate with a unit, such as `16Mbit`",
     ),
     problem(
         "experiments/green.yaml", 11, 3, "contract",
-        "contract `nimp2p` cannot deliver `gossipsub.d`: its image reads no such setting",
-        hint="contracts that can: dst-queues",
+        "contract `nimp2p` does not support `gossipsub.d`: its image does not read this setting",
+        hint="contracts that support it: dst-queues",
     ),
 )  # fmt: skip
 
@@ -368,15 +375,15 @@ def problems(*, paint: bool) -> dict[str, str]:
 
 def rows(*, paint: bool) -> dict[str, str]:
     del paint
-    found = (
+    shown = (
         row("blue", GitState.IN_SYNC, scale=4, running=4, age_s=2304),
         row("purple", GitState.DRIFTED),
         row("red", GitState.NOT_SYNCED, running=0, started_at=None, age_s=None),
         row("white", GitState.BROKEN, full_name="", scale=None, running=None, started_at=None, age_s=None),
     )
     return {
-        "list.txt": report.format_rows(found),
-        "list.json": report.rows_json(found),
+        "list.txt": report.format_rows(shown),
+        "list.json": report.rows_json(shown),
         "none.txt": report.format_rows(()),
     }
 
@@ -428,22 +435,22 @@ BUILDERS: Mapping[str, Callable[..., dict[str, str]]] = {
 
 
 def golden_cases() -> list[str]:
-    """The folders found, and the builders: one without the other is an error."""
+    """Return the names of all folders and builders; a name with only one of them fails its test."""
     return sorted({path.name for path in CASES.iterdir() if path.is_dir()} | set(BUILDERS))
 
 
 @pytest.mark.parametrize("case", golden_cases())
 def test_golden(case: str, *, update_golden: bool) -> None:
-    made = {name: text + "\n" for name, text in BUILDERS[case](paint=False).items()}
+    planned = {name: text + "\n" for name, text in BUILDERS[case](paint=False).items()}
     folder = CASES / case
     if update_golden:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             path.unlink()
-        for name, text in made.items():
+        for name, text in planned.items():
             (folder / name).write_text(text, encoding="utf-8")
     expected = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
-    assert made == expected
+    assert planned == expected
 
 
 @pytest.mark.parametrize("case", golden_cases())

@@ -55,24 +55,24 @@ def test_every_enum_value_in_json_is_documented(word: Any) -> None:
 
 
 def test_blocked_object_without_an_event_has_failed() -> None:
-    made = plan(experiment("purple", replace(SCALE, error=CONFLICT)))
-    (entry,) = json.loads(run_json(made, ()))["objects"]
+    planned = plan(experiment("purple", replace(SCALE, error=CONFLICT)))
+    (entry,) = json.loads(run_json(planned, ()))["objects"]
     assert entry["outcome"] == "failed"
     assert entry["error"]["code"] == "field-conflict"
 
 
 def test_missing_value_has_no_key() -> None:
-    made = plan(experiment("purple", replace(SCALE, error=Rejected("no"))), commit=None)
-    document = json.loads(plan_json(made))
+    planned = plan(experiment("purple", replace(SCALE, error=Rejected("no"))), commit=None)
+    document = json.loads(plan_json(planned))
     assert "commit" not in document
     assert document["objects"][0]["error"] == {"code": "rejected", "what": "no"}
-    assert "hint" not in text_of(made)
+    assert "hint" not in text_of(planned)
 
 
 def test_json_hides_secrets_and_is_ascii() -> None:
     token = replace(DEBUG, value={"name": "TOKEN", "value": "hunter2"}, manager="\u202eargo→")
-    made = plan(experiment("x", change(Action.KEEP, "StatefulSet", "x", foreign=(token,))))
-    text = plan_json(made)
+    planned = plan(experiment("x", change(Action.KEEP, "StatefulSet", "x", foreign=(token,))))
+    text = plan_json(planned)
     assert text.isascii()
     (foreign,) = json.loads(text)["objects"][0]["foreign"]
     assert foreign["value"] == {"name": "TOKEN", "value": "(hidden)"}

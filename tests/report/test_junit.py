@@ -53,15 +53,15 @@ from tests.support.plans import (
 
 
 def test_refusal_has_the_highest_severity() -> None:
-    made = replace(engineer_plan(), refusal=STALE)
-    for found in (plan_cases(made), run_cases(made, ())):
-        by_name = {case.name: case for case in found}
+    planned = replace(engineer_plan(), refusal=STALE)
+    for found_cases in (plan_cases(planned), run_cases(planned, ())):
+        by_name = {case.name: case for case in found_cases}
         assert by_name["NOTHING IS DONE"].status == "error"
         assert STALE.what in by_name["NOTHING IS DONE"].output
         assert by_name["purple"].status == "skipped"
         assert f"nothing is done: {STALE.what}" in by_name["purple"].output
-        assert by_name["red"].status == "success", "there was nothing to do for it"
-    (finding,) = [finding for finding in findings(plan=made) if finding["severity"] == "blocker"]
+        assert by_name["red"].status == "success", "it has no changes"
+    (finding,) = [finding for finding in findings(plan=planned) if finding["severity"] == "blocker"]
     assert (finding["check_name"], places([finding])) == ("plan", [("lab.yaml", 1)])
 
 
@@ -75,7 +75,7 @@ PRUNING = plan(experiment("purple", *all_objects(Action.PRUNE, "purple"), gone=T
 
 
 @pytest.mark.parametrize(
-    ("made", "events", "status", "reason"),
+    ("planned", "events", "status", "reason"),
     [
         (CHANGING, None, "success", ""),
         (BLOCKED, None, "failed", "spec.replicas is owned by `hpa-controller`"),
@@ -102,8 +102,8 @@ PRUNING = plan(experiment("purple", *all_objects(Action.PRUNE, "purple"), gone=T
         ),
     ],
 )
-def test_status_of_a_case(made: Plan, events: Sequence[Event] | None, status: str, reason: str) -> None:
-    (case,) = junit_cases(report.junit_xml(made, events, removed_in={}))
+def test_status_of_a_case(planned: Plan, events: Sequence[Event] | None, status: str, reason: str) -> None:
+    (case,) = junit_cases(report.junit_xml(planned, events, removed_in={}))
     assert case.status == status
     assert reason in case.output
     assert bool(case.output) == (status != "success")
@@ -111,8 +111,8 @@ def test_status_of_a_case(made: Plan, events: Sequence[Event] | None, status: st
 
 def test_failed_change_takes_precedence_over_a_blocked_one() -> None:
     both = (replace(SCALE, error=CONFLICT), change(Action.UPDATE, "Service", "purple"))
-    made = plan(experiment("purple", *both))
-    (case,) = run_cases(made, events_of(made, purple=Outcome.FAILED))
+    planned = plan(experiment("purple", *both))
+    (case,) = run_cases(planned, events_of(planned, purple=Outcome.FAILED))
     assert case.status == "error"
     assert QUOTA.what.split("\n")[0] in case.output
     assert CONFLICT.what in case.output
@@ -144,12 +144,12 @@ def test_deletion_reports_its_progress(done: int, name: str, status: str) -> Non
 
 
 def test_failed_replacement_fails_its_experiment() -> None:
-    made = plan(experiment("purple", replacing("purple", OnImmutableChange.RECREATE)))
-    assert [(c.name, c.status) for c in run_cases(made, events_of(made))] == [
+    planned = plan(experiment("purple", replacing("purple", OnImmutableChange.RECREATE)))
+    assert [(c.name, c.status) for c in run_cases(planned, events_of(planned))] == [
         ("purple: DELETED AND RECREATED 1 object", "success"),
         ("purple", "success"),
     ]
-    assert [(c.name, c.status) for c in run_cases(made, events_of(made, purple=Outcome.FAILED))] == [
+    assert [(c.name, c.status) for c in run_cases(planned, events_of(planned, purple=Outcome.FAILED))] == [
         ("purple: NOT DELETED AND RECREATED: 1 object", "error"),
         ("purple", "error"),
     ]
@@ -169,11 +169,11 @@ def test_case_of_an_experiment_keeps_its_name_and_class() -> None:
     broken = plan(broken=(Broken(name="purple", source="experiments/purple.yaml"),))
     identities = {
         (case.suite, case.class_name, case.name)
-        for found in (
-            *(plan_cases(made) for made in (keep, CHANGING, BLOCKED, renamed, mixed, broken)),
-            *(run_cases(made, events_of(made)) for made in (keep, CHANGING, BLOCKED, mixed)),
+        for found_cases in (
+            *(plan_cases(planned) for planned in (keep, CHANGING, BLOCKED, renamed, mixed, broken)),
+            *(run_cases(planned, events_of(planned)) for planned in (keep, CHANGING, BLOCKED, mixed)),
         )
-        for case in found
+        for case in found_cases
         if "purple" in case.name
     }
     assert identities == {("nimlab.experiments", "nimlab.experiments", "purple")}
@@ -187,9 +187,9 @@ def test_case_names_its_file() -> None:
 
 def test_cases_with_the_same_name_are_numbered() -> None:
     twice = tuple(Broken(name="red", source=f"experiments/{name}.yaml") for name in ("a", "b", "c"))
-    found = plan_cases(plan(broken=twice))
-    assert [case.name for case in found] == ["red", "red (2)", "red (3)"]
-    assert [case.file for case in found] == [broken.source for broken in twice]
+    found_cases = plan_cases(plan(broken=twice))
+    assert [case.name for case in found_cases] == ["red", "red (2)", "red (3)"]
+    assert [case.file for case in found_cases] == [broken.source for broken in twice]
 
 
 def test_case_of_a_broken_file_contains_its_problems() -> None:
@@ -209,6 +209,6 @@ def test_case_of_a_broken_file_contains_its_problems() -> None:
 
 
 def test_type_of_a_verdict_is_not_a_type_of_activesupport() -> None:
-    """GitLab reads JUnit with ActiveSupport, which reads content by `type`: "file", or refuses it: "yaml"."""
+    """ActiveSupport, with which GitLab reads JUnit, parses the content by types such as "file" or "yaml"."""
     text = report.junit_xml(plan(broken=(RED,)), None, removed_in={})
     assert re.findall(r' type="([^"]*)"', text) == ["nimlab.broken-file"]

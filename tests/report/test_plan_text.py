@@ -15,8 +15,8 @@ from tests.support.plans import (
 
 
 def test_experiments_with_prunes_come_first() -> None:
-    made = plan(experiment("a", SCALE), experiment("b", *all_objects(Action.PRUNE, "b"), gone=True))
-    assert text_of(made).startswith("b ")
+    planned = plan(experiment("a", SCALE), experiment("b", *all_objects(Action.PRUNE, "b"), gone=True))
+    assert text_of(planned).startswith("b ")
 
 
 def test_header_shows_uncommitted_changes() -> None:

@@ -33,9 +33,9 @@ def test_twenty_problems_are_shown_and_all_are_counted() -> None:
     ],
 )
 def test_problem_is_underlined(column: int, width: int, excerpt: str, marked: str) -> None:
-    found = problem("a.yaml", 1, column, "x", "y", excerpt=excerpt, width=width)
-    _, shown, mark, _ = report.format_problems([found], files=1, paint=False).splitlines()
-    start, end = mark.index("^"), mark.rindex("^") + 1
+    marked_problem = problem("a.yaml", 1, column, "x", "y", excerpt=excerpt, width=width)
+    _, shown, underline, _ = report.format_problems([marked_problem], files=1, paint=False).splitlines()
+    start, end = underline.index("^"), underline.rindex("^") + 1
     assert shown[start:end] == marked
     assert len(shown) <= 7 + 102
 

@@ -49,21 +49,21 @@ def test_control_characters_are_escaped_everywhere() -> None:
         error=OwnershipConflict(evil, where=evil, hint=evil),
     )  # fmt: skip
     wrong_file = problem(evil, 1, 3, "x", evil, excerpt=evil, hint=evil)
-    made = plan(
+    planned = plan(
         replace(experiment(evil, bad), source=evil),
         broken=(Broken(name=evil, source=evil),),
         stops=(PruneBlocked(code="x", what=evil, hint=evil),),
     )
     events: list[Event] = [
-        *done_events(made),
+        *done_events(planned),
         Notice(text=evil),
         replace(STUCK, experiment=evil, troubles=(
             Trouble(pod=evil, reason=evil, message=evil, since=evil, fatal=True),)),
     ]  # fmt: skip
     texts = [
-        text_of(made),
+        text_of(planned),
         events_text(events, paint=False),
-        report.format_outcome(made, events, elapsed_s=1.0, paint=False),
+        report.format_outcome(planned, events, elapsed_s=1.0, paint=False),
         report.format_problems([wrong_file], files=1, paint=False),
         report.format_rows([row(evil, GitState.DRIFTED)]),
         report.format_status(

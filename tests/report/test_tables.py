@@ -15,12 +15,12 @@ NAMES = ["a" * 41, "a" * 40 + "b", "red"]
 
 
 def text_of(rows: Sequence[Sequence[str]], columns: int | None, drop: Sequence[str] = ()) -> str:
-    """The table as it is printed."""
+    """Return the table as it is printed."""
     return join(table(rows, columns=columns, drop=drop), paint=False)
 
 
 def listed(columns: int | None) -> str:
-    """The table of `list` with names as long as they may be."""
+    """Return the table of `list` with names of the maximum length."""
     cells = {"SCALE": "1000", "RUNNING": "1000", "AGE": "3d4h", "STARTED AT": "2026-01-02T03:04:05Z"}
     rows = [
         [

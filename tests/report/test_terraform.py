@@ -20,9 +20,9 @@ from tests.support.plans import (
 
 
 def test_replacement_counts_twice() -> None:
-    for made in every_plan():
-        sums = totals_of(made)
-        assert counts(made) == {
+    for planned in every_plan():
+        sums = totals_of(planned)
+        assert counts(planned) == {
             "create": sums.create + sums.replace,
             "update": sums.update,
             "delete": sums.prune + sums.replace,

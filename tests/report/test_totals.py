@@ -23,7 +23,7 @@ def every_plan() -> list[Plan]:
 
 
 def test_each_object_counts_once() -> None:
-    for made in every_plan():
+    for planned in every_plan():
         for refusal in (None, PlanError("no")):
-            document = json.loads(plan_json(replace(made, refusal=refusal)))
-            assert sum(document["summary"].values()) == len(made.changes)
+            document = json.loads(plan_json(replace(planned, refusal=refusal)))
+            assert sum(document["summary"].values()) == len(planned.changes)

@@ -49,7 +49,7 @@ from tests.support.plans import (
     plan,
 )
 
-SECRET = "hunter2"  # noqa: S105 -- looked for where it must not be
+SECRET = "hunter2"  # noqa: S105 -- must not appear in any report
 
 
 def test_no_report_shows_a_secret() -> None:
@@ -61,23 +61,26 @@ def test_no_report_shows_a_secret() -> None:
     def secret(value: str) -> dict[str, Any]:
         return {"kind": "Secret", "metadata": {"name": "x"}, "data": {"a": value}}
 
-    changes = [diff_objects(made(SECRET), made(f"{SECRET}1")) for made in (workload, secret)]
+    changes = [diff_objects(planned(SECRET), planned(f"{SECRET}1")) for planned in (workload, secret)]
     foreign = Foreign(manager="argo", path=(), text="env[TOKEN]", value={"name": "TOKEN", "value": SECRET})
-    made = plan(
+    planned = plan(
         experiment(
             "purple",
             replace(SCALE, fields=changes[0], foreign=(foreign,)),
             change(Action.UPDATE, "Secret", "purple", fields=changes[1], error=CONFLICT),
         )
     )
-    texts = [*reports_of(made, events_of(made)).values(), report.junit_xml(made, None, removed_in={})]
+    texts = [
+        *reports_of(planned, events_of(planned)).values(),
+        report.junit_xml(planned, None, removed_in={}),
+    ]
     assert "(hidden)" in texts[-1]
     assert "env[PEERS]" in texts[-1]
     assert not any(SECRET in text for text in texts)
 
 
 def hostile_reports(evil: str) -> tuple[list[str], list[str]]:
-    """JUnit reports and code-quality reports with the text wherever text comes from files or a cluster."""
+    """Return JUnit and Code Quality reports that contain the text in each place for text from outside."""
     error = Rejected(evil, where=evil, hint=evil)
     bad = change(
         Action.UPDATE, "Service", "x", error=error, reason=evil, fields=(field(f"data[{evil}]", evil, 1),),
@@ -85,34 +88,34 @@ def hostile_reports(evil: str) -> tuple[list[str], list[str]]:
     )  # fmt: skip
     named = replace(bad, key=replace(bad.key, name=evil), error=None)
     gone = replace(change(Action.PRUNE, "Service", "gone"), key=replace(bad.key, name=evil))
-    found = Problem(
+    wrong = Problem(
         code="x", what=evil, hint=evil, excerpt=evil, pointer=evil,
         location=Location(path=evil or "x", line=0, column=1),
     )  # fmt: skip
     broken = Broken(name=evil, source=evil or "x")
-    made = plan(
+    planned = plan(
         replace(experiment(evil, bad, named), source=evil or None),
         replace(experiment(evil + "2", gone), source=None),
         broken=(broken, broken),
         stops=(PruneBlocked(code="limit", what=evil, hint=evil),),
         refusal=PlanError(evil, where=evil, hint=evil),
     )
-    made_without = replace(made, refusal=None, stops=())
+    planned_without = replace(planned, refusal=None, stops=())
     trouble = Trouble(pod=evil, reason=evil, message=evil, since=evil, fatal=True)
     events: list[Event] = [
-        *(replace(e, error=error) for e in events_of(made) if isinstance(e, ObjectDone)),
+        *(replace(e, error=error) for e in events_of(planned) if isinstance(e, ObjectDone)),
         replace(STUCK, experiment=evil, troubles=(trouble,)),
     ]
-    errors = [SpecError((found,)), RenderError(evil, where=evil, hint=evil), GuardError(evil, where=evil)]
+    errors = [SpecError((wrong,)), RenderError(evil, where=evil, hint=evil), GuardError(evil, where=evil)]
     facts: dict[str, Any] = {"errors": errors, "removed_in": {evil + "2": evil}}
     junit = [
-        report.junit_xml(one, told_of, **facts)
-        for one in (made, made_without)
-        for told_of in (None, events, ())
+        report.junit_xml(each_plan, sent, **facts)
+        for each_plan in (planned, planned_without)
+        for sent in (None, events, ())
     ]
     quality = [
-        report.codequality_json(problems=[found], errors=errors, plan=one, folder=folder)
-        for one in (made, made_without)
+        report.codequality_json(problems=[wrong], errors=errors, plan=each_plan, folder=folder)
+        for each_plan in (planned, planned_without)
         for folder in ("", "labs/one")
     ]
     return junit, quality
@@ -128,11 +131,11 @@ def check_hostile(evil: str) -> None:
         assert "[[ATTACHMENT|" not in text
     for text in quality:
         assert text.isascii()
-        found = json.loads(text)
-        jsonschema.validate(found, CODE_QUALITY)
-        assert all(finding["description"].isprintable() for finding in found)
-        for finding in found:
-            finding["location"]["path"].encode()  # no half characters: GitLab would drop what follows
+        entries = json.loads(text)
+        jsonschema.validate(entries, CODE_QUALITY)
+        assert all(entry["description"].isprintable() for entry in entries)
+        for entry in entries:
+            entry["location"]["path"].encode()  # GitLab ignores all entries after one that is not UTF-8
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
     ExperimentStuck,
-    ObjectDone,
     Outcome,
     PeersProgress,
 )
@@ -41,6 +40,7 @@ from tests.support.plans import (
     SCALE,
     all_objects,
     change,
+    done_events,
     engineer_plan,
     experiment,
     field,
@@ -99,8 +99,8 @@ FINDING = {
 CODE_QUALITY = {"type": "array", "items": FINDING, "uniqueItems": True}
 
 
-# The structure that Ant, Surefire and Jenkins agree on, with the `file` of a case, which GitLab shows. What
-# GitLab needs beyond it: no two cases of the same class and name, and content in what doesn't pass.
+# The structure that Ant, Surefire and Jenkins have in common, and the `file` of a case, which GitLab shows.
+# GitLab also requires a unique class and name for each case, and content in each case that does not pass.
 JUNIT = xmlschema.XMLSchema("""
 <xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
   <xs:simpleType name="text"><xs:restriction base="xs:string"><xs:minLength value="1"/>
@@ -156,7 +156,7 @@ JUNIT = xmlschema.XMLSchema("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A test case as GitLab shows it: what tells it apart, its status, and the content as output."""
+    """A test case as GitLab shows it: its identity, its status, and its content as output."""
 
     suite: str
     class_name: str
@@ -168,77 +168,66 @@ class Case:
 
 
 def junit_cases(text: str) -> list[Case]:
-    """Validate the report, then read it as lib/gitlab/ci/parsers/test/junit.rb does."""
+    """Validate the report, and read it in the same way as lib/gitlab/ci/parsers/test/junit.rb."""
     assert text.isascii()
     JUNIT.validate(text)
     root = xmlschema.XMLResource(text).root
-    found = []
+    cases = []
     for suite in root.findall("testsuite"):
-        for one in suite.findall("testcase"):
+        for case in suite.findall("testcase"):
             status, output = "success", ""
-            for element, means in (("failure", "failed"), ("error", "error"), ("skipped", "skipped")):
-                inner = one.find(element)
+            for element, shown in (("failure", "failed"), ("error", "error"), ("skipped", "skipped")):
+                inner = case.find(element)
                 if inner is not None:
-                    status, output = means, inner.text or ""
+                    status, output = shown, inner.text or ""
                     break
-            found.append(
+            cases.append(
                 Case(
                     suite=suite.attrib["name"],
-                    class_name=one.attrib["classname"],
-                    name=one.attrib["name"],
-                    file=one.attrib.get("file"),
+                    class_name=case.attrib["classname"],
+                    name=case.attrib["name"],
+                    file=case.attrib.get("file"),
                     status=status,
                     output=output,
-                    time_s=float(one.attrib["time"]),
+                    time_s=float(case.attrib["time"]),
                 )
             )
-    return found
+    return cases
 
 
-def plan_cases(made: Plan, **more: Any) -> list[Case]:
+def plan_cases(planned: Plan, **more: Any) -> list[Case]:
     facts: dict[str, Any] = {"removed_in": {}, **more}
-    return junit_cases(report.junit_xml(made, None, **facts))
+    return junit_cases(report.junit_xml(planned, None, **facts))
 
 
-def run_cases(made: Plan, events: Sequence[Event], **more: Any) -> list[Case]:
+def run_cases(planned: Plan, events: Sequence[Event], **more: Any) -> list[Case]:
     facts: dict[str, Any] = {"removed_in": {}, **more}
-    return junit_cases(report.junit_xml(made, events, **facts))
+    return junit_cases(report.junit_xml(planned, events, **facts))
 
 
 def findings(**more: Any) -> list[dict[str, Any]]:
     text = report.codequality_json(**more)
     assert text.isascii()
-    found: list[dict[str, Any]] = json.loads(text)
-    jsonschema.validate(found, CODE_QUALITY)
-    prints = Counter(finding["fingerprint"] for finding in found)
-    assert set(prints.values()) <= {1}, "GitLab shows marks with the same fingerprint as one"
-    return found
+    entries: list[dict[str, Any]] = json.loads(text)
+    jsonschema.validate(entries, CODE_QUALITY)
+    fingerprints = Counter(entry["fingerprint"] for entry in entries)
+    assert set(fingerprints.values()) <= {1}, "GitLab shows findings with the same fingerprint as one"
+    return entries
 
 
-def counts(made: Plan) -> dict[str, int]:
-    found: dict[str, int] = json.loads(report.terraform_json(made))
-    jsonschema.validate(found, TERRAFORM)
-    return found
+def counts(planned: Plan) -> dict[str, int]:
+    document: dict[str, int] = json.loads(report.terraform_json(planned))
+    jsonschema.validate(document, TERRAFORM)
+    return document
 
 
-def places(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    return [(finding["location"]["path"], finding["location"]["lines"]["begin"]) for finding in found]
+def places(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    return [(entry["location"]["path"], entry["location"]["lines"]["begin"]) for entry in entries]
 
 
-def events_of(made: Plan, **outcomes: Outcome) -> list[Event]:
-    """An ObjectDone for each change that isn't kept; what fails without an error in the plan gets one."""
-    past = {
-        Action.CREATE: Outcome.CREATED, Action.UPDATE: Outcome.UPDATED,
-        Action.REPLACE: Outcome.REPLACED, Action.PRUNE: Outcome.PRUNED,
-    }  # fmt: skip
-    found: list[Event] = []
-    for one in made.changes:
-        if one.action is Action.KEEP:
-            continue
-        outcome = Outcome.FAILED if one.error else outcomes.get(one.experiment, past[one.action])
-        error = one.error or (QUOTA if outcome is Outcome.FAILED else None)
-        found.append(ObjectDone(experiment=one.experiment, key=one.key, outcome=outcome, error=error))
-    return found
+def events_of(planned: Plan, **outcomes: Outcome) -> list[Event]:
+    """Return `done_events`, in which a failed change has the error of an exceeded quota."""
+    return done_events(planned, failure=QUOTA, **outcomes)
 
 
 QUOTA = Rejected("exceeded quota: pods\nused 9, limited 10", where=key("Pod", "x"), hint="raise it")
@@ -261,7 +250,7 @@ STUCK = ExperimentStuck(
 STALE = PlanError(
     "commit 3f2c1e7 is older than 91ab3d0, which was synced last",
     where=key("ConfigMap", "nimlab-experiments"),
-    hint="check out the newest commit; to go back on purpose, say `--allow-older`",
+    hint="check out the newest commit; to go back intentionally, pass `--allow-older`",
 )
 
 
@@ -274,7 +263,7 @@ RED_PROBLEM = problem(
 )  # fmt: skip
 
 
-POLICY = "spec.podManagementPolicy can't be changed in place"
+POLICY = "spec.podManagementPolicy cannot be changed in place"
 
 
 def replacing(name: str, how: OnImmutableChange, **more: Any) -> Change:
@@ -297,18 +286,18 @@ def withheld_plan() -> Plan:
 
 
 def reports_of(
-    made: Plan, events: Sequence[Event] | None = None, errors: Sequence[NimlabError] = ()
+    planned: Plan, events: Sequence[Event] | None = None, errors: Sequence[NimlabError] = ()
 ) -> dict[str, str]:
-    found = {
-        "terraform.json": report.terraform_json(made),
-        "plan.xml": report.junit_xml(made, None, errors=errors, removed_in=GONE),
-        "codequality.json": report.codequality_json(errors=errors, plan=made),
+    texts = {
+        "terraform.json": report.terraform_json(planned),
+        "plan.xml": report.junit_xml(planned, None, errors=errors, removed_in=GONE),
+        "codequality.json": report.codequality_json(errors=errors, plan=planned),
     }
     if events is not None:
-        found["run.xml"] = report.junit_xml(made, events, errors=errors, removed_in=GONE)
-    return found
+        texts["run.xml"] = report.junit_xml(planned, events, errors=errors, removed_in=GONE)
+    return texts
 
 
 def every_plan() -> list[Plan]:
-    found = [newcomer_plan(), engineer_plan(), wrong_plan(), replaced_plan(), withheld_plan(), plan()]
-    return found + [replace(made, refusal=STALE) for made in found]
+    plans = [newcomer_plan(), engineer_plan(), wrong_plan(), replaced_plan(), withheld_plan(), plan()]
+    return plans + [replace(planned, refusal=STALE) for planned in plans]

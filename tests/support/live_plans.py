@@ -1,4 +1,4 @@
-"""A plan of one experiment built from live objects, and its pods and events."""
+"""Builders of live objects, pods and events, and of a plan with one experiment."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def keep(live: Manifest, **more: Any) -> Change:
 
 
 def plan_of(*changes: Change, source: str | None = "experiments/purple.yaml", broken: bool = False) -> Plan:
-    one = ExperimentPlan(name="purple", source=source, changes=changes, added=Resources())
+    planned = ExperimentPlan(name="purple", source=source, changes=changes, added=Resources())
     file = Broken(name="white", source="experiments/white.yaml")
     return Plan(
         apply_set=ApplySet(name="experiments", namespace="dst-lab"),
-        experiments=(one,) if changes else (),
+        experiments=(planned,) if changes else (),
         stops=(),
         refusal=None,
         broken=(file,) if broken else (),

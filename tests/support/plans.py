@@ -1,4 +1,4 @@
-"""Plans, events and problems for the tests of reports, built from short arguments."""
+"""Short builders of plans, events, problems and rows for the tests of the reports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nimlab.errors import (
     Conflict,
     FieldConflict,
     Location,
+    NimlabError,
     Problem,
 )
 from nimlab.files.git import Commit
@@ -63,7 +64,7 @@ def live_set(experiment: str, running: int, containers: Sequence[str] = ("nimp2p
 
 
 def change(action: Action, kind: str, experiment: str, **more: Any) -> Change:
-    """A change of an object that is there, unless it is to be created, and asked for, unless pruned."""
+    """Return a change. Its object exists unless it is created, and is desired unless it is pruned."""
     live = live_set(experiment, more.pop("running", 5)) if action is not Action.CREATE else None
     desired = live_set(experiment, 5) if action is not Action.PRUNE else None
     name = full(experiment) + ("-spec" if kind == "ConfigMap" else "")
@@ -101,22 +102,22 @@ def plan(*experiments: ExperimentPlan, **more: Any) -> Plan:
     return Plan(apply_set=apply_set, experiments=experiments, **facts)
 
 
-def text_of(made: Plan, *, paint: bool = False, **more: Any) -> str:
+def text_of(planned: Plan, *, paint: bool = False, **more: Any) -> str:
     facts: dict[str, Any] = {
         "requests": 5, "writes": 0, "elapsed_s": 0.6, "removed_in": {}, "dry_run": True,
         "verbose": False, **more,
     }  # fmt: skip
-    return report.format_plan(made, paint=paint, **facts)
+    return report.format_plan(planned, paint=paint, **facts)
 
 
-def plan_json(made: Plan) -> str:
-    code = report.exit_code_of(made, (), dry_run=True, exit_code=True)
-    return report.plan_json(made, cluster="lab-k3s", tool_version="1.0", exit_code=code)
+def plan_json(planned: Plan) -> str:
+    code = report.exit_code_of(planned, (), dry_run=True, exit_code=True)
+    return report.plan_json(planned, cluster="lab-k3s", tool_version="1.0", exit_code=code)
 
 
-def run_json(made: Plan, events: Sequence[Event]) -> str:
-    code = report.exit_code_of(made, events, dry_run=False, exit_code=False)
-    return report.run_json(made, events, cluster="lab-k3s", tool_version="1.0", exit_code=code)
+def run_json(planned: Plan, events: Sequence[Event]) -> str:
+    code = report.exit_code_of(planned, events, dry_run=False, exit_code=False)
+    return report.run_json(planned, events, cluster="lab-k3s", tool_version="1.0", exit_code=code)
 
 
 def events_text(events: Sequence[Event], *, paint: bool) -> str:
@@ -124,28 +125,31 @@ def events_text(events: Sequence[Event], *, paint: bool) -> str:
     return "\n".join(text for text in texts if text is not None)
 
 
-def done_events(made: Plan, **outcomes: Outcome) -> list[Event]:
-    """An ObjectDone for each change that is carried out, with the outcome given for its experiment."""
+def done_events(planned: Plan, *, failure: NimlabError | None = None, **outcomes: Outcome) -> list[Event]:
+    """Return one ObjectDone per change that is not kept.
+
+    `outcomes` are by experiment; by default, each change succeeds. A change with an error in the plan fails.
+    A failed change without one gets the error `failure`.
+    """
     past = {
         Action.CREATE: Outcome.CREATED, Action.UPDATE: Outcome.UPDATED,
         Action.REPLACE: Outcome.REPLACED, Action.PRUNE: Outcome.PRUNED,
     }  # fmt: skip
-    return [
-        ObjectDone(
-            experiment=c.experiment,
-            key=c.key,
-            outcome=Outcome.FAILED if c.error else outcomes.get(c.experiment, past[c.action]),
-            error=c.error,
-        )
-        for c in made.changes
-        if c.action is not Action.KEEP
-    ]
+    events: list[Event] = []
+    for entry in planned.changes:
+        if entry.action is Action.KEEP:
+            continue
+        name = entry.experiment
+        outcome = Outcome.FAILED if entry.error else outcomes.get(name, past[entry.action])
+        error = entry.error or (failure if outcome is Outcome.FAILED else None)
+        events.append(ObjectDone(experiment=name, key=entry.key, outcome=outcome, error=error))
+    return events
 
 
 CONFLICT = FieldConflict(
     "spec.replicas is owned by `hpa-controller`",
     where=key("StatefulSet", full("purple")),
-    hint="leave it out of the spec, or take it over with `nimlab sync purple --take-ownership`",
+    hint="remove it from the spec, or take ownership with `nimlab sync purple --take-ownership`",
     conflicts=(Conflict(manager="hpa-controller", field=".spec.replicas"),),
 )
 
@@ -156,7 +160,7 @@ PULL = "image katakuri100/nimp2p:v9 not found"
 LIMIT = PruneBlocked(
     code="limit",
     what="4 objects would be deleted, more than the limit of 3",
-    hint="if that is meant, say `--max-prune 4`",
+    hint="if this is intended, pass `--max-prune 4`",
 )
 
 
@@ -202,7 +206,7 @@ def engineer_plan() -> Plan:
 
 
 def wrong_plan() -> Plan:
-    """One experiment conflicts, one fails when applied, one gets no image; one is gone, but not pruned."""
+    """Return a plan with a conflict and withheld prunes; the objects of green and red are created."""
     purple = change(
         Action.UPDATE, "StatefulSet", "purple", error=CONFLICT, fields=(field("spec.replicas", 3, 5),)
     )
@@ -215,8 +219,8 @@ def wrong_plan() -> Plan:
         stops=(
             PruneBlocked(
                 code="blocked",
-                what=f"a sync with errors never prunes: {purple.key} can't be applied",
-                hint="mend that first",
+                what=f"a sync with errors never prunes: {purple.key} cannot be applied",
+                hint="fix the error first",
             ),
         ),
     )
@@ -228,7 +232,7 @@ CHANGING = experiment("purple", SCALE)
 STUCK = ExperimentStuck(experiment="purple", running=3, wanted=5, troubles=(), timed_out=True, waited_s=60.0)
 
 
-STANDING = ExperimentSettled(experiment="purple", running=5, after_s=0.0)
+ALREADY_SETTLED = ExperimentSettled(experiment="purple", running=5, after_s=0.0)
 
 
 HALFWAY = PeersProgress(experiment="purple", running=3, wanted=5, leaving=0)
