@@ -10,7 +10,7 @@ In: values. Out: strings and exit codes. No module prints, reads the cluster or 
   `experiment_troubles`, `experiment_page`, `tables`
 - Errors: `problems`
 - JSON: `json_output`
-- GitLab: `deletions`, `terraform`, `junit`, `codequality`
+- GitLab: `deletions`, `terraform`, `junit`, `junit_document`, `codequality`
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def run_json(
     document = _plan(plan, cluster, tool_version, exit_code) | _present(warnings=list(warnings) or None)
     for entry, change in zip(document["objects"], plan.changes, strict=True):
         entry |= _outcome(result.outcomes[change.key])
-    document["outcomes"] = {outcome.value: result.outcome_counts[outcome] for outcome in Outcome}
+    counts = result.outcome_counts
+    document["outcomes"] = {outcome.value: counts[outcome] for outcome in Outcome}
     document["peers"] = _peers(result)
     return _text(document)
 

@@ -1,18 +1,15 @@
 """A plan, or the result of its sync -> GitLab's unit test report: one test case per experiment.
 
 In: a plan and, after a sync, its events. Out: JUnit XML in ASCII. Deletions come first, as cases of their own
-with conspicuous names. The text of a case is the same as in the terminal. GitLab shows the content of an
-element and not its `message`. It identifies a case by suite, class and name, so the name of an experiment's
-case never changes.
+with conspicuous names. The text of a case is the same as in the terminal. GitLab identifies a case by suite,
+class and name, so the name of an experiment's case never changes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
-from xml.etree import ElementTree as ET
+from dataclasses import replace
 
 from nimlab.errors import NimlabError, Problem, SpecError
 from nimlab.objects.manifest import ObjectKey
@@ -22,36 +19,11 @@ from nimlab.plan.sync_events import Event, ObjectDone, Outcome
 from nimlab.report.change_lines import experiment_entries, layout_of, set_right
 from nimlab.report.deletions import Deletion, deletions_of, is_only_deleted
 from nimlab.report.event_lines import done_lines, format_event
+from nimlab.report.junit_document import Element, JunitCase, Verdict, write_document
 from nimlab.report.problems import error_about, format_error, format_problems
 from nimlab.report.styled_text import escape, flat, hint_line, join, line, shown_name
 from nimlab.report.sync_result import SyncResult, result_of
 from nimlab.report.totals import withholds_prunes
-
-_DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
-_CLASS: Final = "nimlab"
-_FAILURE, _ERROR, _SKIPPED = "failure", "error", "skipped"
-# GitLab turns this mark into a link to a file of the job, so text from outside must not contain it.
-_ATTACHMENT: Final = ("[[ATTACHMENT|", "[ [ATTACHMENT|")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
-    """Why a case does not pass: the XML element, a code for programs, and the reason on one line."""
-
-    element: str
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
-    """A test case; without a verdict it passes."""
-
-    name: str
-    text: str = ""
-    file: str | None = None
-    verdict: _Verdict | None = None
-    time_s: float = 0.0
 
 
 def junit_xml(
@@ -81,7 +53,7 @@ def junit_xml(
             if e.name not in without_case
         ),
     ]
-    return _document(f"{_CLASS}.{plan.apply_set.name}", _with_unique_names(cases))
+    return write_document(f"nimlab.{plan.apply_set.name}", _with_unique_names(cases))
 
 
 def _deletion_case(
@@ -90,7 +62,7 @@ def _deletion_case(
     result: SyncResult | None,
     removed_in: Mapping[str, str],
     without_case: frozenset[str],
-) -> _Case:
+) -> JunitCase:
     """Return the case of a deletion.
 
     It includes the wait for the peers, if the experiment has no case of its own.
@@ -99,11 +71,11 @@ def _deletion_case(
     if result is None:
         reason = _why_withheld(plan) if deletion.withheld else deletion.planned
         code = "withheld" if deletion.withheld else "deletion"
-        return _Case(
+        return JunitCase(
             name=deletion.planned,
             file=part.source,
             text=_plan_text(part, plan, removed_in),
-            verdict=_Verdict(element=_SKIPPED, code=code, reason=reason),
+            verdict=Verdict(element=Element.SKIPPED, code=code, reason=reason),
         )
     outcomes = (result.outcomes[change.key].outcome for change in part.changes)
     done = sum(outcome in (Outcome.PRUNED, Outcome.REPLACED) for outcome in outcomes)
@@ -111,38 +83,38 @@ def _deletion_case(
     return _result_case(name, part, plan, result, waits=waits)
 
 
-def _stop_cases(plan: Plan) -> Iterator[_Case]:
+def _stop_cases(plan: Plan) -> Iterator[JunitCase]:
     for stop in plan.stops:
-        verdict = _Verdict(element=_FAILURE, code=stop.code, reason=stop.what)
+        verdict = Verdict(element=Element.FAILURE, code=stop.code, reason=stop.what)
         text = join([line("nothing is pruned: ", flat(stop.what)), hint_line(stop.hint)], paint=False)
-        yield _Case(name=f"NOTHING IS DELETED: {stop.code}", text=text, verdict=verdict)
+        yield JunitCase(name=f"NOTHING IS DELETED: {stop.code}", text=text, verdict=verdict)
 
 
-def _refusal_case(plan: Plan) -> Iterator[_Case]:
+def _refusal_case(plan: Plan) -> Iterator[JunitCase]:
     if plan.refusal is not None:
-        verdict = _Verdict(element=_ERROR, code=plan.refusal.code, reason=plan.refusal.what)
-        yield _Case(name="NOTHING IS DONE", text=format_error(plan.refusal, paint=False), verdict=verdict)
+        verdict = Verdict(element=Element.ERROR, code=plan.refusal.code, reason=plan.refusal.what)
+        yield JunitCase(name="NOTHING IS DONE", text=format_error(plan.refusal, paint=False), verdict=verdict)
 
 
-def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[_Case]:
+def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[JunitCase]:
     """Yield one case per broken file, with its problems, and one case for all other problems and errors."""
     problems = [p for error in errors if isinstance(error, SpecError) for p in error.problems]
     for broken in plan.broken:
         reason = f"{broken}: its objects are not changed"
         text = _problems_text([p for p in problems if p.location.path == broken.source])
-        yield _Case(
+        yield JunitCase(
             name=shown_name(broken.name),
             file=broken.source,
             text="\n".join(filter(None, (escape(reason), text))),
-            verdict=_Verdict(element=_ERROR, code="broken-file", reason=reason),
+            verdict=Verdict(element=Element.ERROR, code="broken-file", reason=reason),
         )
     sources = {broken.source for broken in plan.broken}
     other_problems = _problems_text([p for p in problems if p.location.path not in sources])
     other_errors = [format_error(e, paint=False) for e in errors if not isinstance(e, SpecError)]
     texts = [text for text in (other_problems, *other_errors) if text]
     if texts:
-        verdict = _Verdict(element=_ERROR, code="broken-file", reason=texts[0].splitlines()[0])
-        yield _Case(name="(lab)", text="\n".join(texts), verdict=verdict)
+        verdict = Verdict(element=Element.ERROR, code="broken-file", reason=texts[0].splitlines()[0])
+        yield JunitCase(name="(lab)", text="\n".join(texts), verdict=verdict)
 
 
 def _problems_text(problems: Sequence[Problem]) -> str:
@@ -152,7 +124,7 @@ def _problems_text(problems: Sequence[Problem]) -> str:
 
 def _experiment_case(
     experiment: ExperimentPlan, plan: Plan, result: SyncResult | None, removed_in: Mapping[str, str]
-) -> _Case:
+) -> JunitCase:
     name = shown_name(experiment.name)
     if result is not None:
         return _result_case(name, experiment, plan, result, waits=True)
@@ -161,13 +133,15 @@ def _experiment_case(
     blocked = next((change for change in experiment.changes if change.error is not None), None)
     if blocked is not None and blocked.error is not None:
         reason = _error_text(blocked.error, blocked.key)
-        verdict = _Verdict(element=_FAILURE, code=blocked.error.code, reason=reason)
+        verdict = Verdict(element=Element.FAILURE, code=blocked.error.code, reason=reason)
     elif plan.refusal is not None and any(c.action is not Action.KEEP for c in experiment.changes):
-        verdict = _Verdict(element=_SKIPPED, code="not-attempted", reason=_why_withheld(plan))
-    return _Case(name=name, file=experiment.source, text=text, verdict=verdict)
+        verdict = Verdict(element=Element.SKIPPED, code="not-attempted", reason=_why_withheld(plan))
+    return JunitCase(name=name, file=experiment.source, text=text, verdict=verdict)
 
 
-def _result_case(name: str, part: ExperimentPlan, plan: Plan, result: SyncResult, *, waits: bool) -> _Case:
+def _result_case(
+    name: str, part: ExperimentPlan, plan: Plan, result: SyncResult, *, waits: bool
+) -> JunitCase:
     """Return the case for the outcomes of objects and, with `waits`, for the experiment's peers."""
     outcomes = [result.outcomes[change.key] for change in part.changes]
     lines = [text for done in outcomes for text in done_lines(done, shown_name(part.name))]
@@ -177,9 +151,9 @@ def _result_case(name: str, part: ExperimentPlan, plan: Plan, result: SyncResult
     if peers is not None:
         message = format_event(peers.event, paint=False) or ""
         texts.append(message)
-        if not peers.settled and (verdict is None or verdict.element == _SKIPPED):
-            verdict = _Verdict(element=_FAILURE, code="not-ready", reason=message.splitlines()[0])
-    return _Case(
+        if not peers.settled and (verdict is None or verdict.element == Element.SKIPPED):
+            verdict = Verdict(element=Element.FAILURE, code="not-ready", reason=message.splitlines()[0])
+    return JunitCase(
         name=name,
         file=part.source,
         text="\n".join(text for text in texts if text),
@@ -188,26 +162,26 @@ def _result_case(name: str, part: ExperimentPlan, plan: Plan, result: SyncResult
     )
 
 
-def _outcome_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> _Verdict | None:
+def _outcome_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> Verdict | None:
     """Return the worst verdict: a failed change, then a blocked one, then one that was not attempted."""
     blocked = {change.key for change in part.changes if change.error is not None}
     failed = [done for done in outcomes if done.outcome is Outcome.FAILED]
     failed.sort(key=lambda done: done.key in blocked)
     if failed:
-        element = _FAILURE if failed[0].key in blocked else _ERROR
+        element = Element.FAILURE if failed[0].key in blocked else Element.ERROR
         return _object_verdict(failed[0], element)
     skipped = next((done for done in outcomes if done.outcome is Outcome.NOT_ATTEMPTED), None)
     if skipped is None:
         return None
     if skipped.error is None:
-        return _Verdict(element=_SKIPPED, code=skipped.outcome.value, reason=_why_withheld(plan))
-    return replace(_object_verdict(skipped, _SKIPPED), code=skipped.outcome.value)
+        return Verdict(element=Element.SKIPPED, code=skipped.outcome.value, reason=_why_withheld(plan))
+    return replace(_object_verdict(skipped, Element.SKIPPED), code=skipped.outcome.value)
 
 
-def _object_verdict(done: ObjectDone, element: str) -> _Verdict:
+def _object_verdict(done: ObjectDone, element: Element) -> Verdict:
     if done.error is None:
-        return _Verdict(element=element, code=done.outcome.value, reason=f"{done.key}: {done.outcome.value}")
-    return _Verdict(element=element, code=done.error.code, reason=_error_text(done.error, done.key))
+        return Verdict(element=element, code=done.outcome.value, reason=f"{done.key}: {done.outcome.value}")
+    return Verdict(element=element, code=done.error.code, reason=_error_text(done.error, done.key))
 
 
 def _why_withheld(plan: Plan) -> str:
@@ -232,7 +206,7 @@ def _plan_text(experiment: ExperimentPlan, plan: Plan, removed_in: Mapping[str, 
     return join(set_right(entries), paint=False)
 
 
-def _with_unique_names(cases: Sequence[_Case]) -> list[_Case]:
+def _with_unique_names(cases: Sequence[JunitCase]) -> list[JunitCase]:
     """Number cases with the same name, because GitLab drops all but one of them."""
     seen: Counter[str] = Counter()
     unique = []
@@ -241,45 +215,3 @@ def _with_unique_names(cases: Sequence[_Case]) -> list[_Case]:
         number = seen[case.name]
         unique.append(case if number == 1 else replace(case, name=f"{case.name} ({number})"))
     return unique
-
-
-def _document(name: str, cases: Sequence[_Case]) -> str:
-    elements = Counter(case.verdict.element for case in cases if case.verdict)
-    time = f"{sum(case.time_s for case in cases):.3f}"
-    counts = {
-        "tests": str(len(cases)),
-        "failures": str(elements[_FAILURE]),
-        "errors": str(elements[_ERROR]),
-    }
-    root = ET.Element("testsuites", _attributes(name=_CLASS, **counts, time=time))
-    skipped = str(elements[_SKIPPED])
-    suite = ET.SubElement(root, "testsuite", _attributes(name=name, **counts, skipped=skipped, time=time))
-    for case in cases:
-        _add_case(suite, case, name)
-    ET.indent(root)
-    text: bytes = ET.tostring(root, encoding="us-ascii", short_empty_elements=False)
-    return _DECLARATION + text.decode("ascii")
-
-
-def _add_case(suite: ET.Element, case: _Case, class_name: str) -> None:
-    file = {} if case.file is None else {"file": case.file}
-    time = f"{case.time_s:.3f}"
-    attributes = _attributes(classname=class_name, name=case.name, **file, time=time)
-    element = ET.SubElement(suite, "testcase", attributes)
-    if case.verdict is not None:
-        reason = escape(flat(case.verdict.reason)) or case.verdict.code
-        # The prefix is required: GitLab's reader takes a bare `file` or `symbol` for the type of the content.
-        attributes = _attributes(type=f"{_CLASS}.{case.verdict.code}", message=reason)
-        text = case.text if reason in case.text else f"{reason}\n{case.text}".rstrip()
-        ET.SubElement(element, case.verdict.element, attributes).text = _safe(text)
-    elif case.text:
-        ET.SubElement(element, "system-out").text = _safe(case.text)
-
-
-def _attributes(**values: str) -> dict[str, str]:
-    return {name: _safe(escape(value)) for name, value in values.items()}
-
-
-def _safe(text: str) -> str:
-    """Return the text without characters that XML 1.0 forbids, and without GitLab's attachment mark."""
-    return "\n".join(map(escape, text.split("\n"))).replace(*_ATTACHMENT)
