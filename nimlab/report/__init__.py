@@ -1,6 +1,6 @@
 """Plans, events, problems and rows -> text for people, JSON for programs, reports for GitLab, and exit codes.
 
-In: values. Out: strings and exit codes. No module prints, reads the cluster or knows the terminal. With
+In: values. Out: strings and exit codes. No module prints, or accesses the cluster or the terminal. With
 `paint`, the text has colour; otherwise it is the same text without colour. Pure.
 
 - Base: `styled_text`, `cut_text`, `format_value`, `totals` of a plan, `sync_result`, `exit_code`

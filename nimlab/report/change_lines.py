@@ -1,7 +1,7 @@
 """The changes of one experiment -> lines: the action for each object, its changed fields and its notes.
 
-In: changes. Out: lines; one of them has the resources that the experiment adds. Prunes come first. The caller
-prepends the name of the experiment.
+In: changes. Out: lines, prunes first. One of the lines has the resources that the experiment adds. The caller
+adds the name of the experiment.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeLine:
-    """A line, and optionally the pods, CPU and memory added, which are shown in columns on the right."""
+    """A line. If it has `added` pods, CPU and memory, they are shown in columns on the right."""
 
     line: Line
     added: tuple[str, str, str] | None = None
@@ -64,7 +64,7 @@ def experiment_entries(
     """Return the lines of an experiment; none if there is nothing to report.
 
     `removed_in` is the commit that removed its file, if known. With `withheld`, its prunes are not carried
-    out. The resources added are shown with its first workload that changes.
+    out. The first workload that changes has the resources that the experiment adds.
     """
     blocks = [
         (has_workload, lines)
@@ -81,7 +81,7 @@ def experiment_entries(
 
 
 def set_right(entries: Sequence[ChangeLine]) -> Iterator[Line]:
-    """Yield the lines with the resources added aligned in columns on the right."""
+    """Yield the lines; the resources are aligned in columns on the right."""
     added = [entry.added for entry in entries if entry.added]
     widths = [max(len(text) for text in column) for column in zip(*added, strict=True)]
     ends = [width_of(entry.line) + _GAP for entry in entries if entry.added]
@@ -172,7 +172,7 @@ def _head(sign: str, verb: str, style: Style, text: str, layout: Layout) -> Line
 
 
 def _object_lines(change: Change, layout: Layout) -> list[Line]:
-    """Return all lines of one object; none for a kept object without anything to report."""
+    """Return all lines of one object; none for a kept object with nothing to report."""
     lines: list[Line] = []
     if change.error is not None:
         label, what = error_about(change.error, change.key)

@@ -29,7 +29,7 @@ def notes_of(change: Change) -> Iterator[str]:
 
 
 def general_notes_of(change: Change) -> Iterator[str]:
-    """Yield the notes that contain neither a number of peers nor another manager."""
+    """Yield the notes that similar changes have in common: they contain no numbers and no managers."""
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
         peers = "until then they keep" if change.restarts else "its peers keep"
         yield f"{peers} running: the new object adopts them"

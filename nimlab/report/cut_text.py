@@ -1,6 +1,6 @@
 """Text that is too long -> a shorter text with `…` at the place of the cut.
 
-In: text. Out: text on one line, if the input has one line. Pure.
+In: one line of text. Out: one line of text. Pure.
 """
 
 from __future__ import annotations

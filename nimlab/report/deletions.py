@@ -67,7 +67,7 @@ def is_only_deleted(experiment: ExperimentPlan) -> bool:
 
 
 def _part(experiment: ExperimentPlan, action: Action) -> ExperimentPlan:
-    """Return the experiment's plan with only one action; resources are known only for the complete plan."""
+    """Return the plan with one action only; its resources are kept if that includes all changes."""
     changes = tuple(change for change in experiment.changes if change.action is action)
     is_complete = len(changes) == len(experiment.changes)
     return replace(experiment, changes=changes, added=experiment.added if is_complete else Resources())

@@ -106,7 +106,7 @@ def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
 
 
 def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[Line]:
-    """Yield each reason why pods do not run once; after five reasons, only the number of other pods."""
+    """Yield one line per reason why pods do not run; after five reasons, the number of remaining pods."""
     by_reason: dict[tuple[str, str], list[Trouble]] = {}
     for trouble in troubles:
         by_reason.setdefault((trouble.reason, trouble.message), []).append(trouble)

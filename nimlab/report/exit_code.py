@@ -39,7 +39,7 @@ def exit_code_of(
 def exit_code_of_rows(rows: Sequence[Row]) -> int:
     """Return the exit code of `list` and `status` with `--exit-code`; the worst row decides.
 
-    1: a file is broken, or an object is blocked. 4: not all pods run as requested. 3: Git and the cluster
+    1: a file is broken, or an object is blocked. 4: not all requested pods run. 3: Git and the cluster
     differ. 0: none of these.
     """
     if any(row.state in (GitState.BROKEN, GitState.BLOCKED) for row in rows):

@@ -88,8 +88,8 @@ def _event_line(event: Manifest, now: datetime) -> EventLine:
 class _OwnEvents:
     """The events of one experiment.
 
-    Objects are identified by their UID, because an older object may have had the same name. A pod that no
-    longer exists is identified by its name, and by an event time after the start of the current run.
+    Objects are identified by their UID, because an older object may have had the same name. For a pod that no
+    longer exists, the name must match, and the event must be newer than the start of the current run.
     """
 
     def __init__(self, planned: ExperimentPlan, pods: Sequence[Manifest]) -> None:

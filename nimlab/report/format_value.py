@@ -20,7 +20,7 @@ from nimlab.units import format_cpu_m
 _WIDTH: Final = 32  # two values, a path and an arrow usually fit a line of 120 columns
 _BINARY_UNITS: Final = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _MANY_CPU_M: Final = 10_000
-_CONTEXT: Final = 8  # how many characters are shown before the first different one
+_CONTEXT: Final = 8  # how many equal characters are shown before the first difference
 
 
 def added_texts(added: Resources) -> tuple[str, str, str]:
@@ -33,7 +33,7 @@ def added_texts(added: Resources) -> tuple[str, str, str]:
 
 
 def short_cpu_text(cpu_m: int) -> str:
-    """Return CPU as a quantity, from ten cores on rounded to a tenth: `250m`, `612.5`."""
+    """Return CPU as a quantity; ten cores or more are rounded to a tenth: `250m`, `612.5`."""
     return format_cpu_m(cpu_m) if cpu_m < _MANY_CPU_M else f"{cpu_m / 1000:.1f}".removesuffix(".0")
 
 
@@ -82,7 +82,7 @@ def change_texts(change: FieldChange, *, whole: bool) -> tuple[str, str, str]:
 
 
 def expand_json(fields: Iterable[FieldChange]) -> list[FieldChange]:
-    """Return the field changes; a text that is a JSON object is replaced by its own fields that differ."""
+    """Return the field changes; a changed JSON text is replaced by the changed fields inside it."""
     return [part for field in fields for part in _json_parts(field)]
 
 
@@ -130,7 +130,7 @@ def _value_text(value: Any) -> str:  # noqa: ANN401 -- any JSON
 
 
 def _shortened(old: str, new: str) -> tuple[str, str]:
-    """Return both texts with at most `_WIDTH` characters; their first difference stays visible."""
+    """Cut both texts to `_WIDTH` characters in such a way that their first difference stays visible."""
     if max(len(old), len(new)) <= _WIDTH:
         return old, new
     pairs = enumerate(zip(old, new, strict=False))

@@ -1,7 +1,7 @@
-"""One experiment of a plan -> the word in the column GIT, which names how files and cluster differ.
+"""One experiment of a plan -> the word in the column GIT, such as `drifted`.
 
-In: an experiment's plan and the whole plan. Out: a `GitState`. The plan has already compared files and
-cluster; this module only names the result. Pure.
+In: an experiment's plan and the whole plan. Out: a `GitState`. The plan has already compared the files with
+the cluster; this module only classifies the result. Pure.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def git_state_of(experiment: ExperimentPlan, plan: Plan) -> GitState:
 
 
 def _is_other_commit(experiment: ExperimentPlan, plan: Plan) -> bool:
-    """Return True if another commit was synced last, and no object of a synced kind is missing.
+    """Return True if the checkout differs from the last synced commit.
 
-    A missing object was deleted in the cluster, whatever commit is checked out.
+    The result is False if an object of a synced kind is missing: that object was deleted in the cluster.
     """
     if plan.commit is None or plan.recorded_commit is None:
         return False

@@ -74,7 +74,7 @@ def live_workloads(planned: ExperimentPlan) -> tuple[Manifest, ...]:
 def leaving_objects(planned: ExperimentPlan) -> tuple[Manifest, ...]:
     """Return the objects of an experiment that are being deleted.
 
-    Objects that only have its label, and are not managed by nimlab, are not included.
+    Objects that have its label but are not managed by nimlab are not included.
     """
     own = (c.live for c in planned.changes if c.leaving or c.desired is not None)
     return tuple(live for live in own if live is not None and is_leaving(live))
@@ -88,7 +88,7 @@ def age_s(at: str | None, now: datetime) -> int | None:
 
 
 def _broken_row(broken: Broken, experiment: Experiment | None) -> Row:
-    """Return the row of an invalid file; nothing is planned for it, so its objects are unknown."""
+    """Return the row of an invalid file. Its objects are not planned, so their state is unknown."""
     return Row(
         experiment=broken.name,
         full_name=experiment.full_name if experiment else "",

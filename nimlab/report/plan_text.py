@@ -54,11 +54,11 @@ def format_plan(
     paint: bool,
     rows: int = 100,
 ) -> str:
-    """Return the plan. Without `dry_run`, the summary of the sync shows the totals, unless nothing is done.
+    """Return the plan, with its totals if it is a dry run or if nothing is done.
 
-    Experiments with prunes come first; otherwise the order is by name. `removed_in` contains the commits that
-    removed files, by experiment. If the changes take more than `rows` lines, similar ones are grouped unless
-    `verbose` is set.
+    In a sync that does something, the summary shows the totals at the end. Experiments with prunes come
+    first; otherwise the order is by name. `removed_in` contains the commits that removed files, by
+    experiment. If the changes take more than `rows` lines, similar ones are grouped unless `verbose` is set.
     """
     width = max([NAME_WIDTH, *(len(escape(experiment.name)) for experiment in plan.experiments)])
     entries = _entries(plan, plan.experiments, removed_in, width, verbose=verbose)
@@ -107,7 +107,7 @@ def _group_entries(plan: Plan, groups: Sequence[ChangeGroup], width: int) -> lis
 
 
 def _with_name(name: str, entries: Sequence[ChangeLine], width: int) -> list[ChangeLine]:
-    """Return the lines with a name before the first."""
+    """Return the lines; the first one starts with the name."""
     return [
         ChangeLine(line=named("" if index else name, *entry.line, width=width), added=entry.added)
         for index, entry in enumerate(entries)
@@ -115,7 +115,7 @@ def _with_name(name: str, entries: Sequence[ChangeLine], width: int) -> list[Cha
 
 
 def _lab_lines(plan: Plan, width: int) -> Iterator[Line]:
-    """Yield what belongs to no experiment's objects: the namespaces of the lab, and broken files."""
+    """Yield the lines about the lab's namespaces and about broken files."""
     if plan.create_namespace and not plan.is_empty:
         text = f" Namespace/{plan.apply_set.namespace}"
         yield named("(lab)", Span("+ create ", Style.NEW), text, width=width)

@@ -33,8 +33,8 @@ def format_outcome(
 ) -> str:
     """Return the summary of a sync: one line if everything was done.
 
-    Otherwise a table before it shows what was done, what failed and what was not attempted in the experiments
-    concerned. The lines after it explain the result and what to do. `elapsed_s` is the time of the whole run.
+    Otherwise a table comes first: it lists the outcome of each change in the experiments with a problem. The
+    lines after the counts explain the result and what to do. `elapsed_s` is the time of the whole run.
     With `has_events`, the same output has already shown the events, so the troubles of peers are not
     repeated.
     """
