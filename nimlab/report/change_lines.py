@@ -116,7 +116,7 @@ def _blocks(
     created = [change for change in valid if change.action is Action.CREATE and not change.reason]
     for namespace in sorted({_former_namespace(change) for change in pruned}):
         group = [change for change in pruned if _former_namespace(change) == namespace]
-        why = f"left in {namespace}, a former namespace of the lab" if namespace else None
+        why = f"left in namespace {namespace}, where the lab was before" if namespace else None
         why = why or _prune_reason(experiment, removed_in)
         text = f"{count(len(group), 'object')}{', withheld' if withheld else ''}: {why}"
         yield _has_workload(group), _group(Action.PRUNE, text, group, layout, listed=True)
