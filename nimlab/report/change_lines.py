@@ -116,8 +116,7 @@ def _blocks(
     created = [change for change in valid if change.action is Action.CREATE and not change.reason]
     for namespace in sorted({_former_namespace(change) for change in pruned}):
         group = [change for change in pruned if _former_namespace(change) == namespace]
-        why = f"left in namespace {namespace}, where the lab was before" if namespace else None
-        why = why or _prune_reason(experiment, removed_in)
+        why = _prune_reason(experiment, namespace, removed_in)
         text = f"{count(len(group), 'object')}{', withheld' if withheld else ''}: {why}"
         yield _has_workload(group), _group(Action.PRUNE, text, group, layout, listed=True)
     if len(created) == 1 and len(experiment.changes) > 1:
@@ -146,7 +145,9 @@ def _is_applied(change: Change) -> bool:
     return change.action not in (Action.KEEP, Action.PRUNE)
 
 
-def _prune_reason(experiment: ExperimentPlan, removed_in: str | None) -> str:
+def _prune_reason(experiment: ExperimentPlan, former_namespace: str, removed_in: str | None) -> str:
+    if former_namespace:
+        return f"left in namespace {former_namespace}, where the lab was before"
     if experiment.source is not None:
         return f"no longer part of {experiment.source}"
     if removed_in is not None:
