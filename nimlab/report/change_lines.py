@@ -80,7 +80,7 @@ def experiment_entries(
     ]
 
 
-def set_right(entries: Sequence[ChangeLine]) -> Iterator[Line]:
+def align_resources(entries: Sequence[ChangeLine]) -> Iterator[Line]:
     """Yield the lines; the resources are aligned in columns on the right."""
     added = [entry.added for entry in entries if entry.added]
     widths = [max(len(text) for text in column) for column in zip(*added, strict=True)]

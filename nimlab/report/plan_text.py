@@ -11,7 +11,7 @@ from nimlab.files.git import Commit
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.report.change_groups import ChangeGroup, group_entries, group_similar
-from nimlab.report.change_lines import ChangeLine, experiment_entries, held_lines, layout_of, set_right
+from nimlab.report.change_lines import ChangeLine, align_resources, experiment_entries, held_lines, layout_of
 from nimlab.report.problems import error_lines
 from nimlab.report.styled_text import (
     NAME_WIDTH,
@@ -68,7 +68,7 @@ def format_plan(
         own = _entries(plan, others, removed_in, width, verbose=False)
         entries = [*own, *_group_entries(plan, groups, width)]
     lines = [
-        *set_right(entries),
+        *align_resources(entries),
         *_lab_lines(plan, width),
         *_withheld_lines(plan, hints=dry_run),
     ]
