@@ -122,7 +122,7 @@ def test_how_long_it_still_takes_is_told_by_the_pace_so_far() -> None:
         PeersProgress(experiment="red", running=9, wanted=0, leaving=9, left_s=20), paint=False
     )
     assert said is not None
-    assert said.endswith("9 peers still to go, about 20 s left")
+    assert said.endswith("9 peers left to delete, about 20 s left")
 
 
 def test_old_peers_and_surplus_peers_are_waited_for() -> None:

@@ -152,7 +152,7 @@ def test_object_first_made_by_kubectl_loses_what_goes_from_git(lab: Lab, verb: s
     rendered.write_text(lab.run("render").out, encoding="utf-8")
     lab.kubectl(verb, "-f", str(rendered))
     dry = lab.run("sync", "--dry-run")
-    assert "takes over what `kubectl-" in dry.out
+    assert "takes over the fields of `kubectl-" in dry.out
     assert dry.code == 0
     synced(lab)
     for kind in ("StatefulSet", "Service"):
@@ -244,7 +244,7 @@ def test_foreign_additions_are_told_and_go_when_asked(lab: Lab) -> None:
     assert change["foreign"] == []
     assert {f["path"] for f in change["handover"]["removed"]} == {f["path"] for f in told}
     out = synced(lab, "--remove-foreign", "--strict")
-    assert "removes what `mesh-operator` has added" in out
+    assert "removes fields added by `mesh-operator`" in out
     live = lab.get("StatefulSet", "nimp2p-exp-blue")
     assert live is not None
     pod = live["spec"]["template"]["spec"]

@@ -23,13 +23,13 @@ from nimlab.plan.pod_trouble import Trouble, is_due, pod_trouble
 from nimlab.plan.sync_events import ExperimentStuck, PeersProgress
 from nimlab.report import exit_code_of_rows, format_event
 from nimlab.report.change_lines import experiment_entries, layout_of
-from nimlab.report.list_rows import RowState, experiment_detail, overview_rows, troubles_of
+from nimlab.report.experiment_detail import experiment_detail
+from nimlab.report.experiment_troubles import troubles_of
+from nimlab.report.git_state import GitState
+from nimlab.report.list_rows import overview_rows
 from nimlab.report.styled_text import join
 from tests.live import Lab
-from tests.test_apply import RED, board, judged
-from tests.test_apply import refusal as refused_at
-from tests.test_apply import statefulset as awaited_set
-from tests.test_overview import (
+from tests.support.live_plans import (
     MADE,
     NAME,
     NOW,
@@ -45,6 +45,9 @@ from tests.test_overview import (
     spec_map,
     statefulset,
 )
+from tests.test_apply import RED, board, judged
+from tests.test_apply import refusal as refused_at
+from tests.test_apply import statefulset as awaited_set
 
 
 def container(state: dict[str, Any], *, ready: bool = False, last: dict[str, Any] | None = None) -> Manifest:
@@ -165,7 +168,7 @@ def test_row_sums_over_all_workloads_of_an_experiment() -> None:
     row = only_row(plan_of(keep(spec_map("d")), keep(statefulset()), keep(other)))
     assert (row.scale, row.running) == (7, 6)
     assert row.verdict.health is Health.NOT_READY
-    assert row.state is RowState.IN_SYNC
+    assert row.state is GitState.IN_SYNC
 
 
 def managed(manager: str, at: str, *path: str, **more: Any) -> dict[str, Any]:
@@ -206,23 +209,23 @@ def test_newer_checkout_is_no_drift() -> None:
     ours = managed("nimlab", MADE, *PATH)
     theirs = managed("kubectl-edit", MADE, *PATH, operation="Update")
     config = keep(spec_map("d"))
-    assert only_row(plan_of(config, updated(ours))).state is RowState.CHANGED
-    assert only_row(plan_of(config, updated(theirs))).state is RowState.DRIFTED
+    assert only_row(plan_of(config, updated(ours))).state is GitState.CHANGED
+    assert only_row(plan_of(config, updated(theirs))).state is GitState.DRIFTED
     assert (
         only_row(plan_of(config, updated(managed("nimlab", MADE, "f:spec"), theirs))).state
-        is RowState.DRIFTED
+        is GitState.DRIFTED
     )
 
 
 @pytest.mark.parametrize(
     ("sha", "dirty", "state"),
     [
-        ("a" * 40, False, RowState.DRIFTED),
-        ("b" * 40, False, RowState.CHANGED),
-        ("a" * 40, True, RowState.CHANGED),
+        ("a" * 40, False, GitState.DRIFTED),
+        ("b" * 40, False, GitState.CHANGED),
+        ("a" * 40, True, GitState.CHANGED),
     ],
 )
-def test_field_that_nobody_owns_is_judged_by_the_commit(sha: str, dirty: bool, state: RowState) -> None:
+def test_field_that_nobody_owns_is_judged_by_the_commit(sha: str, dirty: bool, state: GitState) -> None:
     plan = plan_of(keep(spec_map("d")), updated(managed("nimlab", MADE, "f:data"), old=ABSENT))
     before = replace_parent(commit="a" * 40)
     commit = Commit(sha=sha, branch="main", dirty=dirty)
@@ -233,7 +236,7 @@ def test_field_that_nobody_owns_is_judged_by_the_commit(sha: str, dirty: bool, s
 def test_object_that_the_checkout_no_longer_asks_for_is_no_drift() -> None:
     live = statefulset()
     live["metadata"]["managedFields"] = [managed("nimlab", MADE, *PATH)]
-    assert only_row(plan_of(keep(spec_map("d")), change(Action.PRUNE, live, None))).state is RowState.CHANGED
+    assert only_row(plan_of(keep(spec_map("d")), change(Action.PRUNE, live, None))).state is GitState.CHANGED
 
 
 def test_foreign_object_on_its_way_out_says_nothing_of_health() -> None:
@@ -248,7 +251,7 @@ def test_workload_that_somebody_deleted_is_drift_also_in_a_newer_checkout() -> N
     before = replace_parent(commit="a" * 40)
     commit = Commit(sha="b" * 40, branch="main", dirty=False)
     (row,) = overview_rows(replaced(plan, before=before, commit=commit), (experiment(),), NOW)
-    assert row.state is RowState.DRIFTED
+    assert row.state is GitState.DRIFTED
 
 
 def replaced(plan: Any, **facts: Any) -> Any:
@@ -341,12 +344,12 @@ def said(item: Any) -> str:
 
 def test_progress_never_reads_as_if_nothing_were_awaited() -> None:
     old = said(judged(board(awaited_set(wanted=4, **OLD))))
-    assert "0 of 4 peers running, 4 still to go" in old
+    assert "0 of 4 peers running, 4 left to delete" in old
     unseen = said(judged(board(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
     assert "hasn't seen the last change" in unseen
     assert "4 of 4 peers running;" in unseen
     fewer = said(judged(board(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800))))
-    assert "799 still to go" in fewer
+    assert "799 left to delete" in fewer
     deleted = said(judged(board()))
     assert "StatefulSet/lab/red doesn't exist" in deleted
 
@@ -372,7 +375,7 @@ ON_DELETE = {"updateStrategy": {"type": "OnDelete"}, "template": {"spec": {"cont
         (4, 0, "restarts all 4 peers, none of which is running:"),
         (4, 2, "restarts all 4 peers, of which 2 are running:"),
         (1, 1, "restarts the one running peer:"),
-        (1, 0, "restarts the one peer, which isn't running:"),
+        (1, 0, "restarts the one peer, which is not running:"),
     ],
 )
 def test_restarts_do_not_claim_that_peers_run(peers: int, running: int, words: str) -> None:

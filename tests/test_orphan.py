@@ -52,7 +52,7 @@ def test_peers_outlive_a_replacement_that_does_not_concern_them(blue: Lab) -> No
     change_order(blue)
     before = uids(blue)
     assert planned(blue)["restarts"] == 0
-    assert "its peers stay" in blue.run("sync", "--dry-run").out
+    assert "its peers keep running" in blue.run("sync", "--dry-run").out
     synced(blue)
     assert uids(blue) == before
     assert_in_sync(blue)
@@ -68,7 +68,7 @@ def test_changed_template_restarts_them_in_the_same_sync(blue: Lab, rollout: str
     assert planned(blue)["restarts"] == 4
     said = blue.run("sync", "--dry-run").out
     assert "restarts all 4 running peers" in said
-    assert "its peers stay" not in said
+    assert "its peers keep running" not in said
     synced(blue, "--timeout", "60s")
     assert len(uids(blue)) == 4
     assert not {*uids(blue)} & {*before}

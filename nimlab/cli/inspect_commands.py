@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nimlab.objects.manifest import Manifest, ObjectKey
     from nimlab.plan.make_plan import Plan
     from nimlab.plan.pod_trouble import Trouble
-    from nimlab.report.list_rows import Detail
+    from nimlab.report.experiment_detail import Detail
     from nimlab.workflow.session import Run
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
@@ -74,7 +74,8 @@ def _find_troubles(run: Run, plan: Plan, now: datetime) -> dict[str, tuple[Troub
     """Read a few pages of pods and warnings, and only for experiments whose pods don't all run."""
     from nimlab.cluster.pod_reader import find_troubled, read_warnings
     from nimlab.plan.pod_trouble import is_due, pod_trouble
-    from nimlab.report.list_rows import live_workloads, short_experiments, troubles_of
+    from nimlab.report.experiment_troubles import short_experiments, troubles_of
+    from nimlab.report.list_rows import live_workloads
 
     def is_troubled(pod: Manifest) -> bool:
         trouble = pod_trouble(pod, now)
@@ -133,7 +134,7 @@ def _read_details(run: Run, plan: Plan, name: str) -> list[Detail]:
     from nimlab.cluster.pod_reader import read_events, read_pods
     from nimlab.objects.applyset import PLATFORM
     from nimlab.objects.manifest import WORKLOADS
-    from nimlab.report.list_rows import experiment_detail
+    from nimlab.report.experiment_detail import experiment_detail
 
     apply_set = plan.apply_set
     labels = apply_set.group_label if name == PLATFORM else f"{apply_set.group_label}={name}"

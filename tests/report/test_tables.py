@@ -1,4 +1,4 @@
-"""Tables fit the terminal: columns are dropped or shortened, and no experiment becomes ambiguous."""
+"""Tables fit the terminal: columns are removed or shortened, and the names stay complete."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAMES = ["a" * 41, "a" * 40 + "b", "red"]
 
 
 def text_of(rows: Sequence[Sequence[str]], columns: int | None, drop: Sequence[str] = ()) -> str:
-    """The table as it is printed."""
+    """Return the table as it is printed."""
     return join(table(rows, columns=columns, drop=drop), paint=False)
 
 
 def listed(columns: int | None) -> str:
-    """The table of `list` with names as long as they may be."""
+    """Return the table of `list` with names of the maximum length."""
     cells = {"SCALE": "1000", "RUNNING": "1000", "AGE": "3d4h", "STARTED AT": "2026-01-02T03:04:05Z"}
     rows = [
         [
@@ -43,28 +43,28 @@ def test_list_fits_the_terminal_and_keeps_the_names(columns: int) -> None:
     assert [text.split()[0] for text in lines[1:]] == NAMES
 
 
-def test_name_is_kept_where_nothing_fits() -> None:
+def test_name_is_complete_if_nothing_fits() -> None:
     assert [text.split()[0] for text in listed(20).splitlines()[1:]] == NAMES
 
 
-def test_without_a_terminal_nothing_is_left_out() -> None:
+def test_table_is_complete_without_a_terminal() -> None:
     assert listed(None).split("\n")[0].split("  ")[0] == ROW_HEAD[0]
     assert all(head in listed(None) for head in ROW_HEAD)
 
 
-def test_least_important_column_goes_first() -> None:
+def test_least_important_column_is_removed_first() -> None:
     wide = max(map(len, listed(None).splitlines()))
     assert listed(wide) == listed(None)
     assert ROW_DROP[0] not in listed(wide - 1)
     assert ROW_DROP[1] in listed(wide - 1)
 
 
-def test_messages_are_shortened_at_their_end() -> None:
+def test_messages_are_cut_at_their_end() -> None:
     rows = [("AGE", "MESSAGE"), ("3s", "x" * 100)]
     assert text_of(rows, 40).splitlines()[1] == "3s   " + "x" * 34 + "…"
 
 
-def test_log_of_a_part_is_whole_or_left_out() -> None:
+def test_path_of_a_log_is_complete_or_removed() -> None:
     parts = [("kube-controller-manager", 123456, True, "/home/user/lab/.nimlab/sandbox/kcm.log")]
     narrow = format_sandbox(running=True, server="https://x", nodes=3, parts=parts, columns=60)
     assert "LOG" not in narrow

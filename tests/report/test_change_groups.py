@@ -1,27 +1,43 @@
-"""A long plan groups what is alike, and never what a person has to see by name."""
+"""A long plan groups similar changes, and shows every other change under its experiment's name."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nimlab.errors import Conflict, OwnershipConflict
-from nimlab.files.spec import OnImmutableChange
+from nimlab.errors import (
+    Conflict,
+    OwnershipConflict,
+)
+from nimlab.files.spec import (
+    OnImmutableChange,
+)
 from nimlab.objects.managed_fields import Foreign
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan
 from nimlab.plan.prune_limits import PruneBlocked
-from tests.test_report import all_objects, change, experiment, field, plan, plan_json, text_of
+from tests.support.plans import (
+    all_objects,
+    change,
+    experiment,
+    field,
+    plan,
+    plan_json,
+    text_of,
+)
 
 IMAGE = "spec.template.spec.containers[nimp2p].image"
+
+
 FOREIGN = Foreign(manager="mesh", path=("f:spec", "f:x"), text="spec.x", value=1)
 
 
 def updated(name: str, new: str = "v2", **more: Any) -> ExperimentPlan:
-    """An experiment whose image and recorded hash change, and whose five peers restart."""
+    """Return an experiment whose image and recorded hash change, and whose five peers restart."""
     fields = (field(IMAGE, "v1", new),)
     record = change(Action.UPDATE, "ConfigMap", name, fields=(field("data.sha", "0", name),))
     return experiment(
@@ -30,11 +46,11 @@ def updated(name: str, new: str = "v2", **more: Any) -> ExperimentPlan:
 
 
 def many(count: int, new: str = "v2", letter: str = "n") -> list[ExperimentPlan]:
-    """That many experiments with the same change."""
+    """Return `count` experiments with the same change."""
     return [updated(f"{letter}{number:04}", new) for number in range(count)]
 
 
-def test_a_thousand_alike_changes_fit_a_screen() -> None:
+def test_thousand_similar_changes_fit_a_screen() -> None:
     text = text_of(plan(*many(612), *many(388, "v3", "o")))
     assert len(text.splitlines()) < 30
     assert "612 experiments" in text
@@ -55,28 +71,28 @@ def test_thousand_new_experiments_are_one_group() -> None:
     assert "+5000 pods" in text
 
 
-def test_short_plan_and_verbose_show_each() -> None:
+def test_short_plan_and_verbose_plan_show_each_experiment() -> None:
     assert "3 experiments" not in text_of(plan(*many(3)))
     text = text_of(plan(*many(200)), verbose=True)
     assert "n0199" in text
     assert "200 experiments" not in text
 
 
-def test_terminal_decides_what_is_long() -> None:
+def test_plan_longer_than_the_terminal_is_grouped() -> None:
     assert "5 experiments" in text_of(plan(*many(5)), rows=10)
 
 
 def shown_alone() -> list[ExperimentPlan]:
-    """Experiments with something that has to be seen by name."""
+    """Return experiments with a change that must be shown under their own names."""
     gone = experiment("gone", *all_objects(Action.PRUNE, "gone"), gone=True)
-    error = OwnershipConflict("it exists, and nimlab did not make it", where="x", hint="y")
+    error = OwnershipConflict("the object already exists and was not created by nimlab", where="x", hint="y")
     replaced = change(
-        Action.REPLACE, "StatefulSet", "made", restarts=5, replace_by=OnImmutableChange.RECREATE
+        Action.REPLACE, "StatefulSet", "recreated", restarts=5, replace_by=OnImmutableChange.RECREATE
     )
     kept = change(Action.KEEP, "StatefulSet", "kept", foreign=(FOREIGN,))
     return [
         gone,
-        experiment("made", replaced),
+        experiment("recreated", replaced),
         experiment("kept", kept),
         updated("mixed", foreign=(FOREIGN,)),
         updated("hand", taken=(Conflict(manager="kubectl", field=".spec.replicas"),)),
@@ -85,18 +101,15 @@ def shown_alone() -> list[ExperimentPlan]:
     ]
 
 
-@pytest.mark.parametrize("one", shown_alone(), ids=lambda one: one.name)
-def test_what_has_a_name_keeps_it(one: ExperimentPlan) -> None:
-    twins = [
-        ExperimentPlan(name=f"{one.name}{n}", source=one.source, changes=one.changes, added=one.added)
-        for n in range(50)
-    ]
+@pytest.mark.parametrize("notable", shown_alone(), ids=lambda notable: notable.name)
+def test_notable_change_is_shown_under_its_experiments_name(notable: ExperimentPlan) -> None:
+    twins = [replace(notable, name=f"{notable.name}{number}") for number in range(50)]
     text = text_of(plan(*many(200), *twins))
     assert "200 experiments" in text
     assert all(twin.name in text for twin in twins)
 
 
-def test_text_does_not_depend_on_the_order() -> None:
+def test_text_does_not_depend_on_the_order_of_experiments() -> None:
     experiments = [*many(40), *many(40, "v3", "o"), *many(40, "v4", "p")]
     shuffled = random.Random(1).sample(experiments, len(experiments))  # noqa: S311 -- no secret
     assert text_of(plan(*experiments)) == text_of(plan(*shuffled))
@@ -106,11 +119,11 @@ def test_json_lists_every_object() -> None:
     assert plan_json(plan(*many(200))).count('"key"') == 400
 
 
-def test_held_experiments_are_a_group_of_their_own() -> None:
+def test_held_experiments_form_their_own_group() -> None:
     stop = PruneBlocked(code="limit", what="too many", hint="add `--max-prune 9`")
     held = [
-        ExperimentPlan(name=one.name, source=one.source, changes=one.changes, added=one.added, held=True)
-        for one in (experiment(f"h{n}", *all_objects(Action.CREATE, f"h{n}"), pods=5) for n in range(50))
+        replace(experiment(f"h{n}", *all_objects(Action.CREATE, f"h{n}"), pods=5), held=True)
+        for n in range(50)
     ]
     text = text_of(plan(*many(50), *held, stops=(stop,)), rows=50)
     assert "200 objects, held back: " in text
