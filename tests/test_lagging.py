@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nimlab.sandbox.folder_layout import Layout
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.state import Layout, load_record
+from nimlab.sandbox.record import load_record
 from tests.live import Lab, Sandbox
 from tests.proxy import Gate, Seen, run_proxy
 from tests.test_orphan import edit, uids

@@ -30,15 +30,17 @@ from nimlab.sandbox import (
     Step,
     build_programs,
     down,
+    find_programs,
     is_up,
-    programs,
     read_state,
     up,
 )
-from nimlab.sandbox.client import Api
+from nimlab.sandbox.folder_layout import Layout
+from nimlab.sandbox.http_client import SandboxClient
 from nimlab.sandbox.launch import is_port_free
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.state import PART_NAMES, Layout, load_record
+from nimlab.sandbox.record import load_record
+from nimlab.sandbox.state import PART_NAMES
 
 pytestmark = pytest.mark.live
 
@@ -53,8 +55,8 @@ def ignore(_: Step) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _programs(pytestconfig: pytest.Config) -> None:
     """Skip, or fail if asked to, rather than build for minutes."""
-    cached = programs.find_cached(default_cache(), build_programs.find_go_version())
-    if programs.find_programs(os.environ, cached, ignore) is None:
+    cached = find_programs.find_cached(default_cache(), build_programs.find_go_version())
+    if find_programs.find_programs(os.environ, cached, ignore) is None:
         why = "the sandbox's programs aren't built yet: run `nimlab sandbox up` once"
         pytest.fail(why) if pytestconfig.getoption("--require-live") else pytest.skip(why)
 
@@ -70,10 +72,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def api(home: Path) -> Iterator[Api]:
+def client(home: Path) -> Iterator[SandboxClient]:
     record = load_record(Layout(home=home))
     assert record is not None
-    with Api(Layout(home=home), record.ports["kube-apiserver"]) as connection:
+    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as connection:
         yield connection
 
 
@@ -132,8 +134,8 @@ def make_pod(name: str, image: str, **spec: Any) -> Mapping[str, object]:
     }
 
 
-def read_pod(api: Api, name: str) -> Any:
-    return api.call("GET", f"{PODS}/{name}").body.get("status", {})
+def read_pod(client: SandboxClient, name: str) -> Any:
+    return client.request("GET", f"{PODS}/{name}").body.get("status", {})
 
 
 def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
@@ -199,27 +201,27 @@ def test_the_kubeconfig_has_all_and_skips_no_check(home: Path) -> None:
     assert document["clusters"][0]["cluster"]["server"] == state.server
 
 
-def test_a_pod_runs_with_its_sidecar_ready(api: Api) -> None:
+def test_a_pod_runs_with_its_sidecar_ready(client: SandboxClient) -> None:
     others = [
         {"name": "once", "image": "some/init:1"},
         {"name": "sidecar", "image": "some/sidecar:1", "restartPolicy": "Always"},
     ]
-    assert api.call("POST", PODS, make_pod("good", "some/image:1", initContainers=others)).ok
-    assert wait_until(lambda: read_pod(api, "good").get("phase") == "Running", within_s=10.0)
-    status = read_pod(api, "good")
+    assert client.request("POST", PODS, make_pod("good", "some/image:1", initContainers=others)).ok
+    assert wait_until(lambda: read_pod(client, "good").get("phase") == "Running", within_s=10.0)
+    status = read_pod(client, "good")
     assert status["podIP"].startswith("198.18.")
     assert [c["ready"] for c in status["containerStatuses"]] == [True]
     once, sidecar = status["initContainerStatuses"]
     assert "terminated" in once["state"]
     assert (sidecar["started"], "running" in sidecar["state"]) == (True, True)
-    api.call("DELETE", f"{PODS}/good")
-    assert wait_until(lambda: api.call("GET", f"{PODS}/good").status == 404, within_s=10.0)
+    client.request("DELETE", f"{PODS}/good")
+    assert wait_until(lambda: client.request("GET", f"{PODS}/good").status == 404, within_s=10.0)
 
 
-def test_a_missing_image_looks_like_one(api: Api) -> None:
-    assert api.call("POST", PODS, make_pod("bad", "some/image:no-such-image")).ok
-    assert wait_until(lambda: "containerStatuses" in read_pod(api, "bad"), within_s=10.0)
-    status = read_pod(api, "bad")
+def test_a_missing_image_looks_like_one(client: SandboxClient) -> None:
+    assert client.request("POST", PODS, make_pod("bad", "some/image:no-such-image")).ok
+    assert wait_until(lambda: "containerStatuses" in read_pod(client, "bad"), within_s=10.0)
+    status = read_pod(client, "bad")
     assert status["phase"] == "Pending"
     assert status["containerStatuses"][0]["state"] == {
         "waiting": {
@@ -227,10 +229,10 @@ def test_a_missing_image_looks_like_one(api: Api) -> None:
             "message": "image some/image:no-such-image not found",
         }
     }
-    api.call("DELETE", f"{PODS}/bad")
+    client.request("DELETE", f"{PODS}/bad")
 
 
-def test_a_set_of_pods_runs_and_goes_with_its_owner(api: Api) -> None:
+def test_a_set_of_pods_runs_and_goes_with_its_owner(client: SandboxClient) -> None:
     sets = "/apis/apps/v1/namespaces/default/statefulsets"
     labels = {"app": "peers"}
     template = {"metadata": {"labels": labels}, "spec": make_pod("x", "some/image:1")["spec"]}
@@ -242,20 +244,20 @@ def test_a_set_of_pods_runs_and_goes_with_its_owner(api: Api) -> None:
         "template": template,
     }
     body = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "peers"}}
-    assert api.call("POST", sets, {**body, "spec": spec}).ok
+    assert client.request("POST", sets, {**body, "spec": spec}).ok
     there = f"{PODS}?labelSelector=app%3Dpeers"
 
     def count_ready() -> int:
-        return int(api.call("GET", f"{sets}/peers").body["status"].get("readyReplicas", 0))
+        return int(client.request("GET", f"{sets}/peers").body["status"].get("readyReplicas", 0))
 
     assert wait_until(lambda: count_ready() == 3, within_s=10.0)
-    api.call("DELETE", f"{sets}/peers?propagationPolicy=Background")
-    assert wait_until(lambda: not api.call("GET", there).body["items"], within_s=15.0)
+    client.request("DELETE", f"{sets}/peers?propagationPolicy=Background")
+    assert wait_until(lambda: not client.request("GET", there).body["items"], within_s=15.0)
 
 
-def test_nodes_are_added_and_removed(home: Path, api: Api) -> None:
+def test_nodes_are_added_and_removed(home: Path, client: SandboxClient) -> None:
     def list_names() -> list[str]:
-        return [n["metadata"]["name"] for n in api.call("GET", "/api/v1/nodes").body["items"]]
+        return [n["metadata"]["name"] for n in client.request("GET", "/api/v1/nodes").body["items"]]
 
     assert repair(home, nodes=5).nodes == 5
     assert list_names() == [f"sim-{i}" for i in range(1, 6)]
@@ -266,9 +268,11 @@ def test_nodes_are_added_and_removed(home: Path, api: Api) -> None:
 
 
 @pytest.mark.parametrize("names", [*((n,) for n in PART_NAMES), PART_NAMES], ids="+".join)
-def test_what_is_killed_is_mended_and_nothing_else(home: Path, api: Api, names: tuple[str, ...]) -> None:
+def test_what_is_killed_is_mended_and_nothing_else(
+    home: Path, client: SandboxClient, names: tuple[str, ...]
+) -> None:
     mark = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
-    api.call("POST", CONFIG_MAPS, {**mark, "data": {"by": names[0]}})
+    client.request("POST", CONFIG_MAPS, {**mark, "data": {"by": names[0]}})
     before = read_state(home)
     assert before is not None
     credentials = (home / "kubeconfig").read_bytes()
@@ -284,7 +288,7 @@ def test_what_is_killed_is_mended_and_nothing_else(home: Path, api: Api, names: 
     if "kube-apiserver" not in names:  # the controller-manager may not survive its loss
         assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} == set(names)
     assert (home / "kubeconfig").read_bytes() == credentials
-    assert api.call("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
+    assert client.request("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
 
 
 def test_controllers_let_the_servers_go_first_and_both_whoever_asks(home: Path) -> None:
@@ -305,33 +309,33 @@ def test_controllers_let_the_servers_go_first_and_both_whoever_asks(home: Path) 
             assert share.read_text().split()[-2:] == ["nice", "5" if name in servers else "15"]
 
 
-def test_controllers_wait_in_a_queue_of_their_own_and_who_asks_in_none(api: Api) -> None:
+def test_controllers_wait_in_a_queue_of_their_own_and_who_asks_in_none(client: SandboxClient) -> None:
     """Else a user's `list` waits with hundreds of requests of the controllers."""
 
     def served() -> dict[str, int]:
         found = re.findall(
             r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="([^"]+)".*\} ([0-9]+)$',
-            api.call("GET", "/metrics").body,
+            client.request("GET", "/metrics").body,
             re.MULTILINE,
         )
         return {flow: int(count) for flow, count in found}
 
     before = served()
-    assert api.call("POST", PODS, make_pod("waits", "some/image:1")).ok
-    assert wait_until(lambda: read_pod(api, "waits").get("phase") == "Running", within_s=10.0)
-    assert api.call("DELETE", f"{PODS}/waits").ok
+    assert client.request("POST", PODS, make_pod("waits", "some/image:1")).ok
+    assert wait_until(lambda: read_pod(client, "waits").get("phase") == "Running", within_s=10.0)
+    assert client.request("DELETE", f"{PODS}/waits").ok
     grown = {flow for flow, count in served().items() if count > before.get(flow, 0)}
     assert grown - {"probes"} == {"exempt", "nimlab-sandbox-controllers"}  # anybody may ask how it is
 
 
-def test_pods_run_soon_after_the_player_of_kubelets_was_killed(home: Path, api: Api) -> None:
+def test_pods_run_soon_after_the_player_of_kubelets_was_killed(home: Path, client: SandboxClient) -> None:
     before = read_state(home)
     assert before is not None
     kill(home, before, "kwok")
     repair(home)
-    assert api.call("POST", PODS, make_pod("later", "some/image:1")).ok
-    assert wait_until(lambda: read_pod(api, "later").get("phase") == "Running", within_s=10.0)
-    api.call("DELETE", f"{PODS}/later")
+    assert client.request("POST", PODS, make_pod("later", "some/image:1")).ok
+    assert wait_until(lambda: read_pod(client, "later").get("phase") == "Running", within_s=10.0)
+    client.request("DELETE", f"{PODS}/later")
 
 
 @pytest.mark.parametrize("server", ["kube-apiserver", "etcd"])
@@ -351,8 +355,8 @@ def test_a_port_that_was_taken_meanwhile_is_given_up(home: Path, server: str) ->
     assert record.ports[server] != before.ports[server]
     document = json.loads((home / "kubeconfig").read_text())
     assert document["clusters"][0]["cluster"]["server"] == after.server
-    with Api(Layout(home=home), record.ports["kube-apiserver"]) as api:
-        assert api.call("GET", f"{CONFIG_MAPS}/kept-1").ok
+    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
+        assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
 
 
 def test_a_start_that_was_never_recorded_leaves_no_second_process(home: Path) -> None:
@@ -395,8 +399,8 @@ def test_lost_credentials_are_made_anew_and_the_data_stays(home: Path) -> None:
     assert repair(home).running
     record = load_record(Layout(home=home))
     assert record is not None
-    with Api(Layout(home=home), record.ports["kube-apiserver"]) as api:
-        assert api.call("GET", f"{CONFIG_MAPS}/kept-1").ok
+    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
+        assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
 
 
 def test_two_at_once_make_one(home: Path) -> None:

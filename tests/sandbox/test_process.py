@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nimlab.sandbox import down, process
+from nimlab.sandbox.folder_layout import Layout
 from nimlab.sandbox.launch import find_free_ports, is_port_free
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.state import Daemon, Layout, Record, save_record
+from nimlab.sandbox.record import Daemon, Record, save_record
 
 
 @pytest.fixture

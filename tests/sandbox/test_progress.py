@@ -36,7 +36,7 @@ def test_a_package_counts_for_the_first_program_that_needs_it() -> None:
 def test_the_time_left_follows_the_speed_and_covers_later_programs() -> None:
     progress = Progress(totals=(100, 60))
     for _ in range(40):
-        progress = progress.one_more()
+        progress = progress.add_package()
     assert (progress.done, progress.total) == (40, 100)
     assert progress.eta_s(80.0) == pytest.approx(2.0 * (60 + 60))
     assert progress.next_program().eta_s(80.0) == pytest.approx(2.0 * 60)
@@ -46,10 +46,10 @@ def test_no_time_is_guessed_too_early() -> None:
     progress = Progress(totals=(100,))
     assert progress.eta_s(60.0) is None
     for _ in range(50):
-        progress = progress.one_more()
+        progress = progress.add_package()
     assert progress.eta_s(1.0) is None
 
 
 def test_the_count_never_passes_the_total() -> None:
-    progress = Progress(totals=(1,)).one_more().one_more()
+    progress = Progress(totals=(1,)).add_package().add_package()
     assert progress.done == progress.total == 1

@@ -14,17 +14,9 @@ import pytest
 
 from nimlab.cache import default_cache
 from nimlab.sandbox import down, is_up, read_state
-from nimlab.sandbox.state import (
-    PART_NAMES,
-    Daemon,
-    Layout,
-    Record,
-    exclude_from_git,
-    keep_private,
-    load_record,
-    save_record,
-    write_private,
-)
+from nimlab.sandbox.folder_layout import Layout, exclude_from_git, restrict_permissions, write_private
+from nimlab.sandbox.record import Daemon, Record, load_record, save_record
+from nimlab.sandbox.state import PART_NAMES
 from tests.live import git
 
 RECORD = Record(
@@ -107,7 +99,7 @@ def test_folders_and_keys_of_an_older_sandbox_are_made_private(layout: Layout) -
     for path in paths:
         path.write_text("x", encoding="utf-8")
         path.chmod(0o644)
-    keep_private(layout)
+    restrict_permissions(layout)
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in (layout.home, layout.pki)} == {0o700}
 

@@ -1,8 +1,8 @@
-"""Which five programs, in which versions, and where they are found.
+"""The five programs of the control plane: their sources, their supported versions, and where they are found.
 
-Looked for in KUBEBUILDER_ASSETS, PATH and the cache, in this order. One from the first two is taken
-only if it says itself that its version fits. The cache holds complete sets; a set's folder is named
-after all that it was built from.
+Searches KUBEBUILDER_ASSETS, PATH and the cache, in this order. A program from the first two is used only if
+its `--version` output shows a supported version. The cache contains complete sets of programs. The name of a
+set's folder is derived from everything that it was built from.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ _NUMBER: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What a program is built from, and which minor versions of it made elsewhere will do."""
+    """The Go source of a program, and the minor versions that are supported if it was built elsewhere."""
 
     name: str
     module: str  # folder in modules/
     package: str
-    fitting: tuple[tuple[int, int], ...]
+    supported: tuple[tuple[int, int], ...]
 
 
 _KUBERNETES: Final = ((1, 34),)
 
-SOURCES: Final = (  # in the order of building, the one that shares least with the others last
+SOURCES: Final = (  # in build order; the program that shares the fewest packages with the others comes last
     Source(
         name="etcd",
         module="kubernetes",
         package="go.etcd.io/etcd/server/v3",
-        fitting=((3, 5), (3, 6)),
+        supported=((3, 5), (3, 6)),
     ),
     *(
         Source(
             name=name,
             module="kubernetes",
             package=f"k8s.io/kubernetes/cmd/{name}",
-            fitting=_KUBERNETES,
+            supported=_KUBERNETES,
         )
         for name in ("kube-apiserver", "kube-scheduler", "kube-controller-manager")
     ),
-    Source(name="kwok", module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", fitting=((0, 8),)),
+    Source(name="kwok", module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", supported=((0, 8),)),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """Where each part's program is, and the version that the API server says it has."""
+    """The path of each program, and the version that the API server reports."""
 
     paths: Mapping[str, Path]
     version: str
@@ -69,40 +69,40 @@ class Programs:
 def find_programs(
     environment: Mapping[str, str], cached: Path | None, report: Callable[[Step], None]
 ) -> Programs | None:
-    """Return the programs, taking from `cached` (a complete set) what isn't elsewhere.
+    """Return the installed programs, completed from `cached` (a complete set).
 
-    None if something is found nowhere: then all have to be built.
+    Returns None if any program is missing; all of them must then be built.
     """
-    found: dict[str, Path] = {}
-    version = VERSION
+    paths: dict[str, Path] = {}
+    server_version = VERSION
     for source in SOURCES:
-        path, said = _find_fitting(source, environment, report)
+        path, version = _find_supported(source, environment, report)
         if path is None:
-            path, said = (None, VERSION) if cached is None else (cached / source.name, VERSION)
+            path, version = (None, VERSION) if cached is None else (cached / source.name, VERSION)
         if path is None:
             return None
-        found[source.name] = path
-        version = said if source.name == "kube-apiserver" else version
-    return Programs(paths=found, version=version)
+        paths[source.name] = path
+        server_version = version if source.name == "kube-apiserver" else server_version
+    return Programs(paths=paths, version=server_version)
 
 
 def find_cached(cache: Path, go_version: str | None) -> Path | None:
-    """Return the cache's complete set built by this Go; by any if there is no Go now."""
+    """Return the cached complete set built by this version of Go; by any version if Go is not installed."""
     sets = cache / "sandbox"
     if go_version is not None:
-        chosen = sets / name_set(go_version)
-        return chosen if is_complete(chosen) else None
-    complete = [p for p in sets.glob(name_set("*")) if is_complete(p)]
-    return max(complete, key=lambda p: p.stat().st_mtime, default=None)
+        folder = sets / name_set(go_version)
+        return folder if is_complete(folder) else None
+    complete = [path for path in sets.glob(name_set("*")) if is_complete(path)]
+    return max(complete, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether the folder has all five programs."""
+    """Return True if the folder contains all five programs."""
     return all((folder / name).is_file() for name in PART_NAMES)
 
 
 def name_set(go_version: str) -> str:
-    """Return the name of the folder for what this Go builds from our module files."""
+    """Return the folder name of the set that this version of Go builds from the module files."""
     digest = hashlib.sha256()
     for module in sorted({source.module for source in SOURCES}):
         for file in ("go.mod", "go.sum"):
@@ -111,32 +111,32 @@ def name_set(go_version: str) -> str:
 
 
 def read_module(module: str) -> Traversable:
-    """Return the folder that has the module's go.mod and go.sum."""
+    """Return the folder that contains the module's go.mod and go.sum."""
     return resources.files("nimlab.sandbox") / "modules" / module
 
 
-def _find_fitting(
+def _find_supported(
     source: Source, environment: Mapping[str, str], report: Callable[[Step], None]
 ) -> tuple[Path | None, str]:
-    """Return the first program elsewhere whose version fits, and its version."""
+    """Return the first installed program of a supported version, and this version."""
     for variable in ("KUBEBUILDER_ASSETS", "PATH"):
         folders = environment.get(variable)
         candidate = shutil.which(source.name, path=folders) if folders else None
         if candidate is None:
             continue
-        said = _ask_version(candidate)
-        number = _NUMBER.search(said)
-        if number is not None and (int(number[1]), int(number[2])) in source.fitting:
+        number = _NUMBER.search(_read_version(candidate))
+        if number is not None and (int(number[1]), int(number[2])) in source.supported:
             return Path(candidate).absolute(), number[0]
-        wanted = " or ".join(f"{major}.{minor}" for major, minor in source.fitting)
-        text = f"{candidate} isn't used: it is {number[0] if number else 'unknown'}, not {wanted}"
+        supported = " or ".join(f"{major}.{minor}" for major, minor in source.supported)
+        version = f"version {number[0]}" if number else "an unknown version"
+        text = f"{candidate} is not used: it has {version}, but {supported} is required"
         report(Step(phase=Phase.NOTE, text=text))
     return None, VERSION
 
 
-def _ask_version(program: str) -> str:
+def _read_version(program: str) -> str:
     try:
-        answer = subprocess.run(  # noqa: S603 -- found where the user put it
+        result = subprocess.run(  # noqa: S603 -- a program that the user installed
             [program, "--version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -147,4 +147,4 @@ def _ask_version(program: str) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return answer.stdout
+    return result.stdout
