@@ -1,4 +1,4 @@
-"""The bench's own arithmetic: the same experiments for the same seed, and promises that can be broken."""
+"""The benchmark's arithmetic: equal experiments for equal seeds, and targets that can be missed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.targets import format_targets
 
 
 def sample(name: str, size: int, step: Step, seconds: float, requests: int = 10) -> Sample:
-    """A turn that took this long."""
+    """Return the sample of a turn with this duration."""
     return Sample(
         name=name,
         size=size,
@@ -23,15 +23,15 @@ def sample(name: str, size: int, step: Step, seconds: float, requests: int = 10)
     )
 
 
-def test_a_seed_makes_the_same_experiments_and_each_step_its_change() -> None:
+def test_equal_seeds_give_equal_experiments_and_each_step_changes_them() -> None:
     steps = plan_steps(5, seed=3)
     assert steps == plan_steps(5, seed=3)
     assert steps != plan_steps(5, seed=4)
-    first, one, gone, every = (steps[s] for s in (Step.FIRST, Step.ONE, Step.GONE, Step.ALL))
+    first, one, gone, all_changed = (steps[s] for s in (Step.FIRST, Step.ONE, Step.GONE, Step.ALL))
     assert sum(a != b for a, b in zip(first, one, strict=True)) == 1
     assert len(gone) == 4
     assert set(gone) < set(one)
-    assert not set(every) & set(gone)
+    assert not set(all_changed) & set(gone)
 
 
 GOOD = [
@@ -48,14 +48,14 @@ GOOD = [
 ]
 
 
-def test_promises_that_are_kept() -> None:
+def test_targets_that_are_met() -> None:
     lines = format_targets(GOOD).splitlines()[4:]
     assert len(lines) == 10
     assert all(line.endswith("| yes |") for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("worse", "what"),
+    ("worse", "target"),
     [
         (sample("nimlab", 334, Step.NOOP, 1.01), "Flux's engine"),
         (sample("helm", 334, Step.NOOP, 9.9), "Helm"),
@@ -67,11 +67,11 @@ def test_promises_that_are_kept() -> None:
         (sample("nimlab", 1000, Step.HELP, 0.26), "`--help`"),
     ],
 )
-def test_each_promise_can_be_broken(worse: Sample, what: str) -> None:
-    kept = [s for s in GOOD if (s.name, s.size, s.step) != (worse.name, worse.size, worse.step)]
-    broken = [line for line in format_targets([*kept, worse]).splitlines() if "**no**" in line]
-    assert any(what in line for line in broken)
+def test_each_target_can_be_missed(worse: Sample, target: str) -> None:
+    others = [s for s in GOOD if (s.name, s.size, s.step) != (worse.name, worse.size, worse.step)]
+    missed = [line for line in format_targets([*others, worse]).splitlines() if "**no**" in line]
+    assert any(target in line for line in missed)
 
 
-def test_what_was_not_measured_is_not_told() -> None:
+def test_targets_without_figures_are_omitted() -> None:
     assert format_targets([sample("flux", 334, Step.NOOP, 1.0)]) == ""

@@ -1,7 +1,8 @@
 """Limit the controllers' API concurrency (API Priority and Fairness) so that interactive requests stay fast.
 
-Without the limit, 10,000 starting pods cause hundreds of concurrent requests, which compete for the cores with
-a user's request. Administrators are exempt. Source: the Kubernetes docs, API Priority and Fairness.
+Without the limit, 10,000 starting pods cause hundreds of concurrent requests, which compete with a
+user's request for the cores. Administrators are exempt.
+Source: the Kubernetes docs, API Priority and Fairness.
 """
 
 from __future__ import annotations

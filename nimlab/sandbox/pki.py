@@ -38,7 +38,7 @@ _SERVERS: Final = {
     "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # also connects to itself
     "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # used by the API server
 }
-# The user and group in each kubeconfig. kwok needs system:masters, because it acts as the kubelet of all nodes.
+# The user and group in each kubeconfig. kwok needs system:masters, because it acts as every kubelet.
 _USERS: Final = {
     "admin": ("nimlab-sandbox-admin", "system:masters"),
     "kube-controller-manager": ("system:kube-controller-manager", None),

@@ -19,8 +19,8 @@ from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.record import Daemon
 from nimlab.sandbox.state import PART_NAMES
 
-# The shell exits at once and init adopts the daemon, so the daemon never becomes a zombie of this process. Its
-# standard input is /dev/null, and Ctrl-C at the terminal does not reach it.
+# The shell exits at once and init adopts the daemon, so it never becomes a zombie of this process.
+# Its standard input is /dev/null, and Ctrl-C at the terminal does not reach it.
 # Niceness has no effect between sessions, because Linux gives each session its own share of the cores and
 # each share its own niceness (sched(7), autogroup). Therefore both are set.
 _LAUNCHER: Final = (

@@ -1,8 +1,8 @@
-"""Run one program and write down what it cost: wall clock, CPU and peak memory, children included.
+"""Run one program and write its resource usage, children included: wall clock, CPU time, peak memory.
 
-Started as `python -I -S launch.py RESULT PROGRAM ARGUMENT…`, a process of its own on purpose: on Linux the
-peak of a child begins with that of whoever started it, so this one has to be small. Imports nothing of the
-rest.
+Started as `python -I -S resource_usage.py RESULT PROGRAM ARGUMENT…`. It is a separate process because on
+Linux the peak memory of a child starts at that of its parent, so the parent has to be small. For the same
+reason, it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main(result: str, argv: list[str]) -> int:
     pid = os.posix_spawnp(argv[0], argv, os.environ)
     _, status, usage = os.wait4(pid, 0)
     wall_s = time.perf_counter() - began_s
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
     code = os.waitstatus_to_exitcode(status)
     cost = {
         "code": code,
@@ -27,7 +27,8 @@ def main(result: str, argv: list[str]) -> int:
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_bytes": usage.ru_maxrss * unit,
     }
-    with open(result, "w", encoding="ascii") as file:  # noqa: PTH123 -- pathlib would triple our own memory
+    with open(result, "w", encoding="ascii") as file:  # noqa: PTH123 -- pathlib would triple this process's
+    memory
         json.dump(cost, file)
     return 0
 
