@@ -1,4 +1,4 @@
-"""A machine that can't carry the rig hears what is missing, at once, and the run fails."""
+"""On a machine that cannot run the rig, the error lists everything that is missing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from tests.rig.__main__ import main
 
 
-def test_what_is_missing_is_said(
+def test_missing_requirements_are_listed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main([]) == 1
-    said = capsys.readouterr().err
-    assert "can't be started: a real node needs root" in said
-    assert "these packages: buildah conntrack containerd" in said
+    error = capsys.readouterr().err
+    assert "cannot be started: a real node needs root rights" in error
+    assert "these packages: buildah conntrack containerd" in error

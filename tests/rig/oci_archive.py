@@ -1,7 +1,6 @@
-"""One static program and some folders -> an image as an OCI archive, as `ctr images import` takes it.
+"""One static program and some folders → a container image as an OCI archive for `ctr images import`.
 
-The same input gives the same bytes. Source: the image format specification of the Open Container Initiative,
-v1.1.
+Equal inputs give equal bytes. Source: the image format specification of the Open Container Initiative, v1.1.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-_TMP: Final = "/tmp"  # noqa: S108 -- of the image
+_TMP: Final = "/tmp"  # noqa: S108 -- a path in the image
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -34,7 +33,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What is packed under which name; `target` is where the program lies, and the entrypoint."""
+    """The name and content of an image; `target` is the path of the program, which is the entrypoint."""
 
     name: str
     program: Path
@@ -46,7 +45,7 @@ class Image:
 
 
 def full_name(name: str) -> str:
-    """Return an image's name as containerd keeps it: with a registry, which is Docker's if none is given."""
+    """Return the image name in containerd's form: with a registry, docker.io by default."""
     first, slash, _ = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name
@@ -54,13 +53,13 @@ def full_name(name: str) -> str:
 
 
 def write_archive(image: Image, path: Path) -> None:
-    """Write the archive, whole or not at all."""
+    """Write the archive atomically."""
     blobs: dict[str, bytes] = {}
     plain = _layer(image)
-    layer = _keep(blobs, gzip.compress(plain, compresslevel=1, mtime=0), _LAYER)
-    config = _keep(blobs, _json(_config(image, hashlib.sha256(plain).hexdigest())), _CONFIG)
+    layer = _add_blob(blobs, gzip.compress(plain, compresslevel=1, mtime=0), _LAYER)
+    config = _add_blob(blobs, _json(_config(image, hashlib.sha256(plain).hexdigest())), _CONFIG)
     manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": config, "layers": [layer]}
-    entry = _keep(blobs, _json(manifest), _MANIFEST)
+    entry = _add_blob(blobs, _json(manifest), _MANIFEST)
     entry["annotations"] = {
         "io.containerd.image.name": full_name(image.name),
         "org.opencontainers.image.ref.name": image.name.rpartition(":")[2],
@@ -116,7 +115,8 @@ def _config(image: Image, layer: str) -> dict[str, Any]:
     }
 
 
-def _keep(blobs: dict[str, bytes], data: bytes, media_type: str) -> dict[str, Any]:
+def _add_blob(blobs: dict[str, bytes], data: bytes, media_type: str) -> dict[str, Any]:
+    """Add a blob and return its descriptor."""
     digest = hashlib.sha256(data).hexdigest()
     blobs[digest] = data
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}

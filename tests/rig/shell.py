@@ -1,4 +1,4 @@
-"""A shell beside a running rig: KUBECONFIG is set, and everything ends with the shell."""
+"""Open a shell with a running rig: KUBECONFIG is set, and the rig ends with the shell."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import subprocess
 import sys
 
-from tests.rig.node import Node
-from tests.rig.programs import RigError
-from tests.rig.ready import home, read_ready
+from tests.rig.node_programs import RigError
+from tests.rig.prepared import find_home, read_prepared
+from tests.rig.real_node import Node
 
 
 def main() -> int:
-    """Start the rig and a shell in it."""
-    folder = home()
+    """Start the rig, and a shell in its namespaces."""
+    folder = find_home()
     if folder is None:
         print("rig  start it with `python -m tests.rig shell`", file=sys.stderr)
         return 1
-    node = Node(folder, read_ready(folder))
+    node = Node(folder, read_prepared(folder))
     try:
         node.start()
     except RigError as error:

@@ -1,4 +1,4 @@
-"""How tests look at a running rig: as its administrator would, through the API server."""
+"""Access to a running rig for tests: kubectl, nimlab, metrics and logs, as its administrator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tests.live import Answer
-from tests.rig.node import Node
+from tests.rig.real_node import Node
 
 _SAMPLE: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)(?: (?P<at_ms>\d+))?")
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
@@ -23,7 +23,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One line of what a target shows."""
+    """One sample in Prometheus' text format."""
 
     name: str
     labels: dict[str, str]
@@ -38,60 +38,60 @@ class Rig:
     node: Node
 
     def kubectl(self, *arguments: str, timeout_s: float = 60) -> str:
-        """Return what kubectl says; a failure fails the test."""
-        own = Path(sys.executable).parent / "kubectl"  # of the dev extras; PATH may hold any other
-        program = str(own) if own.exists() else shutil.which("kubectl")
-        assert program is not None, "there is no kubectl beside Python or on PATH"
-        done = subprocess.run(
+        """Return the output of kubectl; fail the test if kubectl fails."""
+        pinned = Path(sys.executable).parent / "kubectl"  # from the dev extras; PATH may have another version
+        program = str(pinned) if pinned.exists() else shutil.which("kubectl")
+        assert program is not None, "kubectl is neither in the virtual environment nor on PATH"
+        result = subprocess.run(
             [program, "--kubeconfig", str(self.node.kubeconfig), *arguments],
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
         )
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
+        assert result.returncode == 0, f"kubectl {' '.join(arguments)}: {result.stderr}"
+        return result.stdout
 
     def pods(self, namespace: str, experiment: str) -> list[dict[str, Any]]:
-        """Return an experiment's pods, by name."""
-        said = self.kubectl("-n", namespace, "get", "pods", "-l", f"experiment={experiment}", "-o", "json")
-        items: list[dict[str, Any]] = json.loads(said)["items"]
+        """Return an experiment's pods, sorted by name."""
+        output = self.kubectl("-n", namespace, "get", "pods", "-l", f"experiment={experiment}", "-o", "json")
+        items: list[dict[str, Any]] = json.loads(output)["items"]
         return sorted(items, key=lambda pod: str(pod["metadata"]["name"]))
 
     def samples(self, namespace: str, pod: str, port: int) -> list[Sample]:
-        """Return the metrics that a pod shows on a port."""
+        """Return the metrics that a pod exposes on a port."""
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics"
         return parse_samples(self.node.get(path).decode())
 
     def logs(self, namespace: str, pod: str, container: str) -> list[str]:
-        """Return the lines of a container."""
+        """Return the log lines of a container."""
         return self.kubectl("-n", namespace, "logs", pod, "-c", container).splitlines()
 
     def python(self, namespace: str, pod: str, script: str, *, timeout_s: float = 60) -> str:
-        """Run a script beside a peer, in its network; return what it prints."""
-        where = ("-n", namespace, "exec", pod, "-c", "rtt", "--")
-        return self.kubectl(*where, "python3", "-c", script, timeout_s=timeout_s)
+        """Run a script in the pod's RTT exporter container, in the peer's network; return its output."""
+        container = ("-n", namespace, "exec", pod, "-c", "rtt", "--")
+        return self.kubectl(*container, "python3", "-c", script, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
 class RigLab:
-    """A lab's folder, and nimlab as a user runs it against the rig."""
+    """A lab folder, and the nimlab command line against the rig."""
 
     root: Path
     rig: Rig
     namespace: str = "dst-lab"
 
     def run(self, *arguments: str) -> Answer:
-        """Run a nimlab command."""
+        """Run a nimlab command in a process of its own."""
         flags = ("--lab", str(self.root), "--kubeconfig", str(self.rig.node.kubeconfig))
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "nimlab", *arguments, *flags],
             capture_output=True,
             text=True,
             timeout=240,
             check=False,
         )
-        return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+        return Answer(code=result.returncode, out=result.stdout, err=result.stderr)
 
     def write(self, name: str, spec: str) -> None:
         """Write an experiment's file from its spec, in YAML's flow style."""
@@ -104,9 +104,9 @@ class RigLab:
 
 
 def parse_samples(text: str) -> list[Sample]:
-    """Return the samples of Prometheus' text format."""
-    found = [_SAMPLE.fullmatch(line) for line in text.splitlines() if line and not line.startswith("#")]
-    return [_sample(match) for match in found if match]
+    """Return the samples in a text in Prometheus' text format."""
+    matches = [_SAMPLE.fullmatch(line) for line in text.splitlines() if line and not line.startswith("#")]
+    return [_sample(match) for match in matches if match]
 
 
 def _sample(match: re.Match[str]) -> Sample:
@@ -114,12 +114,12 @@ def _sample(match: re.Match[str]) -> Sample:
     return Sample(match["name"], dict(_LABEL.findall(match["labels"] or "")), float(match["value"]), at_s)
 
 
-def eventually(look: Callable[[], _Value | None], *, within_s: float, what: str) -> _Value:
-    """Return the first answer that isn't None; fail the test if there is none in time."""
-    ends_s = time.monotonic() + within_s
+def eventually(poll: Callable[[], _Value | None], *, within_s: float, what: str) -> _Value:
+    """Poll until the result is not None, and return it; fail the test when the timeout expires."""
+    deadline_s = time.monotonic() + within_s
     while True:
-        answer = look()
-        if answer is not None:
-            return answer
-        assert time.monotonic() < ends_s, f"not within {within_s:.0f} s: {what}"
+        value = poll()
+        if value is not None:
+            return value
+        assert time.monotonic() < deadline_s, f"not within {within_s:.0f} s: {what}"
         time.sleep(1)

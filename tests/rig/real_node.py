@@ -1,8 +1,8 @@
-"""One machine's worth of Kubernetes, started in the namespaces that it is in.
+"""A Kubernetes cluster of one real node, started in the current Linux namespaces.
 
-In: a folder and what was prepared. Out: running parts, each with a log in the folder. Addresses are those
-for benchmarks (RFC 2544): pods 198.18.0.0/16, the node 198.19.0.1. What the parts have started isn't stopped
-here: it dies with its namespaces.
+In: a folder, and the prepared programs and images. Out: running processes, each with a log in the folder. The
+addresses come from the range for benchmarks (RFC 2544): pods 198.18.0.0/16, the node 198.19.0.1. `stop` ends
+only the processes that were started here; the kernel ends their children together with the namespaces.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from ssl import create_default_context
 from typing import Final
 
-from tests.rig.images import PAUSE
-from tests.rig.pki import NODE, make_pki
-from tests.rig.programs import RigError
-from tests.rig.ready import Ready, cgroups
+from tests.rig.node_images import PAUSE
+from tests.rig.node_certificates import NODE, make_pki
+from tests.rig.node_programs import RigError
+from tests.rig.prepared import Prepared, cgroup_roots
 
 POD_RANGE: Final = "198.18.0.0/16"
 NAME: Final = "node1"
@@ -29,7 +29,7 @@ DOMAIN: Final = "cluster.local"
 
 _PORT: Final = 6443
 _ETCD: Final = "http://127.0.0.1:2379"
-_USERS: Final = {  # token and name: user, group
+_USERS: Final = {  # name of the kubeconfig, also its token: user, group
     "admin": ("rig-admin", "system:masters"),
     "manager": ("system:kube-controller-manager", ""),
     "scheduler": ("system:kube-scheduler", ""),
@@ -37,7 +37,7 @@ _USERS: Final = {  # token and name: user, group
     "proxy": ("system:kube-proxy", "system:node-proxier"),
     "dns": ("rig-dns", "system:masters"),
 }
-_START_S: Final = 120.0
+_READY_WITHIN_S: Final = 120.0
 _UNUSED_PLUGINS: Final = tuple(
     f"io.containerd.{name}.v1.{kind}"
     for name, kind in (
@@ -45,20 +45,20 @@ _UNUSED_PLUGINS: Final = tuple(
         ("snapshotter", "zfs"), ("tracing.processor", "otlp"),
     )
 )  # fmt: skip
-_POD_LOGS: Final = Path("/var/log/pods")  # where log agents look on every node
+_POD_LOGS: Final = Path("/var/log/pods")  # log agents read this path on every node
 
 
 class Node:
-    """The parts, and how they are reached: `kubeconfig` has all rights."""
+    """The processes of the node and its control plane; `kubeconfig` has administrator rights."""
 
-    def __init__(self, folder: Path, ready: Ready) -> None:
+    def __init__(self, folder: Path, prepared: Prepared) -> None:
         self.folder = folder
         self.kubeconfig = folder / "admin.kubeconfig"
-        self._ready = ready
-        self._parts: dict[str, subprocess.Popen[bytes]] = {}
+        self._prepared = prepared
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
-        """Bring everything up until the node is ready for pods. Raises RigError with a log's end."""
+        """Start everything and wait until the node can run pods. Raises RigError with the end of a log."""
         for name in ("logs", "pki", "etcd", "cni", "containerd", "kubelet", "pods"):
             (self.folder / name).mkdir()
         self._make_network()
@@ -70,39 +70,40 @@ class Node:
         self._start_control_plane()
         self._start_containerd()
         self._start_kubelet()
-        self._start("kube-proxy", [f"--config={self._write_json('proxy.json', self._proxy())}"])
+        self._start("kube-proxy", [f"--config={self._write_json('proxy.json', self._proxy_config())}"])
         self._start_dns()
         self._wait("node", self._is_ready)
 
     def stop(self) -> None:
-        """End the parts; what they have started ends with the namespaces."""
-        for part in reversed(self._parts.values()):
-            part.kill()
-            part.wait()
+        """Kill the processes; their children end together with the namespaces."""
+        for process in reversed(self._processes.values()):
+            process.kill()
+            process.wait()
 
     def log(self, name: str) -> str:
-        """Return the end of a part's log."""
+        """Return the end of a process's log."""
         return (self.folder / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def get(self, path: str) -> bytes:
-        """Ask the API server as its administrator."""
-        return self._ask(path, None)
+        """Send a GET request to the API server as its administrator. Raises RigError."""
+        return self._request(path, None)
 
     def post(self, path: str, body: Mapping[str, object]) -> bytes:
-        """Create an object as the administrator."""
-        return self._ask(path, json.dumps(body).encode())
+        """Send a POST request to the API server as its administrator. Raises RigError."""
+        return self._request(path, json.dumps(body).encode())
 
-    def _ask(self, path: str, body: bytes | None) -> bytes:
+    def _request(self, path: str, body: bytes | None) -> bytes:
         headers = {"Authorization": "Bearer admin", "Content-Type": "application/json"}
         request = urllib.request.Request(f"https://127.0.0.1:{_PORT}{path}", data=body, headers=headers)
         context = create_default_context(cafile=str(self.folder / "pki" / "ca.crt"))
         try:
-            with urllib.request.urlopen(request, context=context, timeout=20) as answer:  # noqa: S310 -- https
-                data: bytes = answer.read()
+            with urllib.request.urlopen(request, context=context, timeout=20) as response:  # noqa: S310 --
+            https
+                data: bytes = response.read()
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read()[:500].decode(errors="replace")
-            raise RigError(f"{path}: {error.code}: {said}") from None
+                message = error.read()[:500].decode(errors="replace")
+            raise RigError(f"{path}: status {error.code}: {message}") from None
         return data
 
     def _make_network(self) -> None:
@@ -166,7 +167,7 @@ class Node:
         )
 
     def _start_containerd(self) -> None:
-        addresses = {
+        ipam = {
             "type": "host-local",
             "ranges": [[{"subnet": POD_RANGE}]],
             "routes": [{"dst": "0.0.0.0/0"}],
@@ -177,7 +178,7 @@ class Node:
             "bridge": "cni0",
             "isGateway": True,
             "hairpinMode": True,
-            "ipam": addresses,
+            "ipam": ipam,
         }
         plugins = [bridge, {"type": "bandwidth", "capabilities": {"bandwidth": True}}]
         self._write_json("cni/10-rig.conflist", {"cniVersion": "0.4.0", "name": "rig", "plugins": plugins})
@@ -198,15 +199,15 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
         (self.folder / "containerd.toml").write_text(config, encoding="utf-8")
         self._start("containerd", [f"--config={self.folder / 'containerd.toml'}"])
         self._wait("containerd", lambda: bool(self._ctr("version")))
-        for archive in self._ready.images:
+        for archive in self._prepared.images:
             self._ctr("--namespace", "k8s.io", "images", "import", str(archive))
 
     def _ctr(self, *arguments: str) -> str:
         return _run("ctr", "--address", str(self._socket), *arguments)
 
     def _start_kubelet(self) -> None:
-        for controller in cgroups():
-            (controller / self.folder.name).mkdir()
+        for root in cgroup_roots():
+            (root / self.folder.name).mkdir()
         config = {
             "kind": "KubeletConfiguration",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -247,7 +248,7 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
             f"--hostname-override={NAME}",
             f"--node-ip={NODE}",
             f"--root-dir={self.folder / 'kubelet'}",
-            f"--containerd={self._socket}",  # where its own cAdvisor looks for containers
+            f"--containerd={self._socket}",  # the kubelet's cAdvisor reads containers from this socket
             "--housekeeping-interval=5s",
         ])  # fmt: skip
 
@@ -265,8 +266,9 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
         (self.folder / "Corefile").write_text(corefile, encoding="utf-8")
         self._start("coredns", ["-conf", str(self.folder / "Corefile")])
 
-    def _proxy(self) -> dict[str, object]:
-        none = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
+    def _proxy_config(self) -> dict[str, object]:
+        # Zero leaves the kernel's conntrack settings unchanged.
+        unchanged = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
         return {
             "kind": "KubeProxyConfiguration",
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -274,7 +276,7 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
             "clusterCIDR": POD_RANGE,
             "hostnameOverride": NAME,
             "clientConnection": {"kubeconfig": str(self.folder / "proxy.kubeconfig")},
-            "conntrack": none,
+            "conntrack": unchanged,
         }
 
     @property
@@ -304,9 +306,9 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
         return path
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
-        program = self._ready.programs.get(name, Path(name))
+        program = self._prepared.programs.get(name, Path(name))
         with (self.folder / "logs" / f"{name}.log").open("wb") as log:
-            self._parts[name] = subprocess.Popen(
+            self._processes[name] = subprocess.Popen(
                 [str(program), *arguments],
                 cwd=self.folder,
                 env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
@@ -315,27 +317,28 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
                 stderr=subprocess.STDOUT,
             )
 
-    def _wait(self, name: str, is_there: Callable[[], bool]) -> None:
-        ends_s = time.monotonic() + _START_S
-        error: Exception | None = None
-        while time.monotonic() < ends_s:
-            for part, process in self._parts.items():
+    def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
+        """Wait until the check succeeds. Raises RigError on a timeout, or if any process exits."""
+        deadline_s = time.monotonic() + _READY_WITHIN_S
+        last_error: Exception | None = None
+        while time.monotonic() < deadline_s:
+            for part, process in self._processes.items():
                 if process.poll() is not None:
-                    raise RigError(
-                        f"{part} ended with {process.returncode}; the end of its log:\n{self.log(part)}"
-                    )
+                    what = f"{part} exited with code {process.returncode}"
+                    raise RigError(f"{what}; the end of its log:\n{self.log(part)}")
             try:
-                if is_there():
+                if is_ready():
                     return
-            except (OSError, RigError) as later:
-                error = later
+            except (OSError, RigError) as error:
+                last_error = error
             time.sleep(0.2)
-        last = self.log("kubelet" if name == "node" else name)
-        raise RigError(f"{name} isn't ready after {_START_S:.0f} s ({error}); the end of its log:\n{last}")
+        log_end = self.log("kubelet" if name == "node" else name)
+        what = f"{name} is not ready after {_READY_WITHIN_S:.0f} s ({last_error})"
+        raise RigError(f"{what}; the end of its log:\n{log_end}")
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise RigError(f"`{' '.join(command)}`: {done.stderr.strip()}")
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if result.returncode != 0:
+        raise RigError(f"`{' '.join(command)}` failed: {result.stderr.strip()}")
+    return result.stdout
