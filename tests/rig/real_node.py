@@ -97,8 +97,7 @@ class Node:
         request = urllib.request.Request(f"https://127.0.0.1:{_PORT}{path}", data=body, headers=headers)
         context = create_default_context(cafile=str(self.folder / "pki" / "ca.crt"))
         try:
-            with urllib.request.urlopen(request, context=context, timeout=20) as response:  # noqa: S310 --
-            https
+            with urllib.request.urlopen(request, context=context, timeout=20) as response:  # noqa: S310
                 data: bytes = response.read()
         except urllib.error.HTTPError as error:
             with error:
