@@ -18,8 +18,8 @@ from pathlib import Path
 from ssl import create_default_context
 from typing import Final
 
-from tests.rig.node_images import PAUSE
 from tests.rig.node_certificates import NODE, make_pki
+from tests.rig.node_images import PAUSE
 from tests.rig.node_programs import RigError
 from tests.rig.prepared import Prepared, cgroup_roots
 
