@@ -37,13 +37,13 @@ class Cost:
     """Peak memory, CPU time per round, and successful and failed probes by method."""
 
     memory_mib: float
-    cpu_s_a_round: float
+    cpu_s_per_round: float
     succeeded: Mapping[str, float]
     failed: Mapping[str, float]
 
 
 def measure(folder: Path, dns: DnsServer, *, methods: str, fanout: int) -> Cost:
-    """Measure an exporter over some rounds, after its first ones."""
+    """Measure an exporter over several rounds, without its start."""
     settings = {
         "interval_s": 0.1,  # 5 in production, with 20 between two DNS queries
         "discovery_interval_s": 0.4,
@@ -52,22 +52,22 @@ def measure(folder: Path, dns: DnsServer, *, methods: str, fanout: int) -> Cost:
         "max_peer_series": max(16, 2 * fanout),
     }
     with ExitStack() as stack:
-        port = stack.enter_context(_echoing())
+        port = stack.enter_context(_serve_echoes())
         pods = {f"nimp2p-exp-purple-{n}": (address, port) for n, address in enumerate(_OTHERS * (PEERS // 8))}
         dns.zone.pods = {**pods, "p-0": (_HERE, free_port(_HERE))}
         exporter = stack.enter_context(run_exporter(folder, dns, "p-0", *dns.zone.pods["p-0"], settings))
-        before = exporter.wait_for(_has_found(fanout))
+        before = exporter.wait_for(_has_discovered(fanout))
         used_before_s = _cpu_s(exporter.process.pid)
         rounds = before.value("nimlab_rtt_rounds_total")
-        for wanted in range(1, _ROUNDS + 1):  # about one scrape per round
-            after = exporter.wait_for(_has_done(rounds + wanted))
+        for number in range(1, _ROUNDS + 1):  # about one scrape per round
+            after = exporter.wait_for(_has_done(rounds + number))
         used_s = _cpu_s(exporter.process.pid) - used_before_s
-        memory_mib = _most_memory_mib(exporter.process.pid)
+        memory_mib = _peak_memory_mib(exporter.process.pid)
     counted = after.value("nimlab_rtt_rounds_total") - rounds
     return Cost(memory_mib, used_s / counted, _probes(after, "success"), _probes(after, "timeout", "refused"))
 
 
-def _has_found(targets: int) -> Callable[[Exposition], bool]:
+def _has_discovered(targets: int) -> Callable[[Exposition], bool]:
     return lambda read: (
         read.value("nimlab_rtt_peers_discovered") == PEERS
         and read.value("nimlab_rtt_peers_sampled") == targets
@@ -91,13 +91,13 @@ def _cpu_s(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def _most_memory_mib(pid: int) -> float:
+def _peak_memory_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 @contextmanager
-def _echoing() -> Iterator[int]:
+def _serve_echoes() -> Iterator[int]:
     """Answer probes at all other addresses, in a thread of this process; yield the port."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()

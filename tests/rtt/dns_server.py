@@ -1,6 +1,6 @@
 """A small DNS server for the tests: one thread, UDP and TCP, one zone and several failure modes.
 
-Its encoder shares nothing with the code under test. Names are compressed as real servers do it.
+Its encoder shares no code with the exporter. It compresses names like real servers.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ class Zone:
     mood: Mood = Mood.HONEST
 
     def lookup(self, name: str, kind: int) -> tuple[bool, list[Record], list[tuple[str, str]]]:
-        """Return whether the name exists, its records, and addresses to go with them."""
-        pods = {f"{pod}.{self.domain}": where for pod, where in self.pods.items()}
+        """Return whether the name exists, its records, and the additional address records."""
+        pods = {f"{pod}.{self.domain}": endpoint for pod, endpoint in self.pods.items()}
         if name == f"_rtt-echo._tcp.{self.domain}" and self.has_srv:
             services: list[Record] = [(host, port) for host, (_, port) in pods.items()]
             addresses = [(host, address) for host, (address, _) in pods.items()]
             return bool(pods), services if kind == SRV else [], addresses if self.has_additional else []
-        found = [*pods.values()] if name == self.domain else [pods[name]] if name in pods else []
-        return bool(found), [(address, None) for address, _ in found] if kind == A else [], []
+        matches = [*pods.values()] if name == self.domain else [pods[name]] if name in pods else []
+        return bool(matches), [(address, None) for address, _ in matches] if kind == A else [], []
 
 
 @dataclass(slots=True)
 class DnsServer:
-    """A running server. `asked` grows with every question: transport, name, type."""
+    """A running server; `queries` lists all received queries as (transport, name, type)."""
 
     address: str
     port: int
     zone: Zone
-    asked: list[tuple[str, str, int]] = field(default_factory=list)
+    queries: list[tuple[str, str, int]] = field(default_factory=list)
 
 
 @contextmanager
 def serve_dns(zone: Zone, *, address: str = "127.0.0.1") -> Iterator[DnsServer]:
-    """Serve a zone on a free port of both transports."""
+    """Serve a zone over UDP and TCP on one free port."""
     tcp = socket.create_server((address, 0))
     port = tcp.getsockname()[1]
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -137,10 +137,10 @@ def _read(connection: socket.socket, count: int) -> bytes:
 
 
 def answer_query(server: DnsServer, query: bytes, transport: str) -> bytes:
-    """Return the answer to a query as a server on this transport would send it."""
+    """Return the response to a query over this transport."""
     name, at = _question_name(query)
     kind = int.from_bytes(query[at : at + 2], "big")
-    server.asked.append((transport, name, kind))
+    server.queries.append((transport, name, kind))
     zone = server.zone
     exists, records, addresses = zone.lookup(name, kind)
     rcode = 2 if zone.mood is Mood.FAILING else 0 if exists else 3
@@ -170,34 +170,34 @@ def encode(
     addresses: Sequence[tuple[str, str]],
 ) -> bytes:
     """Return a response with compressed names."""
-    places: dict[str, int] = {}
+    offsets: dict[str, int] = {}
     message = bytearray(struct.pack("!2sHHHHH", message_id, flags, 1, len(records), 0, len(addresses)))
-    _write_name(message, name, places)
+    _write_name(message, name, offsets)
     message += struct.pack("!HH", kind, 1)
     for value, port in records:
-        _write_name(message, name, places)
+        _write_name(message, name, offsets)
         if port is None:
             message += struct.pack("!HHIH", A, 1, 5, 4) + socket.inet_aton(value)
             continue
         message += struct.pack("!HHIH", SRV, 1, 5, 0)
         start = len(message)
         message += struct.pack("!HHH", 0, 50, port)
-        _write_name(message, value, places, compress=False)
+        _write_name(message, value, offsets, compress=False)
         message[start - 2 : start] = (len(message) - start).to_bytes(2, "big")
     for owner, address in addresses:
-        _write_name(message, owner, places)
+        _write_name(message, owner, offsets)
         message += struct.pack("!HHIH", A, 1, 5, 4) + socket.inet_aton(address)
     return bytes(message)
 
 
-def _write_name(message: bytearray, name: str, places: dict[str, int], *, compress: bool = True) -> None:
+def _write_name(message: bytearray, name: str, offsets: dict[str, int], *, compress: bool = True) -> None:
     rest = name
     while rest:
-        if compress and rest in places:
-            message += struct.pack("!H", 0xC000 | places[rest])
+        if compress and rest in offsets:
+            message += struct.pack("!H", 0xC000 | offsets[rest])
             return
         if len(message) < 0x4000:
-            places.setdefault(rest, len(message))
+            offsets.setdefault(rest, len(message))
         label, _, rest = rest.partition(".")
         message += bytes([len(label)]) + label.encode()
     message += b"\0"

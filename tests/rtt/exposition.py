@@ -41,7 +41,7 @@ class Exposition:
 def read_exposition(text: str) -> Exposition:
     """Read a whole exposition."""
     exposition = Exposition()
-    assert text == "" or text.endswith("\n"), "the last line has no end"
+    assert text == "" or text.endswith("\n"), "the last line has no newline"
     family = ""
     closed: set[str] = set()
     for line in text.split("\n")[:-1]:
@@ -51,7 +51,7 @@ def read_exposition(text: str) -> Exposition:
             assert family not in closed, f"{family} is in two places"
         elif line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            assert name == family, f"type of {name} amid {family}"
+            assert name == family, f"type of {name} inside {family}"
             assert name not in exposition.types, f"two types for {name}"
             exposition.types[name] = kind
         else:
@@ -60,13 +60,13 @@ def read_exposition(text: str) -> Exposition:
         if kind == "histogram":
             _check_histogram(name, exposition)
         if kind == "counter":
-            assert name.endswith("_total"), f"{name} is a counter by type only"
+            assert name.endswith("_total"), f"{name} is a counter whose name does not end in _total"
     return exposition
 
 
 def _read_help(line: str, exposition: Exposition) -> str:
     match = re.fullmatch(rf"# HELP ({_NAME}) ((?:[^\\\n]|\\\\|\\n)+)", line)
-    assert match, f"no help: {line!r}"
+    assert match, f"not a HELP line: {line!r}"
     assert match[1] not in exposition.helps, f"two helps for {match[1]}"
     exposition.helps[match[1]] = match[2]
     return match[1]
@@ -74,17 +74,17 @@ def _read_help(line: str, exposition: Exposition) -> str:
 
 def _read_sample(line: str, family: str, exposition: Exposition) -> None:
     match = _SAMPLE.fullmatch(line)
-    assert match, f"no sample: {line!r}"
+    assert match, f"not a sample: {line!r}"
     name, labels, value = match.groups()
     kind = exposition.types.get(family)
     suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
-    assert name in {family + suffix for suffix in suffixes}, f"{name} amid {family} ({kind})"
-    assert _VALUE.fullmatch(value), f"no number: {line!r}"
+    assert name in {family + suffix for suffix in suffixes}, f"{name} inside {family} ({kind})"
+    assert _VALUE.fullmatch(value), f"not a number: {line!r}"
     pairs = [pair.split("=", 1) for pair in re.findall(_LABEL, labels or "")]
     names = [key for key, _ in pairs]
-    assert len(set(names)) == len(names), f"a label twice: {line!r}"
+    assert len(set(names)) == len(names), f"duplicate label: {line!r}"
     key = (name, frozenset((key, _unescape(text[1:-1])) for key, text in pairs))
-    assert key not in exposition.samples, f"a series twice: {line!r}"
+    assert key not in exposition.samples, f"duplicate series: {line!r}"
     exposition.samples[key] = float(value)
 
 
@@ -102,8 +102,8 @@ def _check_histogram(family: str, exposition: Exposition) -> None:
     assert groups, f"{family} has no buckets"
     for rest, buckets in groups.items():
         bounds, counts = zip(*buckets, strict=True)
-        assert list(bounds) == sorted(bounds), f"{family}'s bounds don't ascend"
-        assert list(counts) == sorted(counts), f"{family}'s counts don't accumulate"
+        assert list(bounds) == sorted(bounds), f"{family}'s bounds do not ascend"
+        assert list(counts) == sorted(counts), f"{family}'s counts do not accumulate"
         assert math.isinf(bounds[-1]), f"{family} has no last bucket"
         assert counts[-1] == exposition.samples[f"{family}_count", rest]
         assert (f"{family}_sum", rest) in exposition.samples

@@ -1,4 +1,4 @@
-"""A clock whose sleep is over at once, and that ends the loop under test after so many sleeps."""
+"""A clock whose sleeps end at once, and that ends the loop under test after a number of sleeps."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from nimlab.agents.rtt.clock import Clock
 
 
 class EnoughError(Exception):
-    """The loop has slept as often as wanted."""
+    """The loop has reached the number of sleeps."""
 
 
 @dataclass(slots=True)
 class FakeTime:
-    """Time that only passes by sleeping, or by hand."""
+    """Time that passes only in `sleep`, or when a test sets `now_s`."""
 
     sleeps: int = 1000
     now_s: float = 1000.0
     slept: list[float] = field(default_factory=list)
 
     async def sleep(self, duration_s: float) -> None:
-        """Let the time pass; give other tasks a turn."""
+        """Advance the time, and let other tasks run."""
         if len(self.slept) >= self.sleeps:
             raise EnoughError
         self.slept.append(duration_s)

@@ -1,4 +1,4 @@
-"""A relay that holds every datagram for a while: the path between two programs gets long."""
+"""UDP relay that delays every datagram, to simulate a slow network path."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-Place = tuple[str, int]
+Endpoint = tuple[str, int]
 
 
 @contextmanager
-def delay_datagrams(target: Place, *, delay_s: float) -> Iterator[int]:
-    """Relay datagrams to a target and back, each way with this delay; yield the relay's port on 127.0.0.1."""
+def delay_datagrams(target: Endpoint, *, delay_s: float) -> Iterator[int]:
+    """Relay datagrams to a target and back, each way with this delay. Yield the relay's port on 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as front:
         front.bind(("127.0.0.1", 0))
         wake, woken = socket.socketpair()
@@ -31,16 +31,16 @@ def delay_datagrams(target: Place, *, delay_s: float) -> Iterator[int]:
             woken.close()
 
 
-def _relay(front: socket.socket, woken: socket.socket, target: Place, delay_s: float) -> None:
-    callers: dict[Place, socket.socket] = {}  # one socket to the target per caller
-    held: list[tuple[float, int, socket.socket, bytes, Place]] = []
+def _relay(front: socket.socket, woken: socket.socket, target: Endpoint, delay_s: float) -> None:
+    callers: dict[Endpoint, socket.socket] = {}  # one socket to the target per caller
+    held: list[tuple[float, int, socket.socket, bytes, Endpoint]] = []
     order = itertools.count()
     with selectors.DefaultSelector() as selector:
         selector.register(front, selectors.EVENT_READ)
         selector.register(woken, selectors.EVENT_READ)
         while True:
-            patience_s = max(0.0, held[0][0] - time.monotonic()) if held else None
-            for key, _ in selector.select(patience_s):
+            timeout_s = max(0.0, held[0][0] - time.monotonic()) if held else None
+            for key, _ in selector.select(timeout_s):
                 sock = key.fileobj
                 assert isinstance(sock, socket.socket)
                 if sock is woken:

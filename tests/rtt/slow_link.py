@@ -1,10 +1,9 @@
-"""A network of its own in which one peer is far away: `python -m tests.rtt.slow_link FOLDER DELAY_S permit`.
+"""Measure an exporter over a slow link: `python -m tests.rtt.slow_link FOLDER DELAY_S permit`.
 
-Run as root in a new network namespace (`unshare --net`). The far peer is behind a TUN device: this program
-reads every packet that the kernel sends there, holds it, swaps its two addresses and gives it back. So the
-kernel shakes hands with itself, over a path that is really slow, by TCP, UDP and ICMP alike. Prints the
-metrics of an exporter that probes the far peer and a near one, and how long connect() takes by this program's
-own clock.
+Run as root in a new network namespace (`unshare --net`). The far peer is behind a TUN device. This program
+reads every packet that the kernel sends to the device, waits, swaps the two addresses and writes the packet
+back. The kernel therefore connects to itself over a slow path, by TCP, UDP and ICMP. The program prints the
+metrics of an exporter that probes the far peer and a near one, and the duration of its own connect() calls.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _IFF_TUN_NO_PI = 0x1001
 
 
 def open_tun() -> int:
-    """Make the device and the addresses; return its descriptor."""
+    """Create the device and the addresses; return the device's descriptor."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", b"far0", _IFF_TUN_NO_PI))
     for command in (
@@ -47,11 +46,11 @@ def open_tun() -> int:
 
 
 def mirror(tun: int, delay_s: float) -> None:
-    """Give every IPv4 packet back after the delay, its addresses swapped: checksums stay right by that."""
+    """Return every IPv4 packet after the delay with swapped addresses, which keeps the checksums valid."""
     held: list[tuple[float, bytes]] = []
     while True:
-        patience_s = max(0.0, held[0][0] - time.monotonic()) if held else None
-        readable, _, _ = select.select([tun], [], [], patience_s)
+        timeout_s = max(0.0, held[0][0] - time.monotonic()) if held else None
+        readable, _, _ = select.select([tun], [], [], timeout_s)
         if readable:
             packet = os.read(tun, 2048)
             if packet[0] >> 4 == 4:
@@ -62,7 +61,7 @@ def mirror(tun: int, delay_s: float) -> None:
 
 
 def is_settled(read: Exposition, connect_s: float) -> bool:
-    """Tell whether each method has had its turns; a busy machine takes more until one is undisturbed."""
+    """Return True if each method has enough probes and one undisturbed; a busy machine needs more probes."""
     methods = read.labels_of("nimlab_rtt_probes_total", "method")
     counts = [read.value("nimlab_rtt_probes_total", method=m, result="success") for m in methods]
     far_s = [read.get("nimlab_rtt_peer_min_seconds", peer="far", method=m) for m in methods]
@@ -84,12 +83,12 @@ def main(folder: Path, delay_s: float, *, permit_icmp: bool) -> None:
     ):
         connect_s = min(measure_connect_s(FAR, ECHO_PORT, count=10))
         exporter.wait_for(lambda read: is_settled(read, connect_s))
-        answer = {
+        result = {
             "metrics": exporter.fetch("/metrics")[1],
             "events": exporter.events(),
             "connect_s": connect_s,
         }
-    print(json.dumps(answer))  # noqa: T201 -- this is a program
+    print(json.dumps(result))  # noqa: T201 -- this is a program
 
 
 if __name__ == "__main__":

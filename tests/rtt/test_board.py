@@ -14,7 +14,7 @@ from tests.rtt.exposition import read_exposition
 
 
 @pytest.fixture
-def board() -> MetricRecorder:
+def recorder() -> MetricRecorder:
     return MetricRecorder(PeerWindow(window_probes=4, linger_s=60, max_peers=16), version="1.2.3")
 
 
@@ -25,22 +25,22 @@ def a_probe(
     return Probe(peer=peer, method=Method.TCP, outcome=outcome)
 
 
-def fill(board: MetricRecorder) -> None:
-    """Let everything happen once."""
-    board.note_method(Method.TCP, usable=True)
-    board.note_method(Method.ICMP, usable=False)
-    board.note_targets(["p"], discovered=5, now_s=0, wall_s=1790000000.1234)
-    board.count_probe(a_probe(Result.SUCCESS, 0.002), wall_s=1790000001)
-    board.count_probe(a_probe(Result.SUCCESS, 0.004, kernel_timed=False), wall_s=1790000002)
-    board.count_probe(a_probe(Result.TIMEOUT), wall_s=1790000003)
-    board.count_round(duration_s=0.08, skipped=2)
-    board.count_failure(Reason.TIMEOUT)
-    board.count_echo(Method.UDP, Treatment.IGNORED)
+def fill(recorder: MetricRecorder) -> None:
+    """Record every kind of event once."""
+    recorder.note_method(Method.TCP, usable=True)
+    recorder.note_method(Method.ICMP, usable=False)
+    recorder.note_targets(["p"], discovered=5, now_s=0, wall_s=1790000000.1234)
+    recorder.count_probe(a_probe(Result.SUCCESS, 0.002), wall_s=1790000001)
+    recorder.count_probe(a_probe(Result.SUCCESS, 0.004, kernel_timed=False), wall_s=1790000002)
+    recorder.count_probe(a_probe(Result.TIMEOUT), wall_s=1790000003)
+    recorder.count_round(duration_s=0.08, skipped=2)
+    recorder.count_failure(Reason.TIMEOUT)
+    recorder.count_echo(Method.UDP, Treatment.IGNORED)
 
 
-def test_everything_that_happens_is_counted(board: MetricRecorder) -> None:
-    fill(board)
-    read = read_exposition(board.expose(now_s=1))
+def test_every_kind_of_event_is_counted(recorder: MetricRecorder) -> None:
+    fill(recorder)
+    read = read_exposition(recorder.expose(now_s=1))
     expected: dict[tuple[str, frozenset[tuple[str, str]]], float] = {
         (name, frozenset(labels.items())): value
         for name, labels, value in [
@@ -75,9 +75,9 @@ def test_everything_that_happens_is_counted(board: MetricRecorder) -> None:
     assert set(rest.values()) == {0}
 
 
-def test_every_metric_of_the_catalog_is_shown_as_described(board: MetricRecorder) -> None:
-    fill(board)
-    read = read_exposition(board.expose(now_s=1))
+def test_every_metric_is_exposed_as_in_the_catalog(recorder: MetricRecorder) -> None:
+    fill(recorder)
+    read = read_exposition(recorder.expose(now_s=1))
     assert read.types == {metric.name: metric.kind for metric in CATALOG}
     for metric in CATALOG:
         sample = metric.name + ("_count" if metric.kind == "histogram" else "")
@@ -85,10 +85,10 @@ def test_every_metric_of_the_catalog_is_shown_as_described(board: MetricRecorder
         assert shown == {frozenset(metric.labels)}
 
 
-def test_the_parser_of_prometheus_client_reads_the_same_numbers(board: MetricRecorder) -> None:
+def test_the_parser_of_prometheus_client_reads_the_same_numbers(recorder: MetricRecorder) -> None:
     """An independent reader agrees with the strict reader of these tests on types, helps and samples."""
-    fill(board)
-    text = board.expose(now_s=1)
+    fill(recorder)
+    text = recorder.expose(now_s=1)
     expected = read_exposition(text)
     families = [*text_string_to_metric_families(text)]
     samples = {
@@ -102,9 +102,9 @@ def test_the_parser_of_prometheus_client_reads_the_same_numbers(board: MetricRec
     assert [family.documentation for family in families] == [metric.meaning for metric in CATALOG]
 
 
-def test_counters_are_there_before_anything_happens(board: MetricRecorder) -> None:
-    board.note_method(Method.TCP, usable=True)
-    read = read_exposition(board.expose(now_s=0))
+def test_counters_exist_before_the_first_event(recorder: MetricRecorder) -> None:
+    recorder.note_method(Method.TCP, usable=True)
+    read = read_exposition(recorder.expose(now_s=0))
     for metric in CATALOG:
         if metric.kind != "gauge":
             assert metric.name in read.types
@@ -114,27 +114,27 @@ def test_counters_are_there_before_anything_happens(board: MetricRecorder) -> No
     }
 
 
-def test_a_method_that_may_not_be_used_has_no_probes(board: MetricRecorder) -> None:
-    board.note_method(Method.ICMP, usable=False)
-    assert "nimlab_rtt_probes_total" not in read_exposition(board.expose(now_s=0)).types
+def test_an_unusable_method_has_no_probes(recorder: MetricRecorder) -> None:
+    recorder.note_method(Method.ICMP, usable=False)
+    assert "nimlab_rtt_probes_total" not in read_exposition(recorder.expose(now_s=0)).types
 
 
-def test_a_peer_that_left_is_shown_until_its_time_is_over(board: MetricRecorder) -> None:
-    fill(board)
-    board.note_targets([], discovered=0, now_s=10, wall_s=0)
-    assert read_exposition(board.expose(now_s=69)).labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p"}
-    left = read_exposition(board.expose(now_s=70))
+def test_a_removed_peer_is_exposed_for_the_linger_time(recorder: MetricRecorder) -> None:
+    fill(recorder)
+    recorder.note_targets([], discovered=0, now_s=10, wall_s=0)
+    assert read_exposition(recorder.expose(now_s=69)).labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p"}
+    left = read_exposition(recorder.expose(now_s=70))
     assert not [key for key in left.samples if key[0].startswith("nimlab_rtt_peer_")]
 
 
-def test_series_at_the_usual_settings_are_few(board: MetricRecorder) -> None:
-    board = MetricRecorder(PeerWindow(window_probes=12, linger_s=60, max_peers=16), version="1")
-    board.note_method(Method.TCP, usable=True)
+def test_the_default_settings_give_few_series(recorder: MetricRecorder) -> None:
+    recorder = MetricRecorder(PeerWindow(window_probes=12, linger_s=60, max_peers=16), version="1")
+    recorder.note_method(Method.TCP, usable=True)
     for turn in range(5):
-        board.note_targets([f"p-{turn}-{n}" for n in range(8)], discovered=100, now_s=turn, wall_s=0)
+        recorder.note_targets([f"p-{turn}-{n}" for n in range(8)], discovered=100, now_s=turn, wall_s=0)
         for n in range(8):
-            board.count_probe(a_probe(Result.SUCCESS, 0.001, peer=f"p-{turn}-{n}"), wall_s=0)
-    board.count_round(duration_s=1, skipped=0)
-    samples = read_exposition(board.expose(now_s=5)).samples
+            recorder.count_probe(a_probe(Result.SUCCESS, 0.001, peer=f"p-{turn}-{n}"), wall_s=0)
+    recorder.count_round(duration_s=1, skipped=0)
+    samples = read_exposition(recorder.expose(now_s=5)).samples
     assert len({dict(labels)["peer"] for _, labels in samples if "peer" in dict(labels)}) == 16
     assert len(samples) <= 100

@@ -12,18 +12,18 @@ from nimlab.agents.rtt.config import SETTINGS, Config, ConfigError, parse_config
 from nimlab.agents.rtt.outcome import Method
 from tests.rtt.world import bare_environment
 
-NEEDED = {"SERVICE": "nimp2p-exp-purple", "POD_NAME": "nimp2p-exp-purple-0", "POD_IP": "10.42.0.7"}
+REQUIRED = {"SERVICE": "nimp2p-exp-purple", "POD_NAME": "nimp2p-exp-purple-0", "POD_IP": "10.42.0.7"}
 NAMES = [setting.variable for setting in SETTINGS]
 
 
 def problems_of(**environ: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
-        parse_config([], {**NEEDED, **environ})
+        parse_config([], {**REQUIRED, **environ})
     return caught.value.problems
 
 
-def test_the_usual_settings() -> None:
-    assert parse_config([], NEEDED) == Config(
+def test_the_defaults() -> None:
+    assert parse_config([], REQUIRED) == Config(
         service="nimp2p-exp-purple",
         pod_name="nimp2p-exp-purple-0",
         pod_ip="10.42.0.7",
@@ -36,7 +36,7 @@ def test_the_usual_settings() -> None:
         linger_s=60,
         max_peer_series=16,
         discovery_interval_s=20,
-        metrics_address="0.0.0.0",  # noqa: S104 -- what is tested
+        metrics_address="0.0.0.0",  # noqa: S104 -- the tested default
         metrics_port=9105,
         echo_port=9106,
         resolv_conf=Path("/etc/resolv.conf"),
@@ -47,17 +47,17 @@ def test_the_usual_settings() -> None:
 
 def test_every_setting_is_a_flag_and_a_variable_and_the_flag_wins() -> None:
     by_flag = parse_config(
-        ["--fanout", "3", "--probe-methods=icmp,udp"], {**NEEDED, "FANOUT": "4", "ECHO_PORT": "7"}
+        ["--fanout", "3", "--probe-methods=icmp,udp"], {**REQUIRED, "FANOUT": "4", "ECHO_PORT": "7"}
     )
     assert (by_flag.fanout, by_flag.echo_port) == (3, 7)
     assert by_flag.probe_methods == (Method.ICMP, Method.UDP)
 
 
-def test_an_empty_variable_is_none() -> None:
-    assert parse_config([], {**NEEDED, "FANOUT": ""}).fanout == 8
+def test_an_empty_variable_is_ignored() -> None:
+    assert parse_config([], {**REQUIRED, "FANOUT": ""}).fanout == 8
 
 
-def test_what_has_to_be_given() -> None:
+def test_required_settings() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config([], {})
     assert [problem.split()[0] for problem in caught.value.problems] == ["SERVICE", "POD_NAME", "POD_IP"]
@@ -80,11 +80,11 @@ def test_what_has_to_be_given() -> None:
         ("PROBE_METHODS", "tcp,libp2p", "write one or more of tcp, udp, icmp with commas between them"),
     ],
 )
-def test_a_value_that_can_not_be(variable: str, text: str, hint: str) -> None:
+def test_an_invalid_value_is_reported_with_a_hint(variable: str, text: str, hint: str) -> None:
     assert problems_of(**{variable: text}) == (f"{variable} is `{text}`: {hint}",)
 
 
-def test_all_problems_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     assert len(problems_of(FANOUT="x", POD_IP="y", INTERVAL_S="z")) == 3
 
 
@@ -99,17 +99,17 @@ def test_all_problems_at_once() -> None:
         ({"ECHO_PORT": "9105"}, "METRICS_PORT and ECHO_PORT are both 9105"),
     ],
 )
-def test_values_that_contradict_each_other(environ: dict[str, str], problem: str) -> None:
+def test_contradictory_values_are_reported(environ: dict[str, str], problem: str) -> None:
     assert problems_of(**environ) == (problem,)
 
 
 def test_a_short_interval_shortens_the_timeout_unless_one_is_given() -> None:
-    assert parse_config([], {**NEEDED, "INTERVAL_S": "1"}).timeout_s == 0.8
-    assert parse_config([], {**NEEDED, "INTERVAL_S": "1", "TIMEOUT_S": "0.5"}).timeout_s == 0.5
+    assert parse_config([], {**REQUIRED, "INTERVAL_S": "1"}).timeout_s == 0.8
+    assert parse_config([], {**REQUIRED, "INTERVAL_S": "1", "TIMEOUT_S": "0.5"}).timeout_s == 0.5
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=20)))
-def test_whatever_is_set_there_is_a_config_or_a_list_of_problems(environ: dict[str, str]) -> None:
+def test_any_settings_give_a_config_or_a_list_of_problems(environ: dict[str, str]) -> None:
     try:
         parse_config([], environ)
     except ConfigError as error:
@@ -120,7 +120,7 @@ def test_whatever_is_set_there_is_a_config_or_a_list_of_problems(environ: dict[s
 
 
 def test_the_help_names_every_flag() -> None:
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "nimlab.agents.rtt", "--help"],
         env=bare_environment(),
         capture_output=True,
@@ -128,10 +128,10 @@ def test_the_help_names_every_flag() -> None:
         check=True,
     )
     for setting in SETTINGS:
-        assert setting.flag in answer.stdout
+        assert setting.flag in result.stdout
 
 
 def test_an_unknown_flag_ends_with_2() -> None:
     with pytest.raises(SystemExit) as caught:
-        parse_config(["--interval", "5"], NEEDED)
+        parse_config(["--interval", "5"], REQUIRED)
     assert caught.value.code == 2

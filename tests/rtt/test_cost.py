@@ -19,17 +19,17 @@ from tests.rtt.world import DOMAIN, REPOSITORY, bare_environment
 pytestmark = pytest.mark.process
 
 INTERVAL_S = 5
-PROMISED_MIB, PROMISED_SHARE = 40, 0.02
+TARGET_MIB, TARGET_SHARE = 40, 0.02
 LIMIT_MIB = 64  # limit of the sidecar: templates/experiment/statefulset.yaml.j2
 EXPORTERS_GROUP = "65534 65534"
 
 
-def in_a_network_of_its_own(folder: Path, methods: str, fanout: int) -> Cost:
+def measure_in_new_network(folder: Path, methods: str, fanout: int) -> Cost:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("ICMP for one group needs root and `unshare`")
-    what = ["-m", "tests.rtt.cost", str(folder), methods, str(fanout), EXPORTERS_GROUP]
+    module = ["-m", "tests.rtt.cost", str(folder), methods, str(fanout), EXPORTERS_GROUP]
     answer = subprocess.run(
-        ["unshare", "--net", sys.executable, *what],
+        ["unshare", "--net", sys.executable, *module],
         cwd=REPOSITORY,
         env=bare_environment(),
         capture_output=True,
@@ -43,30 +43,30 @@ def in_a_network_of_its_own(folder: Path, methods: str, fanout: int) -> Cost:
 
 def check(cost: Cost, methods: str, figure: Callable[[str], None], *, fanout: int = 8) -> None:
     """Check the documented limits and print the figures. A busy machine can lose a probe."""
-    words = methods.replace(",", ", ")
-    share = cost.cpu_s_a_round / INTERVAL_S
+    listed = methods.replace(",", ", ")
+    share = cost.cpu_s_per_round / INTERVAL_S
     figure(
-        f"rtt: {cost.memory_mib:.1f} MiB at most; {cost.cpu_s_a_round * 1e3:.1f} ms of CPU a round "
-        f"to {fanout} of {PEERS} peers by {words}: {share:.2%} of one core at an interval of {INTERVAL_S} s"
+        f"rtt: {cost.memory_mib:.1f} MiB at most; {cost.cpu_s_per_round * 1e3:.1f} ms of CPU per round "
+        f"to {fanout} of {PEERS} peers by {listed}: {share:.2%} of one core at an interval of {INTERVAL_S} s"
     )
-    assert cost.memory_mib <= PROMISED_MIB
-    assert share <= PROMISED_SHARE
+    assert cost.memory_mib <= TARGET_MIB
+    assert share <= TARGET_SHARE
     assert {*cost.succeeded} == {*methods.split(",")}
     for method, count in cost.succeeded.items():
         assert count + cost.failed[method] >= 20 * fanout
         assert cost.failed[method] <= 0.1 * count
 
 
-def test_it_stays_small(tmp_path: Path, figure: Callable[[str], None]) -> None:
+def test_the_exporter_stays_small(tmp_path: Path, figure: Callable[[str], None]) -> None:
     with serve_dns(Zone(domain=DOMAIN)) as dns:
         check(measure(tmp_path, dns, methods="tcp,udp", fanout=8), "tcp,udp", figure)
 
 
-def test_it_stays_small_by_all_methods(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    check(in_a_network_of_its_own(tmp_path, "tcp,udp,icmp", 8), "tcp,udp,icmp", figure)
+def test_the_exporter_stays_small_with_all_methods(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    check(measure_in_new_network(tmp_path, "tcp,udp,icmp", 8), "tcp,udp,icmp", figure)
 
 
-def test_the_most_that_a_file_may_ask_for_fits_its_pod(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    cost = in_a_network_of_its_own(tmp_path, "tcp,udp,icmp", 64)
+def test_the_maximum_fanout_fits_the_limits_of_the_pod(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    cost = measure_in_new_network(tmp_path, "tcp,udp,icmp", 64)
     check(cost, "tcp,udp,icmp", figure, fanout=64)
     assert cost.memory_mib <= LIMIT_MIB

@@ -30,7 +30,7 @@ def an_answer(question: Question, *, pods: int = 3, message_id: int = 77) -> byt
     return answer_query(server, dns.format_query(question, message_id=message_id), "tcp")
 
 
-def test_srv_records_and_the_addresses_with_them() -> None:
+def test_srv_records_with_their_additional_addresses() -> None:
     question = Question(SRV_NAME, Kind.SRV)
     message = dns.parse_response(an_answer(question))
     assert dns.belongs_to(question, 77, message)
@@ -47,14 +47,14 @@ def test_a_records() -> None:
     assert dns.addresses_of("other", message.answers) == ()
 
 
-def test_as_much_as_there_is_of_a_truncated_message() -> None:
+def test_a_truncated_message_gives_its_complete_records() -> None:
     message = dns.parse_response(an_answer(Question(SRV_NAME, Kind.SRV), pods=600))
     assert message.truncated
     assert len(message.answers) == 600
     assert 0 < len(message.additional) < 600
 
 
-def test_a_truncated_message_that_ends_amid_a_record_is_one_without_records() -> None:
+def test_a_truncated_message_that_ends_inside_a_record_has_no_records() -> None:
     answer = an_answer(Question(SRV_NAME, Kind.SRV), pods=600)
     message = dns.parse_response(answer[:-1])
     assert (message.truncated, message.answers, message.additional) == (True, (), ())
@@ -65,7 +65,7 @@ def test_four_hundred_peers_in_one_message() -> None:
     assert len(message.answers) == len(message.additional) == 400
 
 
-def test_a_name_that_does_not_exist() -> None:
+def test_a_missing_name_is_a_name_error() -> None:
     message = dns.parse_response(an_answer(Question("nobody.cluster.local", Kind.A)))
     assert message.rcode == dns.Rcode.NAME_ERROR
     assert message.answers == ()
@@ -79,19 +79,19 @@ def test_a_name_that_does_not_exist() -> None:
         (Question(DOMAIN, Kind.SRV), 77),
     ],
 )
-def test_an_answer_to_something_else_is_told_apart(question: Question, message_id: int) -> None:
+def test_an_answer_to_another_query_is_recognized(question: Question, message_id: int) -> None:
     message = dns.parse_response(an_answer(Question(SRV_NAME, Kind.SRV)))
     assert not dns.belongs_to(question, message_id, message)
 
 
-def test_upper_case_is_the_same_name() -> None:
+def test_names_are_case_insensitive() -> None:
     answer = an_answer(Question(DOMAIN, Kind.A))
-    shouted = answer.replace(b"nimp2p", b"NIMP2P")
-    assert shouted != answer
-    assert dns.parse_response(shouted) == dns.parse_response(answer)
+    upper_case = answer.replace(b"nimp2p", b"NIMP2P")
+    assert upper_case != answer
+    assert dns.parse_response(upper_case) == dns.parse_response(answer)
 
 
-def test_records_of_other_types_and_classes_are_passed_over() -> None:
+def test_records_of_other_types_and_classes_are_ignored() -> None:
     record = b"\x01x\0" + struct.pack("!HHIH", 16, 1, 5, 3) + b"\x02hi"  # TXT
     chaos = b"\x01x\0" + struct.pack("!HHIH", 1, 3, 5, 4) + b"\x01\x02\x03\x04"  # A of class CH
     real = b"\x01x\0" + struct.pack("!HHIH", 1, 1, 5, 4) + b"\x01\x02\x03\x04"
@@ -114,13 +114,13 @@ def test_records_of_other_types_and_classes_are_passed_over() -> None:
         ),
     ],
 )
-def test_what_is_no_response_is_malformed(what: str, data: bytes) -> None:
+def test_malformed_responses(what: str, data: bytes) -> None:
     with pytest.raises(DnsError) as caught:
         dns.parse_response(data)
     assert caught.value.reason is Reason.MALFORMED, what
 
 
-def test_a_record_may_not_reach_beyond_its_length() -> None:
+def test_a_record_longer_than_its_length_is_malformed() -> None:
     srv = b"\x01x\0" + struct.pack("!HHIH", 33, 1, 5, 7) + struct.pack("!HHH", 0, 0, 1) + b"\x01y\0"
     with pytest.raises(DnsError):
         dns.parse_response(response(b"\x01x\0", srv, answers=1))
@@ -133,7 +133,7 @@ def test_an_address_has_four_bytes() -> None:
 
 
 @pytest.mark.parametrize(("pointers", "is_read"), [(1, True), (31, True), (32, False), (5000, False)])
-def test_few_pointers_may_follow_each_other(pointers: int, is_read: bool) -> None:
+def test_chains_of_pointers_are_limited(pointers: int, is_read: bool) -> None:
     """Each pointer leads to the previous one: there is no loop, but long chains cost CPU time."""
     first_at = 32  # after the header, the question, and the head of a record that holds the chain
     places = [12, *range(first_at, first_at + 2 * pointers, 2)]
@@ -198,12 +198,12 @@ def test_a_damaged_answer_is_a_message_or_malformed(data: st.DataObject) -> None
         ("a\n", False),
     ],
 )
-def test_names_that_can_be_asked_for(text: str, expected: bool) -> None:
+def test_valid_names(text: str, expected: bool) -> None:
     assert dns.is_name(text) is expected
 
 
 @given(NAMES, st.integers(0, 65535))
-def test_a_query_asks_what_was_meant(name: str, message_id: int) -> None:
+def test_a_query_contains_its_name_and_type(name: str, message_id: int) -> None:
     server = DnsServer(address="", port=0, zone=a_zone(1))
     answer_query(server, dns.format_query(Question(name, Kind.SRV), message_id=message_id), "udp")
-    assert server.asked == [("udp", name, 33)]
+    assert server.queries == [("udp", name, 33)]

@@ -19,7 +19,7 @@ ADDRESS = "127.0.4.1"
 
 
 async def probe_among(garbage: list[bytes], *, connections: int = 0) -> Counter[tuple[Method, Treatment]]:
-    """Send garbage, open connections, then probe by both methods; return the counts."""
+    """Send garbage, open connections, and probe by both methods; return the counts."""
     counts: Counter[tuple[Method, Treatment]] = Counter()
     port = free_port(ADDRESS)
 
@@ -43,7 +43,7 @@ async def probe_among(garbage: list[bytes], *, connections: int = 0) -> Counter[
     return counts
 
 
-def test_both_kinds_are_answered() -> None:
+def test_tcp_and_udp_are_answered() -> None:
     assert asyncio.run(probe_among([])) == {
         (Method.TCP, Treatment.ANSWERED): 1,
         (Method.UDP, Treatment.ANSWERED): 1,
@@ -64,11 +64,11 @@ def test_an_answer_is_not_answered() -> None:
     assert asyncio.run(probe_among([answer]))[Method.UDP, Treatment.IGNORED] == 1
 
 
-def test_a_crowd_of_connections_is_taken_in_turns() -> None:
+def test_many_connections_are_all_answered() -> None:
     assert asyncio.run(probe_among([], connections=200))[Method.TCP, Treatment.ANSWERED] == 201
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     async def serve() -> None:
         with serve_echo(ADDRESS, port, lambda *_: None):
             pass
@@ -79,7 +79,7 @@ def test_a_port_that_is_taken() -> None:
             asyncio.run(serve())
 
 
-def test_nothing_is_left_open() -> None:
+def test_all_sockets_are_closed() -> None:
     async def serve_twice() -> None:
         for _ in range(2):
             with serve_echo(ADDRESS, port, lambda *_: None):

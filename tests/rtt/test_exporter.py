@@ -1,4 +1,4 @@
-"""The exporter's loops in this process: DNS and peers are real, the time is not."""
+"""The exporter's loops in this process: DNS and peers are real, the time is simulated."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tests.rtt.world import DOMAIN, settings_of
 Events = list[dict[str, Any]]
 
 
-class Made:
+class ExporterUnderTest:
     """An exporter under test, with its clock and its log."""
 
     def __init__(self, server: DnsServer, folder: Path, *, sleeps: int = 1000, **settings: object) -> None:
-        usual: dict[str, object] = {
+        defaults: dict[str, object] = {
             "interval_s": 5,
             "timeout_s": 1,
             "discovery_interval_s": 20,
             "dns_timeout_s": 10,
             **settings,
         }
-        environ = settings_of(folder, server, "p-0", "127.0.5.1", 9106, usual)
+        environ = settings_of(folder, server, "p-0", "127.0.5.1", 9106, defaults)
         self.config: Config = parse_config([], environ)
         self.time = FakeTime(sleeps=sleeps)
         self.events: Events = []
@@ -44,7 +44,7 @@ class Made:
         self.events.append({"level": level.value, "event": event, **fields})
 
     def probe_with(self, probe: Callable[[str], Outcome]) -> None:
-        """Let each probe return the given outcome of its address at once."""
+        """Let each probe return the outcome for its address at once."""
 
         async def prober(address: str, _port: int) -> Outcome:
             return probe(address)
@@ -70,9 +70,9 @@ def lost(_address: str) -> Outcome:
     return Outcome(result=Result.TIMEOUT)
 
 
-def test_peers_are_found_chosen_and_probed(tmp_path: Path) -> None:
+def test_peers_are_discovered_chosen_and_probed(tmp_path: Path) -> None:
     with serve_dns(a_zone(20)) as server:
-        made = Made(server, tmp_path)
+        made = ExporterUnderTest(server, tmp_path)
         made.probe_with(took)
 
         async def turn() -> None:
@@ -97,13 +97,13 @@ def test_peers_are_found_chosen_and_probed(tmp_path: Path) -> None:
         (None, "not_found"),
     ],
 )
-def test_the_last_good_list_is_kept(tmp_path: Path, mood: Mood | None, reason: str) -> None:
+def test_the_last_valid_list_is_kept(tmp_path: Path, mood: Mood | None, reason: str) -> None:
     zone = a_zone(4)
     with serve_dns(zone) as server:
-        made = Made(server, tmp_path, dns_timeout_s=0.05 if reason == "timeout" else 10)
+        made = ExporterUnderTest(server, tmp_path, dns_timeout_s=0.05 if reason == "timeout" else 10)
         made.probe_with(took)
 
-        async def trouble() -> None:
+        async def fail() -> None:
             await made.exporter.look()
             if mood is None:
                 zone.pods = {}
@@ -114,34 +114,34 @@ def test_the_last_good_list_is_kept(tmp_path: Path, mood: Mood | None, reason: s
             await made.exporter.look()
             await made.exporter.probe()
 
-        asyncio.run(trouble())
+        asyncio.run(fail())
     read = made.scrape()
     assert made.peers() == {"p-1", "p-2", "p-3"}
     assert read.value("nimlab_rtt_discovery_errors_total", reason=reason) == 2
     assert read.value("nimlab_rtt_discovery_success_timestamp_seconds") == 1.79e9 + 1000
     assert made.exporter.show_readiness().status == 200
-    said = [event for event in made.events if event["event"] == "discovery-failed"]
-    assert [(event["reason"], event["kept"]) for event in said] == [(reason, 3)]
+    failures = [event for event in made.events if event["event"] == "discovery-failed"]
+    assert [(event["reason"], event["kept"]) for event in failures] == [(reason, 3)]
 
 
-def test_trouble_is_said_again_after_it_was_over(tmp_path: Path) -> None:
+def test_a_failure_is_logged_again_after_a_success(tmp_path: Path) -> None:
     zone = a_zone(4)
     with serve_dns(zone) as server:
-        made = Made(server, tmp_path)
+        made = ExporterUnderTest(server, tmp_path)
 
-        async def trouble() -> None:
+        async def fail() -> None:
             for mood in (Mood.FAILING, Mood.FAILING, Mood.HONEST, Mood.FAILING):
                 zone.mood = mood
                 await made.exporter.look()
 
-        asyncio.run(trouble())
+        asyncio.run(fail())
     assert [event["event"] for event in made.events] == ["discovery-failed", "peers", "discovery-failed"]
 
 
-def test_a_peer_that_dies_is_a_loss_first_and_leaves_the_series_later(tmp_path: Path) -> None:
+def test_a_dead_peer_is_lost_first_and_removed_later(tmp_path: Path) -> None:
     zone = a_zone(3)
     with serve_dns(zone) as server:
-        made = Made(server, tmp_path, linger_s=60, window_probes=4)
+        made = ExporterUnderTest(server, tmp_path, linger_s=60, window_probes=4)
         dead: set[str] = set()
         made.probe_with(lambda address: lost(address) if address in dead else took(address))
         exporter = made.exporter
@@ -149,7 +149,7 @@ def test_a_peer_that_dies_is_a_loss_first_and_leaves_the_series_later(tmp_path: 
         def loss() -> float | None:
             return made.scrape().get("nimlab_rtt_peer_loss_ratio", peer="p-2", method="tcp")
 
-        async def story() -> None:
+        async def scenario() -> None:
             await exporter.look()
             await exporter.probe()
             assert loss() == 0
@@ -171,20 +171,20 @@ def test_a_peer_that_dies_is_a_loss_first_and_leaves_the_series_later(tmp_path: 
             made.time.now_s += 1
             assert made.peers() == {"p-1"}
 
-        asyncio.run(story())
+        asyncio.run(scenario())
 
 
 def test_a_peer_whose_address_changes_keeps_its_name(tmp_path: Path) -> None:
     zone = a_zone(2)
-    asked: list[str] = []
+    probed: list[str] = []
     with serve_dns(zone) as server:
-        made = Made(server, tmp_path)
+        made = ExporterUnderTest(server, tmp_path)
 
-        def note(address: str) -> Outcome:
-            asked.append(address)
+        def record(address: str) -> Outcome:
+            probed.append(address)
             return took(address)
 
-        made.probe_with(note)
+        made.probe_with(record)
 
         async def move() -> None:
             for address in ("127.0.5.2", "127.0.5.99"):
@@ -193,14 +193,14 @@ def test_a_peer_whose_address_changes_keeps_its_name(tmp_path: Path) -> None:
                 await made.exporter.probe()
 
         asyncio.run(move())
-    assert asked == ["127.0.5.2", "127.0.5.99"]
+    assert probed == ["127.0.5.2", "127.0.5.99"]
     assert made.peers() == {"p-1"}
 
 
-def test_dns_is_asked_every_20_s_and_more_often_while_nobody_is_known(tmp_path: Path) -> None:
+def test_dns_is_queried_every_20_s_and_more_often_without_peers(tmp_path: Path) -> None:
     zone = a_zone(0)
     with serve_dns(zone) as server:
-        made = Made(server, tmp_path, sleeps=10)
+        made = ExporterUnderTest(server, tmp_path, sleeps=10)
         sleep = made.time.sleep
 
         async def sleep_and_join(duration_s: float) -> None:
@@ -219,9 +219,9 @@ def test_dns_is_asked_every_20_s_and_more_often_while_nobody_is_known(tmp_path: 
     assert len(set(together)) == 5
 
 
-def test_rounds_begin_an_interval_apart_more_or_less(tmp_path: Path) -> None:
+def test_rounds_start_about_one_interval_apart(tmp_path: Path) -> None:
     with serve_dns(a_zone(2)) as server:
-        made = Made(server, tmp_path, sleeps=200)
+        made = ExporterUnderTest(server, tmp_path, sleeps=200)
         with pytest.raises(EnoughError):
             asyncio.run(made.exporter.keep_probing())
     first, *rest = made.time.slept
@@ -232,13 +232,13 @@ def test_rounds_begin_an_interval_apart_more_or_less(tmp_path: Path) -> None:
     assert made.scrape().value("nimlab_rtt_rounds_skipped_total") == 0
 
 
-def test_peers_that_start_together_begin_their_rounds_apart(tmp_path: Path) -> None:
-    """Or a network of a thousand peers would probe in one burst, and measure that."""
+def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> None:
+    """Otherwise a network of 1,000 peers would probe in one burst, which would distort the RTTs."""
     firsts = []
     with serve_dns(a_zone(0)) as server:
         for _ in range(2):
             for n in range(50):
-                made = Made(server, tmp_path, sleeps=1, pod_name=f"nimp2p-exp-purple-{n}")
+                made = ExporterUnderTest(server, tmp_path, sleeps=1, pod_name=f"nimp2p-exp-purple-{n}")
                 with pytest.raises(EnoughError):
                     asyncio.run(made.exporter.keep_probing())
                 firsts.append(made.time.slept[0])
@@ -249,9 +249,9 @@ def test_peers_that_start_together_begin_their_rounds_apart(tmp_path: Path) -> N
     assert firsts[50:] == firsts[:50]  # depends only on the pod name
 
 
-def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> None:
+def test_a_long_round_causes_skipped_rounds(tmp_path: Path) -> None:
     with serve_dns(a_zone(2)) as server:
-        made = Made(server, tmp_path, sleeps=3, jitter_ratio=0)
+        made = ExporterUnderTest(server, tmp_path, sleeps=3, jitter_ratio=0)
 
         def slow(address: str) -> Outcome:
             made.time.now_s += 12  # simulates a process without CPU for 12 s
@@ -270,11 +270,11 @@ def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> No
     assert made.scrape().value("nimlab_rtt_round_duration_seconds") == 12
 
 
-def test_ready_once_dns_has_said_who_is_there(tmp_path: Path) -> None:
+def test_the_exporter_is_ready_after_the_first_dns_answer(tmp_path: Path) -> None:
     zone = a_zone(1)  # only this pod: a valid answer
     zone.mood = Mood.FAILING
     with serve_dns(zone) as server:
-        made = Made(server, tmp_path)
+        made = ExporterUnderTest(server, tmp_path)
         assert made.exporter.show_readiness().body == "peers unknown: not asked yet\n"
         asyncio.run(made.exporter.look())
         assert made.exporter.show_readiness().body == "peers unknown: server_failure\n"
@@ -284,9 +284,9 @@ def test_ready_once_dns_has_said_who_is_there(tmp_path: Path) -> None:
     assert made.exporter.show_readiness().status == 200
 
 
-def test_healthy_as_long_as_rounds_go_on(tmp_path: Path) -> None:
+def test_the_exporter_is_healthy_while_rounds_continue(tmp_path: Path) -> None:
     with serve_dns(a_zone(1)) as server:
-        made = Made(server, tmp_path)
+        made = ExporterUnderTest(server, tmp_path)
     made.time.now_s += 19
     assert made.exporter.show_health().status == 200
     made.time.now_s += 0.1
@@ -298,19 +298,19 @@ def test_healthy_as_long_as_rounds_go_on(tmp_path: Path) -> None:
     assert made.exporter.show_health().status == 200
 
 
-def test_short_rounds_that_are_late_are_no_reason_for_a_restart(tmp_path: Path) -> None:
+def test_late_short_rounds_do_not_cause_a_restart(tmp_path: Path) -> None:
     with serve_dns(a_zone(1)) as server:
-        made = Made(server, tmp_path, interval_s=0.05, timeout_s=0.04)
+        made = ExporterUnderTest(server, tmp_path, interval_s=0.05, timeout_s=0.04)
     made.time.now_s += 10
     assert made.exporter.show_health().status == 200
     made.time.now_s += 0.1
     assert made.exporter.show_health().status == 503
 
 
-def test_a_method_that_may_not_be_used_is_said_and_left_out(tmp_path: Path) -> None:
-    """Whether ICMP may be used here is this machine's affair; `test_slow_link.py` has it both ways."""
+def test_an_unusable_method_is_logged_and_not_used(tmp_path: Path) -> None:
+    """Whether ICMP is permitted depends on this machine; `test_slow_link.py` tests both cases."""
     with serve_dns(a_zone(1)) as server:
-        made = Made(server, tmp_path, probe_methods="tcp,icmp")
+        made = ExporterUnderTest(server, tmp_path, probe_methods="tcp,icmp")
     obstacle = why_not_permitted()
     assert (Method.ICMP in made.exporter.probers) is (obstacle is None)
     assert made.scrape().value("nimlab_rtt_method_usable", method="icmp") == int(obstacle is None)
@@ -320,10 +320,10 @@ def test_a_method_that_may_not_be_used_is_said_and_left_out(tmp_path: Path) -> N
     ]
 
 
-def test_a_bug_in_one_task_ends_the_whole(tmp_path: Path) -> None:
-    """A process that is only half alive would show old numbers for ever."""
+def test_a_bug_in_one_task_ends_the_exporter(tmp_path: Path) -> None:
+    """Otherwise the exporter would continue to expose outdated numbers."""
     with serve_dns(a_zone(2)) as server:
-        made = Made(server, tmp_path)
+        made = ExporterUnderTest(server, tmp_path)
 
         async def broken(_duration_s: float) -> None:
             raise ZeroDivisionError
@@ -338,8 +338,8 @@ def test_a_bug_in_one_task_ends_the_whole(tmp_path: Path) -> None:
     assert caught.group_contains(ZeroDivisionError)
 
 
-def test_probers_are_made_for_the_methods_that_were_asked_for(tmp_path: Path) -> None:
+def test_only_the_configured_methods_have_probers(tmp_path: Path) -> None:
     with serve_dns(a_zone(1)) as server:
-        made = Made(server, tmp_path, probe_methods="udp")
+        made = ExporterUnderTest(server, tmp_path, probe_methods="udp")
     probers: dict[Method, Prober] = {**made.exporter.probers}
     assert [*probers] == [Method.UDP]

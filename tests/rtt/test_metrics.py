@@ -11,11 +11,11 @@ from nimlab.agents.rtt.metrics import BUCKETS_S, CATALOG, Registry, format_numbe
 from tests.rtt.exposition import read_exposition
 
 
-def test_no_numbers_no_text() -> None:
+def test_an_empty_registry_gives_no_text() -> None:
     assert Registry().expose() == ""
 
 
-def test_the_text_as_a_whole() -> None:
+def test_the_complete_text() -> None:
     registry = Registry()
     registry.add("nimlab_rtt_probes_total", 0, "tcp", "error")
     registry.add("nimlab_rtt_probes_total", 2, "tcp", "success")
@@ -36,7 +36,7 @@ def test_the_text_as_a_whole() -> None:
     )
 
 
-def test_a_histogram() -> None:
+def test_a_histogram_accumulates_its_buckets() -> None:
     registry = Registry()
     for rtt_s in (0.0001, 0.00011, 0.5, 100.0):
         registry.observe("nimlab_rtt_seconds", rtt_s, "udp")
@@ -62,26 +62,26 @@ def test_the_buckets_are_round_numbers() -> None:
     assert all(re.fullmatch(r"[0-9]\.[0-9]{1,4}", format_number(bound)) for bound in BUCKETS_S)
 
 
-def test_an_opened_histogram_is_there_and_empty() -> None:
+def test_an_opened_histogram_is_exposed_empty() -> None:
     registry = Registry()
     registry.open_histogram("nimlab_rtt_seconds", "tcp")
     assert read_exposition(registry.expose()).value("nimlab_rtt_seconds_count", method="tcp") == 0
 
 
-def test_putting_all_takes_away_the_others() -> None:
+def test_put_all_removes_the_other_series() -> None:
     registry = Registry()
-    registry.put("nimlab_rtt_peer_loss_ratio", 1, "gone", "tcp")
+    registry.put("nimlab_rtt_peer_loss_ratio", 1, "removed", "tcp")
     registry.put_all("nimlab_rtt_peer_loss_ratio", {("here", "tcp"): 0})
     assert read_exposition(registry.expose()).labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"here"}
 
 
-def test_a_name_out_of_the_catalog_is_a_bug() -> None:
+def test_a_name_outside_the_catalog_is_a_bug() -> None:
     with pytest.raises(KeyError):
         Registry().add("nimlab_rtt_other_total", 1)
 
 
 @given(st.dictionaries(st.tuples(st.text(), st.text()), st.floats(allow_nan=False), min_size=1, max_size=5))
-def test_any_labels_and_numbers_are_read_back_as_they_were(series: dict[tuple[str, ...], float]) -> None:
+def test_any_labels_and_numbers_are_read_back_unchanged(series: dict[tuple[str, ...], float]) -> None:
     registry = Registry()
     registry.put_all("nimlab_rtt_peer_last_seconds", series)
     read = read_exposition(registry.expose())
@@ -96,7 +96,7 @@ def test_any_labels_and_numbers_are_read_back_as_they_were(series: dict[tuple[st
     [(0, "0"), (1.0, "1"), (0.1, "0.1"), (1.79e9, "1790000000"), (1e300, "1e+300"), (math.inf, "+Inf"),
      (-math.inf, "-Inf"), (math.nan, "NaN"), (-2.5, "-2.5")],
 )  # fmt: skip
-def test_numbers(value: float, text: str) -> None:
+def test_numbers_are_formatted(value: float, text: str) -> None:
     assert format_number(value) == text
 
 

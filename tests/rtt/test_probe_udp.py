@@ -22,7 +22,7 @@ Answers = Callable[[bytes], list[bytes]]
 
 @contextmanager
 def answering(answers: Answers) -> Iterator[int]:
-    """A peer that answers each datagram with these, in a thread of its own."""
+    """Run a peer in a thread that answers each datagram with `answers`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.3.1", 0))
 
@@ -63,16 +63,16 @@ def test_an_echo_is_timed_by_the_kernel() -> None:
     assert 0 < outcome.rtt_s < 0.1
 
 
-def test_nobody_listens() -> None:
+def test_a_closed_port_is_refused() -> None:
     assert probe(free_port("127.0.3.1")) == Outcome(result=Result.REFUSED)
 
 
-def test_no_answer() -> None:
+def test_a_missing_answer_is_a_timeout() -> None:
     with answering(lambda _: []) as port:
         assert probe(port) == Outcome(result=Result.TIMEOUT)
 
 
-def test_no_route() -> None:
+def test_a_missing_route_is_unreachable() -> None:
     outcome = asyncio.run(UdpProber(timeout_s=0.2, clock=Clock())("255.255.255.255", 1))
     assert outcome == Outcome(result=Result.UNREACHABLE)
 
@@ -87,22 +87,22 @@ def test_no_route() -> None:
     ],
     ids=["mirror", "garbage", "another sequence number", "another sender's"],
 )
-def test_what_is_no_answer_to_this_request_is_a_loss(answers: Answers) -> None:
+def test_answers_to_other_requests_are_ignored(answers: Answers) -> None:
     with answering(answers) as port:
         assert probe(port) == Outcome(result=Result.TIMEOUT)
 
 
-def test_the_right_answer_after_wrong_ones_counts() -> None:
+def test_the_right_answer_after_wrong_ones_is_accepted() -> None:
     with answering(lambda request: [request, b"", b"x" * 3000, *echo(request)]) as port:
         assert probe(port).result is Result.SUCCESS
 
 
-def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one() -> None:
-    held: list[bytes] = []
+def test_a_late_answer_is_not_accepted_for_the_next_request() -> None:
+    delayed: list[bytes] = []
 
     def one_behind(request: bytes) -> list[bytes]:
-        held.extend(echo(request))
-        return held[:-1]
+        delayed.extend(echo(request))
+        return delayed[:-1]
 
     async def probe_twice(port: int) -> list[Result]:
         prober = UdpProber(timeout_s=0.2, clock=Clock())
@@ -113,8 +113,8 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("shift_s", [-3600.0, 3600.0])
-def test_a_wall_clock_that_is_set_meanwhile_is_not_believed(shift_s: float) -> None:
-    """The kernel's stamps are of the wall clock: where they contradict the monotonic one, that one counts."""
+def test_a_change_of_the_wall_clock_does_not_change_the_rtt(shift_s: float) -> None:
+    """Kernel timestamps use the wall clock; if they contradict the monotonic clock, they are not used."""
     walls = itertools.chain([Clock().wall_s() + shift_s], itertools.repeat(0.0))
     clock = Clock(wall_s=lambda: next(walls))
     with answering(echo) as port:
@@ -133,12 +133,12 @@ def test_a_wall_clock_that_is_set_meanwhile_is_not_believed(shift_s: float) -> N
     ],
     ids=["answered", "answered after garbage", "garbage"],
 )
-def test_a_stall_of_our_own_is_no_loss(answers: Answers, result: Result) -> None:
-    """The answer is there in time, but this process gets its turn only after the time is over."""
+def test_a_local_stall_is_no_loss(answers: Answers, result: Result) -> None:
+    """The answer arrives in time, but this process runs again only after the timeout."""
 
     async def probe_and_stall(port: int) -> Outcome:
         probing = asyncio.create_task(UdpProber(timeout_s=0.05, clock=Clock())("127.0.3.1", port))
-        await asyncio.sleep(0)  # its first turn: the request is sent
+        await asyncio.sleep(0)  # the first step of the task: the request is sent
         stall(0.1)
         return await probing
 
@@ -148,7 +148,7 @@ def test_a_stall_of_our_own_is_no_loss(answers: Answers, result: Result) -> None
     assert outcome.rtt_s is None or outcome.rtt_s < 0.05
 
 
-def test_an_answer_that_comes_too_late_is_a_loss_even_if_it_is_there_when_we_look() -> None:
+def test_a_late_answer_is_a_loss_even_after_a_local_stall() -> None:
     async def probe_and_stall(port: int) -> Outcome:
         probing = asyncio.create_task(UdpProber(timeout_s=0.02, clock=Clock())("127.0.0.1", port))
         await asyncio.sleep(0)
@@ -159,8 +159,8 @@ def test_an_answer_that_comes_too_late_is_a_loss_even_if_it_is_there_when_we_loo
         assert asyncio.run(probe_and_stall(slow_port)) == Outcome(result=Result.TIMEOUT)
 
 
-def least_s(address: str, port: int) -> float:
-    """Return the least of several times: on a busy machine many are late for its own reasons."""
+def minimum_rtt_s(address: str, port: int) -> float:
+    """Return the minimum of several RTTs, because a busy machine delays some of them."""
 
     async def probe_often() -> list[Outcome]:
         prober = UdpProber(timeout_s=5, clock=Clock())
@@ -169,16 +169,16 @@ def least_s(address: str, port: int) -> float:
     return min(outcome.rtt_s for outcome in asyncio.run(probe_often()) if outcome.rtt_s is not None)
 
 
-def test_a_slow_path_is_seen_as_slow() -> None:
-    """The two are joined by a relay that holds every datagram for 30 ms, there and back."""
+def test_a_slow_path_has_a_high_rtt() -> None:
+    """A relay delays every datagram by 30 ms in each direction."""
     with answering(echo) as port, delay_datagrams(("127.0.3.1", port), delay_s=0.03) as slow_port:
-        near_s, far_s = least_s("127.0.3.1", port), least_s("127.0.0.1", slow_port)
+        near_s, far_s = minimum_rtt_s("127.0.3.1", port), minimum_rtt_s("127.0.0.1", slow_port)
     assert near_s < 0.03
     assert 0.06 <= far_s < 0.06 * 1.2
 
 
 @given(st.binary(max_size=60))
-def test_an_answer_is_as_long_as_its_request_and_never_a_request(data: bytes) -> None:
+def test_an_answer_has_the_length_of_its_request_and_is_no_request(data: bytes) -> None:
     answer = answer_to(data)
     if answer is not None:
         assert len(answer) == len(data)
@@ -186,7 +186,7 @@ def test_an_answer_is_as_long_as_its_request_and_never_a_request(data: bytes) ->
 
 
 @given(st.integers(min_value=0, max_value=2**40), st.integers(min_value=0, max_value=2**64 - 1))
-def test_requests_are_answered_and_told_apart(sequence: int, nonce: int) -> None:
+def test_answers_identify_their_requests(sequence: int, nonce: int) -> None:
     answer = answer_to(format_request(sequence, nonce))
     assert answer is not None
     assert answer != answer_to(format_request(sequence + 1, nonce))

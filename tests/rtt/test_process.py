@@ -1,4 +1,4 @@
-"""The exporter as it runs in a pod: `python -m nimlab.agents.rtt`, its sockets, its numbers, its end."""
+"""The exporter as a process (`python -m nimlab.agents.rtt`): sockets, metrics, shutdown."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def dns(zone: Zone) -> Iterator[DnsServer]:
 
 @contextmanager
 def peers_running(folder: Path, dns: DnsServer, count: int, **settings: object) -> Iterator[list[Running]]:
-    """Start as many exporters, each listed in the zone."""
+    """Start `count` exporters, each listed in the zone."""
     with ExitStack() as stack:
         for name, address in [*PEERS.items()][:count]:
             dns.zone.pods[name] = (address, free_port(address))
@@ -72,7 +72,7 @@ def loss_of(peer: str, method: str = "tcp") -> Callable[[Exposition], float | No
     return lambda read: read.get("nimlab_rtt_peer_loss_ratio", peer=peer, method=method)
 
 
-def test_peers_probe_each_other_one_dies_is_a_loss_and_then_gone(
+def test_peers_probe_each_other_and_a_dead_peer_is_lost_then_removed(
     tmp_path: Path, dns: DnsServer, zone: Zone
 ) -> None:
     with peers_running(tmp_path, dns, 3, linger_s=1, window_probes=5) as (first, second, third):
@@ -89,21 +89,21 @@ def test_peers_probe_each_other_one_dies_is_a_loss_and_then_gone(
         del zone.pods["p-2"]
         left = first.wait_for(lambda read: read.value("nimlab_rtt_peers_sampled") == 1)
         assert loss_of("p-2")(left) == 1  # for the linger time
-        gone = first.wait_for(lambda read: loss_of("p-2")(read) is None)
-        assert gone.labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p-1"}
-        assert loss_of("p-1")(gone) == 0
+        removed = first.wait_for(lambda read: loss_of("p-2")(read) is None)
+        assert removed.labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p-1"}
+        assert loss_of("p-1")(removed) == 0
 
 
-def test_the_median_is_what_we_measure_ourselves(
+def test_the_median_agrees_with_an_independent_measurement(
     tmp_path: Path, dns: DnsServer, figure: Callable[[str], None]
 ) -> None:
     with peers_running(tmp_path, dns, 2, interval_s=0.05, timeout_s=0.02) as (first, _):
         place = dns.zone.pods["p-1"]
         seen: list[float] = []
         own: list[float] = []
-        for wanted in range(1, 22):
+        for number in range(1, 22):
             read = first.wait_for(
-                has_counted("nimlab_rtt_probes_total", wanted, method="tcp", result="success")
+                has_counted("nimlab_rtt_probes_total", number, method="tcp", result="success")
             )
             last_s = read.get("nimlab_rtt_peer_last_seconds", peer="p-1", method="tcp")
             assert last_s is not None
@@ -117,8 +117,8 @@ def test_the_median_is_what_we_measure_ourselves(
     assert abs(median_s - own_s) <= max(0.2 * own_s, 50e-6)
 
 
-def test_udp_through_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callable[[str], None]) -> None:
-    """A relay holds every datagram for 20 ms: 40 ms there and back, and nothing on the way beside it."""
+def test_udp_over_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callable[[str], None]) -> None:
+    """A relay delays every datagram by 20 ms: the RTT is 40 ms through it and small directly."""
     with peers_running(tmp_path, dns, 2, probe_methods="udp", timeout_s=0.08) as (first, _):
         place = dns.zone.pods["p-1"]
         with delay_datagrams(place, delay_s=0.02) as slow_port:
@@ -137,7 +137,7 @@ def test_udp_through_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callabl
 def test_a_peer_that_drops_connections_is_a_loss_by_timeout(
     tmp_path: Path, dns: DnsServer, zone: Zone
 ) -> None:
-    """Its queue is full: the kernel drops each SYN, so that every probe waits its whole time."""
+    """Its accept queue is full: the kernel drops each SYN, so every probe runs into its timeout."""
     with socket.create_server(("127.0.6.50", 0), backlog=0) as deaf:
         zone.pods["deaf"] = deaf.getsockname()
         with socket.create_connection(deaf.getsockname()), peers_running(tmp_path, dns, 1) as (first,):
@@ -147,9 +147,9 @@ def test_a_peer_that_drops_connections_is_a_loss_by_timeout(
     assert read.get("nimlab_rtt_peer_last_seconds", peer="deaf", method="tcp") is None
 
 
-def test_hostile_bytes_on_every_port_change_nothing(tmp_path: Path, dns: DnsServer, zone: Zone) -> None:
-    chance = random.Random(4)  # noqa: S311 -- the same garbage in every run
-    garbage = [chance.randbytes(chance.randrange(200)) for _ in range(300)]
+def test_garbage_on_every_port_has_no_effect(tmp_path: Path, dns: DnsServer, zone: Zone) -> None:
+    rng = random.Random(4)  # noqa: S311 -- the same garbage in every run
+    garbage = [rng.randbytes(rng.randrange(200)) for _ in range(300)]
     with peers_running(tmp_path, dns, 2) as (first, _):
         before = first.wait_for(lambda read: success(read) >= 2)
         address, echo_port = zone.pods["p-0"]
@@ -177,7 +177,7 @@ def test_hostile_bytes_on_every_port_change_nothing(tmp_path: Path, dns: DnsServ
         assert first.stop() == 0
 
 
-def test_sigterm_ends_it_cleanly(tmp_path: Path, dns: DnsServer) -> None:
+def test_sigterm_ends_the_exporter_cleanly(tmp_path: Path, dns: DnsServer) -> None:
     with peers_running(tmp_path, dns, 2) as (first, _):
         with socket.create_connection((first.address, first.metrics_port)) as idle:
             idle.sendall(b"GET /metrics")
@@ -193,7 +193,7 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path, dns: DnsServer) -> None:
         ({"SERVICE": "x", "POD_NAME": "x-0", "POD_IP": "127.0.6.60"}, 1, "cannot-listen"),
     ],
 )
-def test_it_ends_where_it_can_not_work_and_says_why(
+def test_startup_failures_are_logged_with_their_exit_code(
     environment: dict[str, str], code: int, event: str
 ) -> None:
     with socket.create_server(("127.0.6.60", 0)) as taken:
@@ -211,8 +211,8 @@ def test_it_ends_where_it_can_not_work_and_says_why(
     assert answer.stdout == ""
 
 
-def test_it_loads_only_the_standard_library_prometheus_client_and_its_own_modules(tmp_path: Path) -> None:
-    """The image holds Python, prometheus_client and this package, and nothing else."""
+def test_the_exporter_loads_only_prometheus_client_and_the_standard_library(tmp_path: Path) -> None:
+    """The image contains only Python, prometheus_client and the agents."""
     program = "import sys, nimlab.agents.rtt.__main__\nprint(*sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", program],
@@ -268,7 +268,7 @@ def test_it_runs_from_a_folder_with_nothing_else_of_nimlab(tmp_path: Path) -> No
     assert "SERVICE is not set" in answer.stderr
 
 
-def test_every_metric_of_the_catalog_can_be_seen(tmp_path: Path, dns: DnsServer) -> None:
+def test_every_metric_of_the_catalog_is_exposed(tmp_path: Path, dns: DnsServer) -> None:
     with peers_running(tmp_path, dns, 2) as (first, _):
         read = first.wait_for(lambda read: success(read) >= 1)
     assert {metric.name for metric in CATALOG} == {*read.types}

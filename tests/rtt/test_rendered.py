@@ -1,6 +1,6 @@
-"""From an experiment's file to the exporter's own settings: whatever nimlab takes, the exporter takes too.
+"""From an experiment's file to the exporter's settings: the exporter accepts every value that nimlab accepts.
 
-The exporter imports nothing of nimlab, so that each has bounds of its own; here they meet.
+The exporter imports nothing from nimlab, so each has its own limits. These tests compare them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.live import REPOSITORY, Lab
 TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
 APPLY_SET = ApplySet(name="experiments", namespace="dst-lab")
 OWN = {"POD_NAME": "nimp2p-exp-green-0", "POD_IP": "10.42.0.7"}
-USUAL = {"interval": "5s", "fanout": 8, "methods": ["tcp"]}
+DEFAULTS = {"interval": "5s", "fanout": 8, "methods": ["tcp"]}
 PING_RANGE = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
 
 
 def load_green(rtt: dict[str, Any], lab: str | None = None) -> LabFiles:
-    """The shipped lab with one more experiment; JSON is YAML."""
+    """Return the shipped lab with one more experiment, as JSON, which is valid YAML."""
     text = json.dumps(
         {
             "apiVersion": "nimlab.dev/v1",
@@ -43,24 +43,24 @@ def load_green(rtt: dict[str, Any], lab: str | None = None) -> LabFiles:
 
 
 def render_green(rtt: dict[str, Any]) -> list[Manifest]:
-    """Its manifests, which the guard lets pass."""
+    """Return the manifests of the experiment after the guard has accepted them."""
     files = load_green(rtt)
     assert files.problems == ()
-    green = next(one for one in files.experiments if one.name == "green")
+    green = next(e for e in files.experiments if e.name == "green")
     manifests = [stamp(m, APPLY_SET) for m in render_experiment(TEMPLATES, green, files.lab)]
     guard_green(manifests)
     return manifests
 
 
 def guard_green(manifests: list[Manifest]) -> None:
-    """Check them as a sync does. Raises GuardError."""
+    """Check manifests as a sync does. Raises GuardError."""
     files = load_green({})
-    green = next(one for one in files.experiments if one.name == "green")
+    green = next(e for e in files.experiments if e.name == "green")
     check_manifests(manifests, green, files.lab, APPLY_SET)
 
 
 def pod_of(manifests: list[Manifest]) -> dict[str, Any]:
-    """The pods' spec."""
+    """Return the spec of the pods."""
     spec: dict[str, Any] = next(m for m in manifests if m["kind"] == "StatefulSet")["spec"]["template"][
         "spec"
     ]
@@ -68,15 +68,15 @@ def pod_of(manifests: list[Manifest]) -> dict[str, Any]:
 
 
 def exporter_of(pod: dict[str, Any]) -> dict[str, Any]:
-    """The sidecar."""
-    found: dict[str, Any] = next(one for one in pod["initContainers"] if one["name"] == "rtt")
-    return found
+    """Return the sidecar container."""
+    exporter: dict[str, Any] = next(c for c in pod["initContainers"] if c["name"] == "rtt")
+    return exporter
 
 
 def settings_of(rtt: dict[str, Any]) -> dict[str, str]:
-    """The environment that the exporter would get."""
+    """Return the environment of the exporter."""
     env = exporter_of(pod_of(render_green(rtt)))["env"]
-    return {one["name"]: one["value"] if "value" in one else OWN[one["name"]] for one in env}
+    return {var["name"]: var["value"] if "value" in var else OWN[var["name"]] for var in env}
 
 
 def config_of(rtt: dict[str, Any]) -> Config:
@@ -99,7 +99,7 @@ def problems_of(rtt: dict[str, Any]) -> tuple[Problem, ...]:
         )
     ],
 )
-def test_the_exporter_takes_what_nimlab_takes(
+def test_the_exporter_accepts_what_nimlab_accepts(
     interval: tuple[str, float], fanout: int, methods: list[str]
 ) -> None:
     config = config_of({"interval": interval[0], "fanout": fanout, "methods": methods})
@@ -120,7 +120,7 @@ def test_the_exporter_takes_what_nimlab_takes(
         ({"methods": ["libp2p"]}, {"PROBE_METHODS": "libp2p"}, "`libp2p` is not allowed"),
     ],
 )
-def test_what_the_exporter_refuses_nimlab_refuses_first(
+def test_nimlab_rejects_what_the_exporter_rejects(
     rtt: dict[str, Any], setting: dict[str, str], what: str
 ) -> None:
     (problem,) = problems_of(rtt)
@@ -135,43 +135,43 @@ def test_what_the_exporter_refuses_nimlab_refuses_first(
     ("methods", "what"),
     [([], "must have at least 1"), (["tcp", "tcp"], "says one thing twice"), ("tcp", "must be a list")],
 )
-def test_methods_are_some_and_none_twice(methods: Any, what: str) -> None:
+def test_methods_must_not_be_empty_or_repeated(methods: Any, what: str) -> None:
     (problem,) = problems_of({"methods": methods})
     assert what in problem.what
 
 
-def test_a_default_of_the_lab_is_held_against_the_same_bounds() -> None:
+def test_a_default_of_the_lab_has_the_same_limits() -> None:
     text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         load_green({}, text.replace("interval: 5s", "interval: 2h"))
     (problem,) = caught.value.problems
-    assert problem.location.path == "lab.yaml", "the cause is there, and reported once"
+    assert problem.location.path == "lab.yaml", "the problem is reported once, at its cause"
     assert "rtt.interval` is `2h`" in problem.what
 
 
-def test_methods_have_a_default_in_the_lab_that_a_file_replaces() -> None:
+def test_an_experiment_replaces_the_labs_default_methods() -> None:
     text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
     assert "methods: [tcp]" in text
     lab = text.replace("methods: [tcp]", "methods: [udp, icmp]")
-    asked = [load_green(rtt, lab).experiments for rtt in ({}, {"methods": ["tcp"]})]
-    green, replaced = (next(one.rtt.methods for one in found if one.name == "green") for found in asked)
+    labs = [load_green(rtt, lab).experiments for rtt in ({}, {"methods": ["tcp"]})]
+    green, replaced = (next(e.rtt.methods for e in experiments if e.name == "green") for experiments in labs)
     assert (green, replaced) == (("udp", "icmp"), ("tcp",))
 
 
-def test_what_the_exporter_does_by_itself_is_left_unsaid() -> None:
-    """To say it would restart every peer of every lab."""
-    assert {*settings_of(USUAL)} == {*OWN, "SERVICE", "INTERVAL_S", "FANOUT"}
-    config = config_of(USUAL)
+def test_defaults_of_the_exporter_are_omitted() -> None:
+    """Adding them would change the pod template and restart every peer of every lab."""
+    assert {*settings_of(DEFAULTS)} == {*OWN, "SERVICE", "INTERVAL_S", "FANOUT"}
+    config = config_of(DEFAULTS)
     assert (config.probe_methods, config.max_peer_series) == ((Method.TCP,), 16)
 
 
-def test_the_order_of_methods_is_no_new_run() -> None:
-    one, other = (pod_of(render_green({"methods": m})) for m in (["icmp", "tcp"], ["tcp", "icmp"]))
-    assert one == other
+def test_the_order_of_methods_does_not_change_the_pod() -> None:
+    first, second = (pod_of(render_green({"methods": m})) for m in (["icmp", "tcp"], ["tcp", "icmp"]))
+    assert first == second
 
 
 @pytest.mark.parametrize("methods", [["tcp"], ["tcp", "udp"], ["icmp"], ["tcp", "udp", "icmp"]])
-def test_icmp_is_allowed_to_the_exporters_group_where_it_is_used(methods: list[str]) -> None:
+def test_icmp_is_permitted_for_the_exporters_group_if_used(methods: list[str]) -> None:
     pod = pod_of(render_green({"methods": methods}))
     context = exporter_of(pod)["securityContext"]
     assert context["capabilities"] == {"drop": ["ALL"]}
@@ -193,15 +193,15 @@ def test_icmp_is_allowed_to_the_exporters_group_where_it_is_used(methods: list[s
         "net.ipv4.ip_forward=1",
     ],
 )
-def test_the_guard_lets_no_other_setting_of_the_kernel_pass(sysctl: Any) -> None:
+def test_the_guard_rejects_other_sysctls(sysctl: Any) -> None:
     manifests = render_green({"methods": ["icmp"]})
     pod_of(manifests)["securityContext"]["sysctls"].append(sysctl)
     with pytest.raises(GuardError, match="sysctls are not to be set"):
         guard_green(manifests)
 
 
-def test_every_method_may_pass_between_peers() -> None:
-    """No port of a NetworkPolicy can name ICMP, so the rule between peers must name none at all."""
+def test_the_network_policy_allows_every_method_between_peers() -> None:
+    """The ports of a NetworkPolicy cannot specify ICMP, so the rule between peers has no ports."""
     manifests = render_green({"methods": ["tcp", "udp", "icmp"]})
     (policy,) = (m["spec"] for m in manifests if m["kind"] == "NetworkPolicy")
     own = [{"podSelector": {"matchLabels": {"experiment": "green"}}}]
@@ -215,7 +215,7 @@ def test_every_method_may_pass_between_peers() -> None:
 
 
 @pytest.mark.live
-def test_a_real_server_takes_every_method_and_finds_it_unchanged(lab: Lab) -> None:
+def test_a_real_server_accepts_every_method_without_drift(lab: Lab) -> None:
     lab.edit("purple", "fanout: 8}", "fanout: 64, methods: [tcp, udp, icmp]}")
     answer = lab.run("sync", "purple")
     assert answer.code == 0, answer.out + answer.err

@@ -38,13 +38,13 @@ def resolver_for(server: DnsServer, folder: Path, *, timeout_s: float = 10.0) ->
     return Resolver(resolv_conf=path, port=server.port, timeout_s=timeout_s)
 
 
-def refusal(resolver: Resolver, name: str, kind: Kind) -> Reason:
+def failure_of(resolver: Resolver, name: str, kind: Kind) -> Reason:
     with pytest.raises(DnsError) as caught:
         asyncio.run(resolver.search(name, kind))
     return caught.value.reason
 
 
-def test_the_kubelets_file() -> None:
+def test_the_resolv_conf_of_the_kubelet() -> None:
     conf = parse_resolv_conf(KUBERNETES)
     assert conf == ResolvConf(
         servers=("10.43.0.10",),
@@ -68,12 +68,12 @@ def test_the_kubelets_file() -> None:
         ("options ndots:x timeout:1 ndots:99", ResolvConf(servers=("127.0.0.1",), search=(), ndots=15)),
     ],
 )
-def test_what_resolv_conf_may_hold(text: str, expected: ResolvConf) -> None:
+def test_variants_of_resolv_conf(text: str, expected: ResolvConf) -> None:
     assert parse_resolv_conf(text) == expected
 
 
 @given(st.text(), st.text(max_size=80))
-def test_whatever_the_file_says_only_names_are_asked_for(text: str, name: str) -> None:
+def test_only_valid_names_are_queried_with_any_resolv_conf(text: str, name: str) -> None:
     conf = parse_resolv_conf(f"search {text}\n{text}")
     assert conf.servers
     for candidate in candidates_of(name, conf):
@@ -96,22 +96,22 @@ def test_search_domains_come_first_for_names_with_few_dots(name: str, expected: 
     assert candidates_of(name, conf) == expected
 
 
-def test_a_short_name_is_found_by_its_search_domain(zone: Zone, tmp_path: Path) -> None:
+def test_a_short_name_is_resolved_by_a_search_domain(zone: Zone, tmp_path: Path) -> None:
     with serve_dns(zone) as server:
         name, message = asyncio.run(
             resolver_for(server, tmp_path).search("_rtt-echo._tcp.nimp2p-exp-purple", Kind.SRV)
         )
     assert name == f"_rtt-echo._tcp.{DOMAIN}"
     assert len(services_of(name, message.answers)) == 3
-    assert server.asked == [("udp", name, SRV)]
+    assert server.queries == [("udp", name, SRV)]
 
 
 def test_the_full_name_comes_last_when_it_has_few_dots(zone: Zone, tmp_path: Path) -> None:
     with serve_dns(zone) as server:
         name, message = asyncio.run(resolver_for(server, tmp_path).search(f"p-2.{DOMAIN}.", Kind.A))
-        assert refusal(resolver_for(server, tmp_path), "nobody", Kind.A) is Reason.NOT_FOUND
+        assert failure_of(resolver_for(server, tmp_path), "nobody", Kind.A) is Reason.NOT_FOUND
     assert addresses_of(name, message.answers) == ("127.0.1.2",)
-    assert [name for _, name, _ in server.asked] == [
+    assert [name for _, name, _ in server.queries] == [
         f"p-2.{DOMAIN}",
         "nobody.dst-lab.svc.cluster.local",
         "nobody.svc.cluster.local",
@@ -120,28 +120,29 @@ def test_the_full_name_comes_last_when_it_has_few_dots(zone: Zone, tmp_path: Pat
     ]
 
 
-def test_a_cut_answer_is_asked_for_again_by_tcp(zone: Zone, tmp_path: Path) -> None:
+def test_a_truncated_answer_is_requested_again_over_tcp(zone: Zone, tmp_path: Path) -> None:
     zone.pods = {f"p-{n}": (f"127.1.{n // 250}.{n % 250 + 1}", 9106) for n in range(600)}
     with serve_dns(zone) as server:
         name, message = asyncio.run(
             resolver_for(server, tmp_path).search(f"_rtt-echo._tcp.{DOMAIN}.", Kind.SRV)
         )
     assert len(services_of(name, message.answers)) == 600
-    assert server.asked == [("udp", name, SRV), ("tcp", name, SRV)]
+    assert server.queries == [("udp", name, SRV), ("tcp", name, SRV)]
 
 
-def test_more_than_fits_a_message_is_asked_for_once(zone: Zone, tmp_path: Path) -> None:
+def test_an_answer_too_large_for_tcp_is_requested_once(zone: Zone, tmp_path: Path) -> None:
     zone.pods = {f"p-{n}": (f"127.1.{n // 250}.{n % 250 + 1}", 9106) for n in range(1500)}
     with serve_dns(zone) as server:
         assert (
-            refusal(resolver_for(server, tmp_path), f"_rtt-echo._tcp.{DOMAIN}.", Kind.SRV) is Reason.TRUNCATED
+            failure_of(resolver_for(server, tmp_path), f"_rtt-echo._tcp.{DOMAIN}.", Kind.SRV)
+            is Reason.TRUNCATED
         )
-        assert [transport for transport, _, _ in server.asked] == ["udp", "tcp"]
+        assert [transport for transport, _, _ in server.queries] == ["udp", "tcp"]
 
 
 def test_no_record_of_this_type_is_not_found(zone: Zone, tmp_path: Path) -> None:
     with serve_dns(zone) as server:
-        assert refusal(resolver_for(server, tmp_path), f"{DOMAIN}.", Kind.SRV) is Reason.NOT_FOUND
+        assert failure_of(resolver_for(server, tmp_path), f"{DOMAIN}.", Kind.SRV) is Reason.NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -160,30 +161,30 @@ def test_each_failure_has_its_reason(
     with serve_dns(zone) as server:
         is_slow = mood in (Mood.SILENT, Mood.GARBAGE)
         resolver = resolver_for(server, tmp_path, timeout_s=0.1 if is_slow else 10)
-        assert refusal(resolver, "nimp2p-exp-purple", Kind.A) is reason
-    assert len(server.asked) == times
+        assert failure_of(resolver, "nimp2p-exp-purple", Kind.A) is reason
+    assert len(server.queries) == times
 
 
-def test_forged_answers_before_the_right_one_are_passed_over(zone: Zone, tmp_path: Path) -> None:
+def test_forged_answers_are_ignored(zone: Zone, tmp_path: Path) -> None:
     zone.mood = Mood.FORGED
     with serve_dns(zone) as server:
         name, message = asyncio.run(resolver_for(server, tmp_path).search("nimp2p-exp-purple", Kind.A))
     assert len(addresses_of(name, message.answers)) == 3
-    assert len(server.asked) == 1
+    assert len(server.queries) == 1
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_without_a_server_the_reason_is_network(tmp_path: Path) -> None:
     path = write_resolv_conf(tmp_path)
     resolver = Resolver(resolv_conf=path, port=free_port(), timeout_s=10)
-    assert refusal(resolver, "x", Kind.A) is Reason.NETWORK
+    assert failure_of(resolver, "x", Kind.A) is Reason.NETWORK
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_resolv_conf(tmp_path: Path) -> None:
     resolver = Resolver(resolv_conf=tmp_path / "none", port=53, timeout_s=0.2)
-    assert refusal(resolver, "x", Kind.A) is Reason.RESOLV_CONF
+    assert failure_of(resolver, "x", Kind.A) is Reason.RESOLV_CONF
 
 
-def test_the_second_server_is_asked_when_the_first_fails(zone: Zone, tmp_path: Path) -> None:
+def test_the_second_server_is_used_if_the_first_fails(zone: Zone, tmp_path: Path) -> None:
     with serve_dns(zone, address="127.0.0.1") as good:
         path = write_resolv_conf(tmp_path, "127.0.0.2")  # no server listens at this port
         path.write_text(path.read_text() + "nameserver 127.0.0.1\n")
@@ -192,8 +193,8 @@ def test_the_second_server_is_asked_when_the_first_fails(zone: Zone, tmp_path: P
     assert name == DOMAIN
 
 
-def test_a_flood_of_garbage_does_not_stop_the_clock(tmp_path: Path) -> None:
-    """A server that never stops sending: the question still ends in time, and other tasks have their turn."""
+def test_a_flood_of_garbage_does_not_prevent_the_timeout(tmp_path: Path) -> None:
+    """The server never stops sending; the query still ends in time, and other tasks still run."""
 
     class Flood(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

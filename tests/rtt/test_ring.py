@@ -12,9 +12,7 @@ FANOUT = st.integers(min_value=1, max_value=10)
 
 
 @given(NAMES, FANOUT, st.data())
-def test_as_many_others_as_there_are_up_to_the_fanout(
-    names: set[str], fanout: int, data: st.DataObject
-) -> None:
+def test_targets_are_other_peers_up_to_the_fanout(names: set[str], fanout: int, data: st.DataObject) -> None:
     own = data.draw(st.sampled_from(sorted(names)))
     targets = choose_targets(own, names, fanout=fanout)
     assert len(targets) == len(set(targets)) == min(fanout, len(names) - 1)
@@ -22,20 +20,20 @@ def test_as_many_others_as_there_are_up_to_the_fanout(
 
 
 @given(NAMES, FANOUT)
-def test_everybody_is_probed_by_equally_many(names: set[str], fanout: int) -> None:
+def test_every_peer_is_probed_by_equally_many(names: set[str], fanout: int) -> None:
     probed = Counter(target for own in names for target in choose_targets(own, names, fanout=fanout))
     assert {probed[name] for name in names} == {min(fanout, len(names) - 1)}
 
 
 @given(NAMES, FANOUT, st.data())
-def test_the_order_of_the_names_means_nothing(names: set[str], fanout: int, data: st.DataObject) -> None:
-    own, inorder = min(names), sorted(names)
-    shuffled = data.draw(st.permutations(inorder))
-    assert choose_targets(own, shuffled, fanout=fanout) == choose_targets(own, inorder, fanout=fanout)
+def test_the_order_of_the_names_has_no_effect(names: set[str], fanout: int, data: st.DataObject) -> None:
+    own, in_order = min(names), sorted(names)
+    shuffled = data.draw(st.permutations(in_order))
+    assert choose_targets(own, shuffled, fanout=fanout) == choose_targets(own, in_order, fanout=fanout)
 
 
 @given(NAMES, st.text(min_size=1, max_size=12), FANOUT)
-def test_a_join_and_a_leave_change_one_target_of_each_at_most(
+def test_a_join_or_a_leave_changes_at_most_one_target_of_each_peer(
     names: set[str], other: str, fanout: int
 ) -> None:
     for own in names - {other}:
@@ -46,7 +44,9 @@ def test_a_join_and_a_leave_change_one_target_of_each_at_most(
 
 
 @given(NAMES, st.text(min_size=1, max_size=12), FANOUT)
-def test_a_join_is_noticed_by_as_many_as_probe_one_peer(names: set[str], joined: str, fanout: int) -> None:
+def test_a_join_changes_the_targets_of_at_most_fanout_peers(
+    names: set[str], joined: str, fanout: int
+) -> None:
     before = names - {joined}
     changed = [
         own
@@ -57,7 +57,7 @@ def test_a_join_is_noticed_by_as_many_as_probe_one_peer(names: set[str], joined:
 
 
 @given(NAMES, FANOUT)
-def test_somebody_who_is_not_listed_chooses_as_if_listed(names: set[str], fanout: int) -> None:
+def test_an_unlisted_peer_chooses_as_if_it_were_listed(names: set[str], fanout: int) -> None:
     own = min(names)
     assert choose_targets(own, names - {own}, fanout=fanout) == choose_targets(own, names, fanout=fanout)
 

@@ -14,39 +14,39 @@ def a_peer(name: str, address: str | None) -> Peer:
     return Peer(name=name, host=f"{name}.example", port=len(name), address=address)
 
 
-def test_each_target_by_each_method_all_at_once() -> None:
-    asked: list[tuple[str, int]] = []
-    everybody_asked = asyncio.Event()
+def test_all_targets_are_probed_by_all_methods_at_once() -> None:
+    probed: list[tuple[str, int]] = []
+    all_probed = asyncio.Event()
 
     async def prober(address: str, port: int) -> Outcome:
-        asked.append((address, port))
-        if len(asked) == 4:
-            everybody_asked.set()
-        await everybody_asked.wait()  # one after the other would never end
+        probed.append((address, port))
+        if len(probed) == 4:
+            all_probed.set()
+        await all_probed.wait()  # sequential probes would never finish
         return Outcome(result=Result.REFUSED)
 
     targets = [a_peer("a", "127.0.0.1"), a_peer("bb", "127.0.0.2")]
     probes = asyncio.run(
         asyncio.wait_for(probe_all(targets, {Method.TCP: prober, Method.UDP: prober}), timeout=5)
     )
-    assert sorted(asked) == [("127.0.0.1", 1)] * 2 + [("127.0.0.2", 2)] * 2
+    assert sorted(probed) == [("127.0.0.1", 1)] * 2 + [("127.0.0.2", 2)] * 2
     assert {(probe.peer, probe.method) for probe in probes} == {
         (peer, method) for peer in ("a", "bb") for method in (Method.TCP, Method.UDP)
     }
     assert probes[0] == Probe(peer="a", method=Method.TCP, outcome=Outcome(result=Result.REFUSED))
 
 
-def test_nobody_to_probe() -> None:
+def test_without_targets_there_are_no_probes() -> None:
     assert asyncio.run(probe_all([], {})) == ()
 
 
-def test_the_next_round_is_an_interval_after_the_last_one_began() -> None:
+def test_the_next_round_starts_one_interval_after_the_last_start() -> None:
     assert next_start(100.0, 101.0, interval_s=5, stretch=1.0) == (105.0, 0)
     assert next_start(100.0, 101.0, interval_s=5, stretch=1.2) == (106.0, 0)
     assert next_start(100.0, 105.0, interval_s=5, stretch=1.0) == (105.0, 0)
 
 
-def test_a_round_that_is_late_makes_the_next_ones_fall_out() -> None:
+def test_a_late_round_causes_skipped_rounds() -> None:
     assert next_start(100.0, 105.1, interval_s=5, stretch=1.0) == (110.0, 1)
     assert next_start(100.0, 117.0, interval_s=5, stretch=1.0) == (120.0, 3)
 

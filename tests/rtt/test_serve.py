@@ -20,7 +20,7 @@ PAGES = {"/metrics": lambda: Page(body="metrics ü\n"), "/healthz": lambda: Page
 
 
 def serve_while(work: Callable[[int], T], *, patience_s: float = 5.0) -> T:
-    """Serve PAGES on a loop of this thread while the work, which may block, is done in another."""
+    """Serve PAGES in this thread while the blocking `work` runs in another thread."""
 
     async def serve() -> T:
         async with serve_http("127.0.0.1", 0, PAGES, patience_s=patience_s) as port:
@@ -30,25 +30,25 @@ def serve_while(work: Callable[[int], T], *, patience_s: float = 5.0) -> T:
     return asyncio.run(serve())
 
 
-def ask(port: int, method: str, path: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+def request(port: int, method: str, path: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
     finally:
         connection.close()
 
 
-def test_a_page() -> None:
-    status, headers, body = serve_while(lambda port: ask(port, "GET", "/metrics?name[]=x"))
+def test_a_page_is_served() -> None:
+    status, headers, body = serve_while(lambda port: request(port, "GET", "/metrics?name[]=x"))
     assert (status, body) == (200, "metrics ü\n".encode())
     assert headers["Content-Length"] == str(len(body))
     assert headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_only_the_head_of_a_page() -> None:
-    status, headers, _ = serve_while(lambda port: ask(port, "HEAD", "/metrics"))
+def test_head_returns_no_body() -> None:
+    status, headers, _ = serve_while(lambda port: request(port, "HEAD", "/metrics"))
     assert (status, headers["Content-Length"]) == (200, "11")
     assert respond(b"HEAD /metrics HTTP/1.1\r\n\r\n", PAGES).endswith(b"\r\n\r\n")
 
@@ -57,16 +57,16 @@ def test_only_the_head_of_a_page() -> None:
     ("method", "path", "status"),
     [("GET", "/healthz", 503), ("GET", "/", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 405)],
 )
-def test_other_answers(method: str, path: str, status: int) -> None:
-    assert serve_while(lambda port: ask(port, method, path))[0] == status
+def test_other_status_codes(method: str, path: str, status: int) -> None:
+    assert serve_while(lambda port: request(port, method, path))[0] == status
 
 
-def test_not_allowed_says_what_is() -> None:
-    assert serve_while(lambda port: ask(port, "PUT", "/metrics"))[1]["Allow"] == "GET, HEAD"
+def test_method_not_allowed_lists_the_allowed_methods() -> None:
+    assert serve_while(lambda port: request(port, "PUT", "/metrics"))[1]["Allow"] == "GET, HEAD"
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_get_an_answer_that_can_be_read(head: bytes) -> None:
+def test_any_bytes_get_a_valid_response(head: bytes) -> None:
     answer = respond(head, PAGES)
     first, _, rest = answer.partition(b"\r\n")
     fields, _, body = rest.partition(b"\r\n\r\n")
@@ -76,7 +76,7 @@ def test_any_bytes_get_an_answer_that_can_be_read(head: bytes) -> None:
 
 
 def talk(port: int, *parts: bytes) -> bytes:
-    """Send these bytes, then return all that comes back until the server hangs up."""
+    """Send these bytes; return everything received until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
         received = b""
         try:
@@ -89,25 +89,25 @@ def talk(port: int, *parts: bytes) -> bytes:
         return received
 
 
-def test_a_request_in_pieces() -> None:
+def test_a_request_in_several_packets() -> None:
     answer = serve_while(lambda port: talk(port, b"GET /met", b"rics HTT", b"P/1.1\r\nHost: x\r\n", b"\r\n"))
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_who_says_nothing_is_hung_up_on() -> None:
-    def say_nothing(port: int) -> float:
+def test_a_silent_client_is_disconnected() -> None:
+    def stay_silent(port: int) -> float:
         started_s = time.monotonic()
         assert talk(port, b"GET /metrics HTTP/1.1\r\n") == b""
         return time.monotonic() - started_s
 
-    assert 0.1 <= serve_while(say_nothing, patience_s=0.1) < 3
+    assert 0.1 <= serve_while(stay_silent, patience_s=0.1) < 3
 
 
-def test_who_never_ends_is_hung_up_on() -> None:
+def test_a_client_that_never_ends_its_request_is_disconnected() -> None:
     assert serve_while(lambda port: talk(port, *[b"X: " + b"y" * 4000 + b"\r\n"] * 20)) == b""
 
 
-def test_a_crowd_of_silent_callers_keeps_nobody_out() -> None:
+def test_many_silent_clients_do_not_block_others() -> None:
     def crowd(port: int) -> list[bytes]:
         with ExitStack() as stack:
             for _ in range(3 * MOST_CONNECTIONS):
@@ -118,8 +118,8 @@ def test_a_crowd_of_silent_callers_keeps_nobody_out() -> None:
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in serve_while(crowd, patience_s=60))
 
 
-def test_a_crowd_does_not_grow_without_end() -> None:
-    """Of more silent callers than are served at once, those that came first are hung up on."""
+def test_the_number_of_connections_is_limited() -> None:
+    """The oldest silent connections above the limit are closed."""
 
     def crowd(port: int) -> int:
         with ExitStack() as stack:
@@ -128,9 +128,9 @@ def test_a_crowd_does_not_grow_without_end() -> None:
                 for _ in range(MOST_CONNECTIONS + 5)
             ]
             talk(port, b"GET /metrics HTTP/1.1\r\n\r\n")  # answered after all of them were accepted
-            return sum(hung_up(sock) for sock in silent)
+            return sum(is_closed(sock) for sock in silent)
 
-    def hung_up(sock: socket.socket) -> bool:
+    def is_closed(sock: socket.socket) -> bool:
         sock.settimeout(0)
         try:
             return sock.recv(1) == b""
@@ -142,7 +142,7 @@ def test_a_crowd_does_not_grow_without_end() -> None:
     assert serve_while(crowd, patience_s=60) >= 5
 
 
-def test_the_end_does_not_wait_for_silent_callers() -> None:
+def test_shutdown_does_not_wait_for_silent_clients() -> None:
     async def serve_and_end() -> bytes:
         async with serve_http("127.0.0.1", 0, PAGES, patience_s=60) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""A slowed pair over a real, slow link, and ICMP with and without permission; needs root for a namespace."""
+"""Probes over a slow link, and ICMP with and without permission; needs root for a network namespace."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.process
 DELAY_S = 0.02
 
 
-def in_a_network_of_its_own(folder: Path, permission: str) -> dict[str, Any]:
+def measure_in_new_network(folder: Path, permission: str) -> dict[str, Any]:
     if os.geteuid() != 0 or not Path("/dev/net/tun").exists() or shutil.which("unshare") is None:
         pytest.skip("a slow link needs root, `unshare` and /dev/net/tun")
-    answer = subprocess.run(
+    process = subprocess.run(
         [
             "unshare",
             "--net",
@@ -42,14 +42,14 @@ def in_a_network_of_its_own(folder: Path, permission: str) -> dict[str, Any]:
         timeout=60,
         check=False,
     )
-    assert answer.returncode == 0, answer.stderr
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+    assert process.returncode == 0, process.stderr
+    result: dict[str, Any] = json.loads(process.stdout)
+    return result
 
 
-def test_a_slow_pair_is_seen_as_slow_by_every_method(tmp_path: Path, figure: Callable[[str], None]) -> None:
-    found = in_a_network_of_its_own(tmp_path, "permit")
-    read = read_exposition(found["metrics"])
+def test_a_slow_link_has_a_high_rtt_by_every_method(tmp_path: Path, figure: Callable[[str], None]) -> None:
+    result = measure_in_new_network(tmp_path, "permit")
+    read = read_exposition(result["metrics"])
     far_s = {
         method: read.value("nimlab_rtt_peer_min_seconds", peer="far", method=method)
         for method in ("tcp", "udp", "icmp")
@@ -57,11 +57,11 @@ def test_a_slow_pair_is_seen_as_slow_by_every_method(tmp_path: Path, figure: Cal
     figure(
         f"rtt: through 2 x {DELAY_S * 1e3:.0f} ms: "
         + ", ".join(f"{method} {rtt_s * 1e3:.1f} ms" for method, rtt_s in far_s.items())
-        + f"; by connect() in the test {found['connect_s'] * 1e3:.1f} ms"
+        + f"; by connect() in the test {result['connect_s'] * 1e3:.1f} ms"
     )
     for method, rtt_s in far_s.items():
         assert rtt_s >= 2 * DELAY_S
-        assert rtt_s == pytest.approx(found["connect_s"], rel=0.2)
+        assert rtt_s == pytest.approx(result["connect_s"], rel=0.2)
         assert read.value("nimlab_rtt_peer_min_seconds", peer="near", method=method) < DELAY_S / 2
         assert read.value("nimlab_rtt_peer_loss_ratio", peer="far", method=method) < 0.5
         assert read.value("nimlab_rtt_method_usable", method=method) == 1
@@ -72,11 +72,11 @@ def test_a_slow_pair_is_seen_as_slow_by_every_method(tmp_path: Path, figure: Cal
     assert slow >= 5
 
 
-def test_icmp_without_permission_is_said_and_left_out(tmp_path: Path) -> None:
-    found = in_a_network_of_its_own(tmp_path, "forbid")
-    read = read_exposition(found["metrics"])
+def test_icmp_without_permission_is_reported_and_not_used(tmp_path: Path) -> None:
+    result = measure_in_new_network(tmp_path, "forbid")
+    read = read_exposition(result["metrics"])
     assert read.value("nimlab_rtt_method_usable", method="icmp") == 0
     assert read.labels_of("nimlab_rtt_probes_total", "method") == {"tcp", "udp"}
-    (event,) = (event for event in found["events"] if event["event"] == "method-not-usable")
+    (event,) = (event for event in result["events"] if event["event"] == "method-not-usable")
     assert (event["method"], event["why"]) == ("icmp", "Permission denied")
     assert "net.ipv4.ping_group_range" in event["hint"]

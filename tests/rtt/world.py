@@ -22,7 +22,7 @@ from tests.rtt.exposition import Exposition, read_exposition
 
 REPOSITORY = Path(__file__).parents[2]
 DOMAIN = "nimp2p-exp-purple.dst-lab.svc.cluster.local"
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,18 +40,18 @@ class Running:
         connection = http.client.HTTPConnection(self.address, self.metrics_port, timeout=5)
         try:
             connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 
     def scrape(self) -> Exposition:
-        """Return the metrics, strictly read."""
+        """Return the metrics, read by the strict parser."""
         status, body = self.fetch("/metrics")
         assert status == 200
         return read_exposition(body)
 
-    def wait_for(self, check: Callable[[Exposition], bool], *, within_s: float = PATIENCE_S) -> Exposition:
+    def wait_for(self, check: Callable[[Exposition], bool], *, within_s: float = TIMEOUT_S) -> Exposition:
         """Scrape until the check holds; return that exposition."""
 
         def holds() -> bool:
@@ -59,7 +59,7 @@ class Running:
             return check(self._last)
 
         assert wait_until(holds, within_s=within_s), (
-            f"not in {within_s} s: {self._last.samples}\n{self.events()}"
+            f"not within {within_s} s: {self._last.samples}\n{self.events()}"
         )
         return self._last
 
@@ -68,10 +68,10 @@ class Running:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def stop(self) -> int:
-        """Ask it to end; return its exit code."""
+        """Send SIGTERM and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=PATIENCE_S)
+        return self.process.wait(timeout=TIMEOUT_S)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -131,7 +131,7 @@ def wait_for_start(process: subprocess.Popen[str], log: Path) -> int:
                 started.update(event)
         return bool(started) or process.poll() is not None
 
-    assert wait_until(has_started, within_s=PATIENCE_S)
+    assert wait_until(has_started, within_s=TIMEOUT_S)
     assert started, log.read_text()
     port: int = started["metrics_port"]
     return port
@@ -167,8 +167,8 @@ def bare_environment() -> dict[str, str]:
 
 def stall(duration_s: float) -> None:
     """Block this thread and its event loop."""
-    over_s = time.monotonic() + duration_s
-    while time.monotonic() < over_s:
+    deadline_s = time.monotonic() + duration_s
+    while time.monotonic() < deadline_s:
         pass
 
 

@@ -1,4 +1,4 @@
-"""Two network namespaces joined by a cable, `eth0` in each, as a pod and its node."""
+"""Two network namespaces connected by a cable, with `eth0` in each, like a pod and its node."""
 
 from __future__ import annotations
 
@@ -18,40 +18,42 @@ PEER: Final = "198.18.0.2"  # RFC 2544: addresses for tests of network devices
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """A namespace to be shaped, and another one at `PEER`."""
+    """A namespace whose link is shaped, and another one with the address `PEER`."""
 
     near: str
     far: str
 
     def run(self, *command: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run a command in the near namespace."""
-        return self._popen_args(self.near, *prefix, *command)
+        return self._run_in(self.near, *prefix, *command)
 
     def shape(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run the module in the near namespace."""
         return self.run(sys.executable, "-m", "nimlab.agents.shape", *arguments, prefix=prefix)
 
     def set_mtu(self, mtu_bytes: int) -> None:
-        """Have both ends take packets of that size."""
+        """Set the MTU of both ends."""
         for name in (self.near, self.far):
             _ip("-n", name, "link", "set", "eth0", "mtu", str(mtu_bytes))
 
     def goodput_bit_per_s(self, *, upwards: bool, seconds: float = 1.5) -> float:
-        """Send over TCP for some seconds, from or to the near end; return the received amount."""
+        """Send over TCP for some seconds, from or to the near end; return the received rate."""
         listening = ["ip", "netns", "exec", self.far, sys.executable, "-m", "tests.shape.traffic", "listen"]
         with subprocess.Popen(listening, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as listener:
             assert listener.stdout is not None
             try:
                 port = listener.stdout.readline().strip()
-                how = "send" if upwards else "receive"
-                talk = self.run(sys.executable, "-m", "tests.shape.traffic", how, PEER, port, str(seconds))
-                said = listener.stdout.readline() if upwards else talk.stdout
-                return float(said)
+                direction = "send" if upwards else "receive"
+                talk = self.run(
+                    sys.executable, "-m", "tests.shape.traffic", direction, PEER, port, str(seconds)
+                )
+                output = listener.stdout.readline() if upwards else talk.stdout
+                return float(output)
             finally:
                 listener.kill()
 
     @staticmethod
-    def _popen_args(namespace: str, *command: str) -> subprocess.CompletedProcess[str]:
+    def _run_in(namespace: str, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["ip", "netns", "exec", namespace, *command],
             capture_output=True,
@@ -65,7 +67,7 @@ class Cable:
 
 @contextmanager
 def make_cable() -> Iterator[Cable]:
-    """Make the namespaces; they and all that is in them are gone afterwards."""
+    """Create the namespaces, and remove them with everything in them afterwards."""
     tag = secrets.token_hex(3)
     cable = Cable(near=f"near-{tag}", far=f"far-{tag}")
     try:

@@ -14,7 +14,7 @@ DELAYED = Link(interface="eth0", latency_ms=50, jitter_ms=10, uplink_bit_per_s=1
 
 
 def commands() -> Iterator[Command]:
-    """All kinds of commands that shape a link, as they are given."""
+    """Yield one command of each kind that shapes a link."""
     yield from shaping(DELAYED, mtu_bytes=1500)
     yield from shaping(LIMITED, mtu_bytes=1500)
 
@@ -73,5 +73,5 @@ NO_DEVICE = "there is no such interface"
         (TBF, "", "that is not foreseen"),
     ],
 )
-def test_each_failure_is_told(command: Command, said: str, meaning: str) -> None:
+def test_each_failure_has_its_message(command: Command, said: str, meaning: str) -> None:
     assert explain(command, said) == f"{meaning} (`{' '.join(command)}`: {' '.join(said.split())})"

@@ -16,16 +16,16 @@ NETEM = Link(interface="eth0", uplink_bit_per_s=16_000_000, latency_ms=50, jitte
 
 
 def text(link: Link) -> list[str]:
-    """The commands as one would type them."""
+    """Return the commands as they are typed in a shell."""
     return [" ".join(command) for command in shaping(link, mtu_bytes=MTU_BYTES)]
 
 
 def told(link: Link, qdiscs: list[dict[str, Any]], filters: list[dict[str, Any]]) -> list[str]:
-    """The differences at an ordinary interface."""
+    """Return the differences at an interface with an MTU of 1,500 bytes."""
     return [*differences(link, qdiscs, filters, mtu_bytes=MTU_BYTES)]
 
 
-def test_nothing_asked_is_nothing_done() -> None:
+def test_an_empty_link_needs_no_commands() -> None:
     assert text(Link(interface="eth0")) == []
 
 
@@ -45,7 +45,7 @@ def test_rates_get_small_buckets_in_both_directions() -> None:
     ("rate_bit_per_s", "mtu_bytes", "bucket_bytes"),
     [
         (16_000_000, 1500, 4_000),
-        (16_000_000, 9000, 9_064),  # tbf drops what is larger than its bucket
+        (16_000_000, 9000, 9_064),  # tbf drops packets that are larger than its bucket
         (16_000_000, 65_536, 65_600),
         (10**9, 9000, 125_000),
     ],
@@ -58,12 +58,12 @@ def test_a_bucket_holds_the_largest_packet(rate_bit_per_s: int, mtu_bytes: int, 
     assert buckets == [f"{bucket_bytes}b"] * 2
 
 
-def test_a_bucket_that_fits_another_interface_is_told() -> None:
+def test_a_bucket_for_another_mtu_is_reported() -> None:
     said = [*differences(TBF, QDISCS, FILTERS, mtu_bytes=9000)]
     assert [words.split(": ", 1)[1] for words in said] == ["burst, bytes: 4000, not 9064"] * 2
 
 
-def test_delay_and_loss_take_one_queue_with_the_rate() -> None:
+def test_delay_loss_and_rate_share_one_queue() -> None:
     assert text(NETEM) == [
         "tc qdisc add dev eth0 root netem delay 50ms 10ms distribution normal loss 1% rate 16000000bit "
         "limit 10000"
@@ -74,7 +74,7 @@ def test_delay_and_loss_take_one_queue_with_the_rate() -> None:
 
 
 def bucket(device: str, rate_bytes: int) -> dict[str, Any]:
-    """A tbf queue as tc shows it."""
+    """Return a tbf queue as tc prints it."""
     options = {"rate": rate_bytes, "burst": 4000, "lat": 400_001}
     return {"kind": "tbf", "dev": device, "root": True, "options": options}
 
@@ -109,7 +109,7 @@ DELAYED: dict[str, Any] = {
 }
 
 
-def test_what_is_so_has_no_differences() -> None:
+def test_a_link_as_requested_has_no_differences() -> None:
     assert told(TBF, QDISCS, FILTERS) == []
     assert told(NETEM, [DELAYED], []) == []
     assert told(Link(interface="eth0"), [{"kind": "noqueue", "dev": "eth0", "root": True}], []) == []
@@ -128,7 +128,7 @@ def test_what_is_so_has_no_differences() -> None:
         ((2, "dev"), "eth1", "what arrives at eth0: the queue is none, not ingress"),
     ],
 )
-def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any, what: str) -> None:
+def test_each_difference_of_a_bucket_is_reported(place: tuple[Any, ...], value: Any, what: str) -> None:
     found = copy.deepcopy(QDISCS)
     *above, last = place
     inner: Any = found
@@ -140,7 +140,7 @@ def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any,
 
 
 @pytest.mark.parametrize("filters", [[], FILTERS[:2], FILTERS + FILTERS])
-def test_arrivals_are_led_aside_exactly_once(filters: list[dict[str, Any]]) -> None:
+def test_incoming_traffic_must_be_redirected_exactly_once(filters: list[dict[str, Any]]) -> None:
     (said,) = told(TBF, QDISCS, filters)
     assert "led through ifb0" in said
 
@@ -149,7 +149,7 @@ def test_arrivals_are_led_aside_exactly_once(filters: list[dict[str, Any]]) -> N
     ("name", "value"),
     [("mirred_action", "mirror"), ("direction", "ingress"), ("to_dev", "ifb1"), ("kind", "gact")],
 )
-def test_an_action_that_leads_nothing_aside_is_told(name: str, value: str) -> None:
+def test_an_action_that_does_not_redirect_is_reported(name: str, value: str) -> None:
     filters = copy.deepcopy(FILTERS)
     filters[2]["options"]["actions"][0][name] = value
     assert told(TBF, QDISCS, filters) == [
@@ -157,7 +157,7 @@ def test_an_action_that_leads_nothing_aside_is_told(name: str, value: str) -> No
     ]
 
 
-def test_another_action_beside_ours_is_told() -> None:
+def test_an_additional_action_is_reported() -> None:
     filters = copy.deepcopy(FILTERS)
     filters[2]["options"]["actions"].append({"kind": "gact", "control_action": {"type": "drop"}})
     (said,) = told(TBF, QDISCS, filters)
@@ -173,19 +173,19 @@ def test_another_action_beside_ours_is_told() -> None:
         ("rate", "rate", 10**9),
     ],
 )
-def test_each_difference_of_a_disturbance_is_told(part: str, name: str, value: float) -> None:
+def test_each_difference_of_a_delay_or_loss_is_reported(part: str, name: str, value: float) -> None:
     found = copy.deepcopy(DELAYED)
     found["options"][part][name] = value
     assert len(told(NETEM, [found], [])) == 1
 
 
-def test_too_little_room_for_what_is_delayed_is_told() -> None:
+def test_a_small_queue_for_delayed_packets_is_reported() -> None:
     found = copy.deepcopy(DELAYED)
     found["options"]["limit"] = 1000
     assert told(NETEM, [found], []) == ["uplink at eth0: room, packets: 1000, not 10000"]
 
 
-def test_shaping_that_nobody_asked_for_is_told() -> None:
+def test_unrequested_shaping_is_reported() -> None:
     assert len(told(Link(interface="eth0"), QDISCS, [])) == 2
     assert len(told(Link(interface="eth0"), [], FILTERS)) == 1
     assert len(told(NETEM, QDISCS[:1], [])) == 1

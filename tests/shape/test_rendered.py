@@ -1,6 +1,6 @@
 """From an experiment's file to the flags in its pods: the program accepts every value that nimlab accepts.
 
-That program imports nothing of nimlab, so that each has bounds of its own; here they meet.
+The program imports nothing from nimlab, so each has its own limits. These tests compare them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST = {"downlink": "40Gbit", "uplink": "40Gbit", "latency": "1m", "jitter": "1m
 
 
 def load_green(network: dict[str, Any]) -> LabFiles:
-    """The shipped lab with one more experiment; JSON is YAML."""
+    """Return the shipped lab with one more experiment, as JSON, which is valid YAML."""
     text = json.dumps(
         {
             "apiVersion": "nimlab.dev/v1",
@@ -39,10 +39,10 @@ def flags_of(network: dict[str, Any]) -> list[str]:
     """Return the arguments of the container."""
     files = load_green(network)
     assert files.problems == ()
-    green = next(one for one in files.experiments if one.name == "green")
+    green = next(e for e in files.experiments if e.name == "green")
     manifests = render_experiment(TEMPLATES, green, files.lab)
     pod = next(m for m in manifests if m["kind"] == "StatefulSet")["spec"]["template"]["spec"]
-    flags: list[str] = next(one for one in pod["initContainers"] if one["name"] == "shape")["args"]
+    flags: list[str] = next(c for c in pod["initContainers"] if c["name"] == "shape")["args"]
     return flags
 
 
@@ -50,7 +50,7 @@ def flags_of(network: dict[str, Any]) -> list[str]:
     ("network", "rate_bit_per_s", "delay_ms", "loss_ratio"),
     [(LEAST, LEAST_BIT_PER_S, 0, 0.0), (MOST, MOST_BIT_PER_S, MOST_DELAY_MS, 1.0)],
 )
-def test_the_program_takes_what_nimlab_takes(
+def test_the_program_accepts_what_nimlab_accepts(
     network: dict[str, str], rate_bit_per_s: int, delay_ms: int, loss_ratio: float
 ) -> None:
     link, _ = parse_link(flags_of(network))
@@ -69,7 +69,7 @@ def test_the_program_takes_what_nimlab_takes(
         ("jitter", "2m", "--jitter-ms=120000"),
     ],
 )
-def test_what_the_program_refuses_nimlab_refuses_first(name: str, text: str, flag: str) -> None:
+def test_nimlab_rejects_what_the_program_rejects(name: str, text: str, flag: str) -> None:
     (problem,) = load_green({"latency": "1s", name: text}).problems
     assert problem.what.startswith(f"`network.{name}` is `{text}`, and must be from")
     with pytest.raises(SystemExit) as caught:

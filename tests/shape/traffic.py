@@ -1,7 +1,6 @@
-"""Bytes over TCP for some seconds: `listen`, `send ADDRESS PORT SECONDS`, `receive ADDRESS PORT SECONDS`.
+"""TCP traffic for some seconds: `listen`, `send ADDRESS PORT SECONDS`, `receive ADDRESS PORT SECONDS`.
 
-The listener prints its port. Whoever gets the bytes prints how many bits arrived in a second, from the time
-on when the connection has found its pace.
+The listener prints its port. The receiver prints the rate in bit/s, without the start of the connection.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ import time
 from typing import Final
 
 _WARM_UP_S: Final = 0.5
-_PATIENCE_S: Final = 20.0  # a link without traffic fails the test soon
+_TIMEOUT_S: Final = 20.0  # a link without traffic fails the test
 _CHUNK: Final = bytes(64 * 1024)
 
 
 def pour(sock: socket.socket, seconds: float) -> None:
-    """Send until the time is over."""
+    """Send until the time has passed."""
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         sock.sendall(_CHUNK)
 
 
 def measure(sock: socket.socket, seconds: float) -> float:
-    """Read until nothing more comes; return the rate in bit/s."""
+    """Read until the connection ends; return the rate in bit/s."""
     began_s = time.monotonic()
     counted, since_s, last_s = 0, began_s, began_s
     while data := sock.recv(1 << 20):
@@ -42,18 +41,18 @@ def listen() -> None:
         print(server.getsockname()[1], flush=True)  # noqa: T201 -- this is its output
         connection, _ = server.accept()
     with connection:
-        how, seconds = connection.recv(1), float(connection.recv(7))
-        if how == b"s":
+        direction, seconds = connection.recv(1), float(connection.recv(7))
+        if direction == b"s":
             print(measure(connection, seconds), flush=True)  # noqa: T201
         else:
             pour(connection, seconds)
 
 
-def talk(how: str, address: str, port: str, seconds: float) -> None:
+def talk(direction: str, address: str, port: str, seconds: float) -> None:
     """Connect, and send or receive."""
-    with socket.create_connection((address, int(port)), timeout=_PATIENCE_S) as sock:
-        sock.sendall(how[0].encode() + f"{seconds:07.3f}".encode())
-        if how == "send":
+    with socket.create_connection((address, int(port)), timeout=_TIMEOUT_S) as sock:
+        sock.sendall(direction[0].encode() + f"{seconds:07.3f}".encode())
+        if direction == "send":
             pour(sock, seconds)
         else:
             print(measure(sock, seconds))  # noqa: T201
