@@ -9,7 +9,7 @@ from nimlab.agents.rtt.clock import Clock
 
 
 class EnoughError(Exception):
-    """The loop has reached the number of sleeps."""
+    """The loop under test has slept the configured number of times."""
 
 
 @dataclass(slots=True)
