@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.live import cluster, lab, lab_folder, sandbox
+from tests.support.lab import cluster, lab, lab_folder, sandbox
 
 __all__ = ["cluster", "lab", "lab_folder", "sandbox"]
 

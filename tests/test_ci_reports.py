@@ -49,9 +49,9 @@ from nimlab.plan.sync_events import (
     PeersProgress,
 )
 from nimlab.report.totals import totals_of
-from tests.golden_files import GOLDEN, assert_golden, cases, overlay_of
-from tests.live import REPOSITORY
-from tests.test_load import problems_of
+from tests.files.test_load import problems_of
+from tests.support.golden import GOLDEN, assert_golden, cases, overlay_of
+from tests.support.paths import REPOSITORY
 from tests.test_report import (
     CONFLICT,
     LIMIT,

@@ -18,9 +18,10 @@ import pytest
 
 from nimlab.objects.manifest import ObjectKey
 from tests.faults.test_faults import free_lock
-from tests.faults.world import World, make_world
-from tests.live import REPOSITORY, Lab
-from tests.proxy import Proxy, Seen, run_proxy
+from tests.faults.two_states import World, make_world
+from tests.support.api_proxy import Proxy, Seen, run_proxy
+from tests.support.lab import Lab
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.live
 

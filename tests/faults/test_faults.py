@@ -17,9 +17,9 @@ import pytest
 import urllib3
 
 from nimlab.cluster.kube import client
-from tests.faults.world import OTHER, World, make_world
-from tests.live import Lab
-from tests.proxy import Broken, Proxy, Seen, run_proxy
+from tests.faults.two_states import OTHER, World, make_world
+from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
+from tests.support.lab import Lab
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900), pytest.mark.usefixtures("hasty")]
 

@@ -20,7 +20,7 @@ from nimlab.workflow.desired import read_desired_lab
 from tests.hostile.changed import CHANGES, changed
 from tests.hostile.files import REFUSED, text_file
 from tests.hostile.templates import TEMPLATES
-from tests.live import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 TEMPLATE = "templates/experiment/x.yaml.j2"
 

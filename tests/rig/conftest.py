@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import make_lab
 from tests.rig.cluster import Rig, RigLab
 from tests.rig.node import Node
 from tests.rig.ready import home, read_ready
+from tests.support.lab import make_lab
 
 PURPLE = (
     "{contract: nimp2p, peers: 5, connectTo: 2, message: {size: 1440B, interval: 2000ms}, "

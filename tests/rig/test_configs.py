@@ -10,8 +10,8 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_platform
-from tests.live import REPOSITORY
 from tests.rig.ready import home, read_ready
+from tests.support.paths import REPOSITORY
 
 LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
 LABS = {

@@ -14,10 +14,10 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_dashboards
-from tests.dashboards import Choice, Query, choices, has_values, queries, without_zeros
 from tests.rig.cluster import Rig, RigLab, eventually
 from tests.rig.monitoring import NAMESPACE, prometheus
 from tests.rig.node import NAME
+from tests.support.dashboard_linter import Choice, Query, choices, has_values, queries, without_zeros
 
 CRASHED = "nimp2p-exp-purple-3"  # no other test asks for more than that it is there
 OFFERED = {

@@ -8,8 +8,8 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.files.spec import Image
-from tests.live import REPOSITORY
 from tests.rig.cluster import Rig, eventually
+from tests.support.paths import REPOSITORY
 
 IMAGES = load_lab(REPOSITORY).lab.images
 USERS = {"prometheus": 65534, "node_exporter": 65534}

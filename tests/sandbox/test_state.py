@@ -25,7 +25,7 @@ from nimlab.sandbox.state import (
     save_record,
     write_private,
 )
-from tests.live import git
+from tests.support.lab import git
 
 RECORD = Record(
     version="v1.34.4",
