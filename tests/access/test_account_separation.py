@@ -36,7 +36,7 @@ from tests.support.attacks import (
     pods,
 )
 from tests.support.lab import Lab, remove_namespaces
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 
 @pytest.fixture(params=[False, True], ids=["labels", "namespaces"])
@@ -164,9 +164,9 @@ def test_a_policy_is_over_every_kind_that_its_account_may_write(name: str, own_n
 
 
 def test_names_in_the_rights_are_those_that_are_rendered() -> None:
-    files = load_lab(REPOSITORY, {})
+    files = load_lab(SAMPLE_LAB, {})
     kubelet = replace(files, lab=replace(files.lab, platform=replace(files.lab.platform, cadvisor="kubelet")))
-    rendered = render_platform(load_platform_templates(REPOSITORY), kubelet)
+    rendered = render_platform(load_platform_templates(SAMPLE_LAB), kubelet)
     apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
     found = access_manifests(apply_set, prefix=files.lab.prefix, own_namespaces=True)
     named = {name for one in found for rule in one.get("rules", ()) for name in rule.get("resourceNames", ())}

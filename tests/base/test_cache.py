@@ -16,7 +16,7 @@ from nimlab.files.load.schema_cache import SCHEMAS
 from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
 from tests.support.lab import Lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
 FOLDER = "templates/experiment"
 
@@ -123,9 +123,9 @@ def test_the_oldest_of_many_files_goes(tmp_path: Path) -> None:
 
 def rendered(value_cache: ValueCache | None, prefix: str = "nimp2p-exp-") -> list[Manifest]:
     """Everything that the shipped lab renders to, under some prefix."""
-    files = load_lab(REPOSITORY)
+    files = load_lab(SAMPLE_LAB)
     lab = replace(files.lab, prefix=prefix)
-    templates = load_templates(REPOSITORY, FOLDER, value_cache)
+    templates = load_templates(SAMPLE_LAB, FOLDER, value_cache)
     return [m for one in files.experiments for m in render_experiment(templates, one, lab)]
 
 
@@ -160,8 +160,8 @@ def test_a_changed_template_is_rendered_anew_by_the_next_run(lab: Lab) -> None:
 def copied(tmp_path: Path) -> Path:
     """A copy of what the shipped lab is read from."""
     for name in ("experiments", "contracts", "schema"):
-        shutil.copytree(REPOSITORY / name, tmp_path / "lab" / name)
-    shutil.copy(REPOSITORY / "lab.yaml", tmp_path / "lab")
+        shutil.copytree(SAMPLE_LAB / name, tmp_path / "lab" / name)
+    shutil.copy(SAMPLE_LAB / "lab.yaml", tmp_path / "lab")
     return tmp_path / "lab"
 
 

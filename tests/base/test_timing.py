@@ -12,7 +12,7 @@ import pytest
 
 from nimlab.timing import OTHER, Stopwatch
 from tests.support.lab import Lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 SYNC = [
     "start", "load", "validate", "render", "guard", "connect", "look", "compare", "plan", "act", "wait",
@@ -53,7 +53,7 @@ def test_commands_on_files_tell_where_their_time_went(command: str) -> None:
     started_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "nimlab", command, "--timings"],
-        cwd=REPOSITORY,
+        cwd=SAMPLE_LAB,
         check=True,
         capture_output=True,
         text=True,
@@ -77,7 +77,7 @@ def test_sync_tells_all_its_stages(lab: Lab) -> None:
 def test_a_sync_that_fails_tells_its_stages_too(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nimlab", "sync", "--timings", "--kubeconfig", str(tmp_path / "none")],
-        cwd=REPOSITORY,
+        cwd=SAMPLE_LAB,
         check=False,
         capture_output=True,
         text=True,

@@ -20,7 +20,7 @@ from nimlab.workflow.session import parse_limit
 from tests.files.test_load import CODES
 from tests.support.golden import GOLDEN, assert_golden
 from tests.support.lab import make_lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
 OTHER_CODES = {"hidden", "secret"}  # of files that the text of one file does not show
 
@@ -38,7 +38,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=REPOSITORY,
+        cwd=SAMPLE_LAB,
         env={"COLUMNS": "80", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)},
     )
 
@@ -223,7 +223,7 @@ def test_no_cluster_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_prune_limit_is_a_count_or_a_percentage(
     text: str | None, objects: int | None, percent: float | None
 ) -> None:
-    limit = parse_limit(text, load_lab(REPOSITORY).lab.sync)
+    limit = parse_limit(text, load_lab(SAMPLE_LAB).lab.sync)
     assert (limit.objects, limit.percent) == (objects, percent)
 
 
@@ -313,7 +313,7 @@ def test_help_and_validate_are_fast() -> None:
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=REPOSITORY,
+        cwd=SAMPLE_LAB,
     ).stderr
     for heavy in ("kubernetes", "deepdiff", "cryptography", "psutil", "jinja2"):
         assert f" {heavy}\n" not in loaded, heavy

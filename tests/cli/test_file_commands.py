@@ -12,7 +12,7 @@ import yaml
 from nimlab.cli import main
 from nimlab.files.load import load_lab
 from tests.support.lab import git, make_lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 CUSTOM = """
 apiVersion: nimlab.dev/v1
@@ -45,7 +45,7 @@ SETS = {
     "all-required": dict.fromkeys(FIELDS, True),
     "all-optional": dict.fromkeys(FIELDS, False),
 }
-CONTRACTS = [path.stem for path in sorted((REPOSITORY / "contracts").glob("*.yaml"))]
+CONTRACTS = [path.stem for path in sorted((SAMPLE_LAB / "contracts").glob("*.yaml"))]
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from nimlab.errors import Forbidden, NimlabError, Unreachable
 from nimlab.objects.manifest import ObjectKey
 from nimlab.objects.masking import conceal
 from tests.support.lab import Lab, Sandbox
-from tests.support.paths import REPOSITORY
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
 KEY = ObjectKey("Namespace", "", "default")
 CA, CERTIFICATE, PRIVATE = "certificate-authority-data", "client-certificate-data", "client-key-data"
@@ -584,7 +584,7 @@ def test_bug_report_holds_no_credential(
 
     monkeypatch.setattr("nimlab.workflow.session.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert main(["list", "--lab", str(REPOSITORY)]) == 70
+    assert main(["list", "--lab", str(SAMPLE_LAB)]) == 70
     (report,) = tmp_path.glob("nimlab-bug-*")
     said = report.read_text(encoding="utf-8") + capsys.readouterr().err
     assert "hunter2" not in said

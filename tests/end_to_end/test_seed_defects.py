@@ -23,18 +23,18 @@ from nimlab.units import parse_quantity
 from tests.access.test_rbac import account_kubeconfig
 from tests.support.dashboard_linter import queries
 from tests.support.lab import Lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 from tests.support.relabelling import relabelled, targets_of
 
-PURPLE = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8")
+PURPLE = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8")
 
 
 def rendered(text: str = PURPLE) -> dict[str, Manifest]:
     """What purple is rendered to, by kind."""
-    files = load_lab(REPOSITORY, {"experiments/purple.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": text})
     assert not files.problems
     one = next(e for e in files.experiments if e.name == "purple")
-    templates = load_templates(REPOSITORY, "templates/experiment")
+    templates = load_templates(SAMPLE_LAB, "templates/experiment")
     return {m["kind"]: m for m in render_experiment(templates, one, files.lab)}
 
 
@@ -46,12 +46,12 @@ def pod_of(objects: dict[str, Manifest]) -> dict[str, Any]:
 
 def config(name: str, key: str, text: str = PURPLE, **settings: str) -> dict[str, Any]:
     """A configuration of the platform's beside purple, with some words of lab.yaml replaced."""
-    lab = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     for old, new in settings.items():
         lab = re.sub(rf"{old}: \w+", f"{old}: {new}", lab)
-    files = load_lab(REPOSITORY, {"experiments/purple.yaml": text, "lab.yaml": lab})
+    files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": text, "lab.yaml": lab})
     assert not files.problems
-    manifests = render_platform(load_platform_templates(REPOSITORY), files)
+    manifests = render_platform(load_platform_templates(SAMPLE_LAB), files)
     (found,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("ConfigMap", name)]
     data: dict[str, Any] = yaml.safe_load(found["data"][key])
     return data
@@ -101,10 +101,10 @@ def test_defect_3_logs_are_taken_by_the_label_that_pods_have() -> None:
 
 
 def test_defect_4_sent_messages_are_counted_by_the_words_that_the_node_prints() -> None:
-    files = load_lab(REPOSITORY, {})
+    files = load_lab(SAMPLE_LAB, {})
     words = files.contracts["nimp2p"].logs["sent"]
     assert words == "Sending message at: "
-    boards = render_dashboards(load_platform_templates(REPOSITORY), files)
+    boards = render_dashboards(load_platform_templates(SAMPLE_LAB), files)
     counts = [
         query.expression
         for query in queries(boards, experiment="purple", peer=".+", node=".+")
@@ -192,8 +192,8 @@ def test_defect_9_what_stands_beside_a_peer_is_counted() -> None:
 
 
 def test_defect_10_every_image_is_pinned() -> None:
-    text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
-    contracts = [p.read_text(encoding="utf-8") for p in (REPOSITORY / "contracts").glob("*.yaml")]
+    text = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
+    contracts = [p.read_text(encoding="utf-8") for p in (SAMPLE_LAB / "contracts").glob("*.yaml")]
     references = re.findall(r"^\s+\w+: ([^/\s]\S*/\S+)$", "\n".join([text, *contracts]), re.MULTILINE)
     assert len(references) == 10
     for reference in references:
@@ -204,8 +204,8 @@ def test_defect_10_every_image_is_pinned() -> None:
 
 
 def test_defect_10_no_password_is_in_a_file() -> None:
-    files = load_lab(REPOSITORY, {})
-    for manifest in render_platform(load_platform_templates(REPOSITORY), files):
+    files = load_lab(SAMPLE_LAB, {})
+    for manifest in render_platform(load_platform_templates(SAMPLE_LAB), files):
         assert manifest["kind"] != "Secret"
         pod = manifest.get("spec", {}).get("template", {}).get("spec", {})
         for variable in (one for container in pod.get("containers", ()) for one in container.get("env", ())):
@@ -213,7 +213,7 @@ def test_defect_10_no_password_is_in_a_file() -> None:
 
 
 def test_defect_10_the_stack_runs_on_any_node_and_its_services_lead_to_its_ports() -> None:
-    manifests = render_platform(load_platform_templates(REPOSITORY), load_lab(REPOSITORY, {}))
+    manifests = render_platform(load_platform_templates(SAMPLE_LAB), load_lab(SAMPLE_LAB, {}))
     pods = {
         m["metadata"]["name"]: m["spec"]["template"]["spec"]
         for m in manifests
@@ -232,7 +232,7 @@ def test_defect_10_the_stack_runs_on_any_node_and_its_services_lead_to_its_ports
 
 
 def test_defect_11_who_reads_the_logs_is_one_word_and_not_the_one_that_is_no_longer_maintained() -> None:
-    shipped = load_lab(REPOSITORY, {}).lab.platform
+    shipped = load_lab(SAMPLE_LAB, {}).lab.platform
     assert shipped.log_agent == "alloy"
     alloy, promtail = (
         config("lab-promtail-config", "promtail.yaml", logAgent=a) for a in ("alloy", "promtail")

@@ -20,7 +20,7 @@ from nimlab.files.edit import (
     set_peers,
 )
 from nimlab.files.load import load_lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 SEED = NewExperiment(
     name="green",
@@ -41,7 +41,7 @@ def test_seeds_flags_become_a_valid_file_with_units() -> None:
     assert "message: {size: 1440B, interval: 2000ms}" in text
     assert "resources: {cpu: 50m, memory: 16Mi}" in text
     assert "network: {downlink: 16Mbit, uplink: 16Mbit}" in text
-    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
     assert files.problems == ()
 
 
@@ -62,7 +62,7 @@ def test_any_text_stays_data(owner: str) -> None:
             description=f"{owner}: {owner} #",
         )
     )
-    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
     (one,) = [e for e in files.experiments if e.name == "no"]
     assert (one.owner, one.description) == (owner, f"{owner}: {owner} #")
 

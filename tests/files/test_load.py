@@ -21,10 +21,10 @@ from nimlab.files.load.yaml_strict import Document, read_document
 from nimlab.files.spec import Isolation, LabFiles
 from nimlab.report import format_problems
 from tests.support.golden import assert_golden, cases, overlay_of
-from tests.support.paths import REPOSITORY
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
-PURPLE = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8")
-NIMP2P = (REPOSITORY / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
+PURPLE = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8")
+NIMP2P = (SAMPLE_LAB / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
 CODES = {
     "bad-name", "bad-unit", "bad-value", "contract", "duplicate-key", "duplicate-name", "file", "limit",
     "missing-key", "unknown-key", "unknown-reference", "wrong-type", "yaml-surprise", "yaml-syntax",
@@ -34,14 +34,14 @@ CODES = {
 def problems_of(overlay: dict[str, str | None]) -> tuple[Problem, ...]:
     """All problems of the shipped lab with some files replaced."""
     try:
-        return load_lab(REPOSITORY, overlay).problems
+        return load_lab(SAMPLE_LAB, overlay).problems
     except SpecError as error:
         return error.problems
 
 
 def load_green(text: str) -> LabFiles:
     """The shipped lab with one more experiment."""
-    return load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    return load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
 
 
 @pytest.mark.parametrize("case", cases("errors"), ids=lambda case: case.name)
@@ -57,7 +57,7 @@ def test_every_problem_code_has_a_golden_case() -> None:
 
 
 def test_shipped_lab_has_no_problem() -> None:
-    files = load_lab(REPOSITORY)
+    files = load_lab(SAMPLE_LAB)
     assert files.problems == ()
     assert [one.name for one in files.experiments] == ["blue", "purple"]
     purple = files.experiments[1]
@@ -106,7 +106,7 @@ def test_one_broken_file_leaves_the_others_usable() -> None:
     ],
 )
 def test_a_broken_contract_is_one_problem_and_breaks_its_experiments(text: str) -> None:
-    files = load_lab(REPOSITORY, {"contracts/nimp2p.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"contracts/nimp2p.yaml": text})
     assert files.experiments == ()
     assert {problem.location.path for problem in files.problems} == {"contracts/nimp2p.yaml"}
     assert [str(one) for one in files.broken] == [
@@ -117,15 +117,15 @@ def test_a_broken_contract_is_one_problem_and_breaks_its_experiments(text: str) 
 
 def test_a_missing_folder_of_contracts_is_one_problem(tmp_path: Path) -> None:
     for name in ("schema", "experiments"):
-        shutil.copytree(REPOSITORY / name, tmp_path / name)
-    shutil.copy(REPOSITORY / "lab.yaml", tmp_path)
+        shutil.copytree(SAMPLE_LAB / name, tmp_path / name)
+    shutil.copy(SAMPLE_LAB / "lab.yaml", tmp_path)
     files = load_lab(tmp_path)
     assert [problem.location.path for problem in files.problems] == ["contracts"]
     assert [(one.name, one.cause) for one in files.broken] == [("blue", "contracts"), ("purple", "contracts")]
 
 
 def test_a_broken_lab_is_the_only_problem_of_its_experiments() -> None:
-    lab = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8").replace("peers: 2", "peers: 0")
+    lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8").replace("peers: 2", "peers: 0")
     assert [problem.location.path for problem in problems_of({"lab.yaml": lab})] == ["lab.yaml"]
 
 
@@ -148,7 +148,7 @@ def test_two_files_with_one_name_are_both_left_out() -> None:
 
 
 def test_totals_are_held_against_the_lab() -> None:
-    lab = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     lab = lab.replace("peersPerExperiment: 10000", "peersPerExperiment: 10000\n    peers: 8")
     (problem,) = problems_of({"lab.yaml": lab})
     assert problem.code == "limit"
@@ -164,16 +164,16 @@ def test_digest_and_settings_ignore_key_order_comments_and_spacing() -> None:
         "  message: {interval: 2000ms, size: 1440B}\n  connectTo: 2\n  peers:   5\n  contract: nimp2p\n"
         'metadata: {description: "five constrained peers", owner: dst, name: purple}\n'
     )
-    plain = load_lab(REPOSITORY).experiments[1]
-    other = load_lab(REPOSITORY, {"experiments/purple.yaml": shuffled}).experiments[1]
+    plain = load_lab(SAMPLE_LAB).experiments[1]
+    other = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": shuffled}).experiments[1]
     assert other == plain
 
 
 def copy_lab(folder: Path) -> Path:
     """A copy of the shipped lab."""
     for name in ("contracts", "schema", "experiments"):
-        shutil.copytree(REPOSITORY / name, folder / name)
-    shutil.copy(REPOSITORY / "lab.yaml", folder)
+        shutil.copytree(SAMPLE_LAB / name, folder / name)
+    shutil.copy(SAMPLE_LAB / "lab.yaml", folder)
     return folder
 
 

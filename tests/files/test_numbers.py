@@ -14,16 +14,16 @@ from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import LabFiles
 from nimlab.render import load_templates, render_experiment
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
-CONTRACT = (REPOSITORY / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
+LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
+CONTRACT = (SAMPLE_LAB / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
 HEAD = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
 EXPERIMENT = HEAD + (
     "spec:\n  contract: nimp2p\n  peers: 5\n  connectTo: 2\n  rtt: {fanout: 8}\n"
     "  message: {size: 1440B, interval: 2000ms}\n"
 )
-TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 
 FIELDS = [  # file, its text, the number's place in it
     ("experiments/green.yaml", EXPERIMENT, "peers: ", "5"),
@@ -44,7 +44,7 @@ IDS = [f"{path.split('/')[0]}-{before.strip(' :')}" for path, _, before, _ in FI
 def load(overlay: dict[str, str | None]) -> LabFiles | tuple[Problem, ...]:
     """The shipped lab with some files replaced, or its problems."""
     try:
-        files = load_lab(REPOSITORY, overlay)
+        files = load_lab(SAMPLE_LAB, overlay)
     except SpecError as error:
         return error.problems
     return files.problems or files

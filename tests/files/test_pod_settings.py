@@ -24,14 +24,14 @@ from nimlab.render.guard.experiment_guard import check_manifests, check_unique
 from tests.support.api_proxy import run_proxy
 from tests.support.golden import GOLDEN
 from tests.support.lab import Lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 OPEN = (GOLDEN / "render" / "roles" / "contracts" / "open.yaml").read_text(encoding="utf-8")
 ROLES = (GOLDEN / "render" / "roles" / "experiments" / "green.yaml").read_text(encoding="utf-8")
 PLACED = (GOLDEN / "render" / "placement" / "experiments" / "green.yaml").read_text(encoding="utf-8")
 HEAD = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\nspec:\n  contract: open\n"
-LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
-TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 
 
 def loaded(experiment: str, *, lab: str = LAB, contract: str = OPEN) -> LabFiles:
@@ -41,7 +41,7 @@ def loaded(experiment: str, *, lab: str = LAB, contract: str = OPEN) -> LabFiles
         "experiments/green.yaml": experiment,
         "lab.yaml": lab,
     }
-    return load_lab(REPOSITORY, overlay)
+    return load_lab(SAMPLE_LAB, overlay)
 
 
 def green(files: LabFiles) -> Experiment:
@@ -227,7 +227,7 @@ def test_a_role_and_an_experiment_may_not_share_a_workload() -> None:
         "experiments/green.yaml": ROLES,
         "experiments/other.yaml": HEAD.replace("name: green", "name: green-publisher"),
     }
-    both = load_lab(REPOSITORY, overlay)
+    both = load_lab(SAMPLE_LAB, overlay)
     made = {one.name: render_experiment(TEMPLATES, one, both.lab) for one in both.experiments}
     with pytest.raises(GuardError, match="both make it"):
         check_unique(made)

@@ -10,10 +10,10 @@ from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import POD_CONTAINERS, RTT_PORT_NAMES, LabFiles
 from nimlab.render import load_templates, render_experiment
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
-NIMP2P = (REPOSITORY / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
+LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
+NIMP2P = (SAMPLE_LAB / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
 COUNTS = ("d", "dLow", "dHigh", "dScore", "dOut", "dLazy")
 UNITS = {
     "peers": "count",
@@ -60,7 +60,7 @@ HEAD = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n" 
 def load(overlay: dict[str, str | None]) -> LabFiles | tuple[Problem, ...]:
     """The shipped lab with some files replaced, or its problems."""
     try:
-        files = load_lab(REPOSITORY, overlay)
+        files = load_lab(SAMPLE_LAB, overlay)
     except SpecError as error:
         return error.problems
     return files.problems or files
@@ -310,7 +310,7 @@ def test_the_names_that_a_contract_cant_have_are_those_in_the_pod() -> None:
     files = load_green("rtt: {enabled: true, methods: [tcp, udp, icmp]}", "network: {loss: 1%}")
     assert isinstance(files, LabFiles)
     green = next(one for one in files.experiments if one.name == "green")
-    templates = load_templates(REPOSITORY, "templates/experiment")
+    templates = load_templates(SAMPLE_LAB, "templates/experiment")
     pod = next(
         manifest["spec"]["template"]["spec"]
         for manifest in render_experiment(templates, green, files.lab)
@@ -342,10 +342,10 @@ def test_the_mesh_that_passes_is_one_that_gossipsub_allows(mesh: dict[str, int])
 
 
 def test_resources_of_a_role_are_checked_at_their_place() -> None:
-    text = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8")
+    text = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8")
     head = text[: text.index("  peers:")]
     roles = "  roles:\n    - {name: one, peers: 1, resources: {memory: 1Mi}}\n    - {name: two, peers: 1}\n"
-    files = load_lab(REPOSITORY, {"experiments/purple.yaml": head + roles})
+    files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": head + roles})
     (problem,) = files.problems
     assert "`resources.memory` is `1Mi`" in problem.what
     assert problem.location.line == head.count("\n") + 2

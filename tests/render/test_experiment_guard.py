@@ -14,12 +14,12 @@ from nimlab.objects.applyset import ApplySet, stamp
 from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests, check_unique
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-FILES = load_lab(REPOSITORY)
+FILES = load_lab(SAMPLE_LAB)
 PURPLE = FILES.experiments[1]
 SET = ApplySet(name="experiments", namespace=FILES.lab.namespace)
-TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 GOOD = tuple(stamp(m, SET) for m in render_experiment(TEMPLATES, PURPLE, FILES.lab))
 
 
@@ -268,7 +268,7 @@ def test_all_violations_are_told_at_once() -> None:
 def test_namespace_only_where_the_contract_asks_for_one() -> None:
     text = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
     text += "spec: {contract: dst-go, peers: 3}\n"
-    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
     green = next(one for one in files.experiments if one.name == "green")
     manifests = [stamp(m, SET) for m in render_experiment(TEMPLATES, green, files.lab)]
     check_manifests(manifests, green, files.lab, SET)

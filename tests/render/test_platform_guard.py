@@ -18,7 +18,7 @@ from nimlab.objects.canonical import canonical
 from nimlab.objects.manifest import Manifest
 from nimlab.render.guard.platform_guard import check_platform
 from tests.render.test_render_platform import FILES, NAMESPACES, SET, of, rendered
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 Change: TypeAlias = Callable[[list[Manifest]], object]
 Path: TypeAlias = tuple[str | int, ...]
@@ -290,7 +290,7 @@ def check(manifests: list[Manifest], files: LabFiles = ALL) -> None:
 def variants() -> Iterator[LabFiles]:
     """The lab in all that its templates ask about."""
     for files, agent, cadvisor, storage in product(
-        (load_lab(REPOSITORY), FILES), ("alloy", "promtail"), ("daemonset", "kubelet"), (None, "1Gi")
+        (load_lab(SAMPLE_LAB), FILES), ("alloy", "promtail"), ("daemonset", "kubelet"), (None, "1Gi")
     ):
         yield asked_for(
             files, log_agent=agent, cadvisor=cadvisor, metrics_storage=storage, logs_storage=storage

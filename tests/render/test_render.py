@@ -22,15 +22,15 @@ from nimlab.render.guard.experiment_guard import check_manifests
 from nimlab.text import to_yaml
 from nimlab.workflow.desired import read_desired_lab
 from tests.support.golden import assert_golden, cases, overlay_of
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-PURPLE = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8")
+PURPLE = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def templates() -> Templates:
     """The shipped templates."""
-    return load_templates(REPOSITORY, "templates/experiment")
+    return load_templates(SAMPLE_LAB, "templates/experiment")
 
 
 def render_all(files: LabFiles, templates: Templates, names: list[str]) -> tuple[Manifest, ...]:
@@ -47,28 +47,28 @@ def render_all(files: LabFiles, templates: Templates, names: list[str]) -> tuple
 
 def experiment_with(text: str) -> tuple[Experiment, LabFiles]:
     """One more experiment in the shipped lab."""
-    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
     return next(one for one in files.experiments if one.name == "green"), files
 
 
 @pytest.mark.parametrize("case", cases("render"), ids=lambda case: case.name)
 def test_golden_manifests(case: Path, templates: Templates, update_golden: bool) -> None:
-    files = load_lab(REPOSITORY, overlay_of(case))
+    files = load_lab(SAMPLE_LAB, overlay_of(case))
     assert files.problems == ()
     names = ["blue", "purple"] if case.name == "shipped" else ["green"]
     text = to_yaml(render_all(files, templates, names))
     assert_golden(case / "expected.yaml", text, update=update_golden)
-    assert text == to_yaml(render_all(load_lab(REPOSITORY, overlay_of(case)), templates, names))
+    assert text == to_yaml(render_all(load_lab(SAMPLE_LAB, overlay_of(case)), templates, names))
 
 
 def test_what_is_rendered_is_canonical(templates: Templates) -> None:
-    for manifest in render_all(load_lab(REPOSITORY), templates, ["blue", "purple"]):
+    for manifest in render_all(load_lab(SAMPLE_LAB), templates, ["blue", "purple"]):
         assert canonical(manifest) == manifest
 
 
 def test_other_experiments_do_not_matter(templates: Templates) -> None:
-    alone = load_lab(REPOSITORY, {"experiments/blue.yaml": None})
-    both = load_lab(REPOSITORY)
+    alone = load_lab(SAMPLE_LAB, {"experiments/blue.yaml": None})
+    both = load_lab(SAMPLE_LAB)
     assert render_all(alone, templates, ["purple"]) == render_all(both, templates, ["purple"])
 
 
@@ -89,10 +89,10 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
         },
         allow_unicode=False,
     )
-    files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    files = load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
     for one in files.experiments:
         if one.name == "green":
-            templates = load_templates(REPOSITORY, "templates/experiment")
+            templates = load_templates(SAMPLE_LAB, "templates/experiment")
             manifests = render_experiment(templates, one, files.lab)
             assert [m["kind"] for m in manifests] == [
                 "NetworkPolicy",
@@ -129,7 +129,7 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
 )
 def test_bad_template_is_told_with_its_place(tmp_path: Path, text: str, place: str, what: str) -> None:
     (tmp_path / "x.yaml.j2").write_text(text, encoding="utf-8")
-    files = load_lab(REPOSITORY)
+    files = load_lab(SAMPLE_LAB)
     with pytest.raises(RenderError) as caught:
         render_experiment(load_templates(tmp_path, "."), files.experiments[0], files.lab)
     assert str(caught.value.where).endswith(place)
@@ -139,7 +139,7 @@ def test_bad_template_is_told_with_its_place(tmp_path: Path, text: str, place: s
 def test_template_that_has_used_up_its_time_is_not_tried_for_every_experiment(tmp_path: Path) -> None:
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (tmp_path / "x.yaml.j2").write_text(endless, encoding="utf-8")
-    files = load_lab(REPOSITORY)
+    files = load_lab(SAMPLE_LAB)
     templates = load_templates(tmp_path, ".")
     said = []
     for one in files.experiments:
@@ -159,7 +159,7 @@ def test_folder_without_templates_is_an_error(tmp_path: Path) -> None:
 
 def test_template_that_renders_to_nothing_makes_no_object(tmp_path: Path) -> None:
     (tmp_path / "x.yaml.j2").write_text("{% if own_namespace %}a: 1{% endif %}\n", encoding="utf-8")
-    files = load_lab(REPOSITORY)
+    files = load_lab(SAMPLE_LAB)
     assert render_experiment(load_templates(tmp_path, "."), files.experiments[0], files.lab) == ()
 
 
@@ -175,7 +175,7 @@ def test_owner_and_description_restart_no_peer(templates: Templates) -> None:
 
 
 def test_intent_of_one_experiment_leaves_the_others_unrendered() -> None:
-    intent = read_desired_lab(REPOSITORY, frozenset({"purple"}))
+    intent = read_desired_lab(SAMPLE_LAB, frozenset({"purple"}))
     assert [one.name for one in intent.desired] == ["purple"]
 
 

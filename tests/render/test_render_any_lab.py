@@ -19,7 +19,7 @@ from nimlab.text import to_yaml_safe_json
 from nimlab.units import canonical_quantity
 from nimlab.workflow.desired import read_desired_lab
 from tests.support.lab import make_lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
 SCHEMAS = {
     kind: json.loads((REPOSITORY / "schema" / f"{kind}.schema.json").read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str
         if key
         in ("contract", "image", "peers", "connectTo", "message", "resources", "network", "rtt", "rollout")
     }
-    shipped = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    shipped = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     (root / "lab.yaml").write_text(shipped, encoding="utf-8")
     read(root, {"experiments/green.yaml": experiment})
 
@@ -170,7 +170,7 @@ def test_any_contract_is_a_problem_or_renders(
             one.setdefault("value", "1")
         if "from" not in one or index % 2:
             one.pop("as", None)
-    shipped = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    shipped = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     (root / "lab.yaml").write_text(shipped, encoding="utf-8")
     fields = {one["from"].partition(".")[0] for one in contract["spec"]["env"] if "from" in one}
     own = {key: value for key, value in experiment["spec"].items() if key in fields}

@@ -22,11 +22,11 @@ from nimlab.render.render_platform import COMPONENTS, load_platform_templates, r
 from nimlab.text import to_yaml
 from tests.support.golden import assert_golden, cases, overlay_of
 from tests.support.lab import Lab, make_lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 GO = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
 GO += "spec: {contract: dst-go, peers: 3}\n"
-FILES = load_lab(REPOSITORY, {"experiments/green.yaml": GO})
+FILES = load_lab(SAMPLE_LAB, {"experiments/green.yaml": GO})
 SET = ApplySet(name=PLATFORM, namespace=FILES.lab.namespace)
 NAMESPACES = {"dst-lab", "nimp2p-exp-green"}
 
@@ -34,7 +34,7 @@ NAMESPACES = {"dst-lab", "nimp2p-exp-green"}
 def rendered(files: LabFiles) -> tuple[Manifest, ...]:
     """The platform's manifests, stamped and guarded."""
     apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
-    plain = render_platform(load_platform_templates(REPOSITORY), files)
+    plain = render_platform(load_platform_templates(SAMPLE_LAB), files)
     stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
     namespaces = {one.namespace for one in files.experiments} | {files.lab.namespace}
     check_platform(stamped, files.lab, namespaces, apply_set)
@@ -56,13 +56,13 @@ def config(name: str, key: str, files: LabFiles = FILES) -> Any:
 
 @pytest.mark.parametrize("case", cases("platform"), ids=lambda case: case.name)
 def test_golden_manifests(case: Path, update_golden: bool) -> None:
-    files = load_lab(REPOSITORY, overlay_of(case))
+    files = load_lab(SAMPLE_LAB, overlay_of(case))
     assert files.problems == ()
     found = rendered(files)
     boards = "lab-grafana-dashboards"  # 100 kB of layout; tests/templates/test_dashboards.py looks at them
     text = to_yaml(one for one in found if one["metadata"]["name"] != boards)
     assert_golden(case / "expected.yaml", text, update=update_golden)
-    assert found == rendered(load_lab(REPOSITORY, overlay_of(case)))
+    assert found == rendered(load_lab(SAMPLE_LAB, overlay_of(case)))
 
 
 def test_peers_are_scraped_in_every_namespace_that_has_some_and_nowhere_else() -> None:
@@ -106,7 +106,7 @@ def test_a_config_that_is_not_read_again_restarts_its_reader() -> None:
 
 def test_no_experiment_is_called_platform() -> None:
     text = GO.replace("name: green", "name: platform").replace("dst-go", "nimp2p, connectTo: 1")
-    (problem,) = load_lab(REPOSITORY, {"experiments/platform.yaml": text}).problems
+    (problem,) = load_lab(SAMPLE_LAB, {"experiments/platform.yaml": text}).problems
     assert (problem.code, problem.location.line) == ("bad-name", 3)
 
 

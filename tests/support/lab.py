@@ -24,7 +24,7 @@ from nimlab.cluster.kube import KubeCluster, Target, connect
 from nimlab.cluster.port import Propagation
 from nimlab.errors import SandboxError
 from nimlab.objects.manifest import Manifest, ObjectKey
-from tests.support.paths import REPOSITORY
+from tests.support.paths import copy_sample_lab
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +154,12 @@ def lab_folder(tmp_path: Path) -> Path:
 
 
 def make_lab(root: Path, namespace: str, experiments: Sequence[str] = ("blue", "purple")) -> Path:
-    """Copy the shipped lab, with these of its experiments, and give it its own namespace and prefix."""
-    root.mkdir(parents=True)
-    for folder in ("contracts", "schema", "templates"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
-    (root / "experiments").mkdir()
-    for name in experiments:
-        shutil.copy(REPOSITORY / "experiments" / f"{name}.yaml", root / "experiments")
-    text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    """Write the tests' lab into a new folder, with these of its experiments and in this namespace."""
+    copy_sample_lab(root)
+    for path in (root / "experiments").iterdir():
+        if path.stem not in experiments:
+            path.unlink()
+    text = (root / "lab.yaml").read_text(encoding="utf-8")
     assert "namespace: dst-lab" in text
     (root / "lab.yaml").write_text(
         text.replace("namespace: dst-lab", f"namespace: {namespace}"), encoding="utf-8"

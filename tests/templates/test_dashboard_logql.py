@@ -12,9 +12,9 @@ from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_dashboards
 from tests.support.dashboard_linter import queries
 from tests.support.npm_packages import install
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-SHIPPED = render_dashboards(load_platform_templates(REPOSITORY), load_lab(REPOSITORY, {}))
+SHIPPED = render_dashboards(load_platform_templates(SAMPLE_LAB), load_lab(SAMPLE_LAB, {}))
 ASKED = {
     f"{one.dashboard}/{one.panel}/{number}": one.expression
     for number, one in enumerate(queries(SHIPPED, experiment="purple", peer=".+", node=".+"))

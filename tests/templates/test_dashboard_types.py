@@ -14,12 +14,12 @@ import pytest
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_dashboards
 from tests.support.npm_packages import install
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 pytestmark = pytest.mark.process
 
-FILES = load_lab(REPOSITORY, {})
-SHIPPED = render_dashboards(load_platform_templates(REPOSITORY), FILES)
+FILES = load_lab(SAMPLE_LAB, {})
+SHIPPED = render_dashboards(load_platform_templates(SAMPLE_LAB), FILES)
 TYPESCRIPT = "5.9.3"
 HEAD = """
 import type * as dashboard from "TYPES/raw/dashboard/x/types.gen";

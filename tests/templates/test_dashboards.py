@@ -22,10 +22,10 @@ from tests.support.dashboard_linter import (
     without_zeros,
 )
 from tests.support.exposed_metrics import CADVISOR, NODE_EXPORTER
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-FILES = load_lab(REPOSITORY, {})
-TEMPLATES = load_platform_templates(REPOSITORY)
+FILES = load_lab(SAMPLE_LAB, {})
+TEMPLATES = load_platform_templates(SAMPLE_LAB)
 SHIPPED = [dict(board) for board in render_dashboards(TEMPLATES, FILES)]
 METRICS = {
     "up",
@@ -46,7 +46,7 @@ def test_the_shipped_dashboards_have_no_faults() -> None:
 
 
 def test_the_same_files_give_the_same_bytes() -> None:
-    again = render_dashboards(load_platform_templates(REPOSITORY), load_lab(REPOSITORY, {}))
+    again = render_dashboards(load_platform_templates(SAMPLE_LAB), load_lab(SAMPLE_LAB, {}))
     assert json.dumps(again) == json.dumps(SHIPPED)
 
 

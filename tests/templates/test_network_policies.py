@@ -15,7 +15,7 @@ from nimlab.files.spec import Experiment
 from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
 from tests.support.network_policy import Pod, may_enter, may_leave
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 GO = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: NAME}\n"
 GO += "spec: {contract: dst-go, peers: 3}\n"
@@ -28,9 +28,9 @@ LAYOUTS = {
     "both": (*ONE_NAMESPACE, *NAMESPACE_EACH),
 }
 FILES = load_lab(
-    REPOSITORY, {f"experiments/{name}.yaml": GO.replace("NAME", name) for name in NAMESPACE_EACH}
+    SAMPLE_LAB, {f"experiments/{name}.yaml": GO.replace("NAME", name) for name in NAMESPACE_EACH}
 )
-TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 LAB = FILES.lab.namespace
 OTHERS = (
     Pod(name="prometheus", namespace=LAB, labels={"nimlab.dev/component": "prometheus"}),

@@ -13,7 +13,7 @@ from nimlab.files.load import load_lab
 from nimlab.files.spec import Lab, LabFiles
 from nimlab.objects.manifest import Manifest
 from nimlab.render.render_platform import load_platform_templates, render_platform
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 from tests.support.relabelling import relabelled, stored
 
 GREEN = """apiVersion: nimlab.dev/v1
@@ -21,8 +21,8 @@ kind: Experiment
 metadata: {name: green}
 spec: {contract: dst-go, peers: 3}
 """
-FILES = load_lab(REPOSITORY, {"experiments/green.yaml": GREEN})  # in a namespace of its own; purple isn't
-TEMPLATES = load_platform_templates(REPOSITORY)
+FILES = load_lab(SAMPLE_LAB, {"experiments/green.yaml": GREEN})  # in a namespace of its own; purple isn't
+TEMPLATES = load_platform_templates(SAMPLE_LAB)
 SOURCES = ("daemonset", "kubelet")
 CPU = "container_cpu_usage_seconds_total"
 SENT = "container_network_transmit_bytes_total"

@@ -21,9 +21,9 @@ from nimlab.objects.manifest import Manifest
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests
 from tests.support.lab import Lab
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 APPLY_SET = ApplySet(name="experiments", namespace="dst-lab")
 OWN = {"POD_NAME": "nimp2p-exp-green-0", "POD_IP": "10.42.0.7"}
 USUAL = {"interval": "5s", "fanout": 8, "methods": ["tcp"]}
@@ -40,7 +40,7 @@ def load_green(rtt: dict[str, Any], lab: str | None = None) -> LabFiles:
             "spec": {"contract": "nimp2p", "rtt": rtt},
         }
     )
-    return load_lab(REPOSITORY, {"experiments/green.yaml": text} | ({"lab.yaml": lab} if lab else {}))
+    return load_lab(SAMPLE_LAB, {"experiments/green.yaml": text} | ({"lab.yaml": lab} if lab else {}))
 
 
 def render_green(rtt: dict[str, Any]) -> list[Manifest]:
@@ -142,7 +142,7 @@ def test_methods_are_some_and_none_twice(methods: Any, what: str) -> None:
 
 
 def test_a_default_of_the_lab_is_held_against_the_same_bounds() -> None:
-    text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    text = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         load_green({}, text.replace("interval: 5s", "interval: 2h"))
     (problem,) = caught.value.problems
@@ -151,7 +151,7 @@ def test_a_default_of_the_lab_is_held_against_the_same_bounds() -> None:
 
 
 def test_methods_have_a_default_in_the_lab_that_a_file_replaces() -> None:
-    text = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+    text = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     assert "methods: [tcp]" in text
     lab = text.replace("methods: [tcp]", "methods: [udp, icmp]")
     asked = [load_green(rtt, lab).experiments for rtt in ({}, {"methods": ["tcp"]})]

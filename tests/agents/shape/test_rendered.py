@@ -15,9 +15,9 @@ from nimlab.agents.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S, MOST_DELAY
 from nimlab.files.load import load_lab
 from nimlab.files.spec import LabFiles
 from nimlab.render import load_templates, render_experiment
-from tests.support.paths import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
-TEMPLATES = load_templates(REPOSITORY, "templates/experiment")
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 LEAST = {"downlink": "1kbit", "uplink": "1kbit", "latency": "0ms", "jitter": "0ms", "loss": "0%"}
 MOST = {"downlink": "40Gbit", "uplink": "40Gbit", "latency": "1m", "jitter": "1m", "loss": "100%"}
 
@@ -32,7 +32,7 @@ def load_green(network: dict[str, Any]) -> LabFiles:
             "spec": {"contract": "nimp2p", "network": network},
         }
     )
-    return load_lab(REPOSITORY, {"experiments/green.yaml": text})
+    return load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
 
 
 def flags_of(network: dict[str, Any]) -> list[str]:
