@@ -48,6 +48,7 @@ def shown(text: str) -> tuple[dict[str, float], float]:
     return stages, float(line.rpartition(": ")[2].split()[0])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", ["validate", "render"])
 def test_commands_on_files_tell_where_their_time_went(command: str) -> None:
     started_s = time.monotonic()
@@ -74,6 +75,7 @@ def test_sync_tells_all_its_stages(lab: Lab) -> None:
     assert [name for name in SYNC if name not in stages] == []
 
 
+@pytest.mark.process
 def test_a_sync_that_fails_tells_its_stages_too(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nimlab", "sync", "--timings", "--kubeconfig", str(tmp_path / "none")],

@@ -43,6 +43,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.replace(" ", "-") or "nimlab")
 def test_golden_help(command: str, update_golden: bool) -> None:
     done = run(*command.split(), "--help")
@@ -301,6 +302,7 @@ def test_refusal_by_the_machine_is_no_bug(
         assert said.startswith("/a: error: ")
 
 
+@pytest.mark.process
 def test_help_and_validate_are_fast() -> None:
     """A loose bound: these machines are noisy, and the point is that nobody imports a cluster client."""
     started = time.monotonic()

@@ -195,6 +195,7 @@ def run_program(
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
     "module",
@@ -223,6 +224,7 @@ sys.meta_path.insert(0, Finder())
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_after_the_first_line_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
     before = "import nimlab.workflow.session as run\nrun.read_desired_lab = kill"
@@ -233,6 +235,7 @@ def test_signal_after_the_first_line_ends_it_in_order(lab_folder: Path, number: 
     assert rest == ["interrupted"]
 
 
+@pytest.mark.process
 def test_signal_that_python_swallows_is_sent_again(lab_folder: Path) -> None:
     before = """
 import nimlab.cli.lab_folder as root
@@ -249,12 +252,14 @@ root.find_root = find_root
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_after_the_end_changes_nothing(lab_folder: Path, number: signal.Signals) -> None:
     done = run_program(lab_folder, number, "atexit.register(kill)", "validate")
     assert (done.returncode, done.stdout, done.stderr) == (0, "2 experiments, no problems\n", "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_while_the_sandbox_starts_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
     before = "import nimlab.sandbox.build_programs as build\nbuild.find_go_version = kill"
@@ -262,6 +267,7 @@ def test_signal_while_the_sandbox_starts_ends_it_in_order(lab_folder: Path, numb
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_amid_an_edit_leaves_the_old_file(lab_folder: Path, number: signal.Signals) -> None:
     path = lab_folder / "experiments" / "blue.yaml"

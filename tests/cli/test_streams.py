@@ -16,6 +16,7 @@ from tests.support.lab import Lab
 from tests.support.paths import REPOSITORY
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("line", "code", "out", "said"),
     [
@@ -48,6 +49,7 @@ def test_code_is_the_commands_own_unless_its_result_is_lost(
         assert done.stderr == ""
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict", "utf-8"])
 def test_every_encoding_has_something_for_every_character(lab_folder: Path, encoding: str) -> None:
     (lab_folder / "experiments" / "blue.yaml").write_text("peers: …→é\n", encoding="utf-8")
@@ -57,6 +59,7 @@ def test_every_encoding_has_something_for_every_character(lab_folder: Path, enco
     assert "blue.yaml:1:1: error[missing-key]" in done.stdout
 
 
+@pytest.mark.process
 def test_document_is_the_same_in_every_encoding(lab_folder: Path) -> None:
     path = lab_folder / "experiments" / "blue.yaml"
     text = path.read_text(encoding="utf-8")
@@ -66,6 +69,7 @@ def test_document_is_the_same_in_every_encoding(lab_folder: Path) -> None:
     assert shell("PYTHONIOENCODING=ascii nimlab render blue", cwd=lab_folder).stdout == expected
 
 
+@pytest.mark.process
 def test_locale_without_utf_8_gets_ascii(lab_folder: Path) -> None:
     line = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 nimlab validate --lab /nowhere…"
     done = shell(line, cwd=lab_folder)
@@ -73,6 +77,7 @@ def test_locale_without_utf_8_gets_ascii(lab_folder: Path) -> None:
     assert "there is no lab here" in done.stderr
 
 
+@pytest.mark.process
 def test_name_that_is_no_text_is_printed(lab_folder: Path) -> None:
     done = shell("nimlab validate --lab $'/nowhere\\xff'", cwd=lab_folder)
     assert done.returncode == 1
@@ -85,6 +90,7 @@ def test_characters_have_the_nearest_in_ascii() -> None:
     assert replace_unencodable(error) == ("...->\\xe9\\udcff", 5)
 
 
+@pytest.mark.process
 def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, tmp_path: Path) -> None:
     gone = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone;"
     for line in (
@@ -103,6 +109,7 @@ def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, t
     assert "bug" not in done.stderr
 
 
+@pytest.mark.process
 def test_report_of_a_bug_that_cant_be_saved_is_printed(lab_folder: Path) -> None:
     program = "import nimlab.cli.lab_folder as r; r.find_root = lambda start: start / 0\n"
     program += "import tempfile; tempfile.tempdir = '/nowhere'\nfrom nimlab.cli import entry\nentry()"
@@ -138,6 +145,7 @@ def test_sync_ends_whoever_reads_it(lab: Lab) -> None:
     assert "unchanged" in done.stdout, "what was done is told although the report is lost"
 
 
+@pytest.mark.process
 def test_nohup_stays_what_it_is() -> None:
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     program += (

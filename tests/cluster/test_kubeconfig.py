@@ -213,6 +213,7 @@ def test_impersonation_is_sent_as_client_go_sends_it(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("text", ["{}\n", "{}\r\n", " {}\t", "\n{}\n\n"])
 @pytest.mark.parametrize("source", ["token", "tokenFile", "exec"])
 def test_white_space_around_a_token_is_none_of_it(tmp_path: Path, text: str, source: str) -> None:
@@ -222,6 +223,7 @@ def test_white_space_around_a_token_is_none_of_it(tmp_path: Path, text: str, sou
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("text", ["{}\nx", "é{}", "{} x", "{}\x00", "✓{}", "{}\x7f"])
 @pytest.mark.parametrize("source", ["token", "tokenFile", "exec"])
 def test_invalid_token_is_rejected_and_never_shown(
@@ -270,6 +272,7 @@ def runs(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "runs").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.process
 def test_plugin_runs_once_until_its_credential_expires(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     expires = (now + timedelta(seconds=30)).isoformat().replace("+00:00", "Z")
@@ -285,6 +288,7 @@ def test_plugin_runs_once_until_its_credential_expires(tmp_path: Path) -> None:
     assert len(runs(tmp_path)) == 2
 
 
+@pytest.mark.process
 def test_one_run_at_a_time_even_if_its_result_expires_at_once(tmp_path: Path) -> None:
     status = {"token": TOKEN, "expirationTimestamp": "2020-01-01T00:00:00Z"}
     script = f'cd "{tmp_path}"; mkdir busy 2>/dev/null || echo x >> overlaps; cat "$ANSWER"; rmdir busy'
@@ -303,6 +307,7 @@ def test_one_run_at_a_time_even_if_its_result_expires_at_once(tmp_path: Path) ->
     assert len(runs(tmp_path)) < 8, "who waited takes the result of the run"
 
 
+@pytest.mark.process
 def test_failing_plugin_is_told_with_its_words_and_its_hint(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +323,7 @@ def test_failing_plugin_is_told_with_its_words_and_its_hint(
     assert capfd.readouterr().err == "", "nothing raw"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -340,6 +346,7 @@ def test_plugins_settings_are_honoured_or_named(tmp_path: Path, change: dict[str
         assert "install it" in str(caught.value)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "status", [None, [], {}, {"token": ""}, {"token": 7}, {"clientKeyData": "hunter2-key-of-one"},
                {"token": "hunter2-token", "expirationTimestamp": "soon"}],
@@ -351,6 +358,7 @@ def test_what_is_no_credential_is_an_error_that_shows_nothing_of_it(tmp_path: Pa
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.process
 def test_plugin_gets_the_cluster_where_it_asks_for_it(tmp_path: Path) -> None:
     extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}}
     cluster = PLAIN | {"tls-server-name": "n", "extensions": [extension]}

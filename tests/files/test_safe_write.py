@@ -227,6 +227,7 @@ def shell(text: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", ">(cat)", "/dev/stderr", "/dev/fd/3 3>&1"]
 )
@@ -237,11 +238,13 @@ def test_report_goes_to_an_open_descriptor(lab_folder: Path, target: str) -> Non
     assert "error" not in done.stderr
 
 
+@pytest.mark.process
 def test_report_on_stdout_that_is_a_file_stands_beside_the_result(lab_folder: Path) -> None:
     done = shell("nimlab validate --codequality /dev/stdout >out; cat out", cwd=lab_folder)
     assert done.stdout == "2 experiments, no problems\n[]\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

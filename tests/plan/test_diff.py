@@ -336,6 +336,7 @@ def repr_of(value: Any) -> str:
     return repr([repr_of(item) for item in value]) if isinstance(value, list) else repr(value)
 
 
+@pytest.mark.process
 def test_importing_the_room_is_cheap() -> None:
     code = "import sys, nimlab.plan.diff; sys.exit('deepdiff' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -45,12 +45,15 @@ def record_of(daemon: Daemon) -> Record:
     return Record(version="v1", nodes=0, ports={"kube-apiserver": 1}, daemons={"etcd": daemon})
 
 
+@pytest.mark.process
+@pytest.mark.process
 def test_a_daemon_lives_until_it_is_stopped(sleeper: Daemon) -> None:
     assert process.is_alive(sleeper)
     process.stop([sleeper], grace_s=5.0)
     assert not process.is_alive(sleeper)
 
 
+@pytest.mark.process
 def test_who_ignores_the_request_is_killed(layout: Layout) -> None:
     script = 'trap "" TERM; echo ready; while :; do sleep 0.1; done'
     log = layout.home.parent / "log"
@@ -61,6 +64,8 @@ def test_who_ignores_the_request_is_killed(layout: Layout) -> None:
     assert not process.is_alive(daemon)
 
 
+@pytest.mark.process
+@pytest.mark.process
 def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(layout: Layout, sleeper: Daemon) -> None:
     stale = replace(sleeper, started=sleeper.started - 60)
     assert not process.is_alive(stale)
@@ -70,6 +75,7 @@ def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(layout: Layout, slee
     assert not layout.home.exists()
 
 
+@pytest.mark.process
 def test_a_daemon_starts_with_a_bare_environment(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETCD_NAME", "evil")
     log = layout.home.parent / "log"
@@ -78,6 +84,7 @@ def test_a_daemon_starts_with_a_bare_environment(layout: Layout, monkeypatch: py
     assert "ETCD_NAME" not in log.read_text()
 
 
+@pytest.mark.process
 def test_strays_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> None:
     stray = fake_part(tmp_path, "kwok", f"--kubeconfig={layout.pki}/kwok.kubeconfig", niceness=7)
     neighbour = fake_part(tmp_path, "etcd", f"--cert-file={layout.home}2/pki/etcd.crt")
@@ -92,6 +99,7 @@ def test_strays_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> 
         process.stop([stray, neighbour, reader], grace_s=5.0)
 
 
+@pytest.mark.process
 def test_strays_are_found_though_the_folder_is_gone(tmp_path: Path) -> None:
     folder = tmp_path / "programs"
     folder.mkdir()

@@ -37,6 +37,7 @@ def find(cached: Path | None = None, **environment: str) -> tuple[programs.Progr
     return programs.find_programs(environment, cached, steps.append), steps
 
 
+@pytest.mark.process
 def test_assets_come_before_path_and_path_before_the_cache(tmp_path: Path) -> None:
     assets, path, cached = (make_set(tmp_path / n) for n in ("assets", "path", "cached"))
     (assets / "kwok").unlink()
@@ -55,6 +56,7 @@ def test_assets_come_before_path_and_path_before_the_cache(tmp_path: Path) -> No
     assert found.version == "v1.34.9"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("says", ["Kubernetes v1.33.4", "Kubernetes v2.34.4", "no number", ""])
 def test_another_minor_version_is_passed_over_and_said(tmp_path: Path, says: str) -> None:
     path = make_set(tmp_path / "path", **{"kube-apiserver": says})
@@ -66,6 +68,7 @@ def test_another_minor_version_is_passed_over_and_said(tmp_path: Path, says: str
     assert [step.text.split(":")[0] for step in steps] == [f"{path}/kube-apiserver isn't used"]
 
 
+@pytest.mark.process
 def test_a_program_that_fails_is_passed_over(tmp_path: Path) -> None:
     path = make_set(tmp_path / "path")
     (path / "etcd").write_text("#!/bin/sh\necho etcd Version: 3.6.1\nexit 1\n")
@@ -95,6 +98,7 @@ def test_without_a_go_that_will_do_the_error_says_what_to_do(tmp_path: Path, go:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_build_that_fails_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_program(tmp_path / "path", "go", "no")
     (tmp_path / "path" / "go").write_text("#!/bin/sh\necho 'the disk is full'\nexit 1\n")
@@ -107,6 +111,7 @@ def test_a_build_that_fails_shows_the_end_of_its_log(tmp_path: Path, monkeypatch
     assert list((tmp_path / "cache" / "sandbox").iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_build_appears_whole_and_reports_its_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPa
     assert default_cache() == Path("/home/someone/.cache/nimlab")
 
 
+@pytest.mark.process
 def test_the_door_is_light() -> None:
     code = (
         "import sys, nimlab.sandbox; "

@@ -1,7 +1,7 @@
 """Paths of the repository and of the tests' own lab.
 
-The tests' lab has the contracts, schema and templates of the repository, but its own `lab.yaml` and experiments,
-which are kept in `lab_files/`. Therefore the tests pass whatever a user does to the experiments of the repository.
+The tests' lab uses the contracts, schema and templates of the repository, but its own `lab.yaml` and
+experiments, which are kept in `lab_files/`. The tests therefore pass with any experiments in the repository.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ def faults_of(expressions: Sequence[str]) -> list[list[str]]:
     return faults
 
 
+@pytest.mark.process
 def test_every_query_of_logs_can_be_parsed() -> None:
     assert len(ASKED) > 10
     found = dict(zip(ASKED, faults_of(list(ASKED.values())), strict=True))
@@ -74,11 +75,13 @@ WRONG = {
 }
 
 
+@pytest.mark.process
 def test_what_is_wrong_is_found() -> None:
     found = dict(zip(WRONG, faults_of(list(WRONG.values())), strict=True))
     assert [name for name, faults in found.items() if not faults] == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("old", ["[", "]", "{", "}", '"'])
 def test_no_query_can_lose_a_sign(old: str) -> None:
     broken = [text.replace(old, "", 1) for text in ASKED.values() if old in text]

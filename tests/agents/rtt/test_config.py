@@ -119,6 +119,7 @@ def test_whatever_is_set_there_is_a_config_or_a_list_of_problems(environ: dict[s
     assert problems
 
 
+@pytest.mark.process
 def test_the_help_names_every_flag() -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "nimlab.agents.rtt", "--help"],

@@ -117,6 +117,7 @@ def test_no_descriptor_left_is_our_own_error(listener: socket.socket) -> None:
     assert asyncio.run(probe_without_descriptors()) == Outcome(result=Result.ERROR)
 
 
+@pytest.mark.process
 def test_the_kernel_says_the_same_to_ss(listener: socket.socket) -> None:
     """The offset in the struct is right: another program reads the same number from the same connection."""
     if shutil.which("ss") is None:
