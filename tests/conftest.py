@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.support.lab import cluster, lab, lab_folder, sandbox
 
 __all__ = ["cluster", "lab", "lab_folder", "sandbox"]
 
-pytest_plugins = ["tests.support.figures", "tests.support.run_rules"]
-
-# No deadline: the time of an example depends on the load of the machine, not only on the code.
-settings.register_profile("nimlab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("nimlab")
+pytest_plugins = ["tests.support.examples", "tests.support.figures", "tests.support.run_rules"]
 
 collect_ignore = [] if "NIMLAB_RIG" in os.environ else ["rig"]  # needs network namespaces: `make test-lab`
 

@@ -303,6 +303,7 @@ def test_refusal_by_the_machine_is_no_bug(
 
 
 @pytest.mark.process
+@pytest.mark.serial
 def test_help_and_validate_are_fast() -> None:
     """A loose bound: these machines are noisy, and the point is that nobody imports a cluster client."""
     started = time.monotonic()

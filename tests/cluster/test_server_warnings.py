@@ -181,6 +181,7 @@ def nobody(tmp_path: Path) -> Path:
 
 
 @pytest.mark.process
+@pytest.mark.serial
 @pytest.mark.parametrize("command", ["sync", "list"])
 def test_refused_connection_is_reported_before_it_is_tried_again(
     lab_folder: Path, nobody: Path, command: str

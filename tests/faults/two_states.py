@@ -79,6 +79,11 @@ def env_of(workload: Manifest) -> dict[str, Any]:
     return {e["name"]: e["value"] for e in workload["spec"]["template"]["spec"]["containers"][0]["env"]}
 
 
+def find_world(lab: Lab) -> World:
+    """Return the world of a lab that `make_world` has prepared."""
+    return World(lab, ObjectKey("ConfigMap", lab.namespace, "bystander"))
+
+
 def make_world(lab: Lab) -> World:
     """Put a lab into state A, with a template whose workload can't always be changed in place."""
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
@@ -90,7 +95,7 @@ def make_world(lab: Lab) -> World:
     text = settings.read_text(encoding="utf-8")
     assert "maxPrune: {objects: 20, percent: 50}" in text
     settings.write_text(text.replace("percent: 50", "percent: 90"), encoding="utf-8")
-    world = World(lab, ObjectKey("ConfigMap", lab.namespace, "bystander"))
+    world = find_world(lab)
     git(lab.root, "init", "-q", "-b", "main")
     world.ask_for("A")
     answer = lab.run("sync")

@@ -20,6 +20,7 @@ from nimlab.files.edit import (
     set_peers,
 )
 from nimlab.files.load import load_lab
+from tests.support.examples import examples
 from tests.support.paths import SAMPLE_LAB
 
 SEED = NewExperiment(
@@ -141,7 +142,7 @@ def remark(draw: st.DrawFn) -> str:
     return "" if draw(st.booleans()) else f"  # peers: 4 {draw(COMMENT)}"
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(file=experiment_files(), before=st.integers(1, 9999), after=st.integers(1, 9999))
 def test_scale_of_any_valid_file_changes_digits_only(file: tuple[str, str], before: int, after: int) -> None:
     old, new = str(before).join(file), str(after).join(file)

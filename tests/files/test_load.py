@@ -20,6 +20,7 @@ from nimlab.files.load.validate import check_document, compile_schema
 from nimlab.files.load.yaml_strict import Document, read_document
 from nimlab.files.spec import Isolation, LabFiles
 from nimlab.report import format_problems
+from tests.support.examples import examples
 from tests.support.golden import assert_golden, cases, overlay_of
 from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
@@ -220,7 +221,7 @@ def test_any_bytes_give_a_document_or_problems_inside_the_file(data: bytes) -> N
         assert all(1 <= problem.location.line <= len(lines) + 1 for problem in answer)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_any_mutation_of_a_file_raises_nothing_else(data: st.DataObject) -> None:
     text = PURPLE

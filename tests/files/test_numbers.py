@@ -14,6 +14,7 @@ from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import LabFiles
 from nimlab.render import load_templates, render_experiment
+from tests.support.examples import examples
 from tests.support.paths import SAMPLE_LAB
 
 LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
@@ -178,7 +179,7 @@ NUMBERS = st.one_of(
 
 
 @given(field=st.sampled_from(FIELDS), number=NUMBERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_number_is_refused_at_its_place_or_written_in_plain_digits(field: Any, number: str) -> None:
     path, text, before, usual = field
     found = load(

@@ -10,6 +10,7 @@ from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import POD_CONTAINERS, RTT_PORT_NAMES, LabFiles
 from nimlab.render import load_templates, render_experiment
+from tests.support.examples import examples
 from tests.support.paths import SAMPLE_LAB
 
 LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
@@ -322,7 +323,7 @@ def test_the_names_that_a_contract_cant_have_are_those_in_the_pod() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(COUNTS), st.integers(0, 12), min_size=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_mesh_that_passes_is_one_that_gossipsub_allows(mesh: dict[str, int]) -> None:
     line = ", ".join(f"{name}: {number}" for name, number in mesh.items())
     found = load_green(f"gossipsub: {{{line}}}")

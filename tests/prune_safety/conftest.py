@@ -1,38 +1,32 @@
-"""One tally for all tests of the torture; whatever of them ran, its counts are printed once."""
+"""Fixtures of the tests of prune safety."""
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nimlab.cluster.kube import KubeCluster
-from tests.prune_safety.counters import Tally
+from tests.prune_safety.counters import Counters
 from tests.prune_safety.direct_writes import Admin
 from tests.prune_safety.server_fixtures import Ground
+from tests.support import figures
 from tests.support.lab import Sandbox
 
 
-@pytest.fixture(scope="session")
-def _counted(pytestconfig: pytest.Config) -> Iterator[tuple[Tally, list[Callable[[str], None]]]]:
-    """The session's tally, and where its line goes."""
-    del pytestconfig
-    tally = Tally(seed=int(os.environ.get("NIMLAB_SEED") or secrets.randbelow(10**9)))
-    tellers: list[Callable[[str], None]] = []
-    yield tally, tellers
-    if tellers and (tally.planned or tally.served):
-        tellers[0](tally.line())
-
-
 @pytest.fixture
-def tally(_counted: tuple[Tally, list[Callable[[str], None]]], figure: Callable[[str], None]) -> Tally:
-    """What has been counted so far."""
-    found, tellers = _counted
-    tellers.append(figure)
-    return found
+def counters(counts: dict[str, Counter[str]]) -> Iterator[Counters]:
+    """Counters of this test, which are added to those of the run."""
+    counters = Counters(seed=figures.seed())
+    yield counters
+    counts["prune safety"].update({
+        "planned": counters.planned,
+        "served": counters.served,
+        "foreign deleted": counters.foreign_deleted,
+        "ours left": counters.ours_left,
+    })  # fmt: skip
 
 
 @pytest.fixture
@@ -41,10 +35,10 @@ def ground(
     cluster: KubeCluster,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    tally: Tally,
+    counters: Counters,
 ) -> Iterator[Ground]:
     """Namespaces of this test's own."""
-    made = Ground(Admin(cluster), sandbox, tmp_path, capsys, tally)
+    made = Ground(Admin(cluster), sandbox, tmp_path, capsys, counters)
     try:
         yield made
     finally:

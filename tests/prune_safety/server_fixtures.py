@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.prune_safety.counters import Tally
+from tests.prune_safety.counters import Counters
 from tests.prune_safety.direct_writes import HOLD, Admin
 from tests.prune_safety.object_variants import MARKS, Draft, choose_marks
 from tests.prune_safety.oracle import FACTS, INSIDE, PRUNABLE, Home, Object, member
@@ -76,7 +76,7 @@ class Ground:
     sandbox: Sandbox
     folder: Path
     capture: pytest.CaptureFixture[str]
-    tally: Tally
+    counters: Counters
     tag: str = field(default_factory=lambda: secrets.token_hex(3))
     spaces: list[str] = field(default_factory=list)
     held: list[Object] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Ground:
 
     def dice(self, what: str) -> random.Random:
         """Random choices of one test, repeatable by the seed."""
-        return random.Random(f"{self.tally.seed}:{what}")  # noqa: S311 -- choices, not secrets
+        return random.Random(f"{self.counters.seed}:{what}")  # noqa: S311 -- choices, not secrets
 
     def space(self, tail: str = "") -> str:
         """A namespace of nobody's, gone at the end."""
@@ -133,9 +133,9 @@ class Ground:
         self.spent |= {before[key].uid for key in due if key in before}
         wrong = {key for key in lost - due if key[1] not in beside and not before[key].owners & self.spent}
         left = due - lost
-        self.tally.foreign_deleted += len(wrong)
-        self.tally.ours_left += len(left)
-        where = f"NIMLAB_SEED={self.tally.seed}, {what}"
+        self.counters.foreign_deleted += len(wrong)
+        self.counters.ours_left += len(left)
+        where = f"NIMLAB_SEED={self.counters.seed}, {what}"
         assert not wrong, f"{where}: deleted {self._named(wrong)}"
         assert not left, f"{where}: left {self._named(left)}"
 

@@ -227,7 +227,7 @@ def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(ground: Ground,
     going = {space.name for space, case in zip(spaces, cases, strict=True) if case.goes}
     expected = {key for space, case in zip(spaces, cases, strict=True) for key in due(space, case)}
     ground.judge(seen, expected, answer.out, beside=going)
-    ground.tally.served += len(cases)
+    ground.counters.served += len(cases)
 
 
 def owned_by_a_namespace(admin: Admin, item: Object) -> None:
@@ -262,4 +262,4 @@ def test_namespace_of_somebody_stays_whatever_it_carries(ground: Ground) -> None
     seen = ground.alive()
     answer = run(lab)
     ground.judge(seen, set(), answer.out)
-    ground.tally.served += len(forged)
+    ground.counters.served += len(forged)

@@ -130,7 +130,7 @@ def test_crowds_of_three_labs_lose_only_what_is_theirs_and_left_over(ground: Gro
     step(second, due(pieces, home_2) | {key for key in kept if key[0] != "Pod"}, "--allow-empty")
 
     step(third, due(pieces, home_3), "--take-ownership", "--remove-foreign")
-    ground.tally.served += len(pieces)
+    ground.counters.served += len(pieces)
 
 
 def parent_of(home: Home) -> Object:
@@ -157,7 +157,7 @@ def test_strays_survive_the_restart_of_an_experiment(ground: Ground) -> None:
     ask(lab, "keep", interval="1s")
     assert lab.run("sync").code == 0
     ground.judge(seen, {key_of(pod) for pod in ours}, "a restart")
-    ground.tally.served += len(strays)
+    ground.counters.served += len(strays)
 
 
 def harmed(ground: Ground, home: Home, *, again: bool) -> list[tuple[Piece, Harm]]:
@@ -188,7 +188,7 @@ def judge_harmed(ground: Ground, cases: list[tuple[Piece, Harm]], there: dict[Ke
     gone = [piece.key for piece, _ in cases if piece.key not in there]
     assert not gone, f"nothing was ever tried with {gone}"
     ground.judge(alive, expected, "harm between the look and the act")
-    ground.tally.served += len(cases)
+    ground.counters.served += len(cases)
 
 
 def test_harm_just_before_the_delete_arrives_saves_the_object(ground: Ground, tmp_path: Path) -> None:

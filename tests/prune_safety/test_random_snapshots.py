@@ -13,12 +13,13 @@ from nimlab.files.git import Relation
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import Plan, make_plan
-from tests.prune_safety.counters import Tally
+from tests.prune_safety.counters import Counters
 from tests.prune_safety.object_variants import AUTHORS, MARKS
 from tests.prune_safety.oracle import Home, applyset_id
 from tests.prune_safety.snapshot_generator import Part, Scene, make_scene
+from tests.support.examples import examples
 
-SITUATIONS = int(os.environ.get("NIMLAB_SITUATIONS", "10000"))
+SITUATIONS = int(os.environ.get("NIMLAB_SITUATIONS", "0")) or examples(10_000)
 
 
 def test_ids_are_as_the_enhancement_proposal_says() -> None:
@@ -31,18 +32,18 @@ def test_ids_are_as_the_enhancement_proposal_says() -> None:
     assert Home("a").id != Home("b").id
 
 
-def test_random_labs_lose_only_what_is_theirs_and_left_over(tally: Tally) -> None:
+def test_random_labs_lose_only_what_is_theirs_and_left_over(counters: Counters) -> None:
     seen: Counter[str] = Counter()
     for number in range(SITUATIONS):
-        scene = make_scene(random.Random(f"{tally.seed}:{number}"))  # noqa: S311 -- repeatable, no secret
+        scene = make_scene(random.Random(f"{counters.seed}:{number}"))  # noqa: S311 -- repeatable, no secret
         plan = make_plan(scene.desired(), scene.snapshot(), scene.policy())
         pruned = {change.key for change in plan.changes if change.action is Action.PRUNE}
         wrong = pruned - scene.deletions(with_doubtful=True)
         left = scene.deletions(with_doubtful=False) - pruned
-        tally.planned += 1
-        tally.foreign_deleted += len(wrong)
-        tally.ours_left += len(left)
-        where = f"NIMLAB_SEED={tally.seed}, situation {number}"
+        counters.planned += 1
+        counters.foreign_deleted += len(wrong)
+        counters.ours_left += len(left)
+        where = f"NIMLAB_SEED={counters.seed}, situation {number}"
         assert not wrong, f"{where}: would delete {describe(scene, wrong)}"
         assert not left, f"{where}: would leave {describe(scene, left)}"
         assert_withheld(scene, plan, pruned, where)

@@ -21,6 +21,7 @@ from nimlab.render import Templates, label_value, load_templates, render_experim
 from nimlab.render.guard.experiment_guard import check_manifests
 from nimlab.text import to_yaml
 from nimlab.workflow.desired import read_desired_lab
+from tests.support.examples import examples
 from tests.support.golden import assert_golden, cases, overlay_of
 from tests.support.paths import SAMPLE_LAB
 
@@ -77,7 +78,7 @@ TEXT = st.text(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(owner=TEXT, description=TEXT)
 def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
     text = yaml.safe_dump(

@@ -18,6 +18,7 @@ from nimlab.objects.manifest import Manifest
 from nimlab.text import to_yaml_safe_json
 from nimlab.units import canonical_quantity
 from nimlab.workflow.desired import read_desired_lab
+from tests.support.examples import examples
 from tests.support.lab import make_lab
 from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
@@ -142,7 +143,7 @@ def read(root: Path, files: dict[str, object]) -> None:
 
 
 @given(experiment=EXPERIMENTS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str, Any]) -> None:
     experiment["spec"]["contract"] = "nimp2p"
     experiment["spec"] = {
@@ -157,7 +158,7 @@ def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str
 
 
 @given(contract=CONTRACTS, experiment=EXPERIMENTS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_contract_is_a_problem_or_renders(
     root: Path, contract: dict[str, Any], experiment: dict[str, Any]
 ) -> None:
@@ -180,7 +181,7 @@ def test_any_contract_is_a_problem_or_renders(
 
 
 @given(lab=LABS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_lab_is_a_problem_or_renders(root: Path, lab: dict[str, Any]) -> None:
     experiment = {
         "apiVersion": "nimlab.dev/v1",

@@ -40,7 +40,7 @@ from nimlab.sandbox.launch import is_port_free
 from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.state import PART_NAMES, Layout, load_record
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("sandbox of its own")]
 
 PODS = "/api/v1/namespaces/default/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -136,6 +136,7 @@ def read_pod(api: Api, name: str) -> Any:
     return api.call("GET", f"{PODS}/{name}").body.get("status", {})
 
 
+@pytest.mark.serial
 def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
     before = read_state(home)
     began = time.monotonic()

@@ -21,6 +21,7 @@ import pytest
 _ITEM: Final = pytest.StashKey[pytest.Item]()
 _LOCKS: Final = pytest.StashKey[Path]()
 _LIVE_FIXTURE: Final = "sandbox"
+_NODE_TESTS: Final = Path(__file__).parents[1] / "rig"
 _PROGRAMS_OF_FAST_TESTS: Final = frozenset({"git"})
 
 
@@ -54,18 +55,24 @@ def has_mark(item: pytest.Item, *names: str) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the API server, and put those that run alone last."""
+    """Mark the tests that use the API server or a real node, and order the tests.
+
+    Those with a timeout of their own take longest, and come first. Those that run alone come last.
+    """
     for item in items:
         if _LIVE_FIXTURE in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.live)
-    items.sort(key=lambda item: has_mark(item, "serial"))
+        if _NODE_TESTS in item.path.parents:
+            item.add_marker(pytest.mark.process)
+    items.sort(key=lambda item: (has_mark(item, "serial"), not has_mark(item, "timeout")))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-    """Refuse the API server to a test that has requested it by name only while it runs."""
+    """Refuse the API server to a test without the mark, such as one that calls `request.getfixturevalue`."""
     item = request.config.stash.get(_ITEM, None)
     if fixturedef.argname == _LIVE_FIXTURE and (item is None or not has_mark(item, "live")):
+        fixturedef.finish(request)  # type: ignore[arg-type]  # or pytest would refuse it to every later test
         refuse_api_server(item)
 
 

@@ -17,7 +17,7 @@ from tests.agents.rtt.dns_server import Zone, serve_dns
 from tests.agents.rtt.world import DOMAIN, bare_environment
 from tests.support.paths import REPOSITORY
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.serial]
 
 INTERVAL_S = 5
 PROMISED_MIB, PROMISED_SHARE = 40, 0.02

@@ -14,6 +14,7 @@ from nimlab.agents.rtt.outcome import Method, Result
 from nimlab.agents.rtt.probe_tcp import TcpProber
 from nimlab.agents.rtt.probe_udp import UdpProber, answer_to, format_request
 from tests.agents.rtt.world import free_port
+from tests.support.examples import examples
 
 ADDRESS = "127.0.4.1"
 
@@ -50,7 +51,7 @@ def test_both_kinds_are_answered() -> None:
     }
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(st.binary(max_size=100), max_size=20))
 def test_garbage_is_counted_and_never_answered(garbage: list[bytes]) -> None:
     counts = asyncio.run(probe_among(garbage))

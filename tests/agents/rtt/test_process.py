@@ -32,7 +32,7 @@ from tests.agents.rtt.world import (
 )
 from tests.support.paths import REPOSITORY
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.serial]
 
 PEERS = {f"p-{n}": f"127.0.6.{n + 1}" for n in range(9)}
 

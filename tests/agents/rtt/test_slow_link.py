@@ -17,7 +17,7 @@ from tests.agents.rtt.exposition import read_exposition
 from tests.agents.rtt.world import bare_environment
 from tests.support.paths import REPOSITORY
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.serial]
 
 DELAY_S = 0.02
 

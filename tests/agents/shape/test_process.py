@@ -13,7 +13,7 @@ import pytest
 from nimlab.agents.shape.link import LEAST_BIT_PER_S, MOST_BIT_PER_S
 from tests.agents.shape.netns import Cable, make_cable
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.serial]
 
 SIXTEEN = ("--uplink-bit-per-s", "16000000", "--downlink-bit-per-s", "16000000")
 
