@@ -72,7 +72,9 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.Fix
     """Refuse the API server to a test without the mark, such as one that calls `request.getfixturevalue`."""
     item = request.config.stash.get(_ITEM, None)
     if fixturedef.argname == _LIVE_FIXTURE and (item is None or not has_mark(item, "live")):
-        fixturedef.finish(request)  # type: ignore[arg-type]  # or pytest would refuse it to every later test
+        # As after a completed use: pytest would otherwise refuse the fixture to every later test.
+        fixturedef.cached_result = (None, None, None)
+        fixturedef.finish(request)  # type: ignore[arg-type]
         refuse_api_server(item)
 
 
