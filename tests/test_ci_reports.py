@@ -49,9 +49,9 @@ from nimlab.plan.sync_events import (
     PeersProgress,
 )
 from nimlab.report.totals import totals_of
-from tests.golden_files import GOLDEN, assert_golden, cases, overlay_of
-from tests.live import REPOSITORY
-from tests.test_load import problems_of
+from tests.files.test_load import problems_of
+from tests.support.golden import GOLDEN, assert_golden, cases, overlay_of
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
 from tests.test_report import (
     CONFLICT,
     LIMIT,
@@ -758,7 +758,7 @@ def test_mark_is_on_the_very_line(case: Path) -> None:
         path, line = places([mark])[0]
         text = overlay.get(path)
         if text is None:
-            text = (REPOSITORY / path).read_text(encoding="utf-8")
+            text = (SAMPLE_LAB / path).read_text(encoding="utf-8")
         assert line <= max(len(text.splitlines()), 1)
         assert mark["severity"] == "critical"
     assert Counter(mark["check_name"] for mark in shown) == Counter(p.code for p in found)
@@ -854,7 +854,7 @@ def test_what_has_no_file_is_marked_on_one_that_is_there() -> None:
     guard = GuardError("hostNetwork is not allowed", where=key("StatefulSet", full("purple")))
     found = marks(plan=made, errors=[guard])
     assert set(places(found)) == {("lab.yaml", 1)}
-    assert (REPOSITORY / "lab.yaml").is_file()
+    assert (SAMPLE_LAB / "lab.yaml").is_file()
     assert sorted(mark["check_name"] for mark in found) == [
         "deletion", "guard", "nothing-pruned-limit", "plan",
     ]  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import make_lab
 from tests.rig.prepared import find_home, read_prepared
 from tests.rig.real_node import Node
 from tests.rig.running_rig import Rig, RigLab
+from tests.support.lab import make_lab
 
 PURPLE = (
     "{contract: nimp2p, peers: 5, connectTo: 2, message: {size: 1440B, interval: 2000ms}, "

@@ -15,6 +15,7 @@ from typing import Final
 from nimlab.files.load import load_lab
 from tests.rig.node_programs import CACHE, RigError
 from tests.rig.oci_archive import Folder, Image, write_archive
+from tests.support.paths import SAMPLE_LAB
 
 PAUSE: Final = "localhost/pause:1.0"
 
@@ -26,7 +27,7 @@ _BASE: Final = "localhost/nimlab-base:2"  # increase the number when the package
 
 def make_images(programs: Mapping[str, Path], note: Callable[[str], None]) -> list[Path]:
     """Return the archives of all images; builds those that are not in the cache. Raises RigError."""
-    files = load_lab(_REPOSITORY)
+    files = load_lab(SAMPLE_LAB)
     images = files.lab.images
     nobody = "65534:65534"
     static = [

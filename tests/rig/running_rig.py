@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.live import Answer
 from tests.rig.real_node import Node
+from tests.support.lab import Answer
 
 _SAMPLE: Final = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)(?: (?P<at_ms>\d+))?")
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')

@@ -10,10 +10,10 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_platform
-from tests.live import REPOSITORY
 from tests.rig.prepared import find_home, read_prepared
+from tests.support.paths import SAMPLE_LAB
 
-LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
 LABS = {
     "shipped": LAB,
     "other": LAB.replace("cadvisor: daemonset", "cadvisor: kubelet"),
@@ -30,8 +30,8 @@ def test_the_programs_accept_their_configurations(
 ) -> None:
     folder = find_home()
     assert folder is not None
-    files = load_lab(REPOSITORY, {"lab.yaml": LABS[lab]})
-    manifests = render_platform(load_platform_templates(REPOSITORY), files)
+    files = load_lab(SAMPLE_LAB, {"lab.yaml": LABS[lab]})
+    manifests = render_platform(load_platform_templates(SAMPLE_LAB), files)
     text = next(m["data"][name] for m in manifests if m["kind"] == "ConfigMap" and name in m["data"])
     program, arguments = CHECKS[name]
     for content, is_valid in (

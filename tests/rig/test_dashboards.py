@@ -14,10 +14,10 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_dashboards
-from tests.dashboards import Choice, Query, choices, has_values, queries, without_zeros
 from tests.rig.prometheus_query import NAMESPACE, prometheus
 from tests.rig.real_node import NAME
 from tests.rig.running_rig import Rig, RigLab, eventually
+from tests.support.dashboard_linter import Choice, Query, choices, has_values, queries, without_zeros
 
 CRASHED = "nimp2p-exp-purple-3"  # the other tests only require that this pod exists
 EXPECTED_VALUES = {

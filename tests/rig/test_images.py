@@ -8,10 +8,10 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.files.spec import Image
-from tests.live import REPOSITORY
 from tests.rig.running_rig import Rig, eventually
+from tests.support.paths import SAMPLE_LAB
 
-IMAGES = load_lab(REPOSITORY).lab.images
+IMAGES = load_lab(SAMPLE_LAB).lab.images
 USERS = {"prometheus": 65534, "node_exporter": 65534}
 
 

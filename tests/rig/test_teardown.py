@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.live import REPOSITORY
 from tests.rig.running_rig import eventually
+from tests.support.paths import REPOSITORY
 
 ENTER = """
 import sys

@@ -42,7 +42,7 @@ from nimlab.sandbox.poll import wait_until
 from nimlab.sandbox.record import load_record
 from nimlab.sandbox.state import PART_NAMES
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("sandbox of its own")]
 
 PODS = "/api/v1/namespaces/default/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -138,6 +138,7 @@ def read_pod(client: SandboxClient, name: str) -> Any:
     return client.request("GET", f"{PODS}/{name}").body.get("status", {})
 
 
+@pytest.mark.serial
 def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
     before = read_state(home)
     began = time.monotonic()

@@ -46,12 +46,14 @@ def record_of(daemon: Daemon) -> Record:
     return Record(version="v1", nodes=0, ports={"kube-apiserver": 1}, daemons={"etcd": daemon})
 
 
+@pytest.mark.process
 def test_a_daemon_runs_until_it_is_stopped(sleeper: Daemon) -> None:
     assert process.is_alive(sleeper)
     process.stop([sleeper], grace_s=5.0)
     assert not process.is_alive(sleeper)
 
 
+@pytest.mark.process
 def test_a_process_that_ignores_sigterm_is_killed(layout: Layout) -> None:
     script = 'trap "" TERM; echo ready; while :; do sleep 0.1; done'
     log = layout.home.parent / "log"
@@ -62,6 +64,7 @@ def test_a_process_that_ignores_sigterm_is_killed(layout: Layout) -> None:
     assert not process.is_alive(daemon)
 
 
+@pytest.mark.process
 def test_a_reused_pid_is_not_signalled(layout: Layout, sleeper: Daemon) -> None:
     stale = replace(sleeper, started=sleeper.started - 60)
     assert not process.is_alive(stale)
@@ -71,6 +74,7 @@ def test_a_reused_pid_is_not_signalled(layout: Layout, sleeper: Daemon) -> None:
     assert not layout.home.exists()
 
 
+@pytest.mark.process
 def test_a_daemon_gets_a_minimal_environment(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETCD_NAME", "evil")
     log = layout.home.parent / "log"
@@ -79,6 +83,7 @@ def test_a_daemon_gets_a_minimal_environment(layout: Layout, monkeypatch: pytest
     assert "ETCD_NAME" not in log.read_text()
 
 
+@pytest.mark.process
 def test_unrecorded_processes_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> None:
     stray = fake_part(tmp_path, "kwok", f"--kubeconfig={layout.pki}/kwok.kubeconfig", niceness=7)
     neighbour = fake_part(tmp_path, "etcd", f"--cert-file={layout.home}2/pki/etcd.crt")
@@ -93,6 +98,7 @@ def test_unrecorded_processes_are_found_by_name_and_folder(layout: Layout, tmp_p
         process.stop([stray, neighbour, reader], grace_s=5.0)
 
 
+@pytest.mark.process
 def test_unrecorded_processes_are_found_without_their_folder(tmp_path: Path) -> None:
     folder = tmp_path / "programs"
     folder.mkdir()

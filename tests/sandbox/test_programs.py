@@ -36,6 +36,7 @@ def find(cached: Path | None = None, **environment: str) -> tuple[find_programs.
     return find_programs.find_programs(environment, cached, steps.append), steps
 
 
+@pytest.mark.process
 def test_assets_come_before_path_and_path_before_the_cache(tmp_path: Path) -> None:
     assets, path, cached = (make_set(tmp_path / n) for n in ("assets", "path", "cached"))
     (assets / "kwok").unlink()
@@ -54,6 +55,7 @@ def test_assets_come_before_path_and_path_before_the_cache(tmp_path: Path) -> No
     assert programs.version == "v1.34.9"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("output", ["Kubernetes v1.33.4", "Kubernetes v2.34.4", "no number", ""])
 def test_an_unsupported_version_is_skipped_and_reported(tmp_path: Path, output: str) -> None:
     path = make_set(tmp_path / "path", **{"kube-apiserver": output})
@@ -65,6 +67,7 @@ def test_an_unsupported_version_is_skipped_and_reported(tmp_path: Path, output: 
     assert [step.text.split(":")[0] for step in steps] == [f"{path}/kube-apiserver is not used"]
 
 
+@pytest.mark.process
 def test_a_program_that_fails_is_skipped(tmp_path: Path) -> None:
     path = make_set(tmp_path / "path")
     (path / "etcd").write_text("#!/bin/sh\necho etcd Version: 3.6.1\nexit 1\n")
@@ -94,6 +97,7 @@ def test_a_missing_or_old_go_is_an_error_with_a_hint(tmp_path: Path, go: str | N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_failed_build_is_reported_with_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +112,7 @@ def test_a_failed_build_is_reported_with_the_end_of_its_log(
     assert list((tmp_path / "cache" / "sandbox").iterdir()) == []
 
 
+@pytest.mark.process
 def test_a_build_is_atomic_and_reports_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = make_program(tmp_path / "path", "go", "")
     go.write_text(

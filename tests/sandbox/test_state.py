@@ -17,7 +17,7 @@ from nimlab.sandbox import down, is_up, read_state
 from nimlab.sandbox.folder_layout import Layout, exclude_from_git, restrict_permissions, write_private
 from nimlab.sandbox.record import Daemon, Record, load_record, save_record
 from nimlab.sandbox.state import PART_NAMES
-from tests.live import git
+from tests.support.lab import git
 
 RECORD = Record(
     version="v1.34.4",
@@ -148,6 +148,7 @@ def test_the_cache_follows_the_xdg_specification(monkeypatch: pytest.MonkeyPatch
     assert default_cache() == Path("/home/someone/.cache/nimlab")
 
 
+@pytest.mark.process
 def test_the_package_imports_only_light_modules() -> None:
     code = (
         "import sys, nimlab.sandbox; "

@@ -1,0 +1,210 @@
+"""What was rendered is recalled only as long as everything that made it is the same, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nimlab.cache import ValueCache, code_stamp
+from nimlab.files.load import load_lab
+from nimlab.files.load.schema_cache import SCHEMAS
+from nimlab.objects.manifest import Manifest
+from nimlab.render import load_templates, render_experiment
+from tests.support.lab import Lab
+from tests.support.paths import REPOSITORY, SAMPLE_LAB
+
+FOLDER = "templates/experiment"
+
+
+def saved(path: Path, stamp: str = "s", **values: object) -> Path:
+    """A file that holds these values."""
+    value_cache = ValueCache(path, stamp)
+    for digest, value in values.items():
+        value_cache.put(digest, value)
+    value_cache.save(forget=True)
+    return path
+
+
+def test_values_come_back_equal_and_anew(tmp_path: Path) -> None:
+    value = [{"a": "é\u2028 \ue000", "b": [1, True, None, 0.5], "c": {}}]
+    path = saved(tmp_path / "deep" / "file", one=value)
+    value_cache = ValueCache(path, "s")
+    first = value_cache.get("one")
+    assert first == value
+    first[0]["c"]["changed"] = 1
+    assert value_cache.get("one") == value
+    assert value_cache.get("two") is None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_another_stamp_or_a_broken_file_holds_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file", one=[1])
+    assert ValueCache(path, "other").get("one") is None
+    path.write_bytes(b"\xff\n")
+    assert ValueCache(path, "s").get("one") is None
+    path.write_bytes(b"")
+    assert ValueCache(path, "s").get("one") is None
+
+
+def test_a_bit_that_has_turned_over_holds_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file", one=["nimp2p:v2.0.14"])
+    good = path.read_bytes()
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        assert ValueCache(path, "s").get("one") is None, place
+    path.write_bytes(good)
+    assert ValueCache(path, "s").get("one") == ["nimp2p:v2.0.14"]
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_holds_nothing(tmp_path: Path, mode: int) -> None:
+    path = saved(tmp_path / "file", one=[1])
+    path.chmod(mode)
+    assert ValueCache(path, "s").get("one") is None
+
+
+def test_somebody_elses_file_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "file", one=[1])
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert ValueCache(path, "s").get("one") is None
+
+
+@pytest.mark.live
+def test_what_lies_in_the_lab_is_not_recalled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.root / ".cache"))
+    assert lab.run("sync", "--no-wait").code == 0
+    assert not (lab.root / ".cache").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.root.parent / "cache"))
+    assert lab.run("sync", "--no-wait").code == 0
+    assert len([*(lab.root.parent / "cache").rglob("rendered/*")]) == 1
+
+
+def test_the_stamp_is_of_what_the_code_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = shutil.copytree(REPOSITORY / "nimlab", tmp_path / "nimlab")
+    monkeypatch.setattr("nimlab.cache.__file__", str(own / "recall.py"))
+    before, path = code_stamp(), own / "text.py"
+    facts, text = path.stat(), path.read_text(encoding="utf-8")
+    path.write_text(text.replace("canonical", "canonicaL", 1), encoding="utf-8")
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert code_stamp() != before
+
+
+def test_what_a_whole_run_has_no_use_for_is_forgotten(tmp_path: Path) -> None:
+    path = saved(tmp_path / "file", one=[1], two=[2])
+    narrowed = ValueCache(path, "s")
+    narrowed.get("one")
+    narrowed.save(forget=False)
+    assert ValueCache(path, "s").get("two") == [2]
+    whole = ValueCache(path, "s")
+    whole.get("one")
+    whole.save(forget=True)
+    assert ValueCache(path, "s").get("two") is None
+
+
+def test_a_place_that_can_not_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="ascii")
+    saved(tmp_path / "file" / "below", one=[1])
+
+
+def test_the_oldest_of_many_files_goes(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"old-{number}").write_text("", encoding="ascii")
+        os.utime(tmp_path / f"old-{number}", (number, number))
+    saved(tmp_path / "file", one=[1])
+    assert len([*tmp_path.iterdir()]) == 100
+    assert not (tmp_path / "old-0").exists()
+
+
+def rendered(value_cache: ValueCache | None, prefix: str = "nimp2p-exp-") -> list[Manifest]:
+    """Everything that the shipped lab renders to, under some prefix."""
+    files = load_lab(SAMPLE_LAB)
+    lab = replace(files.lab, prefix=prefix)
+    templates = load_templates(SAMPLE_LAB, FOLDER, value_cache)
+    return [m for one in files.experiments for m in render_experiment(templates, one, lab)]
+
+
+def test_recalled_manifests_are_those_that_would_be_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    value_cache = ValueCache(path, code_stamp())
+    fresh = rendered(value_cache)
+    value_cache.save(forget=True)
+    assert fresh == rendered(None)
+
+    monkeypatch.setattr("nimlab.render.jinja_sandbox.Compiled", None)  # nothing can be rendered any more
+    assert rendered(ValueCache(path, code_stamp())) == fresh
+    with pytest.raises(TypeError):
+        rendered(ValueCache(path, "other code"))
+    with pytest.raises(TypeError):
+        rendered(ValueCache(path, code_stamp()), prefix="else-")
+
+
+@pytest.mark.live
+def test_a_changed_template_is_rendered_anew_by_the_next_run(lab: Lab) -> None:
+    assert lab.run("sync").code == 0
+    assert lab.run("sync", "--dry-run", "--exit-code").code == 0
+    path = lab.root / FOLDER / "configmap.yaml.j2"
+    path.write_text(path.read_text(encoding="utf-8") + "immutable: true\n", encoding="utf-8")
+    answer = lab.run("sync", "--dry-run", "--exit-code")
+    assert answer.code == 3, answer.out + answer.err
+    assert "immutable" in answer.out
+
+
+def copied(tmp_path: Path) -> Path:
+    """A copy of what the shipped lab is read from."""
+    for name in ("experiments", "contracts", "schema"):
+        shutil.copytree(SAMPLE_LAB / name, tmp_path / "lab" / name)
+    shutil.copy(SAMPLE_LAB / "lab.yaml", tmp_path / "lab")
+    return tmp_path / "lab"
+
+
+def test_recalled_files_are_read_as_those_that_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copied(tmp_path)
+    value_cache = ValueCache(tmp_path / "file", "s")
+    checked = load_lab(root, value_cache=value_cache)
+    value_cache.save(forget=True)
+    assert checked == load_lab(root)
+
+    monkeypatch.setattr(
+        "nimlab.files.load.schema_cache.read_document", None
+    )  # nothing can be read as YAML any more
+    assert load_lab(root, value_cache=ValueCache(tmp_path / "file", "s")) == checked
+    schemas = tmp_path / "schema"
+    shutil.copytree(SCHEMAS, schemas)
+    for folder in (schemas, root / "schema"):
+        path = folder / "experiment.schema.json"
+        path.write_text(path.read_text(encoding="utf-8").replace("Who and what.", "Who."), encoding="utf-8")
+    monkeypatch.setattr("nimlab.files.load.schema_cache.SCHEMAS", schemas)
+    with pytest.raises(TypeError):
+        load_lab(root, value_cache=ValueCache(tmp_path / "file", "s"))
+
+
+def test_a_recalled_file_still_tells_the_place_of_what_is_wrong_with_it_now(tmp_path: Path) -> None:
+    root = copied(tmp_path)
+    value_cache = ValueCache(tmp_path / "file", "s")
+    assert not load_lab(root, value_cache=value_cache).problems
+    (root / "contracts" / "nimp2p.yaml").unlink()
+    found = load_lab(root, value_cache=value_cache).problems
+    assert found == load_lab(root).problems
+    assert {p.code for p in found} == {"unknown-reference"}
+    assert all(p.location.line and p.excerpt for p in found)
+
+
+def test_what_did_not_fit_is_not_recalled(tmp_path: Path) -> None:
+    root = copied(tmp_path)
+    (root / "experiments" / "purple.yaml").write_text("kind: Experiment\n", encoding="utf-8")
+    value_cache = ValueCache(tmp_path / "file", "s")
+    assert (
+        load_lab(root, value_cache=value_cache).problems
+        == load_lab(root, value_cache=value_cache).problems
+        != ()
+    )
