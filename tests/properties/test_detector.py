@@ -29,9 +29,9 @@ from nimlab.objects.managed_fields import compare, own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.takeover import effective, only_at, takeover_of, takeover_patch
 from nimlab.units import UnitError
-from tests.live import remove_namespaces
 from tests.properties.edits import EDITS, mutate_part
 from tests.properties.objects import BODIES, Dice, make_desired
+from tests.support.lab import remove_namespaces
 
 pytestmark = pytest.mark.live
 

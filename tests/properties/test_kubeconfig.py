@@ -17,7 +17,6 @@ import pytest
 import trustme
 import yaml
 
-from tests.live import Lab
 from tests.properties.kubeconfigs import (
     Case,
     Maker,
@@ -27,6 +26,7 @@ from tests.properties.kubeconfigs import (
     by_nimlab,
     run_relay,
 )
+from tests.support.lab import Lab
 
 CASES = int(os.environ.get("NIMLAB_KUBECONFIGS", "150"))
 FIRST = int(os.environ.get("NIMLAB_KUBECONFIGS_SEED", "0"))

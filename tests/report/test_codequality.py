@@ -22,8 +22,7 @@ from nimlab.errors import (
     SpecError,
 )
 from nimlab.plan.change import Action
-from tests.golden_files import cases, overlay_of
-from tests.live import REPOSITORY
+from tests.files.test_load import problems_of
 from tests.support.gitlab_reports import (
     RED,
     RED_PROBLEM,
@@ -32,6 +31,8 @@ from tests.support.gitlab_reports import (
     places,
     withheld_plan,
 )
+from tests.support.golden import cases, overlay_of
+from tests.support.paths import SAMPLE_LAB
 from tests.support.plans import (
     CONFLICT,
     LIMIT,
@@ -44,7 +45,6 @@ from tests.support.plans import (
     plan,
     problem,
 )
-from tests.test_load import problems_of
 
 
 @pytest.mark.parametrize("case", cases("errors"), ids=lambda case: case.name)
@@ -57,7 +57,7 @@ def test_finding_is_on_the_line_of_its_problem(case: Path) -> None:
         path, line = places([finding])[0]
         text = overlay.get(path)
         if text is None:
-            text = (REPOSITORY / path).read_text(encoding="utf-8")
+            text = (SAMPLE_LAB / path).read_text(encoding="utf-8")
         assert line <= max(len(text.splitlines()), 1)
         assert finding["severity"] == "critical"
     assert Counter(finding["check_name"] for finding in entries) == Counter(p.code for p in problems)
@@ -155,7 +155,7 @@ def test_finding_without_a_file_is_reported_for_lab_yaml() -> None:
     guard = GuardError("hostNetwork is not allowed", where=key("StatefulSet", full("purple")))
     entries = findings(plan=planned, errors=[guard])
     assert set(places(entries)) == {("lab.yaml", 1)}
-    assert (REPOSITORY / "lab.yaml").is_file()
+    assert (SAMPLE_LAB / "lab.yaml").is_file()
     assert sorted(finding["check_name"] for finding in entries) == [
         "deletion", "guard", "nothing-pruned-limit", "plan",
     ]  # fmt: skip

@@ -23,8 +23,6 @@ from nimlab.plan.change import Action
 from nimlab.plan.sync_events import (
     Outcome,
 )
-from tests.golden_files import GOLDEN, assert_golden
-from tests.live import REPOSITORY
 from tests.support.gitlab_reports import (
     CODE_QUALITY,
     RED_PROBLEM,
@@ -40,6 +38,8 @@ from tests.support.gitlab_reports import (
     reports_of,
     withheld_plan,
 )
+from tests.support.golden import GOLDEN, assert_golden
+from tests.support.paths import REPOSITORY
 from tests.support.plans import (
     all_objects,
     engineer_plan,

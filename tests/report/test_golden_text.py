@@ -43,7 +43,7 @@ from nimlab.plan.sync_events import (
     PeersRestarted,
 )
 from nimlab.report.git_state import GitState
-from tests.golden_files import GOLDEN
+from tests.support.golden import GOLDEN
 from tests.support.plans import (
     COMMIT,
     CONFLICT,

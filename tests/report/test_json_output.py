@@ -20,8 +20,8 @@ from nimlab.plan.sync_events import (
     Outcome,
 )
 from nimlab.report.git_state import GitState
-from tests.golden_files import GOLDEN
-from tests.live import REPOSITORY
+from tests.support.golden import GOLDEN
+from tests.support.paths import REPOSITORY
 from tests.support.plans import (
     CONFLICT,
     DEBUG,

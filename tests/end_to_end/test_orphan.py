@@ -1,0 +1,118 @@
+"""`onImmutableChange: orphan`: a replacement alone restarts no peer; a changed template still does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.test_sync import assert_in_sync, synced
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def blue(lab: Lab) -> Lab:
+    """The lab with one experiment that runs, and whose object may be replaced around its peers."""
+    (lab.root / "experiments" / "purple.yaml").unlink()
+    lab.edit("blue", "peers: 4", "peers: 4\n  onImmutableChange: orphan")
+    synced(lab)
+    return lab
+
+
+def edit(lab: Lab, old: str, new: str) -> None:
+    """Replace a text in the StatefulSet's template, which must be there."""
+    path = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def change_order(lab: Lab) -> None:
+    """Ask for what a StatefulSet can't change in place."""
+    edit(lab, "podManagementPolicy: Parallel", "podManagementPolicy: OrderedReady")
+
+
+def uids(lab: Lab) -> list[str]:
+    """Who the peers are."""
+    items = lab.cluster.list_objects("Pod", namespace=lab.namespace).items
+    return sorted(item["metadata"]["uid"] for item in items)
+
+
+def planned(lab: Lab) -> dict[str, Any]:
+    """The plan's replacement."""
+    objects = json.loads(lab.run("sync", "--dry-run", "--output", "json").out)["objects"]
+    (found,) = (one for one in objects if one["action"] == "replace")
+    return dict(found)
+
+
+def test_peers_outlive_a_replacement_that_does_not_concern_them(blue: Lab) -> None:
+    change_order(blue)
+    before = uids(blue)
+    assert planned(blue)["restarts"] == 0
+    assert "its peers keep running" in blue.run("sync", "--dry-run").out
+    synced(blue)
+    assert uids(blue) == before
+    assert_in_sync(blue)
+
+
+@pytest.mark.parametrize("rollout", ["together", "rolling"])
+def test_changed_template_restarts_them_in_the_same_sync(blue: Lab, rollout: str) -> None:
+    blue.edit("blue", "peers: 4", f"peers: 4\n  rollout: {rollout}")
+    synced(blue)
+    change_order(blue)
+    edit(blue, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 1")
+    before = uids(blue)
+    assert planned(blue)["restarts"] == 4
+    said = blue.run("sync", "--dry-run").out
+    assert "restarts all 4 running peers" in said
+    assert "its peers keep running" not in said
+    synced(blue, "--timeout", "60s")
+    assert len(uids(blue)) == 4
+    assert not {*uids(blue)} & {*before}
+    assert_in_sync(blue)
+
+
+def test_what_others_have_added_goes_with_the_object_and_restarts_nobody_who_runs_without_it(
+    blue: Lab,
+) -> None:
+    blue.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "DEBUG=1")
+    change_order(blue)
+    change = planned(blue)
+    assert (change["restarts"], change["foreign"]) == (0, []), "none runs with it yet"
+    before = uids(blue)
+    synced(blue)
+    assert uids(blue) == before
+    assert_in_sync(blue)
+
+
+def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
+    edit(
+        blue,
+        "    matchLabels: {{ workload_selector | json }}",
+        "    matchLabels: {{ dict(workload_selector, run='2') | json }}",
+    )
+    labels = "      labels: {{ dict(labels, **role_labels) | json }}\n{% if"
+    edit(blue, labels, labels.replace("**", "run='2', **"))
+    before = uids(blue)
+    refused = blue.run("sync")
+    assert refused.code == 1
+    assert "wouldn't adopt the peers" in refused.out
+    assert uids(blue) == before
+    blue.edit("blue", "orphan", "recreate")
+    synced(blue, "--timeout", "60s")
+    assert_in_sync(blue)
+
+
+def test_sync_after_one_that_ended_between_delete_and_create_restarts_what_it_adopts(blue: Lab) -> None:
+    change_order(blue)
+    edit(blue, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 1")
+    before = uids(blue)
+    blue.kubectl("delete", "statefulset", "nimp2p-exp-blue", "--cascade=orphan")
+    assert uids(blue) == before
+    synced(blue, "--timeout", "60s")
+    assert len(uids(blue)) == 4
+    assert not {*uids(blue)} & {*before}
+    assert_in_sync(blue)
