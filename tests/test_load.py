@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from nimlab.cache import ValueCache
 from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
+from nimlab.files.load.document import Document
 from nimlab.files.load.schema_cache import SCHEMAS
 from nimlab.files.load.validate import check_document, compile_schema
-from nimlab.files.load.yaml_strict import Document, read_document
+from nimlab.files.load.yaml_strict import read_document
 from nimlab.files.spec import Isolation, LabFiles
 from nimlab.report import format_problems
 from tests.golden_files import assert_golden, cases, overlay_of
@@ -110,7 +111,7 @@ def test_a_broken_contract_is_one_problem_and_breaks_its_experiments(text: str) 
     assert files.experiments == ()
     assert {problem.location.path for problem in files.problems} == {"contracts/nimp2p.yaml"}
     assert [str(one) for one in files.broken] == [
-        f"experiments/{name}.yaml can't be used before contracts/nimp2p.yaml is corrected"
+        f"experiments/{name}.yaml cannot be used until contracts/nimp2p.yaml is corrected"
         for name in ("blue", "purple")
     ]
 

@@ -52,6 +52,7 @@ EVERYTHING = "\n".join(
         "",
     )
 )
+ISOLATED = "isolation: namespace\n  workload: node\n  service: nodes"
 HEAD = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n" + (
     "spec:\n  contract: all\n  peers: 9\n"
 )
@@ -297,7 +298,7 @@ def test_a_muxer_needs_a_port_of_its_protocol(muxer: str, protocol: str) -> None
 
 
 def test_an_experiment_cant_have_the_namespace_of_the_lab_for_its_own() -> None:
-    contract = EVERYTHING.replace("isolation: label", "isolation: namespace")
+    contract = EVERYTHING.replace("isolation: label", ISOLATED)
     text = f"{HEAD}  connectTo: 1\n"
     lab = LAB.replace("namespace: dst-lab", "namespace: nimp2p-exp-green")
     files = {"contracts/all.yaml": contract, "experiments/green.yaml": text}
