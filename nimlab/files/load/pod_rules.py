@@ -67,7 +67,7 @@ def _group_problems(document: Document, spec: Mapping[str, Any], path: Path) -> 
     yield from _duplicates(document, spec.get("env", ()), ("name",), (*path, "env"), "variable")
     keys = ("topologyKey", "whenUnsatisfiable")
     spread = [{"whenUnsatisfiable": "ScheduleAnyway", **rule} for rule in spec.get("topologySpread", ())]
-    yield from _duplicates(document, spread, keys, (*path, "topologySpread"), "rule")
+    yield from _duplicates(document, spread, keys, (*path, "topologySpread"), "spread rule")
 
 
 def _duplicates(
@@ -105,7 +105,7 @@ def _env_fault(name: str, contract: Contract) -> tuple[str, str]:
         return what, _allowed(contract.extra_env, "extraEnv")
     field = "roles" if derived.source == "role" else derived.source
     instead = f"set the field `{field}` instead" if field else f"its value is always `{derived.value}`"
-    return f"nimlab derives the variable `{name}`", f"remove it; {instead}"
+    return f"nimlab sets the variable `{name}` itself", f"remove it; {instead}"
 
 
 def _allowed(extras: Sequence[Extra], field: str) -> str:

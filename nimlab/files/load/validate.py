@@ -30,7 +30,14 @@ _TYPE_WORDS: Final = {
     "object": "a map",
     "array": "a list",
 }
-_WITH_UNIT: Final = frozenset(PARSERS) - {"image"}
+_QUANTITIES: Final = {
+    "duration": "a duration with a unit",
+    "size": "a size with a unit",
+    "rate": "a rate with a unit",
+    "ratio": "a percentage",
+    "cpu": "an amount of CPU",
+    "memory": "an amount of memory with a unit",
+}
 _EXACT: Final = 2**53  # below this bound, a float represents every whole number exactly
 _KEY_RULES: Final = ("additionalProperties", "required")
 _NAMES: Final = ("name", "contract", "namespace", "prefix", "workload", "service")
@@ -165,7 +172,7 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
         if key in allowed or any(re.fullmatch(pattern, key) for pattern in patterns):
             continue
         what = f"unknown key `{key[:60]}`{inside}"
-        hint = f"{did_you_mean(key, allowed)} allowed here: {', '.join(allowed)}".lstrip()
+        hint = f"{did_you_mean(key, allowed)} allowed keys: {', '.join(allowed)}".lstrip()
         if patterns:
             what, hint = f"`{key[:60]}` is not a valid label key{inside}", str(error.schema["description"])
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
@@ -187,9 +194,9 @@ def _wrong_type(document: Document, error: _Mistake) -> Problem:
     path, value = error.path, error.value
     example = json.dumps((error.schema.get("examples") or ["…"])[0], ensure_ascii=False).strip('"')
     unit = error.schema.get("x-unit")
-    if unit in _WITH_UNIT and _is_number(value):
+    if unit in _QUANTITIES and _is_number(value):
         what = f"`{units.format_number(value)}` has no unit"
-        hint = _cpu_hint(value) if unit == "cpu" else f"write it with its unit, such as `{example}`"
+        hint = _cpu_hint(value) if unit == "cpu" else f"write {_QUANTITIES[unit]}, such as `{example}`"
         return document.problem("bad-unit", what, path, hint=hint)
     name = pointer_text(path) or "the file"
     what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
