@@ -621,14 +621,14 @@ def test_broken_file_tells_its_problems() -> None:
     errors = [SpecError((RED_PROBLEM, lab)), template]
     red, rest = plan_cases(plan(broken=(RED,)), errors=errors)
     assert (red.name, red.status, red.file) == ("red", "error", RED.source)
-    assert red.output.startswith("experiments/red.yaml can't be used: nothing of it is touched\n")
+    assert red.output.startswith("experiments/red.yaml cannot be used: nothing of it is touched\n")
     assert "experiments/red.yaml:9:3: error[unknown-key]: unknown key `msgsize` in spec" in red.output
     assert "too much" not in red.output
     assert (rest.name, rest.status, rest.file) == ("(lab)", "error", None)
     assert "lab.yaml:3:1: error[limit]: too much" in rest.output
     assert "service.yaml.j2:7: error[render]" in rest.output
     (bare,) = plan_cases(plan(broken=(RED,)))
-    assert bare.output == "experiments/red.yaml can't be used: nothing of it is touched"
+    assert bare.output == "experiments/red.yaml cannot be used: nothing of it is touched"
 
 
 SECRET = "hunter2"  # noqa: S105 -- looked for where it must not be

@@ -208,7 +208,7 @@ def test_files_are_found_by_their_experiments_name(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean `purple`?"
     with pytest.raises(EditError) as caught:
         find_experiment_file(tmp_path, "zzz")
-    assert caught.value.hint == "`nimlab list` shows what there is"
+    assert caught.value.hint == "`nimlab list` shows all experiments"
 
 
 @pytest.mark.parametrize("name", ["blue", "../blue", "a/b", ".hidden"])

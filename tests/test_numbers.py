@@ -132,7 +132,12 @@ def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None
             "`0.0000001` has no unit",
             "write thousandths of a core, such as `50m`",
         ),
-        ("resources: {memory: 16}", "bad-unit", "`16` has no unit", "write it with its unit, such as `16Mi`"),
+        (
+            "resources: {memory: 16}",
+            "bad-unit",
+            "`16` has no unit",
+            "write an amount of memory with a unit, such as `16Mi`",
+        ),
         (
             "resources: {cpu: true}",
             "wrong-type",

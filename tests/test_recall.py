@@ -181,7 +181,8 @@ def test_recalled_files_are_read_as_those_that_are_checked(
     shutil.copytree(SCHEMAS, schemas)
     for folder in (schemas, root / "schema"):
         path = folder / "experiment.schema.json"
-        path.write_text(path.read_text(encoding="utf-8").replace("Purpose of the experiment.", "Purpose."), encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("Purpose of the experiment.", "Purpose."), encoding="utf-8")
     monkeypatch.setattr("nimlab.files.load.schema_cache.SCHEMAS", schemas)
     with pytest.raises(TypeError):
         load_lab(root, value_cache=ValueCache(tmp_path / "file", "s"))

@@ -237,7 +237,7 @@ def _cpu_m(cores: float) -> int:
 
 
 def _memory(ram_mib: int) -> str:
-    """Return the amount with its unit; an invalid amount is kept, because the validation reports it better."""
+    """Return the amount with its unit; an invalid amount is kept, because validation reports it."""
     return format_memory_bytes(ram_mib * 1024**2) if ram_mib > 0 else f"{ram_mib}Mi"
 
 

@@ -1,4 +1,4 @@
-"""Git facts: the commit that is checked out, its relation to the commit of the last sync, and earlier content.
+"""Git facts: the current commit, its relation to the commit of the last sync, and earlier content of files.
 
 In: the lab's folder. Out: `Commit`, `Relation`, texts, or None where Git cannot provide the fact. This module
 writes nothing and contacts no remote.
@@ -93,8 +93,8 @@ def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
             return "this clone is shallow: `git fetch --unshallow` (in GitLab CI: `GIT_DEPTH: 0`)"
         if not _is_here(root, recorded):
             return (
-                f"{short} is not in this clone: `git fetch origin {recorded}`; if the server does not have it "
-                "either, the history was rewritten, or this is another repository"
+                f"{short} is not in this clone: `git fetch origin {recorded}`; if the server does not have "
+                "it either, the history was rewritten, or this is another repository"
             )
     branch = _branch_with(root, recorded)
     if branch is None:

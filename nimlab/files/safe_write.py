@@ -64,7 +64,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise EditError("this path is a file, not a folder", where=path, hint="name a folder") from error
+        what = "cannot create the folder: its path contains a file"
+        raise EditError(what, where=path, hint="name a folder") from error
     except OSError as error:
         raise EditError(f"cannot create the folder: {error.strerror or error}", where=path) from error
 
@@ -97,7 +98,7 @@ def _links(path: Path) -> list[Path]:
 
 
 def _is_descriptor(path: Path) -> bool:
-    """Return True for an open descriptor of any process: a rename of its file would not affect the process."""
+    """Return True for an open descriptor of any process, which a rename of its file does not affect."""
     return any(_DESCRIPTORS.fullmatch(str(place.parent)) for place in _links(path))
 
 

@@ -133,7 +133,7 @@ def test_what_the_exporter_refuses_nimlab_refuses_first(
 
 @pytest.mark.parametrize(
     ("methods", "what"),
-    [([], "must have at least 1"), (["tcp", "tcp"], "says one thing twice"), ("tcp", "must be a list")],
+    [([], "must have at least 1"), (["tcp", "tcp"], "contains duplicate items"), ("tcp", "must be a list")],
 )
 def test_methods_are_some_and_none_twice(methods: Any, what: str) -> None:
     (problem,) = problems_of({"methods": methods})
