@@ -14,7 +14,7 @@ from typing import Final
 
 _TIMEOUT_S: Final = 30
 # The variables that `git rev-parse --local-env-vars` lists, and those that change the meaning of a path. Git
-# sets them for hooks, whose repository may be another one.
+# sets them when it runs a hook, whose repository may be another one.
 _DROPPED: Final = frozenset({
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE",

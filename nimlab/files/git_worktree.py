@@ -64,7 +64,7 @@ def compare_folder(root: Path) -> Worktree:
     if status is None or entries is None:
         what = "git cannot compare this folder with the commit"
         return Worktree(
-            dirty=True, hidden=(Hidden(path="lab.yaml", what=what, hint="run `git status` for the reason"),)
+            dirty=True, hidden=(Hidden(path="lab.yaml", what=what, hint="`git status` shows the reason"),)
         )
     hidden = tuple(_hidden(root, entries, status))
     tracked = {path for entry in entries for path in _tracked_paths(root, entry)}
@@ -175,7 +175,7 @@ def _hidden_in_submodule(root: Path, entry: _Entry) -> Iterator[Hidden]:
     status, entries = _status(folder, (".",)), _entries(folder, (".",))
     if status is None or entries is None:
         what = "git cannot compare this submodule with its commit"
-        yield Hidden(path=entry.path, what=what, hint="run `git status` there for the reason")
+        yield Hidden(path=entry.path, what=what, hint="`git status` in its folder shows the reason")
         return
     for hidden in _hidden(folder, entries, status):
         yield Hidden(
@@ -193,7 +193,7 @@ def _tracked_paths(root: Path, entry: _Entry) -> Iterator[str]:
 def _listed_files(root: Path) -> Iterator[str]:
     """Yield the input files directly in `experiments` and `contracts`.
 
-    They are listed without Git, because with `core.ignoreCase` its status leaves some files out.
+    They are listed without Git, because `git status` leaves some of them out if `core.ignoreCase` is set.
     """
     for folder in ("experiments", "contracts"):
         try:

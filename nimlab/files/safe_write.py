@@ -98,7 +98,7 @@ def _links(path: Path) -> list[Path]:
 
 
 def _is_descriptor(path: Path) -> bool:
-    """Return True for an open descriptor of any process, which a rename of its file does not affect."""
+    """Return True for the path of an open descriptor; a rename would not change what it refers to."""
     return any(_DESCRIPTORS.fullmatch(str(place.parent)) for place in _links(path))
 
 

@@ -22,7 +22,7 @@ RTT_PORT_NAMES: Final = frozenset({"rtt-metrics", "rtt-echo", "rtt-echo-udp"})
 POD_CONTAINERS: Final = frozenset({"shape", "rtt"})
 """Containers that templates/experiment/ adds to each peer's pod; contracts cannot use their names."""
 HTTP_PORTS: Final = ("metrics", "publish")
-"""Ports of a node that serve HTTP to the lab: its metrics, and the command to publish a message."""
+"""Ports of a node that serve HTTP: its metrics, and commands to publish a message."""
 
 GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- the Secret's name, not its content
 """Name of the Secret with Grafana's password, the only Secret that a pod of the platform can use."""
@@ -86,7 +86,7 @@ class EnvVar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """Port that the node listens on. Its name has at most 11 characters, so that `-udp` fits into 15."""
+    """Port that the node listens on. Its name has at most 11 characters, or 15 together with `-udp`."""
 
     name: str
     port: int

@@ -92,7 +92,7 @@ def _extra_env_problems(document: Document, spec: Mapping[str, Any]) -> Iterator
     derived = {variable["name"] for variable in spec["env"]}
     for index, extra in enumerate(spec.get("extraEnv", ())):
         if extra["pattern"] in derived:
-            what = f"experiments cannot set `{extra['pattern']}`: `env` derives it"
+            what = f"experiments cannot set `{extra['pattern']}`, because `env` sets it already"
             yield document.problem("contract", what, ("spec", "extraEnv", index, "pattern"), hint="remove it")
 
 
@@ -104,7 +104,7 @@ def _unit_problems(document: Document, env: list[Mapping[str, Any]]) -> Iterator
         path = ("spec", "env", index, "as")
         allowed = IMAGE_UNITS.get(variable.get("from", ""), frozenset())
         if "value" in variable and "from" not in variable:
-            what = f"the variable `{variable['name']}` has a fixed value, and `as` is for a field"
+            what = f"the variable `{variable['name']}` has a fixed value, so `as` is not allowed"
             yield document.problem("contract", what, path, hint="remove `as`", at_key=True)
         elif allowed and unit not in allowed:
             what = f"`{variable['from']}` cannot be passed on as `{unit}`"

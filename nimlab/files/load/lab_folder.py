@@ -25,7 +25,7 @@ _IGNORED: Final = (".", "README")
 
 @dataclass(slots=True)
 class LoadState:
-    """Inputs and results of one load.
+    """Inputs and results of loading a lab.
 
     `misfits` are documents that do not fit their schema. `bad_contracts` maps the name of an unusable
     contract, and the stem of its file, to the file.

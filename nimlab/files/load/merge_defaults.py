@@ -1,4 +1,4 @@
-"""Defaults of an experiment: built-in values, below `defaults` of lab.yaml, below the experiment's own spec.
+"""Defaults of an experiment: its spec overrides `defaults` of lab.yaml, which override built-in values.
 
 In: nested maps as files write them. Out: nested or flat maps. Pure.
 """
@@ -30,7 +30,7 @@ NIMLAB_FIELDS: Final = frozenset({
 
 
 def with_defaults(spec: Mapping[str, Any], lab: Lab) -> dict[str, Any]:
-    """Return an experiment's spec with the lab's defaults and the built-in values below it."""
+    """Return an experiment's spec with the lab's defaults and the built-in values filled in."""
     return merged(merged(BUILT_IN, lab.defaults), spec)
 
 

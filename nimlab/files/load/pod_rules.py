@@ -16,7 +16,7 @@ from nimlab.files.placement_rules import priority_faults, selector_faults, toler
 from nimlab.files.spec import Contract, Extra, Lab
 
 WORKLOAD_NAME_LIMIT: Final = 52
-"""Longest name of a StatefulSet: with `-` and a hash of 10 characters, it is the value of a label."""
+"""Longest StatefulSet name: Kubernetes appends a hash of 11 characters, and uses both as a label of 63."""
 _MAX_STAGGER_MS: Final = 3_600_000
 
 
@@ -110,7 +110,7 @@ def _env_fault(name: str, contract: Contract) -> tuple[str, str]:
 
 def _allowed(extras: Sequence[Extra], field: str) -> str:
     if not extras:
-        return f"it allows none; `{field}` of the contract lists the ones that its image reads"
+        return f"it allows none; `{field}` of the contract must list the ones that its image reads"
     return "allowed: " + ", ".join(f"`{extra.pattern}` ({extra.description})" for extra in extras)
 
 

@@ -1,4 +1,4 @@
-"""Reading and validation of a file by the schema of its kind, skipped for files that passed before.
+"""Reading and validation of files, with a cache of the files that passed validation before.
 
 In: the bytes of a file, and the cache of earlier runs. Out: the document and its problems. Only documents
 that fit their schema are cached, by a digest of schema and file. Other files are validated again, which also

@@ -99,7 +99,7 @@ _STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-c
 def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
     """Return how the document violates its schema, at most 1,000 problems.
 
-    A value that breaks several rules is one problem: `-1.5` as a count is not reported as too small, too.
+    Each value has at most one problem: `-1.5` as a count has the wrong type, and is not also too small.
     """
     problems = (
         problem
@@ -217,7 +217,7 @@ def _cpu_hint(cores: float) -> str:
 
 
 def _type_hint(required: object, value: object) -> str | None:
-    """Return a hint how to write the same value as the required type; None if there is no such way."""
+    """Return a hint on how to write the same value as the required type; None if that is impossible."""
     if required == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return f"write `{int(value)}`"
     if required == "integer" and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,17}|0", value):

@@ -21,10 +21,10 @@ from nimlab.files.load.unit_parsers import PARSERS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """The values in effect for a document, by dotted name and as text or number of the file.
+    """Values in effect for a document by dotted name, each as the text or number that a file contains.
 
-    `own` are the names of the values that the document itself contains, below its path `base`. `defaults` is
-    the file that contains the other values.
+    `own` are the names of the values in the document itself, below its path `base`. `defaults` is the file
+    that contains the other values.
     """
 
     document: Document
@@ -41,7 +41,7 @@ class Values:
         return _number(name, self.written.get(name))
 
     def problem(self, what: str, names: Iterable[str], hint: str | None) -> Problem | None:
-        """Return a problem at the first of these values that is in the document; None if none is."""
+        """Return a problem at the first of these values that is in the document, or None if none is."""
         names = tuple(names)
         own = [name for name in names if name in self.own]
         if not own:
@@ -113,13 +113,13 @@ _WARNINGS: Final = (  # field, least and most usual value, reason
         "resources.cpu",
         "10m",
         "64",
-        "a kubelet grants at least `10m`, and a peer with more cores than its node never starts",
+        "a kubelet grants at least `10m`, and a peer never starts if it needs more cores than its node has",
     ),
     (
         "resources.memory",
         "6Mi",
         "256Gi",
-        "few nodes have this much memory, and a peer that needs more than its node has never starts",
+        "few nodes have this much memory, and a peer never starts if it needs more than its node has",
     ),
 )
 
@@ -291,7 +291,7 @@ def _default_peers(document: Document) -> Iterator[Problem]:
 def _number(name: str, written: object) -> float | None:
     """Return the value in its base unit; None for a value that is not a number.
 
-    The bounds in this module are texts, also those of counts, which have no unit.
+    The bounds in this module are texts: `1ms`, or `64` for a count, which has no unit.
     """
     if isinstance(written, str):
         return _parsed(UNIT_OF.get(name), written)
