@@ -24,7 +24,7 @@ _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
 class Commit:
     """The commit that is checked out. `dirty` is True if a file that a sync reads differs from it.
 
-    `hidden` are files whose absence or content in the folder is no proof of a change: see `git_worktree`.
+    `hidden` lists the files that Git hides; `git_worktree` explains them.
     """
 
     sha: str
@@ -82,7 +82,7 @@ def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
 
 
 def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
-    """Return a hint how to check out a commit that may follow a recorded one."""
+    """Return a hint on how to check out a commit that may follow a recorded one."""
     if head is None:
         return "sync from a clone of the lab's repository"
     if not _SHA.fullmatch(recorded):

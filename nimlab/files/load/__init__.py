@@ -22,7 +22,7 @@ from nimlab.files.load.build_experiment import build_experiment
 from nimlab.files.load.build_lab import build_lab
 from nimlab.files.load.cross_file_rules import BuiltExperiment, total_problems, without_duplicates
 from nimlab.files.load.document import Document, file_problem
-from nimlab.files.load.experiment_rules import experiment_warnings, undeliverable
+from nimlab.files.load.experiment_rules import experiment_warnings, unsupported_settings
 from nimlab.files.load.lab_folder import LoadState
 from nimlab.files.load.pod_rules import placement_problems
 from nimlab.files.load.value_rules import lab_problems
@@ -53,7 +53,7 @@ def load_lab(
     if lab is None:
         raise SpecError(tuple(state.problems))
     for document in state.misfits:
-        state.problems.extend(undeliverable(document, contracts))
+        state.problems.extend(unsupported_settings(document, contracts))
     with stage("validate"):
         built = _build_experiments(state, documents, lab, contracts)
         built = without_duplicates(state, documents, built)

@@ -31,7 +31,7 @@ from nimlab.files.spec import (
 )
 from nimlab.text import to_json_text
 
-# One order for all files: another order would be another pod template, which restarts the peers.
+# The order is fixed: another order would change the pod template, which restarts the peers.
 _METHODS: Final = ("tcp", "udp", "icmp")
 
 

@@ -18,7 +18,7 @@ from nimlab.files.load.pod_rules import WORKLOAD_NAME_LIMIT
 from nimlab.files.load.value_rules import Values, value_problems, warnings_of
 from nimlab.files.spec import HTTP_PORTS, ConnectLimit, Contract, Isolation, Lab, Setting
 
-_PLATFORM: Final = "platform"  # `nimlab sync platform` is the monitoring stack
+_PLATFORM: Final = "platform"  # `nimlab sync platform` applies the monitoring stack
 
 
 def experiment_problems(
@@ -31,7 +31,7 @@ def experiment_problems(
     """Yield the problems of an experiment whose contract exists; `complete` is its spec with defaults."""
     contract = contracts[complete["contract"]]
     yield from _name_problems(document, contract, lab)
-    yield from undeliverable(document, contracts)
+    yield from unsupported_settings(document, contracts)
     yield from _missing_settings(document, complete, settings, contract)
     yield from _connect_problems(document, settings, contract)
     yield from _peer_limit_problems(document, complete["peers"], lab)
@@ -51,10 +51,10 @@ def experiment_warnings(document: Document, lab: Lab, contracts: Mapping[str, Co
         yield from warnings_of(role_values)
 
 
-def undeliverable(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
-    """Yield the settings that the experiment's image does not read: ignoring one would make the run invalid.
+def unsupported_settings(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
+    """Yield a problem for every setting that the image does not read: ignoring it would make the run invalid.
 
-    The document may violate its schema, so that all its problems are reported in one pass.
+    The document may violate its schema; its other problems are reported in the same pass.
     """
     spec = document.data.get("spec") if isinstance(document.data, dict) else None
     contract = contracts.get(str(spec.get("contract"))) if isinstance(spec, dict) else None

@@ -1,7 +1,7 @@
 """Units of the fields: how files write them, and how contracts can pass them on to an image.
 
-One table for all rules and builders. Fields are named by their dotted path below `spec`, or below a section
-of `lab.yaml` (`limits`, `sync`, `platform`).
+All rules and builders use these tables. Fields are named by their dotted path below `spec`, or below a
+section of `lab.yaml` (`limits`, `sync`, `platform`).
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class _StopReading(Exception):
 
 @dataclass(slots=True)
 class _OpenCollection:
-    """A map or list whose end has not been reached; `key` is the map's key that waits for its value."""
+    """Map or list whose end is not read yet. `key` is the key of a map whose value comes next."""
 
     value: dict[str, Any] | list[Any]
     path: Path
