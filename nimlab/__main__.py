@@ -1,4 +1,4 @@
-"""`python -m nimlab` is the same as `nimlab`."""
+"""Run the command line: `python -m nimlab` is the same as `nimlab`."""
 
 from nimlab.cli import entry
 

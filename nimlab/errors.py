@@ -1,27 +1,27 @@
-"""What can go wrong, and how it is said: places, problems and the tree of exceptions.
+"""Errors: exit codes, places in files, problems in files, and the exception hierarchy.
 
-Every error says what, where and how to fix it. Nothing here reads, prints or knows a cluster;
-a class exists only because somebody catches it or a test names it.
+Every error states what is wrong, where, and how to fix it. This module does no input or output. A class
+exists only if it is caught somewhere or named by a test.
 
     NimlabError                 what, where, hint; exit code 1
-    ├─ SpecError                the user's files: all their problems at once, in file order
-    ├─ RenderError              a template that can't be filled
-    ├─ GuardError               a rendered manifest that may not be sent
+    ├─ SpecError                all problems of the user's files, in file order
+    ├─ RenderError              a template cannot be rendered
+    ├─ GuardError               a rendered manifest is not allowed
     ├─ PlanError                the plan is refused (a stale commit, an unknown name, an empty desired state)
-    │  ├─ OwnershipConflict     the object exists, and it is not ours
-    │  └─ ImmutableField        the change needs a replacement that nobody allowed
-    ├─ ClusterError             the API server said no, or nothing: verb, object, status
-    │  ├─ Unreachable           no answer, a broken answer, or out of retries
-    │  ├─ Forbidden             401 or 403; never read as "absent"
-    │  ├─ Unseen                the server can't show all that it has
-    │  ├─ Gone                  410: a list or watch has to be started anew
+    │  ├─ OwnershipConflict     the object exists and belongs to somebody else
+    │  └─ ImmutableField        the change requires a replacement, which the experiment does not allow
+    ├─ ClusterError             the API server refused a request, or did not answer: HTTP status
+    │  ├─ Unreachable           no response or a malformed one, after retries
+    │  ├─ Forbidden             401 or 403; never treated as "the object does not exist"
+    │  ├─ IncompleteDiscovery   the server cannot list all its kinds
+    │  ├─ Expired               410: the list or watch must be restarted
     │  ├─ FieldConflict         another field manager owns the fields
-    │  ├─ Moved                 a precondition failed: the object changed since it was read
-    │  └─ Rejected              the server doesn't accept the object
-    ├─ LockHeld                 another sync is at work, or has taken over
-    ├─ Interrupted              a signal came before anything was done; exit code 130
-    ├─ SandboxError             the control plane on this machine can't be built, started or stopped
-    └─ EditError                a file can't be edited the way that was asked
+    │  ├─ PreconditionFailed    the object has changed since it was read
+    │  └─ Rejected              the server does not accept the object
+    ├─ LockHeld                 another sync is running, or has taken over
+    ├─ Interrupted              a signal arrived before the first change; exit code 130
+    ├─ SandboxError             the local control plane cannot be built, started or stopped
+    └─ EditError                a file cannot be edited as requested
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Final
 
 
 class ExitCode(IntEnum):
-    """What a command ends with; docs/exit-codes.md tells what a pipeline makes of each."""
+    """Exit codes of the commands; docs/exit-codes.md describes how a pipeline uses them."""
 
     DONE = 0
     ERROR = 1
@@ -45,7 +45,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Location:
-    """A place in a file: path relative to the lab's root, line and column counted from 1."""
+    """A place in a file: the path relative to the lab's root, and line and column counted from 1."""
 
     path: str
     line: int = 1
@@ -57,11 +57,11 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong in a file.
+    """One problem in a file.
 
-    `code` is stable and documented; `pointer` is the place inside the document (`spec.peers`, empty for the
-    whole file); `excerpt` is the source line and `width` the number of characters to underline from the
-    location's column. A warning is about what is probably a mistake, and the file is used all the same.
+    `code` is stable and documented. `pointer` is the place inside the document, such as `spec.peers`; it is
+    empty for the whole file. `excerpt` is the source line, and `width` is the number of characters to
+    underline, starting at the column. A warning reports a probable mistake; the file is still used.
     """
 
     code: str
@@ -77,17 +77,21 @@ class Problem:
         return f"{self.location}: {'warning' if self.is_warning else 'error'}[{self.code}]: {self.what}"
 
 
-_LONGEST_TEXT: Final = 500  # of what a server says; a body may hold a whole object
+_MESSAGE_LIMIT: Final = 500  # characters; the body of an error response can contain a whole object
+
+
+def truncate(text: str, limit: int) -> str:
+    """Return at most `limit` characters of the text; a `…` at the end marks a truncated text."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def shorten(text: str) -> str:
-    """Return the text on one line, at most 500 characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1] + "…"
+    """Return the text on one line of at most 500 characters."""
+    return truncate(" ".join(text.split()), _MESSAGE_LIMIT)
 
 
 class NimlabError(Exception):
-    """Something a user can understand and mend; anything else that is raised is a bug in nimlab."""
+    """An error that the user can understand and fix. Any other exception is a bug in nimlab."""
 
     exit_code = ExitCode.ERROR
     code = "error"
@@ -105,7 +109,7 @@ class NimlabError(Exception):
 
 
 class SpecError(NimlabError):
-    """The user's files are wrong; `problems` holds all that was found, sorted by place."""
+    """The user's files are invalid; `problems` contains all problems, sorted by place."""
 
     code = "spec"
 
@@ -116,23 +120,23 @@ class SpecError(NimlabError):
 
 
 class RenderError(NimlabError):
-    """A template can't be filled; `where` is the template's file and line."""
+    """A template cannot be rendered; `where` is the template's file and line."""
 
     code = "render"
     experiment: str | None = None
-    """The experiment that was rendered, where one was."""
+    """The experiment that was rendered, if any."""
 
 
 class GuardError(NimlabError):
-    """A rendered manifest may not be sent; `where` is its object key."""
+    """A rendered manifest is not allowed; `where` is its object key."""
 
     code = "guard"
     experiment: str | None = None
-    """The experiment that was rendered, where one was."""
+    """The experiment that was rendered, if any."""
 
 
 class PlanError(NimlabError):
-    """The plan is refused as a whole or for one object."""
+    """The plan is refused, as a whole or for one object."""
 
     code = "plan"
 
@@ -144,16 +148,16 @@ class OwnershipConflict(PlanError):
 
 
 class ImmutableField(PlanError):
-    """The change can only be made by replacing the object, and the experiment doesn't allow that."""
+    """The change requires a replacement of the object, which the experiment does not allow."""
 
     code = "immutable-field"
 
 
 class ClusterError(NimlabError):
-    """The API server refused or failed; `status` is the HTTP status, 0 if there was none.
+    """A request to the API server was refused or failed; `status` is the HTTP status, 0 if there is none.
 
-    `what` is shortened, `whole` is not: what must not be shown is found in the whole text only. Nobody prints
-    that.
+    `what` is truncated for display. `whole` is the full text, kept so that secrets can be redacted before
+    truncation; never print it.
     """
 
     code = "cluster"
@@ -165,39 +169,39 @@ class ClusterError(NimlabError):
 
 
 class Unreachable(ClusterError):
-    """There was no whole answer, after retries."""
+    """There was no complete response, after retries."""
 
     code = "unreachable"
 
 
 class Forbidden(ClusterError):
-    """The credentials don't allow the request. Never means that the object is absent."""
+    """The credentials do not allow the request. It is never treated as "the object does not exist"."""
 
     code = "forbidden"
 
 
 class IncompleteDiscovery(ClusterError):
-    """The server can't show all that it has: what isn't seen may be there all the same."""
+    """The server cannot list all its kinds, so an object that is not listed may exist."""
 
     code = "unseen"
 
 
 class Expired(ClusterError):
-    """A `continue` token or a watch's resourceVersion has expired: begin again from a fresh LIST."""
+    """A `continue` token or the resourceVersion of a watch has expired: start again with a new LIST."""
 
     code = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """One field that another manager owns; `field` is the server's path (`.spec.replicas`)."""
+    """One field that another manager owns; `field` is its path as the server writes it: `.spec.replicas`."""
 
     manager: str
     field: str
 
 
 class FieldConflict(ClusterError):
-    """Other field managers own fields that the apply wants to change."""
+    """Other field managers own fields that the apply would change."""
 
     code = "field-conflict"
 
@@ -209,37 +213,37 @@ class FieldConflict(ClusterError):
 
 
 class PreconditionFailed(ClusterError):
-    """The object is no longer the one that was read: a precondition on uid or resourceVersion failed."""
+    """The object has changed since it was read: a precondition on uid or resourceVersion failed."""
 
     code = "moved"
 
 
 class Rejected(ClusterError):
-    """The server doesn't accept the object (400, 422, a 403 of admission, or a 500 that blames the patch)."""
+    """The server does not accept the object: 400, 422, 403 by admission, or 500 caused by the patch."""
 
     code = "rejected"
 
 
 class LockHeld(NimlabError):
-    """Another sync holds the lease of this set, or may hold it by now."""
+    """Another sync holds the lease of this ApplySet, or may have taken it over."""
 
     code = "locked"
 
 
 class Interrupted(NimlabError):
-    """A signal asked to stop before there was anything to tell."""
+    """A signal stopped the program before the first change."""
 
     exit_code = ExitCode.INTERRUPTED
     code = "interrupted"
 
 
 class SandboxError(NimlabError):
-    """The sandbox's control plane can't be built, started or stopped."""
+    """The control plane of the sandbox cannot be built, started or stopped."""
 
     code = "sandbox"
 
 
 class EditError(NimlabError):
-    """A file can't be created, changed or removed the way that was asked."""
+    """A file cannot be created, changed or removed as requested."""
 
     code = "edit"

@@ -1,8 +1,8 @@
-"""Where the time of a run goes: stages by name, and every moment in exactly one of them.
+"""Measurement of the time that each stage of a command takes, for `--timings`.
 
-A stage inside a stage stops the outer one's clock. Only the thread that runs the program is measured: what
-others do meanwhile is what it waits for. Costs nothing worth measuring, so it is always on; who wants to know
-asks `spent`.
+Each moment counts for exactly one stage: an inner stage pauses the clock of the outer stage. Only the main
+thread is measured; time spent in workers counts as waiting. The measurement is always on, because its cost is
+negligible. `spent` returns the result.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from typing import Final
 
 START: Final = "start"
-"""Before there is anything to measure with, and what is imported to begin with."""
+"""The stage before this module is loaded: the start of Python and the first imports."""
 OTHER: Final = "other"
+"""The time outside all stages."""
 
 
 class Stopwatch:
-    """Adds up seconds by stage; what is in no stage is `other`."""
+    """Add up seconds per stage; time outside all stages counts for `other`."""
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
@@ -27,22 +28,22 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside to a stage."""
-        self._turn()
+        """Count the time inside the context for this stage."""
+        self._count()
         self._running.append(name)
         try:
             yield
         finally:
-            self._turn()
+            self._count()
             self._running.pop()
 
     def spent(self) -> Mapping[str, float]:
-        """Return the seconds of each stage until now, in the order in which they first ended."""
-        self._turn()
+        """Return the seconds of each stage so far, in the order in which the stages first ended."""
+        self._count()
         return dict(self._spent)
 
-    def _turn(self) -> None:
-        """Give the time since the last turn to the stage that was running."""
+    def _count(self) -> None:
+        """Add the time since the last call to the stage that was running."""
         now_s = time.perf_counter()
         name = self._running[-1]
         self._spent[name] = self._spent.get(name, 0.0) + now_s - self._since_s

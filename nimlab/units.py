@@ -1,8 +1,8 @@
-"""Text <-> number for everything that has a unit: durations, sizes, rates, ratios, Kubernetes quantities.
+"""Conversion of text to numbers with units and back: durations, sizes, rates, ratios, Kubernetes quantities.
 
-In: what a person wrote in a file or on the command line. Out: integers (or a ratio) in the unit that the
-function's name says, and the canonical text for them. Pure; no locale, no rounding that loses a value.
-`parse_x(format_x(n)) == n` holds for every value that has a text.
+In: text from a file or the command line. Out: an integer (or a ratio) in the unit named by the function, or
+the canonical text of a number. Pure, independent of the locale, and exact: nothing is rounded.
+`parse_x(format_x(n)) == n` for every n.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
+from nimlab.errors import truncate
+
+_SHOWN_CHARACTERS: Final = 40
 _NUMBER: Final = r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?)"
 
 _DURATION_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -45,7 +48,7 @@ _QUANTITY: Final = re.compile(
 
 
 class UnitError(ValueError):
-    """The text isn't a number with one of the units that are understood."""
+    """The text is not a number with a supported unit."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -59,7 +62,7 @@ def parse_duration_ms(text: str) -> int:
 
 
 def format_duration_ms(duration_ms: int) -> str:
-    """Return the shortest exact text: `2s` for 2000, `1500ms` for 1500."""
+    """Return the shortest exact text, such as `2s` for 2000 and `1500ms` for 1500."""
     return _format(duration_ms, {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1})
 
 
@@ -69,7 +72,7 @@ def parse_size_bytes(text: str) -> int:
 
 
 def format_size_bytes(size_bytes: int) -> str:
-    """Return the shortest exact text with a binary unit: `4KiB` for 4096, `1440B` for 1440."""
+    """Return the shortest exact text with a binary unit, such as `4KiB` for 4096 and `1440B` for 1440."""
     return _format(size_bytes, {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1})
 
 
@@ -79,15 +82,15 @@ def parse_rate_bit_per_s(text: str) -> int:
 
 
 def format_rate_bit_per_s(rate_bit_per_s: int) -> str:
-    """Return the shortest exact text: `16Mbit` for 16000000."""
+    """Return the shortest exact text, such as `16Mbit` for 16000000."""
     return _format(rate_bit_per_s, {"Gbit": 1000**3, "Mbit": 1000**2, "kbit": 1000, "bit": 1})
 
 
 def parse_ratio(text: str) -> float:
-    """Return 0..1 for `1%` or `0.5%`. Raises UnitError."""
+    """Return a number from 0 to 1 for a percentage such as `0.5%`. Raises UnitError."""
     match = re.fullmatch(_NUMBER + "%", text)
     if match is None:
-        raise UnitError(_misfit(text), "write a percentage such as `1%`")
+        raise UnitError(_not_a_number(text), "write a percentage such as `1%`")
     ratio = Decimal(match["number"]) / 100
     if ratio > 1:
         raise UnitError(f"`{text}` is more than 100%", "write a percentage from `0%` to `100%`")
@@ -95,24 +98,24 @@ def parse_ratio(text: str) -> float:
 
 
 def format_ratio(ratio: float) -> str:
-    """Return `1%` for 0.01."""
+    """Return the percentage, such as `1%` for 0.01."""
     percent = (Decimal(repr(ratio)) * 100).normalize()
     return f"{percent:f}%"
 
 
 def format_number(number: float) -> str:
-    """Return the number in plain digits, never with an exponent: `0.0000001`, where Python writes `1e-07`."""
+    """Return the number without an exponent, such as `0.0000001` for 1e-07."""
     return str(number) if isinstance(number, int) else f"{Decimal(repr(number)):f}"
 
 
 def parse_cpu_m(text: str) -> int:
-    """Return thousandths of a core for `50m`, `0.05` or `2`. Raises UnitError."""
+    """Return millicores for `50m`, `0.05` or `2`. Raises UnitError."""
     hint = 'write thousandths of a core such as `50m`, or cores in quotes such as `"0.05"`'
     match = re.fullmatch(_NUMBER + "(?P<unit>m?)", text)
     if match is None:
-        raise UnitError(_misfit(text), hint)
+        raise UnitError(_not_a_number(text), hint)
     cpu_m = Decimal(match["number"]) * (1 if match["unit"] else 1000)
-    return _whole(cpu_m, text, hint)
+    return _integer(cpu_m, text, hint)
 
 
 def format_cpu_m(cpu_m: int) -> str:
@@ -121,15 +124,15 @@ def format_cpu_m(cpu_m: int) -> str:
 
 
 def parse_memory_bytes(text: str) -> int:
-    """Return bytes for `16Mi` or `1G`; a bare number has no unit. Raises UnitError."""
+    """Return bytes for `16Mi` or `1G`. Raises UnitError, also for a number without a unit."""
     hint = "write memory such as `16Mi` or `1Gi`"
     if re.fullmatch(r"[0-9.]+", text):
         raise UnitError(f"`{text}` has no unit", hint)
     match = re.fullmatch(_NUMBER + r"(?P<unit>[KMGT]i|[kMGT])", text)
     if match is None:
-        raise UnitError(_misfit(text), hint)
+        raise UnitError(_not_a_number(text), hint)
     factor = _BINARY.get(match["unit"]) or _DECIMAL[match["unit"]]
-    return _whole(Decimal(match["number"]) * factor, text, hint)
+    return _integer(Decimal(match["number"]) * factor, text, hint)
 
 
 def format_memory_bytes(size_bytes: int) -> str:
@@ -141,7 +144,7 @@ def parse_quantity(text: str) -> Decimal:
     """Return the exact value of a Kubernetes quantity. Raises UnitError."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise UnitError(_misfit(text), "write a Kubernetes quantity such as `50m`, `16Mi` or `2`")
+        raise UnitError(_not_a_number(text), "write a Kubernetes quantity such as `50m`, `16Mi` or `2`")
     number, suffix = Decimal(match["number"]), match["suffix"]
     if suffix in _BINARY:
         return number * _BINARY[suffix]
@@ -153,9 +156,9 @@ def parse_quantity(text: str) -> Decimal:
 def canonical_quantity(text: str) -> str:
     """Return the text that the API server stores: `0.05` -> `50m`, `1024Mi` -> `1Gi`, `1000` -> `1k`.
 
-    The rules are those of apimachinery's `resource.Quantity`: no fraction, the largest suffix that keeps
-    the number whole, the binary or decimal family of the input kept, values under 1024 decimal.
-    Raises UnitError.
+    The rules are those of `resource.Quantity` in apimachinery. The result has no fraction and the largest
+    suffix for which the number is an integer. A binary suffix stays binary and a decimal suffix decimal, but
+    binary values below 1024 become decimal. Raises UnitError.
     """
     value = parse_quantity(text)
     if value == 0:
@@ -169,25 +172,25 @@ def canonical_quantity(text: str) -> str:
     for suffix in reversed(_DECIMAL):
         if value % _DECIMAL[suffix] == 0:
             return f"{(value / _DECIMAL[suffix]).to_integral_value():f}" + suffix
-    raise UnitError(f"`{text}` is finer than a billionth", "round it")
+    raise UnitError(f"`{text}` has digits below 1n (one billionth)", "round it")
 
 
 def _parse(text: str, factors: Mapping[str, int], example: str) -> int:
     match = re.fullmatch(_NUMBER + r"\s?(?P<unit>[A-Za-z]*)", text)
     hint = f"write {example}"
     if match is None:
-        raise UnitError(_misfit(text), hint)
+        raise UnitError(_not_a_number(text), hint)
     if not match["unit"]:
         raise UnitError(f"`{text}` has no unit", hint)
     if match["unit"] not in factors:
         known = ", ".join(f"`{unit}`" for unit in factors)
-        raise UnitError(f"`{match['unit']}` is not a unit that fits here", f"{hint}; units: {known}")
-    return _whole(Decimal(match["number"]) * factors[match["unit"]], text, hint)
+        raise UnitError(f"the unit `{match['unit']}` is not supported here", f"{hint}; units: {known}")
+    return _integer(Decimal(match["number"]) * factors[match["unit"]], text, hint)
 
 
-def _whole(value: Decimal, text: str, hint: str) -> int:
+def _integer(value: Decimal, text: str, hint: str) -> int:
     if value != value.to_integral_value():
-        raise UnitError(f"`{text}` is finer than the smallest unit", hint)
+        raise UnitError(f"`{text}` is not a multiple of the smallest unit", hint)
     return int(value)
 
 
@@ -198,6 +201,5 @@ def _format(value: int, factors: Mapping[str, int]) -> str:
     return f"0{list(factors)[-1]}"
 
 
-def _misfit(text: str) -> str:
-    shown = text if len(text) <= 40 else text[:37] + "…"
-    return f"`{shown}` is not a number with a unit"
+def _not_a_number(text: str) -> str:
+    return f"`{truncate(text, _SHOWN_CHARACTERS)}` is not a number with a unit"

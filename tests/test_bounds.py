@@ -1,4 +1,4 @@
-"""What is bounded is stopped, cleanly, and what isn't is left alone."""
+"""Limits for CPU time and memory: code above a limit is stopped, and other code is not affected."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import threading
 
 import pytest
 
-from nimlab.render.resource_limits import OutOfBoundsError, bounded
+from nimlab.render.resource_limits import LimitExceededError, limit_resources
 
 MIB = 2**20
 
 
 def spin() -> None:
-    """Never end, whatever exception is caught."""
+    """Loop forever and catch all exceptions."""
     while True:
         try:
             while True:
                 pass
-        except Exception:  # noqa: BLE001, S110 -- what a template engine does
+        except Exception:  # noqa: BLE001, S110 -- as a template engine does
             pass
 
 
-def test_time_is_bounded_even_where_exceptions_are_caught() -> None:
-    with pytest.raises(OutOfBoundsError, match=r"0\.05 s"), bounded(cpu_s=0.05, memory_bytes=64 * MIB):
+def test_cpu_time_is_limited_even_if_exceptions_are_caught() -> None:
+    limits = limit_resources(cpu_s=0.05, memory_bytes=64 * MIB)
+    with pytest.raises(LimitExceededError, match=r"0\.05 s"), limits:
         spin()
 
 
-def test_memory_is_bounded() -> None:
-    with pytest.raises(OutOfBoundsError, match="64 MiB"), bounded(cpu_s=5, memory_bytes=64 * MIB):
+def test_memory_is_limited() -> None:
+    with pytest.raises(LimitExceededError, match="64 MiB"), limit_resources(cpu_s=5, memory_bytes=64 * MIB):
         bytearray(500 * MIB)
 
 
-def test_everything_is_as_before_afterwards() -> None:
+def test_limits_and_signal_handlers_are_restored() -> None:
     limits, handler = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGPROF)
-    with bounded(cpu_s=0.05, memory_bytes=64 * MIB):
+    with limit_resources(cpu_s=0.05, memory_bytes=64 * MIB):
         pass
     assert resource.getrlimit(resource.RLIMIT_AS) == limits
     assert signal.getsignal(signal.SIGPROF) == handler
@@ -43,17 +44,17 @@ def test_everything_is_as_before_afterwards() -> None:
     assert len(bytearray(100 * MIB)) == 100 * MIB
 
 
-def test_outside_the_main_thread_only_memory_is_bounded() -> None:
-    said: list[str] = []
+def test_outside_the_main_thread_only_memory_is_limited() -> None:
+    messages: list[str] = []
 
     def work() -> None:
         try:
-            with bounded(cpu_s=0.001, memory_bytes=64 * MIB):
+            with limit_resources(cpu_s=0.001, memory_bytes=64 * MIB):
                 bytearray(500 * MIB)
-        except OutOfBoundsError as error:
-            said.append(str(error))
+        except LimitExceededError as error:
+            messages.append(str(error))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert said == ["it takes more than 64 MiB of memory"]
+    assert messages == ["the template needs more than 64 MiB of memory"]

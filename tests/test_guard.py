@@ -1,4 +1,4 @@
-"""The guard: each way for a manifest to reach beyond its experiment is refused, and named."""
+"""The guard of experiments: each way for a manifest to affect other objects is rejected and named."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ GOOD = tuple(stamp(m, SET) for m in render_experiment(TEMPLATES, PURPLE, FILES.l
 
 
 def of(manifests: list[Manifest], kind: str) -> Any:
-    """The manifest of a kind."""
+    """Return the manifest of a kind."""
     return next(m for m in manifests if m["kind"] == kind)
 
 
 def pod(manifests: list[Manifest]) -> Any:
-    """The pod's spec."""
+    """Return the pod spec."""
     return of(manifests, "StatefulSet")["spec"]["template"]["spec"]
 
 
 def container(manifests: list[Manifest]) -> Any:
-    """The node's container."""
+    """Return the container of the node."""
     return pod(manifests)["containers"][0]
 
 
@@ -44,7 +44,7 @@ def test_shipped_manifests_pass() -> None:
 
 
 def named(tail: str) -> Callable[[list[Manifest]], object]:
-    """Give the Service the experiment's name and some more."""
+    """Return a change that appends to the name of the Service."""
     return lambda ms: of(ms, "Service")["metadata"].update(name=f"nimp2p-exp-purple-x{tail}")
 
 
@@ -54,18 +54,18 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     "unknown-kind": (lambda ms: of(ms, "ConfigMap").update(kind="ClusterRole"), "of this kind"),
     "api-version": (lambda ms: of(ms, "ConfigMap").update(apiVersion="v2"), "apiVersion"),
     "namespace": (lambda ms: of(ms, "Service")["metadata"].update(namespace="kube-system"), "namespace"),
-    "name": (lambda ms: of(ms, "Service")["metadata"].update(name="kubernetes"), "name must be"),
-    "twice": (lambda ms: ms.append(ms[0]), "two templates"),
+    "name": (lambda ms: of(ms, "Service")["metadata"].update(name="kubernetes"), "metadata.name must be"),
+    "duplicate": (lambda ms: ms.append(ms[0]), "two templates render this object"),
     "finalizer": (lambda ms: ms[0]["metadata"].update(finalizers=["x"]), "finalizers"),
     "owner": (lambda ms: ms[0]["metadata"].update(ownerReferences=[{}]), "ownerReferences"),
     "status": (lambda ms: ms[0].update(status={"a": 1}), "status"),
     "part-of": (
         lambda ms: ms[0]["metadata"]["labels"].update({"applyset.kubernetes.io/part-of": "other"}),
-        "set's label",
+        "part-of` must be",
     ),
     "member": (
         lambda ms: ms[0]["metadata"]["annotations"].update({"nimlab.dev/member": "other"}),
-        "annotation that names it",
+        "member` must be",
     ),
     "reserved-label": (
         lambda ms: ms[0]["metadata"]["labels"].update({"nimlab.dev/x": "y"}),
@@ -83,7 +83,7 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     "experiment": (lambda ms: ms[0]["metadata"]["labels"].update(experiment="blue"), "must be `purple`"),
     "pod-experiment": (
         lambda ms: of(ms, "StatefulSet")["spec"]["template"]["metadata"]["labels"].update(experiment="b"),
-        "pods' label",
+        "pods: the label `experiment` must be",
     ),
     "pod-reserved": (
         lambda ms: of(ms, "StatefulSet")["spec"]["template"]["metadata"]["labels"].update(
@@ -96,7 +96,10 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
         "selector",
     ),
     "service-selector": (lambda ms: of(ms, "Service")["spec"].update(selector={"a": "b"}), "selector"),
-    "policy-selector": (lambda ms: of(ms, "NetworkPolicy")["spec"].update(podSelector={}), "selector"),
+    "policy-selector": (
+        lambda ms: of(ms, "NetworkPolicy")["spec"].update(podSelector={}),
+        "podSelector must contain",
+    ),
     "service-type": (lambda ms: of(ms, "Service")["spec"].update(type="NodePort"), "ClusterIP"),
     "external": (lambda ms: of(ms, "Service")["spec"].update(externalName="x"), "externalName"),
     "claims": (lambda ms: of(ms, "StatefulSet")["spec"].update(volumeClaimTemplates=[{}]), "outlive"),
@@ -160,27 +163,27 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
     **{
         f"volume-{kind}": (
             lambda ms, kind=kind: pod(ms).update(volumes=[{"name": "a", kind: {"a": "b"}}]),  # type: ignore[misc]
-            f"a volume may not be `{kind}`",
+            f"a volume of type `{kind}` is not allowed",
         )
         for kind in ("projected", "csi", "ephemeral", "persistentVolumeClaim", "nfs", "image")
     },
     "host-path-way-round": (
         lambda ms: pod(ms).update(volumes=[{"name": "a", "hostPath": {"path": "/var/lib/nimlab/../../etc"}}]),
-        "a volume may not be `hostPath`",
+        "a volume of type `hostPath` is not allowed",
     ),
     "probe-host": (
         lambda ms: container(ms).update(livenessProbe={"httpGet": {"host": "192.0.2.4", "port": 80}}),
-        "no other host",
+        "probes and hooks must not set host",
     ),
     "probe-host-tcp": (
         lambda ms: container(ms).update(readinessProbe={"tcpSocket": {"host": "192.0.2.4", "port": 80}}),
-        "no other host",
+        "probes and hooks must not set host",
     ),
     "hook-host": (
         lambda ms: container(ms).update(
             lifecycle={"preStop": {"httpGet": {"host": "192.0.2.4", "port": 80}}}
         ),
-        "no other host",
+        "probes and hooks must not set host",
     ),
     "external-address": (
         lambda ms: of(ms, "Service")["spec"].update(externalIPs=["192.0.2.4"]),
@@ -190,19 +193,22 @@ BREAKS: dict[str, tuple[Callable[[list[Manifest]], object], str]] = {
         lambda ms: of(ms, "Service")["spec"].update(loadBalancerIP="192.0.2.4"),
         "loadBalancerIP",
     ),
-    "env-from": (lambda ms: container(ms).update(envFrom=[{"secretRef": {"name": "s"}}]), "contract"),
+    "env-from": (
+        lambda ms: container(ms).update(envFrom=[{"secretRef": {"name": "s"}}]),
+        "env must not refer to Secrets",
+    ),
     "env-secret": (
         lambda ms: container(ms)["env"].append({"name": "A", "valueFrom": {"secretKeyRef": {}}}),
-        "contract",
+        "env must not refer to Secrets",
     ),
-    "env-twice": (lambda ms: container(ms)["env"].append({"name": "PEERS"}), "stands twice"),
-    "port-twice": (lambda ms: container(ms)["ports"].append(container(ms)["ports"][0]), "stands twice"),
-    **{f"name-{tail!r:.9}": (named(tail), "metadata.name must be lower-case") for tail in ODD_NAMES},
+    "env-twice": (lambda ms: container(ms)["env"].append({"name": "PEERS"}), "duplicate entry"),
+    "port-twice": (lambda ms: container(ms)["ports"].append(container(ms)["ports"][0]), "duplicate entry"),
+    **{f"name-{tail!r:.9}": (named(tail), "metadata.name must be 1 to 253 lower-case") for tail in ODD_NAMES},
 }
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
-def test_each_overreach_is_refused(name: str) -> None:
+def test_each_violation_is_rejected(name: str) -> None:
     change, words = BREAKS[name]
     manifests = copy.deepcopy(list(GOOD))
     change(manifests)
@@ -212,7 +218,7 @@ def test_each_overreach_is_refused(name: str) -> None:
     assert caught.value.where is not None
 
 
-def test_the_shaper_alone_may_shape() -> None:
+def test_only_the_shaper_may_have_net_admin() -> None:
     check_manifests(GOOD, PURPLE, FILES.lab, SET)
     for change in (
         {"name": "other"},
@@ -247,16 +253,38 @@ def test_the_shaper_alone_may_shape() -> None:
         "metadata.name",
     ],
 )
-def test_a_container_is_told_its_own_name_and_address_and_nothing_else(source: object) -> None:
+def test_a_container_may_read_only_the_name_and_address_of_its_pod(source: object) -> None:
     manifests = copy.deepcopy(list(GOOD))
     env = pod(manifests)["initContainers"][1]["env"]
     assert env[0]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
     env[0]["valueFrom"] = source
-    with pytest.raises(GuardError, match="env comes from the contract"):
+    with pytest.raises(GuardError, match="env must not refer to Secrets"):
         check_manifests(manifests, PURPLE, FILES.lab, SET)
 
 
-def test_all_violations_are_told_at_once() -> None:
+@pytest.mark.parametrize(
+    ("position", "command"),
+    [
+        (0, ["python3", "-m", "nimlab.shape"]),
+        (1, ["python3", "-m", "nimlab.rtt"]),
+        (1, ["sh", "-c", "exec python3 -m nimlab.stagger --step-ms=5"]),
+    ],
+)
+def test_a_module_path_of_before_image_0_2_0_is_rejected_with_the_new_one(
+    position: int, command: list[str]
+) -> None:
+    manifests = copy.deepcopy(list(GOOD))
+    pod(manifests)["initContainers"][position]["command"] = command
+    with pytest.raises(GuardError) as caught:
+        check_manifests(manifests, PURPLE, FILES.lab, SET)
+    old = next(word for word in " ".join(command).split() if word.startswith("nimlab."))
+    new = old.replace("nimlab.", "nimlab.agents.")
+    assert f"the module `{old}` was renamed to `{new}`" in caught.value.what
+    for word in ("nimlab.agents.shape", "nimlab.agents.rtt", "spec.images.nimlab", "image tag 0.2.0"):
+        assert word in str(caught.value.hint)
+
+
+def test_all_violations_are_reported_at_once() -> None:
     manifests = copy.deepcopy(list(GOOD))
     pod(manifests).update(hostNetwork=True, hostPID=True)
     with pytest.raises(GuardError) as caught:
@@ -265,20 +293,20 @@ def test_all_violations_are_told_at_once() -> None:
     assert "hostPID" in caught.value.what
 
 
-def test_namespace_only_where_the_contract_asks_for_one() -> None:
+def test_a_namespace_is_allowed_only_if_the_contract_requires_it() -> None:
     text = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n"
     text += "spec: {contract: dst-go, peers: 3}\n"
     files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
-    green = next(one for one in files.experiments if one.name == "green")
+    green = next(experiment for experiment in files.experiments if experiment.name == "green")
     manifests = [stamp(m, SET) for m in render_experiment(TEMPLATES, green, files.lab)]
     check_manifests(manifests, green, files.lab, SET)
     with pytest.raises(GuardError, match="of this kind"):
         check_manifests(manifests[:1], PURPLE, files.lab, SET)
     manifests[0]["metadata"]["name"] = "kube-system"
-    with pytest.raises(GuardError, match="namespace is"):
+    with pytest.raises(GuardError, match="name of the namespace must be"):
         check_manifests(manifests, green, files.lab, SET)
 
 
-def test_two_experiments_never_make_one_object() -> None:
-    with pytest.raises(GuardError, match="both make it"):
+def test_two_experiments_must_not_contain_the_same_object() -> None:
+    with pytest.raises(GuardError, match="both contain this object"):
         check_unique({"purple": GOOD, "blue": GOOD[:1]})

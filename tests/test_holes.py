@@ -1,4 +1,4 @@
-"""Values that go round the parser: what comes back is the same value, whatever it holds."""
+"""Placeholders: values bypass the YAML parser and come back unchanged."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ LIMIT = 10_000
 
 
 @given(JSON)
-def test_any_value_comes_back_from_every_position(value: Any) -> None:
+def test_any_value_comes_back_unchanged_from_every_position(value: Any) -> None:
     placeholders = Placeholders(LIMIT)
-    mark = placeholders.put(value)
-    text = f"a: {mark}\nb: [{mark}, {{c: {mark}}}]\nd:\n  - {mark}\n"
+    marker = placeholders.put(value)
+    text = f"a: {marker}\nb: [{marker}, {{c: {marker}}}]\nd:\n  - {marker}\n"
     assert placeholders.fill(ParsedTemplate(parse_yaml(text))) == [
         {"a": value, "b": [value, {"c": value}], "d": [value]}
     ]
 
 
 @given(JSON)
-def test_inside_longer_text_it_is_its_json(value: Any) -> None:
+def test_inside_longer_text_a_value_becomes_its_json(value: Any) -> None:
     placeholders = Placeholders(LIMIT)
     (document,) = placeholders.fill(
         ParsedTemplate(parse_yaml(f'a: |\n  {{"x": {placeholders.put(value)}}}\n'))
@@ -44,22 +44,26 @@ def test_inside_longer_text_it_is_its_json(value: Any) -> None:
 
 
 @given(JSON, JSON)
-def test_text_does_not_depend_on_the_values(one: Any, other: Any) -> None:
-    assert Placeholders(LIMIT).put(one) == Placeholders(LIMIT).put(other)
+def test_text_does_not_depend_on_the_values(first: Any, second: Any) -> None:
+    assert Placeholders(LIMIT).put(first) == Placeholders(LIMIT).put(second)
 
 
-def test_keys_are_text_and_stand_once() -> None:
+def test_keys_are_text_and_unique() -> None:
     placeholders = Placeholders(LIMIT)
     text = f"{{{placeholders.put('a')}: 1, {placeholders.put('b')}: 2}}"
     assert placeholders.fill(ParsedTemplate(parse_yaml(text))) == [{"a": 1, "b": 2}]
-    for values, what in (((1, "b"), "isn't text"), (("a", "a"), "twice"), (({"x": "y"}, "a"), "isn't text")):
+    for values, what in (
+        ((1, "b"), "a key is not text"),
+        (("a", "a"), "duplicate key"),
+        (({"x": "y"}, "a"), "a key is not text"),
+    ):
         placeholders = Placeholders(LIMIT)
         documents = parse_yaml("{%s: 1, %s: 2}" % tuple(placeholders.put(value) for value in values))  # noqa: UP031
         with pytest.raises(ValueError, match=what):
             placeholders.fill(ParsedTemplate(documents))
 
 
-def test_what_json_has_no_form_for_is_refused() -> None:
+def test_values_that_json_cannot_represent_are_rejected() -> None:
     for value in (object(), {1: 2}, {"a": {None: 1}}, float("nan"), float("inf"), b"x", {"a"}, print):
         with pytest.raises(TypeError):
             Placeholders(LIMIT).put(value)
@@ -67,7 +71,7 @@ def test_what_json_has_no_form_for_is_refused() -> None:
         Placeholders(LIMIT).put("\ud800")
 
 
-def test_values_are_bounded_together() -> None:
+def test_total_size_of_the_values_is_limited() -> None:
     placeholders = Placeholders(100)
     for _ in range(10):
         placeholders.put("x" * 9)
@@ -77,15 +81,15 @@ def test_values_are_bounded_together() -> None:
         Placeholders(100).put([[]] * 101)
 
 
-def test_fill_leaves_what_it_is_given_and_shares_only_what_holds_no_mark() -> None:
+def test_fill_does_not_modify_the_template_and_shares_only_parts_without_markers() -> None:
     placeholders = Placeholders(LIMIT)
     value = {"b": [1], "a": 2}
     documents = yaml.safe_load(
         f"[{placeholders.put(value)}, {{x: [{{y: 1}}, {{{placeholders.put('z')}: 2}}]}}, [3]]"
     )
     before = json.dumps(documents)
-    form = ParsedTemplate(documents)
-    first, second = placeholders.fill(form), placeholders.fill(form)
+    template = ParsedTemplate(documents)
+    first, second = placeholders.fill(template), placeholders.fill(template)
     assert json.dumps(documents) == before
     assert first == second == [value, {"x": [{"y": 1}, {"z": 2}]}, [3]]
     assert list(first[0]) == ["a", "b"]
@@ -98,12 +102,12 @@ def test_fill_leaves_what_it_is_given_and_shares_only_what_holds_no_mark() -> No
 @pytest.mark.parametrize(
     "text", ["2026-01-01", "[2026-01-01]", "{a: {b: 2026-01-01 10:00:00}}", ".nan", "[.inf]", "!!binary eA=="]
 )
-def test_what_is_not_json_is_refused_wherever_it_stands(text: str) -> None:
-    with pytest.raises(ValueError, match="JSON has a form"):
+def test_yaml_values_that_are_not_json_are_rejected_at_any_depth(text: str) -> None:
+    with pytest.raises(ValueError, match="JSON cannot represent"):
         ParsedTemplate(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("key", ["1", "~", "2026-01-01", "true", "1.5"])
-def test_a_key_that_is_not_text_is_refused_wherever_it_stands(key: str) -> None:
-    with pytest.raises(ValueError, match="a key isn't text"):
+def test_a_key_that_is_not_text_is_rejected_at_any_depth(key: str) -> None:
+    with pytest.raises(ValueError, match="a key is not text"):
         ParsedTemplate(yaml.safe_load(f"[1, {{a: {{{key}: 2}}}}]"))

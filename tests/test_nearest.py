@@ -1,4 +1,4 @@
-"""nearest: what is suggested for a misspelt word, and that nothing is where nothing is close."""
+"""Suggestions for misspelt words: similar words are suggested, dissimilar words are not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GOSSIPSUB = ("d", "dLow", "dHigh", "dScore", "dOut", "dLazy", "heartbeat", "prun
         ("purpel", ["blue", "purple"], "purple"),
     ],
 )
-def test_what_is_close_is_suggested(word: str, known: list[str], meant: str) -> None:
+def test_a_similar_word_is_suggested(word: str, known: list[str], meant: str) -> None:
     assert nearest(word, known) == meant
     assert did_you_mean(word, known) == f"did you mean `{meant}`?"
 
@@ -61,16 +61,16 @@ def test_what_is_close_is_suggested(word: str, known: list[str], meant: str) -> 
         ("m" * 100_000, SPEC),
     ],
 )
-def test_nothing_is_suggested_where_nothing_is_close(word: str, known: list[str]) -> None:
+def test_nothing_is_suggested_without_a_similar_word(word: str, known: list[str]) -> None:
     assert nearest(word, known) is None
     assert did_you_mean(word, known, "write one") == "write one"
 
 
 @given(st.text(max_size=12), st.lists(st.text(max_size=12), max_size=6))
-def test_any_suggestion_is_a_known_word_in_whatever_order(word: str, known: list[str]) -> None:
-    found = nearest(word, known)
-    assert found is None or found in known
-    assert found == nearest(word, known[::-1])
+def test_any_suggestion_is_a_known_word_whatever_their_order(word: str, known: list[str]) -> None:
+    suggestion = nearest(word, known)
+    assert suggestion is None or suggestion in known
+    assert suggestion == nearest(word, known[::-1])
 
 
 def test_no_other_module_suggests_words() -> None:

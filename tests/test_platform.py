@@ -1,4 +1,4 @@
-"""The platform set: what is rendered, and how it is kept beside the experiments."""
+"""The platform: its rendered manifests, and its sync beside the experiments."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ NAMESPACES = {"dst-lab", "nimp2p-exp-green"}
 
 
 def rendered(files: LabFiles) -> tuple[Manifest, ...]:
-    """The platform's manifests, stamped and guarded."""
+    """Return the platform's manifests, stamped and guarded."""
     apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
     plain = render_platform(load_platform_templates(REPOSITORY), files)
     stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
-    namespaces = {one.namespace for one in files.experiments} | {files.lab.namespace}
+    namespaces = {experiment.namespace for experiment in files.experiments} | {files.lab.namespace}
     check_platform(stamped, files.lab, namespaces, apply_set)
     return stamped
 
@@ -44,12 +44,12 @@ GOOD = rendered(FILES)
 
 
 def of(manifests: list[Manifest], kind: str, name: str) -> Any:
-    """The object of a kind with this name."""
+    """Return the object with this kind and name."""
     return next(m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name))
 
 
 def config(name: str, key: str, files: LabFiles = FILES) -> Any:
-    """A program's own configuration, as data."""
+    """Return the configuration of a program, parsed."""
     return yaml.safe_load(of(list(rendered(files)), "ConfigMap", name)["data"][key])
 
 
@@ -57,14 +57,14 @@ def config(name: str, key: str, files: LabFiles = FILES) -> Any:
 def test_golden_manifests(case: Path, update_golden: bool) -> None:
     files = load_lab(REPOSITORY, overlay_of(case))
     assert files.problems == ()
-    found = rendered(files)
-    boards = "lab-grafana-dashboards"  # 100 kB of layout; tests/test_dashboards.py looks at them
-    text = to_yaml(one for one in found if one["metadata"]["name"] != boards)
+    manifests = rendered(files)
+    dashboards = "lab-grafana-dashboards"  # 100 kB, tested by the dashboard tests
+    text = to_yaml(m for m in manifests if m["metadata"]["name"] != dashboards)
     assert_golden(case / "expected.yaml", text, update=update_golden)
-    assert found == rendered(load_lab(REPOSITORY, overlay_of(case)))
+    assert manifests == rendered(load_lab(REPOSITORY, overlay_of(case)))
 
 
-def test_peers_are_scraped_in_every_namespace_that_has_some_and_nowhere_else() -> None:
+def test_peers_are_scraped_exactly_in_the_namespaces_with_peers() -> None:
     jobs = {
         job["job_name"]: job for job in config("lab-prometheus-config", "prometheus.yaml")["scrape_configs"]
     }
@@ -78,24 +78,26 @@ def test_peers_are_scraped_in_every_namespace_that_has_some_and_nowhere_else() -
     assert bound == NAMESPACES
 
 
-READ_AGAIN = {  # by whom, without a restart
+RELOADED = {  # workload and ConfigMap -> the option that reloads it without a restart
     ("lab-prometheus", "lab-prometheus-config"): "--config.auto-reload",
     ("lab-grafana", "lab-grafana-dashboards"): "updateIntervalSeconds",
 }
 
 
-def test_a_config_that_is_not_read_again_restarts_its_reader() -> None:
+def test_a_changed_config_restarts_a_program_that_does_not_reload_it() -> None:
     configs = {m["metadata"]["name"]: m["data"] for m in GOOD if m["kind"] == "ConfigMap"}
     unread = set(configs)
     for workload in (m for m in GOOD if m["kind"] in ("Deployment", "DaemonSet")):
         template = workload["spec"]["template"]
         (container,) = template["spec"]["containers"]
-        assert not any("subPath" in mount for mount in container["volumeMounts"]), "it never changes"
+        assert not any("subPath" in mount for mount in container["volumeMounts"]), (
+            "a subPath mount is never updated"
+        )
         for volume in (v["configMap"] for v in template["spec"]["volumes"] if "configMap" in v):
             name = volume["name"]
             unread.discard(name)
-            if word := READ_AGAIN.get((workload["metadata"]["name"], name)):
-                assert word in json.dumps([container.get("args"), configs.get("lab-grafana-config")])
+            if option := RELOADED.get((workload["metadata"]["name"], name)):
+                assert option in json.dumps([container.get("args"), configs.get("lab-grafana-config")])
                 continue
             keys = [item["key"] for item in volume["items"]] if "items" in volume else list(configs[name])
             checksums = set(template["metadata"]["annotations"].values())
@@ -103,13 +105,13 @@ def test_a_config_that_is_not_read_again_restarts_its_reader() -> None:
     assert not unread
 
 
-def test_no_experiment_is_called_platform() -> None:
+def test_an_experiment_must_not_be_named_platform() -> None:
     text = GO.replace("name: green", "name: platform").replace("dst-go", "nimp2p, connectTo: 1")
     (problem,) = load_lab(REPOSITORY, {"experiments/platform.yaml": text}).problems
     assert (problem.code, problem.location.line) == ("bad-name", 3)
 
 
-def test_an_experiment_can_not_pass_for_a_component(
+def test_an_experiment_must_not_have_the_label_of_a_component(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "dst-lab")
@@ -127,7 +129,7 @@ def test_an_experiment_can_not_pass_for_a_component(
 
 
 @pytest.mark.live
-def test_the_platform_is_synced_kept_and_waited_for(lab: Lab) -> None:
+def test_the_platform_is_synced_waited_for_and_corrected(lab: Lab) -> None:
     answer = lab.run("sync", "platform", "--timeout", "90s")
     assert answer.code == 0, answer.out + answer.err
     assert "pods running" in answer.out
@@ -151,12 +153,12 @@ def test_the_platform_is_synced_kept_and_waited_for(lab: Lab) -> None:
     assert shown.code == 0, shown.out + shown.err
     assert re.search(r"^loki +lab-loki +1 +1 .* in sync +ok$", shown.out, re.MULTILINE)
     assert re.search(r"^  POD +STATE", shown.out, re.MULTILINE)
-    told = json.loads(lab.run("status", "platform", "--output", "json").out)["components"]
-    assert {one["experiment"] for one in told} == set(COMPONENTS)
+    components = json.loads(lab.run("status", "platform", "--output", "json").out)["components"]
+    assert {component["experiment"] for component in components} == set(COMPONENTS)
 
 
 @pytest.mark.live
-def test_the_sets_leave_each_other_alone(lab: Lab) -> None:
+def test_experiments_and_platform_do_not_affect_each_other(lab: Lab) -> None:
     assert lab.run("sync", "--no-wait").code == 0
     assert lab.run("sync", "platform", "--no-wait").code == 0
     for name in ("blue", "purple"):
@@ -172,7 +174,7 @@ def test_the_sets_leave_each_other_alone(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_what_the_lab_does_not_ask_for_any_more_is_pruned(lab: Lab) -> None:
+def test_a_component_that_lab_yaml_no_longer_requires_is_pruned(lab: Lab) -> None:
     assert lab.run("sync", "platform", "--no-wait").code == 0
     path = lab.root / "lab.yaml"
     path.write_text(
@@ -187,22 +189,22 @@ def test_what_the_lab_does_not_ask_for_any_more_is_pruned(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_grafanas_password_is_made_once_and_never_shown(lab: Lab) -> None:
+def test_the_password_of_grafana_is_created_once_and_never_printed(lab: Lab) -> None:
     answer = lab.run("sync", "platform", "--no-wait")
     assert answer.code == 0, answer.out + answer.err
-    first_one = lab.get("Secret", "lab-grafana-admin")
-    assert first_one is not None
-    said = answer.out + answer.err
-    assert "lab-grafana-admin" in said
-    assert first_one["data"]["password"] not in said
-    assert len(base64.b64decode(first_one["data"]["password"])) >= 32
+    secret = lab.get("Secret", "lab-grafana-admin")
+    assert secret is not None
+    output = answer.out + answer.err
+    assert "lab-grafana-admin" in output
+    assert secret["data"]["password"] not in output
+    assert len(base64.b64decode(secret["data"]["password"])) >= 32
     lab.kubectl("delete", "service", "lab-loki")
     assert lab.run("sync", "platform", "--no-wait").code == 0
-    assert lab.get("Secret", "lab-grafana-admin") == first_one
+    assert lab.get("Secret", "lab-grafana-admin") == secret
 
 
 @pytest.mark.live
-def test_an_error_in_any_file_leaves_the_platform_as_it_is(lab: Lab) -> None:
+def test_an_error_in_any_file_prevents_a_sync_of_the_platform(lab: Lab) -> None:
     lab.edit("purple", "peers: 5", "peers: many")
     answer = lab.run("sync", "platform", "--no-wait")
     assert answer.code == 1

@@ -228,7 +228,7 @@ def test_role_and_experiment_cannot_share_a_workload() -> None:
     }
     both = load_lab(REPOSITORY, overlay)
     made = {e.name: render_experiment(TEMPLATES, e, both.lab) for e in both.experiments}
-    with pytest.raises(GuardError, match="both make it"):
+    with pytest.raises(GuardError, match="both contain this object"):
         check_unique(made)
 
 

@@ -1,4 +1,4 @@
-"""What was rendered is recalled only as long as everything that made it is the same, and never in the way."""
+"""The value cache: values are reused only for equal inputs and equal code; its own failures are ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLDER = "templates/experiment"
 
 
 def saved(path: Path, stamp: str = "s", **values: object) -> Path:
-    """A file that holds these values."""
+    """Write a cache file with these values and return its path."""
     value_cache = ValueCache(path, stamp)
     for digest, value in values.items():
         value_cache.put(digest, value)
@@ -29,7 +29,7 @@ def saved(path: Path, stamp: str = "s", **values: object) -> Path:
     return path
 
 
-def test_values_come_back_equal_and_anew(tmp_path: Path) -> None:
+def test_each_get_returns_an_equal_new_value(tmp_path: Path) -> None:
     value = [{"a": "é\u2028 \ue000", "b": [1, True, None, 0.5], "c": {}}]
     path = saved(tmp_path / "deep" / "file", one=value)
     value_cache = ValueCache(path, "s")
@@ -42,7 +42,7 @@ def test_values_come_back_equal_and_anew(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-def test_another_stamp_or_a_broken_file_holds_nothing(tmp_path: Path) -> None:
+def test_a_file_with_another_stamp_or_a_corrupt_file_is_ignored(tmp_path: Path) -> None:
     path = saved(tmp_path / "file", one=[1])
     assert ValueCache(path, "other").get("one") is None
     path.write_bytes(b"\xff\n")
@@ -51,7 +51,7 @@ def test_another_stamp_or_a_broken_file_holds_nothing(tmp_path: Path) -> None:
     assert ValueCache(path, "s").get("one") is None
 
 
-def test_a_bit_that_has_turned_over_holds_nothing(tmp_path: Path) -> None:
+def test_a_file_with_any_flipped_bit_is_ignored(tmp_path: Path) -> None:
     path = saved(tmp_path / "file", one=["nimp2p:v2.0.14"])
     good = path.read_bytes()
     for place in range(len(good)):
@@ -62,20 +62,20 @@ def test_a_bit_that_has_turned_over_holds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_holds_nothing(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_can_write_is_ignored(tmp_path: Path, mode: int) -> None:
     path = saved(tmp_path / "file", one=[1])
     path.chmod(mode)
     assert ValueCache(path, "s").get("one") is None
 
 
-def test_somebody_elses_file_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "file", one=[1])
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
     assert ValueCache(path, "s").get("one") is None
 
 
 @pytest.mark.live
-def test_what_lies_in_the_lab_is_not_recalled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_inside_the_lab_is_not_used(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(lab.root / ".cache"))
     assert lab.run("sync", "--no-wait").code == 0
     assert not (lab.root / ".cache").exists()
@@ -84,34 +84,36 @@ def test_what_lies_in_the_lab_is_not_recalled(lab: Lab, monkeypatch: pytest.Monk
     assert len([*(lab.root.parent / "cache").rglob("rendered/*")]) == 1
 
 
-def test_the_stamp_is_of_what_the_code_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = shutil.copytree(REPOSITORY / "nimlab", tmp_path / "nimlab")
-    monkeypatch.setattr("nimlab.cache.__file__", str(own / "recall.py"))
-    before, path = code_stamp(), own / "text.py"
-    facts, text = path.stat(), path.read_text(encoding="utf-8")
+def test_the_stamp_depends_on_the_content_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shutil.copytree(REPOSITORY / "nimlab", tmp_path / "nimlab")
+    monkeypatch.setattr("nimlab.cache.__file__", str(package / "cache.py"))
+    before, path = code_stamp(), package / "text.py"
+    status, text = path.stat(), path.read_text(encoding="utf-8")
     path.write_text(text.replace("canonical", "canonicaL", 1), encoding="utf-8")
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert code_stamp() != before
 
 
-def test_what_a_whole_run_has_no_use_for_is_forgotten(tmp_path: Path) -> None:
+def test_save_with_forget_removes_unused_values(tmp_path: Path) -> None:
     path = saved(tmp_path / "file", one=[1], two=[2])
-    narrowed = ValueCache(path, "s")
-    narrowed.get("one")
-    narrowed.save(forget=False)
+    partial_run = ValueCache(path, "s")
+    partial_run.get("one")
+    partial_run.save(forget=False)
     assert ValueCache(path, "s").get("two") == [2]
-    whole = ValueCache(path, "s")
-    whole.get("one")
-    whole.save(forget=True)
+    full_run = ValueCache(path, "s")
+    full_run.get("one")
+    full_run.save(forget=True)
     assert ValueCache(path, "s").get("two") is None
 
 
-def test_a_place_that_can_not_be_written_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way", encoding="ascii")
+def test_a_folder_that_cannot_be_written_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file instead of a folder", encoding="ascii")
     saved(tmp_path / "file" / "below", one=[1])
 
 
-def test_the_oldest_of_many_files_goes(tmp_path: Path) -> None:
+def test_the_oldest_of_many_files_is_removed(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"old-{number}").write_text("", encoding="ascii")
         os.utime(tmp_path / f"old-{number}", (number, number))
@@ -121,23 +123,21 @@ def test_the_oldest_of_many_files_goes(tmp_path: Path) -> None:
 
 
 def rendered(value_cache: ValueCache | None, prefix: str = "nimp2p-exp-") -> list[Manifest]:
-    """Everything that the shipped lab renders to, under some prefix."""
+    """Return all manifests of the shipped lab with this prefix."""
     files = load_lab(REPOSITORY)
     lab = replace(files.lab, prefix=prefix)
     templates = load_templates(REPOSITORY, FOLDER, value_cache)
-    return [m for one in files.experiments for m in render_experiment(templates, one, lab)]
+    return [m for experiment in files.experiments for m in render_experiment(templates, experiment, lab)]
 
 
-def test_recalled_manifests_are_those_that_would_be_rendered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_manifests_equal_rendered_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     value_cache = ValueCache(path, code_stamp())
     fresh = rendered(value_cache)
     value_cache.save(forget=True)
     assert fresh == rendered(None)
 
-    monkeypatch.setattr("nimlab.render.jinja_sandbox.Compiled", None)  # nothing can be rendered any more
+    monkeypatch.setattr("nimlab.render.jinja_sandbox.CompiledTemplates", None)  # any further rendering fails
     assert rendered(ValueCache(path, code_stamp())) == fresh
     with pytest.raises(TypeError):
         rendered(ValueCache(path, "other code"))
@@ -146,7 +146,7 @@ def test_recalled_manifests_are_those_that_would_be_rendered(
 
 
 @pytest.mark.live
-def test_a_changed_template_is_rendered_anew_by_the_next_run(lab: Lab) -> None:
+def test_the_next_run_renders_a_changed_template(lab: Lab) -> None:
     assert lab.run("sync").code == 0
     assert lab.run("sync", "--dry-run", "--exit-code").code == 0
     path = lab.root / FOLDER / "configmap.yaml.j2"
@@ -157,25 +157,22 @@ def test_a_changed_template_is_rendered_anew_by_the_next_run(lab: Lab) -> None:
 
 
 def copied(tmp_path: Path) -> Path:
-    """A copy of what the shipped lab is read from."""
+    """Copy the files of the shipped lab without templates; return the folder."""
     for name in ("experiments", "contracts", "schema"):
         shutil.copytree(REPOSITORY / name, tmp_path / "lab" / name)
     shutil.copy(REPOSITORY / "lab.yaml", tmp_path / "lab")
     return tmp_path / "lab"
 
 
-def test_recalled_files_are_read_as_those_that_are_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_documents_equal_validated_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = copied(tmp_path)
     value_cache = ValueCache(tmp_path / "file", "s")
     checked = load_lab(root, value_cache=value_cache)
     value_cache.save(forget=True)
     assert checked == load_lab(root)
 
-    monkeypatch.setattr(
-        "nimlab.files.load.schema_cache.read_document", None
-    )  # nothing can be read as YAML any more
+    # Any further reading of YAML fails.
+    monkeypatch.setattr("nimlab.files.load.schema_cache.read_document", None)
     assert load_lab(root, value_cache=ValueCache(tmp_path / "file", "s")) == checked
     schemas = tmp_path / "schema"
     shutil.copytree(SCHEMAS, schemas)
@@ -188,18 +185,18 @@ def test_recalled_files_are_read_as_those_that_are_checked(
         load_lab(root, value_cache=ValueCache(tmp_path / "file", "s"))
 
 
-def test_a_recalled_file_still_tells_the_place_of_what_is_wrong_with_it_now(tmp_path: Path) -> None:
+def test_a_new_problem_in_a_cached_document_has_a_place(tmp_path: Path) -> None:
     root = copied(tmp_path)
     value_cache = ValueCache(tmp_path / "file", "s")
     assert not load_lab(root, value_cache=value_cache).problems
     (root / "contracts" / "nimp2p.yaml").unlink()
-    found = load_lab(root, value_cache=value_cache).problems
-    assert found == load_lab(root).problems
-    assert {p.code for p in found} == {"unknown-reference"}
-    assert all(p.location.line and p.excerpt for p in found)
+    problems = load_lab(root, value_cache=value_cache).problems
+    assert problems == load_lab(root).problems
+    assert {p.code for p in problems} == {"unknown-reference"}
+    assert all(p.location.line and p.excerpt for p in problems)
 
 
-def test_what_did_not_fit_is_not_recalled(tmp_path: Path) -> None:
+def test_an_invalid_document_is_not_cached(tmp_path: Path) -> None:
     root = copied(tmp_path)
     (root / "experiments" / "purple.yaml").write_text("kind: Experiment\n", encoding="utf-8")
     value_cache = ValueCache(tmp_path / "file", "s")

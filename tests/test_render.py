@@ -1,4 +1,4 @@
-"""Specs -> manifests: the same bytes for the same files, text only ever data, errors with their place."""
+"""Rendering of experiments: equal files give equal bytes, text stays data, errors have a place."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ PURPLE = (REPOSITORY / "experiments" / "purple.yaml").read_text(encoding="utf-8"
 
 @pytest.fixture(scope="module")
 def templates() -> Templates:
-    """The shipped templates."""
+    """Return the shipped templates."""
     return load_templates(REPOSITORY, "templates/experiment")
 
 
 def render_all(files: LabFiles, templates: Templates, names: list[str]) -> tuple[Manifest, ...]:
-    """Stamped and guarded manifests of the named experiments."""
+    """Return the stamped and guarded manifests of the named experiments."""
     apply_set = ApplySet(name="experiments", namespace=files.lab.namespace)
-    found: list[Manifest] = []
-    for one in files.experiments:
-        if one.name in names:
-            manifests = [stamp(m, apply_set) for m in render_experiment(templates, one, files.lab)]
-            check_manifests(manifests, one, files.lab, apply_set)
-            found += manifests
-    return tuple(found)
+    result: list[Manifest] = []
+    for experiment in files.experiments:
+        if experiment.name in names:
+            manifests = [stamp(m, apply_set) for m in render_experiment(templates, experiment, files.lab)]
+            check_manifests(manifests, experiment, files.lab, apply_set)
+            result += manifests
+    return tuple(result)
 
 
 def experiment_with(text: str) -> tuple[Experiment, LabFiles]:
-    """One more experiment in the shipped lab."""
+    """Return the experiment green, added to the shipped lab."""
     files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
-    return next(one for one in files.experiments if one.name == "green"), files
+    return next(experiment for experiment in files.experiments if experiment.name == "green"), files
 
 
 @pytest.mark.parametrize("case", cases("render"), ids=lambda case: case.name)
@@ -61,7 +61,7 @@ def test_golden_manifests(case: Path, templates: Templates, update_golden: bool)
     assert text == to_yaml(render_all(load_lab(REPOSITORY, overlay_of(case)), templates, names))
 
 
-def test_what_is_rendered_is_canonical(templates: Templates) -> None:
+def test_rendered_manifests_are_canonical(templates: Templates) -> None:
     for manifest in render_all(load_lab(REPOSITORY), templates, ["blue", "purple"]):
         assert canonical(manifest) == manifest
 
@@ -90,17 +90,17 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
         allow_unicode=False,
     )
     files = load_lab(REPOSITORY, {"experiments/green.yaml": text})
-    for one in files.experiments:
-        if one.name == "green":
+    for experiment in files.experiments:
+        if experiment.name == "green":
             templates = load_templates(REPOSITORY, "templates/experiment")
-            manifests = render_experiment(templates, one, files.lab)
+            manifests = render_experiment(templates, experiment, files.lab)
             assert [m["kind"] for m in manifests] == [
                 "NetworkPolicy",
                 "ConfigMap",
                 "Service",
                 "StatefulSet",
             ]
-            assert one.document["metadata"].get("description") == description
+            assert experiment.document["metadata"].get("description") == description
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
         ("a: {{ 'x' * 2000000 }}\n", "x.yaml.j2:1", "result of `*` is too large"),
         ("a: {{ 7 ** 2000000 }}\n", "x.yaml.j2:1", "result of `**` is too large"),
         ("a: 1\n---\nb: 2\n", "x.yaml.j2", "2 documents"),
-        ("a: 1\na: 2\n", "x.yaml.j2", "stands twice"),
-        ("a: [\n", "x.yaml.j2", "isn't YAML"),
-        ("just text\n", "x.yaml.j2", "isn't a Kubernetes object"),
-        ("{kind: A, metadata: {name: a}}\n", "x.yaml.j2", "lacks"),
+        ("a: 1\na: 2\n", "x.yaml.j2", "duplicate key"),
+        ("a: [\n", "x.yaml.j2", "not valid YAML"),
+        ("just text\n", "x.yaml.j2", "is not a Kubernetes object"),
+        ("{kind: A, metadata: {name: a}}\n", "x.yaml.j2", "has no apiVersion"),
         ("{% include '/etc/passwd' %}\n", "x.yaml.j2:1", "passwd"),
         ("{% for i in range(99999) %}{{ 'x' * 9 }}\n{% endfor %}", "x.yaml.j2", "KiB"),
         (
@@ -127,7 +127,9 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
         ),
     ],
 )
-def test_bad_template_is_told_with_its_place(tmp_path: Path, text: str, place: str, what: str) -> None:
+def test_an_error_in_a_template_is_reported_with_its_place(
+    tmp_path: Path, text: str, place: str, what: str
+) -> None:
     (tmp_path / "x.yaml.j2").write_text(text, encoding="utf-8")
     files = load_lab(REPOSITORY)
     with pytest.raises(RenderError) as caught:
@@ -136,20 +138,20 @@ def test_bad_template_is_told_with_its_place(tmp_path: Path, text: str, place: s
     assert what in caught.value.what
 
 
-def test_template_that_has_used_up_its_time_is_not_tried_for_every_experiment(tmp_path: Path) -> None:
+def test_a_template_that_exceeded_its_time_limit_is_not_tried_for_other_experiments(tmp_path: Path) -> None:
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (tmp_path / "x.yaml.j2").write_text(endless, encoding="utf-8")
     files = load_lab(REPOSITORY)
     templates = load_templates(tmp_path, ".")
-    said = []
-    for one in files.experiments:
+    results = []
+    for experiment in files.experiments:
         started_s = time.process_time()
         with pytest.raises(RenderError) as caught:
-            render_experiment(templates, one, files.lab)
-        said.append((caught.value.what, time.process_time() - started_s))
-    assert "for experiment `blue`" in said[0][0]
-    assert "as for another" in said[1][0]
-    assert said[1][1] < 0.1
+            render_experiment(templates, experiment, files.lab)
+        results.append((caught.value.what, time.process_time() - started_s))
+    assert "for experiment `blue`" in results[0][0]
+    assert "for another experiment" in results[1][0]
+    assert results[1][1] < 0.1
 
 
 def test_folder_without_templates_is_an_error(tmp_path: Path) -> None:
@@ -157,13 +159,13 @@ def test_folder_without_templates_is_an_error(tmp_path: Path) -> None:
         load_templates(tmp_path, ".")
 
 
-def test_template_that_renders_to_nothing_makes_no_object(tmp_path: Path) -> None:
+def test_a_template_that_renders_nothing_makes_no_object(tmp_path: Path) -> None:
     (tmp_path / "x.yaml.j2").write_text("{% if own_namespace %}a: 1{% endif %}\n", encoding="utf-8")
     files = load_lab(REPOSITORY)
     assert render_experiment(load_templates(tmp_path, "."), files.experiments[0], files.lab) == ()
 
 
-def test_owner_and_description_restart_no_peer(templates: Templates) -> None:
+def test_a_change_of_owner_or_description_restarts_no_peer(templates: Templates) -> None:
     one, files = experiment_with(PURPLE.replace("purple", "green"))
     other, _ = experiment_with(PURPLE.replace("purple", "green").replace("five constrained", "5 slow"))
 
@@ -174,9 +176,9 @@ def test_owner_and_description_restart_no_peer(templates: Templates) -> None:
     assert template_of(one) == template_of(other)
 
 
-def test_intent_of_one_experiment_leaves_the_others_unrendered() -> None:
-    intent = read_desired_lab(REPOSITORY, frozenset({"purple"}))
-    assert [one.name for one in intent.desired] == ["purple"]
+def test_for_one_named_experiment_the_others_are_not_rendered() -> None:
+    lab = read_desired_lab(REPOSITORY, frozenset({"purple"}))
+    assert [desired.name for desired in lab.desired] == ["purple"]
 
 
 @pytest.mark.parametrize(

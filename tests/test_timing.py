@@ -1,4 +1,4 @@
-"""Every moment of a run is in exactly one stage, and the stages are told on request."""
+"""Timings: each moment of a command counts for exactly one stage, and `--timings` prints the stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SYNC = [
 ]  # fmt: skip
 
 
-def test_stages_nest_and_sum_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nested_stages_add_up_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [10.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     watch = Stopwatch()
@@ -41,14 +41,14 @@ def test_stages_nest_and_sum_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shown(text: str) -> tuple[dict[str, float], float]:
-    """The stages and the sum that a command has printed."""
-    (line,) = [one for one in text.splitlines() if one.startswith("timings")]
+    """Return the stages and the total that a command printed."""
+    (line,) = [line for line in text.splitlines() if line.startswith("timings")]
     stages = {name: float(seconds) for name, seconds in re.findall(r"([a-z]+) ([0-9.]+)[,:]", line)}
     return stages, float(line.rpartition(": ")[2].split()[0])
 
 
 @pytest.mark.parametrize("command", ["validate", "render"])
-def test_commands_on_files_tell_where_their_time_went(command: str) -> None:
+def test_commands_without_a_cluster_print_their_stages(command: str) -> None:
     started_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "nimlab", command, "--timings"],
@@ -59,21 +59,21 @@ def test_commands_on_files_tell_where_their_time_went(command: str) -> None:
         timeout=60,
     )
     wall_s = time.monotonic() - started_s
-    stages, whole_s = shown(done.stderr)
+    stages, total_s = shown(done.stderr)
     assert {"start", OTHER, "load", "validate"} <= set(stages)
-    assert abs(sum(stages.values()) - whole_s) < 0.01
-    assert 0.5 * wall_s < whole_s < wall_s + 0.05
+    assert abs(sum(stages.values()) - total_s) < 0.01
+    assert 0.5 * wall_s < total_s < wall_s + 0.05
 
 
 @pytest.mark.live
-def test_sync_tells_all_its_stages(lab: Lab) -> None:
+def test_sync_prints_all_its_stages(lab: Lab) -> None:
     answer = lab.run("sync", "--timings")
     assert answer.code == 0, answer.err
     stages, _ = shown(answer.err)
     assert [name for name in SYNC if name not in stages] == []
 
 
-def test_a_sync_that_fails_tells_its_stages_too(tmp_path: Path) -> None:
+def test_a_failed_sync_prints_its_stages(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nimlab", "sync", "--timings", "--kubeconfig", str(tmp_path / "none")],
         cwd=REPOSITORY,

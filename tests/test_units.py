@@ -1,4 +1,4 @@
-"""Text <-> number: exact, with a unit, and the API server's own canonical quantities."""
+"""Conversion of text to numbers with units and back: exact, and canonical as in the API server."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_parse(parse: Callable[[str], object], text: str, value: object) -> None
         (units.canonical_quantity, "0.1n"),
     ],
 )
-def test_anything_else_is_refused_with_a_hint(parse: Callable[[str], object], text: str) -> None:
+def test_other_text_is_rejected_with_a_hint(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(units.UnitError) as caught:
         parse(text)
     assert caught.value.hint
 
 
-# As the API server stored them: docs/server-side-apply.md.
+# Quantities as stored by an API server: docs/server-side-apply.md.
 @pytest.mark.parametrize(
     ("text", "canonical"),
     [
@@ -79,7 +79,7 @@ COUNT = st.integers(0, 10**12)
 
 
 @given(COUNT)
-def test_what_is_formatted_parses_back(value: int) -> None:
+def test_formatted_values_parse_back(value: int) -> None:
     assert units.parse_duration_ms(units.format_duration_ms(value)) == value
     assert units.parse_size_bytes(units.format_size_bytes(value)) == value
     assert units.parse_rate_bit_per_s(units.format_rate_bit_per_s(value)) == value
@@ -94,7 +94,7 @@ def test_ratios_parse_back(basis_points: int) -> None:
 
 
 @given(st.decimals(0, 10**9, places=3), st.sampled_from(["", "m", "k", "M", "Ki", "Mi", "Gi"]))
-def test_canonical_form_keeps_the_value_and_is_final(number: object, suffix: str) -> None:
+def test_the_canonical_form_keeps_the_value_and_is_stable(number: object, suffix: str) -> None:
     text = f"{number}{suffix}"
     canonical = units.canonical_quantity(text)
     assert units.parse_quantity(canonical) == units.parse_quantity(text)
@@ -102,7 +102,7 @@ def test_canonical_form_keeps_the_value_and_is_final(number: object, suffix: str
 
 
 @given(st.text(max_size=20))
-def test_any_text_parses_or_is_refused(text: str) -> None:
+def test_any_text_parses_or_raises_unit_error(text: str) -> None:
     for parse in (
         units.parse_duration_ms,
         units.parse_size_bytes,

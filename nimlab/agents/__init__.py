@@ -1,1 +1,1 @@
-"""Programs that run inside pods: the RTT exporter and the link shaper. They import nothing else of nimlab."""
+"""Programs that run in pods: RTT exporter, link shaper, start delay. They import no other part of nimlab."""

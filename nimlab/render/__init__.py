@@ -1,8 +1,8 @@
-"""Specs -> manifests: one experiment through the templates, once for each group of its peers.
+"""Specs -> manifests: renders the templates once for each group of peers of an experiment.
 
-In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Text from
-experiments is data in the templates, never template source; and nothing else enters than what `context` says.
-So the same files give the same bytes, and what they gave before may be recalled.
+In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Values of an
+experiment are data in the templates, never template source. A template can use only the variables of
+`context`, so the same files give the same bytes, and earlier results can be cached.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from nimlab.errors import RenderError
 from nimlab.files.safe_open import check_folder, foreign_content, is_seen, read_file
 from nimlab.files.spec import Experiment, Lab
 from nimlab.objects.manifest import Manifest, apply_order, key_of
-from nimlab.render.context import contexts_of, label_value
+from nimlab.render.context import label_value, template_contexts
 from nimlab.text import to_json_text
 
 if TYPE_CHECKING:
-    from nimlab.render.jinja_sandbox import Compiled
+    from nimlab.render.jinja_sandbox import CompiledTemplates
 
 __all__ = [
     "EXPERIMENT_FOLDER",
     "Templates",
-    "contexts_of",
     "find_template",
     "label_value",
     "load_sources",
     "load_templates",
     "render_experiment",
+    "template_contexts",
 ]
 
 EXPERIMENT_FOLDER: Final = "templates/experiment"
+_SUFFIX: Final = ".yaml.j2"
 _SOURCE_LIMIT_BYTES: Final = 256 * 1024
-_IGNORED: Final = (".", "README")
+_IGNORED_PREFIXES: Final = (".", "README")
 
 
 class Templates:
-    """The texts of a folder's templates, compiled when something has to be rendered anew.
+    """The sources of a folder's templates, compiled when the first manifest has to be rendered.
 
-    `digest` tells them apart from any others; `recall` may hold what they have rendered before.
+    `digest` identifies folder and sources. `value_cache` may contain results of earlier runs.
     """
 
     def __init__(
@@ -52,31 +53,31 @@ class Templates:
         self.value_cache = value_cache
         self.folder = folder
         self.sources = sources
-        self._compiled: Compiled | None = None
+        self._compiled: CompiledTemplates | None = None
 
-    def compiled(self) -> Compiled:
-        """Return them compiled. Raises RenderError with file and line."""
+    def compiled(self) -> CompiledTemplates:
+        """Return the compiled templates. Raises RenderError with file and line."""
         if self._compiled is None:
-            from nimlab.render.jinja_sandbox import (
-                Compiled,  # with Jinja, which a lab without changes doesn't need
-            )
+            # Imported late, because Jinja is slow to import and often not needed.
+            from nimlab.render.jinja_sandbox import CompiledTemplates
 
-            self._compiled = Compiled(self.folder, self.sources)
+            self._compiled = CompiledTemplates(self.folder, self.sources)
         return self._compiled
 
-    def find(self, names: Mapping[str, Any], kind: str, name: str) -> tuple[str, str] | None:
-        """Return path and text of the template that makes an object; None if none does."""
-        for file, data in self.compiled().data(names, f"{kind} `{name}`").items():
-            if (data.get("kind"), data["metadata"].get("name")) == (kind, name):
+    def find(self, variables: Mapping[str, Any], kind: str, name: str) -> tuple[str, str] | None:
+        """Return path and source of the template that renders an object, or None."""
+        documents = self.compiled().render_documents(variables, f"{kind} `{name}`")
+        for file, document in documents.items():
+            if (document.get("kind"), document["metadata"].get("name")) == (kind, name):
                 return f"{self.folder}/{file}", self.sources[file]
         return None
 
 
 def load_templates(root: Path, folder: str, value_cache: ValueCache | None = None) -> Templates:
-    """Read and compile every `*.yaml.j2` of a folder in the lab's. Raises RenderError with file and line.
+    """Read and compile all `*.yaml.j2` files of a folder. Raises RenderError with file and line.
 
-    What isn't an ordinary file there can't be included either. Those that are known to `recall` have been
-    compiled before.
+    A template can include only other templates of the same folder. Templates that the cache knows are not
+    compiled, because an earlier run compiled them without an error.
     """
     templates = Templates(folder, load_sources(root, folder), value_cache)
     if value_cache is None or value_cache.get(templates.digest) is None:
@@ -88,38 +89,36 @@ def load_templates(root: Path, folder: str, value_cache: ValueCache | None = Non
 
 def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) -> tuple[Manifest, ...]:
     """Return the experiment's manifests, canonical and in apply order. Raises RenderError."""
-    found: list[Manifest] = []
-    for names in contexts_of(experiment, lab):
-        filled = _filled(templates, names, f"experiment `{experiment.name}`")
-        # Objects that don't depend on a role come out equal each time. Two that differ under one name both
-        # stay, and the guard names them.
-        found += [one for one in filled if one not in found] if found else filled
-    return _ordered(found)
+    manifests: list[Manifest] = []
+    for variables in template_contexts(experiment, lab):
+        rendered = _render(templates, variables, f"experiment `{experiment.name}`")
+        # Each group renders all templates, so objects that do not depend on the role are equal and kept once.
+        # Different objects with the same name are both kept, and the guard reports them.
+        manifests += (
+            [manifest for manifest in rendered if manifest not in manifests] if manifests else rendered
+        )
+    return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
 
 
-def _filled(templates: Templates, names: Mapping[str, Any], whom: str) -> list[Manifest]:
-    """The objects for one group of peers, recalled where they were rendered before."""
+def _render(templates: Templates, variables: Mapping[str, Any], subject: str) -> list[Manifest]:
+    """Return the manifests of one group of peers, from the cache if possible. Raises RenderError."""
     value_cache = templates.value_cache
     if value_cache is None:
-        return templates.compiled().fill(names, whom)
-    digest = _digest([templates.digest, names])
-    known: list[Manifest] | None = value_cache.get(digest)
-    if known is None:
-        known = templates.compiled().fill(names, whom)
-        value_cache.put(digest, known)
-    return known
+        return templates.compiled().render_manifests(variables, subject)
+    digest = _digest([templates.digest, variables])
+    manifests: list[Manifest] | None = value_cache.get(digest)
+    if manifests is None:
+        manifests = templates.compiled().render_manifests(variables, subject)
+        value_cache.put(digest, manifests)
+    return manifests
 
 
 def find_template(
     templates: Templates, experiment: Experiment, lab: Lab, kind: str, name: str
 ) -> tuple[str, str] | None:
-    """Return path and text of the template that makes an object of an experiment; None if none does."""
-    found = (templates.find(names, kind, name) for names in contexts_of(experiment, lab))
-    return next((place for place in found if place is not None), None)
-
-
-def _ordered(manifests: list[Manifest]) -> tuple[Manifest, ...]:
-    return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
+    """Return path and source of the template that renders an object of an experiment, or None."""
+    places = (templates.find(variables, kind, name) for variables in template_contexts(experiment, lab))
+    return next((place for place in places if place is not None), None)
 
 
 def _digest(value: object) -> str:
@@ -127,42 +126,56 @@ def _digest(value: object) -> str:
 
 
 def load_sources(root: Path, folder: str) -> dict[str, str]:
-    """Return the texts of a folder's templates by name, sorted. Raises RenderError."""
+    """Return the sources of a folder's templates by name, sorted. Raises RenderError."""
+    names = _template_names(root, folder)
+    return {name: _read_source(root, folder, name) for name in names}
+
+
+def _template_names(root: Path, folder: str) -> list[str]:
     try:
         check_folder(root, folder)
-        entries = sorted((root / folder).iterdir())
+        paths = sorted((root / folder).iterdir())
     except OSError as error:
-        hint = "`git status` shows whether it was deleted or renamed"
         raise RenderError(
-            f"the templates can't be read: {error.strerror}", where=folder, hint=hint
+            f"cannot read the templates: {error.strerror}",
+            where=folder,
+            hint="`git status` shows whether the folder was deleted or renamed",
         ) from error
-    names = [path.name for path in entries if path.name.endswith(".yaml.j2")]
-    for path in entries:
-        if path.name not in names and not path.name.startswith(_IGNORED) and path.is_file():
+    names = [path.name for path in paths if path.name.endswith(_SUFFIX)]
+    for path in paths:
+        if path.name not in names and not path.name.startswith(_IGNORED_PREFIXES) and path.is_file():
             raise RenderError(
-                "only files that end in `.yaml.j2` are templates",
+                f"the name of a template must end in `{_SUFFIX}`",
                 where=f"{folder}/{path.name}" if is_seen(path.name) else folder,
-                hint="rename it, or move it away",
+                hint="rename the file or move it to another folder",
             )
     if not names:
-        raise RenderError("there are no templates", where=folder, hint="it holds `*.yaml.j2` files")
-    sources = {}
-    for name in names:
-        if not is_seen(name):
-            place = f"{folder}/{ascii(name)[1:-1]}:1"
-            said = "the template's name holds characters that can't be seen"
-            raise RenderError(said, where=place, hint="rename it")
-        try:
-            data = read_file(root, f"{folder}/{name}", _SOURCE_LIMIT_BYTES)
-            sources[name] = data.decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            what = getattr(error, "strerror", None) or error
-            raise RenderError(f"the template can't be read: {what}", where=f"{folder}/{name}:1") from error
-        if len(data) > _SOURCE_LIMIT_BYTES:
-            limit = f"{_SOURCE_LIMIT_BYTES // 1024} KiB"
-            raise RenderError(f"the template is larger than {limit}", where=f"{folder}/{name}:1")
-        foreign = foreign_content(sources[name])
-        if foreign is not None:
-            line, what, hint = foreign
-            raise RenderError(what, where=f"{folder}/{name}:{line}", hint=hint)
-    return sources
+        raise RenderError("the folder contains no templates", where=folder, hint=f"add `*{_SUFFIX}` files")
+    return names
+
+
+def _read_source(root: Path, folder: str, name: str) -> str:
+    """Return the text of a template. Raises RenderError."""
+    where = f"{folder}/{name}"
+    if not is_seen(name):
+        raise RenderError(
+            "the template's name contains invisible characters",
+            where=f"{folder}/{ascii(name)[1:-1]}:1",
+            hint="rename the file",
+        )
+    try:
+        data = read_file(root, where, _SOURCE_LIMIT_BYTES)
+        source = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RenderError(f"cannot read the template: {reason}", where=f"{where}:1") from error
+    if len(data) > _SOURCE_LIMIT_BYTES:
+        limit = f"{_SOURCE_LIMIT_BYTES // 1024} KiB"
+        raise RenderError(
+            f"the template is larger than {limit}", where=f"{where}:1", hint="split the template"
+        )
+    foreign = foreign_content(source)
+    if foreign is not None:
+        line, what, hint = foreign
+        raise RenderError(what, where=f"{where}:{line}", hint=hint)
+    return source

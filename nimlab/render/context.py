@@ -1,7 +1,7 @@
-"""Every name that a template can use: one experiment in the words of Kubernetes and of its node's image.
+"""The variables of an experiment's templates, in the terms of Kubernetes and of the contract's image.
 
-In: an experiment and the lab. Out: plain values. Nothing else enters: not the commit, the time, the tool's
-version, the machine or another experiment. Pure.
+In: an experiment and the lab. Out: plain values. They depend on nothing else: not on the commit, the time,
+the version of nimlab, the machine or another experiment. Pure.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from nimlab.files.spec import (
 from nimlab.text import to_json_text
 from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, format_number
 
-RTT_GROUP: Final = 65534  # the exporter's: with ICMP, a pod allows its echoes to this group alone
-_USUAL_FANOUT: Final = 8  # the exporter's own, with room for as many peers that have left
-_USUAL_METHODS: Final = ("tcp",)  # the exporter's own
+RTT_GROUP: Final = 65534  # the group of the RTT exporter; with ICMP, only this group may send echoes
+_DEFAULT_FANOUT: Final = 8  # of the exporter; its series limit has room for as many former peers
+_DEFAULT_METHODS: Final = ("tcp",)  # of the exporter
 ROLE: Final = "role"
-"""Label of a role's StatefulSet and pods, beside those of every peer."""
-_LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
+"""Label of a role's StatefulSet and pods, in addition to the labels of all peers."""
+_NOT_IN_LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def contexts_of(experiment: Experiment, lab: Lab) -> Iterator[dict[str, Any]]:
-    """Yield the names that templates can use, once for each group of peers."""
-    shared = context_of(experiment, lab)
+def template_contexts(experiment: Experiment, lab: Lab) -> Iterator[dict[str, Any]]:
+    """Yield the variables of the templates, once for each group of peers."""
+    shared = _shared_variables(experiment, lab)
     for group in experiment.groups:
-        yield shared | _group_names(experiment, group)
+        yield shared | _group_variables(experiment, group)
 
 
-def _group_names(experiment: Experiment, group: PeerGroup) -> dict[str, Any]:
-    """The names that differ from one group of peers to the next."""
+def _group_variables(experiment: Experiment, group: PeerGroup) -> dict[str, Any]:
+    """Return the variables that differ between groups of peers."""
     role = {} if group.role is None else {ROLE: group.role}
     selector = {"experiment": experiment.name, **role}
     settings = experiment.settings if group.role is None else {**experiment.settings, "role": group.role}
-    own = _env(experiment.contract, settings)
+    contract_env = _env(experiment.contract, settings)
     return {
         "role": group.role,
         "workload": experiment.workload_of(group),
@@ -57,50 +57,49 @@ def _group_names(experiment: Experiment, group: PeerGroup) -> dict[str, Any]:
         "peers": group.peers,
         "cpu": format_cpu_m(group.cpu_m),
         "memory": format_memory_bytes(group.memory_bytes),
-        "env": [*own, *({"name": name, "value": value} for name, value in group.pod.env.items())],
+        "env": [*contract_env, *({"name": name, "value": value} for name, value in group.pod.env.items())],
         "pod": _pod(group, selector),
     }
 
 
 def _pod(group: PeerGroup, selector: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a group's pods in the words of Kubernetes; empty or none where nothing was asked."""
+    """Return a group's pod settings in the terms of Kubernetes; unused settings are empty or None."""
     pod = group.pod
     return {
         "args": list(pod.args),
         "node_selector": dict(pod.node_selector),
-        "tolerations": [dict(one) for one in pod.tolerations],
+        "tolerations": [dict(toleration) for toleration in pod.tolerations],
         "priority_class": pod.priority_class,
         "pull_secrets": [{"name": name} for name in pod.pull_secrets],
         "pull_policy": pod.pull_policy,
         "spread": [
             {
                 "labelSelector": {"matchLabels": dict(selector)},
-                "maxSkew": one.max_skew,
-                "topologyKey": one.topology_key,
-                "whenUnsatisfiable": one.when_unsatisfiable,
+                "maxSkew": rule.max_skew,
+                "topologyKey": rule.topology_key,
+                "whenUnsatisfiable": rule.when_unsatisfiable,
             }
-            for one in pod.spread
+            for rule in pod.spread
         ],
         "stagger": [f"--step-ms={pod.stagger_ms}", f"--first={group.first}"] if pod.stagger_ms else [],
     }
 
 
-def _groups_as_run(experiment: Experiment) -> dict[str, str]:
-    """What the ConfigMap records of roles and pod settings; nothing where none are used."""
+def _recorded_groups(experiment: Experiment) -> dict[str, str]:
+    """Return the entry of the ConfigMap for roles and pod settings, if the experiment uses any."""
     if not experiment.roles and experiment.pod == PodSettings():
         return {}
     groups = [{**asdict(group), "workload": experiment.workload_of(group)} for group in experiment.groups]
     return {"groups.json": to_json_text(groups)}
 
 
-def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
-    """Return the names that all groups of peers share; `templates/README.md` says what each means."""
+def _shared_variables(experiment: Experiment, lab: Lab) -> dict[str, Any]:
+    """Return the variables shared by all groups of peers; `templates/README.md` describes each."""
     contract = experiment.contract
-    full = experiment.full_name
     network = experiment.network
     return {
         "name": experiment.name,
-        "full_name": full,
+        "full_name": experiment.full_name,
         "namespace": experiment.namespace,
         "own_namespace": contract.isolation is Isolation.NAMESPACE,
         "lab_namespace": lab.namespace,
@@ -134,35 +133,35 @@ def context_of(experiment: Experiment, lab: Lab) -> dict[str, Any]:
             "image": str(experiment.image),
             "settings.json": to_json_text(dict(sorted(experiment.settings.items()))),
             "sha256": experiment.digest,
-            **_groups_as_run(experiment),
+            **_recorded_groups(experiment),
         },
     }
 
 
 def _scraped_ports(experiment: Experiment) -> list[int]:
-    """What the lab's own pods may reach: the node's metrics and commands, and the times between peers."""
+    """Return the ports that pods of the lab may reach: metrics and publish of the node, and RTT metrics."""
     ports = [p.port for p in experiment.contract.ports if p.name in ("metrics", "publish")]
     return [*ports, RTT_METRICS_PORT] if experiment.rtt.enabled else ports
 
 
 def _shape(network: Network) -> list[str]:
-    """The flags of `python -m nimlab.agents.shape`; none where the pod itself sets no limits."""
+    """Return the flags of `python -m nimlab.agents.shape`; empty if the pod does not shape its link."""
     if network.method != "tc":
         return []
-    asked: dict[str, float | None] = {
+    limits: dict[str, float | None] = {
         "downlink-bit-per-s": network.downlink_bit_per_s,
         "uplink-bit-per-s": network.uplink_bit_per_s,
         "latency-ms": network.latency_ms,
         "jitter-ms": network.jitter_ms,
         "loss-ratio": network.loss_ratio,
     }
-    return [f"--{name}={format_number(value)}" for name, value in asked.items() if value is not None]
+    return [f"--{name}={format_number(value)}" for name, value in limits.items() if value is not None]
 
 
 def _rtt(experiment: Experiment) -> dict[str, Any] | None:
-    """Settings of `python -m nimlab.agents.rtt`, named as in docs/rtt.md; None if peers are not probed.
+    """Return the settings of `python -m nimlab.agents.rtt` (docs/rtt.md), or None if peers are not probed.
 
-    What the exporter does by itself is left unsaid: to say it would restart the peers of every lab.
+    Defaults are omitted: adding them would change the pod template and restart all peers.
     """
     rtt = experiment.rtt
     if not rtt.enabled:
@@ -172,9 +171,9 @@ def _rtt(experiment: Experiment) -> dict[str, Any] | None:
         "INTERVAL_S": _seconds(rtt.interval_ms),
         "FANOUT": str(rtt.fanout),
     }
-    if rtt.fanout > _USUAL_FANOUT:
+    if rtt.fanout > _DEFAULT_FANOUT:
         env["MAX_PEER_SERIES"] = str(2 * rtt.fanout)
-    if rtt.methods != _USUAL_METHODS:
+    if rtt.methods != _DEFAULT_METHODS:
         env["PROBE_METHODS"] = ",".join(rtt.methods)
     return {
         "metrics_port": RTT_METRICS_PORT,
@@ -185,7 +184,7 @@ def _rtt(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _labels(experiment: Experiment, lab: Lab) -> dict[str, str]:
-    """The labels of every object and pod: scrape rules, log rules and dashboards select by the same."""
+    """Return the labels of all objects and pods. Scrape rules, log rules and dashboards select by them."""
     return {
         "app.kubernetes.io/component": "peer",
         "app.kubernetes.io/managed-by": "nimlab",
@@ -198,8 +197,8 @@ def _labels(experiment: Experiment, lab: Lab) -> dict[str, str]:
 
 
 def label_value(text: str) -> str:
-    """Return the text as a label value: at most 63 of its allowed characters, ends alphanumeric."""
-    return _LABEL_VALUE.sub("-", text)[:63].strip("-._") or "none"
+    """Return the text as a valid label value: at most 63 characters, the first and last alphanumeric."""
+    return _NOT_IN_LABEL_VALUE.sub("-", text)[:63].strip("-._") or "none"
 
 
 def _quantity(value: int | None) -> str | None:
@@ -211,7 +210,7 @@ def _port_name(name: str, protocol: str, protocols: tuple[str, ...]) -> str:
 
 
 def _env(contract: Contract, settings: Mapping[str, Setting]) -> list[dict[str, str]]:
-    """The env that the contract lists, in its order; what nothing feeds is left to the image's default."""
+    """Return the contract's env, in its order. Variables without a value keep the default of the image."""
     return [
         {"name": variable.name, "value": value}
         for variable in contract.env
@@ -220,7 +219,7 @@ def _env(contract: Contract, settings: Mapping[str, Setting]) -> list[dict[str, 
 
 
 def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
-    """A variable's text: fixed by the contract, or the setting that feeds it in the image's unit."""
+    """Return a variable's text: the contract's fixed value, or the setting in the unit of the image."""
     if variable.source is None:
         return variable.value
     value = settings.get(variable.source)
@@ -234,5 +233,5 @@ def _env_value(variable: EnvVar, settings: Mapping[str, Setting]) -> str | None:
 
 
 def _seconds(duration_ms: int) -> str:
-    """The duration in seconds, as a whole number where it is one."""
+    """Return the duration in seconds, as an integer if possible."""
     return format_number(duration_ms // 1000 if duration_ms % 1000 == 0 else duration_ms / 1000)

@@ -1,7 +1,8 @@
-"""A template and its names -> manifests: Jinja in a sandbox, its text parsed, its values put in unparsed.
+"""Rendering of one folder of templates with sandboxed Jinja: variables -> canonical manifests.
 
-In: templates' texts, the names of one experiment. Out: canonical manifests. What templates may take of time,
-memory and text is bounded: they come with a merge request.
+In: the sources of the templates, and the variables of one experiment or of the platform. Out: canonical
+manifests. Jinja renders text with placeholders; the text is parsed, and the values are filled in unparsed.
+CPU time, memory and output size are limited, because templates come with merge requests.
 """
 
 from __future__ import annotations
@@ -20,62 +21,66 @@ from nimlab.errors import RenderError
 from nimlab.objects.canonical import canonical, shape_fault
 from nimlab.objects.manifest import Manifest
 from nimlab.render.placeholders import OutputTooLargeError, ParsedTemplate, Placeholders
-from nimlab.render.resource_limits import OutOfBoundsError, bounded
+from nimlab.render.resource_limits import LimitExceededError, limit_resources
 from nimlab.text import parse_yaml
 from nimlab.units import UnitError
 
-_OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd takes 1.5 MB an object; ours are a few kB
-_CPU_LIMIT_S: Final = 0.5  # an experiment takes a millisecond
+_OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd accepts 1.5 MB per object; shipped objects have a few kB
+_CPU_LIMIT_S: Final = 0.5  # an experiment takes about a millisecond
 _MEMORY_LIMIT_BYTES: Final = 64 * 1024 * 1024
-_STEP_LIMIT: Final = 1_000_000
-_FAILURES: Final = (
+_OPERATION_LIMIT: Final = 1_000_000  # characters, items or bits
+_TEMPLATE_FAILURES: Final = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError,
 )  # fmt: skip
-_HOLES: Final[ContextVar[Placeholders]] = ContextVar("holes")
+_PLACEHOLDERS: Final[ContextVar[Placeholders]] = ContextVar("placeholders")
 
 
-class Compiled:
-    """Templates ready to be filled; one that has used up its time isn't tried for other experiments."""
+class CompiledTemplates:
+    """The compiled templates of one folder.
+
+    A template that exceeds a limit is not tried again for other experiments.
+    """
 
     def __init__(self, folder: str, sources: Mapping[str, str]) -> None:
-        """Compile the texts, which see each other and nothing else. Raises RenderError with file and line."""
+        """Compile the sources; they can include only each other. Raises RenderError with file and line."""
         self._folder = folder
         self._templates = _compile(folder, sources)
-        self._exhausted: dict[str, str] = {}
+        self._exceeded: dict[str, str] = {}
 
-    def fill(self, names: Mapping[str, Any], whom: str) -> list[Manifest]:
-        """Return the objects that all templates make of some names, in no order. Raises RenderError."""
-        return list(self._render(names, whom, _as_object).values())
+    def render_manifests(self, variables: Mapping[str, Any], subject: str) -> list[Manifest]:
+        """Return the canonical manifests of all templates, unordered. Raises RenderError."""
+        return list(self._render(variables, subject, _to_manifest).values())
 
-    def data(self, names: Mapping[str, Any], whom: str) -> dict[str, Any]:
-        """Return the data that each template makes of some names, by its name. Raises RenderError."""
-        return self._render(names, whom, lambda document, _where, _whom: document)
+    def render_documents(self, variables: Mapping[str, Any], subject: str) -> dict[str, Any]:
+        """Return the document of each template by the template's name. Raises RenderError."""
+        return self._render(variables, subject, lambda document, _where, _subject: document)
 
     def _render(
-        self, names: Mapping[str, Any], whom: str, take: Callable[[Any, str, str], Any]
+        self, variables: Mapping[str, Any], subject: str, convert: Callable[[Any, str, str], Any]
     ) -> dict[str, Any]:
-        """Fill each template and take its document, if there is one; all of it in bounded time and memory."""
-        found: dict[str, Any] = {}
+        """Render each template and convert its document, if it has one. The limits apply to all together."""
+        results: dict[str, Any] = {}
         name = ""
         try:
-            with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
+            with limit_resources(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
                 for name, template in self._templates.items():
                     where = f"{self._folder}/{name}"
-                    if name in self._exhausted:
-                        raise RenderError(f"{self._exhausted[name]} (as for another)", where=where)
+                    if name in self._exceeded:
+                        raise RenderError(f"{self._exceeded[name]} (for another experiment)", where=where)
                     placeholders = Placeholders(_OUTPUT_LIMIT_BYTES)
-                    text = _fill(template, names, placeholders, where, whom)
-                    for document in _parse(text, placeholders, where, whom):
-                        found[name] = take(document, where, whom)
-        except OutOfBoundsError as error:
-            self._exhausted[name] = str(error)
+                    text = _render_text(template, variables, placeholders, where, subject)
+                    for document in _parse(text, placeholders, where, subject):
+                        results[name] = convert(document, where, subject)
+        except LimitExceededError as error:
+            self._exceeded[name] = str(error)
             where = f"{self._folder}/{name}"
-            raise RenderError(f"{error} (for {whom})", where=where) from error
-        return found
+            hint = "simplify the template, or the loop in it"
+            raise RenderError(f"{error} (for {subject})", where=where, hint=hint) from error
+        return results
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a bound on what a single step can make: one that nothing could interrupt."""
+    """Jinja's sandbox, with a limit on the result of one operation, which no signal could interrupt."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -83,18 +88,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self,
         context: jinja2.runtime.Context,
         operator: str,
-        left: Any,  # noqa: ANN401 -- as the base class has it
+        left: Any,  # noqa: ANN401 -- the base class's signature
         right: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        """Multiply and raise only to what is small."""
+        """Return the product or power. Raises SecurityError if it is too large."""
         size = _size_of_product(left, right) if operator == "*" else _bits(left) * abs(int(right))
-        if size > _STEP_LIMIT:
+        if size > _OPERATION_LIMIT:
             raise SecurityError(f"the result of `{operator}` is too large")
         return super().call_binop(context, operator, left, right)
 
 
-def _size_of_product(left: Any, right: Any) -> int:  # noqa: ANN401 -- whatever stands in a template
-    """The length of a repeated sequence, or about the bits of a number."""
+def _size_of_product(left: Any, right: Any) -> int:  # noqa: ANN401 -- any value of a template
+    """Return the length of a repeated sequence, or about the number of bits of a product."""
     for sequence, times in ((left, right), (right, left)):
         if isinstance(sequence, str | list | tuple):
             return len(sequence) * int(times)
@@ -102,7 +107,6 @@ def _size_of_product(left: Any, right: Any) -> int:  # noqa: ANN401 -- whatever 
 
 
 def _bits(value: object) -> int:
-    """The bits of a number."""
     return int(value).bit_length() if isinstance(value, int | float) else 0
 
 
@@ -113,106 +117,108 @@ def _compile(folder: str, sources: Mapping[str, str]) -> dict[str, jinja2.Templa
         ),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
-        optimized=False,  # or constants would be worked out while compiling
+        optimized=False,  # otherwise constant expressions would be evaluated at compile time
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["json"] = _put  # so that no text can be anything but data
-    found = {}
+    environment.filters["json"] = _put
+    templates = {}
     for name in sources:
         try:
-            with bounded(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
-                found[name] = environment.get_template(name)
+            with limit_resources(cpu_s=_CPU_LIMIT_S, memory_bytes=_MEMORY_LIMIT_BYTES):
+                templates[name] = environment.get_template(name)
         except jinja2.TemplateSyntaxError as error:
             place = f"{folder}/{error.name or name}:{error.lineno}"
             raise RenderError(str(error.message), where=place) from error
-        except (OutOfBoundsError, RecursionError, MemoryError, ValueError, SyntaxError) as error:
-            raise RenderError(f"it can't be compiled: {error}", where=f"{folder}/{name}:1") from error
-    return found
+        except (LimitExceededError, RecursionError, MemoryError, ValueError, SyntaxError) as error:
+            raise RenderError(f"cannot compile: {error}", where=f"{folder}/{name}:1") from error
+    return templates
 
 
 @jinja2.pass_context
 def _put(context: jinja2.runtime.Context, value: object) -> str:
-    """The filter `json`. It takes the context so that Jinja doesn't call it ahead of time for a constant."""
+    """Implement the filter `json`: store the value and return its marker.
+
+    The context argument prevents Jinja from calling the filter at compile time for a constant.
+    """
     del context
     if isinstance(value, jinja2.Undefined):
-        str(value)  # raises what a strict one has to say
-    return _HOLES.get().put(value)
+        str(value)  # raises UndefinedError
+    return _PLACEHOLDERS.get().put(value)
 
 
-def _fill(
+def _render_text(
     template: jinja2.Template,
-    names: Mapping[str, Any],
+    variables: Mapping[str, Any],
     placeholders: Placeholders,
     where: str,
-    whom: str,
+    subject: str,
 ) -> str:
-    """The template's text, in which marks stand for values; they are kept in `holes`.
-
-    Raises RenderError.
-    """
-    reset = _HOLES.set(placeholders)
+    """Return the text of the template, with a marker for each value. Raises RenderError."""
+    reset = _PLACEHOLDERS.set(placeholders)
     try:
-        text = template.render(names)
+        text = template.render(variables)
     except OutputTooLargeError as error:
-        raise _too_large(where, whom) from error
-    except _FAILURES as error:
+        raise _too_large(where, subject) from error
+    except _TEMPLATE_FAILURES as error:
         line = _template_line(error, template.name or "")
         raise RenderError(
-            f"{error} (for {whom})",
+            f"{error} (for {subject})",
             where=f"{where}:{line}" if line else where,
-            hint="the names that a template can use are in templates/README.md",
+            hint="templates/README.md lists the variables that a template can use",
         ) from error
     finally:
-        _HOLES.reset(reset)
+        _PLACEHOLDERS.reset(reset)
     if len(text.encode(errors="replace")) > _OUTPUT_LIMIT_BYTES:
-        raise _too_large(where, whom)
+        raise _too_large(where, subject)
     return text
 
 
-def _too_large(where: str, whom: str) -> RenderError:
+def _too_large(where: str, subject: str) -> RenderError:
     limit = f"{_OUTPUT_LIMIT_BYTES // 1024} KiB"
-    return RenderError(f"the result is larger than {limit} (for {whom})", where=where)
+    return RenderError(f"the rendered text is larger than {limit} (for {subject})", where=where)
 
 
 def _template_line(error: Exception, name: str) -> int | None:
-    """The template's line: Jinja rewrites tracebacks so that the last frame in it has the right number."""
+    """Return the line in the template. Jinja rewrites tracebacks, so its last frame has the right number."""
     frames = traceback.extract_tb(error.__traceback__)
-    return next((f.lineno for f in reversed(frames) if f.filename.endswith(name)), None)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename.endswith(name)), None)
 
 
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> ParsedTemplate:
-    """Documents with marks in them: the same for all experiments that render to the same text."""
+    """Parse a text with markers. Experiments that give the same text share the result."""
     return ParsedTemplate(parse_yaml(text))
 
 
-def _parse(text: str, placeholders: Placeholders, where: str, whom: str) -> list[Any]:
-    """The document that a template rendered to; none where it left itself out."""
+def _parse(text: str, placeholders: Placeholders, where: str, subject: str) -> list[Any]:
+    """Return the document of a template as a list, which is empty if nothing was rendered."""
     try:
         documents: list[Any] = placeholders.fill(_parsed(text))
-    except ValueError as error:  # UnreadableYamlError is one
-        raise RenderError(f"the result isn't YAML: {error} (for {whom})", where=where) from error
+    except ValueError as error:  # includes UnreadableYamlError
+        raise RenderError(
+            f"the rendered text is not valid YAML: {error} (for {subject})", where=where
+        ) from error
     if len(documents) > 1:
         raise RenderError(
-            f"the result is {len(documents)} documents (for {whom})",
+            f"the rendered text contains {len(documents)} documents (for {subject})",
             where=where,
-            hint="one object a template: split the file",
+            hint="split the file: one object per template",
         )
     return documents
 
 
-def _as_object(document: Any, where: str, whom: str) -> Manifest:  # noqa: ANN401 -- any YAML
-    """The document as a canonical manifest. Raises RenderError if it is none."""
-    suffix = f"(for {whom})"
+def _to_manifest(document: Any, where: str, subject: str) -> Manifest:  # noqa: ANN401 -- any YAML
+    """Return the document as a canonical manifest. Raises RenderError if it is not a Kubernetes object."""
+    suffix = f"(for {subject})"
     if not (isinstance(document, dict) and isinstance(document.get("metadata"), dict)):
-        raise RenderError(f"the result isn't a Kubernetes object {suffix}", where=where)
-    odd = shape_fault(document)
-    if odd is not None:
-        raise RenderError(f"the result isn't a Kubernetes object: {odd} {suffix}", where=where)
+        raise RenderError(f"the rendered document is not a Kubernetes object {suffix}", where=where)
+    fault = shape_fault(document)
+    if fault is not None:
+        raise RenderError(f"the rendered document is not a Kubernetes object: {fault} {suffix}", where=where)
     if not (document.get("apiVersion") and document.get("kind") and document["metadata"].get("name")):
-        raise RenderError(f"the result lacks apiVersion, kind or a name {suffix}", where=where)
+        raise RenderError(f"the rendered object has no apiVersion, kind or name {suffix}", where=where)
     try:
         return canonical(document)
     except UnitError as error:

@@ -1,9 +1,8 @@
-"""Text with holes: a template's text names the values that belong into it, and never holds them.
+"""Placeholders: rendered text contains markers instead of values, so values are never parsed as YAML.
 
-In: values, one after another, each answered with a mark for the text; later, what the text was parsed to.
-Out: the same with the values in their places. So a value is never parsed, and can't be anything but data; and
-the text is the same for all experiments that take the same way through a template, so it is parsed once.
-Nothing here knows templates or YAML. Pure, but that it counts.
+In: values, each exchanged for a marker that the template writes into its text. Out: the parsed text with each
+marker replaced by its value. A value can therefore only be data. Experiments that take the same branches of a
+template give the same text, which is then parsed only once. This module depends on neither Jinja nor YAML.
 """
 
 from __future__ import annotations
@@ -14,110 +13,113 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nimlab.errors import truncate
 from nimlab.text import to_yaml_safe_json
 
-# Other in each process, so that no text of a user's can be a mark; private-use characters, which YAML keeps.
-_OPEN: Final = f"\ue000{secrets.token_hex(4)}:"
-_MARK: Final = re.compile(f"{_OPEN}([0-9]+)\ue001")
-_QUOTED: Final = re.compile(f'"?{_MARK.pattern}"?')  # as it stands in a block of text
+# The random part differs in each process, so no text of a user can contain a marker. YAML keeps the
+# private-use characters around it.
+_MARKER_START: Final = f"\ue000{secrets.token_hex(4)}:"
+_MARKER: Final = re.compile(f"{_MARKER_START}([0-9]+)\ue001")
+_QUOTED_MARKER: Final = re.compile(f'"?{_MARKER.pattern}"?')  # inside a block of text, the quotes remain
+_SHOWN_CHARACTERS: Final = 40
 
 
 class OutputTooLargeError(ValueError):
-    """The values together are larger than allowed."""
+    """The values of one template are larger than allowed."""
 
 
 class ParsedTemplate:
-    """What a text with marks was parsed to; `marked` are the ids of the maps and lists with marks inside."""
+    """A rendered text after parsing; `marked` has the ids of the maps and lists that contain markers."""
 
-    def __init__(self, value: Any) -> None:  # noqa: ANN401 -- whatever YAML gave
-        """Look through it once. Raises ValueError for what isn't JSON: a date, a key that isn't text."""
-        found: set[int] = set()
-        _find_marked(value, found)
+    def __init__(self, value: Any) -> None:  # noqa: ANN401 -- any YAML
+        """Search the value once. Raises ValueError for a value that JSON cannot represent, such as a date."""
+        marked: set[int] = set()
+        _find_marked(value, marked)
         self.value = value
-        self.marked = frozenset(found)
+        self.marked = frozenset(marked)
 
 
-def _find_marked(value: Any, found: set[int]) -> bool:  # noqa: ANN401 -- whatever YAML gave
-    """Return True if there is a mark in the value; add the maps and lists that have one."""
+def _find_marked(value: Any, marked: set[int]) -> bool:  # noqa: ANN401 -- any YAML
+    """Return True if the value contains a marker; add the ids of the maps and lists that contain one."""
     if isinstance(value, str):
-        return _OPEN in value
+        return _MARKER_START in value
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise _not_text(key)
+                raise _key_error(key)
         parts = [*value, *value.values()]
     elif isinstance(value, list):
         parts = value
     else:
         if not (value is None or isinstance(value, int) or _is_finite(value)):
-            raise ValueError(f"`{value}` is nothing that JSON has a form for; write it in quotes")
+            raise ValueError(f"JSON cannot represent `{value}`; write it in quotes")
         return False
-    inside = [_find_marked(part, found) for part in parts]
-    if any(inside):
-        found.add(id(value))
-    return any(inside)
+    results = [_find_marked(part, marked) for part in parts]
+    if any(results):
+        marked.add(id(value))
+    return any(results)
 
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _not_text(key: object) -> ValueError:
-    return ValueError(f"a key isn't text: {str(key)[:40]}")
+def _key_error(key: object) -> ValueError:
+    return ValueError(f"a key is not text: {truncate(str(key), _SHOWN_CHARACTERS)}")
 
 
 class Placeholders:
-    """The values that one filling of one template has put into its text; at most `limit` characters."""
+    """The values of one template for one experiment, at most `limit` characters in total."""
 
     def __init__(self, limit: int) -> None:
         self._values: list[Any] = []
-        self._left = limit
+        self._remaining = limit
 
     def put(self, value: object) -> str:
-        """Keep a value and return its mark: text that YAML and JSON take for one string.
+        """Store a value and return its marker: text that is one string in YAML and in JSON.
 
-        Raises TypeError for what JSON has no form for, TooMuchError.
+        Raises TypeError for a value that JSON cannot represent, and OutputTooLargeError.
         """
-        self._values.append(self._plain(value))
-        return f'"{_OPEN}{len(self._values) - 1}\ue001"'
+        self._values.append(self._to_json_value(value))
+        return f'"{_MARKER_START}{len(self._values) - 1}\ue001"'
 
-    def fill(self, form: ParsedTemplate) -> Any:  # noqa: ANN401 -- any JSON
-        """Return the form's value with every mark replaced by its value; inside longer text, by its JSON.
+    def fill(self, template: ParsedTemplate) -> Any:  # noqa: ANN401 -- any JSON
+        """Return the parsed template with each marker replaced by its value; inside longer text, by its JSON.
 
-        What holds no mark is the form's own, so nothing of the answer may be changed. Raises ValueError for a
-        key that isn't text, or stands twice.
+        Do not modify the result: parts without markers are shared with the template. Raises ValueError for a
+        key that is not text or occurs twice.
         """
-        return self._filled(form.value, form.marked)
+        return self._fill(template.value, template.marked)
 
-    def _filled(self, value: Any, marked: frozenset[int]) -> Any:  # noqa: ANN401 -- any JSON
+    def _fill(self, value: Any, marked: frozenset[int]) -> Any:  # noqa: ANN401 -- any JSON
         if isinstance(value, str):
-            return self._put_into(value) if _OPEN in value else value
+            return self._fill_text(value) if _MARKER_START in value else value
         if id(value) not in marked:
             return value
         if isinstance(value, list):
-            return [self._filled(item, marked) for item in value]
-        filled = {self._key(key): self._filled(item, marked) for key, item in value.items()}
+            return [self._fill(item, marked) for item in value]
+        filled = {self._fill_key(key): self._fill(item, marked) for key, item in value.items()}
         if len(filled) != len(value):
-            raise ValueError("a key stands twice")
+            raise ValueError("a map contains a duplicate key")
         return filled
 
-    def _put_into(self, text: str) -> Any:  # noqa: ANN401 -- any JSON
-        whole = _MARK.fullmatch(text)
-        if whole is not None:
-            return self._values[int(whole[1])]
-        return _QUOTED.sub(lambda mark: to_yaml_safe_json(self._values[int(mark[1])]), text)
+    def _fill_text(self, text: str) -> Any:  # noqa: ANN401 -- any JSON
+        only_marker = _MARKER.fullmatch(text)
+        if only_marker is not None:
+            return self._values[int(only_marker[1])]
+        return _QUOTED_MARKER.sub(lambda marker: to_yaml_safe_json(self._values[int(marker[1])]), text)
 
-    def _key(self, key: str) -> str:
-        filled = self._put_into(key) if _OPEN in key else key
+    def _fill_key(self, key: str) -> str:
+        filled = self._fill_text(key) if _MARKER_START in key else key
         if not isinstance(filled, str):
-            raise _not_text(filled)
+            raise _key_error(filled)
         return filled
 
-    def _plain(self, value: object) -> Any:  # noqa: ANN401 -- any JSON
-        """The value as JSON has it, keys sorted; each call gives new containers."""
+    def _to_json_value(self, value: object) -> Any:  # noqa: ANN401 -- any JSON
+        """Return a new copy of the value, with plain JSON types and sorted keys."""
         if isinstance(value, str):
             self._count(len(value))
-            value.encode()  # a lone surrogate can't be sent to anybody
+            value.encode()  # raises UnicodeEncodeError for a lone surrogate, which UTF-8 cannot encode
             return str(value)
         if value is None or isinstance(value, int):
             return value
@@ -125,12 +127,12 @@ class Placeholders:
         if _is_finite(value):
             return value
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            return {str(key): self._plain(value[key]) for key in sorted(value)}
+            return {str(key): self._to_json_value(value[key]) for key in sorted(value)}
         if isinstance(value, list | tuple):
-            return [self._plain(item) for item in value]
-        raise TypeError(f"{type(value).__name__} is nothing that JSON has a form for")
+            return [self._to_json_value(item) for item in value]
+        raise TypeError(f"JSON cannot represent a value of type {type(value).__name__}")
 
     def _count(self, characters: int) -> None:
-        self._left -= characters
-        if self._left < 0:
-            raise OutputTooLargeError("the values together are too large")
+        self._remaining -= characters
+        if self._remaining < 0:
+            raise OutputTooLargeError("the values of the template are too large")

@@ -1,9 +1,9 @@
-"""The monitoring stack: the lab and its experiments -> the platform's manifests.
+"""Lab and experiments -> manifests of the platform, which is the monitoring stack.
 
-In: `templates/platform/` and the lab. Out: manifests. `config/` holds the programs' own configurations, which
-are rendered first and reach the others as texts, with a checksum each; `namespaces/` is rendered once for
-each namespace that has peers. No experiment's settings enter, but where experiments are and how their pods
-are known. `dashboards/` says what is shown; `layout/` makes what Grafana reads of each, one after another.
+In: `templates/platform/` and the lab's files. Out: manifests. `config/` contains the configurations of the
+programs. They are rendered first; the other templates receive them as texts with checksums. `namespaces/` is
+rendered once per namespace with peers. `dashboards/` describes the contents of each dashboard, and `layout/`
+turns each description into Grafana's format. Of the experiments, only namespaces, names and roles are used.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ PLATFORM_FOLDERS: Final = (
 COMPONENTS: Final = (
     "prometheus", "node-exporter", "cadvisor", "loki", "log-agent", "grafana", "discovery",
 )  # fmt: skip
-_WHOM: Final = "the platform"
-_ERRORS: Final = r"(?i)\b(err|error|fatal|panic|exception|failed)\b"
+_SUBJECT: Final = "the platform"
+_ERROR_PATTERN: Final = r"(?i)\b(err|error|fatal|panic|exception|failed)\b"
 _POD_DEVICES: Final = "lo|veth.*|cali.*|cni.*|flannel.*|tunl.*|ifb.*"
-_ON_HOST_NETWORK: Final = ("lab-node-exporter",)  # workloads whose pods have no network of their own
+_HOST_NETWORK_WORKLOADS: Final = ("lab-node-exporter",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformTemplates:
-    """The platform's folders of templates."""
+    """The templates of the platform, by folder."""
 
     config: Templates
     dashboards: Templates
@@ -49,7 +49,7 @@ class PlatformTemplates:
 
 
 def load_platform_templates(root: Path, value_cache: ValueCache | None = None) -> PlatformTemplates:
-    """Read and compile all of them. Raises RenderError with file and line."""
+    """Read and compile all templates of the platform. Raises RenderError with file and line."""
     return PlatformTemplates(
         config=load_templates(root, f"{FOLDER}/config", value_cache),
         dashboards=load_templates(root, f"{FOLDER}/dashboards", value_cache),
@@ -61,89 +61,96 @@ def load_platform_templates(root: Path, value_cache: ValueCache | None = None) -
 
 def render_platform(templates: PlatformTemplates, files: LabFiles) -> tuple[Manifest, ...]:
     """Return the platform's manifests, canonical and in apply order. Raises RenderError."""
-    names = _all_names(templates, files)
-    found = templates.objects.compiled().fill(names, _WHOM)
-    for namespace in names["namespaces"]:
-        found += templates.namespaces.compiled().fill({**names, "scraped_namespace": namespace}, _WHOM)
-    return tuple(sorted(found, key=lambda manifest: apply_order(key_of(manifest))))
+    variables = _all_variables(templates, files)
+    manifests = templates.objects.compiled().render_manifests(variables, _SUBJECT)
+    for namespace in variables["namespaces"]:
+        manifests += templates.namespaces.compiled().render_manifests(
+            {**variables, "scraped_namespace": namespace}, _SUBJECT
+        )
+    return tuple(sorted(manifests, key=lambda manifest: apply_order(key_of(manifest))))
 
 
 def find_platform_template(
     templates: PlatformTemplates, files: LabFiles, kind: str, name: str
 ) -> tuple[str, str] | None:
-    """Return path and text of the template that makes an object of the platform; None if none does."""
-    return templates.objects.find(_all_names(templates, files), kind, name)
+    """Return path and source of the template that renders an object of the platform, or None."""
+    return templates.objects.find(_all_variables(templates, files), kind, name)
 
 
-def _all_names(templates: PlatformTemplates, files: LabFiles) -> dict[str, Any]:
-    """The names, with the texts that other templates of the platform make. Raises RenderError."""
-    names = _names(files)
-    texts = {
-        name.removesuffix(".j2"): to_yaml_text(data)
-        for name, data in templates.config.compiled().data(names, _WHOM).items()
+def _all_variables(templates: PlatformTemplates, files: LabFiles) -> dict[str, Any]:
+    """Return all variables, including the rendered configurations and dashboards. Raises RenderError."""
+    variables = _variables(files)
+    configs = {
+        name.removesuffix(".j2"): to_yaml_text(document)
+        for name, document in templates.config.compiled().render_documents(variables, _SUBJECT).items()
     }
-    names["dashboards"] = {board["uid"]: to_json_text(board) for board in render_dashboards(templates, files)}
-    names["configs"] = texts
-    names["checksums"] = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    return names
+    dashboards = render_dashboards(templates, files)
+    return {
+        **variables,
+        "dashboards": {dashboard["uid"]: to_json_text(dashboard) for dashboard in dashboards},
+        "configs": configs,
+        "checksums": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in configs.items()},
+    }
 
 
 def render_dashboards(templates: PlatformTemplates, files: LabFiles) -> tuple[Mapping[str, Any], ...]:
-    """Return the dashboards as Grafana reads them, in the order of their files. Raises RenderError."""
-    names = _names(files)
-    shown = templates.dashboards.compiled().data(names, _WHOM)
+    """Return the dashboards in Grafana's format, in the order of their files. Raises RenderError."""
+    descriptions = templates.dashboards.compiled().render_documents(_variables(files), _SUBJECT)
     layout = templates.layout.compiled()
     return tuple(
-        board
-        for name in sorted(shown)
-        for board in layout.data({"dashboard": shown[name]}, f"dashboards/{name}").values()
+        dashboard
+        for name, description in sorted(descriptions.items())
+        for dashboard in layout.render_documents({"dashboard": description}, f"dashboards/{name}").values()
     )
 
 
-def _patterns(lab: Lab, own: Sequence[str]) -> dict[str, str]:
-    """Regular expressions of relabelling rules; `own` are the experiments' own namespaces."""
+def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
+    """Return the regular expressions of relabelling rules."""
     prefix, namespace = _literal(lab.prefix), _literal(lab.namespace)
-    names = _one_of([name.removeprefix(lab.prefix) for name in own])
+    names = _any_of([name.removeprefix(lab.prefix) for name in own_namespaces])
+    with_peers = _any_of([lab.namespace, *own_namespaces])
+    on_host_network = _any_of(_HOST_NETWORK_WORKLOADS)
     return {
         "prefix_pattern": f"{prefix}.*",
-        "own_namespace_pattern": f"{prefix}({names})",  # of no experiment: no namespace ends with `-`
+        "own_namespace_pattern": f"{prefix}({names})",  # without names, it matches no namespace
         "pod_pattern": f"{namespace};{prefix}(.+)-[0-9]+",
-        "scraped_pattern": f"container_.+;({_one_of([lab.namespace, *own])})|machine_.+;|cadvisor_.+;",
-        "host_network_pattern": f"container_network_.+;{namespace};({_one_of(_ON_HOST_NETWORK)})-[a-z0-9]+",
+        "scraped_pattern": f"container_.+;({with_peers})|machine_.+;|cadvisor_.+;",
+        "host_network_pattern": f"container_network_.+;{namespace};({on_host_network})-[a-z0-9]+",
     }
 
 
 def _role_patterns(files: LabFiles) -> list[str]:
-    """Patterns over namespace and pod of peers with a role, whose name has the role after the experiment's.
+    """Return regular expressions over namespace and pod name for peers with a role.
 
-    One for each set of roles, exact: `green-publisher` may be an experiment as well.
+    Their pod names contain the role after the experiment's name. There is one expression per set of roles. It
+    lists the exact names, because `green-publisher` can also be the name of an experiment.
     """
     lab = files.lab
     by_roles: dict[tuple[str, ...], list[str]] = {}
-    for one in files.experiments:
-        if one.roles and one.contract.isolation is Isolation.LABEL:
-            roles = tuple(sorted(str(group.role) for group in one.roles))
-            by_roles.setdefault(roles, []).append(one.name)
+    for experiment in files.experiments:
+        if experiment.roles and experiment.contract.isolation is Isolation.LABEL:
+            roles = tuple(sorted(str(group.role) for group in experiment.roles))
+            by_roles.setdefault(roles, []).append(experiment.name)
     start = f"{_literal(lab.namespace)};{_literal(lab.prefix)}"
     return [
-        f"{start}({_one_of(names)})-(?:{_one_of(roles)})-[0-9]+" for roles, names in sorted(by_roles.items())
+        f"{start}({_any_of(names)})-(?:{_any_of(roles)})-[0-9]+" for roles, names in sorted(by_roles.items())
     ]
 
 
-def _one_of(words: Iterable[str]) -> str:
+def _any_of(words: Iterable[str]) -> str:
     return "|".join(_literal(word) for word in words)
 
 
 def _literal(text: str) -> str:
-    """Return a regular expression for the text itself; a hyphen means itself where no class is."""
+    """Return a regular expression that matches the text; a hyphen outside a class needs no escape."""
     return re.escape(text).replace(r"\-", "-")
 
 
-def _names(files: LabFiles) -> dict[str, Any]:
-    """Every name that the platform's templates can use; `templates/README.md` says what each means."""
+def _variables(files: LabFiles) -> dict[str, Any]:
+    """Return the variables that do not depend on other templates; `templates/README.md` describes each."""
     lab, contracts = files.lab, files.contracts.values()
     platform, images = lab.platform, lab.images
-    version = {
+    main_images = {
         "prometheus": images.prometheus,
         "node-exporter": images.node_exporter,
         "cadvisor": images.cadvisor,
@@ -152,17 +159,19 @@ def _names(files: LabFiles) -> dict[str, Any]:
         "grafana": images.grafana,
         "discovery": images.prometheus,
     }
-    home = f"http://lab-{{}}.{lab.namespace}.svc:{{}}"
-    own = sorted(e.namespace for e in files.experiments if e.contract.isolation is Isolation.NAMESPACE)
+    url = f"http://lab-{{}}.{lab.namespace}.svc:{{}}"
+    own_namespaces = sorted(
+        e.namespace for e in files.experiments if e.contract.isolation is Isolation.NAMESPACE
+    )
     return {
         "namespace": lab.namespace,
-        "namespaces": [lab.namespace, *own],
-        **_patterns(lab, own),
+        "namespaces": [lab.namespace, *own_namespaces],
+        **_patterns(lab, own_namespaces),
         "role_patterns": _role_patterns(files),
-        "node_containers": _one_of(sorted({c.container for c in contracts})),
+        "node_containers": _any_of(sorted({c.container for c in contracts})),
         "sent_words": sorted({c.logs["sent"] for c in contracts if "sent" in c.logs}),
         "delivered_patterns": sorted({c.logs["delivered"] for c in contracts if "delivered" in c.logs}),
-        "error_pattern": _ERRORS,
+        "error_pattern": _ERROR_PATTERN,
         "pod_devices": _POD_DEVICES,
         "pod_jobs": [["nimp2p", "metrics"], ["rtt", "rtt-metrics"]],
         "images": {
@@ -179,7 +188,7 @@ def _names(files: LabFiles) -> dict[str, Any]:
                 "app.kubernetes.io/managed-by": "nimlab",
                 "app.kubernetes.io/name": name,
                 "app.kubernetes.io/part-of": "nimlab-platform",
-                "app.kubernetes.io/version": label_value(version[name].tag),
+                "app.kubernetes.io/version": label_value(main_images[name].tag),
                 COMPONENT: name,
             }
             for name in COMPONENTS
@@ -192,7 +201,7 @@ def _names(files: LabFiles) -> dict[str, Any]:
         "metrics_storage": platform.metrics_storage,
         "logs_retention": format_duration_ms(platform.logs_retention_s * 1000),
         "logs_storage": platform.logs_storage,
-        "prometheus_url": home.format("prometheus", 9090),
-        "loki_url": home.format("loki", 3100),
-        "loki_push_url": home.format("loki", 3100) + "/loki/api/v1/push",
+        "prometheus_url": url.format("prometheus", 9090),
+        "loki_url": url.format("loki", 3100),
+        "loki_push_url": url.format("loki", 3100) + "/loki/api/v1/push",
     }

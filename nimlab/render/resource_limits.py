@@ -1,8 +1,8 @@
-"""A bound on the time and memory of what somebody else wrote: templates come with a merge request.
+"""Limits for CPU time and memory, for templates that come with a merge request.
 
-Time is the processor's, so that a busy machine refuses nothing. It is bounded in the main thread, by a
-signal; memory by the kernel's limit on the address space, where it has one (Linux). What is bounded is
-interrupted by an exception, at the next step of Python: a single step has to be kept short by other means.
+CPU time is limited instead of wall time, so that a busy machine does not cause false rejections. A signal
+limits it, in the main thread only. The kernel limits the address space (Linux only). Both raise an exception
+at the next Python instruction. A single long instruction is not interrupted; the caller must prevent it.
 """
 
 from __future__ import annotations
@@ -16,61 +16,66 @@ from pathlib import Path
 from types import FrameType
 
 
-class OutOfBoundsError(BaseException):
-    """The time or the memory was used up. No `Exception`: what is bounded may catch those, and go on."""
+class LimitExceededError(BaseException):
+    """The CPU time or memory limit was exceeded.
+
+    Not a subclass of `Exception`, because the limited code could catch that and continue.
+    """
 
 
 @contextmanager
-def bounded(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
-    """Raise OutOfBoundsError in what takes more processor time, or more memory than there was before."""
-    with _bounded_memory(memory_bytes), _bounded_time(cpu_s):
+def limit_resources(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
+    """Raise LimitExceededError in code that takes more CPU time, or more additional memory."""
+    with _limit_memory(memory_bytes), _limit_cpu_time(cpu_s):
         yield
 
 
 @contextmanager
-def _bounded_time(cpu_s: float) -> Iterator[None]:
+def _limit_cpu_time(cpu_s: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
-        raise OutOfBoundsError(f"it takes more than {cpu_s:g} s of processor time")
+        raise LimitExceededError(f"the template needs more than {cpu_s:g} s of CPU time")
 
-    before = signal.signal(signal.SIGPROF, on_signal)
+    previous = signal.signal(signal.SIGPROF, on_signal)
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        signal.signal(signal.SIGPROF, previous)
 
 
 @contextmanager
-def _bounded_memory(memory_bytes: int) -> Iterator[None]:
-    used = _address_space_bytes()
-    if used is None:
+def _limit_memory(memory_bytes: int) -> Iterator[None]:
+    used_bytes = _address_space_bytes()
+    if used_bytes is None:
         yield
         return
-    import resource  # not on every system
+    import resource  # missing on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    allowed = used + memory_bytes
-    if soft != resource.RLIM_INFINITY and soft < allowed:
+    limit = used_bytes + memory_bytes
+    if soft != resource.RLIM_INFINITY and soft < limit:
         yield
         return
-    with suppress(ValueError, OSError):  # a hard limit below it does as well
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    with suppress(ValueError, OSError):  # the hard limit is lower and applies anyway
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield
     except MemoryError as error:
-        raise OutOfBoundsError(f"it takes more than {memory_bytes // 2**20} MiB of memory") from error
+        raise LimitExceededError(
+            f"the template needs more than {memory_bytes // 2**20} MiB of memory"
+        ) from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _address_space_bytes() -> int | None:
-    """How much address space this process has, None where the kernel doesn't say."""
+    """Return the size of this process's address space, or None if the kernel does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):

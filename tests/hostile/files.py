@@ -1,7 +1,7 @@
-"""Hostile files, by name: what a merge request could bring to make the tool lie, hang, leak or reach out.
+"""Hostile files of a merge request, which try to make nimlab hang, crash, leak data or accept wrong input.
 
-Each is laid over the shipped lab. `REFUSED` have to be refused with a place; `CODE_LIKE` is text that looks
-like code and has to come out as the text that it is.
+Each is written into a copy of the shipped lab. The cases of `REFUSED` must be rejected with a place.
+`CODE_LIKE` is text that looks like code and must be rendered unchanged.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ SPEC: Final = HEAD + "metadata: {{name: green}}\nspec:\n  contract: nimp2p\n  {}
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """A case: its name, how to lay it over a lab's folder, and what has to be said of it."""
+    """A case: its name, a function that writes it into a lab's folder, and part of the expected message."""
 
     name: str
-    lay: Callable[[Path], object]
-    says: str = ""
+    write: Callable[[Path], object]
+    message: str = ""
 
 
 def text_file(path: str, text: str | bytes) -> Callable[[Path], object]:
-    """Write one file."""
+    """Return a function that writes one file."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
-    def lay(root: Path) -> None:
+    def write(root: Path) -> None:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
 
-    return lay
+    return write
 
 
 def in_green(text: str | bytes) -> Callable[[Path], object]:
-    """Write the experiment green."""
+    """Return a function that writes the experiment green."""
     return text_file("experiments/green.yaml", text)
 
 
 def link(path: str, target: str) -> Callable[[Path], object]:
-    """Put a link."""
+    """Return a function that creates a symbolic link."""
 
-    def lay(root: Path) -> None:
+    def write(root: Path) -> None:
         place = root / path
         if place.is_dir():
             place.rename(root / "moved")
@@ -55,31 +55,31 @@ def link(path: str, target: str) -> Callable[[Path], object]:
             place.unlink(missing_ok=True)
         place.symlink_to(target)
 
-    return lay
+    return write
 
 
 def pipe(path: str) -> Callable[[Path], object]:
-    """Put a named pipe: whoever opens it to read waits for ever."""
+    """Return a function that creates a named pipe: opening it for reading blocks forever."""
 
-    def lay(root: Path) -> None:
+    def write(root: Path) -> None:
         (root / path).unlink(missing_ok=True)
         os.mkfifo(root / path)
 
-    return lay
+    return write
 
 
 def replaced(path: str, old: str, new: str) -> Callable[[Path], object]:
-    """Change a text in a file of the lab."""
+    """Return a function that replaces a text in a file of the lab."""
 
-    def lay(root: Path) -> None:
+    def write(root: Path) -> None:
         text = (root / path).read_text(encoding="utf-8")
         assert old in text, old
         (root / path).write_text(text.replace(old, new), encoding="utf-8")
 
-    return lay
+    return write
 
 
-# Values that no field of a spec may have, whatever it is for.
+# Values that are invalid in every field of a spec.
 BAD_VALUES: Final = {
     "template": "'{{ 7*7 }}'",
     "statement": "'{% include \"/etc/passwd\" %}'",
@@ -123,19 +123,19 @@ FIELDS: Final = {
 
 
 def values() -> Iterator[Hostile]:
-    """Every bad value in every field of a spec."""
+    """Yield each bad value in each field of a spec."""
     for field, form in FIELDS.items():
         for what, value in BAD_VALUES.items():
-            written = form.format(value) if "{}" in form else value
+            field_value = form.format(value) if "{}" in form else value
             key = field.strip()
-            text = HEAD + f"metadata: {{name: green}}\nspec:\n  {key}: {written}\n"
+            text = HEAD + f"metadata: {{name: green}}\nspec:\n  {key}: {field_value}\n"
             if key != "contract":
                 text += "  contract: nimp2p\n"
             yield Hostile(f"{what} in {field.strip()} {form}".strip(), in_green(text))
 
 
 def names() -> Iterator[Hostile]:
-    """Names that lead out, clash, or can't be told apart."""
+    """Yield names that leave the folder, clash, or look like other names."""
     for what, name in {
         "path": "../purple", "absolute": "/etc/passwd", "empty": '""', "upper": "Green", "dots": "..",
         "slash": "a/b", "space": "'a b'", "newline": '"a\\nb"', "template": "'{{ x }}'", "null": "null",
@@ -143,7 +143,7 @@ def names() -> Iterator[Hostile]:
         "long": "a" * 42, "very long": "a" * 300_000, "number": "5", "boolean": "true", "yes": "yes",
         "dash first": "'-a'", "dash last": "a-", "underscore": "a_b", "dot": "a.b", "list": "[a]",
         "map": "{a: b}",
-        "zero width": '"a\\u200bb"', "tab": '"a\\tb"', "emoji": "'\U0001f600'", "taken": "purple",
+        "zero width": '"a\\u200bb"', "tab": '"a\\tb"', "emoji": "'\U0001f600'", "used": "purple",
     }.items():  # fmt: skip
         yield Hostile(
             f"name: {what}", in_green(HEAD + f"metadata: {{name: {name}}}\nspec: {{contract: nimp2p}}\n")
@@ -151,7 +151,7 @@ def names() -> Iterator[Hostile]:
 
 
 def syntax() -> Iterator[Hostile]:
-    """YAML that grows, runs, hides or says two things."""
+    """Yield YAML that expands, runs code, hides text or is ambiguous."""
     bomb = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 'lol'}]\n" for n in range(30))
     cases: dict[str, str | bytes] = {
         "alias bomb": bomb,
@@ -229,7 +229,7 @@ def syntax() -> Iterator[Hostile]:
 
 
 def places() -> Iterator[Hostile]:
-    """What lies in the folders beside ordinary files."""
+    """Yield links, devices, pipes and folders in the place of regular files."""
     for folder in ("experiments", "contracts"):
         yield Hostile(f"{folder}: link to a file", link(f"{folder}/x.yaml", "/etc/hostname"))
         yield Hostile(f"{folder}: link to a device", link(f"{folder}/x.yaml", "/dev/zero"))
@@ -278,11 +278,11 @@ SCHEMAS: Final[dict[str, str | bytes]] = {
     "closed without properties": '{"additionalProperties": false}',
     "required without properties": '{"required": ["x"]}',
 }  # fmt: skip
-"""Schemas that a lab's copy may not be: they loop, grow, reach out, or allow what the rest can't stand."""
+"""Schemas that loop, expand, refer to other places, or allow what later code does not expect."""
 
 
 def schemas() -> Iterator[Hostile]:
-    """A schema that a merge request has changed."""
+    """Yield schemas that a merge request has changed."""
     other = "differs from the schema of nimlab"
     for kind in ("lab", "contract", "experiment"):
         path = f"schema/{kind}.schema.json"
@@ -296,8 +296,8 @@ def schemas() -> Iterator[Hostile]:
         ):
             yield Hostile(f"{path}: {what}", replaced(path, old, new), other)
         for what, text in SCHEMAS.items():
-            says = "decode" if isinstance(text, bytes) else other
-            yield Hostile(f"{path}: {what}", text_file(path, text), says)
+            message = "decode" if isinstance(text, bytes) else other
+            yield Hostile(f"{path}: {what}", text_file(path, text), message)
 
 
 UNSEEN: Final = {
@@ -306,40 +306,48 @@ UNSEEN: Final = {
     "right to left": "\\u200f", "override": "\\u202e", "isolate": "\\u2066", "word joiner": "\\u2060",
     "Arabic mark": "\\u061c", "byte order mark": "\\ufeff", "tag": "\\U000e0041",
 }  # fmt: skip
-"""Characters that nobody sees, as YAML writes them."""
+"""Invisible characters, as YAML escapes."""
 
 
 def unseen() -> Iterator[Hostile]:
-    """Characters that nobody sees, in free text, keys and names of files; written out and as they are."""
-    says = "the invisible character"
+    """Yield invisible characters in free text, keys and file names, escaped and unescaped."""
+    message = "the invisible character"
     for what, escaped in UNSEEN.items():
         for field in ("owner", "description"):
             text = HEAD + f'metadata: {{name: green, {field}: "a{escaped}b"}}\nspec: {{contract: nimp2p}}\n'
-            yield Hostile(f"{what} in {field}", in_green(text), says)
-        yield Hostile(f"{what} in a key", in_green(GREEN + f'"a{escaped}b": 1\n'), says)
+            yield Hostile(f"{what} in {field}", in_green(text), message)
+        yield Hostile(f"{what} in a key", in_green(GREEN + f'"a{escaped}b": 1\n'), message)
         plain = yaml.safe_load(f'"{escaped}"')
-        if plain not in "\0\r":  # no file's name has the one, and lines may end in the other
-            yield Hostile(f"{what} as it is", in_green(GREEN + f"# a{plain}b\n"), says)
+        if plain not in "\0\r":  # a file name cannot contain \0, and \r is allowed at the end of a line
+            yield Hostile(f"{what} as it is", in_green(GREEN + f"# a{plain}b\n"), message)
             yield named_file(what, f"experiments/a{plain}b.yaml")
     for what, plain in {"newline": "\n", "tab": "\t", "no UTF-8": "\udcff"}.items():
         yield named_file(what, f"experiments/a{plain}b.yaml")
         yield named_file(what, f"contracts/a{plain}b.yaml")
-        yield named_file(what, f"templates/experiment/a{plain}b.yaml.j2")
+        yield named_template(what, f"a{plain}b.yaml.j2")
     for what, old, new in (
         ("a contract's description", "  description:", '  description: "a\\eb" #'),
         ("what a node logs", "  logs:", '  logs:\n    "a\\eb": x'),
     ):
-        yield Hostile(f"escape in {what}", replaced("contracts/nimp2p.yaml", old, new), says)
+        yield Hostile(f"escape in {what}", replaced("contracts/nimp2p.yaml", old, new), message)
 
 
 def named_file(what: str, path: str) -> Hostile:
-    """A file with something in its name."""
+    """Return a case with a file of this path."""
     name = f"{what} in a file's name in {path.rpartition('/')[0]}"
     return Hostile(name, text_file(path, GREEN), "name contains invisible characters")
 
 
+def named_template(what: str, name: str) -> Hostile:
+    """Return a case with a template of this name."""
+    case = f"{what} in a template's name"
+    return Hostile(
+        case, text_file(f"templates/experiment/{name}", GREEN), "name contains invisible characters"
+    )
+
+
 def equals() -> Iterator[Hostile]:
-    """Lists whose items have to differ, with very many of them."""
+    """Yield very long lists whose items must be unique."""
     for what, item in (("maps", "{{a: {}}}"), ("lists of maps", "[{{a: {}}}]"), ("words", "x{}")):
         items = ", ".join(item.format(n) for n in range(4500))
         text = SPEC.format(f"rtt: {{methods: [{items}]}}")
@@ -347,7 +355,7 @@ def equals() -> Iterator[Hostile]:
 
 
 def settings() -> Iterator[Hostile]:
-    """A lab and contracts that reach for more."""
+    """Yield changes of the lab and of contracts that try to gain access to more."""
     for what, new in {
         "namespace of the system": "namespace: kube-system",
         "namespace with a path": "namespace: ../x",
@@ -383,4 +391,4 @@ CODE_LIKE: Final = (
     "'\"", "\\\"}", "]]}}", "<!-- -->", "<script>", "|", ">", "@x", "%TAG", "null", "true", "5", "1e3", "~",
     "\ue000x:0\ue001", "é 😀 \u2028 \xa0", "x" * 60, "#", "a #b", " lead", "trail ", "\t", "..", "/",
 )  # fmt: skip
-"""Text for an owner or a description: data, whatever it looks like."""
+"""Texts for an owner or a description that must remain data."""

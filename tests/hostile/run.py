@@ -1,7 +1,7 @@
-"""Runs hostile cases one after another in a process of its own, and prints a line of JSON for each.
+"""Run hostile cases in a separate process and print one line of JSON per case.
 
-Started by the test as `python -m tests.hostile.run files|templates FOLDER`: a case that hangs, eats memory or
-crashes the interpreter takes only this process with it, and its name has been printed before.
+The test starts it as `python -m tests.hostile.run files|templates FOLDER`. A case that hangs, uses all memory
+or crashes the interpreter ends only this process. The name of each case is printed before it runs.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ TEMPLATE = "templates/experiment/x.yaml.j2"
 
 
 def cases(kind: str) -> dict[str, Callable[[Path], object]]:
-    """The cases of a kind by name."""
+    """Return the cases of a kind by name."""
     if kind == "files":
-        return {case.name: case.lay for case in REFUSED}
+        return {case.name: case.write for case in REFUSED}
     texts = TEMPLATES | {name: changed(name) for name in CHANGES}
     return {name: text_file(TEMPLATE, text) for name, text in texts.items()}
 
 
 def lay_out(root: Path) -> None:
-    """The shipped lab, fresh."""
+    """Create a new copy of the shipped lab."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     shutil.copy(REPOSITORY / "lab.yaml", root)
@@ -43,42 +43,42 @@ def lay_out(root: Path) -> None:
 
 
 def outcome(root: Path) -> dict[str, object]:
-    """What the tool makes of a lab: its errors and their places, or how it crashed."""
+    """Return the reported errors with their places, or the traceback of a crash."""
     errors: tuple[NimlabError, ...]
     try:
         errors = read_desired_lab(root, None).errors
     except NimlabError as raised:
         errors = (raised,)
-    except BaseException:  # noqa: BLE001 -- whatever it is, the test is to hear of it
+    except BaseException:  # noqa: BLE001 -- any failure must be reported to the test
         return {"crash": traceback.format_exc(limit=-4)}
-    said: list[list[object]] = []
+    reported: list[list[object]] = []
     for error in errors:
         if isinstance(error, SpecError):
-            said += [[problem.code, str(problem.location), problem.what] for problem in error.problems]
+            reported += [[problem.code, str(problem.location), problem.what] for problem in error.problems]
         else:
-            said.append([error.code, error.where, error.what])
-    return {"said": said}
+            reported.append([error.code, error.where, error.what])
+    return {"reported": reported}
 
 
 def peak_mb() -> float:
-    """The most memory that this program has had; `getrusage` would count what started it."""
+    """Return the peak memory of this process; `getrusage` would include the parent before the fork."""
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     assert peak is not None
     return int(peak[1]) / 1024
 
 
 def main() -> None:
-    """Run all cases of a kind."""
+    """Run all cases of one kind."""
     kind, root = sys.argv[1], Path(sys.argv[2])
-    for name, lay in cases(kind).items():
-        print(json.dumps({"begins": name}), flush=True)  # noqa: T201 -- this is its output
+    for name, write in cases(kind).items():
+        print(json.dumps({"begins": name}), flush=True)  # noqa: T201 -- the output of this program
         lay_out(root)
-        lay(root)
+        write(root)
         started_s = time.process_time()
-        found = outcome(root)
-        found["cpu_s"] = time.process_time() - started_s
-        found["rss_mb"] = peak_mb()
-        print(json.dumps({"name": name, **found}), flush=True)  # noqa: T201
+        result = outcome(root)
+        result["cpu_s"] = time.process_time() - started_s
+        result["rss_mb"] = peak_mb()
+        print(json.dumps({"name": name, **result}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

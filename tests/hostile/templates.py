@@ -1,6 +1,6 @@
-"""Hostile templates: text of `templates/experiment/x.yaml.j2` in a lab, by name.
+"""Hostile templates: texts of `templates/experiment/x.yaml.j2`, by name.
 
-Those that an object of Kubernetes would be made from, if the guard let it, are in `changed`.
+Most fail before the guard. `changed` contains templates that only the guard rejects.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ POD: Final = (
 
 
 def named(old: str, new: str) -> str:
-    """A ConfigMap with something else in its metadata."""
+    """Return a ConfigMap template with a replaced text in its metadata."""
     assert old in CONFIG
     return CONFIG.replace(old, new)
 
 
 TEMPLATES: Final[dict[str, str]] = {
-    # out of the sandbox
+    # escaping from the sandbox
     "class": "a: {{ ''.__class__ }}\n",
     "mro": "a: {{ ''.__class__.__mro__[1].__subclasses__() }}\n",
     "attr filter": "a: {{ ''|attr('__class__') }}\n",
@@ -49,7 +49,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "extends": "{% extends '/etc/passwd' %}\n",
     "include itself": "{% include 'x.yaml.j2' %}\n",
     "extends itself": "{% extends 'x.yaml.j2' %}\n",
-    # growing
+    # expanding
     "long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}\n",
     "range": "a: {{ range(10000000) | list }}\n",
     "long text": "a: {{ 'x' * 1000000000 }}\n",
@@ -113,7 +113,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "container is text": POD % "{containers: [x]}",
     "ports are text": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {ports: x}\n",
     "quantity": POD % "{containers: [{name: c, image: 'a:1', resources: {limits: {cpu: much}}}]}",
-    # more than an experiment may be
+    # not allowed for an experiment
     "the set's parent": named("{{ full_name | json }}", "nimlab-experiments"),
     "reserved label": named("{{ labels | json }}", "{experiment: {{ name | json }}, applyset.kubernetes.io/part-of: x}"),
     "reserved annotation": named("labels:", "annotations: {nimlab.dev/member: x}, labels:"),

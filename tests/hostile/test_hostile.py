@@ -1,4 +1,4 @@
-"""Hostile files and templates: each refused with a place, in little time and memory, and nothing is sent."""
+"""Hostile files and templates: each is rejected with a place, in limited time and memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEMORY_LIMIT_MB = 200
 @pytest.mark.process
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("kind", ["files", "templates"])
-def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(
+def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
     kind: str, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     done = subprocess.run(
@@ -44,30 +44,32 @@ def test_hostile_input_is_refused_with_a_place_in_bounded_time_and_memory(
     results = [line for line in lines if "name" in line]
     assert [line["name"] for line in results] == list(cases(kind))
     if kind == "files":
-        says = {case.name: case.says for case in REFUSED}
+        expected = {case.name: case.message for case in REFUSED}
     else:
-        says = {name: change[3] for name, change in CHANGES.items()}
-    wrong = {line["name"]: why for line in results if (why := complaint(line, says.get(line["name"], "")))}
+        expected = {name: change[3] for name, change in CHANGES.items()}
+    wrong = {
+        line["name"]: why for line in results if (why := complaint(line, expected.get(line["name"], "")))
+    }
     assert wrong == {}
     slowest, largest = max(r["cpu_s"] for r in results), max(r["rss_mb"] for r in results)
     figure(
-        f"hostile {kind}: {len(results)} refused with their places, "
+        f"hostile {kind}: {len(results)} rejected with their places, "
         f"the slowest in {slowest:.1f} s, at most {largest:.0f} MB"
     )
 
 
-def complaint(result: dict[str, Any], says: str) -> str | None:
-    """What is wrong with how a case ended; None when nothing is."""
+def complaint(result: dict[str, Any], expected: str) -> str | None:
+    """Return what is wrong with the result of a case, or None."""
     if "crash" in result:
         return str(result["crash"])
-    if not result["said"]:
+    if not result["reported"]:
         return "accepted"
-    if any(not where for _, where, _ in result["said"]):
+    if any(not where for _, where, _ in result["reported"]):
         return f"no place: {result['said']}"
-    if not any(says in what for _, _, what in result["said"]):
-        return f"refused for another reason: {result['said'][:3]}"
-    if result["name"] in CHANGES and any("\n" in what for _, _, what in result["said"]):
-        return f"refused for more than one reason: {result['said'][:3]}"
+    if not any(expected in what for _, _, what in result["reported"]):
+        return f"rejected for another reason: {result['said'][:3]}"
+    if result["name"] in CHANGES and any("\n" in what for _, _, what in result["reported"]):
+        return f"rejected for more than one reason: {result['said'][:3]}"
     if result["cpu_s"] > CPU_LIMIT_S:
         return f"{result['cpu_s']:.1f} s"
     if result["rss_mb"] > MEMORY_LIMIT_MB:
@@ -75,14 +77,14 @@ def complaint(result: dict[str, Any], says: str) -> str | None:
     return None
 
 
-def test_there_are_enough_cases_and_no_two_have_one_name() -> None:
+def test_there_are_enough_cases_with_unique_names() -> None:
     assert len(REFUSED) + len(TEMPLATES) + len(CHANGES) >= 200
     assert len({case.name for case in REFUSED}) == len(REFUSED)
     assert not CHANGES.keys() & TEMPLATES.keys()
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_what_a_hostile_template_differs_from_passes(base: str, tmp_path: Path) -> None:
+def test_the_base_of_each_hostile_template_is_valid(base: str, tmp_path: Path) -> None:
     lay_out(tmp_path / "lab")
     shipped = read_desired_lab(tmp_path / "lab", None)
     (tmp_path / "lab" / TEMPLATE).write_text(BASES[base], encoding="utf-8")
@@ -94,7 +96,7 @@ def test_what_a_hostile_template_differs_from_passes(base: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", CODE_LIKE, ids=lambda text: repr(text)[:30])
-def test_text_that_looks_like_code_comes_out_as_text(text: str, tmp_path: Path) -> None:
+def test_text_that_looks_like_code_is_rendered_unchanged(text: str, tmp_path: Path) -> None:
     def rendered(description: str) -> Any:
         lay_out(tmp_path / "lab")
         metadata = to_yaml_safe_json({"name": "green", "owner": description, "description": description})
@@ -120,7 +122,7 @@ def test_text_that_looks_like_code_comes_out_as_text(text: str, tmp_path: Path) 
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["syntax: alias bomb", "name: path", "lab: namespace with a newline"])
 def test_nothing_is_sent_of_a_hostile_file(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
-    """What is there may be looked at."""
+    """Only GET requests are allowed, and none for the hostile experiment."""
     lay_out(tmp_path / "lab")
     cases("files")[name](tmp_path / "lab")
     with run_proxy(sandbox.kubeconfig, tmp_path) as proxy:

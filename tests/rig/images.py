@@ -73,7 +73,7 @@ def _own_image(name: str, say: Callable[[str], None]) -> Path:
     """This project's image, built from its Containerfile as a user would, on a base of Debian's packages."""
     sources = [_REPOSITORY / "Containerfile", _REPOSITORY / "constraints.txt"]
     sources += [_REPOSITORY / "nimlab" / "__init__.py"]
-    sources += [p for part in ("rtt", "shape") for p in sorted((_REPOSITORY / "nimlab" / part).glob("*.py"))]
+    sources += sorted((_REPOSITORY / "nimlab" / "agents").rglob("*.py"))
     digest = hashlib.sha256(f"{_FORMAT} {name} {_BASE_PACKAGES}".encode())
     for source in sources:
         digest.update(source.read_bytes())

@@ -76,7 +76,7 @@ def test_peers_are_found_chosen_and_probed(tmp_path: Path) -> None:
         made.probe_with(took)
 
         async def turn() -> None:
-            await made.exporter.look()
+            await made.exporter.update_targets()
             await made.exporter.probe()
 
         asyncio.run(turn())
@@ -104,14 +104,14 @@ def test_the_last_good_list_is_kept(tmp_path: Path, mood: Mood | None, reason: s
         made.probe_with(took)
 
         async def trouble() -> None:
-            await made.exporter.look()
+            await made.exporter.update_targets()
             if mood is None:
                 zone.pods = {}
             else:
                 zone.mood = mood
             made.time.now_s += 1000
-            await made.exporter.look()
-            await made.exporter.look()
+            await made.exporter.update_targets()
+            await made.exporter.update_targets()
             await made.exporter.probe()
 
         asyncio.run(trouble())
@@ -132,7 +132,7 @@ def test_trouble_is_said_again_after_it_was_over(tmp_path: Path) -> None:
         async def trouble() -> None:
             for mood in (Mood.FAILING, Mood.FAILING, Mood.HONEST, Mood.FAILING):
                 zone.mood = mood
-                await made.exporter.look()
+                await made.exporter.update_targets()
 
         asyncio.run(trouble())
     assert [event["event"] for event in made.events] == ["discovery-failed", "peers", "discovery-failed"]
@@ -150,7 +150,7 @@ def test_a_peer_that_dies_is_a_loss_first_and_leaves_the_series_later(tmp_path: 
             return made.scrape().get("nimlab_rtt_peer_loss_ratio", peer="p-2", method="tcp")
 
         async def story() -> None:
-            await exporter.look()
+            await exporter.update_targets()
             await exporter.probe()
             assert loss() == 0
             dead.add("127.0.5.3")
@@ -161,7 +161,7 @@ def test_a_peer_that_dies_is_a_loss_first_and_leaves_the_series_later(tmp_path: 
             assert loss() == 1
             assert made.scrape().get("nimlab_rtt_peer_last_seconds", peer="p-2", method="tcp") is None
             del zone.pods["p-2"]
-            await exporter.look()
+            await exporter.update_targets()
             before = made.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
             await exporter.probe()
             after = made.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
@@ -189,7 +189,7 @@ def test_a_peer_whose_address_changes_keeps_its_name(tmp_path: Path) -> None:
         async def move() -> None:
             for address in ("127.0.5.2", "127.0.5.99"):
                 zone.pods["p-1"] = (address, 9106)
-                await made.exporter.look()
+                await made.exporter.update_targets()
                 await made.exporter.probe()
 
         asyncio.run(move())
@@ -212,7 +212,7 @@ def test_dns_is_asked_every_20_s_and_more_often_while_nobody_is_known(tmp_path: 
             made.config, clock=replace(made.time.clock(), sleep=sleep_and_join), log=made._log
         )
         with pytest.raises(EnoughError):
-            asyncio.run(made.exporter.keep_looking())
+            asyncio.run(made.exporter.keep_discovering())
     alone, together = made.time.slept[:5], made.time.slept[5:]
     assert all(4 <= pause_s <= 6 for pause_s in alone)
     assert all(16 <= pause_s <= 24 for pause_s in together)
@@ -260,7 +260,7 @@ def test_a_round_that_takes_too_long_makes_others_fall_out(tmp_path: Path) -> No
         made.probe_with(slow)
 
         async def rounds() -> None:
-            await made.exporter.look()
+            await made.exporter.update_targets()
             await made.exporter.keep_probing()
 
         with pytest.raises(EnoughError):
@@ -276,11 +276,11 @@ def test_ready_once_dns_has_said_who_is_there(tmp_path: Path) -> None:
     with serve_dns(zone) as server:
         made = Made(server, tmp_path)
         assert made.exporter.show_readiness().body == "peers unknown: not asked yet\n"
-        asyncio.run(made.exporter.look())
+        asyncio.run(made.exporter.update_targets())
         assert made.exporter.show_readiness().body == "peers unknown: server_failure\n"
         assert made.exporter.show_readiness().status == 503
         zone.mood = Mood.HONEST
-        asyncio.run(made.exporter.look())
+        asyncio.run(made.exporter.update_targets())
     assert made.exporter.show_readiness().status == 200
 
 

@@ -22,7 +22,7 @@ def test_the_text_as_a_whole() -> None:
     registry.put("nimlab_rtt_peer_last_seconds", 0.000123, 'p"0\\1\n2', "tcp")
     registry.put("nimlab_rtt_peers_discovered", 4)
     assert registry.expose() == (
-        "# HELP nimlab_rtt_probes_total Probes that have ended, by what became of them.\n"
+        "# HELP nimlab_rtt_probes_total Probes that have ended, by result.\n"
         "# TYPE nimlab_rtt_probes_total counter\n"
         'nimlab_rtt_probes_total{method="tcp",result="error"} 0.0\n'
         'nimlab_rtt_probes_total{method="tcp",result="success"} 2.0\n'

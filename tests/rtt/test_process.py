@@ -226,7 +226,7 @@ def test_it_loads_only_the_standard_library_prometheus_client_and_its_own_module
         name
         for name in loaded
         if name.split(".")[0] not in {*sys.stdlib_module_names, "__main__", "prometheus_client"}
-        and name != "nimlab"
+        and name not in ("nimlab", "nimlab.agents")
         and not name.startswith("nimlab.agents.rtt")
     }
     site = {
@@ -253,10 +253,12 @@ def test_no_module_imports_the_rest_of_nimlab() -> None:
 
 def test_it_runs_from_a_folder_with_nothing_else_of_nimlab(tmp_path: Path) -> None:
     package = tmp_path / "nimlab"
-    (package / "rtt").mkdir(parents=True)
-    (package / "__init__.py").write_text((REPOSITORY / "nimlab/__init__.py").read_text())
+    for name in ("__init__.py", "agents/__init__.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text((REPOSITORY / "nimlab" / name).read_text())
+    (package / "agents/rtt").mkdir()
     for module in (REPOSITORY / "nimlab/agents/rtt").glob("*.py"):
-        (package / "rtt" / module.name).write_text(module.read_text())
+        (package / "agents/rtt" / module.name).write_text(module.read_text())
     site_packages = str(Path(prometheus_client.__file__).parents[1])
     answer = subprocess.run(
         [sys.executable, "-I", "-S", "-c",

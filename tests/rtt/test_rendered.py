@@ -196,7 +196,7 @@ def test_icmp_is_allowed_to_the_exporters_group_where_it_is_used(methods: list[s
 def test_the_guard_lets_no_other_setting_of_the_kernel_pass(sysctl: Any) -> None:
     manifests = render_green({"methods": ["icmp"]})
     pod_of(manifests)["securityContext"]["sysctls"].append(sysctl)
-    with pytest.raises(GuardError, match="sysctls are not to be set"):
+    with pytest.raises(GuardError, match="sysctls are not allowed"):
         guard_green(manifests)
 
 

@@ -25,22 +25,27 @@ UNKNOWN = "Error: Specified qdisc kind is unknown."
 OLD = "RTNETLINK answers: No such file or directory"  # an old kernel prints this for any missing module
 TALKING = "\nWe have an error talking to the kernel"
 NO_NETEM = (
-    "the node's kernel has no netem: `modprobe sch_netem` there, or leave `latency`, `jitter` and `loss` out"
+    "the node's kernel has no netem: run `modprobe sch_netem` on the node, "
+    "or remove `latency`, `jitter` and `loss`"
 )
-NO_TBF = "the node's kernel has no tbf: `modprobe sch_tbf` there, or leave `uplink` and `downlink` out"
-NO_IFB = "the node's kernel has no ifb devices: `modprobe ifb` there, or leave `downlink` out"
-NO_INGRESS = "the node's kernel has no ingress queue: `modprobe sch_ingress` there, or leave `downlink` out"
-NO_U32 = "the node's kernel has no u32 filters: `modprobe cls_u32` there, or leave `downlink` out"
-NO_MIRRED = "the node's kernel has no mirred actions: `modprobe act_mirred` there, or leave `downlink` out"
+NO_TBF = "the node's kernel has no tbf: run `modprobe sch_tbf` on the node, or remove `uplink` and `downlink`"
+NO_IFB = "the node's kernel has no ifb devices: run `modprobe ifb` on the node, or remove `downlink`"
+NO_INGRESS = (
+    "the node's kernel has no ingress queue: run `modprobe sch_ingress` on the node, or remove `downlink`"
+)
+NO_U32 = "the node's kernel has no u32 filters: run `modprobe cls_u32` on the node, or remove `downlink`"
+NO_MIRRED = (
+    "the node's kernel has no mirred actions: run `modprobe act_mirred` on the node, or remove `downlink`"
+)
 NO_EITHER = (
-    "the node's kernel has no u32 filters or mirred actions: `modprobe -a cls_u32 act_mirred` there, "
-    "or leave `downlink` out"
+    "the node's kernel has no u32 filters or mirred actions: run `modprobe -a cls_u32 act_mirred` "
+    "on the node, or remove `downlink`"
 )
 NO_TABLE = (
-    "the image lacks the normal distribution (`normal.dist`): install all of iproute2, or drop `jitter`"
+    "the image lacks the normal distribution (`normal.dist`): install all of iproute2 or remove `jitter`"
 )
 NO_RIGHT = "this container lacks the capability NET_ADMIN"
-NO_DEVICE = "there is no such interface"
+NO_DEVICE = "the interface does not exist"
 
 
 @pytest.mark.parametrize(
@@ -68,9 +73,9 @@ NO_DEVICE = "there is no such interface"
         (IFB, "RTNETLINK answers: Operation not permitted", NO_RIGHT),
         (LOOK, 'Device "eth7" does not exist.', NO_DEVICE),
         (TBF, 'Cannot find device "eth0"', NO_DEVICE),
-        (IFB, "RTNETLINK answers: File exists", "that is not foreseen"),
-        (IFB_UP, "RTNETLINK answers: Cannot allocate memory", "that is not foreseen"),
-        (TBF, "", "that is not foreseen"),
+        (IFB, "RTNETLINK answers: File exists", "unexpected error"),
+        (IFB_UP, "RTNETLINK answers: Cannot allocate memory", "unexpected error"),
+        (TBF, "", "unexpected error"),
     ],
 )
 def test_each_failure_is_told(command: Command, said: str, meaning: str) -> None:

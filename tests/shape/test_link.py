@@ -124,8 +124,8 @@ def test_what_is_so_has_no_differences() -> None:
         ((0, "kind"), "noqueue", "the queue is noqueue, not tbf"),
         ((1, "options", "rate"), 2_000_000, "downlink at ifb0"),
         ((1, "root"), False, "the queue is none, not tbf"),
-        ((2, "kind"), "clsact", "what arrives at eth0: the queue is none, not ingress"),
-        ((2, "dev"), "eth1", "what arrives at eth0: the queue is none, not ingress"),
+        ((2, "kind"), "clsact", "incoming traffic at eth0: the queue is none, not ingress"),
+        ((2, "dev"), "eth1", "incoming traffic at eth0: the queue is none, not ingress"),
     ],
 )
 def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any, what: str) -> None:
@@ -142,7 +142,7 @@ def test_each_difference_of_a_bucket_is_told(place: tuple[Any, ...], value: Any,
 @pytest.mark.parametrize("filters", [[], FILTERS[:2], FILTERS + FILTERS])
 def test_arrivals_are_led_aside_exactly_once(filters: list[dict[str, Any]]) -> None:
     (said,) = told(TBF, QDISCS, filters)
-    assert "led through ifb0" in said
+    assert "redirected to ifb0" in said
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_an_action_that_leads_nothing_aside_is_told(name: str, value: str) -> No
     filters = copy.deepcopy(FILTERS)
     filters[2]["options"]["actions"][0][name] = value
     assert told(TBF, QDISCS, filters) == [
-        "what arrives at eth0 is led through ifb0 0 times, not 1; other actions on it: 1"
+        "incoming traffic at eth0 is redirected to ifb0 0 times, not 1; other actions: 1"
     ]
 
 
@@ -161,7 +161,7 @@ def test_another_action_beside_ours_is_told() -> None:
     filters = copy.deepcopy(FILTERS)
     filters[2]["options"]["actions"].append({"kind": "gact", "control_action": {"type": "drop"}})
     (said,) = told(TBF, QDISCS, filters)
-    assert "1 times, not 1; other actions on it: 1" in said
+    assert "1 times, not 1; other actions: 1" in said
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_each_difference_of_a_disturbance_is_told(part: str, name: str, value: f
 def test_too_little_room_for_what_is_delayed_is_told() -> None:
     found = copy.deepcopy(DELAYED)
     found["options"]["limit"] = 1000
-    assert told(NETEM, [found], []) == ["uplink at eth0: room, packets: 1000, not 10000"]
+    assert told(NETEM, [found], []) == ["uplink at eth0: limit, packets: 1000, not 10000"]
 
 
 def test_shaping_that_nobody_asked_for_is_told() -> None:

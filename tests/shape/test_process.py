@@ -74,7 +74,7 @@ def test_delay_works_or_the_kernel_is_named(cable: Cable) -> None:
     if done.returncode == 0:  # a kernel with netem
         assert json.loads(done.stdout)["latency_ms"] == 40
     else:
-        assert "the node's kernel has no netem: `modprobe sch_netem` there" in done.stderr
+        assert "the node's kernel has no netem: run `modprobe sch_netem` on the node" in done.stderr
 
 
 def test_without_the_right_nothing_is_claimed(cable: Cable, tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_without_the_right_nothing_is_claimed(cable: Cable, tmp_path: Path) -> N
 def test_unknown_interface_and_missing_program_are_told(cable: Cable) -> None:
     done = cable.shape("--interface", "eth7", *SIXTEEN)
     assert done.returncode == 1
-    assert "there is no such interface" in done.stderr
+    assert "the interface does not exist" in done.stderr
     done = cable.shape(*SIXTEEN, prefix=("env", "PATH=/nowhere"))
     assert done.returncode == 1
-    assert "the image has to have iproute2" in done.stderr
+    assert "the image must contain iproute2" in done.stderr
 
 
 def test_a_kernel_that_takes_it_otherwise_is_told(cable: Cable, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_kernel_that_takes_it_otherwise_is_told(cable: Cable, tmp_path: Path) 
     liar.chmod(0o755)
     done = cable.shape(*SIXTEEN, prefix=("env", f"PATH={tmp_path}:{os.environ['PATH']}"))
     assert done.returncode == 1
-    assert "the kernel took it otherwise: uplink at eth0: rate, bit/s: 5e+08, not 1.6e+07" in done.stderr
+    assert "the kernel reports other settings: uplink at eth0: rate, bit/s: 5e+08, not 1.6e+07" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Reason(Enum):
     TIMEOUT = "timeout"  # no server answered in time
     NETWORK = "network"  # no server was reachable
     SERVER_FAILURE = "server_failure"  # a server reported an error or refused
-    NOT_FOUND = "not_found"  # the name doesn't exist, or has no record of this type
+    NOT_FOUND = "not_found"  # the name does not exist, or has no record of this type
     TRUNCATED = "truncated"  # more records than one message holds, even over TCP
     MALFORMED = "malformed"  # not a DNS message, or an answer to another query
     RESOLV_CONF = "resolv_conf"  # resolv.conf is not readable

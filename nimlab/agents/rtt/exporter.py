@@ -38,7 +38,7 @@ async def run(config: Config, *, clock: Clock, log: Log, stop: asyncio.Event) ->
     """Run until `stop` is set. Raises OSError if a port is not available."""
     exporter = Exporter(config, clock=clock, log=log)
     async with AsyncExitStack() as stack:
-        stack.enter_context(serve_echo(config.pod_ip, config.echo_port, exporter.board.count_echo))
+        stack.enter_context(serve_echo(config.pod_ip, config.echo_port, exporter.recorder.count_echo))
         metrics_port = await stack.enter_async_context(
             serve_http(config.metrics_address, config.metrics_port, exporter.pages())
         )
@@ -51,7 +51,10 @@ async def run(config: Config, *, clock: Clock, log: Log, stop: asyncio.Event) ->
             echo_port=config.echo_port,
         )
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(exporter.keep_looking()), group.create_task(exporter.keep_probing())]
+            tasks = [
+                group.create_task(exporter.keep_discovering()),
+                group.create_task(exporter.keep_probing()),
+            ]
             await stop.wait()
             for task in tasks:
                 task.cancel()
@@ -62,10 +65,10 @@ class Exporter:
     """Hold the discovered peers and the current targets."""
 
     def __init__(self, config: Config, *, clock: Clock, log: Log) -> None:
-        ledger = PeerWindow(
+        window = PeerWindow(
             window_probes=config.window_probes, linger_s=config.linger_s, max_peers=config.max_peer_series
         )
-        self.board = MetricRecorder(ledger, version=__version__)
+        self.recorder = MetricRecorder(window, version=__version__)
         self._config = config
         self._clock = clock
         self._log = log
@@ -79,11 +82,11 @@ class Exporter:
         self._beat_s = clock.monotonic_s()
         self.probers = self._open_probers()
 
-    async def keep_looking(self) -> None:
+    async def keep_discovering(self) -> None:
         """Query DNS periodically; more often while no targets are known."""
         turn = 0
         while True:
-            await self.look()
+            await self.update_targets()
             turn += 1
             pause_s = self._config.discovery_interval_s
             if not self._targets:
@@ -101,9 +104,9 @@ class Exporter:
             turn += 1
             stretch = self._stretch(f"round {turn}")
             start_s, skipped = next_start(start_s, self._beat_s, interval_s=interval_s, stretch=stretch)
-            self.board.count_round(duration_s=duration_s, skipped=skipped)
+            self.recorder.count_round(duration_s=duration_s, skipped=skipped)
 
-    async def look(self) -> None:
+    async def update_targets(self) -> None:
         """Query DNS and choose the targets. Keep the previous ones if there is no usable answer."""
         try:
             roster = await discover(self._config.service, self._me, self._resolver)
@@ -120,7 +123,7 @@ class Exporter:
         """Run one round of probes, count it and return its duration in seconds."""
         started_s = self._clock.monotonic_s()
         for probe in await probe_all(self._targets, self.probers):
-            self.board.count_probe(probe, wall_s=self._clock.wall_s())
+            self.recorder.count_probe(probe, wall_s=self._clock.wall_s())
         self._beat_s = self._clock.monotonic_s()
         return self._beat_s - started_s
 
@@ -130,7 +133,7 @@ class Exporter:
 
     def show_metrics(self) -> Page:
         """Return the current metrics."""
-        return Page(body=self.board.expose(now_s=self._clock.monotonic_s()), content_type=_EXPOSITION)
+        return Page(body=self.recorder.expose(now_s=self._clock.monotonic_s()), content_type=_EXPOSITION)
 
     def show_health(self) -> Page:
         """Return 503 if no round has completed for too long, so that the kubelet restarts the container."""
@@ -152,7 +155,7 @@ class Exporter:
         if self._roster is None or len(self._roster.peers) != len(roster.peers):
             self._log(Level.INFO, "peers", discovered=len(roster.peers), sampled=len(targets))
         self._roster, self._targets = roster, targets
-        self.board.note_targets(
+        self.recorder.note_targets(
             (peer.name for peer in targets),
             discovered=len(roster.peers),
             now_s=self._clock.monotonic_s(),
@@ -162,7 +165,7 @@ class Exporter:
     def _note_failures(self, errors: Sequence[DnsError]) -> None:
         """Count the errors; log a reason once, until it changes or the errors end."""
         for error in errors:
-            self.board.count_failure(error.reason)
+            self.recorder.count_failure(error.reason)
             if error.reason is not self._failure:
                 kept = 0 if self._roster is None else len(self._roster.peers)
                 self._log(
@@ -177,7 +180,7 @@ class Exporter:
         probers: dict[Method, Prober] = {}
         for method in self._config.probe_methods:
             obstacle = why_not_permitted() if method is Method.ICMP else None
-            self.board.note_method(method, usable=obstacle is None)
+            self.recorder.note_method(method, usable=obstacle is None)
             if obstacle is None:
                 probers[method] = self._open_prober(method)
             else:

@@ -1,7 +1,7 @@
 """Record events as metrics of the catalog.
 
 Probes, discovered peers, DNS failures and echo requests become numbers in the registry; `expose` returns them
-as text. The state is pure: times are arguments.
+as text. Times are arguments; no clock is read.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _INITIAL_ECHO_SERIES: Final = (
 class MetricRecorder:
     """Hold all metrics of the exporter. Counters start at 0, so that `rate()` sees the first increase."""
 
-    def __init__(self, ledger: PeerWindow, *, version: str) -> None:
-        self._ledger = ledger
+    def __init__(self, window: PeerWindow, *, version: str) -> None:
+        self._window = window
         self._registry = registry = Registry()
         registry.put("nimlab_rtt_exporter_info", 1, version)
         registry.put("nimlab_rtt_peers_discovered", 0)
@@ -51,7 +51,7 @@ class MetricRecorder:
     def note_targets(self, targets: Iterable[str], *, discovered: int, now_s: float, wall_s: float) -> None:
         """Record the current targets and the number of discovered peers."""
         names = {*targets}
-        self._ledger.retarget(names, now_s=now_s)
+        self._window.retarget(names, now_s=now_s)
         self._registry.put("nimlab_rtt_peers_discovered", discovered)
         self._registry.put("nimlab_rtt_peers_sampled", len(names))
         self._registry.put("nimlab_rtt_discovery_success_timestamp_seconds", round(wall_s, 3))
@@ -67,7 +67,7 @@ class MetricRecorder:
     def count_probe(self, probe: Probe, *, wall_s: float) -> None:
         """Count a completed probe."""
         method, outcome = probe.method.value, probe.outcome
-        self._ledger.record(probe.peer, probe.method, outcome)
+        self._window.record(probe.peer, probe.method, outcome)
         self._registry.add("nimlab_rtt_probes_total", 1, method, outcome.result.value)
         if outcome.rtt_s is None:
             return
@@ -84,8 +84,8 @@ class MetricRecorder:
 
     def expose(self, *, now_s: float) -> str:
         """Return all metrics as text, without peers whose linger time is over."""
-        self._ledger.forget(now_s=now_s)
-        rows = [((row.peer, row.method.value), row) for row in self._ledger.rows()]
+        self._window.forget(now_s=now_s)
+        rows = [((row.peer, row.method.value), row) for row in self._window.rows()]
         put_all = self._registry.put_all
         put_all("nimlab_rtt_peer_last_seconds", {key: r.last_s for key, r in rows if r.last_s is not None})
         put_all("nimlab_rtt_peer_min_seconds", {key: r.least_s for key, r in rows if r.least_s is not None})

@@ -1,7 +1,7 @@
 """Store the exporter's metrics and expose them in the Prometheus text format 0.0.4.
 
 `CATALOG` lists every metric. `Registry` stores the values and is a collector of prometheus_client, which
-writes the text. Each label has a bounded number of values: a closed set, or the peers that the ledger keeps.
+writes the text. Each label has a bounded number of values: a closed set, or the peers of the window.
 Prometheus adds the labels for experiment, pod, namespace and node when it scrapes.
 """
 
@@ -51,7 +51,7 @@ CATALOG: Final = (
         kind="counter",
         unit="probes",
         labels=("method", "result"),
-        meaning="Probes that have ended, by what became of them.",
+        meaning="Probes that have ended, by result.",
     ),
     Metric(
         name="nimlab_rtt_process_timed_total",

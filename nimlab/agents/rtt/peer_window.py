@@ -1,6 +1,6 @@
 """Keep the latest probe outcomes per peer: last and lowest time, and loss, over a window of probes.
 
-The state is pure: times are arguments. A former target keeps its rows for the linger time, so that Prometheus
+Times are arguments; no clock is read. A former target keeps its rows for the linger time, so that Prometheus
 scrapes the last values. The number of peers is limited.
 """
 

@@ -1,4 +1,4 @@
-"""Discover the peers behind the experiment's headless Service, without this pod.
+"""Discover the other peers of the experiment through its headless Service.
 
 SRV records name the pods, so that a peer keeps its name when its address changes. If the Service has no SRV
 records, or too many for one message, A records are used, and the name of a peer is its address.

@@ -47,33 +47,33 @@ async def serve_http(
     Connections are closed after `patience_s`, and when the context ends.
     """
     open_writers: deque[asyncio.StreamWriter] = deque()  # oldest first
-    ending: set[asyncio.StreamWriter] = set()
+    aborted: set[asyncio.StreamWriter] = set()
 
-    def cut_oldest() -> None:
+    def abort_oldest() -> None:
         oldest = open_writers.popleft()
-        ending.add(oldest)
+        aborted.add(oldest)
         oldest.transport.abort()
 
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(open_writers) >= MOST_CONNECTIONS:  # a regular client is served long before it is the oldest
-            cut_oldest()
+            abort_oldest()
         open_writers.append(writer)
         try:
-            await _converse(reader, writer, pages, patience_s)
+            await _handle(reader, writer, pages, patience_s)
         finally:
-            if writer in ending:
-                ending.remove(writer)
+            if writer in aborted:
+                aborted.remove(writer)
             else:
                 open_writers.remove(writer)
 
-    server = await asyncio.start_server(converse, address, port, limit=_LARGEST_HEAD_BYTES)
+    server = await asyncio.start_server(handle, address, port, limit=_LARGEST_HEAD_BYTES)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         while open_writers:
-            cut_oldest()
-        while ending:
+            abort_oldest()
+        while aborted:
             await asyncio.sleep(0)  # let each handler notice that its connection is closed
 
 
@@ -93,7 +93,7 @@ def respond(head: bytes, pages: Pages) -> bytes:
     return _format(page, with_body=method != b"HEAD")
 
 
-async def _converse(
+async def _handle(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pages: Pages, patience_s: float
 ) -> None:
     try:

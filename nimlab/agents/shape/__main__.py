@@ -30,7 +30,7 @@ from nimlab.agents.shape.link import (
 
 
 class ShapeError(Exception):
-    """The link isn't as it has to be; says what, and how to mend it."""
+    """The link could not be shaped as requested; the text states why, and how to fix it."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         shape(link)
     except ShapeError as error:
-        message = f"the link of this peer can't be shaped: {error}"
+        message = f"cannot shape the link of this peer: {error}"
         sys.stderr.write(message + "\n")
         with suppress(OSError):
             log.write_text(message, encoding="utf-8")
@@ -68,7 +68,7 @@ def shape(link: Link) -> None:
     filters = _read(("tc", "-json", "filter", "show", "dev", link.interface, "parent", "ffff:"))
     wrong = [*differences(link, qdiscs, filters, mtu_bytes=mtu_bytes)]
     if wrong:
-        raise ShapeError(f"the kernel took it otherwise: {'; '.join(wrong)}")
+        raise ShapeError(f"the kernel reports other settings: {'; '.join(wrong)}")
 
 
 def _mtu_bytes(link: Link) -> int:
@@ -90,8 +90,8 @@ def _run(command: Command) -> subprocess.CompletedProcess[str]:
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True
         )
     except OSError as error:
-        hint = "the image has to have iproute2"
-        raise ShapeError(f"`{command[0]}` can't be run: {error.strerror}; {hint}") from error
+        hint = "the image must contain iproute2"
+        raise ShapeError(f"cannot run `{command[0]}`: {error.strerror}; {hint}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,20 +25,20 @@ class _Cause:
 
 
 def _module(what: str, module: str, instead: str) -> str:
-    return f"the node's kernel has no {what}: `modprobe {module}` there, or {instead}"
+    return f"the node's kernel has no {what}: run `modprobe {module}` on the node, or {instead}"
 
 
-_NO_DOWNLINK: Final = "leave `downlink` out"
+_NO_DOWNLINK: Final = "remove `downlink`"
 _CAUSES: Final = (
     _Cause("", "not permitted", "this container lacks the capability NET_ADMIN"),
-    _Cause("", "Cannot find device|does not exist", "there is no such interface"),
+    _Cause("", "Cannot find device|does not exist", "the interface does not exist"),
     _Cause(
         "netem",
         "No distribution data",
-        "the image lacks the normal distribution (`normal.dist`): install all of iproute2, or drop `jitter`",
+        "the image lacks the normal distribution (`normal.dist`): install all of iproute2 or remove `jitter`",
     ),
-    _Cause("netem", _LACKING, _module("netem", "sch_netem", "leave `latency`, `jitter` and `loss` out")),
-    _Cause("tbf", _LACKING, _module("tbf", "sch_tbf", "leave `uplink` and `downlink` out")),
+    _Cause("netem", _LACKING, _module("netem", "sch_netem", "remove `latency`, `jitter` and `loss`")),
+    _Cause("tbf", _LACKING, _module("tbf", "sch_tbf", "remove `uplink` and `downlink`")),
     _Cause("ifb", "Unknown device type|not supported", _module("ifb devices", "ifb", _NO_DOWNLINK)),
     _Cause("filter", "classifier not found", _module("u32 filters", "cls_u32", _NO_DOWNLINK)),
     _Cause("filter", "TC action module", _module("mirred actions", "act_mirred", _NO_DOWNLINK)),
@@ -57,5 +57,5 @@ def explain(command: Command, output: str) -> str:
         for cause in _CAUSES
         if (not cause.word or cause.word in command) and re.search(cause.answer, output)
     )
-    meaning = next(meanings, "that is not foreseen")
+    meaning = next(meanings, "unexpected error")
     return f"{meaning} (`{' '.join(command)}`: {output})"

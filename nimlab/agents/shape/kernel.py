@@ -31,22 +31,22 @@ def differences(
     """
     up, down = (_root(qdiscs, device) for device in (link.interface, IFB))
     if link.is_disturbed:
-        yield from _disturbed(link, up)
+        yield from _netem_differences(link, up)
     else:
-        yield from _limited(f"uplink at {link.interface}", link.uplink_bit_per_s, up, mtu_bytes)
-    yield from _limited(f"downlink at {IFB}", link.downlink_bit_per_s, down, mtu_bytes)
-    yield from _led_aside(link, qdiscs, filters)
+        yield from _rate_differences(f"uplink at {link.interface}", link.uplink_bit_per_s, up, mtu_bytes)
+    yield from _rate_differences(f"downlink at {IFB}", link.downlink_bit_per_s, down, mtu_bytes)
+    yield from _redirect_differences(link, qdiscs, filters)
 
 
 def _root(qdiscs: Sequence[Json], device: str) -> Json:
     return next((qdisc for qdisc in qdiscs if qdisc.get("dev") == device and qdisc.get("root")), {})
 
 
-def _limited(what: str, rate_bit_per_s: int | None, qdisc: Json, mtu_bytes: int) -> Iterator[str]:
+def _rate_differences(what: str, rate_bit_per_s: int | None, qdisc: Json, mtu_bytes: int) -> Iterator[str]:
     options = qdisc.get("options") or {}
     if rate_bit_per_s is None:
         if qdisc.get("kind") in ("tbf", "netem"):
-            yield f"{what}: there is a {qdisc['kind']} queue, and no limit is asked for"
+            yield f"{what}: the queue is {qdisc['kind']}, but no limit was requested"
         return
     if qdisc.get("kind") != "tbf":
         yield f"{what}: the queue is {qdisc.get('kind', 'none')}, not tbf"
@@ -57,7 +57,7 @@ def _limited(what: str, rate_bit_per_s: int | None, qdisc: Json, mtu_bytes: int)
     yield from _compare(f"{what}: longest wait, ms", 1000 * QUEUE_S, options.get("lat", 0) / 1000)
 
 
-def _disturbed(link: Link, qdisc: Json) -> Iterator[str]:
+def _netem_differences(link: Link, qdisc: Json) -> Iterator[str]:
     what = f"uplink at {link.interface}"
     if qdisc.get("kind") != "netem":
         yield f"{what}: the queue is {qdisc.get('kind', 'none')}, not netem"
@@ -68,12 +68,12 @@ def _disturbed(link: Link, qdisc: Json) -> Iterator[str]:
     yield from _compare(f"{what}: jitter, ms", link.jitter_ms or 0, 1000 * delay.get("jitter", 0))
     yield from _compare(f"{what}: loss, %", 100 * (link.loss_ratio or 0), 100 * loss.get("loss", 0))
     yield from _compare(f"{what}: rate, bit/s", link.uplink_bit_per_s or 0, 8 * rate.get("rate", 0))
-    yield from _compare(f"{what}: room, packets", PACKETS, options.get("limit", 0))
+    yield from _compare(f"{what}: limit, packets", PACKETS, options.get("limit", 0))
 
 
-def _led_aside(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
+def _redirect_differences(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
     """Incoming traffic must be redirected to the second device once; a mirrored copy would limit nothing."""
-    what = f"what arrives at {link.interface}"
+    what = f"incoming traffic at {link.interface}"
     wanted = int(link.downlink_bit_per_s is not None)
     if wanted and not any(q.get("dev") == link.interface and q.get("kind") == "ingress" for q in qdiscs):
         yield f"{what}: the queue is none, not ingress"
@@ -81,7 +81,7 @@ def _led_aside(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> I
     redirected = sum(_REDIRECT.items() <= dict(action).items() for action in actions)
     if redirected != wanted or len(actions) != wanted:
         others = len(actions) - redirected
-        yield f"{what} is led through {IFB} {redirected} times, not {wanted}; other actions on it: {others}"
+        yield f"{what} is redirected to {IFB} {redirected} times, not {wanted}; other actions: {others}"
 
 
 def _compare(what: str, wanted: float, actual: float) -> Iterator[str]:

@@ -18,10 +18,10 @@ import yaml
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import NimlabError
 from nimlab.objects.masking import keep_secret
+from nimlab.text import SAFE_LOADER
 
 Fields: TypeAlias = Mapping[str, Any]
 
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GROUPS: Final = {"clusters": "cluster", "users": "user", "contexts": "context"}
 _TOP: Final[dict[str, str]] = {
     "apiVersion": "text", "kind": "text", "preferences": "map", "extensions": "list",
@@ -203,7 +203,7 @@ def _read(path: Path) -> _File:
 def _load(path: Path) -> Fields:
     """The document without nulls. What the parser reports isn't shown: it may quote a credential."""
     try:
-        document = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 -- a safe one
+        document = yaml.load(path.read_bytes(), Loader=SAFE_LOADER)  # noqa: S506 -- a safe one
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)

@@ -19,12 +19,12 @@ import yaml
 from nimlab.errors import Location, Problem
 from nimlab.files.load.document import Document, Path, Place, Places, file_problem, problem_at
 from nimlab.files.safe_open import INVISIBLE, foreign_content
+from nimlab.text import SAFE_LOADER
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024
 _DEPTH_LIMIT: Final = 32
 _VALUE_LIMIT: Final = 20_000
 
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VALUE_EVENTS: Final = (yaml.ScalarEvent, yaml.CollectionStartEvent)
 # A carriage return inside a value would let the rest of the line overwrite its beginning on a terminal.
 _INVISIBLE_IN_VALUE: Final = re.compile(f"{INVISIBLE.pattern}|\r")
@@ -270,7 +270,7 @@ def _invisible(character: str) -> str:
 
 
 def _events(text: str) -> Iterator[Any]:
-    return yaml.parse(text, Loader=_LOADER)
+    return yaml.parse(text, Loader=SAFE_LOADER)
 
 
 def _place(event: Any) -> Place:  # noqa: ANN401 -- the stubs lack these attributes

@@ -1,4 +1,5 @@
-"""Guards: rules that every rendered manifest must follow before it may be sent to a cluster.
+"""Guards: rules for rendered manifests, checked before anything is sent to a cluster.
 
-In: manifests, and the experiment or platform that they were rendered from. Out: nothing, or GuardError. Pure.
+In: manifests, and the experiment or lab that they were rendered from. Out: nothing, or a GuardError that
+names all violations. The guards check the parsed objects, so a template cannot evade them. Pure.
 """

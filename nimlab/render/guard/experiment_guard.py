@@ -1,39 +1,37 @@
-"""What a rendered manifest may be: checked on the parsed object, whatever the template did.
+"""Guard of experiments: a manifest may affect only its own experiment.
 
-In: stamped manifests of one experiment. Out: nothing, or a GuardError that names every violation. A
-template or a spec that tries to reach beyond its experiment ends here, before anything is sent. Pure.
+In: stamped manifests of one experiment. Out: nothing, or a GuardError that names all violations. The rules
+apply to the parsed objects, whatever the template or the spec does. Pure.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from nimlab.errors import GuardError
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Experiment, Isolation, Lab
-from nimlab.objects.applyset import EXPERIMENT, MEMBER, PART_OF, POD_SECURITY, ApplySet, member_reference
+from nimlab.objects.applyset import EXPERIMENT, MEMBER, PART_OF, POD_SECURITY, ApplySet
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
+from nimlab.render.guard.shared_rules import (
+    NAME,
+    PROBES,
+    api_version_violations,
+    containers_of,
+    duplicates,
+    effective_context,
+    membership_violations,
+    reject_violations,
+    reserved_metadata_violations,
+    unlisted,
+)
 
 _ALLOWED_KINDS: Final = frozenset({
     "NetworkPolicy", "ResourceQuota", "LimitRange", "ConfigMap", "Service", "PodDisruptionBudget",
     "StatefulSet",
 })  # fmt: skip
-_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-"""RFC 1123, as the server has it: what is none could be read as a path on the way there."""
-_RESERVED: Final = (
-    "applyset.kubernetes.io/",
-    "nimlab.dev/",
-    "pod-security.kubernetes.io/",
-    "kubectl.kubernetes.io/",
-    "argocd.argoproj.io/",
-    "kustomize.toolkit.fluxcd.io/",
-)
-_FORBIDDEN_METADATA: Final = (
-    "ownerReferences", "finalizers", "managedFields", "generateName", "uid", "resourceVersion",
-    "deletionTimestamp",
-)  # fmt: skip
 _POD: Final = frozenset({
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
     "dnsPolicy", "enableServiceLinks", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
@@ -41,7 +39,7 @@ _POD: Final = frozenset({
     "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain",
     "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
 })  # fmt: skip
-"""What pods may say of themselves; devices, other runtimes and schedulers touch other pods."""
+"""Allowed fields of a pod. Devices, other runtimes and other schedulers would affect other pods."""
 _PULL_POLICIES: Final = frozenset({"Always", "IfNotPresent", "Never"})
 _POD_CONTEXT: Final = frozenset({
     "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
@@ -54,198 +52,182 @@ _CONTEXT: Final = frozenset({
 _FORBIDDEN_SERVICE: Final = (
     "externalIPs", "externalName", "loadBalancerIP", "loadBalancerClass", "loadBalancerSourceRanges",
 )  # fmt: skip
-PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
+_VOLUME: Final = frozenset({"name", "configMap", "emptyDir", "downwardAPI"})
 SHAPER: Final = "shape"
-"""Name of the one init container that may have NET_ADMIN: it sets the limits of a peer's link."""
-_SHAPER: Final = frozenset({
+"""Name of the only init container that may have NET_ADMIN: it shapes the link of a peer."""
+_SHAPER_FIELDS: Final = frozenset({
     "args", "command", "image", "imagePullPolicy", "name", "resources", "securityContext",
     "terminationMessagePolicy",
 })  # fmt: skip
 _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.agents.shape"]
+_OLD_AGENT: Final = re.compile(r"-m\W+(nimlab\.(?:rtt|shape|stagger))\b")
+"""Start of an agent by its module path before image 0.2.0, as a list or in a shell command."""
 _SYSCTL: Final = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
-"""The one setting of the kernel that pods may have: the group that may send ICMP echoes."""
+"""The only allowed sysctl: it names the group that may send ICMP echoes."""
 _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
-"""What a container may be told of its own pod: nothing that leads to the node or to a secret."""
+"""Fields of its pod that a container may read. They reveal nothing about the node."""
 
 
 def check_manifests(
     manifests: Sequence[Manifest], experiment: Experiment, lab: Lab, apply_set: ApplySet
 ) -> None:
-    """Raise GuardError if any manifest is more than this experiment may be; all violations are named."""
-    refuse_violations(
+    """Raise a GuardError that names all violations of an experiment's manifests."""
+    reject_violations(
         manifests,
         lambda manifest: _violations(manifest, experiment, lab, apply_set),
-        f"`{experiment.source}` or a template asks for what no experiment may have",
+        lambda: _hint(manifests, experiment),
     )
 
 
-def refuse_violations(
-    manifests: Sequence[Manifest], violations: Callable[[Manifest], Iterable[str]], hint: str
-) -> None:
-    """Raise a GuardError that names all violations, and every object that is made twice."""
-    found: list[tuple[ObjectKey, str]] = []
-    seen: set[ObjectKey] = set()
-    for manifest in manifests:
-        key = key_of(manifest)
-        if key in seen:
-            found.append((key, "two templates make it"))
-        seen.add(key)
-        found += [(key, what) for what in violations(manifest)]
-    if found:
-        more = "".join(f"\n  {key}: {what}" for key, what in found[1:20])
-        raise GuardError(found[0][1] + more, where=found[0][0], hint=hint)
+def _hint(manifests: Sequence[Manifest], experiment: Experiment) -> str:
+    if any(_old_agents(container) for manifest in manifests for _, _, container in _containers(manifest)):
+        return (
+            "start the modules `nimlab.agents.shape`, `nimlab.agents.rtt` and `nimlab.agents.stagger` in the "
+            "template, and set `spec.images.nimlab` in lab.yaml to image tag 0.2.0 or later"
+        )
+    return f"remove it from `{experiment.source}`, or from the template in templates/experiment"
 
 
 def check_unmarked(manifests: Sequence[Manifest], experiment: Experiment) -> None:
-    """Raise GuardError if a template sets a mark of ownership itself: stamping would hide that."""
+    """Raise GuardError if a template sets the label or annotation of the ApplySet.
+
+    Call it before stamping, which overwrites both.
+    """
     for manifest in manifests:
-        marks = sorted({PART_OF, MEMBER} & {*labels_of(manifest), *annotations_of(manifest)})
-        if marks:
+        reserved = sorted({PART_OF, MEMBER} & {*labels_of(manifest), *annotations_of(manifest)})
+        if reserved:
             raise GuardError(
-                f"metadata: {marks[0]} is reserved",
+                f"metadata: {reserved[0]} is reserved",
                 where=key_of(manifest),
-                hint=f"leave it to nimlab; `{experiment.source}` or a template sets it",
+                hint=f"remove it from `{experiment.source}` or the template; nimlab sets it",
             )
 
 
 def check_unique(by_experiment: Mapping[str, Sequence[Manifest]]) -> None:
-    """Raise GuardError if two experiments make the same object."""
-    owner: dict[ObjectKey, str] = {}
+    """Raise GuardError if two experiments have an object with the same key."""
+    owners: dict[ObjectKey, str] = {}
     for name, manifests in by_experiment.items():
         for manifest in manifests:
             key = key_of(manifest)
-            if owner.setdefault(key, name) != name:
+            if owners.setdefault(key, name) != name:
                 raise GuardError(
-                    f"the experiments `{owner[key]}` and `{name}` both make it",
+                    f"the experiments `{owners[key]}` and `{name}` both contain this object",
                     where=key,
-                    hint="rename one of them",
+                    hint="rename one of the experiments",
                 )
 
 
 def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set: ApplySet) -> Iterator[str]:
     key = key_of(manifest)
-    kind = KINDS.get(key.kind)
-    own_namespace = experiment.contract.isolation is Isolation.NAMESPACE
-    if key.kind == "Namespace" and own_namespace:
-        if key.name != experiment.namespace or key.name == lab.namespace:
-            yield f"an experiment's namespace is `{experiment.namespace}`"
-    elif kind is None or key.kind not in _ALLOWED_KINDS:
-        yield "no experiment may have objects of this kind"
+    is_namespace = key.kind == "Namespace" and experiment.contract.isolation is Isolation.NAMESPACE
+    if not is_namespace and (key.kind not in KINDS or key.kind not in _ALLOWED_KINDS):
+        yield "an experiment cannot contain objects of this kind"
         return
-    elif key.namespace != experiment.namespace:
-        yield f"its namespace must be `{experiment.namespace}`"
-    if kind is not None and manifest["apiVersion"] != kind.api_version:
-        yield f"its apiVersion must be `{kind.api_version}`"
-    if key.kind != "Namespace" and not _is_own_name(key.name, experiment):
-        yield f"its name must be `{experiment.full_name}`, or that and a suffix after `-`"
-    yield from membership_violations(manifest, apply_set, POD_SECURITY if key.kind == "Namespace" else {})
+    if is_namespace:
+        if key.name != experiment.namespace or key.name == lab.namespace:
+            yield f"metadata.name of the namespace must be `{experiment.namespace}`"
+    else:
+        if key.namespace != experiment.namespace:
+            yield f"metadata.namespace must be `{experiment.namespace}`"
+        if not _is_own_name(key.name, experiment):
+            full_name = experiment.full_name
+            yield f"metadata.name must be `{full_name}` or start with `{full_name}-`"
+    if key.kind in KINDS:
+        yield from api_version_violations(manifest)
+    yield from membership_violations(manifest, apply_set, POD_SECURITY if is_namespace else {})
     yield from _experiment_violations(manifest, experiment)
     yield from _kind_violations(manifest, experiment, lab)
 
 
 def _is_own_name(name: str, experiment: Experiment) -> bool:
-    """Whether a name belongs to this experiment; suffixes of neighbours are caught by `check_unique`."""
-    workloads = (experiment.workload_of(group) for group in experiment.groups)
-    own = {experiment.full_name, experiment.service, *workloads}
-    return name in own or name.startswith(experiment.full_name + "-")
+    """Return True if a name belongs to this experiment.
 
-
-def membership_violations(manifest: Manifest, apply_set: ApplySet, marks: Mapping[str, str]) -> Iterator[str]:
-    """Yield what keeps an object from being a member like any other: what is reserved, or the server's.
-
-    `marks` are reserved labels that its set has beside those of every set.
+    It can also belong to an experiment with a longer name; `check_unique` detects such a conflict.
     """
-    metadata = manifest["metadata"]
-    for field in ("name", "namespace"):
-        if field in metadata and not _NAME.fullmatch(str(metadata[field])):
-            yield f"metadata.{field} must be lower-case letters, digits, `-` and `.`, at most 253 of them"
-    yield from (f"metadata.{name} is not to be set" for name in _FORBIDDEN_METADATA if name in metadata)
-    if "status" in manifest:
-        yield "status is the server's"
-    expected = {PART_OF: apply_set.id, MEMBER: member_reference(key_of(manifest), apply_set), **marks}
-    if labels_of(manifest).get(PART_OF) != expected[PART_OF]:
-        yield "it lacks the set's label"
-    if annotations_of(manifest).get(MEMBER) != expected[MEMBER]:
-        yield "it lacks the annotation that names it"
-    yield from reserved_marks(metadata, expected)
+    workloads = (experiment.workload_of(group) for group in experiment.groups)
+    own_names = {experiment.full_name, experiment.service, *workloads}
+    return name in own_names or name.startswith(experiment.full_name + "-")
 
 
 def _experiment_violations(manifest: Manifest, experiment: Experiment) -> Iterator[str]:
     if labels_of(manifest).get(EXPERIMENT) != experiment.name:
-        yield f"its label `{EXPERIMENT}` must be `{experiment.name}`"
+        yield f"the label `{EXPERIMENT}` must be `{experiment.name}`"
     template = (manifest.get("spec") or {}).get("template")
     if isinstance(template, Mapping):
-        inner = template.get("metadata") or {}
-        yield from unlisted(inner, frozenset({"annotations", "labels"}), "its pods' metadata")
-        if any("apparmor" in name for name in inner.get("annotations") or ()):
-            yield "its pods' AppArmor profile is the node's to choose"
-        yield from reserved_marks(inner, {})
-        if (inner.get("labels") or {}).get(EXPERIMENT) != experiment.name:
-            yield f"its pods' label `{EXPERIMENT}` must be `{experiment.name}`"
-
-
-def reserved_marks(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[str]:
-    """Yield labels and annotations that aren't strings, or reserved and not as expected."""
-    for field in ("labels", "annotations"):
-        for name, value in (metadata.get(field) or {}).items():
-            if not isinstance(value, str):
-                yield f"metadata.{field}[{name}] must be a string"
-            elif name.startswith(_RESERVED) and expected.get(name) != value:
-                yield f"metadata.{field}[{name}] is reserved"
-            elif name == "app.kubernetes.io/managed-by" and value != "nimlab":
-                yield f"metadata.{field}[{name}] must be `nimlab`"
+        metadata = template.get("metadata") or {}
+        yield from unlisted(metadata, frozenset({"annotations", "labels"}), "pods: metadata")
+        if any("apparmor" in name for name in metadata.get("annotations") or ()):
+            yield "pods: AppArmor annotations are not allowed"
+        yield from reserved_metadata_violations(metadata, {})
+        if (metadata.get("labels") or {}).get(EXPERIMENT) != experiment.name:
+            yield f"pods: the label `{EXPERIMENT}` must be `{experiment.name}`"
 
 
 def _kind_violations(manifest: Manifest, experiment: Experiment, lab: Lab) -> Iterator[str]:
     spec = manifest.get("spec") or {}
     kind = manifest["kind"]
     if kind == "Service":
-        yield from (f"spec.{name} is not to be set" for name in _FORBIDDEN_SERVICE if name in spec)
-        if spec.get("type", "ClusterIP") != "ClusterIP":
-            yield "a Service of an experiment is of type ClusterIP"
-        if (spec.get("selector") or {}).get(EXPERIMENT) != experiment.name:
-            yield "spec.selector must select the experiment"
-        yield from duplicates(spec.get("ports"), ("port", "protocol"), "spec.ports")
+        yield from _service_violations(spec, experiment)
     elif kind == "StatefulSet":
         labels = (spec.get("selector") or {}).get("matchLabels") or {}
         if labels.get(EXPERIMENT) != experiment.name:
-            yield "spec.selector must select the experiment"
+            yield f"spec.selector must contain `{EXPERIMENT}: {experiment.name}`"
         if spec.get("volumeClaimTemplates"):
-            yield "spec.volumeClaimTemplates are not for experiments: they outlive them"
-        yield from _pod_violations((spec.get("template") or {}).get("spec") or {}, lab)
+            yield "spec.volumeClaimTemplates is not allowed, because the claims would outlive the experiment"
+        yield from _pod_violations(_pod_of(manifest), lab)
     elif kind in ("NetworkPolicy", "PodDisruptionBudget"):
-        selector = spec.get("podSelector" if kind == "NetworkPolicy" else "selector") or {}
-        if (selector.get("matchLabels") or {}).get(EXPERIMENT) != experiment.name:
-            yield "its pod selector must select the experiment"
+        field = "podSelector" if kind == "NetworkPolicy" else "selector"
+        labels = (spec.get(field) or {}).get("matchLabels") or {}
+        if labels.get(EXPERIMENT) != experiment.name:
+            yield f"spec.{field} must contain `{EXPERIMENT}: {experiment.name}`"
+
+
+def _service_violations(spec: Mapping[str, Any], experiment: Experiment) -> Iterator[str]:
+    yield from (f"spec.{name} is not allowed" for name in _FORBIDDEN_SERVICE if name in spec)
+    if spec.get("type", "ClusterIP") != "ClusterIP":
+        yield "spec.type must be ClusterIP"
+    if (spec.get("selector") or {}).get(EXPERIMENT) != experiment.name:
+        yield f"spec.selector must contain `{EXPERIMENT}: {experiment.name}`"
+    yield from duplicates(spec.get("ports"), ("port", "protocol"), "spec.ports")
+
+
+def _pod_of(manifest: Manifest) -> Mapping[str, Any]:
+    template = (manifest.get("spec") or {}).get("template")
+    pod: Mapping[str, Any] = (template.get("spec") or {}) if isinstance(template, Mapping) else {}
+    return pod
+
+
+def _containers(manifest: Manifest) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    return containers_of(_pod_of(manifest))
 
 
 def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
     yield from unlisted({name: value for name, value in pod.items() if value}, _POD, "pods")
-    yield from unlisted(pod.get("securityContext") or {}, _POD_CONTEXT, "pods: securityContext")
+    context = pod.get("securityContext") or {}
+    yield from unlisted(context, _POD_CONTEXT, "pods: securityContext")
     if pod.get("serviceAccountName", "default") != "default":
-        yield "pods: serviceAccountName is not to be set"
+        yield "pods: serviceAccountName is not allowed"
     if pod.get("automountServiceAccountToken") is not False:
         yield "pods: automountServiceAccountToken must be false"
-    if any(one != _SYSCTL for one in (pod.get("securityContext") or {}).get("sysctls") or ()):
-        yield f"pods: sysctls are not to be set, but for {_SYSCTL['name']} of `{_SYSCTL['value']}`"
+    if any(sysctl != _SYSCTL for sysctl in context.get("sysctls") or ()):
+        yield f"pods: sysctls are not allowed, except {_SYSCTL['name']} with the value `{_SYSCTL['value']}`"
     yield from _placement_violations(pod)
     for volume in pod.get("volumes") or ():
-        odd = sorted(set(volume) - {"name", "configMap", "emptyDir", "downwardAPI"})
-        if odd:
-            yield f"pods: a volume may not be `{odd[0]}`"
+        forbidden = sorted(set(volume) - _VOLUME)
+        if forbidden:
+            yield f"pods: a volume of type `{forbidden[0]}` is not allowed"
     yield from duplicates(pod.get("volumes"), ("name",), "volumes")
+    for field, name, container in containers_of(pod):
+        is_shaper = field == "initContainers" and _is_shaper(container, lab)
+        yield from _container_violations(container, name, is_shaper=is_shaper)
+        if effective_context(pod, container).get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{name}: seccompProfile must be `RuntimeDefault`"
     for field in ("initContainers", "containers"):
-        for container in pod.get(field) or ():
-            name = f"{field}[{container.get('name')}]"
-            is_shaper = field == "initContainers" and _is_shaper(container, lab)
-            yield from _container_violations(container, name, is_shaper=is_shaper)
-            if effective_context(pod, container).get("seccompProfile") != {"type": "RuntimeDefault"}:
-                yield f"{name}: its seccompProfile must be `RuntimeDefault`"
         yield from duplicates(pod.get(field), ("name",), field)
 
 
 def _placement_violations(pod: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what of a pod reaches for nodes, priority or credentials that are not an experiment's."""
+    """Yield uses of nodes, priorities and credentials that are not available to experiments."""
     for toleration in pod.get("tolerations") or ():
         yield from (f"pods: tolerations: {what}" for what in toleration_faults(toleration))
     yield from (f"pods: nodeSelector: {what}" for what in selector_faults(pod.get("nodeSelector") or {}))
@@ -254,58 +236,71 @@ def _placement_violations(pod: Mapping[str, Any]) -> Iterator[str]:
     )
     for secret in pod.get("imagePullSecrets") or ():
         yield from unlisted(secret, frozenset({"name"}), "pods: imagePullSecrets")
-        if not _NAME.fullmatch(str(secret.get("name") or "")):
-            yield "pods: imagePullSecrets: each needs the name of a Secret"
+        if not NAME.fullmatch(str(secret.get("name") or "")):
+            yield "pods: each entry of imagePullSecrets must name a Secret"
     yield from duplicates(pod.get("imagePullSecrets"), ("name",), "pods: imagePullSecrets")
     rules = pod.get("topologySpreadConstraints")
     yield from duplicates(rules, ("topologyKey", "whenUnsatisfiable"), "pods: topologySpreadConstraints")
 
 
 def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
-    """Whether it is ours and does what ours does: the name alone would let any program have NET_ADMIN.
+    """Return True if the container runs nimlab's own shaper, and nothing else.
 
-    So would a folder or an env variable from which Python takes another `nimlab.agents.shape`.
+    The name alone is not enough, because any program could then have NET_ADMIN. A working directory, a volume
+    or an env variable could make Python load a different `nimlab.agents.shape`.
     """
     return (
         container.get("name") == SHAPER
         and container.get("image") == str(lab.images.nimlab)
         and container.get("command") == _SHAPER_COMMAND
-        and container.keys() <= _SHAPER
+        and container.keys() <= _SHAPER_FIELDS
     )
 
 
+def _old_agents(container: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a container starts by their paths before image 0.2.0."""
+    return _OLD_AGENT.findall(f"{container.get('command')} {container.get('args')}")
+
+
 def _container_violations(container: Mapping[str, Any], name: str, *, is_shaper: bool) -> Iterator[str]:
-    context = container.get("securityContext") or {}
-    yield from unlisted(context, _CONTEXT | {"privileged"}, f"{name}.securityContext")
-    if context.get("privileged"):
-        yield f"{name} may not be privileged"
-    if context.get("allowPrivilegeEscalation") is not False:
-        yield f"{name}: allowPrivilegeEscalation must be false"
-    added = set((context.get("capabilities") or {}).get("add") or ())
-    if added - ({"NET_ADMIN"} if is_shaper else set()):
-        yield f"{name} may not add capabilities"
+    for old in _old_agents(container):
+        new = old.replace("nimlab.", "nimlab.agents.")
+        yield f"{name}: the module `{old}` was renamed to `{new}`; change the command"
+    yield from _context_violations(container.get("securityContext") or {}, name, is_shaper=is_shaper)
     if container.get("imagePullPolicy", "IfNotPresent") not in _PULL_POLICIES:
         yield f"{name}: imagePullPolicy must be one of {', '.join(sorted(_PULL_POLICIES))}"
     if any(port.get("hostPort") for port in container.get("ports") or ()):
-        yield f"{name} may not use a hostPort"
-    if container.get("envFrom") or not all(_is_own(e) for e in container.get("env") or ()):
-        yield f"{name}: env comes from the contract alone"
+        yield f"{name}: hostPort is not allowed"
+    if container.get("envFrom") or not all(_is_plain(variable) for variable in container.get("env") or ()):
+        yield f"{name}: env must not refer to Secrets, ConfigMaps or other fields"
     if any(action.get("host") for action in _node_actions(container)):
-        yield f"{name}: probes and hooks ask the pod itself, no other host"
+        yield f"{name}: probes and hooks must not set host"
     yield from duplicates(container.get("env"), ("name",), f"{name}.env")
     yield from duplicates(container.get("ports"), ("containerPort", "protocol"), f"{name}.ports")
 
 
+def _context_violations(context: Mapping[str, Any], name: str, *, is_shaper: bool) -> Iterator[str]:
+    yield from unlisted(context, _CONTEXT | {"privileged"}, f"{name}.securityContext")
+    if context.get("privileged"):
+        yield f"{name}: privileged is not allowed"
+    if context.get("allowPrivilegeEscalation") is not False:
+        yield f"{name}: allowPrivilegeEscalation must be false"
+    added = set((context.get("capabilities") or {}).get("add") or ())
+    if added - ({"NET_ADMIN"} if is_shaper else set()):
+        yield f"{name}: additional capabilities are not allowed"
+
+
 def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What the node asks for a container: from its own network, so with reach beyond any policy."""
+    """Yield requests that the node sends for a container. Network policies do not apply to the node."""
     hooks = container.get("lifecycle") or {}
-    for asker in [container.get(name) for name in PROBES] + [hooks.get("postStart"), hooks.get("preStop")]:
+    senders = [container.get(name) for name in PROBES] + [hooks.get("postStart"), hooks.get("preStop")]
+    for sender in senders:
         for action in ("httpGet", "tcpSocket"):
-            yield (asker or {}).get(action) or {}
+            yield (sender or {}).get(action) or {}
 
 
-def _is_own(variable: Mapping[str, Any]) -> bool:
-    """Whether a variable is a plain value, or the pod's own name or address."""
+def _is_plain(variable: Mapping[str, Any]) -> bool:
+    """Return True if a variable is a plain value, or the name or address of its own pod."""
     if "valueFrom" not in variable:
         return True
     source = variable["valueFrom"]
@@ -314,24 +309,3 @@ def _is_own(variable: Mapping[str, Any]) -> bool:
         and set(source) == {"fieldRef"}
         and (source["fieldRef"] or {}).get("fieldPath") in _OWN_FIELDS
     )
-
-
-def effective_context(pod: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the security context as Kubernetes puts it together: the pod's, overlaid by the container's."""
-    one, other = pod.get("securityContext") or {}, container.get("securityContext") or {}
-    return {**one, **{name: value for name, value in other.items() if value is not None}}
-
-
-def unlisted(fields: Mapping[str, Any], allowed: Collection[str], where: str) -> Iterator[str]:
-    """Yield the fields that no list names, whatever their value: what is new to us is refused."""
-    yield from (f"{where}: {name} is not to be set" for name in sorted(fields.keys() - set(allowed)))
-
-
-def duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON
-    """Yield what stands twice in a list that the server merges by these keys."""
-    seen = set()
-    for item in items or ():
-        value = tuple(str(item.get(key)) for key in keys)
-        if value in seen:
-            yield f"{where}: {'/'.join(value)} stands twice"
-        seen.add(value)

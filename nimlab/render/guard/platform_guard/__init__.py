@@ -1,8 +1,8 @@
-"""What a manifest of the platform may be: more than an experiment's, and each of it by name.
+"""Guard of the platform: a manifest may contain only listed fields, rights and images.
 
-In: stamped manifests. Out: nothing, or a GuardError that names every violation. Fields are held against
-closed lists: whatever Kubernetes adds stays outside until somebody lets it in. What reaches into a node (its
-files, network or processes) is for the named agents alone; images are those of lab.yaml. Pure.
+In: stamped manifests. Out: nothing, or a GuardError that names all violations. Fields are compared with
+closed lists, so a field that Kubernetes adds is rejected until it is listed here. Only three named agents may
+access files, network or processes of a node. Images must be those of lab.yaml. Pure.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from typing import Any, Final
 from nimlab.files.spec import Lab
 from nimlab.objects.applyset import COMPONENT, ApplySet
 from nimlab.objects.manifest import KINDS, Manifest, key_of, labels_of
-from nimlab.render.guard.experiment_guard import membership_violations, refuse_violations, unlisted
 from nimlab.render.guard.platform_guard.pod_specs import workload_violations
-from nimlab.render.guard.platform_guard.rights import rights_violations
+from nimlab.render.guard.platform_guard.rbac_rules import rbac_violations
+from nimlab.render.guard.shared_rules import (
+    api_version_violations,
+    membership_violations,
+    reject_violations,
+    unlisted,
+)
 
 _SERVICE: Final = frozenset({"clusterIP", "ports", "selector", "type"})
 _SERVICE_PORT: Final = frozenset({"appProtocol", "name", "port", "protocol", "targetPort"})
@@ -25,11 +30,11 @@ _CLAIM: Final = frozenset({"accessModes", "resources", "storageClassName"})
 def check_platform(
     manifests: Sequence[Manifest], lab: Lab, namespaces: Collection[str], apply_set: ApplySet
 ) -> None:
-    """Raise GuardError if any manifest is more than the platform may be; `namespaces` have peers."""
-    refuse_violations(
+    """Raise a GuardError that names all violations; `namespaces` are those with peers."""
+    reject_violations(
         manifests,
         lambda manifest: _violations(manifest, lab, namespaces, apply_set),
-        "a template in templates/platform asks for what the platform may not have",
+        lambda: "change the template in templates/platform",
     )
 
 
@@ -38,27 +43,26 @@ def _violations(
 ) -> Iterator[str]:
     key = key_of(manifest)
     if key.kind not in apply_set.kinds:
-        yield "the platform has no objects of this kind"
+        yield "the platform cannot contain objects of this kind"
         return
-    if manifest["apiVersion"] != KINDS[key.kind].api_version:
-        yield f"its apiVersion must be `{KINDS[key.kind].api_version}`"
+    yield from api_version_violations(manifest)
     allowed = set(namespaces) if key.kind in apply_set.kinds_elsewhere else {lab.namespace}
     if KINDS[key.kind].namespaced and key.namespace not in allowed:
-        yield f"its namespace must be `{lab.namespace}`, or for a Role one with peers"
+        yield f"metadata.namespace must be `{lab.namespace}`, or for a Role a namespace with peers"
     if not key.name.startswith("lab-"):
-        yield "its name must begin with `lab-`"
+        yield "metadata.name must start with `lab-`"
     component = labels_of(manifest).get(COMPONENT, "")
     if not component:
-        yield f"it lacks the label `{COMPONENT}`"
+        yield f"the label `{COMPONENT}` is missing"
     yield from membership_violations(manifest, apply_set, {COMPONENT: component})
-    yield from rights_violations(manifest, component, lab)
+    yield from rbac_violations(manifest, component, lab)
     spec = manifest.get("spec") or {}
     if key.kind in ("Deployment", "DaemonSet"):
         yield from workload_violations(manifest, component, lab)
     elif key.kind == "Service":
         yield from _service_violations(spec, component)
     elif key.kind == "PersistentVolumeClaim":
-        # A named volume, a selector or a source would open somebody else's data.
+        # A volume name, a selector or a data source could give access to the data of others.
         yield from unlisted(spec, _CLAIM, "spec")
 
 
@@ -67,8 +71,8 @@ def _service_violations(spec: Mapping[str, Any], component: str) -> Iterator[str
     for port in spec.get("ports") or ():
         yield from unlisted(port, _SERVICE_PORT, "spec.ports")
     if spec.get("type", "ClusterIP") != "ClusterIP":
-        yield "a Service of the platform is of type ClusterIP: `kubectl port-forward` reaches it"
+        yield "spec.type must be ClusterIP; use `kubectl port-forward` for access from outside"
     if spec.get("clusterIP", "None") != "None":
-        yield "spec.clusterIP is the server's to choose"
+        yield "spec.clusterIP must be None or missing, because the API server assigns addresses"
     if spec.get("selector") != {COMPONENT: component}:
-        yield f"spec.selector must be the label `{COMPONENT}`"
+        yield f"spec.selector must be `{COMPONENT}: {component}`"

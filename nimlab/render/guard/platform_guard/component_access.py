@@ -1,6 +1,6 @@
-"""What the pods of each component may reach beyond themselves: the closed list of it.
+"""Access of each platform component: the images, node folders, ports and Secrets that its pods may use.
 
-In: a kind, a component, the lab. Out: its reach, which is of the node only for the three agents. Pure.
+In: a kind, a component, the lab. Out: the access. Only the three agents may access the node. Pure.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from typing import Final
 
 from nimlab.files.spec import GRAFANA_SECRET, Image, Lab
 
-_NOTHING: Final[frozenset[str]] = frozenset()
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """What pods may run and touch; `read` and `written` are folders of the node, normalised."""
+class ComponentAccess:
+    """What a component's pods may use; `read` and `written` are normalized paths of folders on the node."""
 
     images: frozenset[str]
     is_agent: bool = False
     is_root: bool = False
-    host_fields: frozenset[str] = _NOTHING
+    host_fields: frozenset[str] = _NONE
     host_ports: frozenset[int] = frozenset()
-    read: frozenset[str] = _NOTHING
-    written: frozenset[str] = _NOTHING
-    secrets: frozenset[str] = _NOTHING
+    read: frozenset[str] = _NONE
+    written: frozenset[str] = _NONE
+    secrets: frozenset[str] = _NONE
 
 
 def account_of(component: str) -> str:
-    """Return the name of a component's ServiceAccount, which is that of its workload, too."""
+    """Return the name of a component's workload and ServiceAccount."""
     return f"lab-{component}"
 
 
-def reach_of(kind: str, component: str, lab: Lab) -> Reach:
-    """Return what the pods of this component may reach; an agent is one only as a DaemonSet."""
+def access_of(kind: str, component: str, lab: Lab) -> ComponentAccess:
+    """Return the access of a component's pods. An agent has access to the node only as a DaemonSet."""
     images = lab.images
     if kind == "DaemonSet" and component == "node-exporter":
-        return Reach(
+        return ComponentAccess(
             images=_texts(images.node_exporter),
             is_agent=True,
             host_fields=frozenset({"hostNetwork", "hostPID"}),
@@ -44,23 +44,23 @@ def reach_of(kind: str, component: str, lab: Lab) -> Reach:
             read=frozenset({"/"}),
         )
     if kind == "DaemonSet" and component == "cadvisor":
-        return Reach(
+        return ComponentAccess(
             images=_texts(images.cadvisor),
             is_agent=True,
             is_root=True,
             read=frozenset({"/", "/sys", lab.platform.containerd_folder.rstrip("/")}),
         )
     if kind == "DaemonSet" and component == "log-agent":
-        return Reach(
+        return ComponentAccess(
             images=_texts(images.alloy, images.promtail),
             is_agent=True,
             is_root=True,
             read=frozenset({"/var/log/pods"}),
             written=frozenset({"/var/lib/nimlab/promtail"}),
         )
-    return Reach(
+    return ComponentAccess(
         images=_texts(*(getattr(images, name) for name in images.__slots__)),
-        secrets=frozenset({GRAFANA_SECRET}) if component == "grafana" else _NOTHING,
+        secrets=frozenset({GRAFANA_SECRET}) if component == "grafana" else _NONE,
     )
 
 
