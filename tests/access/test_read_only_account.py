@@ -1,4 +1,4 @@
-"""Credentials that only allow looking, with the shipped role: their plan hides nothing a sync would do."""
+"""Plan with the shipped read-only role: it shows everything that a sync would do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHANGES = {
 
 @pytest.fixture
 def reader(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
-    """The lab with the account that only looks, in a cluster whose objects have something to lose."""
+    """Return the lab with the read-only account, after a sync whose objects contain additional fields."""
     for kind, old, new in RICHER:
         edit(lab, kind, old, new)
     (lab.root / "experiments" / "purple.yaml").unlink()
@@ -59,7 +59,7 @@ def reader(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
 
 
 def edit(lab: Lab, kind: str, old: str, new: str) -> None:
-    """Replace a text in a template, which must be there."""
+    """Replace a text that must occur in a template."""
     path = lab.root / "templates" / "experiment" / f"{kind}.yaml.j2"
     text = path.read_text(encoding="utf-8")
     assert old in text, (kind, old)
@@ -67,24 +67,24 @@ def edit(lab: Lab, kind: str, old: str, new: str) -> None:
 
 
 def pending(lab: Lab, code: int = 3) -> dict[str, Any]:
-    """The objects that a dry run would change, by kind and name."""
+    """Return the objects that a dry run would change, by kind and name."""
     answer = lab.run("sync", "--dry-run", "--exit-code", "--output", "json")
     assert answer.code == code, answer.out + answer.err
     objects = json.loads(answer.out)["objects"]
     return {f"{o['kind']}/{o['name']}": o for o in objects if o["action"] != "keep"}
 
 
-def test_looking_alone_tells_all_that_a_sync_would_do(lab: Lab, reader: Lab) -> None:
+def test_read_only_account_sees_all_changes_of_a_sync(lab: Lab, reader: Lab) -> None:
     assert pending(reader, code=0) == {}
     shipped = {path: path.read_text(encoding="utf-8") for path in lab.root.rglob("*.j2")}
     for name, (kind, old, new, key, restarts) in CHANGES.items():
         edit(lab, kind, old, new)
-        seen, truth = pending(reader), pending(lab)
-        assert list(seen) == list(truth) == [key], name
+        seen, actual = pending(reader), pending(lab)
+        assert list(seen) == list(actual) == [key], name
         assert seen[key]["unverified"], name
-        assert seen[key]["restarts"] == truth[key]["restarts"] == restarts, name
-        told = [(c["path"], c.get("old")) for c in seen[key]["changes"]]
-        assert told == [(c["path"], c.get("old")) for c in truth[key]["changes"]] != [], name
+        assert seen[key]["restarts"] == actual[key]["restarts"] == restarts, name
+        shown = [(c["path"], c.get("old")) for c in seen[key]["changes"]]
+        assert shown == [(c["path"], c.get("old")) for c in actual[key]["changes"]] != [], name
         text = reader.run("sync", "--dry-run").out
         assert "unverified" in text, name
         assert ("restarts all 4 running peers" in text) is bool(restarts), name
@@ -93,7 +93,7 @@ def test_looking_alone_tells_all_that_a_sync_would_do(lab: Lab, reader: Lab) -> 
     assert pending(reader, code=0) == {}
 
 
-def test_what_somebody_else_took_over_unchanged_is_no_quiet_agreement(lab: Lab, reader: Lab) -> None:
+def test_field_that_another_manager_took_over_unchanged_is_reported(lab: Lab, reader: Lab) -> None:
     live = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
     assert live is not None
     metadata = {k: live["metadata"][k] for k in ("name", "namespace")}
@@ -104,7 +104,7 @@ def test_what_somebody_else_took_over_unchanged_is_no_quiet_agreement(lab: Lab, 
     assert "not proven to be as desired: data.extra" in reader.run("sync", "--dry-run").out
 
 
-def test_plan_saved_by_who_only_looks_is_carried_out_with_the_restarts_it_told(
+def test_saved_plan_of_a_read_only_account_is_carried_out_with_its_restarts(
     lab: Lab, reader: Lab, tmp_path: Path
 ) -> None:
     edit(lab, "statefulset", LINES[0], "")

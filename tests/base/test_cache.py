@@ -179,7 +179,8 @@ def test_cached_documents_equal_validated_documents(tmp_path: Path, monkeypatch:
     shutil.copytree(SCHEMAS, schemas)
     for folder in (schemas, root / "schema"):
         path = folder / "experiment.schema.json"
-        path.write_text(path.read_text(encoding="utf-8").replace("Who and what.", "Who."), encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("Purpose of the experiment.", "Purpose."), encoding="utf-8")
     monkeypatch.setattr("nimlab.files.load.schema_cache.SCHEMAS", schemas)
     with pytest.raises(TypeError):
         load_lab(root, value_cache=ValueCache(tmp_path / "file", "s"))

@@ -1,4 +1,4 @@
-"""`create` and `delete`: files that each contract supports, and none removed that Git can't restore."""
+"""`create` writes files that the contract supports; `delete` removes only files that Git can restore."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ CONTRACTS = [path.stem for path in sorted((SAMPLE_LAB / "contracts").glob("*.yam
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the machine's own Git settings out."""
+    """Ignore the Git settings of the machine."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A lab with the shipped contracts and some of a user's own."""
+    """Create a lab with the shipped contracts and further ones."""
     folder = make_lab(tmp_path / "lab", "x")
     for limit in ("less-than-peers", "at-most-peers"):
         for name, fields in SETS.items():
@@ -72,25 +72,27 @@ def root(tmp_path: Path) -> Path:
 
 
 def commit(root: Path) -> None:
-    """Commit everything, in a new repository if need be."""
+    """Commit everything, in a new repository if there is none."""
     git(root, "init", "-q", "-b", "main")
     git(root, "add", "-A")
     git(root, "commit", "-q", "-m", "a change")
 
 
-def test_every_contract_gets_a_file_that_validates(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_create_writes_a_valid_file_for_every_contract(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert load_lab(root).problems == ()
     names = sorted(load_lab(root).contracts)
     assert set(CONTRACTS) < set(names)
     for name in names:
         assert main(["create", "--name", name, "--contract", name, "--lab", str(root)]) == 0, name
-        wanted = load_lab(root).contracts[name]
+        contract = load_lab(root).contracts[name]
         spec = yaml.safe_load((root / "experiments" / f"{name}.yaml").read_text(encoding="utf-8"))["spec"]
-        assert ("message" in spec) is any(field.startswith("message.") for field in wanted.fields)
+        assert ("message" in spec) is any(field.startswith("message.") for field in contract.fields)
     assert main(["validate", "--lab", str(root)]) == 0, capsys.readouterr().out
 
 
-def test_field_that_the_contract_lacks_is_refused_when_asked_for(
+def test_flag_whose_field_the_contract_does_not_support_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["create", "--name", "go", "--contract", "dst-go", "--lab", str(root)]
@@ -101,7 +103,7 @@ def test_field_that_the_contract_lacks_is_refused_when_asked_for(
     assert load_lab(root).experiments[1].settings["connectTo"] == 3
 
 
-def test_default_of_the_lab_is_not_written_again(root: Path) -> None:
+def test_default_of_the_lab_is_not_repeated_in_the_file(root: Path) -> None:
     lab = root / "lab.yaml"
     text = lab.read_text(encoding="utf-8")
     lab.write_text(
@@ -113,17 +115,17 @@ def test_default_of_the_lab_is_not_written_again(root: Path) -> None:
     assert load_lab(root).problems == ()
 
 
-def test_contract_that_is_not_there_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_contract_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["create", "--name", "a", "--contract", "nimp2q", "--lab", str(root)]) == 1
     assert "there is no contract `nimp2q`" in capsys.readouterr().err
 
 
-def test_first_experiment_makes_its_folder(tmp_path: Path) -> None:
+def test_first_experiment_creates_the_folder(tmp_path: Path) -> None:
     folder = make_lab(tmp_path / "lab", "x", experiments=())
     (folder / "experiments").rmdir()
     assert main(["validate", "--lab", str(folder)]) == 0
     assert main(["create", "--name", "a", "--lab", str(folder)]) == 0
-    assert [one.name for one in load_lab(folder).experiments] == ["a"]
+    assert [e.name for e in load_lab(folder).experiments] == ["a"]
 
 
 @pytest.mark.parametrize("name", ["experiments", "contracts"])
@@ -137,14 +139,14 @@ def test_file_in_the_place_of_a_folder_is_a_problem(tmp_path: Path, name: str) -
     assert [(p.code, p.location.path) for p in load_lab(folder).problems] == [("file", name)]
 
 
-def test_file_as_in_the_commit_is_deleted(root: Path) -> None:
+def test_file_without_changes_is_deleted(root: Path) -> None:
     commit(root)
     assert main(["delete", "blue", "--lab", str(root)]) == 0
     assert not (root / "experiments" / "blue.yaml").exists()
 
 
 @pytest.mark.parametrize("state", ["no repository", "no commit", "untracked", "ignored", "staged", "changed"])
-def test_file_that_git_can_not_restore_is_kept(
+def test_file_that_git_cannot_restore_is_kept(
     root: Path, state: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(root.parent))
@@ -163,16 +165,16 @@ def test_file_that_git_can_not_restore_is_kept(
         commit(root)
         path.write_text(path.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
     assert main(["delete", "blue", "--lab", str(root)]) == 1
-    told = capsys.readouterr().err
-    assert "experiments/blue.yaml" in told
-    assert "--force" in told
+    message = capsys.readouterr().err
+    assert "experiments/blue.yaml" in message
+    assert "--force" in message
     assert path.exists()
     assert main(["delete", "blue", "--force", "--lab", str(root)]) == 0
     assert not path.exists()
 
 
 @pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
-def test_change_that_git_hides_is_kept(root: Path, flag: str) -> None:
+def test_file_with_a_change_that_git_hides_is_kept(root: Path, flag: str) -> None:
     commit(root)
     git(root, "update-index", flag, "experiments/blue.yaml")
     path = root / "experiments" / "blue.yaml"
@@ -181,7 +183,7 @@ def test_change_that_git_hides_is_kept(root: Path, flag: str) -> None:
     assert path.exists()
 
 
-def test_lab_below_its_repository_deletes_what_is_committed(tmp_path: Path) -> None:
+def test_committed_file_of_a_lab_in_a_subfolder_is_deleted(tmp_path: Path) -> None:
     folder = make_lab(tmp_path / "top" / "labs" / "one", "x")
     commit(tmp_path / "top")
     assert main(["delete", "blue", "--lab", str(folder)]) == 0

@@ -1,4 +1,4 @@
-"""A sync of a folder in which Git hides files, on a real API server: nothing of them is pruned."""
+"""Sync of a folder in which Git hides files, on a real API server: their objects are not pruned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLUE = "nimp2p-exp-blue"
 
 
 def commit(lab: Lab) -> None:
-    """Commit the whole lab, in a new repository if need be."""
+    """Commit the whole lab, in a new repository if there is none."""
     if not (lab.root / ".git").exists():
         git(lab.root, "init", "-q", "-b", "main")
     git(lab.root, "add", "-A")
@@ -54,7 +54,7 @@ def test_experiment_that_git_hides_is_not_pruned(lab: Lab, way: str) -> None:
     assert "clean" in answer.err
 
 
-def test_template_that_git_hides_prunes_nothing(lab: Lab) -> None:
+def test_objects_of_a_template_that_git_hides_are_not_pruned(lab: Lab) -> None:
     commit(lab)
     assert lab.run("sync").code == 0
     name = "templates/experiment/networkpolicy.yaml.j2"
@@ -66,7 +66,7 @@ def test_template_that_git_hides_prunes_nothing(lab: Lab) -> None:
     assert f"{BLUE}" in lab.names("NetworkPolicy")
 
 
-def test_deletion_that_git_reports_is_pruned(lab: Lab) -> None:
+def test_objects_of_a_deleted_file_are_pruned(lab: Lab) -> None:
     commit(lab)
     assert lab.run("sync").code == 0
     (lab.root / "experiments" / "blue.yaml").unlink()
@@ -74,7 +74,7 @@ def test_deletion_that_git_reports_is_pruned(lab: Lab) -> None:
     assert lab.get("StatefulSet", BLUE) is None
 
 
-def test_lab_without_its_last_experiment_is_emptied_on_request(lab: Lab) -> None:
+def test_lab_without_experiments_is_pruned_only_with_allow_empty(lab: Lab) -> None:
     commit(lab)
     assert lab.run("sync").code == 0
     git(lab.root, "rm", "-q", "-r", "experiments")

@@ -117,7 +117,9 @@ def test_experiment_in_its_own_namespace_is_taken_along_without_a_restart(lab: L
     in_git(lab)
     contract = (lab.root / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
     (lab.root / "contracts" / "own.yaml").write_text(
-        contract.replace("name: nimp2p", "name: own", 1).replace("isolation: label", "isolation: namespace"),
+        contract.replace("name: nimp2p", "name: own", 1).replace(
+            "isolation: label", "isolation: namespace\n  workload: pod\n  service: nimp2p-service"
+        ),
         encoding="utf-8",
     )
     blue = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")

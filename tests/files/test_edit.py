@@ -1,4 +1,4 @@
-"""create, scale and delete as edits: only what was meant changes."""
+"""Edits of create, scale and delete: nothing changes outside the edit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nimlab.files.load import load_lab
 from tests.support.examples import examples
 from tests.support.paths import SAMPLE_LAB
 
-SEED = NewExperiment(
+GREEN = NewExperiment(
     name="green",
     peers=5,
     connections=2,
@@ -36,8 +36,8 @@ SEED = NewExperiment(
 )
 
 
-def test_seeds_flags_become_a_valid_file_with_units() -> None:
-    text = experiment_text(SEED)
+def test_flags_become_a_valid_file_with_units() -> None:
+    text = experiment_text(GREEN)
     assert text.startswith("# yaml-language-server: $schema=../schema/experiment.schema.json\n")
     assert "message: {size: 1440B, interval: 2000ms}" in text
     assert "resources: {cpu: 50m, memory: 16Mi}" in text
@@ -47,7 +47,7 @@ def test_seeds_flags_become_a_valid_file_with_units() -> None:
 
 
 @given(owner=st.text(st.characters(exclude_categories=("C", "Z")), max_size=30))
-def test_any_text_stays_data(owner: str) -> None:
+def test_any_owner_and_description_survive_a_round_trip(owner: str) -> None:
     text = experiment_text(
         NewExperiment(
             name="no",
@@ -64,8 +64,8 @@ def test_any_text_stays_data(owner: str) -> None:
         )
     )
     files = load_lab(SAMPLE_LAB, {"experiments/green.yaml": text})
-    (one,) = [e for e in files.experiments if e.name == "no"]
-    assert (one.owner, one.description) == (owner, f"{owner}: {owner} #")
+    (experiment,) = [e for e in files.experiments if e.name == "no"]
+    assert (experiment.owner, experiment.description) == (owner, f"{owner}: {owner} #")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_any_text_stays_data(owner: str) -> None:
         ("# a\r\nspec:\n  # b\n\n  a: 1\r\n", "# a\r\nspec:\n  # b\n\n  peers: 7\n  a: 1\r\n"),
     ],
 )
-def test_scale_moves_nothing_else(before: str, after: str) -> None:
+def test_scale_changes_nothing_else(before: str, after: str) -> None:
     assert set_peers(before, 7) == after
 
 
@@ -112,7 +112,7 @@ LEFT_OUT = {"connectTo", "message", "resources", "rollout"}
 
 @st.composite
 def experiment_files(draw: st.DrawFn) -> tuple[str, str]:
-    """Text before and after the number of peers: a valid file in anybody's hand."""
+    """Return the text before and after the number of peers of a valid file in one of many styles."""
     end = draw(st.sampled_from(["\n", "\r\n"]))
     fields = {k: v for k, v in FIELDS.items() if k not in draw(st.sets(st.sampled_from(sorted(LEFT_OUT))))}
     keys = draw(st.permutations(["peers", *fields]))
@@ -133,12 +133,12 @@ def experiment_files(draw: st.DrawFn) -> tuple[str, str]:
 
 
 def quoted(draw: st.DrawFn, key: str) -> str:
-    """A key, in quotes or not."""
+    """Return a key, with or without quotes."""
     return draw(st.sampled_from([key, f"'{key}'", f'"{key}"']))
 
 
 def remark(draw: st.DrawFn) -> str:
-    """A comment at the end of a line, or none."""
+    """Return a comment for the end of a line, or nothing."""
     return "" if draw(st.booleans()) else f"  # peers: 4 {draw(COMMENT)}"
 
 
@@ -171,7 +171,7 @@ def test_scale_of_any_valid_file_changes_digits_only(file: tuple[str, str], befo
         "spec: {? a : 1}\n",
     ],
 )
-def test_scale_refuses_what_it_can_not_edit(text: str) -> None:
+def test_scale_refuses_files_that_it_cannot_edit(text: str) -> None:
     with pytest.raises(EditError):
         set_peers(text, 3)
 
@@ -183,13 +183,13 @@ def test_scale_refuses_fewer_than_one_peer(peers: int) -> None:
 
 
 @pytest.mark.parametrize("cpu", [0, -1, 0.0001, 0.0505, float("nan"), float("inf")])
-def test_part_of_a_core_that_would_be_rounded_is_refused(cpu: float) -> None:
+def test_fraction_of_a_core_that_would_be_rounded_is_refused(cpu: float) -> None:
     with pytest.raises(EditError):
-        experiment_text(replace(SEED, cpu=cpu))
+        experiment_text(replace(GREEN, cpu=cpu))
 
 
 def make_files(root: Path) -> Path:
-    """A lab's folder with two files, one of them named otherwise than its experiment."""
+    """Create three files: one is named after its experiment, one is not, and one is broken."""
     folder = root / "experiments"
     folder.mkdir()
     (folder / "blue.yaml").write_text("metadata: {name: blue}\n", encoding="utf-8")
@@ -198,7 +198,7 @@ def make_files(root: Path) -> Path:
     return folder
 
 
-def test_files_are_found_by_their_experiments_name(tmp_path: Path) -> None:
+def test_files_are_found_by_the_name_of_their_experiment(tmp_path: Path) -> None:
     folder = make_files(tmp_path)
     assert find_experiment_file(tmp_path, "purple") == folder / "other.yaml"
     assert find_experiment_file(tmp_path, "broken") == folder / "broken.yaml"
@@ -209,23 +209,23 @@ def test_files_are_found_by_their_experiments_name(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean `purple`?"
     with pytest.raises(EditError) as caught:
         find_experiment_file(tmp_path, "zzz")
-    assert caught.value.hint == "`nimlab list` shows what there is"
+    assert caught.value.hint == "`nimlab list` shows all experiments"
 
 
 @pytest.mark.parametrize("name", ["blue", "../blue", "a/b", ".hidden"])
-def test_new_file_never_replaces_or_leaves_the_folder(tmp_path: Path, name: str) -> None:
+def test_new_file_replaces_no_file_and_stays_in_the_folder(tmp_path: Path, name: str) -> None:
     make_files(tmp_path)
     with pytest.raises(EditError):
         new_experiment_path(tmp_path, name)
 
 
-def test_new_file_is_named_for_its_experiment(tmp_path: Path) -> None:
+def test_new_file_is_named_after_its_experiment(tmp_path: Path) -> None:
     folder = make_files(tmp_path)
     assert new_experiment_path(tmp_path, "green") == folder / "green.yaml"
     assert new_experiment_path(tmp_path, "a" * 300).parent == folder
 
 
-def test_unreadable_file_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_unreadable_file_is_an_edit_error(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xff")
     with pytest.raises(EditError):

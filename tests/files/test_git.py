@@ -15,14 +15,14 @@ from tests.support.lab import git
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the machine's own Git settings out."""
+    """Ignore the Git settings of the machine."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A repository with one commit: a lab with one experiment."""
+    """Create a repository with one commit: a lab with one experiment."""
     folder = tmp_path / "lab"
     (folder / "experiments").mkdir(parents=True)
     git(folder, "init", "-q", "-b", "main")
@@ -33,20 +33,20 @@ def root(tmp_path: Path) -> Path:
 
 
 def commit(root: Path) -> str:
-    """Commit everything, even nothing, and return the commit."""
+    """Commit everything, or an empty commit, and return its sha."""
     git(root, "add", "-A")
     git(root, "commit", "-q", "--allow-empty", "-m", "a change")
     return git(root, "rev-parse", "HEAD")
 
 
 def head(root: Path) -> Commit:
-    """The commit that is checked out, which there must be."""
-    found = read_commit(root)
-    assert found is not None
-    return found
+    """Return the commit that is checked out; assert that there is one."""
+    commit = read_commit(root)
+    assert commit is not None
+    return commit
 
 
-def test_commit_branch_and_clean_tree_are_told(root: Path) -> None:
+def test_commit_branch_and_clean_state_are_read(root: Path) -> None:
     sha = git(root, "rev-parse", "HEAD")
     assert read_commit(root) == Commit(sha=sha, branch="main", dirty=False)
 
@@ -65,7 +65,7 @@ def test_changed_or_new_input_is_dirty(root: Path, name: str) -> None:
     assert head(root).dirty
 
 
-def test_ignored_input_is_dirty_and_an_editors_file_is_not(root: Path) -> None:
+def test_ignored_input_is_dirty_and_the_file_of_an_editor_is_not(root: Path) -> None:
     (root / ".gitignore").write_text("local-*\n*.swp\n/schema/\n", encoding="utf-8")
     commit(root)
     (root / "experiments" / "blue.swp").write_text("x", encoding="utf-8")
@@ -89,13 +89,13 @@ def test_staged_input_is_dirty(root: Path) -> None:
     assert head(root).dirty
 
 
-def test_what_a_sync_does_not_read_is_not_dirty(root: Path) -> None:
+def test_file_that_no_sync_reads_is_not_dirty(root: Path) -> None:
     (root / "notes.txt").write_text("x", encoding="utf-8")
     (root / "plan.json").write_text("{}", encoding="utf-8")
     assert not head(root).dirty
 
 
-def test_lab_below_the_repository_counts_its_own_files_only(root: Path) -> None:
+def test_lab_in_a_subfolder_counts_only_its_own_files(root: Path) -> None:
     lab = root / "labs" / "one"
     (lab / "experiments").mkdir(parents=True)
     (lab / "lab.yaml").write_text("a: 1\n", encoding="utf-8")
@@ -106,7 +106,7 @@ def test_lab_below_the_repository_counts_its_own_files_only(root: Path) -> None:
     assert head(lab).dirty
 
 
-def test_no_repository_no_commit_and_no_git_are_none(
+def test_without_repository_commit_or_git_the_commit_is_none(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -122,7 +122,7 @@ def test_no_repository_no_commit_and_no_git_are_none(
     assert removed_in(root, "experiments/blue.yaml") is None
 
 
-def test_hook_of_another_repository_does_not_mislead(
+def test_environment_of_a_hook_in_another_repository_is_ignored(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
@@ -135,7 +135,7 @@ def test_hook_of_another_repository_does_not_mislead(
     assert read_commit(root) == Commit(sha=sha, branch="main", dirty=False)
 
 
-def test_somebody_elses_repository_is_an_error_with_gits_remedy(
+def test_repository_of_another_user_is_an_error_with_a_remedy(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
@@ -145,15 +145,15 @@ def test_somebody_elses_repository_is_an_error_with_gits_remedy(
     assert f"git config --global --add safe.directory {root}" in caught.value.hint
 
 
-def test_looking_writes_nothing(root: Path) -> None:
+def test_reading_the_commit_writes_nothing(root: Path) -> None:
     index = root / ".git" / "index"
-    os.utime(root / "lab.yaml", (1, 1))  # git would refresh its index, were it allowed to
+    os.utime(root / "lab.yaml", (1, 1))  # makes git refresh its index, unless that is disabled
     before = index.read_bytes()
     read_commit(root)
     assert index.read_bytes() == before
 
 
-def test_relations_follow_history(root: Path) -> None:
+def test_relation_follows_the_history(root: Path) -> None:
     old = head(root)
     new_sha = commit(root)
     new = head(root)
@@ -162,7 +162,7 @@ def test_relations_follow_history(root: Path) -> None:
     assert relation_to(root, old, new_sha) is Relation.OLDER
 
 
-def test_branches_that_parted_are_diverged_until_merged(root: Path) -> None:
+def test_separate_branches_are_diverged_until_merged(root: Path) -> None:
     git(root, "checkout", "-q", "-b", "side")
     side = commit(root)
     git(root, "checkout", "-q", "main")
@@ -174,7 +174,7 @@ def test_branches_that_parted_are_diverged_until_merged(root: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", ["0" * 40, "", "main", "--help", "-q", "0" * 39, "A" * 40, "0" * 65])
-def test_commit_that_is_not_here_is_unknown(root: Path, recorded: str) -> None:
+def test_commit_that_is_not_in_the_clone_is_unknown(root: Path, recorded: str) -> None:
     assert relation_to(root, head(root), recorded) is Relation.UNKNOWN
 
 
@@ -183,12 +183,12 @@ def test_without_a_commit_the_relation_is_unknown(root: Path) -> None:
 
 
 def test_recorded_text_never_reaches_git_as_an_option(root: Path) -> None:
-    branch = "a" * 39  # would be found, were names of branches let through
+    branch = "a" * 39  # git would accept this name, so it must not be passed on
     git(root, "branch", branch)
     assert relation_to(root, head(root), branch) is Relation.UNKNOWN
 
 
-def test_shallow_clone_can_not_tell(tmp_path: Path, root: Path) -> None:
+def test_relation_in_a_shallow_clone_is_unknown(tmp_path: Path, root: Path) -> None:
     first = git(root, "rev-parse", "HEAD")
     git(root, "checkout", "-q", "-b", "side")
     commit(root)
@@ -205,16 +205,16 @@ def test_shallow_clone_can_not_tell(tmp_path: Path, root: Path) -> None:
     assert relation_to(clone, head(clone), side) is Relation.DIVERGED
 
 
-def test_removal_is_found_by_its_commit(root: Path) -> None:
+def test_commit_that_removed_a_file_is_found(root: Path) -> None:
     (root / "experiments" / "blue.yaml").unlink()
     sha = commit(root)
     commit(root)
-    found = removed_in(root, "experiments/blue.yaml")
-    assert found is not None
-    assert sha.startswith(found)
+    removal = removed_in(root, "experiments/blue.yaml")
+    assert removal is not None
+    assert sha.startswith(removal)
 
 
-def test_removal_that_no_commit_made_is_none(root: Path) -> None:
+def test_file_that_no_commit_removed_has_no_removal(root: Path) -> None:
     path = root / "experiments" / "blue.yaml"
     assert removed_in(root, "experiments/blue.yaml") is None
     assert removed_in(root, "experiments/never.yaml") is None
@@ -226,7 +226,7 @@ def test_removal_that_no_commit_made_is_none(root: Path) -> None:
     assert removed_in(root, "experiments/blue.yaml") is None
 
 
-def test_settings_of_the_user_change_no_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_settings_of_the_user_change_no_result(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = root.parent / "gitconfig"
     settings.write_text(
         "[log]\n\tshowSignature = true\n[color]\n\tui = always\n[status]\n\tshowUntrackedFiles = no\n"
@@ -238,21 +238,21 @@ def test_settings_of_the_user_change_no_answer(root: Path, monkeypatch: pytest.M
     (root / "experiments" / "blue.yaml").unlink()
     sha = commit(root)
     assert head(root) == Commit(sha=sha, branch="main", dirty=False)
-    found = removed_in(root, "experiments/blue.yaml")
-    assert found is not None
-    assert sha.startswith(found)
+    removal = removed_in(root, "experiments/blue.yaml")
+    assert removal is not None
+    assert sha.startswith(removal)
     (root / "experiments" / "new.yaml").write_text("a: 1\n", encoding="utf-8")
     assert head(root).dirty
 
 
-def test_bytes_in_names_are_no_trouble(root: Path) -> None:
+def test_names_that_are_not_utf8_are_handled(root: Path) -> None:
     name = b"experiments/\xff.yaml"
     with Path(os.fsdecode(os.fsencode(root) + b"/" + name)).open("w", encoding="utf-8") as file:
         file.write("a: 1\n")
     git(root, "-c", "core.quotePath=false", "checkout", "-q", "-b", os.fsdecode(b"\xff"))
-    found = head(root)
-    assert found.dirty
-    assert found.branch == "�"
+    commit_facts = head(root)
+    assert commit_facts.dirty
+    assert commit_facts.branch == "�"
 
 
 def test_broken_repository_is_none(root: Path) -> None:
@@ -260,12 +260,12 @@ def test_broken_repository_is_none(root: Path) -> None:
     assert read_commit(root) is None
 
 
-def test_tree_that_git_can_not_compare_is_dirty(root: Path) -> None:
+def test_folder_that_git_cannot_compare_is_dirty(root: Path) -> None:
     (root / ".git" / "index").write_bytes(b"x")
     assert head(root).dirty
 
 
-def test_remedy_of_a_shallow_clone_is_its_history(tmp_path: Path, root: Path) -> None:
+def test_remedy_for_a_shallow_clone_is_to_fetch_the_history(tmp_path: Path, root: Path) -> None:
     first = git(root, "rev-parse", "HEAD")
     commit(root)
     clone = tmp_path / "clone"
@@ -276,7 +276,7 @@ def test_remedy_of_a_shallow_clone_is_its_history(tmp_path: Path, root: Path) ->
     assert "unshallow" not in remedy_for(clone, head(clone), "0" * 40)
 
 
-def test_remedy_of_a_commit_that_was_not_fetched_is_to_fetch_it(tmp_path: Path, root: Path) -> None:
+def test_remedy_for_a_missing_commit_is_to_fetch_it(tmp_path: Path, root: Path) -> None:
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", root.as_uri(), str(clone))
     newer = commit(root)
@@ -288,7 +288,7 @@ def test_remedy_of_a_commit_that_was_not_fetched_is_to_fetch_it(tmp_path: Path, 
     assert relation_to(clone, head(clone), newer) is Relation.OLDER
 
 
-def test_remedy_after_history_was_rewritten_names_no_fetch(root: Path) -> None:
+def test_remedy_after_a_rewritten_history_is_not_to_fetch(root: Path) -> None:
     commit(root)
     recorded = commit(root)
     git(root, "reset", "-q", "--hard", "HEAD~1")
@@ -300,7 +300,7 @@ def test_remedy_after_history_was_rewritten_names_no_fetch(root: Path) -> None:
     assert "git fetch" not in remedy
 
 
-def test_remedy_of_a_commit_on_another_branch_names_it(root: Path) -> None:
+def test_remedy_for_a_commit_on_another_branch_names_the_branch(root: Path) -> None:
     git(root, "checkout", "-q", "-b", "side")
     recorded = commit(root)
     git(root, "checkout", "-q", "main")
@@ -309,12 +309,12 @@ def test_remedy_of_a_commit_on_another_branch_names_it(root: Path) -> None:
     assert "`git merge side`" in remedy_for(root, head(root), recorded)
 
 
-def test_remedy_without_git_is_a_clone(root: Path) -> None:
+def test_remedy_without_git_is_to_clone(root: Path) -> None:
     assert "clone" in remedy_for(root, None, git(root, "rev-parse", "HEAD"))
 
 
 @pytest.mark.parametrize("name", ["GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS", "GIT_NAMESPACE", "GIT_PREFIX"])
-def test_environment_does_not_change_how_paths_are_read(
+def test_environment_does_not_change_the_meaning_of_paths(
     root: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = root / "experiments" / "[b]lue.yaml"
@@ -323,7 +323,7 @@ def test_environment_does_not_change_how_paths_are_read(
     path.unlink()
     sha = commit(root)
     monkeypatch.setenv(name, "1")
-    found = removed_in(root, "experiments/[b]lue.yaml")
-    assert found is not None
-    assert sha.startswith(found)
+    removal = removed_in(root, "experiments/[b]lue.yaml")
+    assert removal is not None
+    assert sha.startswith(removal)
     assert removed_in(root, "experiments/BLUE.yaml") is None

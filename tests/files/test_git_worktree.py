@@ -1,4 +1,4 @@
-"""The lab's folder against Git's index, in real repositories: no file that Git hides counts as deleted."""
+"""Comparison of the folder with Git's index in real repositories: a hidden file does not count as deleted."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.lab import git, make_lab
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the machine's own Git settings out."""
+    """Ignore the Git settings of the machine."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
 
 
 @pytest.fixture(params=["", "labs/the one"])
 def root(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A lab that is committed: at the top of its repository, and in a folder below it."""
+    """Create a committed lab, at the top of its repository and in a subfolder."""
     top = tmp_path / "repository"
     folder: Path = make_lab(top / request.param if request.param else top, "x")
     git(top, "init", "-q", "-b", "main")
@@ -36,35 +36,35 @@ def commit(folder: Path) -> None:
 
 
 def head(root: Path) -> Commit:
-    """The commit that is checked out."""
-    found = read_commit(root)
-    assert found is not None
-    return found
+    """Return the commit that is checked out."""
+    commit = read_commit(root)
+    assert commit is not None
+    return commit
 
 
 def hidden(root: Path) -> list[str]:
-    """The paths of the hidden files."""
-    return [one.path for one in head(root).hidden]
+    """Return the paths of the hidden files."""
+    return [file.path for file in head(root).hidden]
 
 
 def top_of(root: Path) -> Path:
     return Path(git(root, "rev-parse", "--show-toplevel"))
 
 
-def test_complete_folder_hides_nothing_and_is_clean(root: Path) -> None:
+def test_complete_folder_has_no_hidden_files_and_is_clean(root: Path) -> None:
     assert head(root).hidden == ()
     assert not head(root).dirty
 
 
 @pytest.mark.parametrize("arguments", [("--no-cone",), ("--no-cone", "--sparse-index"), ("--cone",)])
-def test_file_left_out_by_a_sparse_checkout_is_hidden(root: Path, arguments: tuple[str, ...]) -> None:
+def test_file_outside_a_sparse_checkout_is_hidden(root: Path, arguments: tuple[str, ...]) -> None:
     prefix = git(root, "rev-parse", "--show-prefix")
-    wanted = [f"{prefix}contracts"] if "--cone" in arguments else ["/*", f"!/{prefix}experiments/blue.yaml"]
-    git(top_of(root), "sparse-checkout", "set", *arguments, *wanted)
-    found = head(root)
-    assert "experiments/blue.yaml" in [one.path for one in found.hidden]
-    assert found.dirty
-    hint = next(one.hint for one in found.hidden if one.path == "experiments/blue.yaml")
+    included = [f"{prefix}contracts"] if "--cone" in arguments else ["/*", f"!/{prefix}experiments/blue.yaml"]
+    git(top_of(root), "sparse-checkout", "set", *arguments, *included)
+    before = head(root)
+    assert "experiments/blue.yaml" in [file.path for file in before.hidden]
+    assert before.dirty
+    hint = next(file.hint for file in before.hidden if file.path == "experiments/blue.yaml")
     assert "`git sparse-checkout disable`" in hint
     git(top_of(root), "sparse-checkout", "disable")
     assert head(root).hidden == ()
@@ -91,9 +91,9 @@ def test_flagged_file_that_is_missing_or_differs_is_hidden(
     path.write_bytes(before)
     assert hidden(root) == []
     path.unlink()
-    (one,) = head(root).hidden
-    assert one.path == name
-    assert f"git update-index {fix} {name}" in one.hint
+    (file,) = head(root).hidden
+    assert file.path == name
+    assert f"git update-index {fix} {name}" in file.hint
 
 
 def test_both_flags_need_both_commands(root: Path) -> None:
@@ -101,12 +101,12 @@ def test_both_flags_need_both_commands(root: Path) -> None:
     git(root, "update-index", "--skip-worktree", name)
     git(root, "update-index", "--assume-unchanged", name)
     (root / name).unlink()
-    (one,) = head(root).hidden
-    assert "--no-skip-worktree" in one.hint
-    assert "--no-assume-unchanged" in one.hint
+    (file,) = head(root).hidden
+    assert "--no-skip-worktree" in file.hint
+    assert "--no-assume-unchanged" in file.hint
 
 
-def test_deletion_that_git_reports_is_none(root: Path) -> None:
+def test_deleted_file_that_git_reports_is_not_hidden(root: Path) -> None:
     (root / "experiments" / "blue.yaml").unlink()
     assert head(root).hidden == ()
     assert head(root).dirty
@@ -126,7 +126,7 @@ def test_staged_file_that_git_hides_is_hidden(root: Path) -> None:
     assert hidden(root) == ["experiments/new.yaml"]
 
 
-def test_file_that_no_sync_reads_may_be_hidden(root: Path) -> None:
+def test_file_that_no_sync_reads_is_ignored(root: Path) -> None:
     (root / "experiments" / "README.md").write_text("x", encoding="utf-8")
     commit(root)
     git(root, "update-index", "--skip-worktree", "experiments/README.md")
@@ -136,7 +136,7 @@ def test_file_that_no_sync_reads_may_be_hidden(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ['a"b.yaml', "ä b.yaml", "a\nb.yaml", "[a]*.yaml", ":a.yaml"])
-def test_odd_names_are_compared_as_they_are(root: Path, name: str) -> None:
+def test_unusual_file_names_are_compared_literally(root: Path, name: str) -> None:
     path = root / "experiments" / name
     path.write_text("a: 1\n", encoding="utf-8")
     assert head(root).dirty
@@ -149,7 +149,7 @@ def test_odd_names_are_compared_as_they_are(root: Path, name: str) -> None:
     assert hidden(root) == [f"experiments/{name}"]
 
 
-def test_bytes_in_the_name_of_a_hidden_file_are_printable(root: Path) -> None:
+def test_name_that_is_not_utf8_is_printable(root: Path) -> None:
     name = os.fsdecode(b"experiments/\xff.yaml")
     (root / name).write_text("a: 1\n", encoding="utf-8")
     commit(root)
@@ -180,7 +180,7 @@ def test_content_is_compared_as_git_stores_it(root: Path) -> None:
     assert head(root).hidden == ()
 
 
-def test_file_system_monitor_is_no_proof(root: Path) -> None:
+def test_file_system_monitor_is_ignored(root: Path) -> None:
     monitor = root.parent / "monitor"
     monitor.write_text("#!/bin/sh\nprintf 'token\\0'\n", encoding="utf-8")
     monitor.chmod(0o755)
@@ -213,12 +213,12 @@ def test_submodule_that_is_not_checked_out_is_hidden(tmp_path: Path, root: Path)
     git(top_of(root), "config", "diff.ignoreSubmodules", "all")
     assert head(root).dirty
     git(top_of(root), "submodule", "--quiet", "deinit", "--force", "--all")
-    (one,) = head(root).hidden
-    assert one.path == "experiments"
-    assert "git submodule update --init" in one.hint
+    (file,) = head(root).hidden
+    assert file.path == "experiments"
+    assert "git submodule update --init" in file.hint
 
 
-def test_unfinished_merge_that_removed_a_file_is_in_doubt(root: Path) -> None:
+def test_file_removed_in_an_unfinished_merge_is_hidden(root: Path) -> None:
     path = root / "experiments" / "blue.yaml"
     git(root, "checkout", "-q", "-b", "side")
     path.unlink()
@@ -232,14 +232,14 @@ def test_unfinished_merge_that_removed_a_file_is_in_doubt(root: Path) -> None:
     assert hidden(root) == ["experiments/blue.yaml"]
 
 
-def test_index_that_can_not_be_read_is_in_doubt(root: Path) -> None:
+def test_unreadable_index_hides_the_lab_file(root: Path) -> None:
     index = Path(git(root, "rev-parse", "--absolute-git-dir")) / "index"
     index.write_bytes(b"x")
     assert hidden(root) == ["lab.yaml"]
     assert head(root).dirty
 
 
-def test_worktree_of_its_own_hides_its_own_files(tmp_path: Path, root: Path) -> None:
+def test_hidden_files_differ_between_worktrees(tmp_path: Path, root: Path) -> None:
     prefix = git(root, "rev-parse", "--show-prefix")
     second = tmp_path / "second"
     git(root, "worktree", "add", "-q", "--detach", str(second))
@@ -256,7 +256,7 @@ def test_hidden_file_is_a_problem_and_its_experiment_is_broken(root: Path) -> No
     assert [(b.name, b.source) for b in files.broken] == [("blue", "experiments/blue.yaml")]
 
 
-def test_export_beside_the_lab_belongs_to_no_commit(root: Path) -> None:
+def test_untracked_export_of_the_lab_has_no_commit(root: Path) -> None:
     export = root / "export"
     export.mkdir()
     (export / "lab.yaml").write_bytes((root / "lab.yaml").read_bytes())

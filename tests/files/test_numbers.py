@@ -1,4 +1,4 @@
-"""Numbers in files: one rule for all fields of all files, and only plain digits in manifests."""
+"""Numbers in files: the same rule holds for all fields, and manifests contain only plain digits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPERIMENT = HEAD + (
 )
 TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 
-FIELDS = [  # file, its text, the number's place in it
+FIELDS = [  # path, text of the file, text before the number, number
     ("experiments/green.yaml", EXPERIMENT, "peers: ", "5"),
     ("experiments/green.yaml", EXPERIMENT, "connectTo: ", "2"),
     ("experiments/green.yaml", EXPERIMENT, "fanout: ", "8"),
@@ -43,7 +43,7 @@ IDS = [f"{path.split('/')[0]}-{before.strip(' :')}" for path, _, before, _ in FI
 
 
 def load(overlay: dict[str, str | None]) -> LabFiles | tuple[Problem, ...]:
-    """The shipped lab with some files replaced, or its problems."""
+    """Load the shipped lab with some files replaced; return its problems if there are any."""
     try:
         files = load_lab(SAMPLE_LAB, overlay)
     except SpecError as error:
@@ -52,27 +52,27 @@ def load(overlay: dict[str, str | None]) -> LabFiles | tuple[Problem, ...]:
 
 
 def leaves(value: object) -> Iterator[object]:
-    """Every value in a manifest that isn't a map or a list."""
+    """Yield every value in a manifest that is neither a map nor a list."""
     if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from leaves(one)
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from leaves(inner)
     else:
         yield value
 
 
 def place_of(text: str, before: str) -> tuple[int, int]:
-    """Line and column of what follows `before`."""
+    """Return line and column of the text after `before`."""
     at = text.index(before) + len(before)
     return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 @pytest.mark.parametrize(("path", "text", "before", "number"), FIELDS, ids=IDS)
-def test_a_whole_number_as_a_float_is_a_wrong_type(path: str, text: str, before: str, number: str) -> None:
+def test_whole_number_as_a_float_is_a_wrong_type(path: str, text: str, before: str, number: str) -> None:
     assert before + number in text
     written = text.replace(before + number, f"{before}{number}.0", 1)
-    found = load({path: written})
-    assert isinstance(found, tuple)
-    (problem,) = found
+    result = load({path: written})
+    assert isinstance(result, tuple)
+    (problem,) = result
     assert problem.code == "wrong-type"
     assert (problem.location.line, problem.location.column) == place_of(text, before)
     assert problem.location.path == path
@@ -115,9 +115,9 @@ def test_a_whole_number_as_a_float_is_a_wrong_type(path: str, text: str, before:
     ],
 )
 def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None:
-    found = load({"experiments/green.yaml": EXPERIMENT.replace("peers: 5", f"peers: {written}")})
-    assert isinstance(found, tuple)
-    (problem,) = found
+    result = load({"experiments/green.yaml": EXPERIMENT.replace("peers: 5", f"peers: {written}")})
+    assert isinstance(result, tuple)
+    (problem,) = result
     assert (problem.code, problem.hint) == (code, hint)
     assert (problem.location.line, problem.location.column) == (6, 10)
 
@@ -133,7 +133,12 @@ def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None
             "`0.0000001` has no unit",
             "write thousandths of a core, such as `50m`",
         ),
-        ("resources: {memory: 16}", "bad-unit", "`16` has no unit", "write it with its unit, such as `16Mi`"),
+        (
+            "resources: {memory: 16}",
+            "bad-unit",
+            "`16` has no unit",
+            "write an amount of memory with a unit, such as `16Mi`",
+        ),
         (
             "resources: {cpu: true}",
             "wrong-type",
@@ -160,10 +165,10 @@ def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None
         ),
     ],
 )
-def test_the_message_names_the_value_and_how_to_write_it(line: str, code: str, what: str, hint: str) -> None:
-    found = load({"experiments/green.yaml": f"{HEAD}spec:\n  contract: nimp2p\n  {line}\n"})
-    assert isinstance(found, tuple)
-    (problem,) = found
+def test_message_names_the_value_and_how_to_write_it(line: str, code: str, what: str, hint: str) -> None:
+    result = load({"experiments/green.yaml": f"{HEAD}spec:\n  contract: nimp2p\n  {line}\n"})
+    assert isinstance(result, tuple)
+    (problem,) = result
     assert (problem.code, problem.what, problem.hint) == (code, what, hint)
 
 
@@ -180,21 +185,21 @@ NUMBERS = st.one_of(
 
 @given(field=st.sampled_from(FIELDS), number=NUMBERS)
 @settings(max_examples=examples(300), deadline=None)
-def test_a_number_is_refused_at_its_place_or_written_in_plain_digits(field: Any, number: str) -> None:
+def test_number_is_refused_at_its_place_or_rendered_in_plain_digits(field: Any, number: str) -> None:
     path, text, before, usual = field
-    found = load(
+    result = load(
         {"experiments/green.yaml": EXPERIMENT, path: text.replace(before + usual, before + number, 1)}
     )
-    if isinstance(found, tuple):
-        if found[0].code != "limit":  # a limit is reported at what exceeds it
-            assert {p.location.path for p in found} >= {path}
+    if isinstance(result, tuple):
+        if result[0].code != "limit":  # a limit is reported at what exceeds it
+            assert {p.location.path for p in result} >= {path}
         return
     assert re.fullmatch(r"0|[1-9][0-9]*", number)
-    for one in found.experiments:
-        for manifest in render_experiment(TEMPLATES, one, found.lab):
+    for experiment in result.experiments:
+        for manifest in render_experiment(TEMPLATES, experiment, result.lab):
             assert not any(isinstance(leaf, float) for leaf in leaves(manifest))
-        settings_of_one = [value for name, value in one.settings.items() if name in ("peers", "connectTo")]
-        assert all(type(value) is int for value in settings_of_one)
+        counts = [value for name, value in experiment.settings.items() if name in ("peers", "connectTo")]
+        assert all(type(value) is int for value in counts)
 
 
 RATIOS = CONTRACT.replace(
@@ -214,7 +219,7 @@ RATIOS = CONTRACT.replace(
         ("0.000000001%", "0.00000000001", "1234567ms", "1234.567"),
     ],
 )
-def test_fractions_reach_a_node_in_plain_digits(
+def test_fractions_are_passed_on_in_plain_digits(
     percent: str, ratio: str, interval: str, seconds: str
 ) -> None:
     text = HEAD + (
@@ -223,7 +228,7 @@ def test_fractions_reach_a_node_in_plain_digits(
     )
     files = load({"contracts/nimp2p.yaml": RATIOS, "experiments/green.yaml": text})
     assert isinstance(files, LabFiles)
-    green = next(one for one in files.experiments if one.name == "green")
+    green = next(e for e in files.experiments if e.name == "green")
     manifests = render_experiment(TEMPLATES, green, files.lab)
     values = {leaf for manifest in manifests for leaf in leaves(manifest)}
     assert {ratio, seconds, f"--loss-ratio={ratio}"} <= values

@@ -1,4 +1,4 @@
-"""Pod settings and roles: from a file to running peers, and what is refused on the way."""
+"""Pod settings and roles: from the file to running peers, and the rules that reject invalid ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
 
 
 def loaded(experiment: str, *, lab: str = LAB, contract: str = OPEN) -> LabFiles:
-    """The shipped lab with one more contract and experiment."""
+    """Load the shipped lab with one more contract and experiment."""
     overlay: dict[str, str | None] = {
         "contracts/open.yaml": contract,
         "experiments/green.yaml": experiment,
@@ -46,16 +46,16 @@ def loaded(experiment: str, *, lab: str = LAB, contract: str = OPEN) -> LabFiles
 
 def green(files: LabFiles) -> Experiment:
     assert files.problems == (), files.problems
-    return next(one for one in files.experiments if one.name == "green")
+    return next(e for e in files.experiments if e.name == "green")
 
 
 def workloads(files: LabFiles) -> dict[str, Manifest]:
-    """The StatefulSets of the experiment `green`, by name; its other objects must be there once."""
-    found = render_experiment(TEMPLATES, green(files), files.lab)
-    others = [m["kind"] for m in found if m["kind"] != "StatefulSet"]
+    """Return the StatefulSets of `green` by name; assert that each other object exists once."""
+    manifests = render_experiment(TEMPLATES, green(files), files.lab)
+    others = [m["kind"] for m in manifests if m["kind"] != "StatefulSet"]
     assert sorted(others) == ["ConfigMap", "NetworkPolicy", "Service"]
-    assert all(canonical(m) == m for m in found)
-    return {m["metadata"]["name"]: m for m in found if m["kind"] == "StatefulSet"}
+    assert all(canonical(m) == m for m in manifests)
+    return {m["metadata"]["name"]: m for m in manifests if m["kind"] == "StatefulSet"}
 
 
 def pod_of(manifest: Manifest) -> Any:
@@ -63,7 +63,7 @@ def pod_of(manifest: Manifest) -> Any:
 
 
 def with_defaults(text: str) -> str:
-    """The shipped lab.yaml with a line more among its defaults, and without a number of peers."""
+    """Return the shipped lab.yaml with one more line in its defaults, and without a number of peers."""
     return LAB.replace("  defaults:", f"  defaults:\n    {text}\n    # was:").replace("    peers: 2\n", "")
 
 
@@ -71,36 +71,36 @@ def codes(files: LabFiles) -> list[tuple[str, str]]:
     return [(p.code, p.pointer) for p in files.problems]
 
 
-def test_every_role_is_a_statefulset_behind_the_one_service() -> None:
+def test_every_role_is_a_statefulset_behind_the_shared_service() -> None:
     files = loaded(ROLES)
-    found = workloads(files)
-    assert {n: m["spec"]["replicas"] for n, m in found.items()} == {
+    statefulsets = workloads(files)
+    assert {n: m["spec"]["replicas"] for n, m in statefulsets.items()} == {
         "nimp2p-exp-green-bootstrap": 1,
         "nimp2p-exp-green-publisher": 3,
     }
-    assert {m["spec"]["serviceName"] for m in found.values()} == {"nimp2p-exp-green"}
-    selectors = [m["spec"]["selector"]["matchLabels"] for m in found.values()]
+    assert {m["spec"]["serviceName"] for m in statefulsets.values()} == {"nimp2p-exp-green"}
+    selectors = [m["spec"]["selector"]["matchLabels"] for m in statefulsets.values()]
     assert selectors == [{"experiment": "green", "role": r} for r in ("bootstrap", "publisher")]
-    for manifest in found.values():
+    for manifest in statefulsets.values():
         env = {e["name"]: e["value"] for e in pod_of(manifest)["containers"][0]["env"]}
         assert env["PEERS"] == "4"
         assert env["NODE_ROLE"] == manifest["metadata"]["labels"]["role"]
     assert green(files).peers == 4
-    assert sum(resources_of(m).pods for m in found.values()) == 4
-    assert sum(resources_of(m).memory_bytes for m in found.values()) == (256 + 3 * 64) * 2**20
+    assert sum(resources_of(m).pods for m in statefulsets.values()) == 4
+    assert sum(resources_of(m).memory_bytes for m in statefulsets.values()) == (256 + 3 * 64) * 2**20
 
 
-def test_roles_add_up_against_the_labs_limits() -> None:
+def test_sum_over_the_roles_is_compared_with_the_labs_limits() -> None:
     small = LAB.replace("peersPerExperiment: 10000", "peersPerExperiment: 3")
-    found = [p for p in loaded(ROLES, lab=small).problems if p.location.path == "experiments/green.yaml"]
-    assert [(p.code, p.pointer) for p in found] == [("limit", "spec.roles")]
+    problems = [p for p in loaded(ROLES, lab=small).problems if p.location.path == "experiments/green.yaml"]
+    assert [(p.code, p.pointer) for p in problems] == [("limit", "spec.roles")]
     tight = LAB.replace("peersPerExperiment: 10000", "peersPerExperiment: 9\n    memory: 700Mi")
     assert loaded(ROLES, lab=tight).problems == ()  # blue 64, purple 80, green 448
     tighter = tight.replace("700Mi", "500Mi")
     assert [p.code for p in loaded(ROLES, lab=tighter).problems] == ["limit"]
 
 
-def test_the_labs_defaults_are_below_the_experiments() -> None:
+def test_experiment_overrides_the_labs_defaults() -> None:
     lab = with_defaults(
         "nodeSelector: {pool: any, zone: a}\n    priorityClassName: low\n"
         "    env: [{name: LOG_LEVEL, value: warn}, {name: LOG_FORMAT, value: json}, {name: OTHER, value: x}]"
@@ -113,7 +113,7 @@ def test_the_labs_defaults_are_below_the_experiments() -> None:
     assert env == {"PEERS": "2", "MODE": "lab", "LOG_LEVEL": "warn", "LOG_FORMAT": "json"}
 
 
-def test_the_labs_roles_are_for_experiments_without_peers_of_their_own() -> None:
+def test_roles_of_the_lab_apply_to_experiments_without_peers() -> None:
     lab = with_defaults("roles: [{name: a, peers: 1}, {name: b, peers: 2}]")
     assert list(workloads(loaded(HEAD, lab=lab))) == ["nimp2p-exp-green-a", "nimp2p-exp-green-b"]
     assert list(workloads(loaded(HEAD + "  peers: 5\n", lab=lab))) == ["nimp2p-exp-green"]
@@ -122,7 +122,7 @@ def test_the_labs_roles_are_for_experiments_without_peers_of_their_own() -> None
     assert green(files).groups[0].role is None
 
 
-def test_a_fault_in_the_labs_defaults_is_reported_in_its_file() -> None:
+def test_problem_in_the_labs_defaults_is_reported_in_its_file() -> None:
     with pytest.raises(SpecError) as refused:
         loaded(HEAD, lab=with_defaults("priorityClassName: system-node-critical"))
     (problem,) = refused.value.problems
@@ -150,14 +150,14 @@ def test_a_fault_in_the_labs_defaults_is_reported_in_its_file() -> None:
         ("  nodeSelector: {pool: [a]}\n", "wrong-type", "spec.nodeSelector.pool"),
     ],
 )  # fmt: skip
-def test_what_is_refused_has_its_place(text: str, code: str, pointer: str) -> None:
+def test_invalid_setting_is_one_problem_at_its_place(text: str, code: str, pointer: str) -> None:
     named = HEAD.replace("name: green", f"name: green{'-' + 'x' * 20 if code == 'bad-name' else ''}")
     problems = codes(loaded(named + text))
     assert (code, pointer) in problems
     assert len(problems) == 1
 
 
-def test_a_contract_may_not_open_what_it_derives() -> None:
+def test_contract_cannot_allow_a_variable_that_it_derives() -> None:
     files = loaded(HEAD, contract=OPEN.replace("pattern: BOOTSTRAP", "pattern: PEERS"))
     assert ("contract", "spec.extraEnv[1].pattern") in codes(files)
 
@@ -177,11 +177,11 @@ def test_a_contract_may_not_open_what_it_derives() -> None:
         ({"key": "a", "value": "b c"}, False),
     ],
 )
-def test_no_toleration_reaches_every_node(toleration: dict[str, Any], is_allowed: bool) -> None:
+def test_toleration_that_is_too_wide_is_rejected(toleration: dict[str, Any], is_allowed: bool) -> None:
     assert (not list(toleration_faults(toleration))) is is_allowed
 
 
-def test_keys_and_classes() -> None:
+def test_invalid_keys_labels_and_priority_classes_are_rejected() -> None:
     assert is_qualified("topology.kubernetes.io/zone")
     assert not is_qualified("a/b/c")
     assert not is_qualified("x" * 254 + "/a")
@@ -209,31 +209,31 @@ def test_keys_and_classes() -> None:
         ("hostNetwork", True),
     ],
 )
-def test_guard_refuses_what_a_template_adds(field: str, value: Any) -> None:
+def test_guard_rejects_forbidden_pod_settings_of_a_template(field: str, value: Any) -> None:
     files = loaded(PLACED)
-    one, apply_set = green(files), ApplySet(name="experiments", namespace=files.lab.namespace)
-    made = [stamp(m, apply_set) for m in render_experiment(TEMPLATES, one, files.lab)]
-    check_manifests(made, one, files.lab, apply_set)
+    experiment, apply_set = green(files), ApplySet(name="experiments", namespace=files.lab.namespace)
+    made = [stamp(m, apply_set) for m in render_experiment(TEMPLATES, experiment, files.lab)]
+    check_manifests(made, experiment, files.lab, apply_set)
     for manifest in made:
         if manifest["kind"] == "StatefulSet":
             pod_of(manifest)[field] = value
     with pytest.raises(GuardError, match="pods"):
-        check_manifests(made, one, files.lab, apply_set)
+        check_manifests(made, experiment, files.lab, apply_set)
 
 
-def test_a_role_and_an_experiment_may_not_share_a_workload() -> None:
+def test_role_and_experiment_cannot_share_a_workload() -> None:
     overlay: dict[str, str | None] = {
         "contracts/open.yaml": OPEN,
         "experiments/green.yaml": ROLES,
         "experiments/other.yaml": HEAD.replace("name: green", "name: green-publisher"),
     }
     both = load_lab(SAMPLE_LAB, overlay)
-    made = {one.name: render_experiment(TEMPLATES, one, both.lab) for one in both.experiments}
+    made = {e.name: render_experiment(TEMPLATES, e, both.lab) for e in both.experiments}
     with pytest.raises(GuardError, match="both contain this object"):
         check_unique(made)
 
 
-def test_two_ways_to_write_a_toleration_are_one_template() -> None:
+def test_two_spellings_of_a_toleration_give_the_same_template() -> None:
     short = PLACED.replace("spot, operator: Exists}", 'spot, operator: Exists, value: ""}')
     long = PLACED.replace("key: dedicated, value", "key: dedicated, operator: Equal, value")
     plain, *others = (pod_of(workloads(loaded(t))["nimp2p-exp-green"]) for t in (PLACED, short, long))
@@ -243,12 +243,12 @@ def test_two_ways_to_write_a_toleration_are_one_template() -> None:
 @pytest.mark.parametrize(
     ("pod", "first", "wait_ms"), [("x-0", 0, 0), ("x-7", 0, 3500), ("x-publisher-2", 3, 2500)]
 )
-def test_a_peer_waits_for_those_before_it(pod: str, first: int, wait_ms: int) -> None:
+def test_peer_waits_for_the_preceding_peers(pod: str, first: int, wait_ms: int) -> None:
     assert delay_ms(pod, step_ms=500, first=first) == wait_ms
 
 
 @pytest.mark.parametrize("pod", ["", "7", "x-", "x-a", "x-٣"])
-def test_a_pod_without_a_number_has_no_turn(pod: str) -> None:
+def test_pod_name_without_a_number_is_an_error(pod: str) -> None:
     with pytest.raises(ValueError, match="POD_NAME"):
         delay_ms(pod, step_ms=1, first=0)
     with pytest.raises(SystemExit) as ended:
@@ -256,14 +256,14 @@ def test_a_pod_without_a_number_has_no_turn(pod: str) -> None:
     assert ended.value.code == 2
 
 
-def test_the_wait_is_as_long_as_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wait_is_as_long_as_configured(capsys: pytest.CaptureFixture[str]) -> None:
     started_s = time.monotonic()
     assert main(["--step-ms=10", "--first=1"], {"POD_NAME": "x-1"}) == 0
     assert time.monotonic() - started_s >= 0.02
     assert capsys.readouterr().out == "stagger  20 ms until the node starts\n"
 
 
-def test_a_restart_takes_the_stagger_too() -> None:
+def test_estimated_restart_includes_the_stagger() -> None:
     (made,) = workloads(loaded(PLACED)).values()
     (quick,) = workloads(loaded(PLACED.replace("  start: {stagger: 1s}\n", ""))).values()
     for at_once, more_s in ((True, 2), (False, 3)):
@@ -271,7 +271,7 @@ def test_a_restart_takes_the_stagger_too() -> None:
         assert slow_s - quick_s == more_s
 
 
-def test_scale_changes_the_peers_of_one_role_alone() -> None:
+def test_scale_changes_the_peers_of_one_role_only() -> None:
     scaled = set_peers(ROLES, 7, "publisher")
     assert scaled == ROLES.replace("peers: 3", "peers: 7")
     with pytest.raises(EditError) as none:
@@ -283,20 +283,20 @@ def test_scale_changes_the_peers_of_one_role_alone() -> None:
         set_peers(PLACED, 7, "publisher")
 
 
-def test_logs_are_asked_of_every_role_or_of_one() -> None:
-    one = green(loaded(ROLES))
+def test_logs_select_all_roles_or_one() -> None:
+    experiment = green(loaded(ROLES))
     names = [f"nimp2p-exp-green-{rest}" for rest in ("bootstrap-0", *(f"publisher-{i}" for i in range(3)))]
-    assert [key.name for key in _pods_of(one, None, None)] == names
-    assert [key.name for key in _pods_of(one, "publisher", 2)] == names[-1:]
+    assert [key.name for key in _pods_of(experiment, None, None)] == names
+    assert [key.name for key in _pods_of(experiment, "publisher", 2)] == names[-1:]
     assert [key.name for key in _pods_of(green(loaded(PLACED)), None, 1)] == ["nimp2p-exp-green-1"]
     for role, peer in (("attacker", None), (None, 2)):
         with pytest.raises(NimlabError) as refused:
-            _pods_of(one, role, peer)
+            _pods_of(experiment, role, peer)
         assert refused.value.hint == "name one with `--role`: bootstrap, publisher"
 
 
 @pytest.mark.live
-def test_after_a_sync_of_every_setting_no_object_is_suspect(lab: Lab, tmp_path: Path) -> None:
+def test_no_object_is_suspect_after_a_sync_of_every_setting(lab: Lab, tmp_path: Path) -> None:
     prepare(lab)
     placed = PLACED.replace("kubernetes.io/arch: amd64", "kubernetes.io/os: linux")
     lab.write("green", placed.replace("topology.kubernetes.io/zone", "kubernetes.io/os"))
@@ -311,7 +311,7 @@ def test_after_a_sync_of_every_setting_no_object_is_suspect(lab: Lab, tmp_path: 
 
 
 @pytest.mark.live
-def test_roles_run_scale_and_go(lab: Lab) -> None:
+def test_roles_are_created_scaled_and_removed(lab: Lab) -> None:
     prepare(lab)
     text = ROLES.replace("nodeSelector", "#").replace("disk", "#")
     lab.write("green", text)
@@ -344,8 +344,8 @@ def test_roles_run_scale_and_go(lab: Lab) -> None:
 
 
 def prepare(lab: Lab) -> None:
-    """Give the lab the open contract, and the cluster the PriorityClass that a test names."""
+    """Add the contract `open` to the lab, and the PriorityClass `low` to the cluster."""
     (lab.root / "contracts" / "open.yaml").write_text(OPEN, encoding="utf-8")
-    found = lab.kubectl("get", "priorityclass", "low", "--ignore-not-found", "-o", "name")
-    if not found:
+    existing = lab.kubectl("get", "priorityclass", "low", "--ignore-not-found", "-o", "name")
+    if not existing:
         lab.kubectl("create", "priorityclass", "low", "--value=1")

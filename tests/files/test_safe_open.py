@@ -1,4 +1,4 @@
-"""Only ordinary files inside the lab's folder are read, and not more of them than is wanted."""
+"""Only regular files inside the lab's folder are read, and only up to the size limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nimlab.files.safe_open import check_folder, read_file
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with an ordinary file, and everything else that a folder can hold."""
+    """Create a folder with a regular file, symbolic links, a pipe and a link to a device."""
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "file").write_bytes(b"0123456789")
     (tmp_path / "link").symlink_to(tmp_path / "inside" / "file")
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ordinary_file_is_read_to_one_byte_past_the_limit(root: Path) -> None:
+def test_regular_file_is_read_up_to_one_byte_more_than_the_limit(root: Path) -> None:
     assert read_file(root, "inside/file", 100) == b"0123456789"
     assert read_file(root, "inside/file", 4) == b"01234"
 
@@ -31,22 +31,22 @@ def test_ordinary_file_is_read_to_one_byte_past_the_limit(root: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "what"),
     [
-        ("link", "it is a link"),
-        ("device", "it is a link"),
-        ("folder-link/file", "`folder-link` is a link"),
-        ("inside/deep-link/file", "`inside/deep-link` is a link"),
-        ("pipe", "no ordinary file"),
-        ("inside", "no ordinary file"),
+        ("link", "it is a symbolic link"),
+        ("device", "it is a symbolic link"),
+        ("folder-link/file", "`folder-link` is a symbolic link"),
+        ("inside/deep-link/file", "`inside/deep-link` is a symbolic link"),
+        ("pipe", "not a regular file"),
+        ("inside", "not a regular file"),
         ("nothing", "No such file"),
     ],
 )
-def test_everything_else_is_refused_in_words(root: Path, path: str, what: str) -> None:
+def test_other_files_are_refused_with_a_readable_message(root: Path, path: str, what: str) -> None:
     with pytest.raises(OSError, match=what) as caught:
         read_file(root, path, 100)
     assert caught.value.strerror
 
 
-def test_root_itself_may_be_a_link(root: Path) -> None:
+def test_root_itself_can_be_a_link(root: Path) -> None:
     linked = root / "folder-link"
     assert read_file(linked, "file", 100) == b"0123456789"
     check_folder(linked, ".")

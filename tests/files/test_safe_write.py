@@ -119,7 +119,7 @@ def test_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-        with pytest.raises(EditError, match="can't be written"):
+        with pytest.raises(EditError, match="cannot write the file"):
             write_text(path, "x")
     assert stat.S_ISSOCK(path.lstat().st_mode)
 
@@ -248,16 +248,22 @@ def test_report_on_stdout_that_is_a_file_stands_beside_the_result(lab_folder: Pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("render --out lab.yaml", "lab.yaml: error[edit]: a file stands where the folder should be"),
-        ("render --out lab.yaml/x", "lab.yaml/x: error[edit]: a file stands"),
-        ("render --out /proc/nimlab", "/proc/nimlab: error[edit]: the folder can't be made: No such file"),
-        ("render --out /dev/null", "/dev/null: error[edit]: a file stands where the folder should be"),
-        ("validate --codequality $FULL", "full: error[edit]: the file can't be written: No space"),
-        ("validate --codequality nowhere/a", "nowhere/a: error[edit]: the file can't be written"),
-        ("validate --codequality .", ".: error[edit]: the file can't be written: Is a directory"),
+        (
+            "render --out lab.yaml",
+            "lab.yaml: error[edit]: cannot create the folder: its path contains a file",
+        ),
+        ("render --out lab.yaml/x", "lab.yaml/x: error[edit]: cannot create the folder"),
+        ("render --out /proc/nimlab", "/proc/nimlab: error[edit]: cannot create the folder: No such file"),
+        (
+            "render --out /dev/null",
+            "/dev/null: error[edit]: cannot create the folder: its path contains a file",
+        ),
+        ("validate --codequality $FULL", "full: error[edit]: cannot write the file: No space"),
+        ("validate --codequality nowhere/a", "nowhere/a: error[edit]: cannot write the file"),
+        ("validate --codequality .", ".: error[edit]: cannot write the file: Is a directory"),
         ("validate --lab " + "a" * 300, "File name too long"),
         ("validate --lab circle", "circle: error: the folder can't be found"),
-        ("delete folder --force", "can't be removed"),
+        ("delete folder --force", "cannot remove the file"),
     ],
 )
 def test_path_that_cant_be_used_is_no_bug(lab_folder: Path, arguments: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Credentials that Git tracks are found by their content, and no value of them is printed."""
+"""Credentials that Git tracks are found by their content, and their values are not printed."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ HARMLESS = {
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the machine's own Git settings out."""
+    """Ignore the Git settings of the machine."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
 
 
 @pytest.fixture(params=["", "labs/one"])
 def root(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A lab in a repository, in which nothing is tracked yet."""
+    """Create a lab in a repository that tracks no files yet."""
     top = tmp_path / "repository"
     folder: Path = make_lab(top / request.param if request.param else top, "x")
     git(top, "init", "-q")
@@ -64,21 +64,21 @@ def root(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_credential_is_found_once_tracked(root: Path, name: str) -> None:
+def test_credential_is_found_when_it_is_tracked(root: Path, name: str) -> None:
     path = root / "notes" / 'ä "file"'
     path.parent.mkdir()
     path.write_text(SECRETS[name], encoding="utf-8")
     assert tracked_secrets(root) == ()
     git(root, "add", "-A")
-    (found,) = tracked_secrets(root)
-    assert found.location.path == 'notes/ä "file"'
-    assert found.is_warning
-    assert "abcdef" not in f"{found} {found.hint}"
-    assert BODY not in f"{found} {found.hint}"
+    (warning,) = tracked_secrets(root)
+    assert warning.location.path == 'notes/ä "file"'
+    assert warning.is_warning
+    assert "abcdef" not in f"{warning} {warning.hint}"
+    assert BODY not in f"{warning} {warning.hint}"
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_holds_no_credential_is_not_reported(root: Path, name: str) -> None:
+def test_file_without_a_credential_is_not_reported(root: Path, name: str) -> None:
     (root / "notes").write_text(HARMLESS[name], encoding="utf-8")
     git(root, "add", "-A")
     assert tracked_secrets(root) == ()
@@ -93,7 +93,7 @@ def test_folder_of_the_sandbox_and_a_database_are_reported(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"\0" + SECRETS["token"].encode())
     git(root, "add", "-A")
-    assert [one.location.path for one in tracked_secrets(root)] == [
+    assert [warning.location.path for warning in tracked_secrets(root)] == [
         "backup/member/snap/db",
         ".nimlab/sandbox/etcd/member/snap/db",
     ]
@@ -103,12 +103,12 @@ def test_validate_warns_and_passes(root: Path, capsys: pytest.CaptureFixture[str
     (root / "admin.conf").write_text(SECRETS["kubeconfig"], encoding="utf-8")
     git(root, "add", "-A")
     assert main(["validate", "--lab", str(root)]) == 0
-    said = capsys.readouterr()
-    assert "admin.conf:6:1: warning[secret]" in said.err
-    assert "git rm --cached admin.conf" in said.err
+    output = capsys.readouterr()
+    assert "admin.conf:6:1: warning[secret]" in output.err
+    assert "git rm --cached admin.conf" in output.err
     assert main(["validate", "--lab", str(root), "--output", "json"]) == 0
-    assert [one["code"] for one in json.loads(capsys.readouterr().out)["warnings"]] == ["secret"]
+    assert [w["code"] for w in json.loads(capsys.readouterr().out)["warnings"]] == ["secret"]
 
 
-def test_this_repository_holds_no_credential() -> None:
-    assert tracked_secrets(REPOSITORY) == (), "a newcomer's first `validate` shows no warning"
+def test_this_repository_contains_no_credential() -> None:
+    assert tracked_secrets(REPOSITORY) == (), "`nimlab validate` in a fresh clone must show no warning"

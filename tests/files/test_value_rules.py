@@ -1,4 +1,4 @@
-"""Values that make no sense, alone or beside each other: one problem at the value, and none for what fits."""
+"""Values that make no sense, alone or together, are one problem at their place; valid values are none."""
 
 from __future__ import annotations
 
@@ -53,13 +53,14 @@ EVERYTHING = "\n".join(
         "",
     )
 )
+ISOLATED = "isolation: namespace\n  workload: node\n  service: nodes"
 HEAD = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: green}\n" + (
     "spec:\n  contract: all\n  peers: 9\n"
 )
 
 
 def load(overlay: dict[str, str | None]) -> LabFiles | tuple[Problem, ...]:
-    """The shipped lab with some files replaced, or its problems."""
+    """Load the shipped lab with some files replaced; return its problems if there are any."""
     try:
         files = load_lab(SAMPLE_LAB, overlay)
     except SpecError as error:
@@ -68,15 +69,15 @@ def load(overlay: dict[str, str | None]) -> LabFiles | tuple[Problem, ...]:
 
 
 def load_green(*lines: str, contract: str = EVERYTHING) -> LabFiles | tuple[Problem, ...]:
-    """The shipped lab with an experiment of these lines, under a contract that delivers everything."""
+    """Load the shipped lab with an experiment of these lines, whose contract supports every field."""
     text = HEAD + "".join(f"  {line}\n" for line in lines)
     return load({"contracts/all.yaml": contract, "experiments/green.yaml": text})
 
 
-def only(found: LabFiles | tuple[Problem, ...]) -> Problem:
-    """The one problem that there is."""
-    assert isinstance(found, tuple), "no problem was found"
-    (problem,) = found
+def only(result: LabFiles | tuple[Problem, ...]) -> Problem:
+    """Return the only problem."""
+    assert isinstance(result, tuple), "no problem was found"
+    (problem,) = result
     return problem
 
 
@@ -132,7 +133,7 @@ def only(found: LabFiles | tuple[Problem, ...]) -> Problem:
         ("rtt: {interval: 0ms}", "rtt.interval"),
     ],
 )
-def test_values_that_make_no_sense(line: str, pointer: str) -> None:
+def test_contradiction_is_one_problem_at_its_place(line: str, pointer: str) -> None:
     problem = only(load_green(line))
     assert problem.code == "bad-value"
     assert problem.pointer == f"spec.{pointer}"
@@ -147,7 +148,7 @@ def test_values_that_make_no_sense(line: str, pointer: str) -> None:
         "gossipsub: {d: 6, dLow: 6, dHigh: 6, dScore: 6, dOut: 3}",
         "gossipsub: {d: 6, dLow: 4, dHigh: 8, dScore: 4, dOut: 2, dLazy: 6, heartbeat: 1s}",
         "gossipsub: {d: 0, dLow: 0, dHigh: 0, dScore: 0, dOut: 0, dLazy: 100}",  # a bootstrap node
-        "gossipsub: {d: 100}",  # what the image has for the others isn't known
+        "gossipsub: {d: 100}",  # the image's defaults for the other fields are unknown
         "gossipsub: {heartbeat: 1ms, pruneBackoff: 1ms}",
         "maxConnections: 2",
         "connectTo: 0",
@@ -162,7 +163,7 @@ def test_values_that_make_no_sense(line: str, pointer: str) -> None:
         "startDelay: 0ms",
     ],
 )
-def test_values_at_the_edge_of_what_makes_sense(line: str) -> None:
+def test_values_at_the_bounds_are_valid(line: str) -> None:
     files = load_green(line)
     assert isinstance(files, LabFiles)
     assert files.warnings == ()
@@ -194,7 +195,7 @@ def test_values_at_the_edge_of_what_makes_sense(line: str) -> None:
         ("retention: 168h", "retention: 168h, storage: 0Gi", "platform.logs.storage"),
     ],
 )
-def test_a_lab_that_makes_no_sense_is_one_problem(old: str, new: str, pointer: str) -> None:
+def test_contradiction_in_the_lab_is_one_problem(old: str, new: str, pointer: str) -> None:
     assert old in LAB
     problem = only(load({"lab.yaml": LAB.replace(old, new, 1)}))
     assert (problem.code, problem.pointer) == ("bad-value", f"spec.{pointer}")
@@ -202,14 +203,14 @@ def test_a_lab_that_makes_no_sense_is_one_problem(old: str, new: str, pointer: s
     assert problem.location.line > 5
 
 
-def test_a_contradiction_with_a_default_names_the_lab() -> None:
+def test_contradiction_with_a_default_names_the_lab() -> None:
     problem = only(load_green("maxConnections: 1"))
     assert problem.what == "`connectTo` is `2`, and must be at most `maxConnections`, `1`"
     assert problem.hint is not None
     assert problem.hint.endswith("`connectTo`: see the defaults in lab.yaml")
 
 
-def test_a_setting_that_the_contract_cant_deliver_is_that_problem_alone() -> None:
+def test_unsupported_setting_is_the_only_problem() -> None:
     problem = only(load_green("maxConnections: 1", contract=NIMP2P.replace("name: nimp2p", "name: all", 1)))
     assert (problem.code, problem.pointer) == ("contract", "spec.maxConnections")
 
@@ -222,7 +223,7 @@ def test_a_setting_that_the_contract_cant_deliver_is_that_problem_alone() -> Non
         ("resources: {cpu: 9m}", "resources.cpu"),
     ],
 )
-def test_what_is_probably_a_mistake_is_a_warning(line: str, pointer: str) -> None:
+def test_unusual_value_is_a_warning(line: str, pointer: str) -> None:
     files = load_green(line)
     assert isinstance(files, LabFiles)
     (warning,) = files.warnings
@@ -230,13 +231,13 @@ def test_what_is_probably_a_mistake_is_a_warning(line: str, pointer: str) -> Non
     assert warning.pointer == f"spec.{pointer}"
     assert str(warning).startswith("experiments/green.yaml:7:")
     assert ": warning[bad-value]: " in str(warning)
-    assert "green" in [one.name for one in files.experiments]
+    assert "green" in [e.name for e in files.experiments]
 
 
-def test_a_default_that_is_probably_a_mistake_is_one_warning() -> None:
+def test_unusual_default_is_one_warning() -> None:
     files = load({"lab.yaml": LAB.replace("memory: 16Mi", "memory: 900Gi")})
     assert isinstance(files, LabFiles)
-    assert [(one.location.path, one.pointer) for one in files.warnings] == [
+    assert [(w.location.path, w.pointer) for w in files.warnings] == [
         ("lab.yaml", "spec.defaults.resources.memory")
     ]
 
@@ -281,7 +282,7 @@ PORTS = "    - {name: p2p, port: 5000, protocols: [TCP, UDP]}\n"
         ("hostName: any", "hostName: any\n  startDelay: 999h", "startDelay"),
     ],
 )
-def test_a_contract_that_contradicts_itself_or_the_pod(old: str, new: str, pointer: str | None) -> None:
+def test_contradiction_in_a_contract_is_one_problem(old: str, new: str, pointer: str | None) -> None:
     assert old in EVERYTHING
     problem = only(load_green(contract=EVERYTHING.replace(old, new, 1)))
     assert problem.location.path == "contracts/all.yaml"
@@ -290,15 +291,61 @@ def test_a_contract_that_contradicts_itself_or_the_pod(old: str, new: str, point
         assert problem.pointer == f"spec.{pointer}"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("isolation: label", "isolation: namespace", [("missing-key", "spec"), ("missing-key", "spec")]),
+        ("isolation: label", "isolation: label\n  workload: node", [("contract", "spec.workload")]),
+        ("isolation: label", "isolation: label\n  service: nodes", [("contract", "spec.service")]),
+        ("isolation: label", ISOLATED.replace("node\n", "-node\n"), [("bad-name", "spec.workload")]),
+        ("isolation: label", ISOLATED.replace("node\n", f"{'n' * 53}\n"), [("bad-name", "spec.workload")]),
+        ("isolation: label", ISOLATED.replace("nodes", "5nodes"), [("bad-name", "spec.service")]),
+        ("isolation: label", ISOLATED.replace("nodes", "n" * 64), [("bad-name", "spec.service")]),
+        ("isolation: label", ISOLATED.replace("nodes", "Nodes"), [("bad-name", "spec.service")]),
+        (
+            "isolation: label\n  hostName: any",
+            f"{ISOLATED}\n  hostName: pod-<ordinal>",
+            [("contract", "spec.workload")],
+        ),
+    ],
+)
+def test_fixed_names_need_a_namespace_and_are_valid(
+    old: str, new: str, expected: list[tuple[str, str]]
+) -> None:
+    problems = load_green(contract=EVERYTHING.replace(old, new, 1))
+    assert isinstance(problems, tuple)
+    assert [(p.code, p.pointer) for p in problems] == expected
+    assert {p.location.path for p in problems} == {"contracts/all.yaml"}
+
+
+def test_contract_names_statefulset_and_service_of_isolated_experiments() -> None:
+    files = load_green(contract=EVERYTHING.replace("isolation: label", ISOLATED))
+    assert isinstance(files, LabFiles)
+    green = next(e for e in files.experiments if e.name == "green")
+    assert (green.namespace, green.workload, green.service) == ("nimp2p-exp-green", "node", "nodes")
+    manifests = render_experiment(load_templates(SAMPLE_LAB, "templates/experiment"), green, files.lab)
+    names = {m["kind"]: m["metadata"]["name"] for m in manifests}
+    assert (names["StatefulSet"], names["Service"]) == ("node", "nodes")
+
+
+def test_name_of_a_role_counts_with_the_fixed_name_of_its_statefulset() -> None:
+    isolated = ISOLATED.replace("node\n", f"{'n' * 46}\n")
+    contract = EVERYTHING.replace("isolation: label", isolated)
+    lines = ("roles: [{name: short, peers: 2}, {name: longer, peers: 2}]",)
+    text = HEAD.replace("  peers: 9\n", "") + "".join(f"  {line}\n" for line in lines)
+    problem = only(load({"contracts/all.yaml": contract, "experiments/green.yaml": text}))
+    assert (problem.code, problem.pointer) == ("bad-name", "spec.roles[1].name")
+
+
 @pytest.mark.parametrize(("muxer", "protocol"), [("quic", "TCP"), ("yamux", "UDP"), ("mplex", "UDP")])
-def test_a_muxer_needs_a_port_of_its_protocol(muxer: str, protocol: str) -> None:
+def test_muxer_needs_a_port_of_its_protocol(muxer: str, protocol: str) -> None:
     contract = EVERYTHING.replace("[TCP, UDP]", f"[{protocol}]")
     problem = only(load_green(f"muxer: {muxer}", contract=contract))
     assert (problem.code, problem.pointer) == ("contract", "spec.muxer")
 
 
-def test_an_experiment_cant_have_the_namespace_of_the_lab_for_its_own() -> None:
-    contract = EVERYTHING.replace("isolation: label", "isolation: namespace")
+def test_own_namespace_of_an_experiment_differs_from_the_labs() -> None:
+    contract = EVERYTHING.replace("isolation: label", ISOLATED)
     text = f"{HEAD}  connectTo: 1\n"
     lab = LAB.replace("namespace: dst-lab", "namespace: nimp2p-exp-green")
     files = {"contracts/all.yaml": contract, "experiments/green.yaml": text}
@@ -307,10 +354,10 @@ def test_an_experiment_cant_have_the_namespace_of_the_lab_for_its_own() -> None:
     assert (problem.code, problem.pointer) == ("bad-name", "metadata.name")
 
 
-def test_the_names_that_a_contract_cant_have_are_those_in_the_pod() -> None:
+def test_reserved_names_are_those_in_the_rendered_pod() -> None:
     files = load_green("rtt: {enabled: true, methods: [tcp, udp, icmp]}", "network: {loss: 1%}")
     assert isinstance(files, LabFiles)
-    green = next(one for one in files.experiments if one.name == "green")
+    green = next(e for e in files.experiments if e.name == "green")
     templates = load_templates(SAMPLE_LAB, "templates/experiment")
     pod = next(
         manifest["spec"]["template"]["spec"]
@@ -324,9 +371,9 @@ def test_the_names_that_a_contract_cant_have_are_those_in_the_pod() -> None:
 
 @given(st.dictionaries(st.sampled_from(COUNTS), st.integers(0, 12), min_size=1))
 @settings(max_examples=examples(200), deadline=None)
-def test_the_mesh_that_passes_is_one_that_gossipsub_allows(mesh: dict[str, int]) -> None:
+def test_accepted_mesh_is_one_that_gossipsub_allows(mesh: dict[str, int]) -> None:
     line = ", ".join(f"{name}: {number}" for name, number in mesh.items())
-    found = load_green(f"gossipsub: {{{line}}}")
+    result = load_green(f"gossipsub: {{{line}}}")
     d, low, high = mesh.get("d"), mesh.get("dLow"), mesh.get("dHigh")
     out, score = mesh.get("dOut"), mesh.get("dScore")
     known = [number for number in (low, d, high) if number is not None]
@@ -337,9 +384,9 @@ def test_the_mesh_that_passes_is_one_that_gossipsub_allows(mesh: dict[str, int])
         and (not out or low is None or out < low)
         and (not out or d is None or 2 * out <= d)
     )
-    assert isinstance(found, LabFiles) == allowed
-    if isinstance(found, tuple):
-        assert len({problem.pointer for problem in found}) == len(found)
+    assert isinstance(result, LabFiles) == allowed
+    if isinstance(result, tuple):
+        assert len({problem.pointer for problem in result}) == len(result)
 
 
 def test_resources_of_a_role_are_checked_at_their_place() -> None:

@@ -54,7 +54,8 @@ def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
     """
     root: Path = make_lab(tmp_path_factory.mktemp("rig") / "lab", "dst-lab", experiments=())
     contract = (root / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
-    for old, new in (("name: nimp2p\n", "name: apart\n"), ("isolation: label", "isolation: namespace")):
+    isolated = "isolation: namespace\n  workload: pod\n  service: nimp2p-service"
+    for old, new in (("name: nimp2p\n", "name: apart\n"), ("isolation: label", isolated)):
         assert old in contract
         contract = contract.replace(old, new, 1)
     (root / "contracts" / "apart.yaml").write_text(contract, encoding="utf-8")

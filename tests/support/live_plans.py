@@ -98,7 +98,7 @@ def experiment(name: str = "purple") -> Experiment:
     )  # fmt: skip
     return Experiment(
         name=name, full_name=f"nimp2p-exp-{name}", owner="dst", description="", contract=contract,
-        image=IMAGE, peers=7, settings={}, cpu_m=50, memory_bytes=16,
+        image=IMAGE, settings={"peers": 7}, cpu_m=50, memory_bytes=16,
         rtt=Rtt(enabled=False, interval_ms=1, fanout=1, methods=("tcp",)),
         network=Network(method="none", downlink_bit_per_s=None, uplink_bit_per_s=None, latency_ms=None,
                         jitter_ms=None, loss_ratio=None),

@@ -134,7 +134,7 @@ def test_nimlab_rejects_what_the_exporter_rejects(
 
 @pytest.mark.parametrize(
     ("methods", "what"),
-    [([], "must have at least 1"), (["tcp", "tcp"], "says one thing twice"), ("tcp", "must be a list")],
+    [([], "must have at least 1"), (["tcp", "tcp"], "contains duplicate items"), ("tcp", "must be a list")],
 )
 def test_methods_must_not_be_empty_or_repeated(methods: Any, what: str) -> None:
     (problem,) = problems_of({"methods": methods})
