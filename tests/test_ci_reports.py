@@ -34,7 +34,7 @@ from nimlab.errors import (
     SpecError,
 )
 from nimlab.files.spec import Broken, OnImmutableChange
-from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.foreign_fields import Foreign
 from nimlab.plan.change import Action, Change
 from nimlab.plan.diff import diff_objects
 from nimlab.plan.make_plan import Plan

@@ -19,7 +19,7 @@ from nimlab.cluster.kube import KubeCluster
 from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
 from nimlab.objects.applyset import FIELD_MANAGER
-from nimlab.objects.managed_fields import compare
+from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.diff import diff_objects
 from nimlab.plan.predict import predict

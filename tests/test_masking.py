@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nimlab.cluster.kube.http_errors import error_of
 from nimlab.errors import ClusterError, Rejected
-from nimlab.objects.managed_fields import foreign_fields
+from nimlab.objects.foreign_fields import foreign_fields
 from nimlab.objects.masking import (
     conceal,
     hide_secrets,

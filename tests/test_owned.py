@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
+from nimlab.objects.managed_fields import is_hand_tool
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.prune_proofs import is_hand_tool, missing_proofs
+from nimlab.objects.prune_proofs import missing_proofs
 
 SET = ApplySet(name="experiments", namespace="lab")
 
@@ -67,10 +68,10 @@ def test_member_has_every_proof() -> None:
     [
         (lambda v: v["metadata"]["labels"].pop(PART_OF), "label"),
         (lambda v: v["metadata"]["labels"].update({PART_OF: "x"}), "label"),
-        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "doesn't name it"),
-        (lambda v: v["metadata"].update(name="copy"), "doesn't name it"),
-        (lambda v: v["metadata"].update(namespace="elsewhere"), "doesn't name it"),
-        (lambda v: v.update(apiVersion="other.io/v1"), "doesn't name it"),
+        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name it"),
+        (lambda v: v["metadata"].update(name="copy"), "does not name it"),
+        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name it"),
+        (lambda v: v.update(apiVersion="other.io/v1"), "does not name it"),
         (lambda v: v["metadata"].pop("managedFields"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(operation="Update"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(manager="kubectl"), "not applied"),

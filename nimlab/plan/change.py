@@ -12,7 +12,7 @@ from enum import Enum
 from nimlab.errors import Conflict, NimlabError
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import ApplySet
-from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.foreign_fields import Foreign
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.diff import FieldChange

@@ -11,7 +11,9 @@ from dataclasses import replace
 from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, member_reference
-from nimlab.objects.managed_fields import compare, foreign_fields, own_entry
+from nimlab.objects.change_detector import compare
+from nimlab.objects.foreign_fields import foreign_fields
+from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.objects.prune_proofs import missing_proofs
 from nimlab.objects.takeover import Takeover, after_takeover

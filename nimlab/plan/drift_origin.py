@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nimlab.objects.managed_fields import entries_of, own_entry, path_text
-from nimlab.objects.prune_proofs import is_own_entry
+from nimlab.objects.managed_fields import entries_of, is_own_entry, own_entry, path_text
 from nimlab.plan.change import Action, Change
 from nimlab.plan.diff import ABSENT
 

@@ -19,11 +19,11 @@ from nimlab.objects.managed_fields import (
     descend,
     entries_of,
     index_of_item,
+    is_own_entry,
     merge_trees,
     own_entry,
 )
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.prune_proofs import is_own_entry
 from nimlab.plan.diff import item_name
 
 _Tree: TypeAlias = Mapping[str, Any]

@@ -13,13 +13,17 @@ from typing import Any, Final
 from nimlab.errors import GuardError
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Experiment, Isolation, Lab
-from nimlab.objects.applyset import EXPERIMENT, MEMBER, PART_OF, POD_SECURITY, ApplySet, member_reference
+from nimlab.objects.applyset import (
+    EXPERIMENT,
+    EXPERIMENT_KINDS,
+    MEMBER,
+    PART_OF,
+    POD_SECURITY,
+    ApplySet,
+    member_reference,
+)
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
 
-_ALLOWED_KINDS: Final = frozenset({
-    "NetworkPolicy", "ResourceQuota", "LimitRange", "ConfigMap", "Service", "PodDisruptionBudget",
-    "StatefulSet",
-})  # fmt: skip
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 """RFC 1123, as the server has it: what is none could be read as a path on the way there."""
 _RESERVED: Final = (
@@ -129,7 +133,7 @@ def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set:
     if key.kind == "Namespace" and own_namespace:
         if key.name != experiment.namespace or key.name == lab.namespace:
             yield f"an experiment's namespace is `{experiment.namespace}`"
-    elif kind is None or key.kind not in _ALLOWED_KINDS:
+    elif kind is None or key.kind not in EXPERIMENT_KINDS:
         yield "no experiment may have objects of this kind"
         return
     elif key.namespace != experiment.namespace:
