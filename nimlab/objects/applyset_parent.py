@@ -172,8 +172,8 @@ def parent_manifest(
 def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
     """Return the record on the parent; None if there is no parent.
 
-    Raises OwnershipConflict if the object belongs to another tool or has another set's ID. Raises PlanError if
-    it names kinds that this version of nimlab does not support.
+    Raises OwnershipConflict if the object belongs to another tool or has another set's ID. Raises PlanError
+    if it names kinds that this version of nimlab does not support.
     """
     if live is None:
         return None

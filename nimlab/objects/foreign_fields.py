@@ -97,9 +97,10 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
     """Return the fields that other managers own and that `desired` does not specify; sorted by path.
 
     A list item that is foreign as a whole (a container, an env variable) is one entry. Fields that the
-    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, whoever owns it. A
-    field that nimlab owns together with another manager is foreign once `desired` no longer specifies it,
-    because it stays when nimlab releases it. A manager's name proves little: any client can choose it.
+    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, whoever
+    owns it. A field that nimlab owns together with another manager is foreign once `desired` no longer
+    specifies it, because it stays when nimlab releases it. A manager's name proves little: any client can
+    choose it.
     """
     foreign: dict[FieldPath, Foreign] = {}
     for entry in entries_of(live):

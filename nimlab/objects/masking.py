@@ -1,8 +1,8 @@
 """Hide secrets in output: values of Secrets, of env variables with secret-looking names, and credentials.
 
 In: values, objects, errors. Out: the same with the secret values hidden. The name of a variable decides
-whether its value is secret; names themselves are never hidden. Pure, except for `hide_secrets`, which modifies the
-errors that pass through it, and `keep_secret`, which stores the credentials of this process.
+whether its value is secret; names themselves are never hidden. Pure, except for `hide_secrets`, which
+modifies the errors that pass through it, and `keep_secret`, which stores the credentials of this process.
 """
 
 from __future__ import annotations

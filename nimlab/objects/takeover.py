@@ -6,8 +6,8 @@ There are two reasons for a takeover. First, somebody created the object by hand
 client-side `kubectl apply`): that tool would stay co-owner of every field, so a field that is later removed
 from Git would stay in the cluster. Second, the user asked to remove foreign fields.
 
-Sources: client-go's `util/csaupgrade` (it merges the entries, and its patch *replaces* the resourceVersion, so that
-the server rejects it after a concurrent write); kubernetes#99003 and #107417 (fields that stay).
+Sources: client-go's `util/csaupgrade` (it merges the entries, and its patch *replaces* the resourceVersion,
+so that the server rejects it after a concurrent write); kubernetes#99003 and #107417 (fields that stay).
 """
 
 from __future__ import annotations
