@@ -1,4 +1,4 @@
-"""Whose object is this: IDs as kubectl makes them, and the proofs before a prune."""
+"""IDs of apply-sets as in kubectl, marks of members, and proofs before a prune."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nimlab.objects.prune_proofs import missing_proofs
 SET = ApplySet(name="experiments", namespace="lab")
 
 
-def test_ids_are_kubectls() -> None:
-    """The vectors are those of kubectl's own tests (KEP-3659)."""
+def test_ids_equal_those_of_kubectl() -> None:
+    """The test vectors come from kubectl's own tests (KEP-3659)."""
     assert (
         apply_set_id("my-set", "test", "Secret", "")
         == "applyset-0eFHV8ySqp7XoShsGvyWFQD3s96yqwHmzc4e0HR1dsY-v1"
@@ -30,7 +30,7 @@ def test_ids_are_kubectls() -> None:
 
 
 def plain() -> Manifest:
-    """A manifest before it is marked."""
+    """Return a manifest without the marks of a member."""
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -47,7 +47,7 @@ def test_stamp_marks_a_copy() -> None:
 
 
 def member() -> Any:
-    """A live member with every proof."""
+    """Return a live member with all proofs."""
     live = stamp(plain(), SET)
     live["metadata"]["managedFields"] = [
         {
@@ -59,7 +59,7 @@ def member() -> Any:
     return live
 
 
-def test_member_has_every_proof() -> None:
+def test_member_has_all_proofs() -> None:
     assert missing_proofs(member(), SET) == ()
 
 
@@ -93,5 +93,5 @@ def test_each_proof_can_be_missing(change: Callable[[Any], object], words: str) 
     ("manager", "hand"),
     [("kubectl", True), ("kubectl-edit", True), ("k9s", True), ("hpa-controller", False), ("helm", False)],
 )
-def test_hands_and_controllers(manager: str, hand: bool) -> None:
+def test_hand_tools_and_controllers(manager: str, hand: bool) -> None:
     assert is_hand_tool(manager) is hand
