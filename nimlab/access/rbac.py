@@ -127,7 +127,7 @@ def _lease_rights(apply_set: ApplySet) -> Iterator[Right]:
 
 
 def _rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
-    """Return one rule per API group, verbs and names."""
+    """Return one rule per combination of API group, verbs and names."""
     plurals: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for right in rights:
         kind = KINDS[right.kind]

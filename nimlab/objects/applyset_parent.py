@@ -127,7 +127,7 @@ class Parent:
         return dataclasses.replace(self, scope=self.scope.union(scope), begun=begun)
 
     def end(self, scope: Scope, sha: str | None) -> Parent:
-        """Return the record after a complete sync of `sha` (None: commit unknown, keep the old one)."""
+        """Return the record after a complete sync of `sha`; None (unknown) keeps the old commit."""
         if sha is None:
             return dataclasses.replace(self, scope=scope)
         return dataclasses.replace(self, scope=scope, commit=sha, begun={})

@@ -142,7 +142,7 @@ def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: 
 
 
 def _required_type(path: tuple[str, ...], item: object) -> str | None:
-    """Return the type that a field must have but has not; None if its type is right, or it is null."""
+    """Return the type that a field should have; None if it has that type or is null."""
     if item is None:
         return None
     if path in _TEXTS:

@@ -139,7 +139,7 @@ def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
 
 
 def _forms(value: str) -> frozenset[str]:
-    """Return the forms in which a value may be written; quoted up to twice, for a text inside another."""
+    """Return the forms in which a value may be written; quoted up to twice, as quoted texts can be nested."""
     lines = (line for line in value.splitlines() if len(line.strip()) >= _MIN_LINE)
     data = value.encode(errors="replace")
     coded = (code(data).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))

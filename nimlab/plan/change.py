@@ -39,8 +39,8 @@ class Change:
     itself, because the server could not be asked for a dry run. `taken` are the fields that the apply takes
     back from hand tools. `takeover` precedes the apply; the fields that it removes are among `fields`, not
     among `foreign`. `outdated_peers_possible`: an interrupted sync may have left peers of an older template
-    that no status counts yet. `former` is the set of which an orphan in a former namespace is a member; None
-    for the current set. `leaving`: the object is a former member that is still being deleted, so the sync
+    that no status counts yet. `former` is the apply-set of an orphan in a former namespace of the lab; None
+    for the current set. `leaving`: no file specifies the object, and it is still being deleted. The sync then
     waits until it is gone.
     """
 
@@ -64,7 +64,7 @@ class Change:
 
     @property
     def is_pending(self) -> bool:
-        """True if the cluster matches the files only after the action, or once the object is gone."""
+        """True if there is an action to take or a deletion to wait for."""
         return self.action is not Action.KEEP or self.leaving
 
     @property

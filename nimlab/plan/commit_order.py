@@ -46,7 +46,7 @@ def refuse_other_lab(
     return None
 
 
-def refuse_stale(
+def refuse_stale_commit(
     before: Parent, apply_set: ApplySet, policy: Policy, pending: frozenset[str]
 ) -> PlanError | None:
     """Return the refusal if this commit is or may be older than a recorded one; else None.
@@ -83,12 +83,14 @@ def refuse_stale(
     return None
 
 
-def refuse_unmoved(former: Iterable[Former], apply_set: ApplySet, policy: Policy) -> PlanError | None:
+def refuse_former_namespace(
+    former: Iterable[Former], apply_set: ApplySet, policy: Policy
+) -> PlanError | None:
     """Return the refusal if this lab has objects in another namespace and no move is requested; else None."""
     for former_set in former:
         old_set = former_set.apply_set
         groups = frozenset(old_set.group_of(live) for live in former_set.live.values())
-        stale = refuse_stale(former_set.parent, old_set, policy, groups)
+        stale = refuse_stale_commit(former_set.parent, old_set, policy, groups)
         if stale is not None:
             return stale
         if former_set.live and not policy.move:
@@ -168,7 +170,7 @@ def parent_records(
 
     `changing` are the experiments that the run changes. A commit is recorded as synced only after a complete
     sync of the whole lab whose order is known. `former` are other namespaces with objects of this lab, and
-    `moved` those of them in which the run deletes all objects.
+    `moved` those that the run empties.
     """
     sha = policy.commit.sha if policy.commit else None
     names = None if policy.names is None else changing

@@ -34,7 +34,7 @@ from nimlab.plan.workload import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A desired object that exists. `base` keeps it; each decision is a modified copy of `base`."""
+    """A desired object that exists. `base` is the change that keeps it; decisions modify a copy of it."""
 
     desired: Manifest
     live: Manifest
@@ -163,7 +163,7 @@ def _may_have_uncounted_peers(pair: _Pair) -> bool:
     """Return True if outdated peers may exist that the status does not count yet.
 
     This is the case only after an interrupted sync, since a complete sync waits until the controller has
-    observed the new template. A workload without replicas is no case: its peers are deleted anyway.
+    observed the new template. With zero replicas it is never the case, since all peers are deleted.
     """
     live = pair.live
     if not restarts_together(live) or is_observed(live) or not peers_of(live).wanted:

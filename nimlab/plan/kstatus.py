@@ -46,7 +46,7 @@ class PeerCount:
 
 
 def status_of(live: Manifest | None) -> Status:
-    """Return the status of any object; None stands for a missing one."""
+    """Return the status of an object; None means that it does not exist."""
     if live is None:
         return Status(state=State.NOT_FOUND, message="it does not exist")
     if live["metadata"].get("deletionTimestamp"):

@@ -20,7 +20,12 @@ from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
-from nimlab.plan.commit_order import parent_records, refuse_other_lab, refuse_stale, refuse_unmoved
+from nimlab.plan.commit_order import (
+    parent_records,
+    refuse_other_lab,
+    refuse_stale_commit,
+    refuse_former_namespace,
+)
 from nimlab.plan.decide import decide_desired, decide_orphan
 from nimlab.plan.prune_limits import PruneBlocked, prune_blockers
 from nimlab.plan.snapshot import Desired, Former, Policy, Snapshot
@@ -145,8 +150,8 @@ def _refusal(
     return (
         _unknown_name(known_names, policy)
         or refuse_other_lab(before, apply_set, policy, pending)
-        or refuse_stale(before, apply_set, policy, pending)
-        or refuse_unmoved(snapshot.former, apply_set, policy)
+        or refuse_stale_commit(before, apply_set, policy, pending)
+        or refuse_former_namespace(snapshot.former, apply_set, policy)
     )
 
 
@@ -277,7 +282,7 @@ def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> Ex
 
 
 def _occupant(change: Change) -> Manifest | None:
-    """Return the live object that uses resources; an object that is being deleted does not count."""
+    """Return the live object whose resources the change frees; a terminating object counts as freed."""
     return None if change.action is Action.CREATE else change.live
 
 

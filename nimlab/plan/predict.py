@@ -102,7 +102,7 @@ def _merge_items(
 def _merged_order(live: list[str | None], desired: list[str | None]) -> list[str | None]:
     """Return the live order with each new name behind its desired predecessor.
 
-    If the common names have different orders, the desired order comes first.
+    If the two lists order their common names differently, return the desired list, then the other live names.
     """
     common = [name for name in live if name in desired]
     if common != [name for name in desired if name in live]:

@@ -19,7 +19,7 @@ from nimlab.plan.snapshot import Desired, Policy, Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneBlocked:
-    """A reason to prune nothing in this run. New experiments are then not created either."""
+    """A reason to prune nothing in this run. New experiments may then be held back too."""
 
     code: str
     what: str

@@ -130,8 +130,8 @@ def trial_of(desired: Manifest) -> Manifest:
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     """Return how many running peers an update deletes and creates again; 0 without a restart.
 
-    Peers that are removed because the size shrinks do not count. `predicted` is None if the object itself
-    does not change. Then the peers of an older revision count, which an interrupted sync has left.
+    Peers that are removed by scaling down do not count. `predicted` is None if the object itself does not
+    change. Then the outdated peers count, which an interrupted sync has left.
     """
     if live["kind"] != "StatefulSet":
         return 0
