@@ -1,7 +1,7 @@
 """The accounts of one set cannot write objects of the other: the real API server rejects each attempt.
 
-A right that is missing refuses some; the policies of `nimlab rbac` refuse the others, each by a rule of its
-own, and no rule is there that refuses nothing.
+A missing right rejects some attempts, and the policies of `nimlab rbac` reject the others. Every rule of the
+policies must reject at least one attempt.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
         for kind in apply_set.kinds
     }
     if not own_namespaces:
-        reach.pop("Namespace", None)  # no experiment has a namespace that a sync creates
+        reach.pop("Namespace", None)  # syncs create namespaces only for experiments with their own
     return reach
 
 

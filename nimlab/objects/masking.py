@@ -94,7 +94,7 @@ def redact(text: str, secrets: frozenset[str]) -> str:
     return redacted + text[position:]
 
 
-# The credentials of this process.
+# Credentials of this process, which `conceal` hides.
 _KNOWN: set[str] = set()
 _KNOWN_LOCK: Final = threading.Lock()
 

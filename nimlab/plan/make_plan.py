@@ -22,9 +22,9 @@ from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
 from nimlab.plan.commit_order import (
     parent_records,
+    refuse_former_namespace,
     refuse_other_lab,
     refuse_stale_commit,
-    refuse_former_namespace,
 )
 from nimlab.plan.decide import decide_desired, decide_orphan
 from nimlab.plan.prune_limits import PruneBlocked, prune_blockers

@@ -45,8 +45,8 @@ def predict(desired: Manifest, live: Manifest) -> Manifest:
     return result
 
 
-# In the functions below, `own` is the part of nimlab's field tree for a value, and `foreign` the part of the
-# other managers' trees. None means that the entry does not contain the value, {} that it owns it as a whole.
+# In the functions below, `own` is the part of nimlab's field tree for the value, and `foreign` the part of the
+# other managers' trees. None: the tree does not contain the value. {}: the value is owned as a whole.
 
 
 def _merge(
