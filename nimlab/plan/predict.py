@@ -45,7 +45,7 @@ def predict(desired: Manifest, live: Manifest) -> Manifest:
     return result
 
 
-# In the functions below, `own` is the part of nimlab's field tree for the value, and `foreign` the part of the
+# Below, `own` is the part of nimlab's field tree for the value, and `foreign` the part of the
 # other managers' trees. None: the tree does not contain the value. {}: the value is owned as a whole.
 
 
