@@ -24,11 +24,11 @@ from nimlab.files.git import Relation
 from nimlab.objects.applyset import FIELD_MANAGER, PART_OF, ApplySet
 from nimlab.objects.applyset_parent import ID as APPLYSET_ID
 from nimlab.objects.applyset_parent import Parent, Scope, parse_parent
+from nimlab.objects.change_detector import compare
 from nimlab.objects.lab_identity import LabIdentity, LabRelation
-from nimlab.objects.managed_fields import compare
+from nimlab.objects.managed_fields import is_hand_tool
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of, labels_of
 from nimlab.objects.masking import hide_secrets
-from nimlab.objects.prune_proofs import is_hand_tool
 from nimlab.objects.takeover import Takeover, effective, takeover_of, takeover_patch
 from nimlab.plan.commit_order import lab_relation_of
 from nimlab.plan.namespace_contents import foreign_objects_among

@@ -1,7 +1,7 @@
-"""The sets' accounts can't touch each other's objects: each attack is refused by the real API server.
+"""The accounts of one set cannot write objects of the other: the real API server rejects each attempt.
 
-A right that is missing refuses some; the policies of `nimlab rbac` refuse the others, each by a rule of its
-own, and no rule is there that refuses nothing.
+A missing right rejects some attempts, and the policies of `nimlab rbac` reject the others. Every rule of the
+policies must reject at least one attempt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.support.paths import SAMPLE_LAB
 
 @pytest.fixture(params=[False, True], ids=["labels", "namespaces"])
 def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Ground]]:
-    """Both sets, each synced by its own account; experiments told apart by label, or also by namespace."""
+    """Yield both sets, each synced by its own account; experiments with or without own namespaces."""
     own_namespaces: bool = request.param
     flags = ("--namespaces",) if own_namespaces else ()
     name = f"go-{secrets.token_hex(3)}"
@@ -80,13 +80,13 @@ def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[d
 
 
 def refusals(ground: Ground, attacks: Mapping[str, tuple[Attack, str]]) -> set[str]:
-    """Try every attack; return what was said, and fail with all that came through or for another reason."""
-    said, wrong = set(), []
+    """Try every attack and return the refusals; fail if one succeeds or is refused for another reason."""
+    refused, wrong = set(), []
     for name, (attack, words) in attacks.items():
         try:
             attack(ground)
         except (Forbidden, Rejected) as error:
-            said.add(error.what)
+            refused.add(error.what)
             is_policy = "ValidatingAdmissionPolicy" in error.what
             is_told = isinstance(error, Rejected) is is_policy
             if words not in error.what or is_policy is (words in (RIGHT, GRANT)) or not is_told:
@@ -94,22 +94,22 @@ def refusals(ground: Ground, attacks: Mapping[str, tuple[Attack, str]]) -> set[s
         else:
             wrong.append(f"{name}: done")
     assert wrong == []
-    return said
+    return refused
 
 
 def rules_of(lab: Lab, *flags: str) -> set[str]:
-    """What each rule of a policy says."""
+    """Return the messages of all rules in a policy."""
     (policy,) = (
-        one
-        for one in yaml.safe_load_all(lab.run("rbac", *flags).out)
-        if one and one["kind"] == "ValidatingAdmissionPolicy"
+        manifest
+        for manifest in yaml.safe_load_all(lab.run("rbac", *flags).out)
+        if manifest and manifest["kind"] == "ValidatingAdmissionPolicy"
     )
     return {rule["message"] for rule in policy["spec"]["validations"]}
 
 
 @pytest.mark.live
 @pytest.mark.timeout(600)
-def test_each_account_syncs_its_set_and_can_not_touch_the_other(both: dict[str, Ground]) -> None:
+def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, Ground]) -> None:
     lab = both[EXPERIMENTS].lab
     own_namespaces = ("StatefulSet", "pod") in both[EXPERIMENTS].manifests
     flags = ("--namespaces",) if own_namespaces else ()
@@ -119,12 +119,12 @@ def test_each_account_syncs_its_set_and_can_not_touch_the_other(both: dict[str, 
         (PLATFORM, ON_EXPERIMENTS, WITH_DISCOVERY, ("--platform",)),
     ):
         ground = both[apply_set]
-        said = refusals(ground, {**attacks, **(more if own_namespaces else {})})
+        refused = refusals(ground, {**attacks, **(more if own_namespaces else {})})
         unused = {
-            rule for rule in rules_of(lab, *options, *flags) if not any(rule[:60] in text for text in said)
+            rule for rule in rules_of(lab, *options, *flags) if not any(rule[:60] in text for text in refused)
         }
-        expected = {rule for rule in unused if "bounds no other pods" in rule and not own_namespaces}
-        assert unused == expected, "a right is missing there already"
+        expected = {rule for rule in unused if "may not write quotas" in rule and not own_namespaces}
+        assert unused == expected, "these rules apply only beyond missing rights"
     peers(lambda _: None)(both[EXPERIMENTS])
     pods(lambda _: None)(both[PLATFORM])
     pods(lambda _: None, "DaemonSet", "lab-log-agent")(both[PLATFORM])
@@ -132,7 +132,7 @@ def test_each_account_syncs_its_set_and_can_not_touch_the_other(both: dict[str, 
 
 
 @pytest.mark.parametrize("prefix", ["lab-", "lab-x-", "kube-", "nimlab-"])
-def test_prefix_that_would_mix_the_sets_up_is_refused(prefix: str) -> None:
+def test_prefix_that_allows_name_clashes_is_rejected(prefix: str) -> None:
     apply_set = ApplySet(name=EXPERIMENTS, namespace="dst-lab")
     with pytest.raises(NimlabError, match=re.escape(f"`{prefix}`")) as caught:
         access_manifests(apply_set, prefix=prefix, own_namespaces=False)
@@ -142,10 +142,10 @@ def test_prefix_that_would_mix_the_sets_up_is_refused(prefix: str) -> None:
 
 @pytest.mark.parametrize("own_namespaces", [False, True])
 @pytest.mark.parametrize("name", [EXPERIMENTS, PLATFORM])
-def test_a_policy_is_over_every_kind_that_its_account_may_write(name: str, own_namespaces: bool) -> None:
+def test_policy_covers_every_kind_that_its_account_may_write(name: str, own_namespaces: bool) -> None:
     apply_set = ApplySet(name=name, namespace="dst-lab")
-    found = access_manifests(apply_set, prefix="nimp2p-exp-", own_namespaces=own_namespaces)
-    (policy,) = (one for one in found if one["kind"] == "ValidatingAdmissionPolicy")
+    manifests = access_manifests(apply_set, prefix="nimp2p-exp-", own_namespaces=own_namespaces)
+    (policy,) = (manifest for manifest in manifests if manifest["kind"] == "ValidatingAdmissionPolicy")
     covered = {
         (rule["apiGroups"][0], resource)
         for rule in policy["spec"]["matchConstraints"]["resourceRules"]
@@ -153,22 +153,27 @@ def test_a_policy_is_over_every_kind_that_its_account_may_write(name: str, own_n
     }
     written = {
         (rule["apiGroups"][0], resource)
-        for one in found
-        for rule in one.get("rules", ())
+        for manifest in manifests
+        for rule in manifest.get("rules", ())
         for resource in rule["resources"]
         if not {"create", "patch", "update", "delete"}.isdisjoint(rule["verbs"])
     }
     assert covered == written
-    kinds = [one["kind"] for one in found]
-    assert kinds.index("ValidatingAdmissionPolicyBinding") < kinds.index("RoleBinding"), "no moment without"
+    kinds = [manifest["kind"] for manifest in manifests]
+    assert kinds.index("ValidatingAdmissionPolicyBinding") < kinds.index("RoleBinding"), "policies come first"
 
 
-def test_names_in_the_rights_are_those_that_are_rendered() -> None:
+def test_names_in_the_rights_equal_the_rendered_names() -> None:
     files = load_lab(SAMPLE_LAB, {})
     kubelet = replace(files, lab=replace(files.lab, platform=replace(files.lab.platform, cadvisor="kubelet")))
     rendered = render_platform(load_platform_templates(SAMPLE_LAB), kubelet)
     apply_set = ApplySet(name=PLATFORM, namespace=files.lab.namespace)
-    found = access_manifests(apply_set, prefix=files.lab.prefix, own_namespaces=True)
-    named = {name for one in found for rule in one.get("rules", ()) for name in rule.get("resourceNames", ())}
+    manifests = access_manifests(apply_set, prefix=files.lab.prefix, own_namespaces=True)
+    named = {
+        name
+        for manifest in manifests
+        for rule in manifest.get("rules", ())
+        for name in rule.get("resourceNames", ())
+    }
     granted = {m["metadata"]["name"] for m in rendered if m["kind"].endswith(("Role", "RoleBinding"))}
     assert named == {*granted, apply_set.lease_key.name}

@@ -1,6 +1,6 @@
-"""`nimlab rbac`: its accounts can do all that a plan and a sync need, and have no right that neither uses.
+"""`nimlab rbac`: its accounts have all rights that a plan and a sync need, and no others.
 
-Rights are told apart by verb, kind, and whether they end at the lab's namespace.
+Rights differ by verb, kind, and whether they are limited to the lab's namespace.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ MORE = {
 
 
 Right = tuple[str, str, str]
-"""A verb, a kind, and where: in the lab's namespace (`home`) or beyond it (`beyond`, and everywhere)."""
+"""A verb, a kind, and a place: the lab's namespace (`home`), or other namespaces (`beyond`)."""
 
 
 @pytest.fixture(autouse=True)
 def leave_nothing(lab: Lab) -> Iterator[None]:
-    """Remove what `nimlab rbac` has for the cluster; the rest goes with the lab's namespace."""
+    """Remove the cluster-scoped objects of `nimlab rbac`; the others are deleted with the lab's namespace."""
     yield
     remove_rights(lab)
 
 
 def remove_rights(lab: Lab) -> None:
-    """Delete the roles and policies that carry the lab's name."""
+    """Delete the roles and policies with the lab's name."""
     kinds = "clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding"
     names = lab.kubectl("get", kinds, "-o", "name").split()
     ours = [name for name in names if name.endswith(f"-{lab.namespace}")]
@@ -61,23 +61,25 @@ def remove_rights(lab: Lab) -> None:
 
 
 def granted(lab: Lab, account: str, *flags: str) -> set[Right]:
-    """What `nimlab rbac` lets an account do."""
+    """Return the rights that `nimlab rbac` grants to an account."""
     plurals = {(kind.group, kind.plural): kind.name for kind in KINDS.values()}
     answer = lab.run("rbac", *flags)
     assert answer.code == 0, answer.err
     places = {"Role": (account, "home"), "ClusterRole": (f"{account}-{lab.namespace}", "beyond")}
     return {
-        (verb, plurals.get((rule["apiGroups"][0], resource), resource), places[one["kind"]][1])
-        for one in yaml.safe_load_all(answer.out)
-        if one and one["kind"] in places and one["metadata"]["name"] == places[one["kind"]][0]
-        for rule in one["rules"]
+        (verb, plurals.get((rule["apiGroups"][0], resource), resource), places[manifest["kind"]][1])
+        for manifest in yaml.safe_load_all(answer.out)
+        if manifest
+        and manifest["kind"] in places
+        and manifest["metadata"]["name"] == places[manifest["kind"]][0]
+        for rule in manifest["rules"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
 
 
 def asked(request: Seen, home: str) -> set[Right]:
-    """The rights that a request needs, the survey of a namespace left out; an apply may create."""
+    """Return the rights that a request needs; ignores the listing of a namespace's contents."""
     path, _, query = request.path.partition("?")
     parts = path.split("/")
     plurals = {kind.plural: kind.name for kind in KINDS.values()}
@@ -97,7 +99,7 @@ def asked(request: Seen, home: str) -> set[Right]:
 
 
 def missing(used: set[Right], rights: set[Right]) -> set[Right]:
-    """The requests that no right allows; one that is cluster-wide allows them at home, too."""
+    """Return the requests that no right allows; a cluster-wide right also covers the lab's namespace."""
     return {
         (verb, kind, where)
         for verb, kind, where in used
@@ -106,7 +108,7 @@ def missing(used: set[Right], rights: set[Right]) -> set[Right]:
 
 
 def account_kubeconfig(lab: Lab, folder: Path, account: str, *flags: str) -> Path:
-    """Apply what `nimlab rbac` prints, and return the account's kubeconfig once its policy is active."""
+    """Apply the output of `nimlab rbac`, and return the account's kubeconfig once its policy is active."""
     rendered = folder / "rbac.yaml"
     rendered.write_text(lab.run("rbac", *flags).out, encoding="utf-8")
     lab.kubectl("apply", "-f", str(rendered))
@@ -121,7 +123,7 @@ def account_kubeconfig(lab: Lab, folder: Path, account: str, *flags: str) -> Pat
 
 
 def wait_for_policy(lab: Lab, kubeconfig: Path) -> None:
-    """Try what only the policy refuses until it does: the server takes a moment to learn of a policy."""
+    """Retry a request until the policy rejects it, because the server activates policies with a delay."""
     probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "no", "namespace": lab.namespace}}
     target = Target(kubeconfig=kubeconfig, context=None, name="sandbox", why="a test")
     deadline = time.monotonic() + 60
@@ -133,25 +135,25 @@ def wait_for_policy(lab: Lab, kubeconfig: Path) -> None:
                 if "ValidatingAdmissionPolicy" in str(error):
                     return
             time.sleep(0.1)
-    pytest.fail("the policy doesn't become active")
+    pytest.fail("the policy does not become active")
 
 
 def add_templates(lab: Lab, **changes: str) -> None:
-    """Give experiments every kind of object that they can have; what bounds a namespace, in their own."""
+    """Add a template for every kind that experiments can have; quotas and limits only in own namespaces."""
     for name, text in {**MORE, **changes}.items():
         (lab.root / "templates" / "experiment" / f"{name}.yaml.j2").write_text(text, encoding="utf-8")
 
 
 def used_by(proxy: Proxy, lab: Lab) -> set[Right]:
-    """The rights that all requests so far needed."""
+    """Return the rights that all requests so far needed."""
     return {right for request in proxy.seen for right in asked(request, lab.namespace)}
 
 
 def everyday(lab: Lab, through: Lab) -> None:
-    """Create, wait in vain, mend, restart, repair and prune: every kind and every request of a sync."""
+    """Create, time out, fix, restart, correct drift and prune: this covers all requests of a sync."""
     add_templates(lab)
     refused = through.run("sync")
-    assert refused.code == 1, "quotas in the lab's namespace are an administrator's"
+    assert refused.code == 1, "only an administrator may write quotas in the lab's namespace"
     for name in ("quota", "limits"):
         (lab.root / "templates" / "experiment" / f"{name}.yaml.j2").unlink()
     lab.kubectl("create", "quota", "tight", "--hard=pods=6")
@@ -168,7 +170,7 @@ def everyday(lab: Lab, through: Lab) -> None:
     assert lab.names("StatefulSet") == ["nimp2p-exp-purple"]
 
 
-def test_sync_account_can_sync_and_has_no_right_that_a_sync_does_not_use(lab: Lab, tmp_path: Path) -> None:
+def test_sync_account_can_sync_and_uses_all_its_rights(lab: Lab, tmp_path: Path) -> None:
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-sync")
     with run_proxy(kubeconfig, tmp_path) as proxy:
         everyday(lab, replace(lab, kubeconfig=proxy.kubeconfig))
@@ -180,13 +182,13 @@ def test_sync_account_can_sync_and_has_no_right_that_a_sync_does_not_use(lab: La
         "ConfigMap",
         "Namespace",
         "NetworkPolicy",
-    }, "only the lab's own namespace, its former ones, and whether one may look everywhere"
+    }, "only reads of the lab's namespace, of former namespaces, and a check for cluster-wide rights"
     assert {kind for _, kind, where in refused if where == "home"} == {"LimitRange"}, (
         "the first of its stage that is refused"
     )
 
 
-def test_plan_account_can_plan_and_has_no_right_that_a_plan_does_not_use(lab: Lab, tmp_path: Path) -> None:
+def test_plan_account_can_plan_and_uses_all_its_rights(lab: Lab, tmp_path: Path) -> None:
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-plan")
     add_templates(lab)
     with run_proxy(kubeconfig, tmp_path) as proxy:
@@ -198,7 +200,7 @@ def test_plan_account_can_plan_and_has_no_right_that_a_plan_does_not_use(lab: La
         assert {verb for verb, _, _ in used} == {"get", "list"}
         rights = granted(lab, "nimlab-plan")
         assert rights - used == set()
-        assert reader.run("sync", "--no-wait").code == 0, "in sync: nothing to write"
+        assert reader.run("sync", "--no-wait").code == 0, "in sync, so there is nothing to write"
         lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
         refused = reader.run("sync")
         assert refused.code == 1
@@ -207,7 +209,7 @@ def test_plan_account_can_plan_and_has_no_right_that_a_plan_does_not_use(lab: La
 
 @pytest.fixture
 def go(lab: Lab) -> Iterator[str]:
-    """An experiment with a namespace of its own, unlike any other test's."""
+    """Yield the name of an experiment with its own namespace, unique to this test."""
     name = f"go-{secrets.token_hex(3)}"
     head = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\n"
     lab.write(name, head + "spec: {contract: dst-go, peers: 3}\n")
@@ -215,7 +217,7 @@ def go(lab: Lab) -> Iterator[str]:
     remove_namespaces(lab.cluster, [f"nimp2p-exp-{name}"])
 
 
-def test_accounts_for_namespaces_of_their_own_leave_what_they_cannot_see_whole(
+def test_accounts_keep_a_namespace_that_they_cannot_list_completely(
     lab: Lab, tmp_path: Path, go: str
 ) -> None:
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-sync", "--namespaces")
@@ -225,7 +227,7 @@ def test_accounts_for_namespaces_of_their_own_leave_what_they_cannot_see_whole(
     (lab.root / "experiments" / f"{go}.yaml").unlink()
     done = writer.run("sync")
     assert done.code == 0, done.out + done.err
-    assert "don't show all that is in it" in done.out
+    assert "not all objects in it could be listed" in done.out
     assert lab.get("StatefulSet", "pod", f"nimp2p-exp-{go}") is None
     assert lab.get("Namespace", f"nimp2p-exp-{go}", "") is not None
     done = lab.run("sync")
@@ -234,13 +236,11 @@ def test_accounts_for_namespaces_of_their_own_leave_what_they_cannot_see_whole(
 
 
 def in_own_namespaces(template: str) -> str:
-    """The template for experiments that have one."""
+    """Add the template of a namespace for experiments."""
     return "{% if own_namespace %}\n" + template + "{% endif %}\n"
 
 
-def test_accounts_for_namespaces_of_their_own_use_each_right_beyond_the_labs(
-    lab: Lab, tmp_path: Path, go: str
-) -> None:
+def test_accounts_for_own_namespaces_use_all_cluster_wide_rights(lab: Lab, tmp_path: Path, go: str) -> None:
     bounds = {name: in_own_namespaces(MORE[name]) for name in ("quota", "limits")}
     add_templates(lab, **{**bounds, "quota": bounds["quota"].replace('"6"', '"2"')})
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-sync", "--namespaces")
@@ -259,13 +259,13 @@ def test_accounts_for_namespaces_of_their_own_use_each_right_beyond_the_labs(
         assert writer.run("sync").code == 0
         used = used_by(proxy, lab)
     rights = granted(lab, "nimlab-sync", "--namespaces")
-    spare = {("delete", "Namespace", "beyond")}  # of use to who may also look at all that is in one
+    spare = {("delete", "Namespace", "beyond")}  # useful only with the right to list all objects
     assert rights - used == spare
     assert missing(used, rights) == set()
 
 
 @pytest.mark.parametrize("own_namespaces", [False, True])
-def test_platforms_accounts_can_sync_it_and_have_no_right_that_is_not_used(
+def test_platform_accounts_can_sync_and_use_all_their_rights(
     lab: Lab, tmp_path: Path, go: str, own_namespaces: bool
 ) -> None:
     flags = ("--platform", "--namespaces") if own_namespaces else ("--platform",)
@@ -293,11 +293,11 @@ def test_platforms_accounts_can_sync_it_and_have_no_right_that_is_not_used(
         used = used_by(proxy, lab)
     rights = granted(lab, "nimlab-sync-platform", *flags)
     reach = "beyond" if own_namespaces else "home"
-    spare = {  # nobody may give what they haven't got
+    spare = {  # an account can grant only rights that it has
         *((verb, "Pod", reach) for verb in ("get", "list", "watch")),
         ("get", "nodes/metrics", "beyond"),
-        ("list", "Event", "home"),  # read when a pod doesn't come up
-        *(("get", kind, "beyond") for kind in ("Role", "RoleBinding")),  # read again when one has moved
+        ("list", "Event", "home"),  # read if a pod does not start
+        *(("get", kind, "beyond") for kind in ("Role", "RoleBinding")),  # read again after a conflict (409)
     }
     always_there = {right for right in rights if right[0] == "delete"}
     assert rights - used - always_there <= spare
@@ -310,7 +310,7 @@ def test_platforms_accounts_can_sync_it_and_have_no_right_that_is_not_used(
     assert beyond <= {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Pod", "nodes/metrics"}
 
 
-def test_platforms_plan_account_can_plan(lab: Lab, tmp_path: Path, go: str) -> None:
+def test_platform_plan_account_can_plan(lab: Lab, tmp_path: Path, go: str) -> None:
     flags = ("--platform", "--namespaces")
     assert lab.run("sync", "--no-wait").code == 0
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-plan-platform", *flags)
@@ -325,13 +325,13 @@ def test_platforms_plan_account_can_plan(lab: Lab, tmp_path: Path, go: str) -> N
     assert {kind for _, kind, _ in missing(used, rights)} <= {"ConfigMap", "Namespace"}
 
 
-def test_rights_are_namespaced_unless_asked_otherwise(lab: Lab) -> None:
+def test_rights_are_namespaced_by_default(lab: Lab) -> None:
     def kinds(*flags: str) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
-        for one in yaml.safe_load_all(lab.run("rbac", *flags).out):
-            if one:
-                found.setdefault(one["kind"], set()).add(key_of(one).namespace)
-        return found
+        namespaces: dict[str, set[str]] = {}
+        for manifest in yaml.safe_load_all(lab.run("rbac", *flags).out):
+            if manifest:
+                namespaces.setdefault(manifest["kind"], set()).add(key_of(manifest).namespace)
+        return namespaces
 
     narrow, wide = kinds(), kinds("--namespaces")
     policies = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
@@ -340,6 +340,6 @@ def test_rights_are_namespaced_unless_asked_otherwise(lab: Lab) -> None:
     assert set(wide) == {*narrow, "ClusterRole", "ClusterRoleBinding"}
     forbidden: Any = {"*", "secrets", "roles", "rolebindings"}
     for flags in ((), ("--namespaces",)):
-        for one in yaml.safe_load_all(lab.run("rbac", *flags).out):
-            for rule in (one or {}).get("rules", ()):
+        for manifest in yaml.safe_load_all(lab.run("rbac", *flags).out):
+            for rule in (manifest or {}).get("rules", ()):
                 assert not forbidden & {*rule["resources"], *rule["verbs"], *rule["apiGroups"]}

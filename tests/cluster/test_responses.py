@@ -260,7 +260,7 @@ def test_a_namespace_stays_while_an_api_does_not_answer(lab: Lab, nowhere: str) 
         path.unlink()
         answer = lab.run("sync", "--no-wait")
         assert answer.code == 0, answer.out + answer.err
-        assert "don't show all that is in it" in answer.out
+        assert "not all objects in it could be listed" in answer.out
         live = lab.get("Namespace", home, "")
         assert live is not None
         assert "deletionTimestamp" not in live["metadata"]

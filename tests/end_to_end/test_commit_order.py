@@ -1,4 +1,4 @@
-"""Clones of one repository that sync in turn: none goes back behind another, whatever ended that one."""
+"""Clones of one repository that sync in turn: none reverts a newer commit, even after interrupted syncs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.live
 
 
 def commit(lab: Lab, what: str) -> str:
-    """Commit everything in the lab's folder and return the commit."""
+    """Commit all files in the lab's folder and return the commit."""
     git(lab.root, "add", "-A")
     git(lab.root, "commit", "-qm", what)
     return git(lab.root, "rev-parse", "HEAD")
@@ -24,7 +24,7 @@ def commit(lab: Lab, what: str) -> str:
 
 @pytest.fixture
 def mine(lab: Lab) -> Lab:
-    """A lab in Git, synced once."""
+    """Yield a lab in Git that has been synced once."""
     git(lab.root, "init", "-q", "-b", "main")
     commit(lab, "one")
     assert lab.run("sync", "--no-wait").code == 0
@@ -32,21 +32,21 @@ def mine(lab: Lab) -> Lab:
 
 
 def clone_of(lab: Lab, *arguments: str) -> Lab:
-    """The same lab in a clone of its repository."""
+    """Return the same lab in a clone of its repository."""
     root = lab.root.parent / "clone"
     git(lab.root.parent, "clone", "-q", *arguments, lab.root.as_uri(), str(root))
     return dataclasses.replace(lab, root=root)
 
 
 def recorded(lab: Lab) -> dict[str, str]:
-    """What the set's parent says."""
+    """Return the annotations of the set's parent."""
     parent = lab.get("ConfigMap", "nimlab-experiments")
     assert parent is not None
     return dict(parent["metadata"]["annotations"])
 
 
 def scale(lab: Lab) -> int:
-    """How many peers purple is to have in the cluster."""
+    """Return the desired number of purple's peers in the cluster."""
     workload = lab.get("StatefulSet", "nimp2p-exp-purple")
     assert workload is not None
     return int(workload["spec"]["replicas"])
@@ -77,7 +77,7 @@ def test_clone_that_has_not_fetched_overwrites_nothing_and_records_nothing(mine:
     assert scale(mine) == 4
 
 
-def test_clone_that_has_not_fetched_is_content_where_nothing_changes(mine: Lab) -> None:
+def test_clone_that_has_not_fetched_may_sync_without_changes(mine: Lab) -> None:
     theirs = clone_of(mine)
     (mine.root / "README.md").write_text("hello\n", encoding="utf-8")
     newest = commit(mine, "told")
@@ -100,7 +100,7 @@ def test_shallow_clone_of_a_newer_commit_is_told_to_fetch_its_history(mine: Lab)
     assert scale(mine) == 3
 
 
-def test_older_commit_doesnt_overwrite_what_a_narrowed_sync_has_made(mine: Lab) -> None:
+def test_older_commit_does_not_overwrite_a_newer_sync_by_name(mine: Lab) -> None:
     theirs = clone_of(mine)
     mine.edit("blue", "peers: ", "peers: 1")
     newest = more_peers(mine, 3)
@@ -110,19 +110,19 @@ def test_older_commit_doesnt_overwrite_what_a_narrowed_sync_has_made(mine: Lab) 
     for arguments in (("sync",), ("sync", "purple")):
         answer = theirs.run(*arguments, "--no-wait")
         assert answer.code == 1
-        assert "from which purple was synced since" in answer.out
+        assert "from which purple was synced later" in answer.out
     assert scale(mine) == 3
-    assert theirs.run("sync", "blue", "--no-wait").code == 0, "that is another experiment's business"
+    assert theirs.run("sync", "blue", "--no-wait").code == 0, "purple's newer commit does not affect blue"
     assert mine.run("sync", "--no-wait").code == 0
     assert BEGUN not in recorded(mine)
     assert recorded(mine)[COMMIT] == newest
 
 
-def test_commit_that_was_rebased_after_a_sync_by_name_goes_on(mine: Lab) -> None:
+def test_commit_that_was_rebased_after_a_sync_by_name_is_synced(mine: Lab) -> None:
     """Commit, sync by name, rebase, push: the pipeline's clone never sees the commit that was synced."""
     theirs = clone_of(mine)
     more_peers(mine, 3)
-    assert mine.run("sync", "purple").code == 0, "peers that lag would be something to do"
+    assert mine.run("sync", "purple").code == 0, "outdated peers would be a pending change"
     (theirs.root / "README.md").write_text("hello\n", encoding="utf-8")
     commit(theirs, "told")
     more_peers(theirs, 3)
@@ -131,9 +131,7 @@ def test_commit_that_was_rebased_after_a_sync_by_name_goes_on(mine: Lab) -> None
 
 
 @pytest.mark.parametrize("how", ["refused by the server", "killed"])
-def test_older_commit_prunes_nothing_of_a_sync_that_ended_halfway(
-    mine: Lab, tmp_path: Path, how: str
-) -> None:
+def test_older_commit_prunes_nothing_of_an_interrupted_sync(mine: Lab, tmp_path: Path, how: str) -> None:
     theirs = clone_of(mine)
     purple = (mine.root / "experiments" / "purple.yaml").read_text(encoding="utf-8")
     mine.write("green", purple.replace("purple", "green"))
@@ -149,8 +147,8 @@ def test_older_commit_prunes_nothing_of_a_sync_that_ended_halfway(
     with run_proxy(mine.kubeconfig, tmp_path) as proxy:
         proxy.fault = fault
         running = start(mine, "sync", "--no-wait", kubeconfig=proxy.kubeconfig)
-        ((code, said),) = ended([running])
-    assert code == (-9 if how == "killed" else 1), said
+        ((code, output),) = ended([running])
+    assert code == (-9 if how == "killed" else 1), output
     assert recorded(mine)[BEGUN] == f"*={newest}"
     release_lock(mine)
     before = mine.names("ConfigMap")

@@ -98,7 +98,7 @@ def test_peers_that_a_killed_sync_has_left_are_restarted_though_their_controller
         release_lock(blue)
         said = blue.run("sync", "--dry-run", "--exit-code")
         assert said.code == 3, said.out
-        assert "its controller hasn't seen the last change yet" in said.out
+        assert "its controller has not observed the last change yet" in said.out
         assert uids(blue) == before
         proxy.answered = lambda request, status, body: wake() if is_update(request) else None
         running = start(blue, "sync", "--timeout", "60s", kubeconfig=proxy.kubeconfig)

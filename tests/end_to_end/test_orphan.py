@@ -99,7 +99,7 @@ def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
     before = uids(blue)
     refused = blue.run("sync")
     assert refused.code == 1
-    assert "wouldn't adopt the peers" in refused.out
+    assert "would not adopt the peers" in refused.out
     assert uids(blue) == before
     blue.edit("blue", "orphan", "recreate")
     synced(blue, "--timeout", "60s")

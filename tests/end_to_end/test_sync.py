@@ -270,7 +270,7 @@ def test_object_that_somebody_made_is_not_adopted(lab: Lab) -> None:
     lab.kubectl("create", "service", "clusterip", "nimp2p-exp-blue", "--tcp=80")
     answer = lab.run("sync")
     assert answer.code == 1
-    assert "nimlab did not make it" in answer.out
+    assert "was not created by nimlab" in answer.out
     assert lab.names("StatefulSet") == ["nimp2p-exp-purple"]
 
 

@@ -1,4 +1,4 @@
-"""Objects that others made or added to: taken over once, cleaned when asked, and otherwise left and told."""
+"""Takeover of objects that other tools created, and foreign fields: removed on request, else reported."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.support.lab import Lab
 
 
 def live(*entries: dict[str, Any], **spec: Any) -> Manifest:
-    """The object of `DESIRED` with these managers' entries and these fields beside ours."""
-    found: Manifest = json.loads(json.dumps(DESIRED))
-    found["metadata"] |= {"resourceVersion": "7", "managedFields": list(entries)}
-    found["spec"]["template"]["spec"] |= spec
-    return found
+    """Return the live object of `DESIRED` with additional entries and fields."""
+    live: Manifest = json.loads(json.dumps(DESIRED))
+    live["metadata"] |= {"resourceVersion": "7", "managedFields": list(entries)}
+    live["spec"]["template"]["spec"] |= spec
+    return live
 
 
 def entry(manager: str, operation: str = "Update", fields: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A manager's entry; the fields are those of the pod."""
+    """Return an entry of a manager with fields of the pod."""
     owned = OWNED if manager == "nimlab" else {"f:spec": {"f:template": {"f:spec": fields or {}}}}
     return {"manager": manager, "operation": operation, "apiVersion": "apps/v1", "fieldsV1": owned}
 
@@ -31,12 +31,12 @@ OURS = entry("nimlab", "Apply")
 NODE: dict[str, Any] = {"f:nodeSelector": {".": {}, "f:disk": {}}}
 
 
-def test_what_is_ours_alone_needs_nothing() -> None:
+def test_object_of_nimlab_alone_needs_no_takeover() -> None:
     assert takeover_of(DESIRED, live(OURS), remove_foreign=True) is None
 
 
 @pytest.mark.parametrize("manager", ["kubectl-client-side-apply", "kubectl-create", "k9s"])
-def test_makers_by_hand_are_taken_over_while_we_have_no_part(manager: str) -> None:
+def test_hand_tools_are_taken_over_before_the_first_apply(manager: str) -> None:
     by_hand = live(entry(manager, fields=NODE), nodeSelector={"disk": "ssd"})
     takeover = takeover_of(DESIRED, by_hand, remove_foreign=False)
     assert takeover is not None
@@ -44,7 +44,7 @@ def test_makers_by_hand_are_taken_over_while_we_have_no_part(manager: str) -> No
     assert [foreign.text for foreign in takeover.removed] == ["spec.template.spec.nodeSelector.disk"]
 
 
-def test_later_additions_by_hand_stay_unless_they_are_to_go() -> None:
+def test_later_additions_by_hand_stay_unless_removal_is_requested() -> None:
     added = live(OURS, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"})
     assert takeover_of(DESIRED, added, remove_foreign=False) is None
     takeover = takeover_of(DESIRED, added, remove_foreign=True)
@@ -55,7 +55,7 @@ def test_later_additions_by_hand_stay_unless_they_are_to_go() -> None:
     ]
 
 
-def test_what_git_drops_goes_at_once_though_somebody_holds_it_with_us() -> None:
+def test_field_removed_from_git_is_removed_despite_a_co_owner() -> None:
     shared = {"f:spec": {"f:template": {"f:spec": NODE}}}
     held = live(
         {**OURS, "fieldsV1": shared}, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"}
@@ -66,7 +66,7 @@ def test_what_git_drops_goes_at_once_though_somebody_holds_it_with_us() -> None:
     assert [foreign.manager for foreign in takeover.removed] == ["kubectl-edit"]
 
 
-def test_empty_field_that_the_server_puts_back_is_nobodys_addition() -> None:
+def test_empty_field_that_the_server_restores_is_not_foreign() -> None:
     empty: dict[str, Any] = {"f:securityContext": {}}
     kept = live(OURS, entry("kubectl-edit", fields=empty), securityContext={})
     assert takeover_of(DESIRED, kept, remove_foreign=True) is None
@@ -78,7 +78,7 @@ def test_controllers_and_subresources_are_never_taken_over() -> None:
         assert takeover_of(DESIRED, live(other), remove_foreign=False) is None
 
 
-def test_what_the_server_calls_the_owner_of_a_wiped_object_is_taken_over_beside_ours() -> None:
+def test_before_first_apply_entry_is_taken_over_beside_an_own_entry() -> None:
     wiped = live(OURS, entry("before-first-apply", fields=NODE))
     takeover = takeover_of(DESIRED, wiped, remove_foreign=False)
     assert takeover is not None
@@ -90,15 +90,15 @@ def test_what_the_server_calls_the_owner_of_a_wiped_object_is_taken_over_beside_
     assert pod["f:initContainers"] == OWNED["f:spec"]["f:template"]["f:spec"]["f:initContainers"]
 
 
-def test_other_managers_entries_survive_a_taking_over() -> None:
+def test_takeover_keeps_entries_of_other_managers() -> None:
     mixed = live(entry("kubectl-create"), entry("hpa-controller"))
     takeover = takeover_of(DESIRED, mixed, remove_foreign=False)
     assert takeover is not None
     *_, patch = takeover_patch(takeover, mixed)
-    assert [one["manager"] for one in patch["value"]] == ["hpa-controller", "nimlab"]
+    assert [entry["manager"] for entry in patch["value"]] == ["hpa-controller", "nimlab"]
 
 
-def test_items_of_one_list_are_removed_from_its_end_on_and_gone_ones_not_at_all() -> None:
+def test_items_are_removed_from_the_end_and_missing_ones_are_skipped() -> None:
     names = [f"x{number}" for number in range(12)]
     keys: dict[str, Any] = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}} for name in names}
     added = live(OURS, entry("istio", fields={"f:initContainers": keys}))
@@ -119,14 +119,14 @@ def test_names_with_slashes_and_tildes_are_escaped_in_the_patch() -> None:
 
 
 def synced(lab: Lab, *arguments: str) -> str:
-    """Sync and demand success."""
+    """Sync and require success."""
     answer = lab.run("sync", *arguments)
     assert answer.code == 0, answer.out + answer.err
     return answer.out
 
 
 def await_observed(lab: Lab) -> None:
-    """Wait until the controller has seen the last change of blue's StatefulSet."""
+    """Wait until the controller has observed the last change of blue's StatefulSet."""
     live = lab.get("StatefulSet", "nimp2p-exp-blue")
     assert live is not None
     seen = f"jsonpath={{.status.observedGeneration}}={live['metadata']['generation']}"
@@ -134,7 +134,7 @@ def await_observed(lab: Lab) -> None:
 
 
 def managers(live: Manifest | None) -> set[tuple[str, str]]:
-    """Who owns something of an object, without the controllers."""
+    """Return the managers of an object, except controllers."""
     assert live is not None
     return {
         (e["manager"], e["operation"])
@@ -145,7 +145,7 @@ def managers(live: Manifest | None) -> set[tuple[str, str]]:
 
 @pytest.mark.live
 @pytest.mark.parametrize("verb", ["apply", "create"])
-def test_object_first_made_by_kubectl_loses_what_goes_from_git(lab: Lab, verb: str) -> None:
+def test_object_created_by_kubectl_loses_fields_removed_from_git(lab: Lab, verb: str) -> None:
     lab.kubectl("create", "namespace", lab.namespace)
     lab.edit("purple", "connectTo: 2", "connectTo: 3")
     rendered = lab.root / "rendered.yaml"
@@ -169,7 +169,7 @@ def test_object_first_made_by_kubectl_loses_what_goes_from_git(lab: Lab, verb: s
 
 
 @pytest.mark.live
-def test_foreign_object_taken_over_on_purpose_is_ours_alone(lab: Lab) -> None:
+def test_object_has_no_co_owner_after_take_ownership(lab: Lab) -> None:
     lab.kubectl("create", "namespace", lab.namespace)
     lab.kubectl("create", "configmap", "nimp2p-exp-blue-spec", "--from-literal=theirs=x")
     assert lab.run("sync").code == 1
@@ -185,7 +185,7 @@ def test_foreign_object_taken_over_on_purpose_is_ours_alone(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_wiped_managers_leave_nothing_that_git_has_dropped(lab: Lab) -> None:
+def test_fields_removed_from_git_are_removed_after_managers_were_wiped(lab: Lab) -> None:
     synced(lab)
     lab.kubectl("patch", "service", "nimp2p-exp-blue", "--type=json", "-p",
                 '[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]')  # fmt: skip
@@ -203,7 +203,7 @@ def test_wiped_managers_leave_nothing_that_git_has_dropped(lab: Lab) -> None:
 
 
 def uid_of(lab: Lab, number: int) -> str:
-    """Which pod a peer of blue is."""
+    """Return the UID of the pod of a blue peer."""
     pod = lab.get("Pod", f"nimp2p-exp-blue-{number}")
     assert pod is not None
     return str(pod["metadata"]["uid"])
@@ -218,7 +218,7 @@ ADDED = [
 
 
 @pytest.mark.live
-def test_foreign_additions_are_told_and_go_when_asked(lab: Lab) -> None:
+def test_foreign_additions_are_reported_and_removed_on_request(lab: Lab) -> None:
     synced(lab)
     assert lab.run("sync", "--dry-run", "--strict").code == 0
     name = "statefulset/nimp2p-exp-blue"
@@ -227,22 +227,22 @@ def test_foreign_additions_are_told_and_go_when_asked(lab: Lab) -> None:
     dry = lab.run("sync", "--dry-run", "--exit-code")
     assert dry.code == 0
     assert "mesh-operator" in dry.out
-    assert "peers are left as they are" in dry.out
+    assert "peers are not restarted" in dry.out
     assert lab.run("sync", "--dry-run", "--strict").code == 3
     others = [uid_of(lab, n) for n in (1, 2, 3)]
     assert lab.run("sync", "--strict").code == 3
     shown = lab.run("status", "blue", "--output", "json")
-    told = [f for o in json.loads(shown.out)["objects"] for f in o["foreign"]]
-    assert {f["manager"] for f in told} == {"mesh-operator"}
+    foreign = [f for o in json.loads(shown.out)["objects"] for f in o["foreign"]]
+    assert {f["manager"] for f in foreign} == {"mesh-operator"}
     assert "mesh-operator" in lab.run("status", "blue").out
     assert "drifted" in lab.run("list").out
-    lab.kubectl("delete", "pod", "nimp2p-exp-blue-0")  # its successor has the additions
+    lab.kubectl("delete", "pod", "nimp2p-exp-blue-0")  # the new pod has the additions
     lab.kubectl("wait", "--for=jsonpath={.status.updatedReplicas}=1", name)
     plan = json.loads(lab.run("sync", "--dry-run", "--remove-foreign", "--output", "json").out)
     (change,) = [o for o in plan["objects"] if o["action"] == "update"]
     assert change["restarts"] == 1
     assert change["foreign"] == []
-    assert {f["path"] for f in change["handover"]["removed"]} == {f["path"] for f in told}
+    assert {f["path"] for f in change["handover"]["removed"]} == {f["path"] for f in foreign}
     out = synced(lab, "--remove-foreign", "--strict")
     assert "removes fields added by `mesh-operator`" in out
     live = lab.get("StatefulSet", "nimp2p-exp-blue")
@@ -260,9 +260,9 @@ def test_foreign_additions_are_told_and_go_when_asked(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_a_default_that_another_holds_is_nothing_to_remove(lab: Lab) -> None:
+def test_default_of_another_manager_is_not_removed(lab: Lab) -> None:
     synced(lab)
-    for policy in ("Delete", "Retain"):  # back at its default, and held since
+    for policy in ("Delete", "Retain"):  # the field is at its default again, and owned by the other manager
         patch = json.dumps({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": policy}}})
         lab.kubectl(
             "patch",
@@ -295,15 +295,15 @@ def test_strict_reports_labels_and_annotations_of_others(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_strict_is_content_after_what_controllers_write(lab: Lab) -> None:
-    """The platform has Deployments and DaemonSets, which their controllers annotate."""
+def test_strict_accepts_writes_of_controllers(lab: Lab) -> None:
+    """Controllers annotate the Deployments and DaemonSets of the platform."""
     assert lab.run("sync", "platform", "--no-wait").code == 0
     answer = lab.run("sync", "platform", "--dry-run", "--strict")
     assert answer.code == 0, answer.out + answer.err
 
 
 @pytest.mark.live
-def test_borrowed_name_hides_no_addition(lab: Lab) -> None:
+def test_addition_is_reported_despite_the_manager_name_nimlab(lab: Lab) -> None:
     assert lab.run("sync", "--no-wait").code == 0
     for name, manager in (("blue", "kubelet"), ("purple", "nimlab")):
         which = f"statefulset/nimp2p-exp-{name}"

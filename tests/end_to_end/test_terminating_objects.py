@@ -1,4 +1,4 @@
-"""Objects that are being deleted: awaited until they are gone, and named with what holds them."""
+"""Objects that are being deleted: awaited until they are gone, and reported with their blockers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = ObjectKey("ConfigMap", "lab", "red-spec")
 
 
 def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
-    """A live object that is being deleted."""
+    """Return a live object that is being deleted."""
     metadata = {
         "name": "red-spec",
         "namespace": "lab",
@@ -36,60 +36,63 @@ def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (leaving("ConfigMap", HOLD), f"finalizer `{HOLD}` holds it"),
-        (leaving("Service", HOLD, "b/c"), f"the finalizers `{HOLD}`, `b/c` hold it"),
+        (leaving("ConfigMap", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
+        (leaving("Service", HOLD, "b/c"), f"the finalizers `{HOLD}`, `b/c` block the deletion"),
         (leaving("StatefulSet", "foregroundDeletion", status={"replicas": 4}), "it waits for its 4 pods"),
-        (leaving("StatefulSet", "foregroundDeletion", HOLD), f"finalizer `{HOLD}` holds it"),
-        (leaving("Namespace", spec={"finalizers": ["kubernetes", "x/y"]}), "finalizer `x/y` holds it"),
+        (leaving("StatefulSet", "foregroundDeletion", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
+        (
+            leaving("Namespace", spec={"finalizers": ["kubernetes", "x/y"]}),
+            "finalizer `x/y` blocks the deletion",
+        ),
         (leaving("ConfigMap"), "still exists"),
     ],
 )
-def test_what_holds_an_object_is_named(item: Manifest, words: str) -> None:
+def test_blockers_of_a_deletion_are_named(item: Manifest, words: str) -> None:
     assert words in held_by(item)
 
 
-def test_conditions_of_a_namespace_say_what_remains() -> None:
+def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
     conditions = [
         {"type": "NamespaceDeletionDiscoveryFailure", "status": "False", "message": "all discovered"},
         {"type": "NamespaceContentRemaining", "status": "True", "message": "configmaps. has 1"},
         {"type": "NamespaceFinalizersRemaining", "status": "True", "message": f"{HOLD} in 1"},
     ]
-    said = held_by(
+    text = held_by(
         leaving("Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions})
     )
-    assert "NamespaceContentRemaining: configmaps. has 1" in said
-    assert f"NamespaceFinalizersRemaining: {HOLD} in 1" in said
-    assert "Discovery" not in said
-    assert "`kubernetes`" not in said
+    assert "NamespaceContentRemaining: configmaps. has 1" in text
+    assert f"NamespaceFinalizersRemaining: {HOLD} in 1" in text
+    assert "Discovery" not in text
+    assert "`kubernetes`" not in text
     assert not finalizers_of(leaving("Namespace", spec={"finalizers": ["kubernetes"]}))
 
 
-def test_any_kind_is_awaited_and_named_with_its_finalizer() -> None:
-    one = WaitTarget(
+def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
+    target = WaitTarget(
         experiment="red", workloads=frozenset(), leaving=frozenset({CONFIG}), uids={CONFIG: "u1"}
     )
-    found = Readiness(SET)
-    found.put_leaving("ConfigMap", [leaving("ConfigMap", HOLD)])
-    progress = judge(one, found, NOW, waited_s=1, timeout_s=60)
+    readiness = Readiness(SET)
+    readiness.put_leaving("ConfigMap", [leaving("ConfigMap", HOLD)])
+    progress = judge(target, readiness, NOW, waited_s=1, timeout_s=60)
     assert isinstance(progress, PeersProgress)
-    stuck = judge(one, found, NOW, waited_s=61, timeout_s=60)
+    stuck = judge(target, readiness, NOW, waited_s=61, timeout_s=60)
     assert isinstance(stuck, ExperimentStuck)
     for event in (progress, stuck):
-        said = format_event(event, paint=False)
-        assert said is not None
-        assert "ConfigMap" in said
-        assert HOLD in said
-        assert "0 of 0" not in said
+        text = format_event(event, paint=False)
+        assert text is not None
+        assert "ConfigMap" in text
+        assert HOLD in text
+        assert "0 of 0" not in text
     other = leaving("ConfigMap", HOLD)
     other["metadata"]["uid"] = "u2"
-    found.put_leaving("ConfigMap", [other])
-    settled = judge(one, found, NOW, waited_s=1, timeout_s=60)
-    assert isinstance(settled, ExperimentSettled), "another object has the name now"
+    readiness.put_leaving("ConfigMap", [other])
+    settled = judge(target, readiness, NOW, waited_s=1, timeout_s=60)
+    assert isinstance(settled, ExperimentSettled), "another object has this name"
 
 
 @pytest.fixture
 def held(lab: Lab) -> Iterator[Lab]:
-    """A synced lab; finalizers that a test leaves behind are removed."""
+    """Yield a synced lab; remove the finalizers that a test leaves behind."""
     assert lab.run("sync").code == 0
     yield lab
     for kind in ("StatefulSet", "ConfigMap", "Service", "NetworkPolicy"):
@@ -99,23 +102,23 @@ def held(lab: Lab) -> Iterator[Lab]:
 
 
 def hold(lab: Lab, kind: str, name: str, finalizers: str) -> None:
-    """Set an object's finalizers as a person does."""
+    """Set an object's finalizers as a user would."""
     lab.kubectl("patch", kind, name, "--type=merge", "-p", f'{{"metadata":{{"finalizers":{finalizers}}}}}')
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("kind", ["StatefulSet", "ConfigMap", "Service", "NetworkPolicy"])
-def test_a_sync_ends_well_only_when_the_pruned_object_is_gone(held: Lab, kind: str) -> None:
+def test_sync_succeeds_only_when_the_pruned_object_is_gone(held: Lab, kind: str) -> None:
     name = next(n for n in held.names(kind) if "blue" in n)
     hold(held, kind, name, json.dumps([HOLD]))
     (held.root / "experiments" / "blue.yaml").unlink()
     for _ in range(2):
         answer = held.run("sync", "--timeout", "2s", "--max-prune", "100%")
         assert answer.code == 4, answer.err
-        said = answer.out + answer.err
-        assert f"{kind}/{held.namespace}/{name}" in said
-        assert HOLD in said
-        assert "0 of 0" not in said
+        output = answer.out + answer.err
+        assert f"{kind}/{held.namespace}/{name}" in output
+        assert HOLD in output
+        assert "0 of 0" not in output
     dry = held.run("sync", "--dry-run", "--exit-code")
     assert dry.code == 3
     assert HOLD in dry.out
@@ -131,7 +134,7 @@ def test_a_sync_ends_well_only_when_the_pruned_object_is_gone(held: Lab, kind: s
 
 
 @pytest.mark.live
-def test_an_object_made_anew_waits_for_the_former_one_and_names_its_finalizer(held: Lab) -> None:
+def test_new_object_waits_for_the_old_one_and_reports_its_finalizer(held: Lab) -> None:
     name = next(n for n in held.names("StatefulSet") if "blue" in n)
     hold(held, "StatefulSet", name, json.dumps([HOLD]))
     held.kubectl("delete", "statefulset", name, "--wait=false")
@@ -144,12 +147,12 @@ def test_an_object_made_anew_waits_for_the_former_one_and_names_its_finalizer(he
 
 
 @pytest.mark.live
-def test_foreign_object_on_its_way_out_is_not_awaited(held: Lab) -> None:
-    """A copy of our label proves nothing, so nobody waits for it."""
+def test_terminating_foreign_object_is_not_awaited(held: Lab) -> None:
+    """A copied label proves nothing, so the sync does not wait for the object."""
     labels = (held.get("ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n)) or {})[
         "metadata"
     ]
-    made = {
+    config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
@@ -159,14 +162,14 @@ def test_foreign_object_on_its_way_out_is_not_awaited(held: Lab) -> None:
             "finalizers": [HOLD],
         },
     }
-    held.cluster.create(made)
+    held.cluster.create(config_map)
     held.kubectl("delete", "configmap", "theirs", "--wait=false")
     assert held.run("sync", "--timeout", "2s").code == 0
     assert held.run("sync", "--dry-run", "--exit-code").code == 0
 
 
 @pytest.mark.live
-def test_why_the_labs_namespace_stays_is_reported(held: Lab) -> None:
+def test_blocker_of_the_labs_namespace_is_reported(held: Lab) -> None:
     hold(held, "ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n), json.dumps([HOLD]))
     held.kubectl("delete", "namespace", held.namespace, "--wait=false")
     held.kubectl("wait", "namespace", held.namespace, "--for=condition=NamespaceFinalizersRemaining")

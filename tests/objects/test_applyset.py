@@ -1,4 +1,4 @@
-"""Whose object is this: IDs as kubectl makes them, and the proofs before a prune."""
+"""IDs of apply-sets as in kubectl, marks of members, and proofs before a prune."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
+from nimlab.objects.managed_fields import is_hand_tool
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.prune_proofs import is_hand_tool, missing_proofs
+from nimlab.objects.prune_proofs import missing_proofs
 
 SET = ApplySet(name="experiments", namespace="lab")
 
 
-def test_ids_are_kubectls() -> None:
-    """The vectors are those of kubectl's own tests (KEP-3659)."""
+def test_ids_equal_those_of_kubectl() -> None:
+    """The test vectors come from kubectl's own tests (KEP-3659)."""
     assert (
         apply_set_id("my-set", "test", "Secret", "")
         == "applyset-0eFHV8ySqp7XoShsGvyWFQD3s96yqwHmzc4e0HR1dsY-v1"
@@ -29,7 +30,7 @@ def test_ids_are_kubectls() -> None:
 
 
 def plain() -> Manifest:
-    """A manifest before it is marked."""
+    """Return a manifest without the marks of a member."""
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -46,7 +47,7 @@ def test_stamp_marks_a_copy() -> None:
 
 
 def member() -> Any:
-    """A live member with every proof."""
+    """Return a live member with all proofs."""
     live = stamp(plain(), SET)
     live["metadata"]["managedFields"] = [
         {
@@ -58,7 +59,7 @@ def member() -> Any:
     return live
 
 
-def test_member_has_every_proof() -> None:
+def test_member_has_all_proofs() -> None:
     assert missing_proofs(member(), SET) == ()
 
 
@@ -67,10 +68,10 @@ def test_member_has_every_proof() -> None:
     [
         (lambda v: v["metadata"]["labels"].pop(PART_OF), "label"),
         (lambda v: v["metadata"]["labels"].update({PART_OF: "x"}), "label"),
-        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "doesn't name it"),
-        (lambda v: v["metadata"].update(name="copy"), "doesn't name it"),
-        (lambda v: v["metadata"].update(namespace="elsewhere"), "doesn't name it"),
-        (lambda v: v.update(apiVersion="other.io/v1"), "doesn't name it"),
+        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name it"),
+        (lambda v: v["metadata"].update(name="copy"), "does not name it"),
+        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name it"),
+        (lambda v: v.update(apiVersion="other.io/v1"), "does not name it"),
         (lambda v: v["metadata"].pop("managedFields"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(operation="Update"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(manager="kubectl"), "not applied"),
@@ -92,5 +93,5 @@ def test_each_proof_can_be_missing(change: Callable[[Any], object], words: str) 
     ("manager", "hand"),
     [("kubectl", True), ("kubectl-edit", True), ("k9s", True), ("hpa-controller", False), ("helm", False)],
 )
-def test_hands_and_controllers(manager: str, hand: bool) -> None:
+def test_hand_tools_and_controllers(manager: str, hand: bool) -> None:
     assert is_hand_tool(manager) is hand

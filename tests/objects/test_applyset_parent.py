@@ -1,4 +1,4 @@
-"""What the parent records: read as written, wide before a run and narrow after it, and never behind."""
+"""The record on the parent: round trip, scope before and after a run, and recorded commits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCOPE = Scope(kinds=frozenset({"StatefulSet", "Service"}), namespaces=frozenset(
 RECORD = Parent(scope=SCOPE, commit="a" * 40, begun={"*": "b" * 40, "red": "c" * 40})
 
 
-def test_parent_says_what_it_was_told() -> None:
+def test_parent_round_trip() -> None:
     manifest = parent_manifest(SET, RECORD, "1.2.3")
     annotations = manifest["metadata"]["annotations"]
     assert annotations[CONTAINS] == "Service,StatefulSet.apps"
@@ -51,21 +51,23 @@ def test_parent_says_what_it_was_told() -> None:
         (lambda m: m["annotations"].update({CONTAINS: "ClusterRole.rbac.authorization.k8s.io"}), PlanError),
     ],
 )
-def test_parent_of_somebody_else_is_refused(change: Callable[[Any], object], error: type[Exception]) -> None:
+def test_parent_of_another_tool_or_set_is_rejected(
+    change: Callable[[Any], object], error: type[Exception]
+) -> None:
     manifest = parent_manifest(SET, Parent(scope=SCOPE), "1")
     change(manifest["metadata"])
     with pytest.raises(error):
         parse_parent(manifest, SET)
 
 
-def test_what_was_begun_concerns_its_experiment_or_all() -> None:
-    whole = (AppliedCommit(sha="a" * 40, experiment=None), AppliedCommit(sha="b" * 40, experiment=None))
-    assert RECORD.entries(None) == (*whole, AppliedCommit(sha="c" * 40, experiment="red"))
-    assert RECORD.entries(frozenset({"blue"})) == whole
+def test_begun_commit_applies_to_its_experiment_or_to_all() -> None:
+    whole_lab = (AppliedCommit(sha="a" * 40, experiment=None), AppliedCommit(sha="b" * 40, experiment=None))
+    assert RECORD.entries(None) == (*whole_lab, AppliedCommit(sha="c" * 40, experiment="red"))
+    assert RECORD.entries(frozenset({"blue"})) == whole_lab
     assert Parent.none().entries(None) == ()
 
 
-def test_unreadable_word_of_what_was_begun_concerns_all() -> None:
+def test_malformed_begun_entry_applies_to_all() -> None:
     manifest = parent_manifest(SET, RECORD, "1")
     manifest["metadata"]["annotations"][BEGUN] = "nonsense"
     parent = parse_parent(manifest, SET)
@@ -73,7 +75,7 @@ def test_unreadable_word_of_what_was_begun_concerns_all() -> None:
     assert parent.entries(frozenset({"red"}))[1] == AppliedCommit(sha="nonsense", experiment=None)
 
 
-def test_run_over_all_takes_the_place_of_what_others_began() -> None:
+def test_run_over_the_whole_lab_replaces_begun_entries() -> None:
     wide = Scope(kinds=frozenset({"ConfigMap"}), namespaces=frozenset({"lab"}))
     during = RECORD.begin(wide, "d" * 40, None)
     assert during == Parent(scope=SCOPE.union(wide), commit="a" * 40, begun={"*": "d" * 40})
@@ -84,7 +86,7 @@ def test_run_over_all_takes_the_place_of_what_others_began() -> None:
     assert during.begin(wide, "d" * 40, frozenset({"red"})).begun == during.begun
 
 
-def test_scope_grows_and_knows_its_objects() -> None:
+def test_scope_is_the_union_of_its_objects() -> None:
     keys = [ObjectKey("Service", "a", "x"), ObjectKey("Namespace", "", "b")]
     scope = Scope.of(keys)
     assert scope == Scope(kinds=frozenset({"Service", "Namespace"}), namespaces=frozenset({"a"}))

@@ -1,4 +1,4 @@
-"""A recorded set is this lab's only on evidence; forks and copies are not evidence."""
+"""A recorded set belongs to this lab only with evidence; forks and copies are not evidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOTHING = LabIdentity()
 
 
 def at(folder: str, lab_id: str | None = None) -> LabIdentity:
-    """A lab in a Git repository."""
+    """Return the identity of a lab in a Git repository."""
     return LabIdentity(id=lab_id, repository_folder=folder, host_folder="h")
 
 
@@ -32,13 +32,13 @@ def at(folder: str, lab_id: str | None = None) -> LabIdentity:
         (at(""), LabIdentity(host_folder="h"), None, LabRelation.SAME),
     ],
 )
-def test_kinship(
+def test_lab_relation(
     own: LabIdentity, recorded: LabIdentity, knows_commit: bool | None, expected: LabRelation
 ) -> None:
     assert lab_relation(own, recorded, knows_commit=knows_commit) is expected
 
 
-def test_record_keeps_what_is_not_known_here() -> None:
+def test_record_keeps_facts_that_are_unknown_here() -> None:
     assert NOTHING.recorded_over(at("labs/one", "dst")) == LabIdentity(id="dst", repository_folder="labs/one")
     assert at("").recorded_over(LabIdentity(host_folder="x")) == LabIdentity(repository_folder="")
     assert LabIdentity(host_folder="x").recorded_over(NOTHING) == LabIdentity(host_folder="x")

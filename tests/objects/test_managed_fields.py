@@ -1,4 +1,4 @@
-"""The managedFields rule on hand-made objects: each trap that a real server has shown, by name."""
+"""Change detector and foreign fields, with the objects that a real server produced in difficult cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.objects.managed_fields import BOOKKEEPING, compare, foreign_fields, own_entry, path_text
+from nimlab.objects.change_detector import compare
+from nimlab.objects.foreign_fields import BOOKKEEPING, foreign_fields
+from nimlab.objects.managed_fields import own_entry, path_text
 from nimlab.objects.manifest import Manifest
 from tests.support.paths import REPOSITORY
 
@@ -42,7 +44,7 @@ DESIRED: Manifest = {
 
 
 def port(protocol: str) -> str:
-    """The key of a port in managedFields."""
+    """Return the key of a port in managedFields."""
     return f'k:{{"containerPort":1,"protocol":"{protocol}"}}'
 
 
@@ -76,7 +78,7 @@ OWNED: dict[str, Any] = {
 
 
 def make_live() -> Any:
-    """The object as the server has it after our apply, with what it fills in."""
+    """Return the object as the server stores it after an apply by nimlab, with its defaults."""
     live = copy.deepcopy(DESIRED)
     live["metadata"]["uid"] = "u"
     live["spec"]["revisionHistoryLimit"] = 10
@@ -88,21 +90,21 @@ def make_live() -> Any:
 
 
 def pod(item: Any) -> Any:
-    """The pod's spec in an object."""
+    """Return the pod spec of an object."""
     return item["spec"]["template"]["spec"]
 
 
 def owned(live: Any) -> Any:
-    """What our entry owns."""
+    """Return the field tree of nimlab's entry."""
     return live["metadata"]["managedFields"][0]["fieldsV1"]
 
 
-def test_what_we_applied_is_unchanged_whatever_the_server_fills_in() -> None:
+def test_applied_object_is_unchanged_despite_defaults_of_the_server() -> None:
     assert compare(DESIRED, make_live()).unchanged
 
 
 def with_pull_secrets(live_item: Any, owned_item: Any) -> tuple[Any, Any]:
-    """An object with a pull secret, and as the server has it: the item is owned as a whole."""
+    """Return an object with a pull secret, desired and live. The server records the item as a whole."""
     desired, live = copy.deepcopy(DESIRED), make_live()
     pod(desired)["imagePullSecrets"] = [{"name": "registry"}]
     pod(live)["imagePullSecrets"] = [live_item]
@@ -110,7 +112,7 @@ def with_pull_secrets(live_item: Any, owned_item: Any) -> tuple[Any, Any]:
     return desired, live
 
 
-def test_an_item_that_is_owned_as_a_whole_is_compared_as_a_whole() -> None:
+def test_item_that_is_owned_as_a_whole_is_compared_as_a_whole() -> None:
     assert compare(*with_pull_secrets({"name": "registry"}, {})).unchanged
     assert not compare(*with_pull_secrets({"name": "registry", "more": 1}, {})).unchanged
     assert not compare(*with_pull_secrets({"name": "other"}, {})).unchanged
@@ -129,10 +131,10 @@ SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
     "zero-is-not-false": lambda d, v: v["spec"].update(replicas=False),
     "one-is-not-true": lambda d, v: (d["spec"].update(replicas=1), v["spec"].update(replicas=True)),
     "missing-value": lambda d, v: v["spec"].pop("replicas"),
-    "null-is-asked-for": lambda d, v: (d["spec"].update(replicas=None), v["spec"].update(replicas=None)),
+    "desired-is-null": lambda d, v: (d["spec"].update(replicas=None), v["spec"].update(replicas=None)),
     "taken-by-scale": lambda d, v: owned(v)["f:spec"].pop("f:replicas"),
     "dropped-in-git": lambda d, v: d["spec"].pop("replicas"),
-    "asked-for-in-git": lambda d, v: (d["spec"].update(x=1), v["spec"].update(x=1)),
+    "added-in-git": lambda d, v: (d["spec"].update(x=1), v["spec"].update(x=1)),
     "label-overwritten": lambda d, v: v["metadata"]["labels"].update(experiment="blue"),
     "atomic-map": lambda d, v: v["spec"]["selector"]["matchLabels"].update(c="d"),
     "former-empty-map": lambda d, v: (
@@ -142,12 +144,12 @@ SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
     "init-order-in-git": lambda d, v: pod(d)["initContainers"].reverse(),
     "init-order-by-others": lambda d, v: pod(v)["initContainers"].reverse(),
     "port-order-by-others": lambda d, v: pod(v)["containers"][0]["ports"].reverse(),
-    "item-gone": lambda d, v: pod(v)["initContainers"].pop(),
+    "item-missing": lambda d, v: pod(v)["initContainers"].pop(),
     "item-dropped-in-git": lambda d, v: pod(d)["initContainers"].pop(),
     "item-added-in-git": lambda d, v: pod(d)["initContainers"].append({"name": "three"}),
     "duplicate-in-live": lambda d, v: pod(v)["initContainers"].append({"name": "one"}),
     "duplicate-in-git": lambda d, v: pod(d)["initContainers"].append({"name": "one"}),
-    "item-not-ours-as-a-whole": lambda d, v: pod_owned(v)["f:initContainers"]['k:{"name":"one"}'].pop("."),
+    "item-itself-not-owned": lambda d, v: pod_owned(v)["f:initContainers"]['k:{"name":"one"}'].pop("."),
     "dot-beside-fields": lambda d, v: pod_owned(v).update({".": {}}),
     "index-paths": lambda d, v: owned(v)["f:spec"].update({"f:replicas": {"i:0": {}}}),
     "parts-of-a-text": lambda d, v: (
@@ -156,7 +158,9 @@ SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
         owned(v)["f:spec"].update({"f:x": {"f:part": {}}}),
     ),
     "key-of-another-type": lambda d, v: [
-        port.update(containerPort=True) for one in (d, v) for port in pod(one)["containers"][0]["ports"]
+        port.update(containerPort=True)
+        for manifest in (d, v)
+        for port in pod(manifest)["containers"][0]["ports"]
     ],
     "map-became-text": lambda d, v: v["spec"].update(template="x"),
     "broken-key": lambda d, v: pod_owned(v)["f:initContainers"].update({"k:not json": {".": {}}}),
@@ -165,12 +169,12 @@ SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
 
 
 def pod_owned(live: Any) -> Any:
-    """What we own in the pod's spec."""
+    """Return nimlab's field tree of the pod spec."""
     return owned(live)["f:spec"]["f:template"]["f:spec"]
 
 
 @pytest.mark.parametrize("name", sorted(SUSPECTS))
-def test_trap_is_suspected(name: str) -> None:
+def test_changed_object_is_suspect(name: str) -> None:
     desired, live = copy.deepcopy(DESIRED), make_live()
     SUSPECTS[name](desired, live)
     verdict = compare(desired, live)
@@ -178,7 +182,7 @@ def test_trap_is_suspected(name: str) -> None:
     assert verdict.reason
 
 
-def test_foreign_items_between_ours_and_other_owners_do_not_matter() -> None:
+def test_foreign_items_and_other_owners_do_not_matter() -> None:
     live = make_live()
     pod(live)["initContainers"].insert(1, {"name": "foreign"})
     live["metadata"]["labels"]["team"] = "x"
@@ -205,7 +209,7 @@ ANY_JSON = st.recursive(
 
 
 @given(ANY_JSON)
-def test_nothing_makes_it_raise(value: Any) -> None:
+def test_malformed_managed_fields_never_raise(value: Any) -> None:
     live = make_live()
     live["metadata"]["managedFields"][0]["fieldsV1"] = value
     compare(DESIRED, live)
@@ -215,7 +219,7 @@ def test_nothing_makes_it_raise(value: Any) -> None:
 
 
 def with_foreign(fields: dict[str, Any], manager: str = "kubectl-edit", **entry: Any) -> Any:
-    """A live object in which another manager owns something."""
+    """Return a live object with an entry of another manager."""
     live = make_live()
     live["metadata"]["managedFields"].append(
         {"manager": manager, "operation": "Update", "apiVersion": "apps/v1", "fieldsV1": fields, **entry}
@@ -223,7 +227,7 @@ def with_foreign(fields: dict[str, Any], manager: str = "kubectl-edit", **entry:
     return live
 
 
-def test_foreign_additions_are_told_at_their_highest_place() -> None:
+def test_foreign_additions_are_reported_at_their_topmost_path() -> None:
     theirs = {
         "f:containers": {
             'k:{"name":"c"}': {"f:env": {'k:{"name":"DEBUG"}': {".": {}, "f:name": {}, "f:value": {}}}},
@@ -235,8 +239,8 @@ def test_foreign_additions_are_told_at_their_highest_place() -> None:
     pod(live)["containers"][0]["env"] = [{"name": "DEBUG", "value": "1"}]
     pod(live)["containers"].append({"name": "side", "image": "x"})
     pod(live)["nodeSelector"] = {"a": "b"}
-    found = foreign_fields(DESIRED, live)
-    assert [(f.text, f.manager) for f in found] == [
+    foreign = foreign_fields(DESIRED, live)
+    assert [(f.text, f.manager) for f in foreign] == [
         ("spec.template.spec.containers[c].env[DEBUG]", "kubectl-edit"),
         ("spec.template.spec.containers[side]", "kubectl-edit"),
         ("spec.template.spec.nodeSelector", "kubectl-edit"),
@@ -246,7 +250,7 @@ def test_foreign_additions_are_told_at_their_highest_place() -> None:
 @pytest.mark.parametrize(
     "live",
     [
-        with_foreign({"f:spec": {"f:replicas": {}}}),  # what we want and they hold is drift
+        with_foreign({"f:spec": {"f:replicas": {}}}),  # a desired field of another manager is drift
         with_foreign({"f:metadata": {"f:labels": {"f:team": {}}}}),
         with_foreign({"f:status": {"f:replicas": {}}}),
         with_foreign({"f:spec": {"f:revisionHistoryLimit": {}}}, manager="kube-controller-manager"),
@@ -262,7 +266,7 @@ ADDED: dict[str, Any] = {'k:{"name":"DEBUG"}': {".": {}, "f:name": {}, "f:value"
 
 
 @pytest.mark.parametrize("manager", ["kubelet", "kube-controller-manager", "nimlab", "k3s"])
-def test_no_name_of_a_manager_hides_what_it_adds_to_a_template_or_to_data(manager: str) -> None:
+def test_additions_to_templates_and_data_are_foreign_for_any_manager(manager: str) -> None:
     container: dict[str, Any] = {
         'k:{"name":"c"}': {"f:env": ADDED, "f:resources": {"f:limits": {"f:cpu": {}}}}
     }
@@ -279,7 +283,7 @@ def test_no_name_of_a_manager_hides_what_it_adds_to_a_template_or_to_data(manage
     ]
 
 
-def test_what_the_server_fills_in_where_we_took_a_field_out_is_nobodys_addition() -> None:
+def test_default_after_the_removal_of_a_field_is_not_foreign() -> None:
     container: dict[str, Any] = {
         'k:{"name":"c"}': {"f:resources": {"f:requests": {"f:cpu": {}}}, "f:imagePullPolicy": {}}
     }
@@ -294,9 +298,9 @@ def test_what_the_server_fills_in_where_we_took_a_field_out_is_nobodys_addition(
 def test_labels_and_annotations_of_others_are_foreign(part: str, manager: str) -> None:
     live = with_foreign({"f:metadata": {f"f:{part}": {"f:mesh.io/team": {}}}}, manager=manager)
     live["metadata"].setdefault(part, {})["mesh.io/team"] = "a"
-    (found,) = foreign_fields(DESIRED, live)
-    assert (found.manager, found.text) == (manager, f"metadata.{part}[mesh.io/team]")
-    assert not found.in_template
+    (foreign,) = foreign_fields(DESIRED, live)
+    assert (foreign.manager, foreign.text) == (manager, f"metadata.{part}[mesh.io/team]")
+    assert not foreign.in_template
 
 
 @pytest.mark.parametrize("key", sorted(BOOKKEEPING))
@@ -312,25 +316,25 @@ def test_bookkeeping_in_a_template_is_foreign(key: str) -> None:
     theirs: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{key}": {}}}}
     live = with_foreign({"f:spec": {"f:template": theirs}})
     live["spec"]["template"].setdefault("metadata", {}).setdefault("annotations", {})[key] = "1"
-    (found,) = foreign_fields(DESIRED, live)
-    assert found.in_template
+    (foreign,) = foreign_fields(DESIRED, live)
+    assert foreign.in_template
 
 
 def test_restart_annotation_counts_as_foreign() -> None:
     name = "kubectl.kubernetes.io/restartedAt"
     live = with_foreign({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {f"f:{name}": {}}}}}})
     live["spec"]["template"]["metadata"] = {"annotations": {name: "now"}}
-    (found,) = foreign_fields(DESIRED, live)
-    assert found.text == f"spec.template.metadata.annotations[{name}]"
-    assert found.manager == "kubectl-edit"
+    (foreign,) = foreign_fields(DESIRED, live)
+    assert foreign.text == f"spec.template.metadata.annotations[{name}]"
+    assert foreign.manager == "kubectl-edit"
 
 
-def test_paths_read_as_people_write_them() -> None:
+def test_paths_have_a_readable_form() -> None:
     path = ("f:spec", "f:a.b/c", port("UDP"), 'v:"x"')
     assert path_text(path) == 'spec[a.b/c][1,UDP]["x"]'
 
 
-def test_own_entry_is_the_only_apply_of_ours() -> None:
+def test_own_entry_is_the_only_apply_entry_of_nimlab() -> None:
     live = make_live()
     assert own_entry(live) == OWNED
     live["metadata"]["managedFields"] = []

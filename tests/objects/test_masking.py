@@ -1,4 +1,4 @@
-"""Secret values are shown nowhere: not in plans, diffs, JSON, errors, saved plans or reports."""
+"""No secret value appears in plans, diffs, JSON, errors, saved plans or reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nimlab.cluster.kube.http_errors import error_of
 from nimlab.errors import ClusterError, Rejected
-from nimlab.objects.managed_fields import foreign_fields
+from nimlab.objects.foreign_fields import foreign_fields
 from nimlab.objects.masking import (
     conceal,
     hide_secrets,
@@ -38,16 +38,18 @@ ORDINARY = ["PEERS", "PATH", "PWD", "OLDPWD", "COMPASS", "BYPASS", "PASSES", "PA
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_values_with_secret_names_are_found_and_hidden_wherever_they_stand(name: str) -> None:
+def test_values_with_secret_names_are_hidden_at_any_depth(name: str) -> None:
     pod = {"spec": {"containers": [{"name": "c", "env": [{"name": name, "value": "hunter2"}]}]}}
     assert is_secret_name(name)
     assert secrets_in(pod) == {"hunter2"}
     assert "hunter2" not in str(mask(pod))
-    assert pod["spec"]["containers"][0]["env"] == [{"name": name, "value": "hunter2"}], "the input stays"
+    assert pod["spec"]["containers"][0]["env"] == [{"name": name, "value": "hunter2"}], (
+        "the input is unchanged"
+    )
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-def test_words_that_are_part_of_others_hide_nothing(name: str) -> None:
+def test_names_that_only_contain_a_secret_word_are_not_secret(name: str) -> None:
     assert not is_secret_name(name)
 
 
@@ -59,8 +61,8 @@ def test_ordinary_values_and_references_to_secrets_are_shown() -> None:
 
 def test_secrets_are_hidden_encoded_and_decoded() -> None:
     secret = {"kind": "Secret", "data": {"a": "aHVudGVyMg==", "b": "//8=", "c": "no base64"}}
-    found = secrets_in(secret, None)
-    assert {"hunter2", "aHVudGVyMg==", "//8=", "no base64"} == found
+    secrets = secrets_in(secret, None)
+    assert {"hunter2", "aHVudGVyMg==", "//8=", "no base64"} == secrets
     with pytest.raises(Rejected) as caught, hide_secrets(secret):
         raise Rejected("data.a: hunter2 (aHVudGVyMg==) is wrong", where="Secret/a/b")
     assert str(caught.value).startswith("Secret/a/b: error[rejected]: data.a: (hidden) ((hidden)) is wrong")
@@ -68,7 +70,7 @@ def test_secrets_are_hidden_encoded_and_decoded() -> None:
 
 
 @given(st.sets(st.text(min_size=3), max_size=5), st.text())
-def test_redacted_text_holds_none_of_the_secrets(secrets: set[str], text: str) -> None:
+def test_redacted_text_contains_no_secret(secrets: set[str], text: str) -> None:
     hidden = {s for s in secrets if len(" ".join(s.split())) >= 3 and not set(s) & set("(hidden)")}
     redacted = redact(text + "".join(hidden), frozenset(hidden))
     outside = redacted.split("(hidden)")
@@ -91,7 +93,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("form", WRITTEN)
-def test_secret_is_found_in_each_form_in_which_it_may_be_written(form: str) -> None:
+def test_secret_is_redacted_in_each_form(form: str) -> None:
     words = re.findall(r"\w{4,}", WRITTEN[form])
     assert words
     for before, after in (("", ""), ('Invalid value: "', '": no'), ("x", "x"), ("a\n", " b")):
@@ -101,38 +103,38 @@ def test_secret_is_found_in_each_form_in_which_it_may_be_written(form: str) -> N
         assert shown.endswith(after)
 
 
-def test_letters_beyond_ascii_are_found_quoted_too() -> None:
+def test_quoted_non_ascii_secrets_are_redacted() -> None:
     for quoted in ("passé\\x00\\u200b", json.dumps("passé\0\u200b")[1:-1]):
         assert redact(f"is {quoted} wrong", frozenset({"passé\0\u200b"})) == "is (hidden) wrong"
 
 
 @pytest.mark.parametrize("form", ["as-it-is", "folded", "by-go", "base64"])
-def test_no_piece_of_a_secret_is_left_where_a_text_is_cut(form: str) -> None:
-    whole = WRITTEN[form].strip()
-    for size in range(4, len(whole)):
+def test_truncated_text_contains_no_fragment_of_a_secret(form: str) -> None:
+    written = WRITTEN[form].strip()
+    for size in range(4, len(written)):
         for text in (
-            f"is: {whole[:size]}",
-            f"is: {whole[:size]}…",
-            f'"{whole[:size]}..."',
-            whole[-size:] + ": no",
+            f"is: {written[:size]}",
+            f"is: {written[:size]}…",
+            f'"{written[:size]}..."',
+            written[-size:] + ": no",
         ):
             shown = redact(text, frozenset({MANY_LINES}))
             assert len(re.sub(r"is:|no|\(hidden\)|[^\w]", "", shown)) < 4, (text, shown)
 
 
-def test_secret_that_shortening_would_cut_is_taken_out_before() -> None:
-    """Of a long message only the beginning is shown; the secret stands where it ends."""
+def test_secrets_are_redacted_before_truncation() -> None:
+    """Only the start of a long message is shown, and the secret is where it ends."""
     value = "correct horse  battery\nstaple " * 9
     for padding in range(380, 520, 7):
         answer = {"message": f'{"x" * padding} "{value}" is wrong'}
         secret = {"kind": "Secret", "stringData": {"a": value}}
         with pytest.raises(ClusterError) as caught, hide_secrets(secret):
             raise error_of(422, answer, verb="patch", where="Secret/a/b", path="/x")
-        said = str(caught.value) + repr(caught.value) + caught.value.whole
-        assert not any(word in said for word in ("corr", "horse", "battery", "staple"))
+        message = str(caught.value) + repr(caught.value) + caught.value.whole
+        assert not any(word in message for word in ("corr", "horse", "battery", "staple"))
 
 
-def test_foreign_value_beside_our_own_env_item_is_hidden() -> None:
+def test_foreign_value_of_an_own_env_item_is_hidden() -> None:
     key = 'k:{"name":"API_TOKEN"}'
     path: dict[str, Any] = {"f:env": {key: {"f:value": {}}}}
     container = {'k:{"name":"c"}': path}
@@ -159,8 +161,8 @@ def test_foreign_value_beside_our_own_env_item_is_hidden() -> None:
     assert [f.shown for f in foreign_fields({}, secret)] == ["(hidden)"]
 
 
-def everything_said(lab: Lab, folder: Path) -> Iterator[str]:
-    """All that a plan, a status and a sync print and write."""
+def all_output(lab: Lab, folder: Path) -> Iterator[str]:
+    """Return all output and files of a plan, a status and a sync."""
     files = {name: folder / f"{name}.out" for name in ("out", "terraform", "junit", "codequality")}
     flags = [part for name, path in files.items() for part in (f"--{name}", str(path))]
     for arguments in (
@@ -179,7 +181,7 @@ def everything_said(lab: Lab, folder: Path) -> Iterator[str]:
 
 
 def give_token(lab: Lab, value: str) -> None:
-    """Put a token into every peer's environment."""
+    """Add a token to the environment of every peer."""
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     lines = template.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if "API_TOKEN" not in line]
@@ -190,8 +192,8 @@ def give_token(lab: Lab, value: str) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("broken", [False, True])
-def test_no_output_of_any_command_holds_a_secret(lab: Lab, tmp_path: Path, broken: bool) -> None:
-    """Not the old value, the new one, one that drifted or a foreign one; nor one that the server echoes."""
+def test_no_output_of_any_command_contains_a_secret(lab: Lab, tmp_path: Path, broken: bool) -> None:
+    """This includes old, new, drifted and foreign values, and values that the server echoes."""
     give_token(lab, "hunter2-old")
     assert lab.run("sync", "--no-wait").code == 0
     lab.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "DB_PASSWORD=hunter2-foreign")
@@ -207,16 +209,16 @@ def test_no_output_of_any_command_holds_a_secret(lab: Lab, tmp_path: Path, broke
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.fault = echo
-        said = list(everything_said(replace(lab, kubeconfig=proxy.kubeconfig), tmp_path))
-    assert any("API_TOKEN" in text for text in said)
-    assert any("(hidden" in text for text in said)
+        outputs = list(all_output(replace(lab, kubeconfig=proxy.kubeconfig), tmp_path))
+    assert any("API_TOKEN" in text for text in outputs)
+    assert any("(hidden" in text for text in outputs)
     if broken:
-        assert any("Invalid value: (hidden)" in text for text in said)
-    leaks = [line for text in said for line in text.splitlines() if "hunter2" in line]
+        assert any("Invalid value: (hidden)" in text for text in outputs)
+    leaks = [line for text in outputs for line in text.splitlines() if "hunter2" in line]
     assert leaks == []
 
 
-def test_a_short_credential_is_hidden_as_a_word_and_garbles_no_other() -> None:
+def test_short_credential_is_hidden_only_as_a_whole_word() -> None:
     keep_secret("one")
     keep_secret("longer-one-here")
     assert conceal("password one, component; x-longer-one-here-x") == (

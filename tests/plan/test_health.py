@@ -1,4 +1,4 @@
-"""How the pods of an experiment are: the word, the worst reason, and which run it is about."""
+"""Health of an experiment's pods: the word, the worst reason, and the run to which it belongs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.support.live_plans import (
 
 
 def container(state: dict[str, Any], *, ready: bool = False, last: dict[str, Any] | None = None) -> Manifest:
-    """A running pod with one container."""
+    """Return a running pod with one container."""
     status = {"name": "c", "state": state, "ready": ready, "restartCount": 3, "lastState": last or {}}
     return pod(0, phase="Running", containerStatuses=[status])
 
@@ -79,20 +79,20 @@ BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
         (container({"running": {}}, ready=True), None),
     ],
 )
-def test_ended_containers(item: Manifest, reason: str | None) -> None:
+def test_terminated_containers(item: Manifest, reason: str | None) -> None:
     trouble = pod_trouble(item, NOW)
     assert (trouble.reason if trouble else None) == reason
 
 
 def unready(*, container_ready: bool, seconds: int = 60) -> Manifest:
-    """A pod that runs and isn't ready for some time."""
+    """Return a pod that has been running but not ready for some time."""
     item = container({"running": {}}, ready=container_ready)
     since = (NOW - timedelta(seconds=seconds)).isoformat()
     item["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": since}]
     return item
 
 
-def test_failing_probes_and_lost_nodes_are_told_apart() -> None:
+def test_failing_probes_and_lost_nodes_have_different_reasons() -> None:
     probe, lost = (pod_trouble(unready(container_ready=is_ready), NOW) for is_ready in (False, True))
     assert probe is not None
     assert lost is not None
@@ -101,14 +101,14 @@ def test_failing_probes_and_lost_nodes_are_told_apart() -> None:
     assert is_due(probe, NOW)
     starting = pod_trouble(unready(container_ready=False, seconds=5), NOW)
     assert starting is not None
-    assert not is_due(starting, NOW), "every pod starts"
+    assert not is_due(starting, NOW), "starting pods are normal"
     for status in ({"phase": "Unknown"}, {"phase": "Running", "reason": "NodeLost"}):
         gone = pod_trouble(pod(0, **status), NOW)
         assert gone is not None
         assert gone.reason == "NodeLost"
 
 
-def test_pods_that_do_not_go_are_named_with_what_holds_them() -> None:
+def test_pods_that_stay_terminating_are_named_with_the_blocker() -> None:
     stuck = ready(0)
     stuck["metadata"] |= {"deletionTimestamp": MADE, "finalizers": ["a/b"]}
     trouble = pod_trouble(stuck, NOW)
@@ -121,7 +121,7 @@ def test_pods_that_do_not_go_are_named_with_what_holds_them() -> None:
     assert not is_due(going, NOW)
 
 
-def test_failed_pods_say_why() -> None:
+def test_failed_pods_have_a_reason() -> None:
     for status, reason in (
         ({"reason": "Evicted"}, "Evicted"),
         ({"containerStatuses": [{"name": "c", "state": ended("OOMKilled", 137)}]}, "OOMKilled"),
@@ -140,15 +140,15 @@ def trouble_of(reason: str, number: int = 0) -> Trouble:
     return Trouble(pod=f"p-{number}", reason=reason, message="m", since=None, fatal=False)
 
 
-def test_the_worst_reason_counts() -> None:
-    found = [trouble_of("Unschedulable"), trouble_of("OOMKilled", 1), trouble_of("FailedCreate", 2)]
-    chosen = worst(found)
+def test_the_worst_reason_is_reported() -> None:
+    troubles = [trouble_of("Unschedulable"), trouble_of("OOMKilled", 1), trouble_of("FailedCreate", 2)]
+    chosen = worst(troubles)
     assert chosen is not None
     assert chosen.reason == "OOMKilled"
     assert worst([]) is None
 
 
-def test_health_in_a_word() -> None:
+def test_health_of_workloads() -> None:
     full, short = statefulset(), statefulset(running=3)
     assert health_of([full], 0, [], NOW).text == "ok"
     assert health_of([full, short], 0, [], NOW).text == "not ready"
@@ -172,7 +172,7 @@ def test_row_sums_over_all_workloads_of_an_experiment() -> None:
 
 
 def managed(manager: str, at: str, *path: str, **more: Any) -> dict[str, Any]:
-    """A managedFields entry that owns one field."""
+    """Return a managedFields entry with one field."""
     fields: dict[str, Any] = {}
     for name in reversed(path):
         fields = {name: fields}
@@ -182,7 +182,7 @@ def managed(manager: str, at: str, *path: str, **more: Any) -> dict[str, Any]:
 CONTAINER = 'k:{"name":"nimp2p"}'
 
 
-def test_the_run_begins_with_the_template_not_with_the_object() -> None:
+def test_run_begins_with_the_template_not_with_the_object() -> None:
     live = statefulset()
     live["metadata"]["managedFields"] = [
         managed("nimlab", "2026-11-23T12:20:00Z", "f:spec", "f:template", "f:spec"),
@@ -198,14 +198,14 @@ PATH = ("f:spec", "f:template", "f:spec", "f:containers", CONTAINER, "f:image")
 
 
 def updated(*entries: dict[str, Any], old: Any = "v1") -> Any:
-    """An update of the image."""
+    """Return an update of the image."""
     live = statefulset()
     live["metadata"]["managedFields"] = list(entries)
     return change(Action.UPDATE, live, statefulset(), fields=(FieldChange(path=IMAGE, old=old, new="v2"),))
 
 
-def test_newer_checkout_is_no_drift() -> None:
-    """The file's hash is the same: the lab, a contract or a template has changed."""
+def test_newer_checkout_is_not_drift() -> None:
+    """The file has the same hash, but the lab, a contract or a template has changed."""
     ours = managed("nimlab", MADE, *PATH)
     theirs = managed("kubectl-edit", MADE, *PATH, operation="Update")
     config = keep(spec_map("d"))
@@ -225,7 +225,7 @@ def test_newer_checkout_is_no_drift() -> None:
         ("a" * 40, True, GitState.CHANGED),
     ],
 )
-def test_field_that_nobody_owns_is_judged_by_the_commit(sha: str, dirty: bool, state: GitState) -> None:
+def test_field_without_an_owner_is_classified_by_the_commit(sha: str, dirty: bool, state: GitState) -> None:
     plan = plan_of(keep(spec_map("d")), updated(managed("nimlab", MADE, "f:data"), old=ABSENT))
     before = replace_parent(commit="a" * 40)
     commit = Commit(sha=sha, branch="main", dirty=dirty)
@@ -233,20 +233,20 @@ def test_field_that_nobody_owns_is_judged_by_the_commit(sha: str, dirty: bool, s
     assert row.state is state
 
 
-def test_object_that_the_checkout_no_longer_asks_for_is_no_drift() -> None:
+def test_orphan_is_not_drift() -> None:
     live = statefulset()
     live["metadata"]["managedFields"] = [managed("nimlab", MADE, *PATH)]
     assert only_row(plan_of(keep(spec_map("d")), change(Action.PRUNE, live, None))).state is GitState.CHANGED
 
 
-def test_foreign_object_on_its_way_out_says_nothing_of_health() -> None:
+def test_terminating_foreign_object_does_not_affect_health() -> None:
     theirs = spec_map("d")
     theirs["metadata"] |= {"name": "theirs", "deletionTimestamp": MADE}
     row = only_row(plan_of(keep(statefulset()), change(Action.KEEP, theirs, None)))
     assert row.verdict.health is Health.OK
 
 
-def test_workload_that_somebody_deleted_is_drift_also_in_a_newer_checkout() -> None:
+def test_deleted_workload_is_drift_even_with_a_newer_checkout() -> None:
     plan = plan_of(keep(spec_map("d")), change(Action.CREATE, None, statefulset()))
     before = replace_parent(commit="a" * 40)
     commit = Commit(sha="b" * 40, branch="main", dirty=False)
@@ -277,12 +277,12 @@ def test_exit_codes_of_rows() -> None:
     ]
 
 
-def test_events_of_a_former_object_or_run_are_left_out() -> None:
+def test_events_of_a_former_object_or_run_are_ignored() -> None:
     live, peer = statefulset(running=1), ready(0)
     live["metadata"]["uid"], peer["metadata"]["uid"] = "set-2", "pod-2"
 
-    def about(uid: str, found: Manifest) -> Manifest:
-        return {**found, "involvedObject": {**found["involvedObject"], "uid": uid}}
+    def about(uid: str, event: Manifest) -> Manifest:
+        return {**event, "involvedObject": {**event["involvedObject"], "uid": uid}}
 
     before = {"lastTimestamp": "2026-11-23T11:00:00Z"}
     events = [
@@ -302,19 +302,19 @@ def test_events_of_a_former_object_or_run_are_left_out() -> None:
     assert [trouble.message for trouble in detail.troubles] == ["of this set"]
 
 
-def test_event_of_a_former_set_does_not_end_the_waiting() -> None:
+def test_event_of_a_former_statefulset_does_not_end_the_wait() -> None:
     from tests.cluster.test_apply import NOW as THEN
 
     live = awaited_set()
     live["metadata"]["uid"] = "set-2"
     former = refused_at(THEN)
     former["involvedObject"]["uid"] = "set-1"
-    found = board(live)
-    found.note_refusal(former, THEN - timedelta(seconds=11))
-    assert isinstance(judged(found), PeersProgress)
+    readiness = board(live)
+    readiness.note_refusal(former, THEN - timedelta(seconds=11))
+    assert isinstance(judged(readiness), PeersProgress)
     own = {**former, "involvedObject": {**former["involvedObject"], "uid": "set-2"}}
-    found.note_refusal(own, THEN - timedelta(seconds=11))
-    assert isinstance(judged(found), ExperimentStuck)
+    readiness.note_refusal(own, THEN - timedelta(seconds=11))
+    assert isinstance(judged(readiness), ExperimentStuck)
     live["metadata"]["managedFields"] = [
         managed("nimlab", (THEN + timedelta(seconds=5)).isoformat(), "f:spec", "f:replicas")
     ]
@@ -324,37 +324,39 @@ def test_event_of_a_former_set_does_not_end_the_waiting() -> None:
     assert isinstance(later, PeersProgress), "the event is older than the last change"
 
 
-def test_warnings_explain_what_no_page_of_pods_shows() -> None:
-    (one,) = plan_of(keep(statefulset(running=1))).experiments
+def test_warnings_explain_pods_outside_the_listed_pages() -> None:
+    (experiment,) = plan_of(keep(statefulset(running=1))).experiments
     at = (NOW - timedelta(minutes=1)).isoformat()
     warning = event(1, f"{NAME}-900", type="Warning", reason="FailedScheduling", lastTimestamp=at)
-    (found,) = troubles_of(one, (), [warning], NOW)
-    assert found.reason == "Unschedulable"
+    (trouble,) = troubles_of(experiment, (), [warning], NOW)
+    assert trouble.reason == "Unschedulable"
     old = {**warning, "lastTimestamp": (NOW - timedelta(minutes=20)).isoformat()}
-    assert troubles_of(one, (), [old], NOW) == ()
+    assert troubles_of(experiment, (), [old], NOW) == ()
 
 
 OLD = {"replicas": 4, "readyReplicas": 4, "updateRevision": "r2"}
 
 
-def said(item: Any) -> str:
+def text_of(item: Any) -> str:
     assert isinstance(item, PeersProgress)
     return format_event(item, paint=False) or ""
 
 
-def test_progress_never_reads_as_if_nothing_were_awaited() -> None:
-    old = said(judged(board(awaited_set(wanted=4, **OLD))))
+def test_progress_always_names_the_missing_peers() -> None:
+    old = text_of(judged(board(awaited_set(wanted=4, **OLD))))
     assert "0 of 4 peers running, 4 left to delete" in old
-    unseen = said(judged(board(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
-    assert "hasn't seen the last change" in unseen
+    unseen = text_of(judged(board(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
+    assert "has not observed the last change" in unseen
     assert "4 of 4 peers running;" in unseen
-    fewer = said(judged(board(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800))))
+    fewer = text_of(
+        judged(board(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800)))
+    )
     assert "799 left to delete" in fewer
-    deleted = said(judged(board()))
+    deleted = text_of(judged(board()))
     assert "StatefulSet/lab/red doesn't exist" in deleted
 
 
-def test_bar_counts_peers_that_go() -> None:
+def test_progress_bar_counts_peers_to_stop() -> None:
     def going(leaving: int) -> PeersProgress:
         return PeersProgress(experiment="red", running=0, wanted=0, leaving=leaving)
 
@@ -378,29 +380,29 @@ ON_DELETE = {"updateStrategy": {"type": "OnDelete"}, "template": {"spec": {"cont
         (1, 0, "restarts the one peer, which is not running:"),
     ],
 )
-def test_restarts_do_not_claim_that_peers_run(peers: int, running: int, words: str) -> None:
+def test_restarted_peers_are_not_reported_as_running(peers: int, running: int, words: str) -> None:
     field = FieldChange(path=IMAGE, old="v1", new="v2")
-    made = change(
+    restart = change(
         Action.UPDATE,
         statefulset(scale=peers, running=running),
         {**statefulset(scale=peers), "spec": ON_DELETE},
         fields=(field,),
         restarts=peers,
     )
-    plan = plan_of(made)
+    plan = plan_of(restart)
     layout = layout_of(plan.changes, verbose=False)
     entries = experiment_entries(plan.experiments[0], layout, removed_in=None, withheld=False)
     assert words in join([entry.line for entry in entries], paint=False)
 
 
 class Blind:
-    """A cluster whose credentials don't show pods and events."""
+    """A cluster whose credentials do not allow reading pods and events."""
 
     def pages(self, kind: str, **how: Any) -> Any:
         raise Forbidden(f"list {sorted(how)}", where=kind)
 
 
-def test_reasons_that_may_not_be_read_do_not_stop_the_list() -> None:
+def test_list_works_without_the_right_to_read_pods() -> None:
     blind: Any = Blind()
     assert find_troubled(blind, "experiment", {"a": "n", "b": "m"}, lambda pod: True) == ()
     assert read_warnings(blind, ["n"]) == ()
@@ -408,7 +410,7 @@ def test_reasons_that_may_not_be_read_do_not_stop_the_list() -> None:
 
 @pytest.mark.live
 def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
-    """The peers of one experiment run; those of the other find no node."""
+    """The peers of one experiment run. Those of the other are unschedulable."""
     lab.edit("purple", "memory: 16Mi", "memory: 900Gi")
     assert lab.run("sync", "--no-wait").code == 0
     assert lab.run("sync", "blue", "--timeout", "60s").code == 0
@@ -427,7 +429,7 @@ def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_refused_peers_are_told_from_events_of_this_set_alone(lab: Lab) -> None:
+def test_rejected_peers_are_reported_only_from_events_of_this_statefulset(lab: Lab) -> None:
     assert lab.run("sync").code == 0
     lab.cluster.create(
         {

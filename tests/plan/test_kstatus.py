@@ -1,4 +1,4 @@
-"""kstatus' words for live objects, and troubles that waiting doesn't mend."""
+"""Status of live objects by the rules of kstatus, and fatal troubles of pods."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 def live(kind: str, status: dict[str, Any] | None = None, **spec: Any) -> Manifest:
-    """A live object of generation 2."""
-    found: Manifest = {"kind": kind, "metadata": {"name": "a", "generation": 2}, "spec": spec}
-    return {**found, "status": status} if status is not None else found
+    """Return a live object of generation 2."""
+    manifest: Manifest = {"kind": kind, "metadata": {"name": "a", "generation": 2}, "spec": spec}
+    return {**manifest, "status": status} if status is not None else manifest
 
 
 FULL = {"observedGeneration": 2, "replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
@@ -78,7 +78,7 @@ def test_status(item: Manifest | None, state: State) -> None:
     assert status.message
 
 
-def test_object_on_its_way_out_is_terminating() -> None:
+def test_object_that_is_being_deleted_is_terminating() -> None:
     item = live("ConfigMap")
     item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert status_of(item).state is State.TERMINATING
@@ -96,7 +96,7 @@ def test_peers_and_pending_restarts() -> None:
 
 
 def waiting(reason: str, message: str = "", field: str = "containerStatuses") -> Manifest:
-    """A pod with a container that waits."""
+    """Return a pod with a waiting container."""
     status = {"name": "c", "restartCount": 4, "state": {"waiting": {"reason": reason, "message": message}}}
     item = live("Pod", {"phase": "Pending", field: [status]})
     item["spec"] = {field.replace("Statuses", "s"): [{"name": "c", "image": "a/b:v9"}]}
@@ -121,7 +121,7 @@ def test_waiting_containers(reason: str, fatal: bool, words: str, field: str) ->
     assert words in trouble.message
 
 
-def test_the_last_words_of_a_container_are_passed_on() -> None:
+def test_termination_message_of_a_container_is_reported() -> None:
     pod = waiting("CrashLoopBackOff", "back-off 10s", "initContainerStatuses")
     (status,) = pod["status"]["initContainerStatuses"]
     message = "the kernel has no netem:\n`modprobe sch_netem`"
@@ -136,8 +136,8 @@ def test_the_last_words_of_a_container_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerError", "CrashLoopBackOff", ""])
-def test_no_trouble_of_a_pod_echoes_its_secrets(reason: str) -> None:
-    """A kubelet quotes the command that failed; a container's last words are cut at their beginning."""
+def test_troubles_of_a_pod_contain_no_secret(reason: str) -> None:
+    """A kubelet quotes the failed command. A long termination message is truncated at its start."""
     echo = "node --token=correct-horse: no"
     pod = waiting(reason, echo) if reason else live("Pod", {"phase": "Failed", "message": echo})
     env = [{"name": "API_TOKEN", "value": "correct-horse"}]
@@ -151,13 +151,13 @@ def test_no_trouble_of_a_pod_echoes_its_secrets(reason: str) -> None:
     assert not any(word in trouble.message for word in ("horse", "orse", "corr"))
 
 
-def test_pod_that_is_just_starting_has_no_trouble() -> None:
+def test_starting_pod_has_no_trouble() -> None:
     assert pod_trouble(waiting("ContainerCreating"), NOW) is None
     assert pod_trouble(live("Pod", {"phase": "Running"}), NOW) is None
 
 
 @pytest.mark.parametrize(("seconds", "fatal"), [(5, False), (20, True)])
-def test_pod_without_a_node_gets_some_time(seconds: int, fatal: bool) -> None:
+def test_unschedulable_pod_becomes_fatal_after_the_grace_period(seconds: int, fatal: bool) -> None:
     since = (NOW - timedelta(seconds=seconds)).isoformat()
     condition = {
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -168,7 +168,7 @@ def test_pod_without_a_node_gets_some_time(seconds: int, fatal: bool) -> None:
     assert (trouble.reason, trouble.fatal) == ("Unschedulable", fatal)
 
 
-def test_failed_pod_and_refused_pods() -> None:
+def test_failed_and_rejected_pods() -> None:
     trouble = pod_trouble(live("Pod", {"phase": "Failed", "reason": "Evicted", "message": "low disk"}), NOW)
     assert trouble is not None
     assert (trouble.reason, trouble.fatal) == ("Evicted", True)

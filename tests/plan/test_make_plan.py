@@ -1,4 +1,4 @@
-"""make_plan and what it decides for each object: pure, so on hand-made snapshots."""
+"""make_plan and its decision on each object, with snapshots that are made by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHA = "a" * 40
 
 
 def manifest(kind: str, name: str, experiment: str, **spec: Any) -> Manifest:
-    """A stamped manifest."""
+    """Return a manifest with the marks of a member."""
     api = {"StatefulSet": "apps/v1"}.get(kind, "v1")
     plain: Manifest = {
         "apiVersion": api,
@@ -39,7 +39,7 @@ def manifest(kind: str, name: str, experiment: str, **spec: Any) -> Manifest:
 
 
 def workload(name: str, peers: int = 3, image: str = "a:1") -> Manifest:
-    """A stamped StatefulSet of one experiment."""
+    """Return the StatefulSet of one experiment, with the marks of a member."""
     container = {"name": "c", "image": image, "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}
     return manifest(
         "StatefulSet",
@@ -55,7 +55,7 @@ def workload(name: str, peers: int = 3, image: str = "a:1") -> Manifest:
 
 
 def live_of(desired: Manifest, **status: Any) -> Manifest:
-    """The object as the server has it after we applied it."""
+    """Return the object as the server stores it after an apply by nimlab."""
     live = copy.deepcopy(desired)
     live["metadata"] |= {
         "uid": f"uid-{desired['metadata']['name']}",
@@ -78,12 +78,12 @@ def live_of(desired: Manifest, **status: Any) -> Manifest:
 
 
 def group(name: str, *manifests: Manifest, how: OnImmutableChange = OnImmutableChange.FAIL) -> Desired:
-    """What one experiment wants."""
+    """Return the desired objects of one experiment."""
     return Desired(name=name, manifests=manifests, on_immutable_change=how, source=f"experiments/{name}.yaml")
 
 
 def snapshot(*live: Manifest, predicted: dict[ObjectKey, Prediction] | None = None, **given: Any) -> Snapshot:
-    """A cluster that was read."""
+    """Return a snapshot of a cluster."""
     return Snapshot(
         **{
             "apply_set": SET,
@@ -98,7 +98,7 @@ def snapshot(*live: Manifest, predicted: dict[ObjectKey, Prediction] | None = No
 
 
 def policy(**given: Any) -> Policy:
-    """A run that may do everything within generous limits."""
+    """Return a policy that permits everything within generous limits."""
     return Policy(
         **{
             "names": None,
@@ -117,36 +117,40 @@ def policy(**given: Any) -> Policy:
 
 
 def only(plan: Plan) -> Change:
-    """The plan's only change."""
+    """Return the plan's only change."""
     (change,) = plan.changes
     return change
 
 
 def parent(commit: str | None = None, begun: dict[str, str] | None = None) -> Parent:
-    """A parent that records a scope wide enough for all."""
+    """Return a parent whose scope covers all objects."""
     scope = Scope(kinds=frozenset({"StatefulSet", "ConfigMap"}), namespaces=frozenset({"lab"}))
     return Parent(scope=scope, commit=commit, begun=begun or {}, version="1")
 
 
-def test_what_is_missing_is_created_in_apply_order() -> None:
+def test_missing_objects_are_created_in_apply_order() -> None:
     wanted = group("red", workload("red"), manifest("ConfigMap", "red", "red"))
     plan = make_plan([wanted], snapshot(), policy())
     assert [(c.action, c.key.kind) for c in plan.changes] == [
         (Action.CREATE, "ConfigMap"),
         (Action.CREATE, "StatefulSet"),
     ]
-    (one,) = plan.experiments
-    assert (one.added.pods, one.added.cpu_m, one.added.memory_bytes) == (3, 150, 3 * 16 * 2**20)
+    (experiment,) = plan.experiments
+    assert (experiment.added.pods, experiment.added.cpu_m, experiment.added.memory_bytes) == (
+        3,
+        150,
+        3 * 16 * 2**20,
+    )
 
 
-def test_what_is_proven_unchanged_is_kept_and_the_plan_empty() -> None:
+def test_unchanged_object_is_kept_and_the_plan_is_empty() -> None:
     wanted = workload("red")
     plan = make_plan([group("red", wanted)], snapshot(live_of(wanted)), policy())
     assert only(plan).action is Action.KEEP
     assert plan.is_empty
 
 
-def test_changed_template_restarts_every_peer_and_a_scale_none() -> None:
+def test_new_template_restarts_all_peers_and_scaling_restarts_none() -> None:
     old, new = live_of(workload("red")), workload("red", image="a:2")
     key = key_of(new)
     predicted = {key: Prediction(manifest={**live_of(new)})}
@@ -159,7 +163,7 @@ def test_changed_template_restarts_every_peer_and_a_scale_none() -> None:
     assert (change.action, change.restarts) == (Action.UPDATE, 0)
 
 
-def test_peers_left_behind_by_an_interrupted_sync_are_restarted() -> None:
+def test_outdated_peers_of_an_interrupted_sync_are_restarted() -> None:
     wanted = workload("red")
     change = only(make_plan([group("red", wanted)], snapshot(live_of(wanted, updatedReplicas=1)), policy()))
     assert (change.action, change.restarts) == (Action.UPDATE, 2)
@@ -175,7 +179,7 @@ def test_peers_left_behind_by_an_interrupted_sync_are_restarted() -> None:
         (1, None, "OnDelete", OnImmutableChange.ORPHAN, True),
     ],
 )
-def test_peers_that_nobody_has_counted_since_the_last_change_may_lag(
+def test_peers_may_be_outdated_until_the_controller_has_observed_the_change(
     generation: int, observed: int | None, rollout: str, how: OnImmutableChange, acts: bool
 ) -> None:
     desired = workload("red")
@@ -188,7 +192,7 @@ def test_peers_that_nobody_has_counted_since_the_last_change_may_lag(
     )
 
 
-def test_where_no_peer_is_to_be_none_can_lag() -> None:
+def test_no_peer_can_be_outdated_with_zero_replicas() -> None:
     desired = workload("red")
     desired["spec"]["replicas"] = 0
     live = live_of(desired, replicas=3, updatedReplicas=0)
@@ -196,7 +200,7 @@ def test_where_no_peer_is_to_be_none_can_lag() -> None:
     assert only(make_plan([group("red", desired)], snapshot(live), policy())).action is Action.KEEP
 
 
-def test_refused_apply_blocks_the_object_and_every_prune() -> None:
+def test_rejected_apply_blocks_the_object_and_all_prunes() -> None:
     wanted, orphan = workload("red"), live_of(manifest("ConfigMap", "blue", "blue"))
     conflict = FieldConflict(
         "spec.replicas is owned by `hpa`",
@@ -210,7 +214,7 @@ def test_refused_apply_blocks_the_object_and_every_prune() -> None:
     assert [stop.code for stop in plan.stops] == ["blocked"]
 
 
-def test_unverified_plan_compares_what_is_desired() -> None:
+def test_unverified_plan_compares_with_the_desired_fields() -> None:
     wanted = workload("red", peers=5)
     predicted = {key_of(wanted): Prediction()}
     change = only(
@@ -220,8 +224,8 @@ def test_unverified_plan_compares_what_is_desired() -> None:
     assert [(f.path, f.old, f.new) for f in change.fields] == [("spec.replicas", 3, 5)]
 
 
-def test_what_can_be_neither_proven_nor_asked_about_is_never_kept() -> None:
-    """What goes from Git restarts peers, too; and a suspicion without a field is still one."""
+def test_suspect_object_without_a_dry_run_is_never_kept() -> None:
+    """Removing a field restarts peers too. A suspect object without a differing field is still reported."""
     wanted, old = workload("red"), live_of(workload("red"))
     container = old["spec"]["template"]["spec"]["containers"][0]
     container["args"] = ["-v"]
@@ -240,7 +244,7 @@ def test_what_can_be_neither_proven_nor_asked_about_is_never_kept() -> None:
     assert not plan.is_empty
 
 
-def test_what_is_to_be_taken_out_is_told_without_the_server_too() -> None:
+def test_takeover_is_predicted_without_the_server() -> None:
     wanted, old = workload("red"), live_of(workload("red"))
     container = old["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [{"name": "OURS", "value": "1"}, {"name": "DEBUG", "value": "1"}]
@@ -258,7 +262,7 @@ def test_what_is_to_be_taken_out_is_told_without_the_server_too() -> None:
     assert (change.restarts, change.unverified, change.foreign) == (3, True, ())
     old["status"]["updatedReplicas"] = 1
     change = only(make_plan([group("red", wanted)], snapshot(old, predicted=predicted), policy()))
-    assert change.restarts == 1, "the others don't run with it"
+    assert change.restarts == 1, "the other peers run without it"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,7 @@ def test_what_is_to_be_taken_out_is_told_without_the_server_too() -> None:
         (OnImmutableChange.RECREATE, False, 3),
     ],
 )
-def test_immutable_change_is_a_replacement_that_has_to_be_allowed(
+def test_immutable_change_is_a_replacement_that_must_be_allowed(
     how: OnImmutableChange, blocked: bool, restarts: int
 ) -> None:
     old, new = workload("red"), workload("red")
@@ -284,7 +288,7 @@ def test_immutable_change_is_a_replacement_that_has_to_be_allowed(
     assert only(make_plan([group("red", new, how=how)], seen, policy())).error is not None
 
 
-def test_terminating_object_is_waited_for() -> None:
+def test_creation_waits_for_the_terminating_object() -> None:
     wanted = workload("red")
     live = live_of(wanted)
     live["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -293,7 +297,7 @@ def test_terminating_object_is_waited_for() -> None:
     assert "being deleted" in change.reason
 
 
-def test_object_of_another_set_is_never_taken() -> None:
+def test_object_of_another_set_is_never_taken_over() -> None:
     wanted = workload("red")
     live = live_of(wanted)
     live["metadata"]["labels"][PART_OF] = "applyset-other-v1"
@@ -310,20 +314,20 @@ def test_orphan_is_pruned_last_and_in_reverse_order() -> None:
     assert not plan.stops
 
 
-def test_orphan_of_a_broken_file_is_no_orphan() -> None:
+def test_object_of_a_broken_file_is_not_an_orphan() -> None:
     broken = (Broken(name="blue", source="experiments/blue.yaml"),)
     plan = make_plan([], snapshot(live_of(workload("blue"))), policy(broken=broken))
     assert plan.changes == ()
     assert not plan.is_empty
 
 
-def test_other_orphans_are_withheld_while_a_file_is_broken() -> None:
+def test_prunes_are_withheld_while_a_file_is_broken() -> None:
     broken = (Broken(name="red", source="experiments/red.yaml"),)
     plan = make_plan([], snapshot(live_of(workload("blue"))), policy(broken=broken, allow_empty=True))
     assert [stop.code for stop in plan.stops] == ["broken-files"]
 
 
-def test_empty_folder_is_withheld_until_allowed() -> None:
+def test_empty_folder_prunes_only_with_allow_empty() -> None:
     seen = snapshot(live_of(workload("blue")))
     assert [s.code for s in make_plan([], seen, policy()).stops] == ["empty"]
     assert make_plan([], seen, policy(allow_empty=True)).stops == ()
@@ -361,7 +365,7 @@ NONE = PruneLimit(objects=0, percent=None, spare_single=False)
         (9, 0, {"limit": NONE}, ()),
     ],
 )
-def test_new_experiment_waits_for_the_peers_that_make_room(
+def test_new_experiment_is_held_back_while_peers_are_not_pruned(
     old_peers: int, new_peers: int, given: dict[str, Any], held: tuple[str, ...]
 ) -> None:
     old, new = workload("blue", peers=old_peers), workload("green", peers=new_peers)
@@ -376,7 +380,7 @@ def test_changed_experiment_is_not_held_back() -> None:
     assert plan.held == ()
 
 
-def test_held_experiment_is_not_recorded_as_begun() -> None:
+def test_experiment_that_is_held_back_is_not_recorded_as_begun() -> None:
     commit = Commit(sha="a" * 40, branch=None, dirty=False)
     plan = make_plan(
         [group("green", workload("green"))],
@@ -387,15 +391,15 @@ def test_held_experiment_is_not_recorded_as_begun() -> None:
     assert not plan.during.begun
 
 
-def test_percentage_holds_for_two_experiments_even_where_a_single_one_is_spared() -> None:
+def test_percentage_applies_to_two_experiments_with_spare_single() -> None:
     red = workload("red")
     seen = snapshot(live_of(red), live_of(workload("blue")), live_of(workload("green")))
     limit = PruneLimit(objects=20, percent=50, spare_single=True)
     assert [s.code for s in make_plan([group("red", red)], seen, policy(limit=limit)).stops] == ["limit"]
 
 
-def test_single_experiment_is_spared_only_by_our_own_word_of_which_it_is() -> None:
-    """Anybody can label every object as one experiment's: then the percentage holds."""
+def test_spare_single_requires_labels_that_nimlab_applied() -> None:
+    """Anybody can label all objects as members of one experiment. Then the percentage applies."""
     red, blue, green = workload("red"), live_of(workload("blue")), live_of(workload("green"))
     limit = PruneLimit(objects=20, percent=50, spare_single=True)
     for item in (blue, green):
@@ -407,7 +411,7 @@ def test_single_experiment_is_spared_only_by_our_own_word_of_which_it_is() -> No
 
 @pytest.mark.parametrize("how", list(OnImmutableChange))
 @pytest.mark.parametrize("is_leaving", [False, True])
-def test_new_object_may_find_peers_where_a_replacement_around_them_ended_halfway(
+def test_new_object_may_adopt_outdated_peers_after_an_interrupted_replacement(
     how: OnImmutableChange, is_leaving: bool
 ) -> None:
     red, old = workload("red"), live_of(workload("red"))
@@ -428,7 +432,7 @@ HEAD = Commit(sha="b" * 40, branch="main", dirty=False)
 @pytest.mark.parametrize(
     ("left_over", "template"), [("blue", "a:1"), ("red", "a:2")], ids=["a prune", "an update"]
 )
-def test_only_a_descendant_of_what_was_synced_may_change_anything(
+def test_only_descendants_of_the_synced_commit_may_change_anything(
     relation: Relation, recorded: Parent, left_over: str, template: str
 ) -> None:
     red = workload("red", image=template)
@@ -441,7 +445,7 @@ def test_only_a_descendant_of_what_was_synced_may_change_anything(
     assert (plan.refusal is None) is is_young
     allowed = make_plan([group("red", red)], seen, policy(commit=HEAD, relations=ages, allow_older=True))
     is_known = relation is not Relation.UNKNOWN or "c" * 40 in recorded.commits
-    assert (allowed.refusal is None) is is_known, "an unknown commit may be another lab's, whatever the flag"
+    assert (allowed.refusal is None) is is_known, "an unknown commit may be of another lab"
     if is_known:
         origin = recorded.commit or HEAD.sha
         assert allowed.after == Parent(scope=allowed.after.scope, commit=HEAD.sha, origin=origin)
@@ -465,7 +469,7 @@ def test_commit_of_unknown_age_changes_and_records_nothing() -> None:
 
 @pytest.mark.parametrize("relation", list(Relation))
 @pytest.mark.parametrize("changes", [True, False])
-def test_what_was_synced_by_name_holds_for_its_experiment_alone(relation: Relation, changes: bool) -> None:
+def test_sync_by_name_restricts_only_its_own_experiment(relation: Relation, changes: bool) -> None:
     red = workload("red", image="a:2" if changes else "a:1")
     predicted = {key_of(red): Prediction(manifest=live_of(red))} if changes else {}
     recorded = parent("c" * 40, {"red": SHA})
@@ -481,7 +485,7 @@ def test_what_was_synced_by_name_holds_for_its_experiment_alone(relation: Relati
         assert plan.after == Parent(scope=plan.after.scope, commit=HEAD.sha, origin="c" * 40)
 
 
-def test_run_over_other_experiments_doesnt_mind_what_was_begun_of_one() -> None:
+def test_commit_begun_for_one_experiment_does_not_affect_the_others() -> None:
     red, blue = workload("red"), workload("blue")
     recorded = parent("c" * 40, {"red": SHA})
     ages = {"c" * 40: Relation.NEWER, SHA: Relation.OLDER}
@@ -497,7 +501,7 @@ def test_run_over_other_experiments_doesnt_mind_what_was_begun_of_one() -> None:
     assert plan.refusal is not None
 
 
-def test_commit_is_told_before_its_writes_and_as_synced_after_all_of_them() -> None:
+def test_commit_is_recorded_before_the_writes_and_as_synced_after_them() -> None:
     red, blue = group("red", workload("red")), live_of(workload("blue"))
     recorded = parent(SHA, {"green": "d" * 40})
     ages = {SHA: Relation.NEWER, "d" * 40: Relation.NEWER}
@@ -510,12 +514,12 @@ def test_commit_is_told_before_its_writes_and_as_synced_after_all_of_them() -> N
         policy(commit=HEAD, relations=ages, limit=PruneLimit(objects=0, percent=None, spare_single=False)),
     )
     assert withheld.stops
-    assert withheld.during.begun == recorded.begun, "nothing is begun where all there is to do is withheld"
+    assert withheld.during.begun == recorded.begun, "nothing is recorded as begun if all changes are withheld"
     same = make_plan([red], snapshot(blue, parent=parent(HEAD.sha)), policy(commit=HEAD))
-    assert same.during.begun == {}, "its own commit is recorded already"
+    assert same.during.begun == {}, "its commit is already recorded"
 
 
-def test_narrowed_run_touches_only_what_it_names_and_records_what_it_began() -> None:
+def test_run_by_name_changes_and_records_only_the_named_experiments() -> None:
     seen = snapshot(live_of(workload("blue")), live_of(workload("green")), parent=parent())
     plan = make_plan([], seen, policy(names=frozenset({"blue"}), commit=HEAD))
     assert [c.key.name for c in plan.changes] == ["blue"]
@@ -525,7 +529,7 @@ def test_narrowed_run_touches_only_what_it_names_and_records_what_it_began() -> 
     assert plan.after.scope.kinds >= {"ConfigMap"}
 
 
-def test_unknown_name_is_refused_with_the_nearest_one() -> None:
+def test_unknown_name_is_rejected_with_a_suggestion() -> None:
     plan = make_plan([], snapshot(live_of(workload("blue"))), policy(names=frozenset({"bleu"})))
     assert plan.refusal is not None
     plan = make_plan([group("blue", workload("blue"))], snapshot(), policy(names=frozenset({"blue", "bleu"})))
@@ -533,7 +537,7 @@ def test_unknown_name_is_refused_with_the_nearest_one() -> None:
     assert "blue" in str(plan.refusal.hint)
 
 
-def test_namespace_stays_while_it_holds_strangers_or_something_protected() -> None:
+def test_namespace_stays_while_it_contains_foreign_or_protected_objects() -> None:
     namespace = live_of(manifest("Namespace", "nimp2p-exp-go", "go"))
     inside = live_of(manifest("ConfigMap", "c", "go"))
     inside["metadata"]["namespace"] = "nimp2p-exp-go"
@@ -573,8 +577,8 @@ FOREIGN = st.fixed_dictionaries(
 
 
 @given(FOREIGN)
-def test_prune_takes_only_what_has_every_proof(marks: dict[str, Any]) -> None:
-    """Whatever a foreign object carries: one proof that is missing, and it stays."""
+def test_only_objects_with_all_proofs_are_pruned(marks: dict[str, Any]) -> None:
+    """A foreign object with any incomplete set of proofs stays."""
     base = manifest(marks["kind"], "thing", "blue")
     live = live_of(base)
     metadata = live["metadata"]
@@ -607,4 +611,4 @@ def test_prune_takes_only_what_has_every_proof(marks: dict[str, Any]) -> None:
 def test_plan_does_not_depend_on_the_order_of_its_arguments(order: list[str]) -> None:
     groups = {name: group(name, workload(name)) for name in order}
     plan = make_plan([groups[name] for name in order], snapshot(), policy())
-    assert [one.name for one in plan.experiments] == ["blue", "green", "red"]
+    assert [experiment.name for experiment in plan.experiments] == ["blue", "green", "red"]

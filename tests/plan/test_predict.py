@@ -1,4 +1,4 @@
-"""What a plan tells without asking the server, held against what the server says."""
+"""Client-side prediction of an apply, compared with the server's result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nimlab.cluster.kube import KubeCluster
 from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
 from nimlab.objects.applyset import FIELD_MANAGER
-from nimlab.objects.managed_fields import compare
+from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.diff import diff_objects
 from nimlab.plan.predict import predict
@@ -34,14 +34,14 @@ EXAMPLES = int(os.environ.get("NIMLAB_EXAMPLES", "400"))
 
 
 def changed_by(edit: Callable[[Any], object]) -> list[tuple[str, Any, Any]]:
-    """What is told of an object that we applied, when Git changes like this."""
+    """Return the predicted changes of an applied object after this edit in Git."""
     desired, live = copy.deepcopy(DESIRED), make_live()
     edit(desired)
     return [(f.path, f.old, f.new) for f in diff_objects(live, predict(desired, live))]
 
 
 def paths(edit: Callable[[Any], object]) -> list[str]:
-    """The paths of that."""
+    """Return the paths of the predicted changes."""
     return [path for path, _, _ in changed_by(edit)]
 
 
@@ -50,7 +50,7 @@ PORTS = "spec.template.spec.containers[c].ports"
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "expected"),
     [
         (lambda d: None, []),
         (lambda d: d["spec"].pop("paused"), ["spec.paused"]),
@@ -64,11 +64,11 @@ PORTS = "spec.template.spec.containers[c].ports"
         (lambda d: pod(d).update(nodeSelector={"a": "b"}), ["spec.template.spec.nodeSelector.a"]),
     ],
 )
-def test_what_goes_from_git_is_told_as_what_comes_is(edit: Callable[[Any], object], told: list[str]) -> None:
-    assert paths(edit) == told
+def test_removed_and_added_fields_are_predicted(edit: Callable[[Any], object], expected: list[str]) -> None:
+    assert paths(edit) == expected
 
 
-def test_what_somebody_else_holds_or_has_added_stays() -> None:
+def test_fields_of_other_managers_stay() -> None:
     desired, live = copy.deepcopy(DESIRED), make_live()
     pod(live)["initContainers"].insert(1, {"name": "theirs"})
     theirs: dict[str, Any] = {"f:spec": {"f:paused": {}, "f:template": {"f:spec": {"f:initContainers": {
@@ -79,26 +79,26 @@ def test_what_somebody_else_holds_or_has_added_stays() -> None:
     )
     del desired["spec"]["paused"]
     pod(desired)["initContainers"].pop()
-    made = predict(desired, live)
-    assert diff_objects(live, made) == ()
-    assert [one["name"] for one in pod(made)["initContainers"]] == ["one", "theirs", "two"]
+    predicted = predict(desired, live)
+    assert diff_objects(live, predicted) == ()
+    assert [container["name"] for container in pod(predicted)["initContainers"]] == ["one", "theirs", "two"]
 
 
-def test_item_that_only_a_part_of_is_ours_keeps_the_rest() -> None:
+def test_item_that_nimlab_owns_in_part_keeps_the_rest() -> None:
     desired, live = copy.deepcopy(DESIRED), make_live()
     pod(live)["initContainers"][1]["image"] = "theirs"
     pod_owned(live)["f:initContainers"]['k:{"name":"two"}'] = {"f:name": {}}
     owned(live)["f:spec"]["f:finalizers"] = {'v:"x"': {}}
     live["spec"]["finalizers"] = ["x", "y"]
     pod(desired)["initContainers"].pop()
-    made = predict(desired, live)
-    assert pod(made)["initContainers"] == [{"name": "one"}, {"image": "theirs"}]
-    assert made["spec"]["finalizers"] == ["y"]
+    predicted = predict(desired, live)
+    assert pod(predicted)["initContainers"] == [{"name": "one"}, {"image": "theirs"}]
+    assert predicted["spec"]["finalizers"] == ["y"]
     desired["spec"]["finalizers"] = ["z"]
     assert predict(desired, live)["spec"]["finalizers"] == ["y", "z"]
 
 
-def test_list_that_somebody_holds_as_a_whole_is_replaced_as_a_whole() -> None:
+def test_list_that_another_manager_owns_as_a_whole_is_replaced() -> None:
     desired = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -124,7 +124,7 @@ def test_list_that_somebody_holds_as_a_whole_is_replaced_as_a_whole() -> None:
     ],
 )
 def test_atomic_map_is_replaced_whoever_owns_it(field: str, owners: list[str]) -> None:
-    """Another manager's update of one key makes it the owner of the whole map."""
+    """An update of one key by another manager makes it the owner of the whole map."""
     desired: dict[str, Any] = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -147,10 +147,10 @@ def test_atomic_map_is_replaced_whoever_owns_it(field: str, owners: list[str]) -
 
 @pytest.mark.live
 @pytest.mark.timeout(300 + EXAMPLES)
-def test_no_change_that_the_server_would_make_is_missed(
+def test_prediction_misses_no_change_of_the_server(
     cluster: KubeCluster, figure: Callable[[str], None]
 ) -> None:
-    """On random objects, after random edits by others and in Git."""
+    """Use random objects with random edits by other managers and in Git."""
     number = int(os.environ.get("NIMLAB_SEED") or secrets.randbelow(10**9))
     namespace = f"forecast-{secrets.token_hex(4)}"
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -168,7 +168,7 @@ def test_no_change_that_the_server_would_make_is_missed(
     finally:
         remove_namespaces(cluster, [namespace])
     figure(
-        f"forecast: {EXAMPLES} examples, seed {number}: {seen['same']} told as the server does, "
+        f"forecast: {EXAMPLES} examples, seed {number}: {seen['same']} predicted as the server does, "
         f"{seen['more']} with more, {seen['refused']} that the server refuses, 0 changes missed"
     )
     assert seen["same"] > EXAMPLES / 10
@@ -183,17 +183,17 @@ def foretold(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, Manifest
     while True:
         assert live is not None
         try:
-            said = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=True)
+            applied = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=True)
         except ClusterError:
-            said = None
+            applied = None
         now = cluster.get(key_of(wanted))
         if now == live:
-            return live, said
+            return live, applied
         live = now
 
 
 def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> None:
-    """Apply, let others edit, change Git, and hold the two words against each other."""
+    """Apply an object, edit it as other managers, change Git, and compare prediction and server."""
     desired = make_desired(dice, namespace, name)
     live = cluster.apply(desired, manager=FIELD_MANAGER, force=False, dry_run=False)
     luck = Dice(random.Random(dice.random.getrandbits(32)))  # noqa: S311 -- not a secret
@@ -201,14 +201,14 @@ def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, see
         luck.random.choice([edit for edit in EDITS if edit is not edit_reset])(luck, cluster, live)
         live = cluster.get(key_of(desired)) or live
     wanted = change_desired(dice, change_desired(dice, desired))
-    live, said = foretold(cluster, wanted)
+    live, applied = foretold(cluster, wanted)
     uid = live["metadata"]["uid"]
     cluster.delete(key_of(live), uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
-    if said is None or compare(wanted, live).unchanged:
-        seen["refused" if said is None else "unchanged"] += 1
+    if applied is None or compare(wanted, live).unchanged:
+        seen["refused" if applied is None else "unchanged"] += 1
         return
-    made = predict(wanted, live)
-    truth, told = diff_objects(live, said), diff_objects(live, made)
-    assert told or not truth, (wanted, live, said)
-    assert changes_template(live, made) or not changes_template(live, said), (wanted, live, said)
-    seen["same" if truth == told else "more"] += 1
+    predicted = predict(wanted, live)
+    actual, expected = diff_objects(live, applied), diff_objects(live, predicted)
+    assert expected or not actual, (wanted, live, applied)
+    assert changes_template(live, predicted) or not changes_template(live, applied), (wanted, live, applied)
+    seen["same" if actual == expected else "more"] += 1

@@ -1,4 +1,4 @@
-"""Facts about workloads: cost, fields that can't be changed in place, peers that restart."""
+"""Facts about workloads: requested resources, immutable fields, and peers that restart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nimlab.plan.workload import (
 
 
 def workload(kind: str = "StatefulSet", **spec: Any) -> Manifest:
-    """An object of a kind."""
+    """Return an object of a kind."""
     return {"kind": kind, "metadata": {"name": "a", "generation": 1}, "spec": spec}
 
 
@@ -44,10 +44,10 @@ def test_cost_is_replicas_times_requests_with_sidecars() -> None:
     assert resources_of(workload(template=odd)) == Resources(pods=1)
 
 
-def test_limits_that_hold_on_average_only_are_told() -> None:
+def test_limits_that_hold_only_on_average_have_a_caveat() -> None:
     annotations = {"kubernetes.io/egress-bandwidth": "16M"}
-    (said,) = caveats_of(workload(template={"metadata": {"annotations": annotations}}))
-    assert "average" in said
+    (caveat,) = caveats_of(workload(template={"metadata": {"annotations": annotations}}))
+    assert "average" in caveat
     assert caveats_of(workload(template={"metadata": {"annotations": {"a": "b"}}})) == ()
     assert caveats_of(workload("Service")) == caveats_of(None) == ()
 
@@ -86,12 +86,12 @@ def test_immutable_fields(kind: str, desired: Any, live: Any, paths: tuple[str, 
         "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
     ],
 )  # fmt: skip
-def test_what_a_statefulset_changes_in_place(name: str) -> None:
-    one, two = workload(), workload()
-    one["spec"][name], two["spec"][name] = 1, 2
-    assert immutable_changes(one, two) == ()
-    one["spec"]["serviceName"] = "a"
-    assert immutable_changes(one, two) == ("spec.serviceName",)
+def test_mutable_fields_of_a_statefulset(name: str) -> None:
+    desired, live = workload(), workload()
+    desired["spec"][name], live["spec"][name] = 1, 2
+    assert immutable_changes(desired, live) == ()
+    desired["spec"]["serviceName"] = "a"
+    assert immutable_changes(desired, live) == ("spec.serviceName",)
 
 
 def test_immutable_config_and_role_references() -> None:
@@ -102,7 +102,7 @@ def test_immutable_config_and_role_references() -> None:
     ) == ("roleRef",)
 
 
-def test_who_restarts() -> None:
+def test_peers_that_restart() -> None:
     live = workload(template={"a": 1}, updateStrategy={"type": "OnDelete"})
     live["status"] = {"replicas": 5, "updatedReplicas": 5, "observedGeneration": 1}
     assert restarts_of(live, workload(template={"a": 2}, replicas=9)) == 5
@@ -125,11 +125,11 @@ def test_who_restarts() -> None:
         ({"terminationGracePeriodSeconds": 0}, {"minReadySeconds": 10}, True, 12),
     ],
 )
-def test_time_of_a_restart_is_grace_and_delays_for_each_round(
+def test_restart_estimate_is_grace_period_and_delays_per_round(
     pod: dict[str, Any], spec: dict[str, Any], at_once: bool, expected_s: int
 ) -> None:
-    made = workload(template={"spec": {"containers": [{}], **pod}}, **spec)
-    assert estimate_restart_s(made, 4, at_once=at_once) == expected_s
+    desired = workload(template={"spec": {"containers": [{}], **pod}}, **spec)
+    assert estimate_restart_s(desired, 4, at_once=at_once) == expected_s
     slow = {"containers": [{"readinessProbe": {"initialDelaySeconds": 9}}], **pod}
     assert estimate_restart_s(workload(template={"spec": slow}), 1, at_once=True) > 9
-    assert estimate_restart_s(made, 0, at_once=at_once) == 0
+    assert estimate_restart_s(desired, 0, at_once=at_once) == 0

@@ -25,7 +25,8 @@ from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
 from nimlab.objects.applyset import EXPERIMENTS, FIELD_MANAGER, PLATFORM, ApplySet
 from nimlab.objects.canonical import canonical
-from nimlab.objects.managed_fields import compare, own_entry
+from nimlab.objects.change_detector import compare
+from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.takeover import effective, only_at, takeover_of, takeover_patch
 from nimlab.units import UnitError

@@ -215,7 +215,7 @@ def test_protection_that_comes_between_saves_from_a_replacement(ground: Ground, 
 
 
 def test_label_alone_makes_no_object_ours() -> None:
-    """Without the label the same object is refused: "it exists, and nimlab did not make it"."""
+    """Without the label the same object is rejected, because nimlab did not create it."""
     live = live_of(member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red"))
     forge_label_only(live)
     wanted = member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red")

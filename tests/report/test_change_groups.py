@@ -8,14 +8,9 @@ from typing import Any
 
 import pytest
 
-from nimlab.errors import (
-    Conflict,
-    OwnershipConflict,
-)
-from nimlab.files.spec import (
-    OnImmutableChange,
-)
-from nimlab.objects.managed_fields import Foreign
+from nimlab.errors import Conflict, OwnershipConflict
+from nimlab.files.spec import OnImmutableChange
+from nimlab.objects.foreign_fields import Foreign
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan

@@ -26,7 +26,7 @@ from nimlab.files.spec import (
     Broken,
     OnImmutableChange,
 )
-from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.foreign_fields import Foreign
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
 from nimlab.plan.diff import ABSENT

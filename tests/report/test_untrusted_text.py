@@ -24,7 +24,7 @@ from nimlab.errors import (
 from nimlab.files.spec import (
     Broken,
 )
-from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.foreign_fields import Foreign
 from nimlab.plan.change import Action
 from nimlab.plan.diff import diff_objects
 from nimlab.plan.pod_trouble import Trouble

@@ -20,7 +20,7 @@ RIGHT = "cannot"
 """What a refusal says that comes from a missing right."""
 GRANT = "attempting to grant"
 """What the server says by itself to who gives what they haven't got."""
-NAMES = "writes only what is called"
+NAMES = "may only write objects named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     "a secret": (secret("nimp2p-exp-evil", "Opaque", "nimlab-sync-platform"), RIGHT),
     "the other label": (
         lambda g: config_map("nimp2p-exp-evil", labels=label_of(PLATFORM)(g))(g),
-        "no other set's label",
+        "may not set the label of another set",
     ),
     "its account": (peers(lambda p: p.update(serviceAccountName="lab-prometheus")), "account `default`"),
     "its account, by the old name": (
@@ -199,43 +199,46 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
         ),
         "account `default`",
     ),
-    "a mounted secret": (peers(volume("secret", {"secretName": "lab-grafana-admin"})), "mounts no Secret"),
-    "a token": (peers(volume("projected", TOKEN)), "mounts no Secret"),
-    "a claim": (peers(volume("persistentVolumeClaim", {"claimName": "lab-loki"})), "mounts no Secret"),
-    "a folder of the node": (peers(volume("hostPath", {"path": "/"})), "mounts no Secret"),
+    "a mounted secret": (
+        peers(volume("secret", {"secretName": "lab-grafana-admin"})),
+        "may not mount Secrets",
+    ),
+    "a token": (peers(volume("projected", TOKEN)), "may not mount Secrets"),
+    "a claim": (peers(volume("persistentVolumeClaim", {"claimName": "lab-loki"})), "may not mount Secrets"),
+    "a folder of the node": (peers(volume("hostPath", {"path": "/"})), "may not mount Secrets"),
     "a new claim": (
         changed(
             "StatefulSet", "nimp2p-exp-blue", replaced("volumeClaimTemplates", [CLAIM]), "nimp2p-exp-evil"
         ),
-        "makes no claims",
+        "volume claim templates",
     ),
-    "a secret in env": (peers(container(env=SECRET_ENV)), "no Secret but its own"),
+    "a secret in env": (peers(container(env=SECRET_ENV)), "may not pass other Secrets"),
     "a secret in envFrom": (
         peers(container(envFrom=[{"secretRef": {"name": "lab-grafana-admin"}}])),
-        "no Secret but its own",
+        "may not pass other Secrets",
     ),
     "a secret in an init container": (
         peers(lambda p: p["initContainers"][0].update(env=SECRET_ENV)),
-        "no Secret but its own",
+        "may not pass other Secrets",
     ),
-    "the node's network": (peers(lambda p: p.update(hostNetwork=True)), "in a node's network"),
-    "the node's processes": (peers(lambda p: p.update(hostPID=True)), "in a node's network"),
-    "the node's memory": (peers(lambda p: p.update(hostIPC=True)), "in a node's network"),
+    "the node's network": (peers(lambda p: p.update(hostNetwork=True)), "host namespaces"),
+    "the node's processes": (peers(lambda p: p.update(hostPID=True)), "host namespaces"),
+    "the node's memory": (peers(lambda p: p.update(hostIPC=True)), "host namespaces"),
     "the others' place": (
         peers(lambda p: p.update(priorityClassName="system-node-critical")),
-        "in a node's network",
+        "host namespaces",
     ),
     "a privileged container": (
         peers(container(securityContext={"privileged": True})),
-        "no privileged containers",
+        "may not create privileged containers",
     ),
     "a capability": (
         peers(container(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}})),
-        "no privileged containers",
+        "may not create privileged containers",
     ),
     "a port of the node": (
         peers(container(ports=[{"containerPort": 9100, "hostPort": 9100}])),
-        "takes no ports",
+        "may not use host ports",
     ),
     "the platform's traffic": (
         changed(
@@ -248,7 +251,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     ),
     "others' addresses": (
         changed("Service", "nimp2p-exp-blue", lambda m: m["spec"].update(EVIL_IP), "nimp2p-exp-evil"),
-        "external addresses",
+        "without external IPs",
     ),
     "a port of every node": (
         changed(
@@ -257,21 +260,21 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
             lambda m: m["spec"].update(type="NodePort", clusterIP=""),
             "nimp2p-exp-evil",
         ),
-        "external addresses",
+        "without external IPs",
     ),
     "its pods' traffic": (
         changed("NetworkPolicy", "nimp2p-exp-blue", replaced("podSelector", {}), "nimp2p-exp-evil"),
-        "selects pods by the label",
+        "may only select pods by the label",
     ),
-    "its pods' eviction": (budget, "selects pods by the label"),
+    "its pods' eviction": (budget, "may only select pods by the label"),
     "a quota": (bounds("ResourceQuota", {"hard": {"pods": "0"}}), RIGHT),
     "limits": (bounds("LimitRange", {"limits": [{"type": "Pod", "max": {"cpu": "1m"}}]}), RIGHT),
 }
 """What the account of experiments may not do to the platform, and what refuses it."""
 
 WITH_NAMESPACES: dict[str, tuple[Attack, str]] = {
-    "a quota": (ON_PLATFORM["a quota"][0], "bounds no other pods"),
-    "limits": (ON_PLATFORM["limits"][0], "bounds no other pods"),
+    "a quota": (ON_PLATFORM["a quota"][0], "may not write quotas"),
+    "limits": (ON_PLATFORM["limits"][0], "may not write quotas"),
     "the lab's namespace": (lambda g: g.delete("Namespace", g.lab.namespace, ""), NAMES),
     "a namespace of another name": (namespace("evil"), NAMES),
     "another namespace": (namespace("kube-system"), NAMES),
@@ -291,29 +294,29 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     "a policy": (lambda g: g.delete("NetworkPolicy", "nimp2p-exp-blue"), RIGHT),
     "the other label": (
         lambda g: config_map("lab-evil", labels=label_of(EXPERIMENTS)(g))(g),
-        "no other set's label",
+        "may not set the label of another set",
     ),
     "its account's rights": (lambda g: g.delete("RoleBinding", "nimlab-sync"), RIGHT),
-    "its account": (pods(lambda p: p.update(serviceAccountName="nimlab-sync")), "its own accounts alone"),
+    "its account": (pods(lambda p: p.update(serviceAccountName="nimlab-sync")), "service accounts `default`"),
     "its token, made": (
         secret("lab-evil", "kubernetes.io/service-account-token", "nimlab-sync"),
-        "touches no",
+        "may only create the Secret",
     ),
     "its token, under the password's name": (
         secret("lab-grafana-admin", "kubernetes.io/service-account-token", "nimlab-sync"),
-        "touches no",
+        "may only create the Secret",
     ),
-    "its token, mounted": (pods(volume("secret", {"secretName": "nimlab-sync"})), "mounts no Secret"),
-    "its token, in env": (pods(container(env=TOKEN_ENV)), "no Secret but its own"),
+    "its token, mounted": (pods(volume("secret", {"secretName": "nimlab-sync"})), "may not mount Secrets"),
+    "its token, in env": (pods(container(env=TOKEN_ENV)), "may not pass other Secrets"),
     "its token, in envFrom": (
         pods(container(envFrom=[{"secretRef": {"name": "nimlab-sync"}}])),
-        "no Secret but its own",
+        "may not pass other Secrets",
     ),
     "more rights": (
         changed(
             "Role", "lab-discovery", lambda m: m["rules"][0].update(resources=["configmaps"], verbs=["patch"])
         ),
-        "but to look at pods",
+        "right to read pods",
     ),
     "rights that it hasn't": (
         changed("Role", "lab-discovery", lambda m: m["rules"][0].update(verbs=["delete"])),
@@ -327,11 +330,11 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
                 apiGroups=["rbac.authorization.k8s.io"], resources=["clusterroles"], verbs=["list"]
             ),
         )(g),
-        "but to look at nodes/metrics",
+        "right to read nodes/metrics",
     ),
     "rights for others": (
         changed("RoleBinding", "lab-discovery", lambda m: m["subjects"][0].update(name="default")),
-        "gives rights to its own accounts",
+        "may only grant rights to its own service accounts",
     ),
     "another role": (
         changed("Role", "lab-discovery", lambda _: None, "lab-evil"),
@@ -346,25 +349,25 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
         ),
         "label `experiment`",
     ),
-    "the node's network": (pods(lambda p: p.update(hostNetwork=True)), "but the agents'"),
-    "a folder of the node": (pods(volume("hostPath", {"path": "/"})), "only in agents"),
+    "the node's network": (pods(lambda p: p.update(hostNetwork=True)), "host namespaces in DaemonSets"),
+    "a folder of the node": (pods(volume("hostPath", {"path": "/"})), "host paths only in DaemonSets"),
     "a folder of the node, to write": (
         pods(
             lambda p: p["containers"][0]["volumeMounts"][0].pop("readOnly"), "DaemonSet", "lab-node-exporter"
         ),
-        "writes to no folder",
+        "may only write to the host path",
     ),
     "a privileged agent": (
         pods(container(securityContext={"privileged": True}), "DaemonSet", "lab-node-exporter"),
-        "no privileged containers",
+        "may not create privileged containers",
     ),
     "a capability": (
         pods(container(securityContext={"capabilities": {"add": ["NET_ADMIN"]}})),
-        "no privileged containers",
+        "may not create privileged containers",
     ),
     "others' addresses": (
         changed("Service", "lab-loki", lambda m: m["spec"].update(EVIL_IP), "lab-evil"),
-        "external addresses",
+        "without external IPs",
     ),
     "what is in another namespace": (config_map("lab-evil", "default"), RIGHT),
 }

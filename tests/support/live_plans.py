@@ -19,7 +19,7 @@ from nimlab.files.spec import (
 )
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent
-from nimlab.objects.managed_fields import Foreign
+from nimlab.objects.foreign_fields import Foreign
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import ExperimentPlan, Plan

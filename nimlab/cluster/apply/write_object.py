@@ -17,7 +17,7 @@ from nimlab.cluster.port import Cluster, Propagation
 from nimlab.errors import ClusterError, NimlabError, PreconditionFailed
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import FIELD_MANAGER, ApplySet
-from nimlab.objects.managed_fields import compare
+from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.objects.prune_proofs import missing_proofs
 from nimlab.objects.takeover import Takeover, only_at, takeover_patch
