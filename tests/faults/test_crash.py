@@ -1,7 +1,7 @@
-"""A sync that is killed after any of its writes: the next one ends as if nothing had happened.
+"""A sync that is killed after any of its writes: the next sync completes the work.
 
-The process is killed by the proxy, with SIGKILL, at the moment when the server has done write k and before
-the process learns of it; for every k.
+For every k, the proxy kills the process with SIGKILL after the server has done write k and before the process
+receives the response.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from tests.proxy import Proxy, Seen, run_proxy
 
 pytestmark = pytest.mark.live
 
-MOST = 80
+MAX_WRITES = 80
 
 
 @dataclass(slots=True)
 class Killer:
-    """Kills a process after the server has done its write number `after`; None kills nothing."""
+    """Kills a process after the server has done write number `after`; None never kills."""
 
     after: int | None
     process: subprocess.Popen[str] | None = None
     writes: int = 0
 
     def __call__(self, request: Seen, status: int, body: bytes) -> None:
-        """Take note of an answer before the process gets it."""
+        """Count a write; kill the process before it receives the response."""
         del status, body
         if not request.is_write:
             return
@@ -47,7 +47,7 @@ class Killer:
 
 
 def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
-    """Sync in a process of its own, killed after a write; return its exit code and the writes done."""
+    """Sync in a separate process, killed after a write; return its exit code and the number of writes."""
     killer = Killer(after)
     command = [sys.executable, "-m", "nimlab", "sync", "--timeout", "60s", "--lab", str(world.lab.root)]
     proxy.answered = None
@@ -65,47 +65,49 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
 
 
 @pytest.mark.timeout(2400)
-def test_sync_killed_after_any_write_is_finished_by_the_next(
+def test_sync_killed_after_any_write_is_completed_by_the_next(
     lab: Lab, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     world = make_world(lab)
-    alive = world.sign_of_life()
-    points = {"B": 0, "A": 0}
+    bystander = world.bystander_version()
+    crashes = {"B": 0, "A": 0}
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        for after in range(1, MOST):
-            ended = [crash_towards(world, proxy, goal, after, points) for goal in points]
-            assert world.sign_of_life() == alive, f"after write {after}"
-            if all(ended):
+        for after in range(1, MAX_WRITES):
+            completed = [crash_towards(world, proxy, state, after, crashes) for state in crashes]
+            assert world.bystander_version() == bystander, f"after write {after}"
+            if all(completed):
                 break
-    assert all(ended), "it writes without end"
-    assert min(points.values()) >= 30
+    assert all(completed), "the sync does not stop writing"
+    assert min(crashes.values()) >= 30
     figure(
-        f"crashes: killed after each of the {points['B']} and {points['A']} writes of two syncs: "
-        "the next one finished each, 0 left behind, 0 foreign objects touched"
+        f"crashes: killed after each of the {crashes['B']} and {crashes['A']} writes of two syncs: "
+        "the next one completed each, 0 left behind, 0 foreign objects touched"
     )
 
 
-def crash_towards(world: World, proxy: Proxy, goal: str, after: int, points: dict[str, int]) -> bool:
-    """Kill a sync towards a state and let the next one finish; True when it had fewer writes than that."""
-    world.ask_for(goal)
+def crash_towards(world: World, proxy: Proxy, state: str, after: int, crashes: dict[str, int]) -> bool:
+    """Kill a sync to a state and complete it by the next; return True if it ended before that write."""
+    world.ask_for(state)
     code, writes = run_until(world, proxy, after)
     if code == 0:
         assert writes < after
         return True
     assert code == -signal.SIGKILL
-    points[goal] += 1
+    crashes[state] += 1
     free_lock(world)
     answer = world.lab.run("sync", "--timeout", "60s")
     assert answer.code == 0, f"after write {after}: {answer.out}{answer.err}"
-    world.assert_is(goal)
+    world.assert_is(state)
     return False
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_first_sync_of_all_killed_after_any_write(lab: Lab, tmp_path: Path, after: int) -> None:
-    """The namespace, the lock and the parent are made here."""
+def test_first_sync_killed_after_any_write_is_completed_by_the_next(
+    lab: Lab, tmp_path: Path, after: int
+) -> None:
+    """The first sync creates the namespace, the lock and the parent."""
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        world = World(lab, ObjectKey("ConfigMap", lab.namespace, "nobody"))
+        world = World(lab, ObjectKey("ConfigMap", lab.namespace, "none"))
         code, _ = run_until(world, proxy, after)
         assert code == -signal.SIGKILL
     free_lock(world)
