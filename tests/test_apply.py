@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -36,7 +37,7 @@ from nimlab.plan.change import Action
 from nimlab.plan.make_plan import make_plan
 from nimlab.plan.snapshot import Desired, Snapshot
 from nimlab.report import format_event
-from tests.live import Lab
+from tests.live import REPOSITORY, Lab
 from tests.test_plan import group, manifest, policy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -83,6 +84,23 @@ def board(*objects: Manifest) -> Readiness:
 def judged(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED) -> Any:
     """Return the event for the experiment after some time, with a timeout of one minute."""
     return judge(target, readiness, NOW, waited_s=waited_s, timeout_s=60)
+
+
+def test_only_apply_writes_to_the_cluster() -> None:
+    """Outside of `apply` and the HTTP client, every apply and patch is a dry run, and nothing else writes."""
+    folder = REPOSITORY / "nimlab" / "cluster"
+    paths = [path for path in folder.rglob("*.py") if path.parent.name not in ("apply", "kube")]
+    calls = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_call(node)]
+    dry_runs = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "dry_run"]
+    assert dry_runs, "the check must find the dry runs"
+    assert all(isinstance(value, ast.Constant) and value.value is True for value in dry_runs)
+    methods = {ast.unparse(call.func) for call in calls}
+    assert not methods & {f"cluster.{name}" for name in ("create", "replace", "delete")}
+
+
+def is_call(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Return True for a call."""
+    return isinstance(node, ast.Call)
 
 
 FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}

@@ -348,7 +348,7 @@ def test_progress_never_reads_as_if_nothing_were_awaited() -> None:
     fewer = said(judged(board(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800))))
     assert "799 still to go" in fewer
     deleted = said(judged(board()))
-    assert "StatefulSet/lab/red doesn't exist" in deleted
+    assert "StatefulSet/lab/red does not exist" in deleted
 
 
 def test_bar_counts_peers_that_go() -> None:
