@@ -77,7 +77,7 @@ def board(*objects: Manifest) -> Readiness:
     """Return the readiness after a complete LIST of these objects."""
     readiness = Readiness(SET, listed={"StatefulSet", "Pod"})
     for item in objects:
-        readiness.put(item, NOW)
+        readiness.update(item, NOW)
     return readiness
 
 
@@ -159,7 +159,7 @@ def test_fatal_trouble_ends_the_wait_and_transient_trouble_does_not() -> None:
     recovered = board(half, pod(0, "ImagePullBackOff"), pod(0))
     assert isinstance(judged(recovered), PeersProgress)
     deleted = board(half, pod(0, "ImagePullBackOff"))
-    deleted.drop(pod(0))
+    deleted.remove(pod(0))
     assert isinstance(judged(deleted), PeersProgress)
 
 
@@ -204,7 +204,7 @@ def test_rejected_pods_end_the_wait_after_a_grace_period() -> None:
     secret = statefulset()
     env = [{"name": "API_TOKEN", "value": "exceeded"}]
     secret["spec"]["template"] = {"spec": {"containers": [{"name": "c", "env": env}]}}
-    readiness.put(secret, NOW)
+    readiness.update(secret, NOW)
     redacted = judged(readiness)
     assert isinstance(redacted, ExperimentStuck)
     assert "(hidden) quota" in redacted.troubles[0].message
@@ -225,7 +225,7 @@ def test_pruned_workloads_and_namespaces_are_awaited_until_deleted() -> None:
     progress = judged(readiness, target=target)
     assert isinstance(progress, PeersProgress)
     assert progress.leaving == 2
-    readiness.drop(statefulset())
+    readiness.remove(statefulset())
     assert isinstance(judged(readiness, target=target), PeersProgress)
     readiness.put_leaving("Namespace", ())
     assert isinstance(judged(readiness, target=target), ExperimentSettled)
@@ -233,9 +233,9 @@ def test_pruned_workloads_and_namespaces_are_awaited_until_deleted() -> None:
 
 def test_new_list_replaces_the_known_objects() -> None:
     readiness = board(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
-    readiness.forget("Pod", "lab")
+    readiness.clear("Pod", "lab")
     assert not any(readiness.troubled.values())
-    readiness.forget("StatefulSet", "elsewhere")
+    readiness.clear("StatefulSet", "elsewhere")
     assert KEY in readiness.workloads
 
 

@@ -260,7 +260,7 @@ def missing_service(lab: Lab, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.live
 def test_namespace_is_kept_while_an_api_service_does_not_respond(lab: Lab, missing_service: str) -> None:
     with pytest.raises(IncompleteDiscovery, match=missing_service):
-        lab.cluster.survey("default")
+        lab.cluster.list_namespace_metadata("default")
     home = f"nimp2p-exp-gone-{lab.namespace[4:]}"
     head = "apiVersion: nimlab.dev/v1\nkind: Experiment\n"
     path = lab.write("gone", f"{head}metadata: {{name: {home[11:]}}}\nspec: {{contract: dst-go, peers: 3}}\n")

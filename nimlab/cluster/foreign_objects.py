@@ -46,4 +46,4 @@ def find_foreign_objects(
 
     Raises IncompleteDiscovery when the server cannot list all of them, ClusterError.
     """
-    return foreign_objects_among(cluster.survey(namespace), apply_set, own_uids)
+    return foreign_objects_among(cluster.list_namespace_metadata(namespace), apply_set, own_uids)

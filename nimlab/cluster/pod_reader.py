@@ -1,4 +1,4 @@
-"""Reads pods and events for diagnosis: never more than a few pages.
+"""Pods and events for diagnosis, read in a few pages at most.
 
 In: the cluster. Out: live objects. Listing 10,000 pods takes the server seconds. Counts come from the
 StatefulSet, so only the first pages are read.

@@ -121,7 +121,7 @@ class Cluster(Protocol):
         Raises Expired when the server no longer has the changes since that resourceVersion.
         """
 
-    def survey(self, namespace: str) -> tuple[Manifest, ...]:
+    def list_namespace_metadata(self, namespace: str) -> tuple[Manifest, ...]:
         """Return the metadata of every object of every kind in a namespace.
 
         Raises IncompleteDiscovery when the server cannot list all kinds.
@@ -131,4 +131,7 @@ class Cluster(Protocol):
         """Return the number of requests sent so far."""
 
     def fenced(self, check: Callable[[], None]) -> Self:
-        """Return the same cluster, which calls `check` before each write; an exception of `check` passes."""
+        """Return the same cluster, which calls `check` before each write.
+
+        Exceptions of `check` are passed on.
+        """

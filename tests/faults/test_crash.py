@@ -29,7 +29,7 @@ MAX_WRITES = 80
 
 @dataclass(slots=True)
 class Killer:
-    """Kills a process after the server has done write number `after`; None never kills."""
+    """A proxy hook that kills a process after the server has done write number `after`; None never kills."""
 
     after: int | None
     process: subprocess.Popen[str] | None = None

@@ -59,7 +59,7 @@ READS = ("the parent", "a list", "everything")
 
 @dataclass(slots=True)
 class Injector:
-    """Injects a fault into the requests of one place, a number of times or always, and counts them."""
+    """A proxy hook that injects a fault into the requests of one place and counts the faults."""
 
     place: str
     fault: str

@@ -1,4 +1,4 @@
-"""Executes a plan: record the scope, apply, prune, record the final scope.
+"""The execution of a plan: record the scope, apply, prune, record the final scope.
 
 Experiments are independent: they run in parallel, and a failure of one does not stop the others. Within an
 experiment, objects are applied in order. Nothing is pruned unless everything was applied.

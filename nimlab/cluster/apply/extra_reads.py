@@ -18,7 +18,7 @@ from nimlab.plan.kstatus import peers_of
 
 
 class ExtraReads:
-    """Reads what no watch covers; remembers the kinds that cannot be listed over all namespaces."""
+    """LISTs of what no watch covers; remembers the kinds that cannot be listed over all namespaces."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
         self._cluster = cluster

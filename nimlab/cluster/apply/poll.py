@@ -1,4 +1,4 @@
-"""Polls a condition until it holds, the timeout expires, or the sync is stopped."""
+"""Polling of a condition until it holds, the timeout expires, or the sync is stopped."""
 
 from __future__ import annotations
 

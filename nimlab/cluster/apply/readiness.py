@@ -60,7 +60,7 @@ class Readiness:
     """The state of a set as the watches have reported it; only the waiting thread writes it.
 
     `troubled` holds, for each experiment, the reasons of pods that do not run (not the pods themselves).
-    `refused` holds the workloads whose pods are rejected, because no pod exists to show the reason.
+    `rejected_pods` holds the workloads whose pods are rejected, because no pod exists to show the reason.
     `leaving` holds deleted objects of other kinds that still exist. `listed` holds the kinds that have been
     listed completely.
     """
@@ -68,11 +68,11 @@ class Readiness:
     apply_set: ApplySet
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
     troubled: dict[str | None, dict[ObjectKey, Trouble]] = field(default_factory=dict)
-    refused: dict[ObjectKey, _PodRejection] = field(default_factory=dict)
+    rejected_pods: dict[ObjectKey, _PodRejection] = field(default_factory=dict)
     leaving: dict[ObjectKey, Manifest] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
 
-    def forget(self, kind: str, namespace: str | None) -> None:
+    def clear(self, kind: str, namespace: str | None) -> None:
         """Remove all entries of a kind in a namespace (None: in all), before a new LIST fills them again."""
         if kind != "Pod":
             keys = [key for key in self.workloads if key.kind == kind and namespace in (None, key.namespace)]
@@ -83,7 +83,7 @@ class Readiness:
             for key in [key for key in troubles if namespace in (None, key.namespace)]:
                 del troubles[key]
 
-    def put(self, live: Manifest, now: datetime) -> None:
+    def update(self, live: Manifest, now: datetime) -> None:
         """Record the current state of an object."""
         key = key_of(live)
         if key.kind != "Pod":
@@ -109,14 +109,14 @@ class Readiness:
         trouble, event_at = event_trouble(event), seen_at(event)
         if trouble is None or event_at is None or now - event_at >= _MAX_EVENT_AGE:
             return
-        uid, known = str(about.get("uid") or ""), self.refused.get(key)
+        uid, known = str(about.get("uid") or ""), self.rejected_pods.get(key)
         if known is not None and known.uid == uid:
             latest = max(event_at, known.seen_at)
-            self.refused[key] = replace(known, trouble=trouble, seen_at=latest)
+            self.rejected_pods[key] = replace(known, trouble=trouble, seen_at=latest)
         elif known is None or known.seen_at <= event_at:
-            self.refused[key] = _PodRejection(since=now, trouble=trouble, uid=uid, seen_at=event_at)
+            self.rejected_pods[key] = _PodRejection(since=now, trouble=trouble, uid=uid, seen_at=event_at)
 
-    def drop(self, live: Manifest) -> None:
+    def remove(self, live: Manifest) -> None:
         """Remove an object that has been deleted."""
         key = key_of(live)
         self.troubled.get(self.apply_set.group_of(live), {}).pop(key, None)
@@ -233,7 +233,7 @@ def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[
         return ()
     of_pods = readiness.troubled.get(target.experiment, {}).values()
     troubles = [after_grace_period(trouble, now) for trouble in of_pods if is_due(trouble, now)]
-    for key, rejection in readiness.refused.items():
+    for key, rejection in readiness.rejected_pods.items():
         live = readiness.workloads.get(key)
         if key not in target.workloads or live is None or not _concerns(rejection, live):
             continue

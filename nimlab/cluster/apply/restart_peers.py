@@ -1,4 +1,4 @@
-"""Restarts all peers of a StatefulSet together, by deleting the pods of older revisions.
+"""The restart of all peers of a StatefulSet together, by deleting the pods of older revisions.
 
 Under `OnDelete` the StatefulSet controller does not replace pods by itself. If they were replaced one by one,
 the network would run old and new peers side by side for a long time.

@@ -1,4 +1,4 @@
-"""Explains a write that was rejected because its namespace is being deleted.
+"""The reason why a namespace rejects writes: it is being deleted, and something blocks the deletion.
 
 In: an error, the cluster. Out: an error that also contains what blocks the deletion of the namespace. The
 namespace is read only after such a rejection.

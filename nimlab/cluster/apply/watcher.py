@@ -100,17 +100,17 @@ class Watcher:
     def _handle(self, message: _Message, readiness: Readiness, now: datetime) -> None:
         if isinstance(message, _Page):
             if message.is_first:
-                readiness.forget(message.kind, message.namespace)
+                readiness.clear(message.kind, message.namespace)
             for item in message.items:
-                readiness.put(item, now)
+                readiness.update(item, now)
         elif isinstance(message, _Listed):
             self._unlisted.discard((message.kind, message.namespace))
             if all(kind != message.kind for kind, _ in self._unlisted):
                 readiness.listed.add(message.kind)
         elif message.type == "DELETED":
-            readiness.drop(message.object)
+            readiness.remove(message.object)
         else:
-            readiness.put(message.object, now)
+            readiness.update(message.object, now)
 
     def _namespaces_to_watch(self, kind: str, labels: str) -> Sequence[str | None]:
         """Return None (all namespaces) if the credentials allow such a LIST, else each namespace."""

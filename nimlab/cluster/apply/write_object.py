@@ -1,4 +1,4 @@
-"""Writes one object: apply, replace or prune it.
+"""The writes of one object: apply, replace, prune.
 
 Each function carries out one `Change` or raises. The identity of the planned object is a precondition of
 every write. Nothing is decided here.

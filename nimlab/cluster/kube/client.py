@@ -242,7 +242,7 @@ class KubeCluster:
         finally:
             response.close()
 
-    def survey(self, namespace: str) -> tuple[Manifest, ...]:
+    def list_namespace_metadata(self, namespace: str) -> tuple[Manifest, ...]:
         """Return the metadata of every object of every kind in a namespace.
 
         The kinds come from discovery, because a namespace can contain kinds that nimlab does not know. Raises

@@ -1,4 +1,4 @@
-"""Connects to a cluster: a `Target` -> a `KubeCluster`.
+"""Connection to a cluster: a `Target` -> a `KubeCluster`.
 
 The user's kubeconfig is read, never written.
 """

@@ -65,7 +65,7 @@ class TokenFile:
                 self._read_at_s = self._clock_s()
                 try:
                     self._token = self._read()
-                except NimlabError:  # the file may be being replaced
+                except NimlabError:  # another process may be replacing the file
                     return self._token
             return self._token
 

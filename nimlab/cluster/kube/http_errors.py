@@ -1,4 +1,4 @@
-"""Translates error responses of the API server: an HTTP status and a `Status` object -> a ClusterError.
+"""Errors for the error responses of the API server: an HTTP status and a `Status` object -> a ClusterError.
 
 In: the HTTP status, the server's `Status` object, the request. Out: the error to raise, and whether a retry
 can help. The server's message can contain secrets, which `hide_secrets` redacts in the error. Pure.

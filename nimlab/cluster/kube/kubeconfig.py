@@ -306,7 +306,7 @@ def _reject_unknown(fields: Fields, known: Mapping[str, str], where: str, path: 
 
 def _unknown(name: str, known: Mapping[str, Any], where: str, path: Path) -> NimlabError:
     return NimlabError(
-        f"{where}: unknown field `{name}`; nimlab ignores no fields",
+        f"{where}: unknown field `{name}`; nimlab rejects unknown fields",
         where=path,
         hint=f"{did_you_mean(name, known)} remove the field or correct its name".lstrip(),
     )

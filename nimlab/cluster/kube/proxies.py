@@ -1,4 +1,4 @@
-"""Chooses the proxy for a server: that of the kubeconfig, else that of the environment.
+"""The proxy for a server: that of the kubeconfig, else that of the environment.
 
 In: the server's URL, the kubeconfig's proxy-url, the environment. Out: a `Proxy`, or None for a direct
 connection. A proxy in the kubeconfig always applies. The environment is read by the rules of Go's net/http:

@@ -1,4 +1,4 @@
-"""Checks the bodies of successful responses: objects, pages of lists, watch events, discovery.
+"""Checked bodies of successful responses: objects, pages of lists, watch events, discovery.
 
 In: the JSON of a response with status 200. Out: the checked value, or Unreachable. A proxy, a gateway or an
 aggregated server can answer 200 with any body, and objects that an incomplete list lacks would look deleted.

@@ -1,4 +1,4 @@
-"""How to access an API server: a `KubeconfigEntry` -> an `Access` with URL, CA, credentials and proxy.
+"""Access to an API server: a `KubeconfigEntry` -> an `Access` with URL, CA, credentials and proxy.
 
 Contradictory settings are rejected, as kubectl rejects them.
 """

@@ -42,7 +42,7 @@ def _as_utf_8(text: str) -> str:
 
 
 class Notices:
-    """Collects notices from several threads and reports each new text once."""
+    """The notices of all threads; each new text is reported once."""
 
     def __init__(self, notify: Callable[[str, str], None] | None) -> None:
         """Call `notify` with a label (`warning` or `retry`) and the text."""

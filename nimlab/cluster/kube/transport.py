@@ -35,7 +35,7 @@ _TIMEOUT: Final = urllib3.Timeout(connect=10, read=60)
 
 
 class _Counter:
-    """Counts the requests of several threads."""
+    """The number of requests of all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class _ServerClock:
 
 
 class Transport:
-    """Sends requests to one API server. Safe to use from several threads."""
+    """A sender of requests to one API server. Safe to use from several threads."""
 
     def __init__(
         self,

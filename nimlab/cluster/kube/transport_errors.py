@@ -1,4 +1,4 @@
-"""Explains missing responses: an exception of the HTTP library -> a reason and a hint."""
+"""Reasons for missing responses: an exception of the HTTP library -> a reason and a hint."""
 
 from __future__ import annotations
 
