@@ -1,4 +1,4 @@
-"""Predictions by server dry run: ask the API server for the result of an apply, without writing.
+"""Predictions by server dry run: the result of an apply, without a write.
 
 In: desired and live objects. Out: a `Prediction` for each object whose managed fields do not prove it to be
 in sync. Dry runs pass admission and defaulting, so their result is exactly what a sync would produce.

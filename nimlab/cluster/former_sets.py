@@ -49,8 +49,8 @@ def read_former_sets(
 ) -> tuple[tuple[Former, ...], tuple[str, ...]]:
     """Return this lab's sets in other namespaces, and the namespaces that could not be checked for one.
 
-    The search stops once the parent in the current namespace records the lab. If a move is unfinished, that
-    parent also records the former namespaces.
+    No search is needed once the parent in the current namespace records the lab. During a move, that parent
+    also records the former namespaces.
     """
     if origin is None or (parent is not None and parent.lab != LabIdentity() and not parent.former):
         return (), ()

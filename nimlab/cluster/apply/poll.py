@@ -25,4 +25,4 @@ def poll(is_done: Callable[[], bool], pending: str, timeout_s: float, stop: thre
                 f"{pending} after {timeout_s:.0f} s", hint="find out what blocks it, then sync again"
             )
         if stop.wait(_INTERVAL_S):
-            raise NimlabError(f"interrupted while {pending}", hint=RUN_AGAIN)
+            raise NimlabError(f"interrupted: {pending}", hint=RUN_AGAIN)

@@ -133,7 +133,7 @@ def _delete_planned(
 
 
 def _is_planned(live: Manifest, change: Change) -> bool:
-    """Return True for the object that the plan saw, False for another one of the same name."""
+    """Return True for the planned object, False for another object of the same name."""
     return change.live is not None and bool(live["metadata"]["uid"] == change.live["metadata"]["uid"])
 
 
@@ -178,7 +178,7 @@ def _desired(change: Change) -> Manifest:
 
 
 def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
-    """Create the object. Raises PreconditionFailed if somebody else created it since the snapshot.
+    """Create the object. Raises PreconditionFailed if somebody else has created it.
 
     With a resourceVersion that no object has, an apply only creates (docs/server-side-apply.md). If the
     object exists exactly as desired, an earlier attempt of ours created it and its response was lost.

@@ -68,7 +68,7 @@ def _forbidden(
     path: str,
 ) -> ClusterError:
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        return PreconditionFailed(f"{verb}: {message}", where=where, hint="wait until the namespace is gone")
+        return PreconditionFailed(f"{verb}: {message}", where=where, hint="wait until it is deleted")
     if status == 401:
         hint = "the server rejects the credentials as unknown or expired: renew them"
     elif _is_admission_error(message):

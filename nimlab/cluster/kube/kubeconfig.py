@@ -104,10 +104,10 @@ def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
     name = context or next((file.current for file in files if file.current), "")
     if not name:
         raise NimlabError("no current context is set", where=first, hint=_choose(files, ""))
-    found = _find(files, "contexts", name)
-    if found is None:
+    entry = _find(files, "contexts", name)
+    if entry is None:
         raise NimlabError(f"there is no context `{name}`", where=first, hint=_choose(files, name))
-    path, chosen = found
+    path, chosen = entry
     _reject_unknown(chosen, _ENTRY_FIELDS["context"], f"context `{name}`", path)
     return KubeconfigEntry(
         path=path,
@@ -140,15 +140,15 @@ def _choose(files: Sequence[_File], name: str) -> str:
 
 def _part(files: Sequence[_File], group: str, chosen: Fields, context: str) -> Fields:
     name = chosen.get(group, "")
-    found = _find(files, f"{group}s", name) if name else None
-    if found is None:
+    entry = _find(files, f"{group}s", name) if name else None
+    if entry is None:
         what = f"refers to the {group} `{name}`, which is not defined" if name else f"has no {group}"
         raise NimlabError(
             f"context `{context}` {what}",
             where=files[0].path,
             hint=f"add it to `{group}s`, or choose another context",
         )
-    path, fields = found
+    path, fields = entry
     _reject_unknown(fields, _ENTRY_FIELDS[group], f"{group} `{name}`", path)
     if "exec" in fields:
         _reject_unknown(fields["exec"], _EXEC_FIELDS, f"user `{name}`: exec", path)
