@@ -86,7 +86,10 @@ def test_sync_killed_after_any_write_is_completed_by_the_next(
 
 
 def crash_towards(world: World, proxy: Proxy, state: str, after: int, crashes: dict[str, int]) -> bool:
-    """Kill a sync to a state and complete it by the next; return True if it ended before that write."""
+    """Kill a sync after write number `after`, then sync again.
+
+    Return True if the first sync ended before that write.
+    """
     world.ask_for(state)
     code, writes = run_until(world, proxy, after)
     if code == 0:

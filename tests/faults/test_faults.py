@@ -101,7 +101,10 @@ def free_lock(world: World) -> None:
 
 
 def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) -> int:
-    """Sync to a state with a fault, check the invariants, sync again without it; return the exit code."""
+    """Sync with a fault and check the invariants, then sync without it.
+
+    Return the exit code of the first sync.
+    """
     bystander = world.bystander_version()
     before = world.names()
     world.ask_for(state)
