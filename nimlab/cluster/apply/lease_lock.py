@@ -170,18 +170,20 @@ def acquire(
         "acquireTime": _format_time(acquired),
         "renewTime": _format_time(acquired),
     }
-    key = apply_set.lease_key
-    new = {
+    if lease is None:
+        written = _write(cluster, cluster.create, _new_lease(apply_set.lease_key, spec))
+    else:
+        written = _write(cluster, cluster.replace, _with_spec(lease, **spec))
+    return Lock(cluster, written, now, acquired=acquired, stop=stop)
+
+
+def _new_lease(key: ObjectKey, spec: Manifest) -> Manifest:
+    return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": key.name, "namespace": key.namespace},
         "spec": spec,
     }
-    if lease is None:
-        written = _write(cluster, cluster.create, new)
-    else:
-        written = _write(cluster, cluster.replace, _with_spec(lease, **spec))
-    return Lock(cluster, written, now, acquired=acquired, stop=stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
