@@ -1,14 +1,15 @@
-"""What waiting makes of what it sees, and a plan that is told to stop."""
+"""Executing a plan against a cluster that changes, and waiting until the peers are ready."""
 
 from __future__ import annotations
 
+import ast
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -38,6 +39,7 @@ from nimlab.plan.snapshot import Desired, Snapshot
 from nimlab.report import format_event
 from tests.plan.test_make_plan import group, manifest, policy
 from tests.support.lab import Lab
+from tests.support.paths import REPOSITORY
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = ObjectKey("StatefulSet", "lab", "red")
@@ -46,7 +48,7 @@ RED = WaitTarget(experiment="red", workloads=frozenset({KEY}), leaving=frozenset
 
 
 def statefulset(wanted: int = 3, **status: Any) -> Manifest:
-    """A live StatefulSet."""
+    """Return a live StatefulSet."""
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -57,7 +59,7 @@ def statefulset(wanted: int = 3, **status: Any) -> Manifest:
 
 
 def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
-    """A live pod, perhaps one that waits for a reason."""
+    """Return a live pod; with a reason, its container is waiting."""
     state = {"waiting": {"reason": reason}} if reason else {"running": {}}
     return {
         "kind": "Pod",
@@ -73,22 +75,39 @@ def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
 
 
 def board(*objects: Manifest) -> Readiness:
-    """A board on which everything has been listed."""
-    found = Readiness(SET, listed={"StatefulSet", "Pod"})
+    """Return the readiness after a complete LIST of these objects."""
+    readiness = Readiness(SET, listed={"StatefulSet", "Pod"})
     for item in objects:
-        found.put(item, NOW)
-    return found
+        readiness.update(item, NOW)
+    return readiness
 
 
-def judged(found: Readiness, waited_s: float = 1, one: WaitTarget = RED) -> Any:
-    """How the experiment stands after some time, with a minute to wait."""
-    return judge(one, found, NOW, waited_s=waited_s, timeout_s=60)
+def judged(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED) -> Any:
+    """Return the event for the experiment after some time, with a timeout of one minute."""
+    return judge(target, readiness, NOW, waited_s=waited_s, timeout_s=60)
+
+
+def test_only_apply_writes_to_the_cluster() -> None:
+    """Outside of `apply` and the HTTP client, every apply and patch is a dry run, and nothing else writes."""
+    folder = REPOSITORY / "nimlab" / "cluster"
+    paths = [path for path in folder.rglob("*.py") if path.parent.name not in ("apply", "kube")]
+    calls = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_call(node)]
+    dry_runs = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "dry_run"]
+    assert dry_runs, "the check must find the dry runs"
+    assert all(isinstance(value, ast.Constant) and value.value is True for value in dry_runs)
+    methods = {ast.unparse(call.func) for call in calls}
+    assert not methods & {f"cluster.{name}" for name in ("create", "replace", "delete")}
+
+
+def is_call(node: ast.AST) -> TypeGuard[ast.Call]:
+    """Return True for a call."""
+    return isinstance(node, ast.Call)
 
 
 FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
 
 
-def test_nothing_is_said_before_everything_was_listed() -> None:
+def test_there_is_no_event_before_everything_is_listed() -> None:
     assert judge(RED, Readiness(SET), NOW, waited_s=99, timeout_s=60) is None
 
 
@@ -101,36 +120,36 @@ def test_settled_progress_and_timeout() -> None:
     assert stuck.timed_out
 
 
-def test_how_long_it_still_takes_is_told_by_the_pace_so_far() -> None:
+def test_remaining_time_is_estimated_from_the_pace_so_far() -> None:
     pace = Pace(since_s=10, missing=1000)
-    assert pace.left_s(900, 12) is None  # too early to tell
-    assert pace.left_s(1000, 60) is None  # none has come
+    assert pace.left_s(900, 12) is None  # too early for an estimate
+    assert pace.left_s(1000, 60) is None  # no peer has started
     assert pace.left_s(750, 20) == 30
     assert pace.left_s(0, 50) == 0
     progress = PeersProgress(experiment="red", running=250, wanted=1000, leaving=0)
-    assert progress == replace(progress, left_s=30), "a new estimate alone is no news"
+    assert progress == replace(progress, left_s=30), "a new estimate alone is not a new event"
     for left_s, words in (
         (None, "running"),
         (4, "running"),
         (30, "about 30 s left"),
         (150, "about 2 min left"),
     ):
-        said = format_event(replace(progress, left_s=left_s), paint=False)
-        assert said is not None
-        assert said.endswith(words)
-    said = format_event(
+        line = format_event(replace(progress, left_s=left_s), paint=False)
+        assert line is not None
+        assert line.endswith(words)
+    line = format_event(
         PeersProgress(experiment="red", running=9, wanted=0, leaving=9, left_s=20), paint=False
     )
-    assert said is not None
-    assert said.endswith("9 peers left to delete, about 20 s left")
+    assert line is not None
+    assert line.endswith("9 peers left to delete, about 20 s left")
 
 
-def test_old_peers_and_surplus_peers_are_waited_for() -> None:
+def test_outdated_and_surplus_peers_are_awaited() -> None:
     assert isinstance(judged(board(statefulset(**{**FULL, "updatedReplicas": 2}))), PeersProgress)
     assert isinstance(judged(board(statefulset(wanted=2, **FULL))), PeersProgress)
 
 
-def test_fatal_trouble_ends_the_waiting_and_passing_trouble_does_not() -> None:
+def test_fatal_trouble_ends_the_wait_and_transient_trouble_does_not() -> None:
     half = statefulset(replicas=3, readyReplicas=2)
     stuck = judged(board(half, pod(0, "ImagePullBackOff")))
     assert isinstance(stuck, ExperimentStuck)
@@ -138,16 +157,16 @@ def test_fatal_trouble_ends_the_waiting_and_passing_trouble_does_not() -> None:
     assert isinstance(judged(board(half, pod(0, "ErrImagePull"))), PeersProgress)
     leaving = pod(0, "ImagePullBackOff", deletionTimestamp="2026-01-01T00:00:00Z")
     assert isinstance(judged(board(half, leaving)), PeersProgress)
-    mended = board(half, pod(0, "ImagePullBackOff"), pod(0))
-    assert isinstance(judged(mended), PeersProgress)
-    gone = board(half, pod(0, "ImagePullBackOff"))
-    gone.drop(pod(0))
-    assert isinstance(judged(gone), PeersProgress)
+    recovered = board(half, pod(0, "ImagePullBackOff"), pod(0))
+    assert isinstance(judged(recovered), PeersProgress)
+    deleted = board(half, pod(0, "ImagePullBackOff"))
+    deleted.remove(pod(0))
+    assert isinstance(judged(deleted), PeersProgress)
 
 
-def test_trouble_that_becomes_fatal_with_time_needs_no_event() -> None:
-    homeless = pod(0)
-    homeless["status"] = {
+def test_trouble_becomes_fatal_after_its_grace_period_without_an_event() -> None:
+    unscheduled = pod(0)
+    unscheduled["status"] = {
         "phase": "Pending",
         "conditions": [
             {
@@ -159,15 +178,15 @@ def test_trouble_that_becomes_fatal_with_time_needs_no_event() -> None:
             }
         ],
     }
-    found = board(statefulset(replicas=3), homeless)
-    assert isinstance(judged(found), PeersProgress)
-    later = judge(RED, found, NOW + timedelta(seconds=16), waited_s=16, timeout_s=60)
+    readiness = board(statefulset(replicas=3), unscheduled)
+    assert isinstance(judged(readiness), PeersProgress)
+    later = judge(RED, readiness, NOW + timedelta(seconds=16), waited_s=16, timeout_s=60)
     assert isinstance(later, ExperimentStuck)
     assert not later.timed_out
 
 
 def refusal(at: datetime) -> Manifest:
-    """The event of a StatefulSet whose pods are refused."""
+    """Return the event of a StatefulSet whose pods are rejected."""
     return {
         "involvedObject": {"kind": "StatefulSet", "namespace": "lab", "name": "red"},
         "reason": "FailedCreate",
@@ -177,19 +196,19 @@ def refusal(at: datetime) -> Manifest:
     }
 
 
-def test_refused_pods_end_the_waiting_after_a_grace() -> None:
-    found = board(statefulset())
-    found.note_refusal(refusal(NOW), NOW - timedelta(seconds=11))
-    stuck = judged(found)
+def test_rejected_pods_end_the_wait_after_a_grace_period() -> None:
+    readiness = board(statefulset())
+    readiness.note_refusal(refusal(NOW), NOW - timedelta(seconds=11))
+    stuck = judged(readiness)
     assert isinstance(stuck, ExperimentStuck)
     assert "exceeded quota" in stuck.troubles[0].message
     secret = statefulset()
     env = [{"name": "API_TOKEN", "value": "exceeded"}]
     secret["spec"]["template"] = {"spec": {"containers": [{"name": "c", "env": env}]}}
-    found.put(secret, NOW)
-    told = judged(found)
-    assert isinstance(told, ExperimentStuck)
-    assert "(hidden) quota" in told.troubles[0].message
+    readiness.update(secret, NOW)
+    redacted = judged(readiness)
+    assert isinstance(redacted, ExperimentStuck)
+    assert "(hidden) quota" in redacted.troubles[0].message
     fresh = board(statefulset())
     fresh.note_refusal(refusal(NOW), NOW)
     assert isinstance(judged(fresh), PeersProgress)
@@ -198,49 +217,49 @@ def test_refused_pods_end_the_waiting_after_a_grace() -> None:
     assert isinstance(judged(old), PeersProgress)
 
 
-def test_pruned_workloads_and_namespaces_are_awaited_until_gone() -> None:
-    space = ObjectKey("Namespace", "", "n")
-    one = WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, space}))
-    found = board(statefulset(wanted=0, replicas=2))
-    assert judged(found, one=one) is None, "nothing is known of the namespace"
-    found.put_leaving("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
-    progress = judged(found, one=one)
+def test_pruned_workloads_and_namespaces_are_awaited_until_deleted() -> None:
+    namespace = ObjectKey("Namespace", "", "n")
+    target = WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, namespace}))
+    readiness = board(statefulset(wanted=0, replicas=2))
+    assert judged(readiness, target=target) is None, "the namespace has not been listed"
+    readiness.put_leaving("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
+    progress = judged(readiness, target=target)
     assert isinstance(progress, PeersProgress)
     assert progress.leaving == 2
-    found.drop(statefulset())
-    assert isinstance(judged(found, one=one), PeersProgress)
-    found.put_leaving("Namespace", ())
-    assert isinstance(judged(found, one=one), ExperimentSettled)
+    readiness.remove(statefulset())
+    assert isinstance(judged(readiness, target=target), PeersProgress)
+    readiness.put_leaving("Namespace", ())
+    assert isinstance(judged(readiness, target=target), ExperimentSettled)
 
 
-def test_fresh_list_replaces_what_was_known() -> None:
-    found = board(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
-    found.forget("Pod", "lab")
-    assert not any(found.troubled.values())
-    found.forget("StatefulSet", "elsewhere")
-    assert KEY in found.workloads
+def test_new_list_replaces_the_known_objects() -> None:
+    readiness = board(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
+    readiness.clear("Pod", "lab")
+    assert not any(readiness.troubled.values())
+    readiness.clear("StatefulSet", "elsewhere")
+    assert KEY in readiness.workloads
 
 
 @pytest.mark.live
-def test_told_to_stop_it_begins_nothing_more(lab: Lab) -> None:
+def test_after_stop_no_further_object_is_written(lab: Lab) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     wanted = manifest("ConfigMap", "a", "red")
     wanted["metadata"]["namespace"] = lab.namespace
-    seen = Snapshot(
+    snapshot = Snapshot(
         apply_set=apply_set, parent=None, lease=None, namespace_exists=True, live={}, predicted={}
     )
-    plan = make_plan([group("red", wanted)], seen, policy())
+    plan = make_plan([group("red", wanted)], snapshot, policy())
     stop = threading.Event()
     stop.set()
     options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=stop))
-    assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.NOT_ATTEMPTED]
+    assert [event.outcome for event in events if isinstance(event, ObjectDone)] == [Outcome.NOT_ATTEMPTED]
     assert set(lab.names("ConfigMap")) - {"kube-root-ca.crt"} == {"nimlab-experiments"}
 
 
 def config_map(lab: Lab, **data: str) -> Manifest:
-    """A stamped ConfigMap of the experiment red in the lab's namespace."""
+    """Return a stamped ConfigMap of the experiment red in the lab's namespace."""
     plain = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -251,7 +270,7 @@ def config_map(lab: Lab, **data: str) -> Manifest:
 
 
 def recreate(lab: Lab, *, with_proofs: bool) -> None:
-    """Delete the ConfigMap and make another of the same name, with all our marks, perhaps even applied."""
+    """Replace the ConfigMap by another with our name and labels; with proofs, it is applied as nimlab."""
     key = ObjectKey("ConfigMap", lab.namespace, "a")
     live = lab.cluster.get(key)
     assert live is not None
@@ -266,37 +285,37 @@ def recreate(lab: Lab, *, with_proofs: bool) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("with_proofs", [True, False])
-def test_object_recreated_between_plan_and_act_is_left_alone(
-    lab: Lab, wanted: bool, with_proofs: bool
-) -> None:
-    """An update and a prune are bound to the very object that the plan saw."""
+def test_object_recreated_after_the_plan_is_not_touched(lab: Lab, wanted: bool, with_proofs: bool) -> None:
+    """Updates and prunes apply only to the object with the planned uid."""
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     lab.cluster.apply(config_map(lab, ours="1"), manager="nimlab", force=False, dry_run=False)
     desired = [group("red", config_map(lab, ours="2"))] if wanted else []
-    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
-    plan = make_plan(desired, seen, policy(allow_empty=True))
-    assert [c.action for c in plan.changes] == [Action.UPDATE if wanted else Action.PRUNE]
+    snapshot = observe(
+        lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2
+    )
+    plan = make_plan(desired, snapshot, policy(allow_empty=True))
+    assert [change.action for change in plan.changes] == [Action.UPDATE if wanted else Action.PRUNE]
     recreate(lab, with_proofs=with_proofs)
     options = ApplyOptions(parallel=2, take_ownership=True, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
-    assert [e.outcome for e in events if isinstance(e, ObjectDone)] == [Outcome.FAILED]
-    left = lab.cluster.get(ObjectKey("ConfigMap", lab.namespace, "a"))
-    assert left is not None
-    assert left["data"] == {"theirs": "yes"}
+    assert [event.outcome for event in events if isinstance(event, ObjectDone)] == [Outcome.FAILED]
+    live = lab.cluster.get(ObjectKey("ConfigMap", lab.namespace, "a"))
+    assert live is not None
+    assert live["data"] == {"theirs": "yes"}
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("theirs", [{"nimlab.dev/commit": "f" * 40}, {"a-note": "for all"}])
-def test_record_is_written_over_what_the_run_wrote_and_over_no_other_sync(
-    lab: Lab, theirs: dict[str, str]
-) -> None:
+def test_record_replaces_only_the_record_of_this_sync(lab: Lab, theirs: dict[str, str]) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     desired = [group("red", config_map(lab))]
-    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
+    snapshot = observe(
+        lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2
+    )
     head = Commit(sha="a" * 40, branch="main", dirty=False)
-    plan = make_plan(desired, seen, policy(commit=head))
+    plan = make_plan(desired, snapshot, policy(commit=head))
     options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     run = execute(plan, lab.cluster, options, stop=threading.Event())
     next(run)
@@ -315,7 +334,7 @@ def test_record_is_written_over_what_the_run_wrote_and_over_no_other_sync(
 
 
 @pytest.mark.live
-def test_failed_apply_withholds_the_prunes_of_the_same_run(lab: Lab) -> None:
+def test_failed_apply_withholds_all_prunes(lab: Lab) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     lab.cluster.apply(config_map(lab, ours="1"), manager="nimlab", force=False, dry_run=False)
@@ -324,34 +343,36 @@ def test_failed_apply_withholds_the_prunes_of_the_same_run(lab: Lab) -> None:
     bad["metadata"]["labels"] = {**bad["metadata"]["labels"], "experiment": "blue"}
     bad["spec"] = {"no": "such field"}
     desired = [group("blue", bad)]
-    seen = observe(lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2)
-    plan = make_plan(desired, seen, policy())
+    snapshot = observe(
+        lab.cluster, desired, apply_set, take_ownership=False, remove_foreign=False, parallel=2
+    )
+    plan = make_plan(desired, snapshot, policy())
     options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
     events = list(execute(plan, lab.cluster, options, stop=threading.Event()))
-    outcomes = {e.key.name: e.outcome for e in events if isinstance(e, ObjectDone)}
+    outcomes = {event.key.name: event.outcome for event in events if isinstance(event, ObjectDone)}
     assert outcomes == {"b": Outcome.FAILED, "a": Outcome.NOT_ATTEMPTED}
     assert "a" in lab.names("ConfigMap")
 
 
-def run_plan(lab: Lab, desired: Desired, change: Callable[[], None], **given: Any) -> list[ObjectDone]:
-    """Look and plan, let something happen, then act on what was seen."""
+def run_plan(lab: Lab, desired: Desired, change: Callable[[], None], **options: Any) -> list[ObjectDone]:
+    """Observe and plan, change the cluster, then execute the plan."""
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
-    seen = observe(
+    snapshot = observe(
         lab.cluster,
         [desired],
         apply_set,
-        **{"take_ownership": False, "remove_foreign": False, **given},
+        **{"take_ownership": False, "remove_foreign": False, **options},
         parallel=2,
     )
-    plan = make_plan([desired], seen, policy())
+    plan = make_plan([desired], snapshot, policy())
     change()
-    options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
-    events = execute(plan, lab.cluster, options, stop=threading.Event())
+    apply_options = ApplyOptions(parallel=2, take_ownership=False, timeout_s=5, version="0")
+    events = execute(plan, lab.cluster, apply_options, stop=threading.Event())
     return [event for event in events if isinstance(event, ObjectDone)]
 
 
 def workload_of(lab: Lab, **spec: Any) -> Manifest:
-    """A StatefulSet of the lab, without peers."""
+    """Return a stamped StatefulSet of the lab, without peers."""
     pod = {"containers": [{"name": "c", "image": "a:1", "env": [{"name": "OURS", "value": "1"}]}]}
     plain = manifest("StatefulSet", "red", "red")
     plain["metadata"] |= {"namespace": lab.namespace}
@@ -368,80 +389,80 @@ def workload_of(lab: Lab, **spec: Any) -> Manifest:
 
 
 def env_names(lab: Lab) -> list[str]:
-    """The names of the workload's env variables."""
+    """Return the names of the workload's environment variables."""
     live = lab.get("StatefulSet", "red")
     assert live is not None
-    return [e["name"] for e in live["spec"]["template"]["spec"]["containers"][0]["env"]]
+    return [variable["name"] for variable in live["spec"]["template"]["spec"]["containers"][0]["env"]]
 
 
 @pytest.mark.live
-def test_foreign_fields_are_removed_by_name_not_by_a_place_that_has_moved(lab: Lab) -> None:
+def test_foreign_fields_are_removed_by_name_even_if_their_index_has_changed(lab: Lab) -> None:
     lab.kubectl("create", "namespace", lab.namespace)
     desired = workload_of(lab)
     lab.cluster.apply(desired, manager="nimlab", force=False, dry_run=False)
     path = "/spec/template/spec/containers/0/env"
 
-    def add(name: str, place: str) -> None:
-        patch = [{"op": "add", "path": f"{path}/{place}", "value": {"name": name, "value": "x"}}]
+    def add(name: str, index: str) -> None:
+        patch = [{"op": "add", "path": f"{path}/{index}", "value": {"name": name, "value": "x"}}]
         lab.kubectl(
             "patch", "statefulset/red", "--type=json", f"--field-manager={name}", "-p", json.dumps(patch)
         )
 
     add("planned", "-")
     done = run_plan(lab, group("red", desired), lambda: add("later", "0"), remove_foreign=True)
-    assert [one.outcome for one in done] == [Outcome.UPDATED]
+    assert [event.outcome for event in done] == [Outcome.UPDATED]
     assert sorted(env_names(lab)) == ["OURS", "later"]
 
 
 @pytest.mark.live
-def test_object_made_since_the_look_is_not_overwritten(lab: Lab) -> None:
+def test_object_created_after_the_plan_is_not_overwritten(lab: Lab) -> None:
     lab.kubectl("create", "namespace", lab.namespace)
     desired = config_map(lab, ours="1")
 
-    def somebody() -> None:
+    def create() -> None:
         lab.kubectl("create", "configmap", "a", "--from-literal=theirs=1")
 
-    done = run_plan(lab, group("red", desired), somebody)
-    assert [one.outcome for one in done] == [Outcome.FAILED]
+    done = run_plan(lab, group("red", desired), create)
+    assert [event.outcome for event in done] == [Outcome.FAILED]
     live = lab.get("ConfigMap", "a")
     assert live is not None
     assert live["data"] == {"theirs": "1"}
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("why", ["refused", "changed"])
-def test_replacement_that_has_become_wrong_since_the_plan_deletes_nothing(lab: Lab, why: str) -> None:
-    """By now the server won't have the new object, or the old one isn't what the plan was made from."""
+@pytest.mark.parametrize("case", ["rejected", "changed"])
+def test_replacement_that_became_invalid_after_the_plan_deletes_nothing(lab: Lab, case: str) -> None:
+    """The server rejects the new object, or the old object was changed after the plan was made."""
     lab.kubectl("create", "namespace", lab.namespace)
     lab.cluster.apply(workload_of(lab), manager="nimlab", force=False, dry_run=False)
     before = lab.get("StatefulSet", "red")
     assert before is not None
     desired = workload_of(lab, podManagementPolicy="OrderedReady")
 
-    def meddle() -> None:
-        if why == "refused":
+    def interfere() -> None:
+        if case == "rejected":
             desired["spec"]["template"]["spec"]["dnsPolicy"] = "Never"
         else:
             lab.kubectl("scale", "statefulset/red", "--replicas=1")
 
-    done = run_plan(lab, group("red", desired, how=OnImmutableChange.RECREATE), meddle)
-    assert [one.outcome for one in done] == [Outcome.FAILED]
+    done = run_plan(lab, group("red", desired, how=OnImmutableChange.RECREATE), interfere)
+    assert [event.outcome for event in done] == [Outcome.FAILED]
     after = lab.get("StatefulSet", "red")
     assert after is not None
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert not after["metadata"].get("deletionTimestamp")
 
 
-class Narrow:
-    """The real cluster for somebody who may look into namespaces one by one; one of them answers late."""
+class NamespacedOnly:
+    """The real cluster without the right to list all namespaces; LISTs in namespace `late` are delayed."""
 
     def __init__(self, lab: Lab, late: str) -> None:
         self.lab, self.late, self.released = lab, late, threading.Event()
 
     def pages(self, kind: str, *, namespace: str | None, **how: Any) -> Iterator[Listing]:
-        """Forbidden over all namespaces."""
+        """Reject a LIST over all namespaces; delay the one of the late namespace."""
         if namespace is None:
-            raise Forbidden("list: not everywhere", where=kind)
+            raise Forbidden("list: forbidden in all namespaces", where=kind)
         if namespace == self.late:
             assert self.released.wait(60)
         return self.lab.cluster.pages(kind, namespace=namespace, **how)
@@ -451,19 +472,19 @@ class Narrow:
 
 
 @pytest.mark.live
-def test_nothing_counts_as_listed_before_every_namespace_is(lab: Lab) -> None:
+def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
-    awaited = [WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
+    targets = [WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
-    cluster, board = Narrow(lab, late), Readiness(apply_set)
+    cluster, readiness = NamespacedOnly(lab, late), Readiness(apply_set)
 
-    with Watcher(cluster, awaited, apply_set) as feed:
-        for _ in range(10):  # long enough for the namespace that answers
-            feed.drain(board, NOW)
-        assert judge(awaited[0], board, NOW, waited_s=1, timeout_s=60) is None
+    with Watcher(cluster, targets, apply_set) as watcher:
+        for _ in range(10):  # long enough for the namespace that is not delayed
+            watcher.drain(readiness, NOW)
+        assert judge(targets[0], readiness, NOW, waited_s=1, timeout_s=60) is None
         cluster.released.set()
         deadline_s = time.monotonic() + 30
-        while "StatefulSet" not in board.listed and time.monotonic() < deadline_s:
-            feed.drain(board, NOW)
-        assert isinstance(judge(awaited[0], board, NOW, waited_s=1, timeout_s=60), ExperimentSettled)
+        while "StatefulSet" not in readiness.listed and time.monotonic() < deadline_s:
+            watcher.drain(readiness, NOW)
+        assert isinstance(judge(targets[0], readiness, NOW, waited_s=1, timeout_s=60), ExperimentSettled)

@@ -1,4 +1,4 @@
-"""A kubeconfig is honoured field by field, as kubectl does it, or refused with the field's name."""
+"""Each field of a kubeconfig has the same effect as in kubectl, or is rejected by name."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from tests.support.paths import REPOSITORY, SAMPLE_LAB
 KEY = ObjectKey("Namespace", "", "default")
 CA, CERTIFICATE, PRIVATE = "certificate-authority-data", "client-certificate-data", "client-key-data"
 PLAIN: dict[str, Any] = {"server": "https://a:1"}
-TOKEN = "hunter2-token-of-somebody"  # noqa: S105 -- of nobody
+TOKEN = "hunter2-token-of-somebody"  # noqa: S105 -- a test value
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any], **more: Any) -> Path:
-    """Write one with a context `it`, which is the current one."""
+    """Write a kubeconfig whose current context is `it`."""
     path = folder / "config"
     document: dict[str, Any] = {
         "current-context": "it",
@@ -53,12 +53,12 @@ def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any], **mo
 
 
 def at(path: Path) -> KubeCluster:
-    """Connect by a kubeconfig."""
+    """Connect with a kubeconfig."""
     return connect(Target(kubeconfig=path, context=None, name="x", why=""), parallel=2)
 
 
 def as_file(folder: Path, entry: dict[str, Any], field: str, prefix: str = "") -> None:
-    """Move what is in a field into a file beside the kubeconfig."""
+    """Move the data of a field into a file beside the kubeconfig."""
     name = field.removesuffix("-data")
     (folder / name).write_bytes(base64.b64decode(entry.pop(field)))
     entry[name] = prefix + name
@@ -66,7 +66,7 @@ def as_file(folder: Path, entry: dict[str, Any], field: str, prefix: str = "") -
 
 @pytest.fixture
 def parts(sandbox: Sandbox) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cluster and the user of the sandbox's kubeconfig."""
+    """Return the cluster and the user of the sandbox's kubeconfig."""
     document = yaml.safe_load(sandbox.kubeconfig.read_text(encoding="utf-8"))
     return document["clusters"][0]["cluster"], document["users"][0]["user"]
 
@@ -75,29 +75,29 @@ Parts = tuple[dict[str, Any], dict[str, Any]]
 Shape = Callable[[Path, dict[str, Any], dict[str, Any]], None]
 
 
-def beside(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
+def relative_files(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
     as_file(folder, cluster, CA)
     for field in (CERTIFICATE, PRIVATE):
         as_file(folder, user, field)
 
 
-def absolute(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
+def absolute_files(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
     as_file(folder, cluster, CA, f"{folder}/")
     for field in (CERTIFICATE, PRIVATE):
         as_file(folder, user, field, f"{folder}/")
 
 
-def with_slash(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
+def trailing_slash(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
     del folder, user
     cluster["server"] += "/"
 
 
-def in_capitals(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
+def upper_case_scheme(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
     del folder, user
     cluster["server"] = cluster["server"].replace("https", "HTTPS")
 
 
-def by_name(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
+def server_name(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
     del folder, user
     cluster["tls-server-name"] = "localhost"
 
@@ -108,8 +108,10 @@ def uncompressed(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) ->
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("shape", [beside, absolute, with_slash, in_capitals, by_name, uncompressed])
-def test_each_way_to_write_it_reaches_the_server(parts: Parts, tmp_path: Path, shape: Shape) -> None:
+@pytest.mark.parametrize(
+    "shape", [relative_files, absolute_files, trailing_slash, upper_case_scheme, server_name, uncompressed]
+)
+def test_each_notation_reaches_the_server(parts: Parts, tmp_path: Path, shape: Shape) -> None:
     shape(tmp_path, *parts)
     with closing(at(kubeconfig(tmp_path, *parts))) as cluster:
         assert cluster.get(KEY) is not None
@@ -117,7 +119,7 @@ def test_each_way_to_write_it_reaches_the_server(parts: Parts, tmp_path: Path, s
 
 @pytest.mark.live
 @pytest.mark.parametrize("wrong", ["another CA", "another name"])
-def test_server_that_isnt_the_one_is_not_trusted(parts: Parts, tmp_path: Path, wrong: str) -> None:
+def test_server_with_another_certificate_is_not_trusted(parts: Parts, tmp_path: Path, wrong: str) -> None:
     cluster, user = parts
     if wrong == "another CA":
         cluster[CA] = user[CERTIFICATE]
@@ -125,29 +127,29 @@ def test_server_that_isnt_the_one_is_not_trusted(parts: Parts, tmp_path: Path, w
         cluster["tls-server-name"] = "elsewhere.example"
     with (
         closing(at(kubeconfig(tmp_path, cluster, user))) as connected,
-        pytest.raises(Unreachable, match="its certificate is") as caught,
+        pytest.raises(Unreachable, match="the server's certificate is") as caught,
     ):
         connected.get(KEY)
-    said = str(caught.value)
-    assert "is the cluster up" not in said
-    assert "_ssl.c" not in said
-    assert "kubeconfig" in said or "tls-server-name" in said
+    message = str(caught.value)
+    assert "check that the cluster is running" not in message
+    assert "_ssl.c" not in message
+    assert "kubeconfig" in message or "tls-server-name" in message
 
 
 @pytest.mark.live
-def test_server_without_tls_and_no_server_are_told_apart(parts: Parts, tmp_path: Path) -> None:
+def test_missing_server_is_reported_as_refused_connection(parts: Parts, tmp_path: Path) -> None:
     cluster, user = parts
     cluster["server"] = "https://127.0.0.1:1"
     with (
         closing(at(kubeconfig(tmp_path, cluster, user))) as connected,
         pytest.raises(Unreachable, match="Connection refused") as caught,
     ):
-        connected._request("GET", "/", verb="get", where="x", attempts=1)
-    assert "is the cluster up" in str(caught.value)
+        connected.transport.request("GET", "/", verb="get", where="x", attempts=1)
+    assert "check that the cluster is running" in str(caught.value)
 
 
 @pytest.mark.live
-def test_no_private_key_stays_on_the_disk(
+def test_no_private_key_remains_on_disk(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "temporary"
@@ -158,7 +160,7 @@ def test_no_private_key_stays_on_the_disk(
 
 
 @pytest.mark.live
-def test_insecure_server_is_warned_of_once(
+def test_insecure_server_gives_one_warning(
     parts: Parts, lab: Lab, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     cluster, user = parts
@@ -166,14 +168,14 @@ def test_insecure_server_is_warned_of_once(
     cluster["insecure-skip-tls-verify"] = True
     path = kubeconfig(tmp_path, cluster, user)
     code = main(["list", "--lab", str(lab.root), "--kubeconfig", str(path)])
-    said = lab.capture.readouterr().err
-    assert code == 0, said
-    assert said.count("insecure-skip-tls-verify") == 1
+    output = lab.capture.readouterr().err
+    assert code == 0, output
+    assert output.count("insecure-skip-tls-verify") == 1
     assert not [*recwarn]
 
 
 @pytest.mark.live
-def test_impersonated_users_rights_count(parts: Parts, tmp_path: Path) -> None:
+def test_rights_of_the_impersonated_user_apply(parts: Parts, tmp_path: Path) -> None:
     cluster, user = parts
     user |= {"as": "jane"}
     with (
@@ -183,11 +185,13 @@ def test_impersonated_users_rights_count(parts: Parts, tmp_path: Path) -> None:
         connected.get(KEY)
     user |= {"as-groups": ["x", "system:masters"]}
     with closing(at(kubeconfig(tmp_path, cluster, user))) as connected:
-        assert connected.get(KEY) is not None, "each group in a header of its own"
+        assert connected.get(KEY) is not None, "each group is sent in its own header"
 
 
 @pytest.mark.live
-def test_nothing_is_written_for_a_user_who_may_not(parts: Parts, lab: Lab, tmp_path: Path) -> None:
+def test_nothing_is_written_for_an_impersonated_user_without_rights(
+    parts: Parts, lab: Lab, tmp_path: Path
+) -> None:
     path = kubeconfig(tmp_path, parts[0], parts[1] | {"as": "jane"})
     assert main(["sync", "--no-wait", "--lab", str(lab.root), "--kubeconfig", str(path)]) == 1
     assert "jane" in lab.capture.readouterr().err
@@ -216,7 +220,7 @@ def test_impersonation_is_sent_as_client_go_sends_it(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("text", ["{}\n", "{}\r\n", " {}\t", "\n{}\n\n"])
 @pytest.mark.parametrize("source", ["token", "tokenFile", "exec"])
-def test_white_space_around_a_token_is_none_of_it(tmp_path: Path, text: str, source: str) -> None:
+def test_white_space_around_a_token_is_removed(tmp_path: Path, text: str, source: str) -> None:
     user = token_from(tmp_path, source, text.format(TOKEN))
     assert read_access(kubeconfig(tmp_path, PLAIN, user), None).headers() == (
         ("authorization", f"Bearer {TOKEN}"),
@@ -237,7 +241,7 @@ def test_invalid_token_is_rejected_and_never_shown(
 
 
 def token_from(folder: Path, source: str, text: str) -> dict[str, Any]:
-    """A user whose token comes from here."""
+    """Return a user whose token comes from this source."""
     if source == "token":
         return {"token": text}
     if source == "tokenFile":
@@ -249,7 +253,7 @@ def token_from(folder: Path, source: str, text: str) -> dict[str, Any]:
 def plugin(
     folder: Path, status: object, *, script: str = 'cat "$ANSWER"', version: str = "v1", **more: Any
 ) -> dict[str, Any]:
-    """A user with an exec plugin that notes each run."""
+    """Return a user with an exec plugin that records each run."""
     version = f"client.authentication.k8s.io/{version}"
     answer = {"kind": "ExecCredential", "apiVersion": version, "status": status}
     (folder / "answer").write_text(json.dumps(answer), encoding="utf-8")
@@ -268,7 +272,7 @@ def plugin(
 
 
 def runs(folder: Path) -> list[Any]:
-    """What each run of the plugin was asked."""
+    """Return the request of each run of the plugin."""
     return [json.loads(line) for line in (folder / "runs").read_text(encoding="utf-8").splitlines()]
 
 
@@ -279,55 +283,55 @@ def test_plugin_runs_once_until_its_credential_expires(tmp_path: Path) -> None:
     user = plugin(tmp_path, {"token": TOKEN, "expirationTimestamp": expires})
     entry = read_entry(kubeconfig(tmp_path, PLAIN, user), None)
     moments = [now]
-    one = Plugin(entry, now=lambda: moments[-1])
+    exec_plugin = Plugin(entry, now=lambda: moments[-1])
     for _ in range(5):
-        assert one.credential().token == TOKEN
+        assert exec_plugin.credential().token == TOKEN
     assert len(runs(tmp_path)) == 1
     moments.append(now + timedelta(seconds=31))
-    one.credential()
+    exec_plugin.credential()
     assert len(runs(tmp_path)) == 2
 
 
 @pytest.mark.process
-def test_one_run_at_a_time_even_if_its_result_expires_at_once(tmp_path: Path) -> None:
+def test_plugin_never_runs_twice_at_the_same_time(tmp_path: Path) -> None:
     status = {"token": TOKEN, "expirationTimestamp": "2020-01-01T00:00:00Z"}
     script = f'cd "{tmp_path}"; mkdir busy 2>/dev/null || echo x >> overlaps; cat "$ANSWER"; rmdir busy'
     user = plugin(tmp_path, status, script=script)
-    one = Plugin(read_entry(kubeconfig(tmp_path, PLAIN, user), None))
-    begun = threading.Barrier(8)
+    exec_plugin = Plugin(read_entry(kubeconfig(tmp_path, PLAIN, user), None))
+    barrier = threading.Barrier(8)
 
     def ask() -> str:
-        begun.wait()
-        return one.credential().token
+        barrier.wait()
+        return exec_plugin.credential().token
 
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask) for _ in range(8)]
-        assert {each.result(30) for each in asked} == {TOKEN}
+        futures = [pool.submit(ask) for _ in range(8)]
+        assert {future.result(30) for future in futures} == {TOKEN}
     assert not (tmp_path / "overlaps").exists()
-    assert len(runs(tmp_path)) < 8, "who waited takes the result of the run"
+    assert len(runs(tmp_path)) < 8, "waiting threads must use the result of the run"
 
 
 @pytest.mark.process
-def test_failing_plugin_is_told_with_its_words_and_its_hint(
+def test_error_of_a_failing_plugin_contains_its_output_and_install_hint(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     script = 'echo hunter2-out; printf "\\033[31mlog in\\033[0m first\\nhunter2-out $P\\n" >&2; exit 3'
     user = plugin(tmp_path, {}, script=script, installHint="get it from your platform team")
     with pytest.raises(NimlabError) as caught:
         read_access(kubeconfig(tmp_path, PLAIN, user), None).headers()
-    said = str(caught.value)
-    assert "failed with exit code 3: log in first" in said
-    assert "hint: get it from your platform team" in said
-    assert "hunter2" not in said
-    assert "\033" not in said
-    assert capfd.readouterr().err == "", "nothing raw"
+    message = str(caught.value)
+    assert "failed with exit code 3: log in first" in message
+    assert "hint: get it from your platform team" in message
+    assert "hunter2" not in message
+    assert "\033" not in message
+    assert capfd.readouterr().err == "", "stderr of the plugin must not be passed through"
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"command": "no-such-plugin"}, "isn't installed"),
+        ({"command": "no-such-plugin"}, "is not installed"),
         ({"command": ""}, "exec.command"),
         ({"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "exec.apiVersion"),
         ({"interactiveMode": "Always"}, "terminal"),
@@ -337,7 +341,7 @@ def test_failing_plugin_is_told_with_its_words_and_its_hint(
         ({"environment": []}, "`environment`"),
     ],
 )
-def test_plugins_settings_are_honoured_or_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_invalid_plugin_settings_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     user = plugin(tmp_path, {"token": TOKEN}, installHint="install it", **change)
     with pytest.raises(NimlabError) as caught:
         read_access(kubeconfig(tmp_path, PLAIN, user), None).headers()
@@ -351,7 +355,7 @@ def test_plugins_settings_are_honoured_or_named(tmp_path: Path, change: dict[str
     "status", [None, [], {}, {"token": ""}, {"token": 7}, {"clientKeyData": "hunter2-key-of-one"},
                {"token": "hunter2-token", "expirationTimestamp": "soon"}],
 )  # fmt: skip
-def test_what_is_no_credential_is_an_error_that_shows_nothing_of_it(tmp_path: Path, status: object) -> None:
+def test_invalid_credential_of_a_plugin_is_an_error_without_its_text(tmp_path: Path, status: object) -> None:
     user = plugin(tmp_path, status)
     with pytest.raises(NimlabError, match="exec plugin") as caught:
         read_access(kubeconfig(tmp_path, PLAIN, user), None).headers()
@@ -359,7 +363,7 @@ def test_what_is_no_credential_is_an_error_that_shows_nothing_of_it(tmp_path: Pa
 
 
 @pytest.mark.process
-def test_plugin_gets_the_cluster_where_it_asks_for_it(tmp_path: Path) -> None:
+def test_plugin_receives_the_cluster_if_configured(tmp_path: Path) -> None:
     extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}}
     cluster = PLAIN | {"tls-server-name": "n", "extensions": [extension]}
     user = plugin(tmp_path, {"token": TOKEN}, provideClusterInfo=True)
@@ -371,7 +375,7 @@ def test_plugin_gets_the_cluster_where_it_asks_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_plugins_certificate_opens_the_server(parts: Parts, tmp_path: Path) -> None:
+def test_certificate_of_a_plugin_is_accepted_by_the_server(parts: Parts, tmp_path: Path) -> None:
     cluster, user = parts
     pair = {
         "clientCertificateData": base64.b64decode(user[CERTIFICATE]).decode(),
@@ -389,7 +393,7 @@ def test_plugins_certificate_opens_the_server(parts: Parts, tmp_path: Path) -> N
         ({"server": "a:1"}, {}, {}, "cluster.server"),
         ({"server": None}, {}, {}, "no server"),
         ({"server": "https://u:hunter2@a:1"}, {}, {}, "cluster.server"),
-        ({"server": "http://a:1"}, {}, {}, "user.token isn't sent over http"),
+        ({"server": "http://a:1"}, {}, {}, "user.token is not sent over http"),
         ({CA: "eA==!"}, {}, {}, CA),
         ({CA: "eA=="}, {}, {}, "certificate-authority"),
         ({"certificate-authority": "missing.pem"}, {}, {}, "missing.pem"),
@@ -403,18 +407,18 @@ def test_plugins_certificate_opens_the_server(parts: Parts, tmp_path: Path) -> N
         ({}, {"username": "u", "password": "p"}, {}, "password"),
         ({}, {"as-groups": ["x"]}, {}, "as-groups"),
         ({}, {"as": "x\ny"}, {}, "Impersonate-User"),
-        ({}, {"token": 7}, {}, "token must be a text"),
+        ({}, {"token": 7}, {}, "token must be a string"),
         ({}, {CERTIFICATE: base64.b64encode(b"x").decode()}, {}, "client-certificate"),
         ({}, {}, {"current-context": "other"}, "there is no context `other`"),
-        ({}, {}, {"users": []}, "names the user `u`, which isn't defined"),
-        ({}, {}, {"clusters": [{"name": "c", "cluster": PLAIN}] * 2}, "there twice"),
+        ({}, {}, {"users": []}, "refers to the user `u`, which is not defined"),
+        ({}, {}, {"clusters": [{"name": "c", "cluster": PLAIN}] * 2}, "duplicate name"),
         ({}, {}, {"contexts": "x"}, "contexts must be a list"),
         ({}, {}, {"contexts": [{"name": "it", "context": {"cluster": "c", "user": "u", "x": 1}}]}, "`x`"),
         ({}, {}, {"kind": "Pod"}, "kubeconfig"),
         ({}, {}, {"curent-context": "x"}, "did you mean `current-context`"),
     ],
 )
-def test_what_cant_be_honoured_is_refused_by_name(
+def test_unsupported_setting_is_rejected_by_name(
     tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], more: dict[str, Any], words: str
 ) -> None:
     path = kubeconfig(tmp_path, PLAIN | cluster, {"token": TOKEN} | user, **more)
@@ -426,22 +430,22 @@ def test_what_cant_be_honoured_is_refused_by_name(
 
 
 @pytest.mark.parametrize("text", [f"token: *{TOKEN}\n", f"a: !{TOKEN} x\n", f"a: [{TOKEN}\n", f"\0{TOKEN}"])
-def test_broken_yaml_is_told_with_its_place_and_without_its_text(tmp_path: Path, text: str) -> None:
+def test_invalid_yaml_is_an_error_without_its_text(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(NimlabError, match="isn't valid YAML") as caught:
+    with pytest.raises(NimlabError, match="is not valid YAML") as caught:
         read_access(path, None)
     assert "hunter2" not in str(caught.value)
 
 
-def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path) -> None:
+def test_unknown_context_is_an_error_with_the_existing_names(tmp_path: Path) -> None:
     path = kubeconfig(tmp_path, PLAIN, {"token": TOKEN}, contexts=[
         {"name": name, "context": {"cluster": "c", "user": "u"}} for name in ("production", "staging")
     ])  # fmt: skip
     with pytest.raises(NimlabError) as caught:
         read_access(path, "prodction")
     assert "there is no context `prodction`" in str(caught.value)
-    assert "did you mean `production`? choose with `--context NAME`; there are: production, staging" in str(
+    assert "did you mean `production`? choose one with `--context NAME`: production, staging" in str(
         caught.value
     )
     with pytest.raises(NimlabError, match="no such file"):
@@ -450,7 +454,9 @@ def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path) -> None:
         read_access(tmp_path, None)
 
 
-def test_several_files_are_merged_and_the_first_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_merged_and_the_first_has_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = []
     for name, token in (("a", "one"), ("b", "two")):
         (tmp_path / name).mkdir()
@@ -475,7 +481,7 @@ PROXIED = {
 
 
 @pytest.mark.parametrize(
-    ("server", "own", "environment", "wanted"),
+    ("server", "proxy_url", "environment", "expected"),
     [
         ("https://a:1", "", PROXIED, "http://p:1"),
         ("http://a:1", "", PROXIED, "http://plain:2"),
@@ -496,35 +502,35 @@ PROXIED = {
         ("https://[::1]:1", "", PROXIED, None),
     ],
 )
-def test_proxy_is_the_one_that_kubectl_takes(
-    server: str, own: str, environment: dict[str, str], wanted: str | None
+def test_proxy_is_chosen_as_by_kubectl(
+    server: str, proxy_url: str, environment: dict[str, str], expected: str | None
 ) -> None:
-    found = choose_proxy(server, own, environment)
-    assert (found and found.url) == wanted
-    assert "hunter2" not in str(found)
+    proxy = choose_proxy(server, proxy_url, environment)
+    assert (proxy and proxy.url) == expected
+    assert "hunter2" not in str(proxy)
 
 
 @pytest.mark.parametrize("text", ["socks5://u:hunter2@p:1", "socks5h://p:1", "ftp://p:1"])
-def test_proxy_that_isnt_supported_is_named_without_its_password(text: str) -> None:
-    with pytest.raises(NimlabError, match="p:1 can't be used") as caught:
+def test_unsupported_proxy_is_named_without_its_password(text: str) -> None:
+    with pytest.raises(NimlabError, match="p:1 cannot be used") as caught:
         choose_proxy("https://a:1", "", {"HTTPS_PROXY": text})
     assert "hunter2" not in str(caught.value)
     assert "HTTPS_PROXY" in str(caught.value)
 
 
 @pytest.mark.live
-def test_proxy_that_is_down_is_named_without_its_password(parts: Parts, tmp_path: Path) -> None:
+def test_unreachable_proxy_is_named_without_its_password(parts: Parts, tmp_path: Path) -> None:
     cluster, user = parts
     cluster["proxy-url"] = "http://u:hunter2@127.0.0.1:1"
     with (
         closing(at(kubeconfig(tmp_path, cluster, user))) as connected,
         pytest.raises(Unreachable, match=r"the proxy http://127\.0\.0\.1:1") as caught,
     ):
-        connected._request("GET", "/", verb="get", where="x", attempts=1)
+        connected.transport.request("GET", "/", verb="get", where="x", attempts=1)
     assert "hunter2" not in str(caught.value)
 
 
-def test_token_file_is_read_anew_and_survives_its_replacement(tmp_path: Path) -> None:
+def test_token_file_is_read_again_and_may_be_missing_for_a_moment(tmp_path: Path) -> None:
     path, moments = tmp_path / "t", [0.0]
     path.write_text("one\n", encoding="utf-8")
     file = TokenFile(path, clock_s=lambda: moments[-1])
@@ -537,7 +543,7 @@ def test_token_file_is_read_anew_and_survives_its_replacement(tmp_path: Path) ->
     assert file.token() == "two"
 
 
-def test_in_cluster_takes_the_pods_account_and_no_other_target(
+def test_in_cluster_uses_the_service_account_and_excludes_other_targets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
@@ -546,14 +552,14 @@ def test_in_cluster_takes_the_pods_account_and_no_other_target(
         in_cluster_access(tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    with pytest.raises(NimlabError, match="token file can't be read"):
+    with pytest.raises(NimlabError, match="token file cannot be read"):
         in_cluster_access(tmp_path)
     (tmp_path / "token").write_text(f"{TOKEN}\n", encoding="utf-8")
-    with pytest.raises(NimlabError, match="CA can't be read"):
+    with pytest.raises(NimlabError, match="CA cannot be read"):
         in_cluster_access(tmp_path)
     (tmp_path / "ca.crt").write_text("x", encoding="utf-8")
-    found = in_cluster_access(tmp_path)
-    assert (found.server, found.headers()) == (
+    pod_access = in_cluster_access(tmp_path)
+    assert (pod_access.server, pod_access.headers()) == (
         "https://[fd00::1]:443",
         (("authorization", f"Bearer {TOKEN}"),),
     )
@@ -564,7 +570,7 @@ def test_in_cluster_takes_the_pods_account_and_no_other_target(
 
 
 @pytest.mark.live
-def test_in_cluster_syncs_with_the_accounts_rights(
+def test_in_cluster_uses_the_rights_of_the_service_account(
     parts: Parts, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster, _ = parts
@@ -580,39 +586,39 @@ def test_in_cluster_syncs_with_the_accounts_rights(
     assert main(["list", "--in-cluster", "--context", "x", "--lab", str(lab.root)]) == 2
 
 
-def test_bug_report_holds_no_credential(
+def test_bug_report_contains_no_credential(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = kubeconfig(tmp_path, PLAIN, {"username": "u", "password": "hunter2-pass"})
-    found = read_access(path, None)
+    password_access = read_access(path, None)
 
     def break_down(*_: object) -> None:
-        ((_name, value),) = found.headers()
+        ((_name, value),) = password_access.headers()
         raise RuntimeError(f"Invalid header value {value.encode()!r} for hunter2-pass")
 
     monkeypatch.setattr("nimlab.workflow.session.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["list", "--lab", str(SAMPLE_LAB)]) == 70
     (report,) = tmp_path.glob("nimlab-bug-*")
-    said = report.read_text(encoding="utf-8") + capsys.readouterr().err
-    assert "hunter2" not in said
-    assert base64.b64encode(b"u:hunter2-pass").decode() not in said
-    assert "(hidden)" in said
+    output = report.read_text(encoding="utf-8") + capsys.readouterr().err
+    assert "hunter2" not in output
+    assert base64.b64encode(b"u:hunter2-pass").decode() not in output
+    assert "(hidden)" in output
     assert conceal("hunter2-pass") == "(hidden)"
 
 
-HEAVY = ("kubernetes", "pydantic", "jsonschema", "requests", "rich", "hypothesis")
+SLOW_IMPORTS = ("kubernetes", "pydantic", "jsonschema", "requests", "rich", "hypothesis")
 
 
 @pytest.mark.live
-def test_sync_of_an_unchanged_lab_imports_nothing_that_it_can_do_without(lab: Any) -> None:
-    """Each costs more than the reading of a small cluster."""
+def test_sync_of_an_unchanged_lab_avoids_slow_imports(lab: Any) -> None:
+    """Each of these imports takes longer than reading a small cluster."""
     assert lab.run("sync", "--no-wait").code == 0
     program = (
         "import json, sys; from nimlab.cli import main; code = main(sys.argv[1:]);"
         "print(json.dumps([code, sorted(sys.modules)]))"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, "sync", "--lab", str(lab.root), "--kubeconfig", str(lab.kubeconfig)],
         cwd=REPOSITORY,
         check=True,
@@ -620,6 +626,6 @@ def test_sync_of_an_unchanged_lab_imports_nothing_that_it_can_do_without(lab: An
         text=True,
         timeout=60,
     )
-    code, modules = json.loads(done.stdout.splitlines()[-1])
+    code, modules = json.loads(completed.stdout.splitlines()[-1])
     assert code == 0
-    assert not {*HEAVY} & {*modules}
+    assert not {*SLOW_IMPORTS} & {*modules}

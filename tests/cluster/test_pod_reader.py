@@ -1,4 +1,4 @@
-"""Only some of many peers are read, and those that don't run are among them."""
+"""Of many peers, only some pages are read, including peers that do not run."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ STUCK: dict[str, Any] = {
 
 
 @pytest.mark.live
-def test_of_many_peers_a_page_is_read_and_those_that_do_not_run(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_page_and_peers_that_do_not_run_are_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lab.run("sync").code == 0
     lab.cluster.create({**STUCK, "metadata": {**STUCK["metadata"], "namespace": lab.namespace}})
-    everyone = read_pods(lab.cluster, lab.namespace, "experiment=blue")
-    assert everyone.whole
-    assert len(everyone.items) == 5
+    all_pods = read_pods(lab.cluster, lab.namespace, "experiment=blue")
+    assert all_pods.whole
+    assert len(all_pods.items) == 5
     assert read_events(lab.cluster, lab.namespace).whole
 
-    monkeypatch.setattr("nimlab.cluster.pod_reader._FEW", 2)
-    some = read_pods(lab.cluster, lab.namespace, "experiment=blue")
-    assert not some.whole
-    names = {pod["metadata"]["name"] for pod in some.items}
+    monkeypatch.setattr("nimlab.cluster.pod_reader._PAGE_SIZE", 2)
+    pods = read_pods(lab.cluster, lab.namespace, "experiment=blue")
+    assert not pods.whole
+    names = {pod["metadata"]["name"] for pod in pods.items}
     assert names == {"nimp2p-exp-blue-0", "nimp2p-exp-blue-1", "zz-stuck"}
     events = read_events(lab.cluster, lab.namespace)
     assert not events.whole
-    assert "zz-stuck" in {e["involvedObject"]["name"] for e in events.items if e["type"] == "Warning"}
+    assert "zz-stuck" in {
+        event["involvedObject"]["name"] for event in events.items if event["type"] == "Warning"
+    }
 
     shown = lab.run("status", "blue")
     assert "… and 1 more peer" in shown.out

@@ -1,4 +1,4 @@
-"""Answers that say 200 and aren't what was asked for: never a bug, never taken for less than there is."""
+"""Malformed responses with status 200: they raise an error and never look like missing objects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nimlab.cluster.kube import Target, connect
-from nimlab.cluster.kube.requests import decode, retry_after_s
-from nimlab.cluster.kube.responses import event_of, kinds_of, object_of, page_of
+from nimlab.cluster.kube.http_response import decode, retry_after_s
+from nimlab.cluster.kube.responses import parse_discovery, parse_event, parse_object, parse_page
 from nimlab.errors import ClusterError, IncompleteDiscovery, Unreachable
 from nimlab.objects.manifest import ObjectKey, key_of
 from tests.support.api_proxy import Broken, Seen, run_proxy
@@ -44,7 +44,7 @@ ANYTHING = st.recursive(
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything in an answer, itself too."""
+    """Yield the path of every value in a body, including the body itself."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -52,15 +52,18 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutated(data: st.DataObject, value: Any) -> Any:
-    """An answer with something in it gone or replaced; no item of a list goes, which nobody could tell."""
+    """Return a copy with one or two values removed or replaced.
+
+    Items of a list are never removed, because no client could detect that.
+    """
     value = copy.deepcopy(value)
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from(list(paths(value))))
         if not path:
             return data.draw(ANYTHING)
-        *above, last = path
+        *parents, last = path
         inner = value
-        for part in above:
+        for part in parents:
             inner = inner[part]
         if isinstance(inner, dict) and data.draw(st.booleans()):
             del inner[last]
@@ -70,32 +73,32 @@ def mutated(data: st.DataObject, value: Any) -> Any:
 
 
 @given(st.data(), st.sampled_from([LIST, FULL_LIST]))
-def test_no_page_is_taken_for_less_than_there_is(data: st.DataObject, whole: dict[str, Any]) -> None:
+def test_malformed_page_never_looks_shorter(data: st.DataObject, original: dict[str, Any]) -> None:
     try:
-        answer = decode(json.dumps(mutated(data, whole)).encode(), verb="list", where="x")
-        page, token = page_of(answer, "ConfigMap")
+        answer = decode(json.dumps(mutated(data, original)).encode(), verb="list", where="x")
+        page, token = parse_page(answer, "ConfigMap")
     except Unreachable:
         return
     assert isinstance(answer["items"], list)
     assert len(page.items) == len(answer["items"])
     assert bool(token) == page.more
-    assert token or whole is LIST or "remainingItemCount" not in answer["metadata"]
-    for item in page.items:  # what is read of every item
+    assert token or original is LIST or "remainingItemCount" not in answer["metadata"]
+    for item in page.items:  # the fields that nimlab reads of every item
         assert key_of({**item, "kind": "ConfigMap"}).name
         assert isinstance(item["metadata"]["uid"], str)
         assert all(isinstance(value, str) for value in (item["metadata"].get("labels") or {}).values())
-        assert all(isinstance(one, dict) for one in item["metadata"].get("managedFields") or ())
+        assert all(isinstance(entry, dict) for entry in item["metadata"].get("managedFields") or ())
 
 
 @given(st.data())
-def test_no_other_object_is_taken_for_the_one_asked_for(data: st.DataObject) -> None:
+def test_malformed_object_is_never_accepted_as_another(data: st.DataObject) -> None:
     try:
         answer = decode(json.dumps(mutated(data, OBJECT)).encode(), verb="get", where="x")
-        found = object_of(answer, KEY, verb="get")
+        parsed = parse_object(answer, KEY, verb="get")
     except Unreachable:
         return
-    assert key_of(found) == KEY
-    assert isinstance(found["metadata"]["uid"], str)
+    assert key_of(parsed) == KEY
+    assert isinstance(parsed["metadata"]["uid"], str)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +110,10 @@ def test_no_other_object_is_taken_for_the_one_asked_for(data: st.DataObject) -> 
           for field in ("name", "namespace", "uid", "labels", "managedFields")),
     ],
 )  # fmt: skip
-def test_another_object_is_not_the_one_asked_for(answer: dict[str, Any]) -> None:
-    assert object_of(OBJECT, KEY, verb="get") == OBJECT
-    with pytest.raises(Unreachable, match="not what was asked for"):
-        object_of(answer, KEY, verb="get")
+def test_body_with_another_object_is_rejected(answer: dict[str, Any]) -> None:
+    assert parse_object(OBJECT, KEY, verb="get") == OBJECT
+    with pytest.raises(Unreachable, match="does not match the request"):
+        parse_object(answer, KEY, verb="get")
 
 
 @pytest.mark.parametrize(
@@ -125,16 +128,16 @@ def test_another_object_is_not_the_one_asked_for(answer: dict[str, Any]) -> None
         {"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "9"}},
     ],
 )  # fmt: skip
-def test_what_is_no_list_is_no_empty_list(answer: dict[str, Any]) -> None:
-    with pytest.raises(Unreachable, match="not what was asked for"):
-        page_of(answer, "ConfigMap")
+def test_body_that_is_not_a_list_is_rejected(answer: dict[str, Any]) -> None:
+    with pytest.raises(Unreachable, match="does not match the request"):
+        parse_page(answer, "ConfigMap")
 
 
-def test_a_list_is_taken_as_it_is() -> None:
-    page, token = page_of(FULL_LIST, "ConfigMap")
+def test_valid_list_is_accepted() -> None:
+    page, token = parse_page(FULL_LIST, "ConfigMap")
     assert (len(page.items), page.resource_version, page.more, token) == (3, "9", True, "t")
-    made_up: dict[str, Any] = {"kind": "PartialObjectMetadataList", "metadata": {}, "items": None}
-    assert page_of(made_up, "PodMetrics")[0].items == ()
+    virtual: dict[str, Any] = {"kind": "PartialObjectMetadataList", "metadata": {}, "items": None}
+    assert parse_page(virtual, "PodMetrics")[0].items == ()
 
 
 @pytest.mark.parametrize(
@@ -144,35 +147,35 @@ def test_a_list_is_taken_as_it_is() -> None:
         b'{"type": "ADDED", "object": {}}', b'{"type": "ADDED", "object": []}',
     ],
 )  # fmt: skip
-def test_what_is_no_event_ends_the_watch(line: bytes) -> None:
+def test_malformed_watch_event_is_rejected(line: bytes) -> None:
     with pytest.raises(Unreachable):
-        event_of(line, where="Pod")
+        parse_event(line, where="Pod")
 
 
 def discovered(**version: object) -> dict[str, Any]:
-    """Discovery of one kind, of one version."""
+    """Return a discovery document with one kind in one version."""
     kind = {"resource": "xs", "responseKind": {"kind": "X"}, "scope": "Namespaced", "verbs": ["list"]}
-    one = {"version": "v1", "resources": [kind], **version}
-    group = {"metadata": {"name": "x.example"}, "versions": [one]}
+    entry = {"version": "v1", "resources": [kind], **version}
+    group = {"metadata": {"name": "x.example"}, "versions": [entry]}
     return {"kind": "APIGroupDiscoveryList", "items": [group]}
 
 
-def test_kinds_of_a_server_that_does_not_answer_are_not_known() -> None:
-    assert kinds_of(discovered(freshness="Current"), where="/apis") == [("x.example", "v1", "xs", "X")]
+def test_stale_discovery_is_incomplete() -> None:
+    assert parse_discovery(discovered(freshness="Current"), where="/apis") == [("x.example", "v1", "xs", "X")]
     for stale in (discovered(freshness="Stale"), discovered(freshness="Stale", resources=None), {}):
         with pytest.raises(IncompleteDiscovery):
-            kinds_of(stale, where="/apis")
+            parse_discovery(stale, where="/apis")
 
 
 @given(st.data())
-def test_odd_discovery_is_an_error_of_the_servers(data: st.DataObject) -> None:
+def test_malformed_discovery_is_a_cluster_error(data: st.DataObject) -> None:
     answer = mutated(data, discovered())
     if isinstance(answer, dict):
         try:
-            found = kinds_of(answer, where="/apis")
+            kinds = parse_discovery(answer, where="/apis")
         except ClusterError:
             return
-        assert found
+        assert kinds
 
 
 @given(st.text(max_size=5) | st.integers().map(str))
@@ -182,19 +185,26 @@ def test_odd_discovery_is_an_error_of_the_servers(data: st.DataObject) -> None:
 @example("Wed, 21 Oct 2026 07:28:00 GMT")
 @example("1e3")
 @example("٣")
-def test_any_wish_to_wait_is_a_time(text: str) -> None:
-    class Answer:
+def test_any_retry_after_header_gives_a_bounded_time(text: str) -> None:
+    class Response:
         headers: Mapping[str, str] = {"Retry-After": text}
 
-    assert 0 <= retry_after_s(Answer()) <= 30  # type: ignore[arg-type]
+    assert 0 <= retry_after_s(Response()) <= 30  # type: ignore[arg-type]
 
 
-ODD = {"empty": {}, "status": STATUS, "no items": {**LIST, "items": None}, "token": FULL_LIST | {"items": 5}}
+MALFORMED = {
+    "empty": {},
+    "status": STATUS,
+    "no items": {**LIST, "items": None},
+    "token": FULL_LIST | {"items": 5},
+}
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("body", ODD.values(), ids=list(ODD))
-def test_a_sync_ends_with_an_error_and_writes_nothing(lab: Lab, tmp_path: Path, body: object) -> None:
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=list(MALFORMED))
+def test_sync_with_malformed_responses_fails_and_writes_nothing(
+    lab: Lab, tmp_path: Path, body: object
+) -> None:
     assert lab.run("sync", "--no-wait").code == 0
     (lab.root / "experiments" / "purple.yaml").unlink()
     for part in ("/statefulsets", "/configmaps", "/services", "/nimlab-experiments"):
@@ -206,22 +216,22 @@ def test_a_sync_ends_with_an_error_and_writes_nothing(lab: Lab, tmp_path: Path, 
             proxy.fault = fault
             answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--no-wait")
         assert answer.code == 1, answer.out + answer.err
-        assert "not what was asked for" in answer.out + answer.err
+        assert "does not match the request" in answer.out + answer.err
         assert proxy.writes == []
     assert lab.get("StatefulSet", "nimp2p-exp-purple") is not None
 
 
 @pytest.mark.live
-def test_an_odd_wish_to_wait_is_survived(lab: Lab, tmp_path: Path) -> None:
+def test_invalid_retry_after_headers_are_ignored(lab: Lab, tmp_path: Path) -> None:
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         target = Target(kubeconfig=proxy.kubeconfig, context=None, name="proxy", why="")
         cluster = connect(target, parallel=2)
-        cluster._sleep = lambda _: None
-        odd = iter(["\u00b2", "-1", "9" * 30, "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
+        cluster.transport.sleep = lambda _: None
+        values = iter(["\u00b2", "-1", "9" * 30, "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
 
         def fault(seen: Seen) -> Broken | None:
             del seen
-            text = next(odd, None)
+            text = next(values, None)
             return None if text is None else Broken(status=429, body={}, headers={"Retry-After": text})
 
         proxy.fault = fault
@@ -231,8 +241,8 @@ def test_an_odd_wish_to_wait_is_survived(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def nowhere(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    """An API whose server isn't there, as any part of a cluster may leave one behind."""
+def missing_service(lab: Lab, tmp_path: Path) -> Iterator[str]:
+    """Register an API service whose server does not exist, as an uninstalled component can leave behind."""
     name = "v1.nowhere.example"
     service = {"name": "nowhere", "namespace": "default"}
     spec = {"group": "nowhere.example", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10}
@@ -248,9 +258,9 @@ def nowhere(lab: Lab, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.live
-def test_a_namespace_stays_while_an_api_does_not_answer(lab: Lab, nowhere: str) -> None:
-    with pytest.raises(IncompleteDiscovery, match=nowhere):
-        lab.cluster.survey("default")
+def test_namespace_is_kept_while_an_api_service_does_not_respond(lab: Lab, missing_service: str) -> None:
+    with pytest.raises(IncompleteDiscovery, match=missing_service):
+        lab.cluster.list_namespace_metadata("default")
     home = f"nimp2p-exp-gone-{lab.namespace[4:]}"
     head = "apiVersion: nimlab.dev/v1\nkind: Experiment\n"
     path = lab.write("gone", f"{head}metadata: {{name: {home[11:]}}}\nspec: {{contract: dst-go, peers: 3}}\n")
@@ -264,7 +274,7 @@ def test_a_namespace_stays_while_an_api_does_not_answer(lab: Lab, nowhere: str) 
         live = lab.get("Namespace", home, "")
         assert live is not None
         assert "deletionTimestamp" not in live["metadata"]
-        left = lab.get("StatefulSet", "pod", home)  # what is ours in it goes all the same, in its own time
-        assert left is None or "deletionTimestamp" in left["metadata"]
+        remaining = lab.get("StatefulSet", "pod", home)  # our own objects in it are deleted nevertheless
+        assert remaining is None or "deletionTimestamp" in remaining["metadata"]
     finally:
         remove_namespaces(lab.cluster, [home])

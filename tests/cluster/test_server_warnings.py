@@ -1,4 +1,4 @@
-"""What a server warns of, and what is tried again: reported at once, each text once."""
+"""Server warnings and retries are reported immediately, each text once."""
 
 from __future__ import annotations
 
@@ -41,39 +41,39 @@ from tests.support.paths import REPOSITORY
         (['299 - "\xe9"'], ["\xe9"]),
     ],
 )
-def test_warnings_are_read_as_the_rfc_writes_them(headers: list[str], texts: list[str]) -> None:
+def test_warning_headers_are_parsed_by_the_rfc(headers: list[str], texts: list[str]) -> None:
     assert list(warnings_in(headers)) == texts
 
 
-def test_hostile_header_is_read_in_time() -> None:
-    begun_s = time.monotonic()
+def test_hostile_header_is_parsed_in_linear_time() -> None:
+    started_s = time.monotonic()
     assert list(warnings_in(['299 - "' + "\\" * 50_001, '299 - "' + 'a" "' * 20_000])) == []
-    assert time.monotonic() - begun_s < 5
+    assert time.monotonic() - started_s < 5
 
 
-def test_each_text_is_passed_on_once_whichever_thread_brings_it() -> None:
-    told: list[tuple[str, str]] = []
-    notices = Notices(lambda name, text: told.append((name, text)))
+def test_each_text_is_reported_once_across_threads() -> None:
+    reported: list[tuple[str, str]] = []
+    notices = Notices(lambda label, text: reported.append((label, text)))
     with ThreadPoolExecutor(8) as pool:
         for n in range(400):
             pool.submit(notices.add_warnings, [f'299 - "w{n % 7}"'])
             pool.submit(notices.add_retry, f"r{n % 3}", 12.4)
-    assert sorted(told) == sorted(
+    assert sorted(reported) == sorted(
         [("warning", f"w{n}") for n in range(7)]
-        + [("retry", f"r{n}; trying again for 12 s at most") for n in range(3)]
+        + [("retry", f"r{n}; retrying for up to 12 s") for n in range(3)]
     )
     assert sorted(notices.warnings) == [f"w{n}" for n in range(7)]
 
 
-def test_there_is_an_end_to_different_texts() -> None:
+def test_number_of_stored_warnings_is_limited() -> None:
     notices = Notices(None)
     notices.add_warnings(f'299 - "{n}"' for n in range(1000))
     assert len(notices.warnings) == 100
 
 
-def test_notice_cannot_move_a_cursor() -> None:
-    told = report.format_note("warning", "a\x1b[2J\r\nb\u202e", paint=False)
-    assert told == "warning  a\\x1b[2J b\\u202e"
+def test_notice_cannot_contain_control_characters() -> None:
+    line = report.format_note("warning", "a\x1b[2J\r\nb\u202e", paint=False)
+    assert line == "warning  a\\x1b[2J b\\u202e"
 
 
 SERVICE_TYPES = "object.spec.?clusterIP.orValue('') != 'None'"
@@ -82,7 +82,7 @@ MESSAGE = "'headless … ' + object.metadata.name"
 
 @pytest.fixture
 def policy(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    """A policy that warns of every headless Service of the lab, in effect."""
+    """Create a policy that warns of every headless Service of the lab, and wait until it is in effect."""
     name = f"warn-{lab.namespace}"
     spec = {
         "failurePolicy": "Fail",
@@ -95,7 +95,7 @@ def policy(lab: Lab, tmp_path: Path) -> Iterator[str]:
         "validations": [{"expression": SERVICE_TYPES, "messageExpression": MESSAGE}],
     }
     kind = "ValidatingAdmissionPolicy"
-    made = [
+    manifests = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}},
         {
             "apiVersion": "admissionregistration.k8s.io/v1",
@@ -111,19 +111,19 @@ def policy(lab: Lab, tmp_path: Path) -> Iterator[str]:
         },
     ]
     path = tmp_path / "policy.json"
-    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": made}), encoding="utf-8")
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}), encoding="utf-8")
     lab.kubectl("apply", "-f", str(path))
     deadline_s = time.monotonic() + 60
-    while "headless" not in (said := probe(lab)):
-        assert time.monotonic() < deadline_s, f"the policy isn't in effect: {said}"
+    while "headless" not in (output := probe(lab)):
+        assert time.monotonic() < deadline_s, f"the policy is not in effect: {output}"
     yield name
     lab.kubectl("delete", f"{kind}Binding", name)
     lab.kubectl("delete", kind, name)
 
 
 def probe(lab: Lab) -> str:
-    """What the server warns of when a headless Service is created, by dry-run."""
-    done = subprocess.run(
+    """Return the server's warnings for a headless Service, by a dry run."""
+    completed = subprocess.run(
         [
             str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(lab.kubeconfig),
             "-n", lab.namespace, "create", "service", "clusterip", "probe",
@@ -131,12 +131,12 @@ def probe(lab: Lab) -> str:
         ],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    return done.stderr
+    return completed.stderr
 
 
 @pytest.mark.live
 @pytest.mark.usefixtures("policy")
-def test_warning_of_a_policy_is_shown_once_in_sync_and_plan(lab: Lab) -> None:
+def test_policy_warning_is_shown_once_in_sync_and_plan(lab: Lab) -> None:
     answer = lab.run("sync", "--no-wait", "--output", "json")
     assert answer.code == 0, answer
     name = "nimp2p-exp-blue"
@@ -159,12 +159,12 @@ def test_warning_of_a_policy_is_shown_once_in_sync_and_plan(lab: Lab) -> None:
     assert text.code == 0
     assert sum(f"… {name}" in line for line in text.err.splitlines()) == 1, text.err
     quiet = lab.run("sync", "--dry-run", "--output", "json")
-    assert "warnings" not in json.loads(quiet.out), "nothing is sent for what is as it should be"
+    assert "warnings" not in json.loads(quiet.out), "unchanged objects are not sent, so no policy runs"
 
 
 @pytest.fixture
-def nobody(tmp_path: Path) -> Path:
-    """A kubeconfig of a server that refuses every connection."""
+def closed_port(tmp_path: Path) -> Path:
+    """Return a kubeconfig whose server refuses every connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     config = {
@@ -175,7 +175,7 @@ def nobody(tmp_path: Path) -> Path:
         "contexts": [{"name": "n", "context": {"cluster": "n", "user": "n"}}],
         "current-context": "n",
     }
-    path = tmp_path / "nobody"
+    path = tmp_path / "closed_port"
     path.write_text(json.dumps(config), encoding="utf-8")
     return path
 
@@ -183,20 +183,20 @@ def nobody(tmp_path: Path) -> Path:
 @pytest.mark.process
 @pytest.mark.serial
 @pytest.mark.parametrize("command", ["sync", "list"])
-def test_refused_connection_is_reported_before_it_is_tried_again(
-    lab_folder: Path, nobody: Path, command: str
+def test_refused_connection_is_reported_before_the_retry(
+    lab_folder: Path, closed_port: Path, command: str
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "nimlab", command, "--lab", str(lab_folder), "--kubeconfig", str(nobody)],
+        [sys.executable, "-m", "nimlab", command, "--lab", str(lab_folder), "--kubeconfig", str(closed_port)],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(2)]
-    assert process.poll() is None, "it still tries"
+    assert process.poll() is None, "it is still retrying"
     assert lines[0].startswith("cluster  ")
-    assert lines[1].startswith("retry    no answer from http://127.0.0.1:")
+    assert lines[1].startswith("retry    no response from http://127.0.0.1:")
     assert "refused" in lines[1]
-    assert lines[1].endswith("; trying again for 12 s at most\n")
+    assert lines[1].endswith("; retrying for up to 12 s\n")
     process.terminate()
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
@@ -205,7 +205,7 @@ def test_refused_connection_is_reported_before_it_is_tried_again(
 
 
 @pytest.mark.live
-def test_busy_server_is_reported_and_a_moment_is_not(lab: Lab, tmp_path: Path) -> None:
+def test_busy_server_is_reported_and_a_single_error_is_not(lab: Lab, tmp_path: Path) -> None:
     lock, seen = threading.Lock(), {"services": 0}
 
     def once(request: Seen) -> Broken | None:
@@ -213,17 +213,17 @@ def test_busy_server_is_reported_and_a_moment_is_not(lab: Lab, tmp_path: Path) -
             if "/services" not in request.path or seen["services"]:
                 return None
             seen["services"] += 1
-        return Broken(status=503, body={"kind": "Status", "message": "a moment"})
+        return Broken(status=503, body={"kind": "Status", "message": "restarting"})
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.fault = once
         flags = ("--lab", str(lab.root), "--kubeconfig", str(proxy.kubeconfig))
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "nimlab", "sync", "--dry-run", *flags],
             check=False, capture_output=True, text=True, timeout=60, cwd=REPOSITORY,
         )  # fmt: skip
-        assert done.returncode == 0, done
-        assert "retry" not in done.stderr
+        assert completed.returncode == 0, completed
+        assert "retry" not in completed.stderr
         busy = Broken(status=429, body={"kind": "Status", "message": "busy"}, headers={"Retry-After": "20"})
         proxy.fault = lambda request: busy if "/services" in request.path else None
         process = subprocess.Popen(
@@ -231,7 +231,7 @@ def test_busy_server_is_reported_and_a_moment_is_not(lab: Lab, tmp_path: Path) -
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=REPOSITORY,
         )  # fmt: skip
         assert process.stderr is not None
-        said = [process.stderr.readline() for _ in range(2)]
+        lines = [process.stderr.readline() for _ in range(2)]
         process.terminate()
         process.communicate(timeout=60)
-    assert said[1] == "retry    the server answers 429; trying again for 100 s at most\n"
+    assert lines[1] == "retry    the server responded with 429; retrying for up to 100 s\n"

@@ -1,4 +1,4 @@
-"""Syncs that meet each other, and a replacement that the server won't have."""
+"""Concurrent syncs, and a replacement that the server rejects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 
 
 def start(lab: Lab, *arguments: str, kubeconfig: Path | None = None) -> subprocess.Popen[str]:
-    """Run nimlab in a process of its own."""
+    """Start nimlab in a separate process."""
     command = [sys.executable, "-m", "nimlab", *arguments, "--lab", str(lab.root)]
     return subprocess.Popen(
         [*command, "--kubeconfig", str(kubeconfig or lab.kubeconfig)],
@@ -31,35 +31,35 @@ def start(lab: Lab, *arguments: str, kubeconfig: Path | None = None) -> subproce
 
 
 def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Wait for all of them; return their exit codes and what they said."""
-    said = [process.communicate(timeout=120) for process in processes]
-    return [(p.returncode, out + err) for p, (out, err) in zip(processes, said, strict=True)]
+    """Wait for all processes; return their exit codes and outputs."""
+    outputs = [process.communicate(timeout=120) for process in processes]
+    return [(process.returncode, out + err) for process, (out, err) in zip(processes, outputs, strict=True)]
 
 
 def release_lock(lab: Lab) -> None:
-    """Take the lock from a sync that was killed: it would be held until its time is over."""
+    """Free the lock of a killed sync, which would otherwise be held until it expires."""
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
     lab.cluster.replace({**lease, "spec": {}})
 
 
-def test_syncs_at_the_same_time_take_turns(lab: Lab) -> None:
+def test_concurrent_syncs_run_one_after_another(lab: Lab) -> None:
     world = make_world(lab)
-    alive = world.sign_of_life()
-    goal = "B"
+    before = world.bystander_version()
+    state = "B"
     for _ in range(3):
-        world.ask_for(goal)
+        world.ask_for(state)
         results = ended([start(lab, "sync", "--lock-timeout", "60s") for _ in range(3)])
         assert [code for code, _ in results] == [0, 0, 0], results
-        world.assert_is(goal)
-        goal = OTHER[goal]
-    assert world.sign_of_life() == alive
+        world.assert_is(state)
+        state = OTHER[state]
+    assert world.bystander_version() == before
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
     assert not lease["spec"].get("holderIdentity")
 
 
-def test_sync_that_may_not_wait_names_who_is_at_work(lab: Lab, tmp_path: Path) -> None:
+def test_sync_without_lock_timeout_names_the_holder_of_the_lock(lab: Lab, tmp_path: Path) -> None:
     world = make_world(lab)
     world.ask_for("B")
     gate = Gate(lambda request: request.is_write and "/statefulsets/" in request.path)
@@ -71,21 +71,21 @@ def test_sync_that_may_not_wait_names_who_is_at_work(lab: Lab, tmp_path: Path) -
         answer = lab.run("sync")
         gate.opened.set()
         assert answer.code == 1
-        assert f"another sync is at work: {os.environ.get('USER', 'unknown')}@" in answer.err
+        assert f"another sync is running: {os.environ.get('USER', 'unknown')}@" in answer.err
         assert f"(pid {first.pid})" in answer.err
         assert ended([first])[0][0] == 0
     world.assert_is("B")
 
 
-def test_replacement_that_the_server_refuses_costs_nothing(lab: Lab) -> None:
-    """An immutable field changes and another one is wrong: the old object stays, and its peers run on."""
+def test_replacement_that_the_server_rejects_deletes_nothing(lab: Lab) -> None:
+    """An immutable field changes and another field is invalid: the old object and its peers are kept."""
     world = make_world(lab)
     world.ask_for("B")
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     text = template.read_text(encoding="utf-8")
-    wrong = text.replace("enableServiceLinks: false", "enableServiceLinks: false\n      dnsPolicy: Never")
-    assert wrong != text
-    template.write_text(wrong, encoding="utf-8")
+    invalid = text.replace("enableServiceLinks: false", "enableServiceLinks: false\n      dnsPolicy: Never")
+    assert invalid != text
+    template.write_text(invalid, encoding="utf-8")
     before = lab.get("StatefulSet", "nimp2p-exp-red")
     assert before is not None
     for arguments in (("sync", "red", "--dry-run"), ("sync", "red", "--no-wait")):

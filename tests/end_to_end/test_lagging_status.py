@@ -1,4 +1,4 @@
-"""A StatefulSet's status is behind its pods: peers that nobody has counted yet are restarted all the same."""
+"""A StatefulSet whose status is outdated: peers that it does not count yet are restarted too."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.live
 
 
 @contextmanager
-def sleeping(sandbox: Sandbox) -> Iterator[Callable[[], None]]:
-    """Hold the controllers still; gives what wakes it, which the end does in any case."""
+def suspended_controllers(sandbox: Sandbox) -> Iterator[Callable[[], None]]:
+    """Suspend the controllers; yield a function that resumes them. The end of the block resumes them too."""
     record = load_record(Layout(home=sandbox.home))
     assert record is not None
     process = psutil.Process(record.daemons["kube-controller-manager"].pid)
@@ -37,49 +37,49 @@ def sleeping(sandbox: Sandbox) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def blue(lab: Lab) -> Lab:
-    """The lab with one experiment of four peers."""
+    """Return the lab with one experiment of four peers."""
     (lab.root / "experiments" / "purple.yaml").unlink()
     return lab
 
 
 def wait_for_peers(lab: Lab, count: int) -> list[str]:
-    """Wait until so many are there; return who they are."""
+    """Wait until this number of peers exists; return their uids."""
     assert wait_until(lambda: len(uids(lab)) == count, within_s=60), uids(lab)
     return uids(lab)
 
 
 def change_template(lab: Lab) -> None:
-    """Ask for what restarts all peers."""
+    """Change the template in a way that restarts all peers."""
     edit(lab, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 1")
 
 
 def is_update(request: Seen) -> bool:
-    """True for the apply of the experiment's StatefulSet."""
+    """Return True for a write of the experiment's StatefulSet."""
     return request.is_write and "/statefulsets/nimp2p-exp-blue" in request.path
 
 
-def test_peers_made_between_the_look_and_the_update_are_restarted(
+def test_peers_created_between_observation_and_update_are_restarted(
     blue: Lab, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """Two syncs in quick succession: at the second one's look there is no peer that could restart."""
+    """Two syncs in quick succession: when the second one observes the cluster, no peer exists."""
     gate = Gate(fits=is_update)
-    with run_proxy(blue.kubeconfig, tmp_path) as proxy, sleeping(sandbox) as wake:
+    with run_proxy(blue.kubeconfig, tmp_path) as proxy, suspended_controllers(sandbox) as resume:
         synced(blue, "--no-wait")
         change_template(blue)
         proxy.fault = gate
         running = start(blue, "sync", "--timeout", "60s", kubeconfig=proxy.kubeconfig)
         assert gate.reached.wait(60)
-        wake()
+        resume()
         before = wait_for_peers(blue, 4)
         gate.opened.set()
-        ((code, said),) = ended([running])
-    assert code == 0, said
-    assert "4 peers of the old revision deleted together" in said
+        ((code, output),) = ended([running])
+    assert code == 0, output
+    assert "4 peers of the old revision deleted together" in output
     assert not {*uids(blue)} & {*before}
     assert_in_sync(blue)
 
 
-def test_peers_that_a_killed_sync_has_left_are_restarted_though_their_controller_hasnt_seen_it(
+def test_peers_left_by_a_killed_sync_are_restarted_before_their_controller_observed_the_change(
     blue: Lab, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     synced(blue)
@@ -91,33 +91,34 @@ def test_peers_that_a_killed_sync_has_left_are_restarted_though_their_controller
         if is_update(request):
             running.kill()
 
-    with run_proxy(blue.kubeconfig, tmp_path) as proxy, sleeping(sandbox) as wake:
+    with run_proxy(blue.kubeconfig, tmp_path) as proxy, suspended_controllers(sandbox) as resume:
         proxy.answered = kill
         running = start(blue, "sync", kubeconfig=proxy.kubeconfig)
         assert ended([running])[0][0] == -signal.SIGKILL
         release_lock(blue)
-        said = blue.run("sync", "--dry-run", "--exit-code")
-        assert said.code == 3, said.out
-        assert "its controller has not observed the last change yet" in said.out
+        dry_run = blue.run("sync", "--dry-run", "--exit-code")
+        assert dry_run.code == 3, dry_run.out
+        assert "its controller has not observed the last change yet" in dry_run.out
         assert uids(blue) == before
-        proxy.answered = lambda request, status, body: wake() if is_update(request) else None
+        proxy.answered = lambda request, status, body: resume() if is_update(request) else None
         running = start(blue, "sync", "--timeout", "60s", kubeconfig=proxy.kubeconfig)
-        ((code, said_then),) = ended([running])
-    assert code == 0, said_then
+        ((code, output),) = ended([running])
+    assert code == 0, output
     assert len(uids(blue)) == 4
     assert not {*uids(blue)} & {*before}
     assert_in_sync(blue)
 
 
-def test_controller_that_sees_nothing_any_more_is_told(
+def test_controller_that_observes_no_changes_is_reported(
     blue: Lab, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced(blue)
-    monkeypatch.setattr("nimlab.cluster.apply.write_object._OBSERVED_S", 1.0)
+    monkeypatch.setattr("nimlab.cluster.apply.restart_peers._OBSERVED_TIMEOUT_S", 1.0)
     change_template(blue)
-    with sleeping(sandbox):
-        said = blue.run("sync")
-    assert said.code == 1, said.out
-    assert "the StatefulSet controller hasn't seen StatefulSet/" in said.out + said.err
+    with suspended_controllers(sandbox):
+        answer = blue.run("sync")
+    assert answer.code == 1, answer.out
+    expected = "the StatefulSet controller has not observed the last change of StatefulSet/"
+    assert expected in answer.out + answer.err
     synced(blue, "--timeout", "60s")
     assert_in_sync(blue)

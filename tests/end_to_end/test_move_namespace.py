@@ -1,4 +1,4 @@
-"""A lab that changes its namespace moves as a whole or not at all, and takes no other lab's objects."""
+"""A lab that changes its namespace moves completely or not at all, and never takes another lab's objects."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SYNC = ("sync", "--no-wait")
 
 @pytest.fixture
 def elsewhere(lab: Lab) -> Iterator[str]:
-    """A second namespace, removed afterwards."""
+    """Yield the name of a second namespace; remove it afterwards."""
     name = f"lab-{secrets.token_hex(4)}"
     yield name
     remove_namespaces(lab.cluster, [name, f"nimp2p-exp-own-{lab.namespace}"])
 
 
 def moved(lab: Lab, namespace: str) -> Lab:
-    """Write another namespace into lab.yaml and return the lab as it is then."""
+    """Change the namespace in lab.yaml and return the changed lab."""
     path = lab.root / "lab.yaml"
     text = path.read_text(encoding="utf-8")
     assert f"namespace: {lab.namespace}" in text
@@ -38,50 +38,52 @@ def moved(lab: Lab, namespace: str) -> Lab:
 
 
 def members(lab: Lab) -> list[str]:
-    """Everything that a sync of experiments writes in the lab's namespace."""
+    """Return everything that a sync of experiments writes into the lab's namespace."""
     kinds = ("ConfigMap", "Service", "StatefulSet", "NetworkPolicy")
     return [f"{kind}/{name}" for kind in kinds for name in lab.names(kind) if name != "kube-root-ca.crt"]
 
 
 def give_id(lab: Lab, lab_id: str) -> None:
-    """Write an id into lab.yaml."""
+    """Add an id to lab.yaml."""
     path = lab.root / "lab.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("kind: Lab\n", f"kind: Lab\nmetadata: {{id: {lab_id}}}\n"), encoding="utf-8")
 
 
 def in_git(lab: Lab) -> Lab:
-    """Put a lab under version control."""
+    """Commit the lab to a new Git repository."""
     git(lab.root, "init", "-q", "-b", "main")
     commit(lab, f"lab in {lab.namespace}")
     return lab
 
 
-@pytest.mark.parametrize("how", ["Git", "an id", "a folder"])
+@pytest.mark.parametrize("identity", ["Git", "an id", "a folder"])
 @pytest.mark.parametrize("committed", [True, False])
-def test_lab_in_a_new_namespace_is_refused_until_it_is_moved(
-    lab: Lab, elsewhere: str, how: str, committed: bool
+def test_sync_to_a_new_namespace_requires_move(
+    lab: Lab, elsewhere: str, identity: str, committed: bool
 ) -> None:
-    if how == "an id":
+    if identity == "an id":
         give_id(lab, lab.namespace)
-    if how == "Git":
+    if identity == "Git":
         in_git(lab)
     assert lab.run(*SYNC).code == 0
     before = members(lab)
     new = moved(lab, elsewhere)
-    if how == "Git" and committed:
+    if identity == "Git" and committed:
         commit(new, "move")
     for arguments in (("sync",), ("sync", "--dry-run"), ("sync", "blue"), ("sync", "--allow-older")):
         answer = new.run(*arguments)
         assert answer.code == 1, answer.out
         assert f"this lab was synced to namespace {lab.namespace}" in answer.out
-        assert f"StatefulSet/{lab.namespace}/nimp2p-exp-blue" in answer.out, "the plan shows what is left"
+        assert f"StatefulSet/{lab.namespace}/nimp2p-exp-blue" in answer.out, (
+            "the plan lists the objects in the former namespace"
+        )
         assert "--move" in answer.out
     assert members(lab) == before
     assert new.names("StatefulSet") == []
-    shown = new.run("sync", "--move", "--dry-run")
-    assert shown.code == 0, shown.out
-    assert f"left in namespace {lab.namespace}" in shown.out
+    dry_run = new.run("sync", "--move", "--dry-run")
+    assert dry_run.code == 0, dry_run.out
+    assert f"left in namespace {lab.namespace}" in dry_run.out
     assert members(lab) == before
     answer = new.run(*SYNC, "--move")
     assert answer.code == 0, answer.out + answer.err
@@ -94,14 +96,14 @@ def test_lab_in_a_new_namespace_is_refused_until_it_is_moved(
     assert f"synced to namespace {elsewhere}" in back.run("sync", "--dry-run").out
 
 
-def test_interrupted_move_is_finished_by_the_next_one(lab: Lab, elsewhere: str) -> None:
+def test_incomplete_move_is_completed_by_the_next_one(lab: Lab, elsewhere: str) -> None:
     in_git(lab)
     assert lab.run(*SYNC).code == 0
     lab.kubectl("annotate", "service/nimp2p-exp-blue", "nimlab.dev/protect=true")
     new = moved(lab, elsewhere)
     answer = new.run(*SYNC, "--move")
     assert answer.code == 0, answer.out + answer.err
-    assert lab.names("Service") == ["nimp2p-exp-blue"], "a protected object stays"
+    assert lab.names("Service") == ["nimp2p-exp-blue"], "a protected object is kept"
     assert recorded(new)[FORMER] == lab.namespace
     answer = new.run("sync", "--dry-run", "--exit-code")
     assert answer.code == 1, "objects of the lab are left behind"
@@ -113,7 +115,7 @@ def test_interrupted_move_is_finished_by_the_next_one(lab: Lab, elsewhere: str) 
     assert new.run("sync", "--dry-run", "--exit-code").code in (0, 4)
 
 
-def test_experiment_in_its_own_namespace_is_taken_along_without_a_restart(lab: Lab, elsewhere: str) -> None:
+def test_experiment_in_its_own_namespace_moves_without_a_restart(lab: Lab, elsewhere: str) -> None:
     in_git(lab)
     contract = (lab.root / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
     (lab.root / "contracts" / "own.yaml").write_text(
@@ -141,7 +143,7 @@ def test_experiment_in_its_own_namespace_is_taken_along_without_a_restart(lab: L
     assert "0 created" in new.run(*SYNC).out
 
 
-def test_platform_moves_too(lab: Lab, elsewhere: str) -> None:
+def test_platform_can_move(lab: Lab, elsewhere: str) -> None:
     in_git(lab)
     assert lab.run("sync", "platform", "--no-wait").code == 0
     new = moved(lab, elsewhere)
@@ -153,7 +155,7 @@ def test_platform_moves_too(lab: Lab, elsewhere: str) -> None:
 
 
 def another(lab: Lab, tmp_path: Path, *, same_root: bool) -> Lab:
-    """Another lab that claims the same namespace: in a repository of its own, or in a fork of this one."""
+    """Return another lab with the same namespace: in its own repository, or in a fork of this one."""
     root = tmp_path / "another" / "lab"
     if same_root:
         root.parent.mkdir()
@@ -172,7 +174,7 @@ def another(lab: Lab, tmp_path: Path, *, same_root: bool) -> Lab:
 
 
 @pytest.mark.parametrize("same_root", [True, False], ids=["a fork", "an unrelated repository"])
-def test_no_flag_takes_another_labs_set(lab: Lab, tmp_path: Path, same_root: bool) -> None:
+def test_no_flag_allows_a_sync_to_the_set_of_another_lab(lab: Lab, tmp_path: Path, same_root: bool) -> None:
     in_git(lab)
     git(lab.root, "tag", "upstream")
     lab.edit("blue", "peers: ", "peers: 1")
@@ -195,9 +197,11 @@ def test_no_flag_takes_another_labs_set(lab: Lab, tmp_path: Path, same_root: boo
     assert (lab.names("StatefulSet"), recorded(lab)) == before
     give_id(other, "green-lab")
     commit(other, "an id")
-    assert other.run(*SYNC, *force).code == 1, "an id here proves nothing about the set there"
+    assert other.run(*SYNC, *force).code == 1, (
+        "an id in lab.yaml alone proves nothing about the set in the cluster"
+    )
     lab.kubectl("annotate", "configmap/nimlab-experiments", f"{LAB}=green-lab")
-    assert other.run(*SYNC, *force).code == 0, "whoever writes both declares it to be the same lab"
+    assert other.run(*SYNC, *force).code == 0, "the same id in both places declares them to be the same lab"
 
 
 def test_lab_in_another_folder_of_the_repository_is_another_lab(lab: Lab) -> None:
@@ -218,7 +222,7 @@ def test_lab_in_another_folder_of_the_repository_is_another_lab(lab: Lab) -> Non
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
 
 
-def test_folder_without_git_prunes_nothing_of_another_folders(lab: Lab, tmp_path: Path) -> None:
+def test_folder_without_git_prunes_nothing_of_another_folder(lab: Lab, tmp_path: Path) -> None:
     assert lab.run(*SYNC).code == 0
     other = dataclasses.replace(lab, root=make_lab(tmp_path / "other", lab.namespace, experiments=("blue",)))
     answer = other.run(*SYNC)
@@ -227,7 +231,7 @@ def test_folder_without_git_prunes_nothing_of_another_folders(lab: Lab, tmp_path
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
 
 
-def test_record_set_by_hand_is_corrected_without_a_pending_change(lab: Lab) -> None:
+def test_manually_changed_record_is_corrected_without_a_pending_change(lab: Lab) -> None:
     in_git(lab)
     assert lab.run(*SYNC).code == 0
     lab.kubectl("annotate", "configmap/nimlab-experiments", f"{BEGUN}=*={'d' * 40},purple={'e' * 40}")
@@ -240,25 +244,26 @@ def test_record_set_by_hand_is_corrected_without_a_pending_change(lab: Lab) -> N
     assert recorded(lab)[COMMIT] == newest
 
 
-def test_saved_plan_of_a_move_is_carried_out_as_shown(lab: Lab, elsewhere: str, tmp_path: Path) -> None:
+def test_saved_plan_of_a_move_is_executed_as_shown(lab: Lab, elsewhere: str, tmp_path: Path) -> None:
     in_git(lab)
     assert lab.run(*SYNC).code == 0
     new = moved(lab, elsewhere)
     file = tmp_path / "plan.json"
     assert new.run("sync", "--dry-run", "--move", "--out", str(file)).code == 0
-    pruned = [
-        o["key"] for o in json.loads(file.read_text(encoding="utf-8"))["objects"] if o["action"] == "prune"
-    ]
+    changes = json.loads(file.read_text(encoding="utf-8"))["objects"]
+    pruned = [change["key"] for change in changes if change["action"] == "prune"]
     assert len(pruned) == 8
     assert new.run(*SYNC, "--plan", str(file)).code == 0
     assert lab.names("Service") == []
 
 
-def test_move_names_no_experiment(lab: Lab) -> None:
+def test_move_with_experiment_names_is_a_usage_error(lab: Lab) -> None:
     assert lab.run("sync", "blue", "--move").code == 2
 
 
-def test_namespace_that_the_credentials_hide_is_reported(lab: Lab, elsewhere: str, tmp_path: Path) -> None:
+def test_namespace_that_the_credentials_cannot_read_is_reported(
+    lab: Lab, elsewhere: str, tmp_path: Path
+) -> None:
     in_git(lab)
     assert lab.run(*SYNC).code == 0
     new = moved(lab, elsewhere)

@@ -1,4 +1,4 @@
-"""A mutating webhook that has its own idea of our objects: said once, never a diff that doesn't end."""
+"""A mutating webhook that always changes our objects: reported, but never an endless diff."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.lab import Lab, Sandbox
 
 pytestmark = pytest.mark.live
 
-# What the webhook does to every Service: a field of ours gets its own value, and one is added.
+# The webhook changes a field of ours in every Service and adds another field.
 PATCH = [
     {"op": "add", "path": "/spec/publishNotReadyAddresses", "value": False},
     {"op": "add", "path": "/spec/sessionAffinity", "value": "ClientIP"},
@@ -25,7 +25,7 @@ PATCH = [
 
 
 class _Webhook(BaseHTTPRequestHandler):
-    """Answers every review with the patch."""
+    """Answers every admission review with the patch."""
 
     def do_POST(self) -> None:
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -44,7 +44,7 @@ class _Webhook(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def webhook(lab: Lab, sandbox: Sandbox) -> Iterator[None]:
-    """A webhook for the lab's namespace, with a certificate of the sandbox's own authority."""
+    """Run a webhook for the lab's namespace, with a certificate of the sandbox's CA."""
     pki = sandbox.home / "pki"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki / "kube-apiserver.crt", pki / "kube-apiserver.key")
@@ -53,10 +53,10 @@ def webhook(lab: Lab, sandbox: Sandbox) -> Iterator[None]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    authority = base64.b64encode((pki / "ca.crt").read_bytes()).decode()
+    ca_bundle = base64.b64encode((pki / "ca.crt").read_bytes()).decode()
     hook = {
         "name": "opinion.example.org",
-        "clientConfig": {"url": f"https://127.0.0.1:{server.server_port}/", "caBundle": authority},
+        "clientConfig": {"url": f"https://127.0.0.1:{server.server_port}/", "caBundle": ca_bundle},
         "rules": [
             {
                 "apiGroups": [""],
@@ -81,8 +81,8 @@ def webhook(lab: Lab, sandbox: Sandbox) -> Iterator[None]:
     lab.kubectl("apply", "-f", str(path))
     trial = ("create", "service", "clusterip", "trial", "--tcp=80", "--dry-run=server", "-o", "json")
     deadline_s = time.monotonic() + 20
-    while "ClientIP" not in lab.kubectl(*trial):  # the API server learns of it by a watch
-        assert time.monotonic() < deadline_s, "the webhook isn't asked"
+    while "ClientIP" not in lab.kubectl(*trial):  # the API server learns about the webhook through a watch
+        assert time.monotonic() < deadline_s, "the API server does not call the webhook"
     try:
         yield
     finally:
@@ -93,18 +93,18 @@ def webhook(lab: Lab, sandbox: Sandbox) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("webhook")
-def test_field_that_a_webhook_always_rewrites_is_said_once_and_is_no_change(lab: Lab) -> None:
+def test_field_that_a_webhook_always_rewrites_is_reported_and_is_not_a_change(lab: Lab) -> None:
     answer = lab.run("sync")
     assert answer.code == 0, answer.out + answer.err
     dry = lab.run("sync", "--dry-run", "--exit-code", "--strict")
     assert dry.code == 0, dry.out
-    said = [line for line in dry.out.splitlines() if "the server keeps its own" in line]
-    assert [line.split()[-1] for line in said] == ["spec.publishNotReadyAddresses"] * 2
+    lines = [line for line in dry.out.splitlines() if "the server keeps its own" in line]
+    assert [line.split()[-1] for line in lines] == ["spec.publishNotReadyAddresses"] * 2
     assert "→" not in dry.out
     again = lab.run("sync")
     assert "0 created, 0 updated, 0 pruned, 8 unchanged" in again.out
     assert "in sync" in lab.run("list").out
     lab.kubectl("label", "service", "nimp2p-exp-blue", "experiment=red", "--overwrite")
     drifted = lab.run("sync", "--dry-run", "--exit-code")
-    assert drifted.code == 3, "a real change beside it is still seen"
+    assert drifted.code == 3, "a real change must still be detected"
     assert "experiment" in drifted.out

@@ -1,4 +1,4 @@
-"""Experiments with a namespace of their own, and credentials that may do less than everything."""
+"""Experiments with their own namespace, and syncs with limited credentials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture
 def go(lab: Lab) -> Iterator[str]:
-    """The name of an experiment under the contract dst-go, unlike any other test's."""
+    """Create an experiment with the contract dst-go and a unique name; yield the name."""
     name = f"go-{secrets.token_hex(3)}"
     head = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\n"
     lab.write(name, head + "spec: {contract: dst-go, peers: 3}\n")
@@ -28,24 +28,24 @@ def go(lab: Lab) -> Iterator[str]:
 
 
 def synced(lab: Lab, *arguments: str) -> str:
-    """Sync and demand success."""
+    """Sync and require success; return the output."""
     answer = lab.run("sync", *arguments)
     assert answer.code == 0, answer.out + answer.err
     return answer.out
 
 
-def test_namespace_comes_and_goes_with_its_experiment(lab: Lab, go: str) -> None:
+def test_namespace_is_created_and_deleted_with_its_experiment(lab: Lab, go: str) -> None:
     synced(lab)
     home = f"nimp2p-exp-{go}"
     assert lab.get("StatefulSet", "pod", home) is not None
     assert lab.get("Service", "nimp2p-service", home) is not None
-    for name in (home, lab.namespace):  # Pod Security Admission would refuse to have links shaped there
-        made = lab.get("Namespace", name, "")
-        assert made is not None
-        assert made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    for name in (home, lab.namespace):  # link shaping needs the level `privileged`
+        live = lab.get("Namespace", name, "")
+        assert live is not None
+        assert live["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
     pod = lab.get("Pod", "pod-2", home)
     assert pod is not None
-    env = {e["name"]: e["value"] for e in pod["spec"]["containers"][0]["env"]}
+    env = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
     assert env == {
         "PEERS": "3",
         "CONNECTTO": "2",
@@ -60,7 +60,7 @@ def test_namespace_comes_and_goes_with_its_experiment(lab: Lab, go: str) -> None
     assert lab.run("sync", "--dry-run", "--exit-code").code == 0
 
 
-def test_namespace_with_something_foreign_in_it_stays(lab: Lab, go: str) -> None:
+def test_namespace_with_a_foreign_object_is_kept(lab: Lab, go: str) -> None:
     synced(lab)
     home = f"nimp2p-exp-{go}"
     notes = {"name": "notes", "namespace": home}
@@ -76,9 +76,7 @@ def test_namespace_with_something_foreign_in_it_stays(lab: Lab, go: str) -> None
     assert lab.get("Namespace", home, "") is None
 
 
-def test_what_the_platform_keeps_in_a_namespace_goes_with_it_and_a_copy_of_that_does_not(
-    lab: Lab, go: str
-) -> None:
+def test_platform_objects_do_not_block_the_namespace_but_copies_of_them_do(lab: Lab, go: str) -> None:
     synced(lab)
     assert lab.run("sync", "platform", "--no-wait").code == 0
     home = f"nimp2p-exp-{go}"
@@ -98,22 +96,22 @@ def test_what_the_platform_keeps_in_a_namespace_goes_with_it_and_a_copy_of_that_
 
 
 def credentials(lab: Lab, folder: Path, rules: list[dict[str, Any]]) -> Path:
-    """A kubeconfig of a ServiceAccount that may do what the rules say in the lab's namespace."""
-    space = lab.namespace
+    """Return a kubeconfig of a new ServiceAccount that has these rules in the lab's namespace."""
+    namespace = lab.namespace
     for manifest in (
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ci", "namespace": space}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ci", "namespace": namespace}},
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role",
-            "metadata": {"name": "ci", "namespace": space},
+            "metadata": {"name": "ci", "namespace": namespace},
             "rules": rules,
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "RoleBinding",
-            "metadata": {"name": "ci", "namespace": space},
+            "metadata": {"name": "ci", "namespace": namespace},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ci"},
-            "subjects": [{"kind": "ServiceAccount", "name": "ci", "namespace": space}],
+            "subjects": [{"kind": "ServiceAccount", "name": "ci", "namespace": namespace}],
         },
     ):
         lab.cluster.create(manifest)
@@ -133,7 +131,7 @@ WRITE = [
 ]
 
 
-def test_reading_credentials_are_enough_for_a_plan(lab: Lab, tmp_path: Path) -> None:
+def test_read_only_credentials_suffice_for_a_plan(lab: Lab, tmp_path: Path) -> None:
     synced(lab)
     reader = replace(lab, kubeconfig=credentials(lab, tmp_path, READ))
     assert reader.run("sync", "--dry-run", "--exit-code").code == 0
@@ -147,7 +145,7 @@ def test_reading_credentials_are_enough_for_a_plan(lab: Lab, tmp_path: Path) -> 
     assert "forbidden" in answer.err + answer.out
 
 
-def test_namespaced_credentials_are_enough_for_a_sync(lab: Lab, tmp_path: Path) -> None:
+def test_namespaced_credentials_suffice_for_a_sync(lab: Lab, tmp_path: Path) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     writer = replace(lab, kubeconfig=credentials(lab, tmp_path, WRITE))
     synced(writer)
@@ -156,14 +154,14 @@ def test_namespaced_credentials_are_enough_for_a_sync(lab: Lab, tmp_path: Path) 
     assert lab.names("StatefulSet") == ["nimp2p-exp-purple"]
 
 
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_missing_namespace_that_may_not_be_made_names_the_command(
-    lab: Lab, tmp_path: Path, everywhere: bool
+@pytest.mark.parametrize("all_namespaces", [False, True])
+def test_missing_namespace_that_may_not_be_created_is_an_error_with_the_command(
+    lab: Lab, tmp_path: Path, all_namespaces: bool
 ) -> None:
-    """Where the rights end at the namespace, and where they only lack making one."""
+    """The rights cover one namespace only, or all namespaces without the right to create one."""
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     writer = replace(lab, kubeconfig=credentials(lab, tmp_path, WRITE))
-    if everywhere:
+    if all_namespaces:
         lab.kubectl("create", "clusterrolebinding", lab.namespace, "--clusterrole=edit",
                     f"--serviceaccount={lab.namespace}:ci")  # fmt: skip
     config = lab.root / "lab.yaml"
@@ -172,7 +170,7 @@ def test_missing_namespace_that_may_not_be_made_names_the_command(
     try:
         answer = writer.run("sync")
     finally:
-        if everywhere:
+        if all_namespaces:
             lab.kubectl("delete", f"clusterrolebinding/{lab.namespace}")
     assert answer.code == 1
     assert f"kubectl create namespace {lab.namespace}-no" in answer.err

@@ -1,4 +1,4 @@
-"""`onImmutableChange: orphan`: a replacement alone restarts no peer; a changed template still does."""
+"""`onImmutableChange: orphan`: a replacement alone restarts no peers, a changed template does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture
 def blue(lab: Lab) -> Lab:
-    """The lab with one experiment that runs, and whose object may be replaced around its peers."""
+    """Return the lab with one running experiment whose StatefulSet can be replaced without its peers."""
     (lab.root / "experiments" / "purple.yaml").unlink()
     lab.edit("blue", "peers: 4", "peers: 4\n  onImmutableChange: orphan")
     synced(lab)
@@ -23,7 +23,7 @@ def blue(lab: Lab) -> Lab:
 
 
 def edit(lab: Lab, old: str, new: str) -> None:
-    """Replace a text in the StatefulSet's template, which must be there."""
+    """Replace a text in the StatefulSet's template; the text must occur."""
     path = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -31,24 +31,24 @@ def edit(lab: Lab, old: str, new: str) -> None:
 
 
 def change_order(lab: Lab) -> None:
-    """Ask for what a StatefulSet can't change in place."""
+    """Change a field that a StatefulSet cannot change in place."""
     edit(lab, "podManagementPolicy: Parallel", "podManagementPolicy: OrderedReady")
 
 
 def uids(lab: Lab) -> list[str]:
-    """Who the peers are."""
+    """Return the uids of the peers."""
     items = lab.cluster.list_objects("Pod", namespace=lab.namespace).items
     return sorted(item["metadata"]["uid"] for item in items)
 
 
 def planned(lab: Lab) -> dict[str, Any]:
-    """The plan's replacement."""
+    """Return the planned replacement."""
     objects = json.loads(lab.run("sync", "--dry-run", "--output", "json").out)["objects"]
-    (found,) = (one for one in objects if one["action"] == "replace")
-    return dict(found)
+    (change,) = (change for change in objects if change["action"] == "replace")
+    return dict(change)
 
 
-def test_peers_outlive_a_replacement_that_does_not_concern_them(blue: Lab) -> None:
+def test_peers_keep_running_if_only_the_statefulset_is_replaced(blue: Lab) -> None:
     change_order(blue)
     before = uids(blue)
     assert planned(blue)["restarts"] == 0
@@ -59,36 +59,36 @@ def test_peers_outlive_a_replacement_that_does_not_concern_them(blue: Lab) -> No
 
 
 @pytest.mark.parametrize("rollout", ["together", "rolling"])
-def test_changed_template_restarts_them_in_the_same_sync(blue: Lab, rollout: str) -> None:
+def test_changed_template_restarts_the_peers_in_the_same_sync(blue: Lab, rollout: str) -> None:
     blue.edit("blue", "peers: 4", f"peers: 4\n  rollout: {rollout}")
     synced(blue)
     change_order(blue)
     edit(blue, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 1")
     before = uids(blue)
     assert planned(blue)["restarts"] == 4
-    said = blue.run("sync", "--dry-run").out
-    assert "restarts all 4 running peers" in said
-    assert "its peers keep running" not in said
+    output = blue.run("sync", "--dry-run").out
+    assert "restarts all 4 running peers" in output
+    assert "its peers keep running" not in output
     synced(blue, "--timeout", "60s")
     assert len(uids(blue)) == 4
     assert not {*uids(blue)} & {*before}
     assert_in_sync(blue)
 
 
-def test_what_others_have_added_goes_with_the_object_and_restarts_nobody_who_runs_without_it(
+def test_foreign_template_fields_disappear_without_restarting_peers_that_lack_them(
     blue: Lab,
 ) -> None:
     blue.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "DEBUG=1")
     change_order(blue)
     change = planned(blue)
-    assert (change["restarts"], change["foreign"]) == (0, []), "none runs with it yet"
+    assert (change["restarts"], change["foreign"]) == (0, []), "no peer runs with the foreign field yet"
     before = uids(blue)
     synced(blue)
     assert uids(blue) == before
     assert_in_sync(blue)
 
 
-def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
+def test_selector_that_does_not_match_the_peers_is_rejected(blue: Lab) -> None:
     edit(
         blue,
         "    matchLabels: {{ workload_selector | json }}",
@@ -97,16 +97,16 @@ def test_selector_that_the_peers_would_not_match_is_refused(blue: Lab) -> None:
     labels = "      labels: {{ dict(labels, **role_labels) | json }}\n{% if"
     edit(blue, labels, labels.replace("**", "run='2', **"))
     before = uids(blue)
-    refused = blue.run("sync")
-    assert refused.code == 1
-    assert "would not adopt the peers" in refused.out
+    answer = blue.run("sync")
+    assert answer.code == 1
+    assert "would not adopt the peers" in answer.out
     assert uids(blue) == before
     blue.edit("blue", "orphan", "recreate")
     synced(blue, "--timeout", "60s")
     assert_in_sync(blue)
 
 
-def test_sync_after_one_that_ended_between_delete_and_create_restarts_what_it_adopts(blue: Lab) -> None:
+def test_sync_after_an_interrupted_replacement_restarts_the_adopted_peers(blue: Lab) -> None:
     change_order(blue)
     edit(blue, "terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 1")
     before = uids(blue)

@@ -1,7 +1,7 @@
-"""A sync that is killed after any of its writes: the next one ends as if nothing had happened.
+"""A sync that is killed after any of its writes: the next sync completes the work.
 
-The process is killed by the proxy, with SIGKILL, at the moment when the server has done write k and before
-the process learns of it; for every k.
+For every k, the proxy kills the process with SIGKILL after the server has done write k and before the process
+receives the response.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MOST = 40
 
 @dataclass(slots=True)
 class Killer:
-    """Kills a process after the server has done its write number `after`; None kills nothing."""
+    """A proxy hook that kills a process after the server has done write number `after`; None never kills."""
 
     after: int | None
     process: subprocess.Popen[str] | None = None
     writes: int = 0
 
     def __call__(self, request: Seen, status: int, body: bytes) -> None:
-        """Take note of an answer before the process gets it."""
+        """Count a write; kill the process before it receives the response."""
         del status, body
         if not request.is_write:
             return
@@ -52,7 +52,7 @@ class Killer:
 
 
 def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
-    """Sync in a process of its own, killed after a write; return its exit code and the writes done."""
+    """Sync in a separate process, killed after a write; return its exit code and the number of writes."""
     killer = Killer(after)
     command = [sys.executable, "-m", "nimlab", "sync", "--timeout", "60s", "--lab", str(world.lab.root)]
     proxy.answered = None
@@ -98,14 +98,14 @@ def world(
 def test_sync_killed_after_any_write_is_finished_by_the_next(
     world: World, tmp_path: Path, counts: dict[str, Counter[str]], after: int
 ) -> None:
-    alive = world.sign_of_life()
+    alive = world.bystander_version()
     with run_proxy(world.lab.kubeconfig, tmp_path) as proxy:
         for goal in ("B", "A"):
             was_killed = crash_towards(world, proxy, goal, after)
             counts["crashes"][goal] += was_killed
             assert was_killed or after > LEAST, "it writes less than these tests expect"
             assert not was_killed or after < MOST, "it writes more than these tests kill"
-    assert world.sign_of_life() == alive
+    assert world.bystander_version() == alive
 
 
 def crash_towards(world: World, proxy: Proxy, goal: str, after: int) -> bool:
@@ -124,10 +124,12 @@ def crash_towards(world: World, proxy: Proxy, goal: str, after: int) -> bool:
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_first_sync_of_all_killed_after_any_write(lab: Lab, tmp_path: Path, after: int) -> None:
-    """The namespace, the lock and the parent are made here."""
+def test_first_sync_killed_after_any_write_is_completed_by_the_next(
+    lab: Lab, tmp_path: Path, after: int
+) -> None:
+    """The first sync creates the namespace, the lock and the parent."""
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        world = World(lab, ObjectKey("ConfigMap", lab.namespace, "nobody"))
+        world = World(lab, ObjectKey("ConfigMap", lab.namespace, "none"))
         code, _ = run_until(world, proxy, after)
         assert code == -signal.SIGKILL
     free_lock(world)

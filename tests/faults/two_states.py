@@ -1,7 +1,7 @@
-"""Two states of a lab between which a sync creates, updates, restarts, replaces and prunes; and a bystander.
+"""Two states of a lab, and a bystander object.
 
-State A and state B are each other's change: a sync from either to the other has writes of every kind. The
-bystander is somebody else's object that carries our labels, and has to survive all of it untouched.
+A sync from either state to the other creates, updates, restarts, replaces and prunes objects. The bystander
+is a foreign object with our labels; no sync may change it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ KINDS = ("ConfigMap", "Service", "NetworkPolicy", "StatefulSet")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A lab that can be put into either state, and what must not be touched."""
+    """A lab that can be changed to either state, and the bystander."""
 
     lab: Lab
     bystander: ObjectKey
 
     def ask_for(self, state: str) -> None:
-        """Write the files of a state."""
+        """Write and commit the files of a state."""
         folder = self.lab.root / "experiments"
         for path in folder.iterdir():
             path.unlink()
@@ -49,17 +49,19 @@ class World:
         git(self.lab.root, "commit", "-q", "--allow-empty", "-m", state)
 
     def names(self) -> dict[str, list[str]]:
-        """What of ours is in the cluster, by kind; the bystander isn't."""
-        return {kind: [n for n in self.lab.names(kind) if n.startswith("nimp2p-exp-")] for kind in KINDS}
+        """Return the names of our objects in the cluster, by kind, without the bystander."""
+        return {
+            kind: [name for name in self.lab.names(kind) if name.startswith("nimp2p-exp-")] for kind in KINDS
+        }
 
-    def sign_of_life(self) -> tuple[str, str]:
-        """The bystander's identity and version."""
+    def bystander_version(self) -> tuple[str, str]:
+        """Return the uid and the resourceVersion of the bystander."""
         live = self.lab.cluster.get(self.bystander)
-        assert live is not None, "the bystander is gone"
+        assert live is not None, "the bystander was deleted"
         return live["metadata"]["uid"], live["metadata"]["resourceVersion"]
 
     def assert_is(self, state: str) -> None:
-        """The cluster is as the state says, by the server's own word and by looking; nothing is left over."""
+        """Assert that the cluster matches the state, by a dry run and by reading the objects."""
         dry = self.lab.run("sync", "--dry-run", "--exit-code", "--output", "json")
         assert dry.code == 0, dry.out + dry.err
         full = sorted(f"nimp2p-exp-{name}" for name in STATES[state])
@@ -75,8 +77,11 @@ class World:
 
 
 def env_of(workload: Manifest) -> dict[str, Any]:
-    """A workload's environment."""
-    return {e["name"]: e["value"] for e in workload["spec"]["template"]["spec"]["containers"][0]["env"]}
+    """Return the environment variables of a workload."""
+    return {
+        variable["name"]: variable["value"]
+        for variable in workload["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
 
 
 def find_world(lab: Lab) -> World:
@@ -85,7 +90,7 @@ def find_world(lab: Lab) -> World:
 
 
 def make_world(lab: Lab) -> World:
-    """Put a lab into state A, with a template whose workload can't always be changed in place."""
+    """Sync a lab to state A, with a template whose workload cannot always be changed in place."""
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     text = template.read_text(encoding="utf-8")
     rule = 'podManagementPolicy: {{ ("OrderedReady" if peers == 4 else "Parallel") | json }}'
@@ -100,9 +105,9 @@ def make_world(lab: Lab) -> World:
     world.ask_for("A")
     answer = lab.run("sync")
     assert answer.code == 0, answer.out + answer.err
-    ours = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
-    assert ours is not None
-    metadata = {k: ours["metadata"][k] for k in ("labels", "annotations")}
+    own = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
+    assert own is not None
+    metadata = {field: own["metadata"][field] for field in ("labels", "annotations")}
     copy = {"name": world.bystander.name, "namespace": lab.namespace, **metadata}
     lab.cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": copy, "data": {"a": "b"}})
     return world

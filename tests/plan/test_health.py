@@ -353,7 +353,7 @@ def test_progress_always_names_the_missing_peers() -> None:
     )
     assert "799 left to delete" in fewer
     deleted = text_of(judged(board()))
-    assert "StatefulSet/lab/red doesn't exist" in deleted
+    assert "StatefulSet/lab/red does not exist" in deleted
 
 
 def test_progress_bar_counts_peers_to_stop() -> None:

@@ -39,7 +39,7 @@ class Admin:
 
     def send(self, method: str, path: str, body: object = None, content: str = "json") -> Any:
         """Send a request and return the answer; ClusterError for a refusal."""
-        return self.cluster._json(
+        return self.cluster.transport.json(
             method,
             path,
             verb=method.lower(),

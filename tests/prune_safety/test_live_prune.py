@@ -214,7 +214,7 @@ def test_harm_just_before_the_delete_arrives_saves_the_object(ground: Ground, tm
         proxy.fault = fault
         answer = run(replace(lab, kubeconfig=proxy.kubeconfig), code=1)
         assert_preconditions(proxy, planned, by_path)
-    assert "another object has its name now" in answer.out
+    assert "another object has this name now" in answer.out
     judge_harmed(ground, cases, there)
 
 

@@ -331,7 +331,7 @@ def wait_until_told(ground: Ground, group: str, kinds: int) -> None:
     while True:
         path, accept = "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
         cluster = ground.admin.cluster
-        told = cluster._json("GET", path, verb="get", where=path, accept=accept)["items"]
+        told = cluster.transport.json("GET", path, verb="get", where=path, accept=accept)["items"]
         found = [v["resources"] for g in told if g["metadata"]["name"] == group for v in g["versions"]]
         if sum(len(resources) for resources in found) >= kinds:
             return

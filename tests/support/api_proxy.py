@@ -154,11 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if self.server.proxy.answered is not None:
             passed.pop("Accept-Encoding", None)  # what is told of is told in plain words
-        return upstream._pool.request(
+        return upstream.transport.pool.request(
             request.method,
             upstream.host + request.path,
             body=request.body or None,
-            headers={**passed, **upstream._credentials()},
+            headers={**passed, **upstream.transport.credentials()},
             preload_content=False,
             decode_content=False,
             retries=False,

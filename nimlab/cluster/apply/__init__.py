@@ -1,8 +1,8 @@
-"""A plan carried out: locked, staged, in parallel, each step told as an event.
+"""The only writer: takes the lock, executes a plan in parallel, and reports each step as an event.
 
-In: a `Plan` and the port to the cluster. Out: events. This is the only room that writes to a cluster, and
-it writes nothing that isn't in the plan. Any of its writes may be the last one before a crash: the next sync
-repairs what is missing, since nothing is recorded but ownership.
+In: a `Plan` and the port to the cluster. Out: events. This is the only package that writes to a cluster, and
+it writes only what the plan contains. A crash after any write is safe: only ownership is recorded, so the
+next sync completes the work.
 """
 
 from __future__ import annotations
