@@ -16,7 +16,8 @@ from nimlab.cli import main
 from nimlab.cli.target import choose_target
 from nimlab.errors import ExitCode, NimlabError
 from nimlab.files.load import load_lab
-from nimlab.workflow.session import parse_limit
+from nimlab.plan.sync_policy import SyncPolicy
+from nimlab.workflow.observe_and_plan import prune_limit_of
 from tests.golden_files import GOLDEN, assert_golden
 from tests.live import REPOSITORY, make_lab
 from tests.test_load import CODES
@@ -222,7 +223,7 @@ def test_no_cluster_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_prune_limit_is_a_count_or_a_percentage(
     text: str | None, objects: int | None, percent: float | None
 ) -> None:
-    limit = parse_limit(text, load_lab(REPOSITORY).lab.sync)
+    limit = prune_limit_of(SyncPolicy(max_prune=text), load_lab(REPOSITORY).lab.sync)
     assert (limit.objects, limit.percent) == (objects, percent)
 
 

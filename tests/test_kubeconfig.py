@@ -581,7 +581,7 @@ def test_bug_report_holds_no_credential(
         ((_name, value),) = found.headers()
         raise RuntimeError(f"Invalid header value {value.encode()!r} for hunter2-pass")
 
-    monkeypatch.setattr("nimlab.workflow.session.choose_target", lambda *_, **__: break_down())
+    monkeypatch.setattr("nimlab.cli.lab_session.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["list", "--lab", str(REPOSITORY)]) == 70
     (report,) = tmp_path.glob("nimlab-bug-*")

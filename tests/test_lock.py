@@ -28,7 +28,7 @@ from nimlab.errors import LockHeld, PreconditionFailed
 from nimlab.objects.applyset import ApplySet, stamp
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
-from nimlab.workflow import sync as act
+from nimlab.workflow import sync_lock
 from tests.live import Lab
 from tests.proxy import Seen, run_proxy
 from tests.test_plan import group, policy
@@ -138,7 +138,7 @@ def test_machine_with_a_wrong_clock_takes_nobodys_lock_and_keeps_its_own(
     held = {**lease, "spec": lease_of("ada", datetime.now(UTC).isoformat(timespec="microseconds"))}
     held = lab.cluster.replace(held)
     wrong = replace(system_clock(), now=lambda: datetime.now(UTC) + ahead)
-    monkeypatch.setattr(act, "system_clock", lambda: wrong)
+    monkeypatch.setattr(sync_lock, "system_clock", lambda: wrong)
     monkeypatch.setattr(client, "_now_s", lambda: (datetime.now(UTC) + ahead).timestamp())
     answer = lab.run("sync", "--no-wait")
     assert answer.code == 1, answer
@@ -290,7 +290,7 @@ def test_command_writes_nothing_more_once_its_lock_may_have_run_out(
         if request.is_write and "/services/" in request.path:
             watch.ahead = timedelta(seconds=50)
 
-    monkeypatch.setattr(act, "system_clock", lambda: replace(system_clock(), now=watch.now))
+    monkeypatch.setattr(sync_lock, "system_clock", lambda: replace(system_clock(), now=watch.now))
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.answered = leave
         answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--timeout", "60s")

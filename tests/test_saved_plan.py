@@ -14,7 +14,8 @@ import pytest
 from nimlab.errors import PlanError
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
-from nimlab.plan.saved_plan import ClusterIdentity, PlanOptions, SavedPlan, differences_since, saved_plan_of
+from nimlab.plan.saved_plan import ClusterIdentity, SavedPlan, differences_since, saved_plan_of
+from nimlab.plan.sync_policy import SyncPolicy
 from nimlab.workflow.save_plan import identity_of
 from tests.golden_files import GOLDEN
 from tests.live import REPOSITORY, Lab, git
@@ -63,18 +64,8 @@ def bound(value: str, peers: int = 3) -> SavedPlan:
 def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> SavedPlan:
     """What a plan with one object is bound to."""
     plan = make_plan([group("red", wanted)], snapshot(live, parent=parent(commit)), policy())
-    options = PlanOptions(
-        names=None,
-        prune=True,
-        max_prune=None,
-        allow_empty=False,
-        allow_older=False,
-        take_ownership=False,
-        remove_foreign=False,
-        move=False,
-    )
     here = ClusterIdentity(object="Namespace/kube-system", id="1")
-    return saved_plan_of(plan, options, "nimlab/0", cluster=here, salt="5a17")
+    return saved_plan_of(plan, SyncPolicy(), "nimlab/0", cluster=here, salt="5a17")
 
 
 def test_digests_say_nothing_of_a_secret_but_that_something_hidden_has_changed() -> None:
@@ -82,9 +73,9 @@ def test_digests_say_nothing_of_a_secret_but_that_something_hidden_has_changed()
     assert one.objects == other.objects
     assert one == bound("hunter1")
     (moved,) = differences_since(one, other)
-    assert "isn't shown" in moved
+    assert "a masked value" in moved
     assert one.hidden not in (None, other.hidden)
-    assert not any("isn't shown" in word for word in differences_since(one, bound("hunter2", peers=4)))
+    assert not any("a masked value" in word for word in differences_since(one, bound("hunter2", peers=4)))
     salted = replace(one, salt="beef", hidden=None)
     assert "hunter" not in json.dumps(salted.to_json()), "nor does the salt say anything"
 
@@ -170,7 +161,7 @@ def test_saved_plan_is_carried_out_as_it_was_shown(lab: Lab) -> None:
     assert lab.run("sync", "--dry-run", "--exit-code").code == 0
     again = lab.run("sync", "--plan", str(path))
     assert again.code == 1
-    assert "no longer holds" in again.err
+    assert "no longer valid" in again.err
 
 
 def by_hand(lab: Lab) -> None:

@@ -224,7 +224,7 @@ sys.meta_path.insert(0, Finder())
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_after_the_first_line_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
-    before = "import nimlab.workflow.session as run\nrun.read_desired_lab = kill"
+    before = "import nimlab.workflow.session as session\nsession.read_desired_lab = kill"
     done = run_program(lab_folder, number, before, "sync", "--kubeconfig", "nowhere")
     assert done.returncode == 130
     first, *rest = done.stderr.splitlines()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.cli import main
-from nimlab.cli.usage import SYNC_RULES
-from nimlab.workflow.save_plan import reject_own_options
+from nimlab.cli.usage import SYNC_RULES, reject_beside_saved_plan
 from tests.live import make_lab
 
 IGNORED = [
@@ -52,5 +51,5 @@ def test_command_on_a_file_keeps_the_cluster_that_was_named(
 
 
 def test_no_wait_has_its_effect_beside_a_saved_plan_and_a_dry_run() -> None:
-    reject_own_options(frozenset({"plan", "no_wait", "kubeconfig"}))
+    reject_beside_saved_plan(frozenset({"plan", "no_wait", "kubeconfig"}))
     assert not any(rule.is_broken_by({"dry_run", "no_wait"}) for rule in SYNC_RULES)

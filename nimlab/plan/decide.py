@@ -20,7 +20,8 @@ from nimlab.plan.deletion_blockers import held_by, is_leaving
 from nimlab.plan.diff import FieldChange, diff_desired, diff_objects
 from nimlab.plan.kstatus import is_observed, peers_of, restart_pending
 from nimlab.plan.predict import predict
-from nimlab.plan.snapshot import Desired, Policy, Prediction, Snapshot
+from nimlab.plan.snapshot import Desired, Prediction, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import (
     adopts_peers,
     changes_template,
@@ -30,7 +31,7 @@ from nimlab.plan.workload import (
 )
 
 
-def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy: Policy) -> Change:
+def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, inputs: PlanInputs) -> Change:
     """Return what is to be done with an object that an experiment wants."""
     key = key_of(desired)
     live = snapshot.live.get(key)
@@ -38,7 +39,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
         reason = "" if live is None else f"waits until the former object is gone: {held_by(live)}"
         change = _change(Action.CREATE, desired, live, group, reason=reason)
         return replace(change, outdated_peers_possible=group.on_immutable_change is OnImmutableChange.ORPHAN)
-    conflict = _ownership_conflict(key, live, snapshot, policy)
+    conflict = _ownership_conflict(key, live, snapshot, inputs)
     if conflict is not None:
         return _change(Action.UPDATE, desired, live, group, error=conflict)
     if key not in snapshot.predicted:
@@ -46,7 +47,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
     return _decide_suspect(desired, live, snapshot.predicted[key], group, snapshot.apply_set)
 
 
-def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
+def decide_orphan(live: Manifest, snapshot: Snapshot, inputs: PlanInputs) -> Change:
     """Return what is to be done with an object that carries our label and that nothing wants any more."""
     apply_set = snapshot.set_of(live)
     missing = missing_proofs(live, apply_set)
@@ -66,7 +67,7 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
         names = ", ".join(str(key) for key in foreign_objects[:3])
         more = f" and {len(foreign_objects) - 3} more" if len(foreign_objects) > 3 else ""
         action, reason = Action.KEEP, f"left alone: it holds what is not ours: {names}{more}"
-    elif not policy.prune:
+    elif not inputs.policy.prune:
         action, reason = Action.KEEP, "orphaned; left alone because of `--no-prune`"
     else:
         action, reason = Action.PRUNE, ""
@@ -119,7 +120,7 @@ def _change(
 
 
 def _ownership_conflict(
-    key: ObjectKey, live: Manifest, snapshot: Snapshot, policy: Policy
+    key: ObjectKey, live: Manifest, snapshot: Snapshot, inputs: PlanInputs
 ) -> OwnershipConflict | None:
     """Return who owns the object if it isn't ours; None if it is ours or may be taken over.
 
@@ -133,7 +134,7 @@ def _ownership_conflict(
         owner = None
     names_itself = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
     applied = own_entry(live) is not None
-    if policy.take_ownership and owner in (None, apply_set.id):
+    if inputs.policy.take_ownership and owner in (None, apply_set.id):
         return None
     if owner == apply_set.id and (names_itself or applied):
         return None

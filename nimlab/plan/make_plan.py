@@ -23,7 +23,8 @@ from nimlab.plan.change import Action, Change
 from nimlab.plan.commit_order import records_of, refuse_other_lab, refuse_stale, refuse_unmoved
 from nimlab.plan.decide import decide_desired, decide_orphan
 from nimlab.plan.prune_limits import PruneBlocked, _stops
-from nimlab.plan.snapshot import Desired, Former, Policy, Snapshot
+from nimlab.plan.snapshot import Desired, Former, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import Resources, resources_of
 
 __all__ = ["Action", "Change", "ExperimentPlan", "Plan", "PruneBlocked", "Resources", "make_plan"]
@@ -101,15 +102,15 @@ class Plan:
         )
 
 
-def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) -> Plan:
+def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs) -> Plan:
     """Return what a sync will do. Pure; raises nothing."""
     wanted = {key_of(m) for group in desired for m in group.manifests}
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
-        by_name[group.name] += [decide_desired(m, group, snapshot, policy) for m in group.manifests]
-    for live in _orphans(snapshot, policy, wanted):
+        by_name[group.name] += [decide_desired(m, group, snapshot, inputs) for m in group.manifests]
+    for live in _orphans(snapshot, inputs, wanted):
         by_name.setdefault(snapshot.apply_set.group_of(live), []).append(
-            decide_orphan(live, snapshot, policy)
+            decide_orphan(live, snapshot, inputs)
         )
     retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
     sources = {group.name: group.source for group in desired}
@@ -123,16 +124,16 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     before = snapshot.parent or Parent.none()
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
     refusal = (
-        _unknown_name(known, policy)
-        or refuse_other_lab(before, snapshot.apply_set, policy, pending)
-        or refuse_stale(before, snapshot.apply_set, policy, pending)
-        or refuse_unmoved(snapshot.former, snapshot.apply_set, policy)
+        _unknown_name(known, inputs)
+        or refuse_other_lab(before, snapshot.apply_set, inputs, pending)
+        or refuse_stale(before, snapshot.apply_set, inputs, pending)
+        or refuse_unmoved(snapshot.former, snapshot.apply_set, inputs)
     )
-    scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
-    broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
-    file_errors = policy.file_errors if policy.names is None else 0
+    scope = _scope(snapshot, wanted, changes, narrowed=inputs.policy.names is not None)
+    broken = tuple(b for b in inputs.broken if inputs.policy.names is None or b.name in inputs.policy.names)
+    file_errors = inputs.file_errors if inputs.policy.names is None else 0
     failing = bool(refusal or broken or file_errors or any(change.error for change in changes))
-    stops = _stops(changes, desired, snapshot, policy, wanted)
+    stops = _stops(changes, desired, snapshot, inputs, wanted)
     experiments = _hold_back(experiments, stops)
     changing = frozenset(
         one.name
@@ -145,7 +146,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         before,
         scope,
         changing,
-        policy,
+        inputs,
         failing=failing,
         former=frozenset(one.apply_set.namespace for one in snapshot.former),
         moved=frozenset(one.apply_set.namespace for one in retired),
@@ -157,8 +158,8 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         refusal=refusal,
         broken=broken,
         file_errors=file_errors,
-        narrowed=policy.names is not None,
-        commit=policy.commit,
+        narrowed=inputs.policy.names is not None,
+        commit=inputs.commit,
         create_namespace=not snapshot.namespace_exists,
         before=before,
         during=during,
@@ -189,17 +190,17 @@ def _is_new(one: ExperimentPlan) -> bool:
     return adds_peers and all(change.action is Action.CREATE for change in wanted)
 
 
-def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list[Manifest]:
+def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: set[ObjectKey]) -> list[Manifest]:
     """Return members that no file asks for, of the experiments in this run, in former namespaces as well.
 
     An object of a file that can't be read is no orphan: the file may ask for it.
     """
-    unreadable = {broken.name for broken in policy.broken}
+    unreadable = {broken.name for broken in inputs.broken}
     former = (item for one in snapshot.former for item in one.live.items())
     return [
         live
         for key, live in (*snapshot.live.items(), *former)
-        if key not in wanted and _is_meant(live, snapshot.apply_set, unreadable, policy.names)
+        if key not in wanted and _is_meant(live, snapshot.apply_set, unreadable, inputs.policy.names)
     ]
 
 
@@ -275,11 +276,11 @@ def _spare_namespaces(changes: list[Change], staying: frozenset[str]) -> list[Ch
     ]
 
 
-def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
-    if policy.names is None:
+def _unknown_name(known: set[str], inputs: PlanInputs) -> PlanError | None:
+    if inputs.policy.names is None:
         return None
-    names = known | {broken.name for broken in policy.broken}
-    missing = sorted(policy.names - names)
+    names = known | {broken.name for broken in inputs.broken}
+    missing = sorted(inputs.policy.names - names)
     if not missing:
         return None
     hint = did_you_mean(missing[0], names, "`nimlab list` shows what there is")

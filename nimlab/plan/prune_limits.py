@@ -14,7 +14,8 @@ from nimlab.objects.manifest import ObjectKey
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
 from nimlab.plan.commit_order import lab_relation_of
-from nimlab.plan.snapshot import Desired, Policy, Snapshot
+from nimlab.plan.snapshot import Desired, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ def _stops(
     changes: Sequence[Change],
     desired: Sequence[Desired],
     snapshot: Snapshot,
-    policy: Policy,
+    inputs: PlanInputs,
     wanted: set[ObjectKey],
 ) -> tuple[PruneBlocked, ...]:
     """Every reason why the planned prunes are withheld; none when there is nothing to prune."""
@@ -38,8 +39,8 @@ def _stops(
     if not pruned:
         return ()
     found: list[PruneBlocked] = []
-    if policy.broken or policy.file_errors:
-        files = ", ".join(broken.source for broken in policy.broken[:3])
+    if inputs.broken or inputs.file_errors:
+        files = ", ".join(broken.source for broken in inputs.broken[:3])
         wrong = f"{files} can't be used" if files else "there are problems in the files"
         found.append(
             PruneBlocked(
@@ -59,7 +60,7 @@ def _stops(
         )
     before = snapshot.parent or Parent.none()
     if before.lab.host_folder is not None and not before.entries(None):
-        kin = lab_relation_of(policy.lab, before, policy.relations)
+        kin = lab_relation_of(inputs.lab, before, inputs.relations)
         if kin is not LabRelation.SAME:
             found.append(
                 PruneBlocked(
@@ -68,7 +69,7 @@ def _stops(
                     hint="put the lab into a Git repository, or give it an id (`metadata.id` in lab.yaml)",
                 )
             )
-    if not desired and policy.names is None and not policy.allow_empty:
+    if not desired and inputs.policy.names is None and not inputs.policy.allow_empty:
         found.append(
             PruneBlocked(
                 code="empty",
@@ -76,18 +77,18 @@ def _stops(
                 hint="if that is meant, say `--allow-empty`",
             )
         )
-    return (*found, *_over_limit(pruned, snapshot, policy, wanted))
+    return (*found, *_over_limit(pruned, snapshot, inputs, wanted))
 
 
 def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]
+    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, wanted: set[ObjectKey]
 ) -> tuple[PruneBlocked, ...]:
     """Return the stop if the prunes exceed the limit.
 
     A move deletes everything in the former namespace, and `--move` asks for just that, so the percentage is
     of the current set. The number of objects counts both.
     """
-    limit, count = policy.limit, len(pruned)
+    limit, count = inputs.limit, len(pruned)
     here = [change for change in pruned if change.former is None]
     members = max(_count_members(snapshot, wanted), len(here), 1)
     percent = 100 * len(here) / members

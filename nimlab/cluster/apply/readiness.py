@@ -27,7 +27,8 @@ class WaitTarget:
     """What one experiment waits for: these workloads to settle, these objects to be gone.
 
     `noun` is what its pods are called. `uids` are those of the leaving objects: another one of the same
-    name isn't awaited. `needs_pods` is False when all its workloads have settled already.
+    name isn't awaited. `needs_pods` is False when all its workloads have settled already. `settled_peers`
+    is the number of running peers if the snapshot shows that nothing is awaited; None otherwise.
     """
 
     experiment: str
@@ -36,6 +37,7 @@ class WaitTarget:
     noun: str = "peer"
     uids: Mapping[ObjectKey, str] = field(default_factory=dict)
     needs_pods: bool = True
+    settled_peers: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,10 @@ def judge(
     one: WaitTarget, board: Readiness, now: datetime, *, waited_s: float, timeout_s: float
 ) -> Event | None:
     """Return how an experiment stands; None as long as nothing is known. Pure."""
+    if one.settled_peers is not None:
+        return ExperimentSettled(
+            experiment=one.experiment, running=one.settled_peers, after_s=0.0, noun=one.noun
+        )
     if not {key.kind for key in one.workloads | one.leaving} <= board.listed:
         return None
     known = [board.workloads[key] for key in one.workloads if key in board.workloads]
