@@ -23,7 +23,7 @@ from tests.test_writing import make_device, shell
         ("nimlab validate >&- 2>&- <&-", 0, "", ""),
         ("nimlab validate <&-", 0, "2 experiments, no problems\n", ""),
         ("nimlab validate --codequality report >&-; cat report", 0, "[]\n", ""),
-        ("nimlab validate >/dev/full", 1, "", "can't be written to stdout: No space left on device"),
+        ("nimlab validate >/dev/full", 1, "", "cannot be written to stdout: No space left on device"),
         ("nimlab validate -o json >/dev/full", 1, "", "No space left on device"),
         ("nimlab render >/dev/full", 1, "", "No space left on device"),
         ("nimlab --help >/dev/full", 1, "", "No space left on device"),
@@ -69,14 +69,14 @@ def test_locale_without_utf_8_gets_ascii(lab_folder: Path) -> None:
     line = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 nimlab validate --lab /nowhere…"
     done = shell(line, cwd=lab_folder)
     assert done.returncode == 1
-    assert "there is no lab here" in done.stderr
+    assert "no lab found" in done.stderr
 
 
 def test_name_that_is_no_text_is_printed(lab_folder: Path) -> None:
     done = shell("nimlab validate --lab $'/nowhere\\xff'", cwd=lab_folder)
     assert done.returncode == 1
     assert "/nowhere" in done.stderr
-    assert "there is no lab here" in done.stderr
+    assert "no lab found" in done.stderr
 
 
 def test_characters_have_the_nearest_in_ascii() -> None:
@@ -94,7 +94,7 @@ def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, t
     ):
         done = shell(f"{gone} {line}", cwd=lab_folder)
         assert done.returncode == 1, done
-        assert "the working folder has been deleted" in done.stderr
+        assert "the working directory was deleted" in done.stderr
     done = shell(f"{gone} nimlab validate --lab {lab_folder}", cwd=lab_folder)
     assert (done.returncode, done.stdout) == (0, "2 experiments, no problems\n")
     done = shell(f"{gone} nimlab render --lab {lab_folder} --out out", cwd=lab_folder)

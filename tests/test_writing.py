@@ -253,7 +253,7 @@ def test_report_on_stdout_that_is_a_file_stands_beside_the_result(lab_folder: Pa
         ("validate --codequality nowhere/a", "nowhere/a: error[edit]: the file can't be written"),
         ("validate --codequality .", ".: error[edit]: the file can't be written: Is a directory"),
         ("validate --lab " + "a" * 300, "File name too long"),
-        ("validate --lab circle", "circle: error: the folder can't be found"),
+        ("validate --lab circle", "circle: error: the folder cannot be found"),
         ("delete folder --force", "can't be removed"),
     ],
 )

@@ -37,7 +37,10 @@ def validate(
     timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
-    """Check all files and manifests, and print every problem with its place."""
+    """Check all files and manifests.
+
+    Every problem is printed with its file and line.
+    """
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.lab_folder import find_root
     from nimlab.cli.terminal import print_note, print_result, print_timings, wants_colour
@@ -79,7 +82,7 @@ def render(
     timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
-    """Print the manifests of all experiments, or of the named ones, as a sync would apply them."""
+    """Print the manifests that a sync would apply, of all experiments or of the named ones."""
     from nimlab.cli.lab_folder import find_root  # keeps `--help` fast
     from nimlab.cli.terminal import print_document, print_error, print_note, print_timings
     from nimlab.cli.usage import RENDER_RULES, reject_ignored
@@ -122,7 +125,10 @@ def rbac(
     ] = False,
     lab: LabFolder = None,
 ) -> None:
-    """Print the accounts and roles for a pipeline: nimlab-plan only reads, nimlab-sync also writes."""
+    """Print the accounts and roles for a pipeline.
+
+    The account `nimlab-plan` only reads; `nimlab-sync` also writes.
+    """
     from nimlab.access.rbac import access_manifests
     from nimlab.cli.terminal import print_document  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -172,9 +178,10 @@ def create(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Write and check experiments/NAME.yaml. The options are those of nimp2p-lab, without units.
+    """Write the file of a new experiment: experiments/NAME.yaml.
 
-    Only fields that the contract's image reads are written.
+    The options are those of nimp2p-lab, so their numbers have no units; the file has. Only fields that the
+    contract's image reads are written.
     """
     from nimlab.files import edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -214,7 +221,10 @@ def scale(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Change the number of peers in the experiment's file, and nothing else in it."""
+    """Change the number of peers in an experiment's file.
+
+    Everything else in the file stays as it is.
+    """
     from nimlab.files import edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
 

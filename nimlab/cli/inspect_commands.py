@@ -47,7 +47,10 @@ def list_experiments(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """List all experiments with their size, the state of their peers, and the differences from Git."""
+    """List all experiments and their state.
+
+    The list shows the size, the running peers and whether the cluster differs from Git.
+    """
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.lab_session import ClusterFlags, open_lab_session
     from nimlab.cli.terminal import columns_of, print_error, print_result
@@ -102,7 +105,10 @@ def status(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Show one experiment: its pods and their problems, recent events, and the differences from its file."""
+    """Show the state of one experiment.
+
+    The page shows its pods and their problems, recent events, and the differences from its file.
+    """
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.lab_session import ClusterFlags, open_lab_session
     from nimlab.cli.terminal import columns_of, print_result, wants_colour
@@ -176,7 +182,10 @@ def logs(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Print the log lines of an experiment's peers, each with the name of its peer."""
+    """Print the logs of an experiment's peers.
+
+    Each line starts with the name of its peer.
+    """
     from nimlab.cli.lab_session import ClusterFlags, open_lab_session
     from nimlab.cli.signals import raising
     from nimlab.cli.streams import STREAMS

@@ -37,13 +37,13 @@ def sync(
     ] = True,
     max_prune: Annotated[
         str | None,
-        typer.Option(metavar="N|P%", help="Delete nothing if it were more than N objects or P% of them."),
+        typer.Option(metavar="N|P%", help="Delete nothing if more than N objects or P% would be deleted."),
     ] = None,
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Allow an empty folder to delete everything.")
     ] = False,
     allow_older: Annotated[
-        bool, typer.Option("--allow-older", help="Allow a commit older than the last synced one.")
+        bool, typer.Option("--allow-older", help="Allow a sync of a commit older than the last synced one.")
     ] = False,
     take_ownership: Annotated[
         bool, typer.Option("--take-ownership", help="Take over fields and objects from other managers.")

@@ -19,7 +19,7 @@ _LONGEST_WAIT_S: Final = 24 * 3600  # as in lab.yaml; much longer waits overflow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`flag` has no effect beside any of `beside`, or (if `needs` is set) without that flag."""
+    """A flag that has no effect together with any flag in `beside`, or without the flag `needs` (if set)."""
 
     flag: str
     beside: frozenset[str] = frozenset()
@@ -73,7 +73,7 @@ SYNC_RULES: Final = (
     Rule(
         flag="move",
         beside=frozenset({"no_prune"}),
-        remedy="a move deletes what is left in the former namespace; leave out one of the two options",
+        remedy="a move deletes the objects in the former namespace; leave out one of the two options",
     ),
 )
 RENDER_RULES: Final = (
