@@ -70,7 +70,7 @@ def entry() -> None:
 
 
 def _run() -> int:
-    """Run with streams that never raise; return the exit code, also for a result that could not be written."""
+    """Run with streams that never raise; return the exit code, which also reports a lost result."""
     import gc
 
     from nimlab.cli.streams import STREAMS

@@ -82,7 +82,10 @@ def render(
     timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
-    """Print the manifests that a sync would apply, of all experiments or of the named ones."""
+    """Print the manifests that a sync would apply.
+
+    Without a name, the manifests of all experiments are printed.
+    """
     from nimlab.cli.lab_folder import find_root  # keeps `--help` fast
     from nimlab.cli.terminal import print_document, print_error, print_note, print_timings
     from nimlab.cli.usage import RENDER_RULES, reject_ignored
@@ -180,8 +183,8 @@ def create(
 ) -> None:
     """Write the file of a new experiment: experiments/NAME.yaml.
 
-    The options are those of nimp2p-lab, so their numbers have no units; the file has. Only fields that the
-    contract's image reads are written.
+    The options are those of nimp2p-lab: numbers without units, which the file contains with their units. Only
+    fields that the contract's image reads are written.
     """
     from nimlab.files import edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -248,9 +251,10 @@ def delete(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Remove the experiment's file; the next sync removes it from the cluster.
+    """Remove an experiment's file.
 
-    A file that differs from the last commit is kept unless --force is given: Git could not restore it.
+    The next sync deletes the experiment's objects from the cluster. A file that differs from the last commit
+    is kept unless --force is given: Git could not restore it.
     """
     from nimlab.cli.terminal import print_result
     from nimlab.errors import EditError
