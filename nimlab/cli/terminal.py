@@ -83,7 +83,7 @@ def _age_s() -> float:
     """Return the age of this process, as exactly as the operating system reports it."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22; the first two are cut off
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22; 1 and 2 are cut off
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
     except (OSError, AttributeError):  # not Linux
         import psutil

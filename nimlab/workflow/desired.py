@@ -160,10 +160,7 @@ def _read_platform(
     Raises SpecError for any error in any file: the namespace of an unreadable experiment is unknown, and its
     peers would no longer be scraped.
     """
-    from nimlab.render.render_platform import (
-        FOLDER,
-        load_platform_templates,
-    )  # a sync of experiments does not need it
+    from nimlab.render.render_platform import FOLDER, load_platform_templates  # only needed here
 
     if files.problems:
         raise SpecError(files.problems)
@@ -193,7 +190,7 @@ def rendered_platform(
     templates: PlatformTemplates, files: LabFiles, apply_set: ApplySet
 ) -> tuple[Manifest, ...]:
     """Render, stamp and guard the monitoring stack. Raises RenderError, GuardError."""
-    from nimlab.render.guard.platform_guard import check_platform  # a sync of experiments does not need it
+    from nimlab.render.guard.platform_guard import check_platform  # only needed here
     from nimlab.render.render_platform import render_platform
 
     with stage("render"):
@@ -208,7 +205,7 @@ def rendered_platform(
 def cache_of(root: Path) -> ValueCache | None:
     """Return the cache of loaded and rendered values of this lab; None if it would lie inside the lab.
 
-    In a pipeline, a cache inside the lab could be written by anybody who may write to the repository.
+    A cache inside the lab is not trustworthy: in a pipeline, everybody who may push can write it.
     """
     try:
         folder = default_cache().resolve() / "rendered"

@@ -7,7 +7,7 @@ cluster is observed again.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 from nimlab import __version__
@@ -27,7 +27,6 @@ from nimlab.cluster.apply import (
 from nimlab.errors import LockHeld, PreconditionFailed
 from nimlab.files.spec import GRAFANA_SECRET
 from nimlab.objects.applyset import PLATFORM
-from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import Plan
 from nimlab.plan.snapshot import Snapshot
@@ -115,12 +114,11 @@ def _create_prerequisites(session: Session, plan: Plan) -> Iterator[Event]:
 def _execute_and_wait(
     session: Session, options: SyncOptions, snapshot: Snapshot, plan: Plan, lock: Locks | None
 ) -> Iterator[Event]:
-    """Execute the plan, release the lock, then wait for the experiments whose objects were applied."""
+    """Execute the plan if there is a lock, release the lock, then wait for the experiments."""
     yield ExecutionStarted()
     settings = session.lab.desired.files.lab.sync
     timeout_s = settings.timeout_s if options.timeout_s is None else options.timeout_s
-    failed: set[str] = set()
-    not_deleted: set[ObjectKey] = set()
+    done: list[ObjectDone] = []
     if lock is not None:
         apply_options = ApplyOptions(
             parallel=settings.parallel,
@@ -130,22 +128,33 @@ def _execute_and_wait(
         )
         with stage("act"):
             for event in execute(plan, session.cluster.fenced(lock.check), apply_options, stop=session.stop):
-                if isinstance(event, ObjectDone) and event.outcome is not Outcome.PRUNED:
-                    not_deleted.add(event.key)
-                    if event.error:
-                        failed.add(event.experiment)
+                if isinstance(event, ObjectDone):
+                    done.append(event)
                 yield event
         lock.release()
         if lock.is_lost:
             yield LockLost()
     if options.wait and not session.stop.is_set():
-        targets = wait_targets(plan, snapshot, failed=frozenset(failed), not_deleted=frozenset(not_deleted))
-        with stage("wait"):
-            yield from wait_until_settled(
-                session.cluster,
-                targets,
-                plan.apply_set,
-                timeout_s=timeout_s,
-                clock=system_clock(),
-                stop=session.stop,
-            )
+        yield from _wait(session, snapshot, plan, done, timeout_s)
+
+
+def _wait(
+    session: Session, snapshot: Snapshot, plan: Plan, done: Sequence[ObjectDone], timeout_s: float
+) -> Iterator[Event]:
+    """Wait for every experiment of which no object failed."""
+    not_pruned = [event for event in done if event.outcome is not Outcome.PRUNED]
+    targets = wait_targets(
+        plan,
+        snapshot,
+        failed=frozenset(event.experiment for event in not_pruned if event.error),
+        not_deleted=frozenset(event.key for event in not_pruned),
+    )
+    with stage("wait"):
+        yield from wait_until_settled(
+            session.cluster,
+            targets,
+            plan.apply_set,
+            timeout_s=timeout_s,
+            clock=system_clock(),
+            stop=session.stop,
+        )

@@ -66,6 +66,6 @@ def _server_clock(session: Session) -> Callable[[], datetime]:
 
 
 def _holder() -> str:
-    """Return who syncs, so that a person can find them: the pipeline job, or user, machine and process."""
+    """Return the name of this sync in the lock: its pipeline job, or else user, machine and process."""
     job = os.environ.get("CI_JOB_URL")
     return job or f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()} (pid {os.getpid()})"

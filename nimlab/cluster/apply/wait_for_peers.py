@@ -62,8 +62,8 @@ def wait_targets(
     """Return what each experiment waits for after the plan was executed. Pure.
 
     Experiments in `failed` and those that the plan holds back are left out. So is an experiment without
-    workloads and deletions. Deleted objects of every kind are awaited until they are gone, except those in
-    `not_deleted`.
+    workloads and deletions. Deleted objects of every kind are awaited until they no longer exist; objects in
+    `not_deleted` were not deleted.
     """
     targets = (
         _target_of(experiment, plan, snapshot, not_deleted)
@@ -134,9 +134,10 @@ def wait_until_settled(
             waited_s = clock.monotonic_s() - started_s
             for target in tuple(pending.values()):
                 event = judge(target, readiness, clock.now(), waited_s=waited_s, timeout_s=timeout_s)
-                if event is not None and shown.get(target.experiment) != event:
-                    shown[target.experiment] = event
-                    yield _with_estimate(event, paces, waited_s)
+                if event is None or shown.get(target.experiment) == event:
+                    continue
+                shown[target.experiment] = event
+                yield _with_estimate(event, paces, waited_s)
                 if isinstance(event, ExperimentSettled | ExperimentStuck):
                     del pending[target.experiment]
 
