@@ -22,7 +22,8 @@ from nimlab.plan.deletion_blockers import held_by, is_leaving
 from nimlab.plan.diff import diff_desired, diff_objects
 from nimlab.plan.kstatus import is_observed, peers_of, restart_pending
 from nimlab.plan.predict import predict
-from nimlab.plan.snapshot import Desired, Policy, Prediction, Snapshot
+from nimlab.plan.snapshot import Desired, Prediction, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import (
     adopts_peers,
     changes_template,
@@ -42,7 +43,7 @@ class _Pair:
     on_immutable_change: OnImmutableChange
 
 
-def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy: Policy) -> Change:
+def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, inputs: PlanInputs) -> Change:
     """Return the change for an object that an experiment specifies."""
     key = key_of(desired)
     live = snapshot.live.get(key)
@@ -59,7 +60,7 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
         reason = "" if live is None else f"waits until the old object is deleted: {held_by(live)}"
         orphaned_peers = on_immutable_change is OnImmutableChange.ORPHAN
         return replace(base, action=Action.CREATE, reason=reason, outdated_peers_possible=orphaned_peers)
-    conflict = _ownership_conflict(key, live, snapshot, policy)
+    conflict = _ownership_conflict(key, live, snapshot, inputs)
     if conflict is not None:
         return replace(base, action=Action.UPDATE, error=conflict)
     pair = _Pair(desired=desired, live=live, base=base, on_immutable_change=on_immutable_change)
@@ -68,11 +69,11 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy
     return _decide_suspect(pair, snapshot.predicted[key], snapshot.apply_set)
 
 
-def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
+def decide_orphan(live: Manifest, snapshot: Snapshot, inputs: PlanInputs) -> Change:
     """Return the change for an object with nimlab's label that no file specifies any more."""
     apply_set = snapshot.set_of(live)
     leaving = is_leaving(live) and not missing_proofs(_without_deletion(live), apply_set)
-    kept = held_by(live) if leaving else _reason_to_keep(live, apply_set, snapshot, policy)
+    kept = held_by(live) if leaving else _reason_to_keep(live, apply_set, snapshot, inputs)
     return Change(
         action=Action.KEEP if kept else Action.PRUNE,
         key=key_of(live),
@@ -91,7 +92,7 @@ def _without_deletion(live: Manifest) -> Manifest:
     return {**live, "metadata": metadata}
 
 
-def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, policy: Policy) -> str:
+def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, inputs: PlanInputs) -> str:
     """Return why an orphan is not pruned; empty if it is pruned."""
     missing = missing_proofs(live, apply_set)
     if missing:
@@ -104,11 +105,11 @@ def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, pol
             names = ", ".join(str(key) for key in contents[:3])
             more = f" and {len(contents) - 3} more" if len(contents) > 3 else ""
             return f"left alone: it contains objects that nimlab does not manage: {names}{more}"
-    return "" if policy.prune else "orphaned; left alone because of `--no-prune`"
+    return "" if inputs.policy.prune else "orphaned; left alone because of `--no-prune`"
 
 
 def _ownership_conflict(
-    key: ObjectKey, live: Manifest, snapshot: Snapshot, policy: Policy
+    key: ObjectKey, live: Manifest, snapshot: Snapshot, inputs: PlanInputs
 ) -> OwnershipConflict | None:
     """Return who owns the object; None if nimlab owns it or may take it over.
 
@@ -122,7 +123,7 @@ def _ownership_conflict(
         owner = None
     names_itself = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
     is_applied = own_entry(live) is not None
-    if policy.take_ownership and owner in (None, apply_set.id):
+    if inputs.policy.take_ownership and owner in (None, apply_set.id):
         return None
     if owner == apply_set.id and (names_itself or is_applied):
         return None

@@ -28,7 +28,8 @@ from nimlab.plan.commit_order import (
 )
 from nimlab.plan.decide import decide_desired, decide_orphan
 from nimlab.plan.prune_limits import PruneBlocked, prune_blockers
-from nimlab.plan.snapshot import Desired, Former, Policy, Snapshot
+from nimlab.plan.snapshot import Desired, Former, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import Resources, resources_of
 
 __all__ = ["Action", "Change", "ExperimentPlan", "Plan", "PruneBlocked", "Resources", "make_plan"]
@@ -108,56 +109,56 @@ class Plan:
         )
 
 
-def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) -> Plan:
+def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs) -> Plan:
     """Return what a sync will do. Pure; raises nothing."""
     wanted = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
-    by_name = _decide(desired, snapshot, policy, wanted)
+    by_name = _decide(desired, snapshot, inputs, wanted)
     retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
     experiments = _experiment_plans(desired, snapshot, wanted, by_name)
     changes = [change for experiment in experiments for change in experiment.changes]
-    stops = prune_blockers(changes, desired, snapshot, policy, wanted)
+    stops = prune_blockers(changes, desired, snapshot, inputs, wanted)
     known_names = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
     return _assemble(
         snapshot,
-        policy,
+        inputs,
         experiments=_hold_back(experiments, stops),
         stops=stops,
-        refusal=_refusal(snapshot, policy, known_names, changes),
+        refusal=_refusal(snapshot, inputs, known_names, changes),
         retired=retired,
-        scope=_scope(snapshot, wanted, changes, narrowed=policy.names is not None),
+        scope=_scope(snapshot, wanted, changes, narrowed=inputs.policy.names is not None),
     )
 
 
 def _decide(
-    desired: Sequence[Desired], snapshot: Snapshot, policy: Policy, wanted: frozenset[ObjectKey]
+    desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]
 ) -> _ByName:
     """Return the changes of all desired objects and orphans, by experiment."""
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
-        by_name[group.name] += [decide_desired(m, group, snapshot, policy) for m in group.manifests]
-    for live in _orphans(snapshot, policy, wanted):
+        by_name[group.name] += [decide_desired(m, group, snapshot, inputs) for m in group.manifests]
+    for live in _orphans(snapshot, inputs, wanted):
         name = snapshot.apply_set.group_of(live)
-        by_name.setdefault(name, []).append(decide_orphan(live, snapshot, policy))
+        by_name.setdefault(name, []).append(decide_orphan(live, snapshot, inputs))
     return by_name
 
 
 def _refusal(
-    snapshot: Snapshot, policy: Policy, known_names: set[str], changes: Sequence[Change]
+    snapshot: Snapshot, inputs: PlanInputs, known_names: set[str], changes: Sequence[Change]
 ) -> PlanError | None:
     """Return why this run may change nothing; None if it may."""
     before, apply_set = snapshot.parent or Parent.none(), snapshot.apply_set
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
     return (
-        _unknown_name(known_names, policy)
-        or refuse_other_lab(before, apply_set, policy, pending)
-        or refuse_stale_commit(before, apply_set, policy, pending)
-        or refuse_former_namespace(snapshot.former, apply_set, policy)
+        _unknown_name(known_names, inputs)
+        or refuse_other_lab(before, apply_set, inputs, pending)
+        or refuse_stale_commit(before, apply_set, inputs, pending)
+        or refuse_former_namespace(snapshot.former, apply_set, inputs)
     )
 
 
 def _assemble(
     snapshot: Snapshot,
-    policy: Policy,
+    inputs: PlanInputs,
     *,
     experiments: tuple[ExperimentPlan, ...],
     stops: tuple[PruneBlocked, ...],
@@ -167,14 +168,14 @@ def _assemble(
 ) -> Plan:
     """Return the plan with the records that the run writes on the parent."""
     before = snapshot.parent or Parent.none()
-    broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
-    file_errors = policy.file_errors if policy.names is None else 0
+    broken = tuple(b for b in inputs.broken if inputs.policy.names is None or b.name in inputs.policy.names)
+    file_errors = inputs.file_errors if inputs.policy.names is None else 0
     has_failed_change = any(change.error for experiment in experiments for change in experiment.changes)
     during, after = parent_records(
         before,
         scope,
         _changing(experiments, stops),
-        policy,
+        inputs,
         failing=bool(refusal or broken or file_errors or has_failed_change),
         former=frozenset(former.apply_set.namespace for former in snapshot.former),
         moved=frozenset(former.apply_set.namespace for former in retired),
@@ -186,8 +187,8 @@ def _assemble(
         refusal=refusal,
         broken=broken,
         file_errors=file_errors,
-        narrowed=policy.names is not None,
-        commit=policy.commit,
+        narrowed=inputs.policy.names is not None,
+        commit=inputs.commit,
         create_namespace=not snapshot.namespace_exists,
         before=before,
         during=during,
@@ -229,17 +230,17 @@ def _is_new(experiment: ExperimentPlan) -> bool:
     return adds_peers and all(change.action is Action.CREATE for change in wanted)
 
 
-def _orphans(snapshot: Snapshot, policy: Policy, wanted: frozenset[ObjectKey]) -> list[Manifest]:
+def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]) -> list[Manifest]:
     """Return the members that no file specifies, of this run's experiments, also in former namespaces.
 
     An object of an unreadable file is not an orphan, because the file may specify it.
     """
-    unreadable = {broken.name for broken in policy.broken}
+    unreadable = {broken.name for broken in inputs.broken}
     in_former_sets = (item for former in snapshot.former for item in former.live.items())
     return [
         live
         for key, live in (*snapshot.live.items(), *in_former_sets)
-        if key not in wanted and _is_in_run(live, snapshot.apply_set, unreadable, policy.names)
+        if key not in wanted and _is_in_run(live, snapshot.apply_set, unreadable, inputs.policy.names)
     ]
 
 
@@ -331,12 +332,12 @@ def _is_member(live: Manifest, apply_set: ApplySet) -> bool:
     return not missing_proofs(unprotected, apply_set)
 
 
-def _unknown_name(known_names: set[str], policy: Policy) -> PlanError | None:
+def _unknown_name(known_names: set[str], inputs: PlanInputs) -> PlanError | None:
     """Return the error for a requested experiment that is neither in the files nor in the cluster."""
-    if policy.names is None:
+    if inputs.policy.names is None:
         return None
-    names = known_names | {broken.name for broken in policy.broken}
-    unknown = sorted(policy.names - names)
+    names = known_names | {broken.name for broken in inputs.broken}
+    unknown = sorted(inputs.policy.names - names)
     if not unknown:
         return None
     hint = did_you_mean(unknown[0], names, "`nimlab list` lists all experiments")

@@ -14,7 +14,8 @@ from nimlab.objects.manifest import ObjectKey
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
 from nimlab.plan.commit_order import lab_relation_of
-from nimlab.plan.snapshot import Desired, Policy, Snapshot
+from nimlab.plan.snapshot import Desired, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ def prune_blockers(
     changes: Sequence[Change],
     desired: Sequence[Desired],
     snapshot: Snapshot,
-    policy: Policy,
+    inputs: PlanInputs,
     wanted: Collection[ObjectKey],
 ) -> tuple[PruneBlocked, ...]:
     """Return all reasons why the planned prunes are withheld; empty if there is nothing to prune."""
@@ -38,17 +39,17 @@ def prune_blockers(
     if not pruned:
         return ()
     return (
-        *_broken_files(policy),
+        *_broken_files(inputs),
         *_failed_changes(changes),
-        *_unknown_lab(snapshot, policy),
-        *_no_experiments(desired, policy),
-        *_over_limit(pruned, snapshot, policy, wanted),
+        *_unknown_lab(snapshot, inputs),
+        *_no_experiments(desired, inputs),
+        *_over_limit(pruned, snapshot, inputs, wanted),
     )
 
 
-def _broken_files(policy: Policy) -> Iterator[PruneBlocked]:
-    if policy.broken or policy.file_errors:
-        files = ", ".join(broken.source for broken in policy.broken[:3])
+def _broken_files(inputs: PlanInputs) -> Iterator[PruneBlocked]:
+    if inputs.broken or inputs.file_errors:
+        files = ", ".join(broken.source for broken in inputs.broken[:3])
         problem = f"{files} cannot be used" if files else "the files have errors"
         yield PruneBlocked(
             code="broken-files",
@@ -67,12 +68,12 @@ def _failed_changes(changes: Sequence[Change]) -> Iterator[PruneBlocked]:
         )
 
 
-def _unknown_lab(snapshot: Snapshot, policy: Policy) -> Iterator[PruneBlocked]:
+def _unknown_lab(snapshot: Snapshot, inputs: PlanInputs) -> Iterator[PruneBlocked]:
     """Yield a reason if the set was synced from another folder without Git."""
     before = snapshot.parent or Parent.none()
     if before.lab.host_folder is None or before.entries(None):
         return
-    if lab_relation_of(policy.lab, before, policy.relations) is not LabRelation.SAME:
+    if lab_relation_of(inputs.lab, before, inputs.relations) is not LabRelation.SAME:
         yield PruneBlocked(
             code="unknown-lab",
             what="the set was synced from another folder without Git, and may belong to another lab",
@@ -80,8 +81,8 @@ def _unknown_lab(snapshot: Snapshot, policy: Policy) -> Iterator[PruneBlocked]:
         )
 
 
-def _no_experiments(desired: Sequence[Desired], policy: Policy) -> Iterator[PruneBlocked]:
-    if not desired and policy.names is None and not policy.allow_empty:
+def _no_experiments(desired: Sequence[Desired], inputs: PlanInputs) -> Iterator[PruneBlocked]:
+    if not desired and inputs.policy.names is None and not inputs.policy.allow_empty:
         yield PruneBlocked(
             code="empty",
             what="no experiment is left in `experiments/`: everything would be deleted",
@@ -90,14 +91,14 @@ def _no_experiments(desired: Sequence[Desired], policy: Policy) -> Iterator[Prun
 
 
 def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy, wanted: Collection[ObjectKey]
+    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, wanted: Collection[ObjectKey]
 ) -> Iterator[PruneBlocked]:
     """Yield a reason if the prunes exceed the limit.
 
     The limit of objects counts all prunes. The percentage leaves out former namespaces, because a move
     deletes everything there, and the user has requested it with `--move`.
     """
-    limit, count = policy.limit, len(pruned)
+    limit, count = inputs.limit, len(pruned)
     in_current_set = [change for change in pruned if change.former is None]
     members = max(_count_members(snapshot, wanted), len(in_current_set), 1)
     percent = 100 * len(in_current_set) / members

@@ -1,4 +1,4 @@
-"""The command line: help, usage, which cluster, exit codes, bugs; and the documents say the same."""
+"""The command line: help, usage, choice of the cluster, exit codes, bug reports; and the docs agree."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from nimlab.cli import main
 from nimlab.cli.target import choose_target
 from nimlab.errors import ExitCode, NimlabError
 from nimlab.files.load import load_lab
-from nimlab.workflow.session import parse_limit
+from nimlab.plan.sync_policy import SyncPolicy
+from nimlab.workflow.observe_and_plan import prune_limit_of
 from tests.files.test_load import CODES
 from tests.support.golden import GOLDEN, assert_golden
 from tests.support.lab import make_lab
 from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
-OTHER_CODES = {"hidden", "secret"}  # of files that the text of one file does not show
+OTHER_CODES = {"hidden", "secret"}  # problems that do not depend on the text of one file
 
 COMMANDS = [
     "", "validate", "render", "sync", "list", "status", "logs", "rbac", "create", "scale", "delete",
@@ -31,7 +32,7 @@ COMMANDS = [
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run nimlab as a program with a narrow terminal and no colour."""
+    """Run nimlab as a program, with a narrow terminal and without colour."""
     return subprocess.run(
         [sys.executable, "-m", "nimlab", *arguments],
         check=False,
@@ -53,7 +54,7 @@ def test_golden_help(command: str, update_golden: bool) -> None:
     assert_golden(GOLDEN / "help" / f"{name}.txt", text, update=update_golden)
 
 
-def test_documented_exit_codes_are_the_codes_and_a_pipeline_knows_them() -> None:
+def test_docs_and_pipeline_contain_every_exit_code() -> None:
     text = (REPOSITORY / "docs" / "exit-codes.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([0-9]+) \| `([A-Z_]+)` \|", text, flags=re.MULTILINE)
     assert [(int(number), name) for number, name in rows] == [(code.value, code.name) for code in ExitCode]
@@ -64,7 +65,7 @@ def test_documented_exit_codes_are_the_codes_and_a_pipeline_knows_them() -> None
     assert f"exit_codes: [{ExitCode.PENDING.value}]" in pipeline
 
 
-def test_readme_and_documents_name_every_command_code_and_exit_code() -> None:
+def test_docs_name_every_command_problem_code_and_exit_code() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for command in COMMANDS:
         if command not in ("", "sandbox", "sandbox build", "sandbox status"):
@@ -99,7 +100,7 @@ def test_readme_and_documents_name_every_command_code_and_exit_code() -> None:
     ],
     ids="=".join,
 )
-def test_numbers_in_flags_are_plain_digits(
+def test_numbers_in_options_must_be_plain_digits(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
@@ -115,7 +116,7 @@ def test_numbers_in_flags_are_plain_digits(
     "flag", ["--peers", "--msg-size", "--msg-rate", "--ram", "--downlink-bw", "--uplink-bw"]
 )
 @pytest.mark.parametrize("number", ["0", "-1", "9" * 18])
-def test_a_number_that_makes_no_sense_is_a_problem_of_the_new_file(
+def test_impossible_number_is_a_problem_of_the_new_file(
     flag: str, number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
@@ -150,7 +151,7 @@ def test_validate_prints_problems_on_stdout_and_exits_1(
     assert (problem["path"], problem["line"], problem["code"]) == ("experiments/blue.yaml", 7, "bad-value")
 
 
-def test_render_prints_only_what_is_named_and_twice_the_same(
+def test_render_prints_only_the_named_experiments_and_is_stable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
@@ -166,9 +167,7 @@ def test_render_prints_only_what_is_named_and_twice_the_same(
     assert "did you mean `purple`?" in capsys.readouterr().err
 
 
-def test_seeds_flags_write_a_file_that_the_lab_takes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_of_nimp2p_lab_write_a_valid_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_lab(tmp_path / "lab", "x", experiments=())
     flags = "--peers 5 --msg-size 1440 --msg-rate 2000 --cpu 0.05 --ram 16 --downlink-bw 16 --uplink-bw 16"
     assert main(["create", "--name", "purple", *flags.split(), "--lab", str(root)]) == 0
@@ -188,7 +187,7 @@ def test_seeds_flags_write_a_file_that_the_lab_takes(
     assert "connectTo" in capsys.readouterr().err
 
 
-def test_scale_and_delete_edit_only_what_they_name(
+def test_scale_and_delete_edit_only_the_named_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
@@ -204,7 +203,7 @@ def test_scale_and_delete_edit_only_what_they_name(
     assert "did you mean `purple`?" in capsys.readouterr().err
 
 
-def test_no_cluster_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_is_never_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config"
     config.write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: production\n"
@@ -224,7 +223,7 @@ def test_no_cluster_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_prune_limit_is_a_count_or_a_percentage(
     text: str | None, objects: int | None, percent: float | None
 ) -> None:
-    limit = parse_limit(text, load_lab(SAMPLE_LAB).lab.sync)
+    limit = prune_limit_of(SyncPolicy(max_prune=text), load_lab(SAMPLE_LAB).lab.sync)
     assert (limit.objects, limit.percent) == (objects, percent)
 
 
@@ -256,7 +255,7 @@ def test_wrong_values_are_usage_errors(
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_bug_is_said_to_be_one_and_reported(
+def test_bug_is_reported_with_a_saved_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -281,7 +280,7 @@ def test_bug_is_said_to_be_one_and_reported(
     ],
     ids=str,
 )
-def test_refusal_by_the_machine_is_no_bug(
+def test_refusal_by_the_operating_system_is_not_a_bug(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -305,11 +304,11 @@ def test_refusal_by_the_machine_is_no_bug(
 @pytest.mark.process
 @pytest.mark.serial
 def test_help_and_validate_are_fast() -> None:
-    """A loose bound: these machines are noisy, and the point is that nobody imports a cluster client."""
+    """The bound is loose, because machines are noisy; it fails if a cluster client is imported."""
     started = time.monotonic()
     assert run("--help").returncode == 0
     assert time.monotonic() - started < 3
-    assert run("validate").returncode == 0  # afterwards, what was rendered is recalled
+    assert run("validate").returncode == 0  # the later runs use the cache
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "nimlab", "validate"],
         check=True,

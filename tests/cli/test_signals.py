@@ -1,4 +1,4 @@
-"""Signals, wherever a command is: what is under way is finished, nothing is begun, exit code 130."""
+"""Signals in every phase of a command: work in progress is finished, nothing new begins, exit code 130."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY = Broken(status=429, body={"kind": "Status", "message": "busy"}, headers={"
 
 
 def await_word(running: subprocess.Popen[str], word: str) -> None:
-    """Read what the process says until a line begins with the word."""
+    """Read the output of the process until a line begins with the word."""
     assert running.stderr is not None
     for line in running.stderr:
         if line.startswith(word):
@@ -33,7 +33,7 @@ def await_word(running: subprocess.Popen[str], word: str) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
+def test_signal_during_the_writes_ends_them_and_the_changes_are_reported(
     lab: Lab, tmp_path: Path, number: signal.Signals
 ) -> None:
     world = make_world(lab)
@@ -51,10 +51,10 @@ def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
         gate.opened.set()
         ((code, said),) = ended([running])
     assert code == 130, said
-    assert "created Service/" in said, "what was under way is finished and told"
+    assert "created Service/" in said, "the write in progress is finished and reported"
     assert "not-attempted" in said
     assert "StatefulSet/" in said
-    assert lab.get("StatefulSet", "nimp2p-exp-blue") is not None, "nothing is pruned after that"
+    assert lab.get("StatefulSet", "nimp2p-exp-blue") is not None, "nothing is pruned after the signal"
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
     assert not lease["spec"].get("holderIdentity")
@@ -64,7 +64,9 @@ def test_signal_amid_the_writes_ends_them_and_says_what_was_done(
 
 @pytest.mark.live
 @pytest.mark.parametrize("arguments", [("sync",), ("sync", "--dry-run"), ("list",)])
-def test_signal_amid_the_look_begins_nothing(lab: Lab, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_signal_during_the_observation_prevents_all_writes(
+    lab: Lab, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     world = make_world(lab)
     world.ask_for("B")
     gate = Gate(lambda request: "/services" in request.path)
@@ -86,7 +88,7 @@ def test_signal_amid_the_look_begins_nothing(lab: Lab, tmp_path: Path, arguments
 
 @pytest.mark.live
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_while_it_waits_for_the_lock_ends_it(lab: Lab, number: signal.Signals) -> None:
+def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> None:
     world = make_world(lab)
     world.ask_for("B")
     lease = lab.get("Lease", "nimlab-experiments")
@@ -105,7 +107,7 @@ def test_signal_while_it_waits_for_the_lock_ends_it(lab: Lab, number: signal.Sig
 
 @pytest.mark.live
 @pytest.mark.parametrize("path", ["/services?", "/statefulsets/"], ids=["looking", "writing"])
-def test_signal_is_heard_while_the_server_asks_for_a_pause(lab: Lab, tmp_path: Path, path: str) -> None:
+def test_signal_ends_a_pause_that_the_server_requested(lab: Lab, tmp_path: Path, path: str) -> None:
     world = make_world(lab)
     world.ask_for("B")
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
@@ -128,7 +130,7 @@ def test_signal_is_heard_while_the_server_asks_for_a_pause(lab: Lab, tmp_path: P
 
 
 def interrupt(running: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    """Send a signal to what waits for something; it has to end at once, not when that comes."""
+    """Send a signal to a process that waits, and require that it ends at once."""
     begun_s = time.monotonic()
     running.send_signal(number)
     ((code, said),) = ended([running])
@@ -137,7 +139,7 @@ def interrupt(running: subprocess.Popen[str], number: signal.Signals) -> tuple[i
 
 
 @pytest.mark.live
-def test_log_that_is_followed_is_left_at_once(lab: Lab, tmp_path: Path) -> None:
+def test_signal_ends_a_followed_log_at_once(lab: Lab, tmp_path: Path) -> None:
     gate = Gate(lambda request: "/log?" in request.path)
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.fault = gate
@@ -150,7 +152,7 @@ def test_log_that_is_followed_is_left_at_once(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_lock_is_given_back_although_the_server_stumbles_after_the_signal(lab: Lab, tmp_path: Path) -> None:
+def test_lock_is_released_although_the_server_fails_after_the_signal(lab: Lab, tmp_path: Path) -> None:
     world = make_world(lab)
     world.ask_for("B")
     gate = Gate(lambda request: request.is_write and "/services/" in request.path)
@@ -181,7 +183,7 @@ def test_lock_is_given_back_although_the_server_stumbles_after_the_signal(lab: L
 def run_program(
     folder: Path, number: signal.Signals, before: str, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run nimlab after some lines of Python that arrange for a signal; `kill()` sends it."""
+    """Run nimlab after some lines of Python that prepare a signal; `kill()` sends it."""
     head = "import atexit, os, signal, sys\nkill = lambda *_: os.kill(os.getpid(), NUMBER)\n"
     tail = "\nfrom nimlab.cli import entry\nentry()"
     return subprocess.run(
@@ -209,7 +211,7 @@ def run_program(
         "yaml",
     ],
 )
-def test_signal_amid_the_imports_ends_them_without_a_traceback(
+def test_signal_during_the_imports_ends_the_process_without_a_traceback(
     lab_folder: Path, module: str, number: signal.Signals
 ) -> None:
     before = f"""
@@ -226,8 +228,10 @@ sys.meta_path.insert(0, Finder())
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_after_the_first_line_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
-    before = "import nimlab.workflow.session as run\nrun.read_desired_lab = kill"
+def test_signal_after_the_first_line_ends_the_command_in_order(
+    lab_folder: Path, number: signal.Signals
+) -> None:
+    before = "import nimlab.workflow.session as session\nsession.read_desired_lab = kill"
     done = run_program(lab_folder, number, before, "sync", "--kubeconfig", "nowhere")
     assert done.returncode == 130
     first, *rest = done.stderr.splitlines()
@@ -261,7 +265,9 @@ def test_signal_after_the_end_changes_nothing(lab_folder: Path, number: signal.S
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_while_the_sandbox_starts_ends_it_in_order(lab_folder: Path, number: signal.Signals) -> None:
+def test_signal_during_the_start_of_the_sandbox_ends_it_in_order(
+    lab_folder: Path, number: signal.Signals
+) -> None:
     before = "import nimlab.sandbox.build_programs as build\nbuild.find_go_version = kill"
     done = run_program(lab_folder, number, before, "sandbox", "up")
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
@@ -269,7 +275,7 @@ def test_signal_while_the_sandbox_starts_ends_it_in_order(lab_folder: Path, numb
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_amid_an_edit_leaves_the_old_file(lab_folder: Path, number: signal.Signals) -> None:
+def test_signal_during_an_edit_keeps_the_old_file(lab_folder: Path, number: signal.Signals) -> None:
     path = lab_folder / "experiments" / "blue.yaml"
     text = path.read_bytes()
     before = "import nimlab.files.safe_write as writing\nwriting.os.fsync = kill"

@@ -1,4 +1,4 @@
-"""Output that can't be written: no command ends early for it, and none ends without a reason."""
+"""Output that cannot be written: it ends no command early, and the loss is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.paths import REPOSITORY
         ("nimlab validate >&- 2>&- <&-", 0, "", ""),
         ("nimlab validate <&-", 0, "2 experiments, no problems\n", ""),
         ("nimlab validate --codequality report >&-; cat report", 0, "[]\n", ""),
-        ("nimlab validate >/dev/full", 1, "", "can't be written to stdout: No space left on device"),
+        ("nimlab validate >/dev/full", 1, "", "cannot be written to stdout: No space left on device"),
         ("nimlab validate -o json >/dev/full", 1, "", "No space left on device"),
         ("nimlab render >/dev/full", 1, "", "No space left on device"),
         ("nimlab --help >/dev/full", 1, "", "No space left on device"),
@@ -38,7 +38,7 @@ from tests.support.paths import REPOSITORY
         ("nimlab validate --lab /nowhere 2>&1 | true; exit ${PIPESTATUS[0]}", 1, "", ""),
     ],
 )
-def test_code_is_the_commands_own_unless_its_result_is_lost(
+def test_exit_code_changes_only_if_the_result_is_lost(
     lab_folder: Path, line: str, code: int, out: str, said: str
 ) -> None:
     done = shell(line, cwd=lab_folder)
@@ -51,7 +51,7 @@ def test_code_is_the_commands_own_unless_its_result_is_lost(
 
 @pytest.mark.process
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict", "utf-8"])
-def test_every_encoding_has_something_for_every_character(lab_folder: Path, encoding: str) -> None:
+def test_every_character_is_printed_in_every_encoding(lab_folder: Path, encoding: str) -> None:
     (lab_folder / "experiments" / "blue.yaml").write_text("peers: …→é\n", encoding="utf-8")
     done = shell(f"PYTHONIOENCODING={encoding} nimlab validate", cwd=lab_folder)
     assert done.returncode == 1
@@ -74,24 +74,26 @@ def test_locale_without_utf_8_gets_ascii(lab_folder: Path) -> None:
     line = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 nimlab validate --lab /nowhere…"
     done = shell(line, cwd=lab_folder)
     assert done.returncode == 1
-    assert "there is no lab here" in done.stderr
+    assert "no lab found" in done.stderr
 
 
 @pytest.mark.process
-def test_name_that_is_no_text_is_printed(lab_folder: Path) -> None:
+def test_file_name_that_is_not_utf_8_is_printed(lab_folder: Path) -> None:
     done = shell("nimlab validate --lab $'/nowhere\\xff'", cwd=lab_folder)
     assert done.returncode == 1
     assert "/nowhere" in done.stderr
-    assert "there is no lab here" in done.stderr
+    assert "no lab found" in done.stderr
 
 
-def test_characters_have_the_nearest_in_ascii() -> None:
+def test_characters_are_replaced_by_similar_ascii() -> None:
     error = UnicodeEncodeError("ascii", "a…→é\udcff", 1, 5, "")
     assert replace_unencodable(error) == ("...->\\xe9\\udcff", 5)
 
 
 @pytest.mark.process
-def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, tmp_path: Path) -> None:
+def test_deleted_working_directory_is_an_error_only_without_lab_option(
+    lab_folder: Path, tmp_path: Path
+) -> None:
     gone = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone;"
     for line in (
         "nimlab validate",
@@ -101,7 +103,7 @@ def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, t
     ):
         done = shell(f"{gone} {line}", cwd=lab_folder)
         assert done.returncode == 1, done
-        assert "the working folder has been deleted" in done.stderr
+        assert "the working directory was deleted" in done.stderr
     done = shell(f"{gone} nimlab validate --lab {lab_folder}", cwd=lab_folder)
     assert (done.returncode, done.stdout) == (0, "2 experiments, no problems\n")
     done = shell(f"{gone} nimlab render --lab {lab_folder} --out out", cwd=lab_folder)
@@ -110,7 +112,7 @@ def test_deleted_working_folder_is_an_error_and_no_hindrance(lab_folder: Path, t
 
 
 @pytest.mark.process
-def test_report_of_a_bug_that_cant_be_saved_is_printed(lab_folder: Path) -> None:
+def test_bug_report_that_cannot_be_saved_is_printed(lab_folder: Path) -> None:
     program = "import nimlab.cli.lab_folder as r; r.find_root = lambda start: start / 0\n"
     program += "import tempfile; tempfile.tempdir = '/nowhere'\nfrom nimlab.cli import entry\nentry()"
     done = subprocess.run(
@@ -119,12 +121,12 @@ def test_report_of_a_bug_that_cant_be_saved_is_printed(lab_folder: Path) -> None
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert done.returncode == 70
-    assert "can't be saved" in done.stderr
+    assert "cannot be saved" in done.stderr
     assert "TypeError" in done.stderr
 
 
 @pytest.mark.live
-def test_sync_ends_whoever_reads_it(lab: Lab) -> None:
+def test_sync_completes_whether_or_not_its_output_is_read(lab: Lab) -> None:
     flags = f"--lab {lab.root} --kubeconfig {lab.kubeconfig}"
     done = shell(f"nimlab sync --dry-run --exit-code {flags} | true; exit ${{PIPESTATUS[0]}}", cwd=lab.root)
     assert done.returncode == 3, done.stderr
@@ -142,11 +144,11 @@ def test_sync_ends_whoever_reads_it(lab: Lab) -> None:
     done = shell(f"nimlab sync {flags} --junit {full}", cwd=lab.root)
     assert done.returncode == 1
     assert "full: error[edit]" in done.stderr
-    assert "unchanged" in done.stdout, "what was done is told although the report is lost"
+    assert "unchanged" in done.stdout, "the changes are reported although the report file is lost"
 
 
 @pytest.mark.process
-def test_nohup_stays_what_it_is() -> None:
+def test_nohup_still_ignores_sighup() -> None:
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     program += (
         "from nimlab.cli import signals; signals.raise_interrupt(); print(signal.getsignal(signal.SIGHUP))"
@@ -163,12 +165,12 @@ def test_nohup_stays_what_it_is() -> None:
 
 
 @pytest.mark.live
-def test_trouble_of_peers_is_shown_once_where_both_streams_are_one(lab: Lab) -> None:
+def test_trouble_of_peers_is_printed_once_if_both_streams_are_the_same(lab: Lab) -> None:
     lab.edit("blue", "spec:", "spec:\n  nodeSelector: {example.org/none: here}")
     flags = f"blue --timeout 1s --lab {lab.root} --kubeconfig {lab.kubeconfig}"
     together = shell(f"nimlab sync {flags} 2>&1", cwd=lab.root)
     assert together.returncode == 4, together.stdout
     assert together.stdout.count("not ready") + together.stdout.count("Not ready") == 2, together.stdout
     apart = shell(f"nimlab sync {flags}", cwd=lab.root)
-    assert "not ready" in apart.stdout, "a pipeline that keeps stdout alone has the whole result"
+    assert "not ready" in apart.stdout, "stdout alone contains the complete result"
     assert "not ready" in apart.stderr

@@ -1,4 +1,4 @@
-"""Combinations of options: each option has an effect, or the command is rejected with exit 2."""
+"""Combinations of options: an option either has an effect, or the command is rejected with exit code 2."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from nimlab.cli import main
-from nimlab.cli.usage import SYNC_RULES
-from nimlab.workflow.save_plan import reject_own_options
+from nimlab.cli.usage import SYNC_RULES, reject_beside_saved_plan
 from tests.support.lab import make_lab
 
 IGNORED = [
@@ -43,7 +42,7 @@ def test_option_without_effect_is_a_usage_error(
     assert not (tmp_path / "lab" / "manifests").exists()
 
 
-def test_command_on_a_file_keeps_the_cluster_that_was_named(
+def test_command_on_a_file_suggests_a_sync_with_the_named_cluster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
@@ -51,6 +50,6 @@ def test_command_on_a_file_keeps_the_cluster_that_was_named(
     assert "sync blue --dry-run --context 'my cluster'" in capsys.readouterr().err
 
 
-def test_no_wait_has_its_effect_beside_a_saved_plan_and_a_dry_run() -> None:
-    reject_own_options(frozenset({"plan", "no_wait", "kubeconfig"}))
+def test_no_wait_is_allowed_with_a_saved_plan_and_a_dry_run() -> None:
+    reject_beside_saved_plan(frozenset({"plan", "no_wait", "kubeconfig"}))
     assert not any(rule.is_broken_by({"dry_run", "no_wait"}) for rule in SYNC_RULES)

@@ -596,7 +596,7 @@ def test_bug_report_contains_no_credential(
         ((_name, value),) = password_access.headers()
         raise RuntimeError(f"Invalid header value {value.encode()!r} for hunter2-pass")
 
-    monkeypatch.setattr("nimlab.workflow.session.choose_target", lambda *_, **__: break_down())
+    monkeypatch.setattr("nimlab.cli.lab_session.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["list", "--lab", str(SAMPLE_LAB)]) == 70
     (report,) = tmp_path.glob("nimlab-bug-*")

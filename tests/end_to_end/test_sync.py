@@ -1,4 +1,4 @@
-"""A sync from the files to a real API server: what it makes, repairs, removes, and leaves alone."""
+"""Sync with a real API server: objects that are created, repaired, pruned and kept."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ pytestmark = pytest.mark.live
 
 
 def synced(lab: Lab, *arguments: str) -> str:
-    """Sync and demand success; return stdout."""
+    """Sync, require success, and return stdout."""
     answer = lab.run("sync", *arguments)
     assert answer.code == 0, answer.out + answer.err
     return answer.out
 
 
 def assert_in_sync(lab: Lab) -> None:
-    """Demand that a dry run finds nothing to do."""
+    """Require that a dry run has nothing to do."""
     answer = lab.run("sync", "--dry-run", "--exit-code")
     assert answer.code == 0, answer.out + answer.err
 
 
 def put(lab: Lab, manifest: Manifest, manager: str) -> Manifest:
-    """Write an object as another manager, server-side and by force."""
+    """Apply an object server-side and by force, as another field manager."""
     return lab.cluster.apply(manifest, manager=manager, force=True, dry_run=False)
 
 
@@ -49,7 +49,7 @@ def env_of(lab: Lab, pod: str) -> dict[str, str]:
     return {e["name"]: e["value"] for e in live["spec"]["containers"][0]["env"]}
 
 
-def test_first_sync_makes_both_experiments_run(lab: Lab) -> None:
+def test_first_sync_starts_both_experiments(lab: Lab) -> None:
     out = synced(lab)
     assert "9 of 9 peers running" in out
     listed = lab.run("list")
@@ -62,13 +62,13 @@ def test_first_sync_makes_both_experiments_run(lab: Lab) -> None:
     assert len(lab.names("Pod")) == 9
 
 
-def test_unchanged_lab_costs_one_read_a_kind_and_no_write(lab: Lab, tmp_path: Path) -> None:
+def test_unchanged_lab_costs_one_list_per_kind_and_no_write(lab: Lab, tmp_path: Path) -> None:
     synced(lab)
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         through = Lab(lab.root, lab.namespace, proxy.kubeconfig, lab.cluster, lab.capture)
         assert_in_sync(through)
         assert [request.method for request in proxy.seen] == ["GET"] * len(proxy.seen)
-        assert len(proxy.seen) == 2 + 8  # parent, lease, a LIST of each kind
+        assert len(proxy.seen) == 2 + 8  # parent, lease, one LIST per kind
         proxy.seen.clear()
         assert "0 created, 0 updated" in synced(through)
         assert proxy.writes == []
@@ -96,7 +96,7 @@ def test_drift_is_found_and_repaired(lab: Lab) -> None:
     assert env_of(lab, "nimp2p-exp-blue-0")["MSGRATE"] == "2000"
 
 
-def test_removed_file_prunes_its_objects_and_no_copy_of_them(lab: Lab) -> None:
+def test_removed_file_prunes_its_objects_but_not_copies_of_them(lab: Lab) -> None:
     synced(lab)
     original = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
     assert original is not None
@@ -125,7 +125,7 @@ def test_removed_file_prunes_its_objects_and_no_copy_of_them(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
-def test_broken_file_stops_every_prune_and_says_what_was_done(lab: Lab) -> None:
+def test_broken_file_blocks_every_prune_and_the_result_is_reported(lab: Lab) -> None:
     synced(lab)
     (lab.root / "experiments" / "blue.yaml").unlink()
     lab.edit("purple", "peers: 5", "peers: 6")
@@ -160,7 +160,7 @@ def test_named_sync_prunes_no_other_experiment(lab: Lab) -> None:
     assert lab.run("sync", "bleu").code == 1
 
 
-def test_empty_folder_needs_to_be_allowed(lab: Lab) -> None:
+def test_empty_folder_deletes_everything_only_if_allowed(lab: Lab) -> None:
     synced(lab)
     for path in (lab.root / "experiments").iterdir():
         path.unlink()
@@ -174,7 +174,7 @@ def test_empty_folder_needs_to_be_allowed(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("limit", ["3", "40%"])
-def test_prune_limit_holds(lab: Lab, limit: str) -> None:
+def test_prune_limit_is_enforced(lab: Lab, limit: str) -> None:
     synced(lab)
     (lab.root / "experiments" / "blue.yaml").unlink()
     answer = lab.run("sync", "--max-prune", limit)
@@ -194,7 +194,7 @@ def test_renamed_experiments_never_run_twice(lab: Lab) -> None:
     dry = lab.run("sync", "--dry-run", "--max-prune", "3", "--output", "json")
     assert dry.code == 1
     document = json.loads(dry.out)
-    assert [one["name"] for one in document["experiments"] if one["held"]] == ["green", "red"]
+    assert [e["name"] for e in document["experiments"] if e["held"]] == ["green", "red"]
     assert document["summary"]["create"] == 0
     assert document["summary"]["held"] == sum(o["action"] == "create" for o in document["objects"])
     answer = lab.run("sync", "--max-prune", "3")
@@ -211,7 +211,7 @@ def test_renamed_experiments_never_run_twice(lab: Lab) -> None:
     assert lab.names("StatefulSet") == ["nimp2p-exp-green", "nimp2p-exp-red"]
 
 
-def test_renamed_experiment_waits_while_another_file_is_broken(lab: Lab) -> None:
+def test_renamed_experiment_is_held_while_another_file_is_broken(lab: Lab) -> None:
     synced(lab)
     text = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")
     lab.write("green", text.replace("name: blue", "name: green"))
@@ -224,7 +224,7 @@ def test_renamed_experiment_waits_while_another_file_is_broken(lab: Lab) -> None
     assert lab.names("StatefulSet") == before
 
 
-def test_no_prune_leaves_orphans(lab: Lab) -> None:
+def test_no_prune_keeps_orphans(lab: Lab) -> None:
     synced(lab)
     (lab.root / "experiments" / "blue.yaml").unlink()
     synced(lab, "--no-prune")
@@ -241,7 +241,7 @@ def test_protected_object_is_never_pruned(lab: Lab) -> None:
     assert "nimp2p-exp-blue" not in lab.names("StatefulSet")
 
 
-def test_controllers_field_is_a_conflict_and_not_taken(lab: Lab) -> None:
+def test_field_of_a_controller_is_a_conflict_and_is_kept(lab: Lab) -> None:
     synced(lab)
     mine = {
         "apiVersion": "apps/v1",
@@ -265,7 +265,7 @@ def test_controllers_field_is_a_conflict_and_not_taken(lab: Lab) -> None:
     assert live["spec"]["replicas"] == 5
 
 
-def test_object_that_somebody_made_is_not_adopted(lab: Lab) -> None:
+def test_object_of_another_manager_is_not_adopted(lab: Lab) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     lab.kubectl("create", "service", "clusterip", "nimp2p-exp-blue", "--tcp=80")
     answer = lab.run("sync")
@@ -274,7 +274,7 @@ def test_object_that_somebody_made_is_not_adopted(lab: Lab) -> None:
     assert lab.names("StatefulSet") == ["nimp2p-exp-purple"]
 
 
-def test_many_new_experiments_are_looked_for_in_a_few_requests(lab: Lab) -> None:
+def test_many_new_experiments_cost_few_requests(lab: Lab) -> None:
     synced(lab)
     text = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")
     names = [f"n{number}" for number in range(21)]
@@ -290,7 +290,7 @@ def test_many_new_experiments_are_looked_for_in_a_few_requests(lab: Lab) -> None
     assert len([o for o in plan["objects"] if o["action"] == "create"]) >= 60
 
 
-def test_unlabelled_object_of_ours_is_labelled_again(lab: Lab) -> None:
+def test_removed_label_is_restored(lab: Lab) -> None:
     synced(lab)
     part_of = "applyset.kubernetes.io/part-of"
     lab.kubectl("label", "service", "nimp2p-exp-blue", f"{part_of}-")
@@ -302,7 +302,7 @@ def test_unlabelled_object_of_ours_is_labelled_again(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
-def test_foreign_addition_is_told_by_name(lab: Lab) -> None:
+def test_foreign_addition_is_reported_with_its_manager(lab: Lab) -> None:
     synced(lab)
     lab.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "DEBUG=1")
     answer = lab.run("sync", "--dry-run")
@@ -311,7 +311,7 @@ def test_foreign_addition_is_told_by_name(lab: Lab) -> None:
     assert "kubectl-set" in answer.out
 
 
-def test_interrupted_restart_is_finished_by_the_next_sync(lab: Lab) -> None:
+def test_interrupted_restart_is_completed_by_the_next_sync(lab: Lab) -> None:
     synced(lab)
     key = ObjectKey("StatefulSet", lab.namespace, "nimp2p-exp-purple")
     live = lab.cluster.get(key)
@@ -319,7 +319,7 @@ def test_interrupted_restart_is_finished_by_the_next_sync(lab: Lab) -> None:
     lab.edit("purple", "interval: 2000ms", "interval: 500ms")
     crashed = lab.run("render", "purple", "--output", "json")
     manifest = next(m for m in json.loads(crashed.out) if m["kind"] == "StatefulSet")
-    put(lab, manifest, "nimlab")  # the sync has applied the template, and died before the restart
+    put(lab, manifest, "nimlab")  # as after a sync that crashed between the apply and the restart
     assert env_of(lab, "nimp2p-exp-purple-0")["MSGRATE"] == "2000"
     synced(lab)
     for number in range(5):
@@ -327,7 +327,7 @@ def test_interrupted_restart_is_finished_by_the_next_sync(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
-def test_smaller_experiment_restarts_only_those_that_stay(lab: Lab) -> None:
+def test_scaling_down_restarts_only_the_remaining_peers(lab: Lab) -> None:
     synced(lab)
     lab.edit("purple", "peers: 5", "peers: 2")
     (change,) = [
@@ -343,7 +343,7 @@ def test_smaller_experiment_restarts_only_those_that_stay(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
-def test_immutable_change_is_replaced_only_where_allowed(lab: Lab) -> None:
+def test_immutable_change_replaces_the_object_only_if_allowed(lab: Lab) -> None:
     synced(lab)
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     text = template.read_text(encoding="utf-8")
@@ -369,7 +369,7 @@ def test_immutable_change_is_replaced_only_where_allowed(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
-def test_image_that_is_not_there_fails_fast_with_the_reason(lab: Lab) -> None:
+def test_missing_image_fails_early_with_the_reason(lab: Lab) -> None:
     lab.edit("blue", "peers: 4", "peers: 4\n  image: katakuri100/nimp2p:no-such-image")
     answer = lab.run("sync", "--timeout", "60s")
     assert answer.code == 4, answer.out
@@ -379,7 +379,7 @@ def test_image_that_is_not_there_fails_fast_with_the_reason(lab: Lab) -> None:
     assert "ImagePullBackOff" in shown.out
 
 
-def test_held_lock_is_respected_and_a_dead_one_taken(lab: Lab) -> None:
+def test_held_lock_is_respected_and_an_expired_one_acquired(lab: Lab) -> None:
     synced(lab)
     key = ApplySet(name="experiments", namespace=lab.namespace).lease_key
     lease = lab.cluster.get(key)
@@ -430,8 +430,8 @@ def test_forbidden_list_is_an_error_and_prunes_nothing(lab: Lab, tmp_path: Path)
         assert proxy.writes == []
 
 
-def test_namespaces_that_may_not_be_listed_are_no_absent_ones(lab: Lab, tmp_path: Path) -> None:
-    """A set that has had a namespace needs to see them; else its leftovers would count as gone."""
+def test_forbidden_list_of_namespaces_is_not_an_empty_list(lab: Lab, tmp_path: Path) -> None:
+    """A set that recorded a namespace must read namespaces; otherwise its leftovers would seem deleted."""
     name = f"go-{secrets.token_hex(3)}"
     head = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\n"
     lab.write(name, head + "spec: {contract: dst-go, peers: 3}\n")
@@ -453,7 +453,7 @@ def test_namespaces_that_may_not_be_listed_are_no_absent_ones(lab: Lab, tmp_path
         remove_namespaces(lab.cluster, [f"nimp2p-exp-{name}"])
 
 
-def test_terminating_object_is_waited_for(lab: Lab) -> None:
+def test_sync_waits_for_a_terminating_object(lab: Lab) -> None:
     synced(lab)
     live = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
     assert live is not None
@@ -474,8 +474,8 @@ def test_terminating_object_is_waited_for(lab: Lab) -> None:
     assert_in_sync(lab)
 
 
-def test_interrupted_it_says_what_was_done_and_exits_130(lab: Lab) -> None:
-    lab.edit("purple", "cpu: 50m", 'cpu: "900"')  # no node has so much: the peers never come
+def test_interrupted_sync_reports_its_changes_and_exits_130(lab: Lab) -> None:
+    lab.edit("purple", "cpu: 50m", 'cpu: "900"')  # more than any node has, so the peers never start
     command = [sys.executable, "-m", "nimlab", "sync", "--lab", str(lab.root)]
     running = subprocess.Popen(
         [*command, "--kubeconfig", str(lab.kubeconfig), "--timeout", "10m"],
@@ -498,7 +498,7 @@ def test_interrupted_it_says_what_was_done_and_exits_130(lab: Lab) -> None:
     assert not lease["spec"].get("holderIdentity")
 
 
-def test_peers_without_a_node_are_told_with_the_reason(lab: Lab) -> None:
+def test_unschedulable_peers_are_reported_with_the_reason(lab: Lab) -> None:
     lab.edit("purple", "cpu: 50m", 'cpu: "900"')
     answer = lab.run("sync", "--timeout", "4m", "--output", "json")
     assert answer.code == 4, answer.out + answer.err
@@ -508,7 +508,7 @@ def test_peers_without_a_node_are_told_with_the_reason(lab: Lab) -> None:
     assert purple["waitedSeconds"] < 60
 
 
-def test_peers_refused_by_a_quota_are_told_with_the_reason(lab: Lab) -> None:
+def test_peers_rejected_by_a_quota_are_reported_with_the_reason(lab: Lab) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     lab.kubectl("create", "quota", "small", "--hard=pods=6")
     answer = lab.run("sync", "--timeout", "60s")
@@ -516,7 +516,7 @@ def test_peers_refused_by_a_quota_are_told_with_the_reason(lab: Lab) -> None:
     assert "exceeded quota" in answer.out + answer.err
 
 
-def test_refused_sync_speaks_json_when_asked(lab: Lab) -> None:
+def test_refused_sync_prints_json_if_requested(lab: Lab) -> None:
     answer = lab.run("sync", "nobody", "--output", "json")
     assert answer.code == 1
     assert json.loads(answer.out)["refusal"]["code"] == "plan"

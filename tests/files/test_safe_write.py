@@ -1,4 +1,4 @@
-"""Files that users name: regular ones are replaced whole; no other target is ever replaced."""
+"""Writing to paths of users: regular files are replaced atomically, other targets are never replaced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def umask(mask: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])
-def test_files_are_written_whole_and_keep_their_mode(tmp_path: Path, mode: int) -> None:
+def test_files_are_replaced_atomically_and_keep_their_mode(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("old", encoding="utf-8")
     path.chmod(mode)
@@ -51,7 +51,7 @@ def test_new_file_gets_the_mode_of_the_umask(tmp_path: Path, mask: int, mode: in
     assert mode_of(tmp_path / "a") == mode
 
 
-def test_linked_file_stays_a_link(tmp_path: Path) -> None:
+def test_symbolic_link_is_kept_and_its_target_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("old", encoding="utf-8")
     (tmp_path / "b.yaml").symlink_to("a.yaml")
     write_text(tmp_path / "b.yaml", "new")
@@ -59,7 +59,7 @@ def test_linked_file_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "a.yaml").read_text(encoding="utf-8") == "new"
 
 
-def test_dangling_link_makes_its_target(tmp_path: Path) -> None:
+def test_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
     write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
@@ -67,7 +67,7 @@ def test_dangling_link_makes_its_target(tmp_path: Path) -> None:
 
 
 def make_device(folder: Path, name: str) -> Path:
-    """A device like /dev/null that a broken program may replace without harm to the machine.
+    """A device like /dev/null that a faulty program may replace without harm to the machine.
 
     Only root makes devices. Nobody else can replace the machine's own ones.
     """
@@ -80,7 +80,7 @@ def make_device(folder: Path, name: str) -> Path:
 
 @pytest.fixture(params=["itself", "linked", "linked twice"])
 def null(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A way to a device that takes everything."""
+    """The path of a device that accepts all data."""
     (tmp_path / "devices").mkdir()
     device = make_device(tmp_path / "devices", "null")
     if request.param == "itself":
@@ -100,7 +100,7 @@ def test_device_stays_a_device(null: Path) -> None:
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_fifo_is_written_to(tmp_path: Path, *, linked: bool) -> None:
+def test_fifo_is_written_directly(tmp_path: Path, *, linked: bool) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     path = tmp_path / "link" if linked else fifo
@@ -124,8 +124,8 @@ def test_socket_is_not_replaced(tmp_path: Path) -> None:
     assert stat.S_ISSOCK(path.lstat().st_mode)
 
 
-def test_own_descriptor_is_written_itself(tmp_path: Path) -> None:
-    """A file opened anew would be overwritten from its beginning, or replaced beside who still writes it."""
+def test_path_of_an_open_descriptor_is_written_through_it(tmp_path: Path) -> None:
+    """Opening the file again would overwrite its beginning; replacing it would lose what others write."""
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as file:
         file.write("one\n")
@@ -136,14 +136,14 @@ def test_own_descriptor_is_written_itself(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_own_socket_is_written_to() -> None:
+def test_path_of_an_open_socket_is_written_through_it() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         write_text(Path(f"/proc/self/fd/{ours.fileno()}"), "x")
         assert theirs.recv(10) == b"x"
 
 
-def test_reader_that_has_gone_is_no_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     read, write = os.pipe()
     os.close(read)
     try:
@@ -152,7 +152,7 @@ def test_reader_that_has_gone_is_no_error() -> None:
         os.close(write)
 
 
-def test_full_pipe_is_waited_for() -> None:
+def test_write_waits_for_a_full_pipe() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
     got: list[int] = []
@@ -169,7 +169,7 @@ def test_full_pipe_is_waited_for() -> None:
     assert got == [1_000_000]
 
 
-def test_full_disk_leaves_the_old_file_and_names_the_path(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file_and_is_reported_with_the_path(tmp_path: Path) -> None:
     (tmp_path / "devices").mkdir()
     full = make_device(tmp_path / "devices", "full")
     with pytest.raises(EditError, match="No space left") as caught:
@@ -184,7 +184,7 @@ def test_full_disk_leaves_the_old_file_and_names_the_path(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", ["nowhere/a", "file/a", "circle", "circle/a", "a" * 300])
-def test_place_that_cant_be_written_is_an_error_of_ours(tmp_path: Path, path: str) -> None:
+def test_unwritable_path_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(EditError):
@@ -192,29 +192,29 @@ def test_place_that_cant_be_written_is_an_error_of_ours(tmp_path: Path, path: st
     assert {p.name for p in tmp_path.iterdir()} == {"file", "circle"}
 
 
-def test_file_in_a_folder_that_takes_no_new_one_is_written_into() -> None:
-    """As a file that a container has mounted alone; such a one is in /proc, too."""
+def test_file_in_a_read_only_folder_is_overwritten() -> None:
+    """As with a single file that is mounted into a container; files in /proc behave alike."""
     path = Path("/proc/self/comm")
     write_text(path, "nimlab-test")
     assert path.read_text(encoding="utf-8") == "nimlab-test\n"
 
 
 @pytest.mark.parametrize("path", ["file", "file/a", "circle"])
-def test_folder_that_cant_be_made_is_an_error_of_ours(tmp_path: Path, path: str) -> None:
+def test_folder_that_cannot_be_created_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(EditError):
         make_folder(tmp_path / path)
 
 
-def test_removal_is_done_where_there_is_nothing_and_an_error_where_it_cant_be(tmp_path: Path) -> None:
+def test_removal_accepts_a_missing_file_and_reports_a_failure(tmp_path: Path) -> None:
     remove_file(tmp_path / "nothing")
     with pytest.raises(EditError):
         remove_file(tmp_path)
 
 
 def shell(text: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash in which `nimlab` is this program."""
+    """Run a line of bash in which `nimlab` is the program under test."""
     return subprocess.run(
         ["bash", "-c", f'nimlab() {{ "{sys.executable}" -m nimlab "$@"; }}\n{text}'],
         check=False,
@@ -239,7 +239,7 @@ def test_report_goes_to_an_open_descriptor(lab_folder: Path, target: str) -> Non
 
 
 @pytest.mark.process
-def test_report_on_stdout_that_is_a_file_stands_beside_the_result(lab_folder: Path) -> None:
+def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folder: Path) -> None:
     done = shell("nimlab validate --codequality /dev/stdout >out; cat out", cwd=lab_folder)
     assert done.stdout == "2 experiments, no problems\n[]\n"
 
@@ -262,11 +262,11 @@ def test_report_on_stdout_that_is_a_file_stands_beside_the_result(lab_folder: Pa
         ("validate --codequality nowhere/a", "nowhere/a: error[edit]: cannot write the file"),
         ("validate --codequality .", ".: error[edit]: cannot write the file: Is a directory"),
         ("validate --lab " + "a" * 300, "File name too long"),
-        ("validate --lab circle", "circle: error: the folder can't be found"),
+        ("validate --lab circle", "circle: error: the folder cannot be found"),
         ("delete folder --force", "cannot remove the file"),
     ],
 )
-def test_path_that_cant_be_used_is_no_bug(lab_folder: Path, arguments: str, said: str) -> None:
+def test_unusable_path_is_not_a_bug(lab_folder: Path, arguments: str, said: str) -> None:
     (lab_folder / "circle").symlink_to("circle")
     (lab_folder / "experiments" / "folder.yaml").mkdir()
     full = make_device(lab_folder.parent, "full")

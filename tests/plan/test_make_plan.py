@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.takeover import takeover_of
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import Plan, make_plan
-from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
+from nimlab.plan.snapshot import Desired, Prediction, Snapshot
+from nimlab.plan.sync_policy import PlanInputs, PruneLimit, SyncPolicy
 
 SET = ApplySet(name="experiments", namespace="lab")
 SHA = "a" * 40
@@ -97,23 +99,11 @@ def snapshot(*live: Manifest, predicted: dict[ObjectKey, Prediction] | None = No
     )
 
 
-def policy(**given: Any) -> Policy:
-    """Return a policy that permits everything within generous limits."""
-    return Policy(
-        **{
-            "names": None,
-            "prune": True,
-            "allow_empty": False,
-            "allow_older": False,
-            "take_ownership": False,
-            "limit": PruneLimit(objects=100, percent=None, spare_single=False),
-            "broken": (),
-            "file_errors": 0,
-            "commit": None,
-            "relations": {},
-            **given,
-        }
-    )
+def policy(**given: Any) -> PlanInputs:
+    """The inputs of a run that may prune within generous limits, with fields of the policy or the inputs."""
+    own = {one.name: given.pop(one.name) for one in fields(SyncPolicy) if one.name in given}
+    limit = PruneLimit(objects=100, percent=None, spare_single=False)
+    return PlanInputs(policy=SyncPolicy(**own), **{"limit": limit, **given})
 
 
 def only(plan: Plan) -> Change:

@@ -1,4 +1,4 @@
-"""A plan saved and carried out later: exactly it, or nothing; and its JSON against its schema."""
+"""Saved plans: executed exactly or not at all. The JSON of plans conforms to its schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from nimlab.errors import PlanError
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
-from nimlab.plan.saved_plan import ClusterIdentity, PlanOptions, SavedPlan, differences_since, saved_plan_of
+from nimlab.plan.saved_plan import ClusterIdentity, SavedPlan, differences_since, saved_plan_of
+from nimlab.plan.sync_policy import SyncPolicy
 from nimlab.workflow.save_plan import identity_of
 from tests.plan.test_make_plan import group, live_of, manifest, parent, policy, snapshot, workload
 from tests.support.api_proxy import run_proxy
@@ -29,11 +30,11 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 @pytest.mark.parametrize(
     "path", sorted([*GOLDEN.glob("report/*/plan.json"), *GOLDEN.glob("report/*/run.json")]), ids=str
 )
-def test_every_golden_plan_and_run_is_as_the_schema_says(path: Path) -> None:
+def test_every_golden_plan_and_run_conforms_to_the_schema(path: Path) -> None:
     VALIDATOR.validate(json.loads(path.read_text(encoding="utf-8")))
 
 
-def test_schema_is_strict_and_describes_what_the_docs_do() -> None:
+def test_schema_is_strict_and_the_docs_describe_every_key() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     text = (REPOSITORY / "docs" / "plan-json.md").read_text(encoding="utf-8")
     objects = SCHEMA["$defs"]["object"]["properties"]
@@ -47,99 +48,91 @@ def test_schema_is_strict_and_describes_what_the_docs_do() -> None:
 @pytest.mark.parametrize(
     "document", [None, 1, [], {}, {"binding": {}}, {"binding": {"options": {"names": 1}}}]
 )
-def test_what_is_no_saved_plan_is_an_error_with_its_place(document: Any) -> None:
+def test_other_documents_than_saved_plans_are_errors_with_a_place(document: Any) -> None:
     with pytest.raises(PlanError) as caught:
         SavedPlan.from_json(document, "plan.json")
     assert caught.value.where == "plan.json"
     assert "--out" in str(caught.value.hint)
 
 
-def bound(value: str, peers: int = 3) -> SavedPlan:
-    """What a plan is bound to whose live and desired object hold a secret."""
+def saved_with_token(value: str, peers: int = 3) -> SavedPlan:
+    """A saved plan whose live and desired object contain a secret value."""
     wanted = workload("red", peers)
     wanted["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "API_TOKEN", "value": value}]
-    return binding(wanted, live_of(wanted))
+    return saved_plan(wanted, live_of(wanted))
 
 
-def binding(wanted: Manifest, live: Manifest, commit: str | None = None) -> SavedPlan:
-    """What a plan with one object is bound to."""
+def saved_plan(wanted: Manifest, live: Manifest, commit: str | None = None) -> SavedPlan:
+    """A saved plan with one object."""
     plan = make_plan([group("red", wanted)], snapshot(live, parent=parent(commit)), policy())
-    options = PlanOptions(
-        names=None,
-        prune=True,
-        max_prune=None,
-        allow_empty=False,
-        allow_older=False,
-        take_ownership=False,
-        remove_foreign=False,
-        move=False,
-    )
     here = ClusterIdentity(object="Namespace/kube-system", id="1")
-    return saved_plan_of(plan, options, "nimlab/0", cluster=here, salt="5a17")
+    return saved_plan_of(plan, SyncPolicy(), "nimlab/0", cluster=here, salt="5a17")
 
 
-def test_digests_say_nothing_of_a_secret_but_that_something_hidden_has_changed() -> None:
-    one, other = bound("hunter1"), bound("hunter2")
-    assert one.objects == other.objects
-    assert one == bound("hunter1")
-    (moved,) = differences_since(one, other)
-    assert "isn't shown" in moved
-    assert one.hidden not in (None, other.hidden)
-    assert not any("isn't shown" in word for word in differences_since(one, bound("hunter2", peers=4)))
-    salted = replace(one, salt="beef", hidden=None)
-    assert "hunter" not in json.dumps(salted.to_json()), "nor does the salt say anything"
+def test_digests_reveal_only_that_a_masked_value_has_changed() -> None:
+    first, second = saved_with_token("hunter1"), saved_with_token("hunter2")
+    assert first.objects == second.objects
+    assert first == saved_with_token("hunter1")
+    (difference,) = differences_since(first, second)
+    assert "a masked value" in difference
+    assert first.hidden not in (None, second.hidden)
+    assert not any(
+        "a masked value" in word for word in differences_since(first, saved_with_token("hunter2", peers=4))
+    )
+    salted = replace(first, salt="beef", hidden=None)
+    assert "hunter" not in json.dumps(salted.to_json()), "nor is the secret in the salt"
 
 
-def test_hidden_values_of_secrets_are_held_fast_too_and_nothing_is_where_nothing_is_hidden() -> None:
-    def held(value: str) -> SavedPlan:
+def test_masked_values_of_secrets_have_a_digest_and_plain_objects_have_none() -> None:
+    def with_secret(value: str) -> SavedPlan:
         secret = manifest("Secret", "red", "red", data={"a": value})
-        return binding(secret, live_of(secret))
+        return saved_plan(secret, live_of(secret))
 
-    assert held("aHVudGVy").objects == held("MHVudGVy").objects
-    assert held("aHVudGVy").hidden != held("MHVudGVy").hidden
+    assert with_secret("aHVudGVy").objects == with_secret("MHVudGVy").objects
+    assert with_secret("aHVudGVy").hidden != with_secret("MHVudGVy").hidden
     plain = manifest("ConfigMap", "red", "red", data={"a": "b"})
-    assert binding(plain, live_of(plain)).hidden is None
+    assert saved_plan(plain, live_of(plain)).hidden is None
 
 
-def test_plan_holds_for_its_cluster_and_the_last_synced_commit_only() -> None:
+def test_plan_is_valid_only_for_its_cluster_and_last_synced_commit() -> None:
     wanted = workload("red")
-    now = binding(wanted, live_of(wanted), commit="a" * 40)
-    (moved,) = differences_since(binding(wanted, live_of(wanted), commit="b" * 40), now)
-    assert moved == "commit aaaaaaa has been synced since"
+    now = saved_plan(wanted, live_of(wanted), commit="a" * 40)
+    (difference,) = differences_since(saved_plan(wanted, live_of(wanted), commit="b" * 40), now)
+    assert difference == "commit aaaaaaa has been synced since"
     for other in ({"object": "Namespace/kube-system", "id": "2"}, {"object": None, "id": "https://x"}):
-        (moved,) = differences_since(replace(now, cluster=ClusterIdentity(**other)), now)
-        assert moved.startswith("it was made for another cluster: ")
-        assert str(other["id"]) in moved
+        (difference,) = differences_since(replace(now, cluster=ClusterIdentity(**other)), now)
+        assert difference.startswith("it was made for another cluster: ")
+        assert str(other["id"]) in difference
 
 
-def test_what_a_controller_moves_all_the_time_moves_no_plan() -> None:
+def test_updates_by_controllers_do_not_invalidate_a_plan() -> None:
     wanted = workload("red")
     live = live_of(wanted)
     later = live_of(wanted, readyReplicas=0)
     later["metadata"]["resourceVersion"] = "8"
-    assert binding(wanted, later) == binding(wanted, live)
+    assert saved_plan(wanted, later) == saved_plan(wanted, live)
     later["metadata"]["generation"] = 2
-    assert binding(wanted, later) != binding(wanted, live)
+    assert saved_plan(wanted, later) != saved_plan(wanted, live)
 
 
-def test_what_no_controller_touches_may_not_move_at_all() -> None:
+def test_any_update_of_an_object_without_a_status_invalidates_a_plan() -> None:
     wanted = manifest("ConfigMap", "red", "red", data={"a": "b"})
     later = live_of(wanted)
     later["metadata"]["resourceVersion"] = "8"
-    assert binding(wanted, later) != binding(wanted, live_of(wanted))
+    assert saved_plan(wanted, later) != saved_plan(wanted, live_of(wanted))
 
 
-def test_plan_that_would_restart_more_peers_than_it_told_no_longer_holds() -> None:
+def test_plan_that_would_restart_more_peers_than_shown_is_invalid() -> None:
     wanted = workload("red")
-    now = binding(wanted, live_of(workload("red", peers=5)))
+    now = saved_plan(wanted, live_of(workload("red", peers=5)))
     (key,) = now.objects
     more = replace(now, objects={key: replace(now.objects[key], restarts=2)})
     assert differences_since(now, more) == (f"{key}: 2 peers would restart, not 0",)
-    assert differences_since(more, now) == (), "fewer run than when it was made"
+    assert differences_since(more, now) == (), "fewer peers run than when the plan was made"
 
 
-def test_binding_survives_its_file() -> None:
-    saved_one = bound("x")
+def test_saved_plan_survives_json() -> None:
+    saved_one = saved_with_token("x")
     text = json.dumps({"binding": saved_one.to_json()})
     assert SavedPlan.from_json(json.loads(text), "plan.json") == saved_one
 
@@ -154,7 +147,7 @@ def saved(lab: Lab, *arguments: str) -> Path:
 
 
 @pytest.mark.live
-def test_saved_plan_is_carried_out_as_it_was_shown(lab: Lab) -> None:
+def test_saved_plan_is_executed_as_it_was_shown(lab: Lab) -> None:
     assert lab.run("sync").code == 0
     (lab.root / "experiments" / "blue.yaml").unlink()
     lab.edit("purple", "peers: 5", "peers: 6")
@@ -171,7 +164,7 @@ def test_saved_plan_is_carried_out_as_it_was_shown(lab: Lab) -> None:
     assert lab.run("sync", "--dry-run", "--exit-code").code == 0
     again = lab.run("sync", "--plan", str(path))
     assert again.code == 1
-    assert "no longer holds" in again.err
+    assert "no longer valid" in again.err
 
 
 def by_hand(lab: Lab) -> None:
@@ -213,7 +206,7 @@ def another_tool(lab: Lab) -> None:
         (another_tool, "made by nimlab/0.0"),
     ],
 )
-def test_plan_that_no_longer_holds_writes_nothing(
+def test_plan_that_is_no_longer_valid_writes_nothing(
     lab: Lab, tmp_path: Path, meddle: Callable[[Lab], None], word: str
 ) -> None:
     git(lab.root, "init", "-q", "-b", "main")
@@ -231,7 +224,7 @@ def test_plan_that_no_longer_holds_writes_nothing(
         assert proxy.writes == []
 
 
-def test_saved_plan_takes_no_option_that_would_make_it_another(lab: Lab) -> None:
+def test_saved_plan_rejects_options_that_would_change_it(lab: Lab) -> None:
     assert lab.run("sync", "--dry-run", "--take-ownership", "blue", "--out", "no/such/folder/x").code == 1
     path = saved(lab, "--max-prune", "3", "blue")
     for option in ("--no-prune", "--take-ownership", "--allow-empty", "--dry-run", "purple"):
@@ -243,8 +236,8 @@ def test_saved_plan_takes_no_option_that_would_make_it_another(lab: Lab) -> None
 
 
 @pytest.mark.live
-def test_plan_that_only_creates_holds_in_no_other_cluster(lab: Lab, tmp_path: Path) -> None:
-    """Nothing of it is there yet, so no object tells the clusters apart; one may have several addresses."""
+def test_plan_that_only_creates_is_invalid_in_another_cluster(lab: Lab, tmp_path: Path) -> None:
+    """None of its objects exists yet, so only the identity distinguishes the clusters, not their address."""
     path = saved(lab)
     bound_to = json.loads(path.read_text(encoding="utf-8"))["binding"]["cluster"]
     assert bound_to["object"] == "Namespace/kube-system"
@@ -268,7 +261,7 @@ def test_plan_that_only_creates_holds_in_no_other_cluster(lab: Lab, tmp_path: Pa
 
 
 @pytest.mark.live
-def test_saved_plan_tells_no_secret(lab: Lab) -> None:
+def test_saved_plan_contains_no_secret(lab: Lab) -> None:
     assert lab.run("sync").code == 0
     lab.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "API_TOKEN=hunter2")
     assert "hunter2" not in saved(lab).read_text(encoding="utf-8")

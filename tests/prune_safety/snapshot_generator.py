@@ -17,7 +17,9 @@ from nimlab.files.spec import Broken, OnImmutableChange
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import ObjectKey, key_of
-from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
+from nimlab.plan.snapshot import Desired, Prediction, Snapshot
+from nimlab.plan.sync_policy import PlanInputs, PruneLimit
+from tests.plan.test_make_plan import policy as inputs_of
 from tests.prune_safety.object_variants import AUTHORS, MARKS, Draft, choose_marks, fields_of, without
 from tests.prune_safety.oracle import INSIDE, MEMBER, NEVER, PROTECT, Home, Object, member, plain, self_name
 
@@ -118,9 +120,9 @@ class Scene:
             foreign_objects=self.foreign_objects,
         )
 
-    def policy(self) -> Policy:
+    def policy(self) -> PlanInputs:
         """What the run may do."""
-        return Policy(
+        return inputs_of(
             names=self.names,
             broken=tuple(Broken(name=n, source=f"experiments/{n}.yaml") for n in self.broken),
             file_errors=len(self.broken),

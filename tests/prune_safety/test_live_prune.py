@@ -18,7 +18,7 @@ from nimlab.cluster.apply import ApplyOptions, execute
 from nimlab.cluster.observe import observe
 from nimlab.objects.applyset import ApplySet
 from nimlab.plan.make_plan import make_plan
-from nimlab.plan.snapshot import Policy, PruneLimit
+from nimlab.plan.sync_policy import PlanInputs, PruneLimit, SyncPolicy
 from tests.prune_safety.direct_writes import Admin
 from tests.prune_safety.oracle import INSIDE, Home, Object, member, plain
 from tests.prune_safety.server_fixtures import (
@@ -257,17 +257,9 @@ def test_harm_between_the_plan_and_the_act_saves_the_object(ground: Ground) -> N
     judge_harmed(ground, cases, there)
 
 
-def everything_allowed() -> Policy:
+def everything_allowed() -> PlanInputs:
     """A run that nothing holds back."""
-    return Policy(
-        names=None,
-        prune=True,
-        allow_empty=True,
-        allow_older=True,
-        take_ownership=True,
+    return PlanInputs(
+        policy=SyncPolicy(allow_empty=True, allow_older=True, take_ownership=True),
         limit=PruneLimit(objects=None, percent=None, spare_single=False),
-        broken=(),
-        file_errors=0,
-        commit=None,
-        relations={},
     )

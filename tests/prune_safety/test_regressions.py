@@ -18,7 +18,9 @@ from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import key_of
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import Plan, make_plan
-from nimlab.plan.snapshot import Desired, Policy, Prediction, PruneLimit, Snapshot
+from nimlab.plan.snapshot import Desired, Prediction, Snapshot
+from nimlab.plan.sync_policy import PruneLimit
+from tests.plan.test_make_plan import policy as inputs_of
 from tests.prune_safety.object_variants import entry, fields_of
 from tests.prune_safety.oracle import PART_OF, PROTECT, Home, Object, member, plain
 from tests.prune_safety.server_fixtures import Ground, ask, run, widen
@@ -46,19 +48,8 @@ def plan_of(*live: Object, desired: tuple[Desired, ...] = (), **given: Any) -> P
         predicted={key_of(item): Prediction() for one in desired for item in one.manifests},
     )
     limit = PruneLimit(objects=None, percent=None, spare_single=False)
-    options: dict[str, Any] = {"names": None, "limit": limit, **given}
-    policy = Policy(
-        prune=True,
-        allow_empty=True,
-        allow_older=False,
-        take_ownership=False,
-        broken=(),
-        file_errors=0,
-        commit=None,
-        relations={},
-        **options,
-    )
-    return make_plan(desired, seen, policy)
+    options: dict[str, Any] = {"limit": limit, "allow_empty": True, **given}
+    return make_plan(desired, seen, inputs_of(**options))
 
 
 def workload(name: str, **spec: str) -> Object:

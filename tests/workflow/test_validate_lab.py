@@ -1,4 +1,4 @@
-"""`validate` finds whatever would stop a sync: it renders everything, and guards it."""
+"""`validate` renders and guards everything, so it finds every error that would block a sync."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what was rendered before out."""
+    """Use an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def validate(root: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The problems; twice the same, since the second run recalls the first."""
+    """The problems, which must be the same in a second run with the cache."""
     answers = []
     for _ in range(2):
         capsys.readouterr()
@@ -42,7 +42,7 @@ def validate(root: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, A
 
 
 def places(problems: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    return [(one["code"], one["path"], one["line"]) for one in problems]
+    return [(problem["code"], problem["path"], problem["line"]) for problem in problems]
 
 
 def change(root: Path, name: str, old: str, new: str) -> int:
@@ -54,7 +54,7 @@ def change(root: Path, name: str, old: str, new: str) -> int:
     return text[: text.index(old)].count("\n") + 1
 
 
-def test_shipped_lab_is_whole(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shipped_lab_is_valid(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(root, capsys) == []
 
 
@@ -112,9 +112,7 @@ def test_missing_configuration_of_the_platform_is_found(
     assert problem["path"].startswith(PLATFORM)
 
 
-def test_manifest_that_may_not_be_sent_is_found_in_its_template(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rejected_manifest_is_located_in_its_template(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"{EXPERIMENT}/statefulset.yaml.j2"
     line = change(root, name, "      containers:", "      hostNetwork: true\n      containers:")
     (problem,) = validate(root, capsys)
@@ -122,7 +120,7 @@ def test_manifest_that_may_not_be_sent_is_found_in_its_template(
     assert "StatefulSet/" in problem["what"]
 
 
-def test_manifest_of_the_platform_that_may_not_be_sent_is_found_in_its_template(
+def test_rejected_manifest_of_the_platform_is_located_in_its_template(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"{PLATFORM}/loki-service.yaml.j2"
@@ -132,7 +130,7 @@ def test_manifest_of_the_platform_that_may_not_be_sent_is_found_in_its_template(
 
 
 @pytest.mark.parametrize("experiments", [("blue", "purple"), ()])
-def test_template_of_a_contract_that_nobody_uses_is_rendered(
+def test_templates_are_rendered_for_unused_contracts_too(
     tmp_path: Path, experiments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "other", "x", experiments=experiments)
@@ -144,7 +142,7 @@ def test_template_of_a_contract_that_nobody_uses_is_rendered(
     assert "probe" not in problem["what"]
 
 
-def test_every_violation_is_a_problem_of_its_own(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_violation_is_a_separate_problem(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(root, f"{EXPERIMENT}/service.yaml.j2", "spec:", "spec:\n  externalName: a.b")
     change(
         root,
@@ -166,7 +164,7 @@ def test_problems_of_files_do_not_hide_those_of_templates(
     assert {one["code"] for one in validate(root, capsys)} == {"bad-value", "render"}
 
 
-def test_change_after_a_good_run_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_change_after_a_cached_result_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(root, capsys) == []
     change(root, f"{PLATFORM}/loki-service.yaml.j2", "apiVersion: v1", "apiVersion: {{ mistake }}")
     assert len(validate(root, capsys)) == 1

@@ -11,7 +11,7 @@ from nimlab.cluster.apply.execute import ApplyOptions, create_namespace, create_
 from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire, acquire_all, hold_of
 from nimlab.cluster.apply.readiness import WaitTarget
 from nimlab.cluster.apply.terminating_namespace import with_reason
-from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_until_settled
+from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_targets, wait_until_settled
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -44,6 +44,7 @@ __all__ = [
     "execute",
     "hold_of",
     "system_clock",
+    "wait_targets",
     "wait_until_settled",
     "with_reason",
 ]
