@@ -281,6 +281,6 @@ def test_name_clash_hides_no_other_error(tmp_path: Path) -> None:
     wrong.write_text(wrong.read_text(encoding="utf-8").replace("peers: 2", "peers: many"), encoding="utf-8")
     lab = read_desired_lab(root, None)
     assert [type(error) for error in lab.errors] == [SpecError, GuardError]
-    assert "both make it" in lab.errors[1].what
+    assert "both contain this object" in lab.errors[1].what
     assert {broken.name for broken in lab.broken} == {"blue", "red", "red-spec"}
     assert [group.name for group in lab.desired] == ["green"]
