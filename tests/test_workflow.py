@@ -287,4 +287,4 @@ def test_name_clash_hides_no_other_error(tmp_path: Path, monkeypatch: pytest.Mon
     assert {broken.name for broken in lab.broken} == {"blue", "red", "red-spec"}
     assert [group.name for group in lab.desired] == ["green"]
     problems = {(problem.code, problem.location.path) for problem in check_lab(root).problems}
-    assert problems == {("bad-value", "experiments/blue.yaml"), ("guard", "experiments/red-spec.yaml")}
+    assert problems == {("wrong-type", "experiments/blue.yaml"), ("guard", "experiments/red-spec.yaml")}
