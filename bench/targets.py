@@ -13,7 +13,7 @@ from bench.lab import Step
 from bench.rounds import Sample
 from bench.table import median_requests, median_s, pick, sizes_of
 from bench.tools import NIMLAB
-from nimlab.cluster.kube.client import PAGE
+from nimlab.cluster.kube.client import PAGE_SIZE
 from nimlab.objects.applyset import ApplySet
 
 _KINDS: Final = ApplySet(name="experiments", namespace="lab").kinds
@@ -68,7 +68,7 @@ def _requests(samples: Sequence[Sample]) -> Iterator[_Row]:
         objects = max(s.objects for s in pick(samples, NIMLAB, size, Step.NOOP))
         used_kinds = round(objects / size)  # every experiment has one object of each kind that it uses
         # A full page is followed by another one, because the server filters by labels page by page.
-        pages = used_kinds * (size // PAGE + 1) + len(_KINDS) - used_kinds
+        pages = used_kinds * (size // PAGE_SIZE + 1) + len(_KINDS) - used_kinds
         yield (
             f"requests, nothing to do, {size:,} experiments: 2 and the pages of the kinds",
             f"{_SET_READS + pages}",

@@ -156,15 +156,15 @@ class ImmutableField(PlanError):
 class ClusterError(NimlabError):
     """A request to the API server was refused or failed; `status` is the HTTP status, 0 if there is none.
 
-    `what` is truncated for display. `whole` is the full text, kept so that secrets can be redacted before
-    truncation; never print it.
+    `what` is truncated for display. `full_message` is the full text, kept so that secrets can be redacted
+    before truncation; never print it.
     """
 
     code = "cluster"
 
     def __init__(self, what: str, *, where: object = None, hint: str | None = None, status: int = 0) -> None:
         super().__init__(shorten(what), where=where, hint=hint)
-        self.whole = what
+        self.full_message = what
         self.status = status
 
 

@@ -102,7 +102,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
 
     from nimlab import __version__
     from nimlab.errors import ExitCode
-    from nimlab.objects.masking import conceal
+    from nimlab.objects.masking import redact_credentials
 
     text = "\n".join(
         (
@@ -112,8 +112,8 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
             "".join(traceback.format_exception(error)),
         )
     )
-    text = conceal(text)
-    _write_error(conceal(f"bug in nimlab: {type(error).__name__}: {error}"))
+    text = redact_credentials(text)
+    _write_error(redact_credentials(f"bug in nimlab: {type(error).__name__}: {error}"))
     try:
         handle, name = tempfile.mkstemp(prefix="nimlab-bug-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -55,7 +55,7 @@ def list_experiments(
     from nimlab.cli.lab_session import ClusterFlags, open_lab_session
     from nimlab.cli.terminal import columns_of, print_error, print_result
     from nimlab.cluster.apply import system_clock
-    from nimlab.report.list_rows import overview_rows
+    from nimlab.report.list_rows import rows_of
     from nimlab.workflow.observe_and_plan import plan
 
     flags = ClusterFlags(lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
@@ -63,7 +63,7 @@ def list_experiments(
         made = plan(session)
         now = system_clock().now()
         experiments = session.lab.desired.files.experiments
-        rows = overview_rows(made, experiments, now, _find_troubles(session, made, now))
+        rows = rows_of(made, experiments, now, _find_troubles(session, made, now))
     as_json = output is Output.JSON
     print_result(
         report.rows_json(rows) if as_json else report.format_rows(rows, columns=columns_of(sys.stdout))
@@ -76,7 +76,7 @@ def list_experiments(
 
 def _find_troubles(session: Session, plan: Plan, now: datetime) -> dict[str, tuple[Trouble, ...]]:
     """Read a few pages of pods and events, only for experiments of which some pods do not run."""
-    from nimlab.cluster.pod_reader import find_troubled, read_warnings
+    from nimlab.cluster.pod_reader import find_troubled_pods, read_warnings
     from nimlab.plan.pod_trouble import is_due, pod_trouble
     from nimlab.report.experiment_troubles import short_experiments, troubles_of
     from nimlab.report.list_rows import live_workloads
@@ -87,7 +87,7 @@ def _find_troubles(session: Session, plan: Plan, now: datetime) -> dict[str, tup
 
     incomplete = short_experiments(plan)
     namespaces = {e.name: live_workloads(e)[0]["metadata"]["namespace"] for e in incomplete}
-    pods = find_troubled(session.cluster, plan.apply_set.group_label, namespaces, is_troubled)
+    pods = find_troubled_pods(session.cluster, plan.apply_set.group_label, namespaces, is_troubled)
     by_name: dict[str, list[Manifest]] = {}
     for pod in pods:
         by_name.setdefault(plan.apply_set.group_of(pod), []).append(pod)
@@ -157,7 +157,7 @@ def _read_details(session: Session, plan: Plan, name: str) -> list[Detail]:
             plan,
             session.lab.desired.files.experiments,
             pods=[pod for pods in pod_lists for pod in pods.items if apply_set.group_of(pod) == group],
-            all_pods=all(pods.whole for pods in pod_lists),
+            all_pods=all(pods.is_complete for pods in pod_lists),
             events=events,
             now=system_clock().now(),
         )

@@ -46,7 +46,7 @@ def open_lab_session(flags: ClusterFlags, names: frozenset[str] | None) -> Itera
         print_error(error)
     stop = threading.Event()
     with signals.stopping(stop), open_session(lab, target, stop=stop, notify=_print_notice) as session:
-        for text in session.cluster.cautions:
+        for text in session.cluster.security_warnings:
             print_note(f"warning  {text}")
         yield session
 

@@ -175,7 +175,7 @@ def _print_outcome(run: _Run, made: Plan, events: list[Event], code: int) -> Non
         )
     else:
         paint = wants_colour(sys.stdout)
-        text = report.format_outcome(
+        text = report.format_summary(
             made, events, elapsed_s=run.elapsed_s, paint=paint, has_events=is_one_output()
         )
     print_result(text)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from nimlab import timing
 from nimlab.errors import NimlabError, SpecError
-from nimlab.objects.masking import conceal
+from nimlab.objects.masking import redact_credentials
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -67,7 +67,7 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
         count = len({p.location.path for p in error.problems}) if files is None else files
         print_note(report.format_problems(error.problems, files=count, paint=paint))
     else:
-        print_note(conceal(report.format_error(error, paint=paint)))
+        print_note(redact_credentials(report.format_error(error, paint=paint)))
 
 
 def print_timings() -> None:

@@ -16,9 +16,9 @@ from nimlab.objects.applyset import FIELD_MANAGER, PART_OF
 from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.objects.masking import hide_secrets
-from nimlab.objects.takeover import Takeover, effective, takeover_of, takeover_patch
+from nimlab.objects.takeover import Takeover, effective_takeover, takeover_of, takeover_patch
 from nimlab.plan.snapshot import Prediction
-from nimlab.plan.workload import immutable_changes, trial_of
+from nimlab.plan.workload import immutable_changes, replacement_trial
 
 
 def find_suspects(
@@ -54,11 +54,11 @@ def predict(
     try:
         with hide_secrets(desired, live):
             if immutable_changes(desired, live):
-                cluster.apply(trial_of(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
+                cluster.apply(replacement_trial(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
                 return Prediction()
             if takeover is not None:
                 after_takeover = cluster.patch(key_of(live), takeover_patch(takeover, live), dry_run=True)
-                takeover = effective(takeover, live, after_takeover)
+                takeover = effective_takeover(takeover, live, after_takeover)
             dry_run = partial(cluster.apply, desired, manager=FIELD_MANAGER, dry_run=True)
             applied, reclaimed = reclaim_fields(dry_run, force=force)
     except Forbidden:
@@ -66,5 +66,7 @@ def predict(
     except ClusterError as error:
         return Prediction(error=error, takeover=takeover)
     if takeover is None:
-        return Prediction(manifest=applied, taken=reclaimed)
-    return Prediction(manifest=applied, taken=reclaimed, takeover=takeover, after_takeover=after_takeover)
+        return Prediction(manifest=applied, reclaimed_fields=reclaimed)
+    return Prediction(
+        manifest=applied, reclaimed_fields=reclaimed, takeover=takeover, after_takeover=after_takeover
+    )

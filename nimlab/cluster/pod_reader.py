@@ -20,10 +20,10 @@ _PAGE_SIZE: Final = 100  # about 1 MB of pods, which a busy server returns withi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialList:
-    """Some objects of a list, in no order; `whole` is True if there are no others."""
+    """Some objects of a list, in no order; `is_complete` is True if there are no others."""
 
     items: tuple[Manifest, ...]
-    whole: bool
+    is_complete: bool
 
 
 def read_pods(cluster: Cluster, namespace: str, labels: str) -> PartialList:
@@ -42,7 +42,7 @@ def read_events(cluster: Cluster, namespace: str) -> PartialList:
     return _first_pages(cluster, "Event", namespace, "", ("", "type=Warning"))
 
 
-def find_troubled(
+def find_troubled_pods(
     cluster: Cluster,
     label: str,
     namespaces: Mapping[str, str],
@@ -98,16 +98,17 @@ def _first_page_anywhere(
         try:
             pages.append(_first_page(cluster, kind, namespace, labels, fields))
         except Forbidden:  # the diagnosis is optional: without it, the rest of the output is still shown
-            pages.append(PartialList(items=(), whole=False))
+            pages.append(PartialList(items=(), is_complete=False))
     return PartialList(
-        items=tuple(item for page in pages for item in page.items), whole=all(page.whole for page in pages)
+        items=tuple(item for page in pages for item in page.items),
+        is_complete=all(page.is_complete for page in pages),
     )
 
 
 def _first_page(cluster: Cluster, kind: str, namespace: str | None, labels: str, fields: str) -> PartialList:
     pages = cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_PAGE_SIZE)
     page = next(iter(pages))
-    return PartialList(items=page.items, whole=not page.more)
+    return PartialList(items=page.items, is_complete=not page.more)
 
 
 def _first_pages(
@@ -118,6 +119,6 @@ def _first_pages(
     for fields in selections:
         page = _first_page(cluster, kind, namespace, labels, fields)
         items |= {item["metadata"]["uid"]: item for item in page.items}
-        if page.whole and not fields:
+        if page.is_complete and not fields:
             return page
-    return PartialList(items=tuple(items.values()), whole=False)
+    return PartialList(items=tuple(items.values()), is_complete=False)

@@ -15,7 +15,7 @@ from typing import Final
 
 from nimlab.errors import NimlabError
 from nimlab.files.git_command import git_paths, run_git
-from nimlab.files.git_worktree import Hidden, compare_folder, content_ids
+from nimlab.files.git_worktree import HiddenFile, compare_folder, content_ids
 
 _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
 
@@ -30,7 +30,7 @@ class Commit:
     sha: str
     branch: str | None
     dirty: bool
-    hidden: tuple[Hidden, ...] = ()
+    hidden: tuple[HiddenFile, ...] = ()
 
 
 class Relation(Enum):

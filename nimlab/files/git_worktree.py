@@ -27,7 +27,7 @@ _STATUS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hidden:
+class HiddenFile:
     """File of the commit that Git hides. `path` is relative to the lab's folder."""
 
     path: str
@@ -43,7 +43,7 @@ class Worktree:
     """
 
     dirty: bool
-    hidden: tuple[Hidden, ...]
+    hidden: tuple[HiddenFile, ...]
     is_tracked: bool = True
 
 
@@ -64,7 +64,7 @@ def compare_folder(root: Path) -> Worktree:
     if status is None or entries is None:
         what = "git cannot compare this folder with the commit"
         return Worktree(
-            dirty=True, hidden=(Hidden(path="lab.yaml", what=what, hint="`git status` shows the reason"),)
+            dirty=True, hidden=(HiddenFile(path="lab.yaml", what=what, hint="`git status` shows the reason"),)
         )
     hidden = tuple(_hidden(root, entries, status))
     tracked = {path for entry in entries for path in _tracked_paths(root, entry)}
@@ -101,7 +101,7 @@ def _entries(root: Path, paths: Sequence[str]) -> list[_Entry] | None:
     return entries
 
 
-def _hidden(root: Path, entries: Sequence[_Entry], status: dict[str, str]) -> Iterator[Hidden]:
+def _hidden(root: Path, entries: Sequence[_Entry], status: dict[str, str]) -> Iterator[HiddenFile]:
     inputs = {
         e.path: e for e in entries if e.path.endswith(_INPUT_SUFFIXES) or e.mode == _SUBMODULE_MODE
     }.values()
@@ -110,22 +110,24 @@ def _hidden(root: Path, entries: Sequence[_Entry], status: dict[str, str]) -> It
         code = status.get(entry.path, "")
         if "U" in code or code in {"AA", "DD"}:
             what = "the file is missing, and the merge that affects it is not finished"
-            yield Hidden(path=entry.path, what=what, hint="finish the merge: see `git status`")
+            yield HiddenFile(path=entry.path, what=what, hint="finish the merge: see `git status`")
         elif "D" not in code:
             yield _missing(entry)
     existing = [e for e in inputs if e.path not in missing]
     for entry in _changed(root, [e for e in existing if e.tag not in "HM" and e.mode != _SUBMODULE_MODE]):
         what = f"the file differs from the commit, and Git hides this ({_reason(entry)})"
-        yield Hidden(path=entry.path, what=what, hint=f"{_remedy(entry)}, then commit or restore the file")
+        yield HiddenFile(
+            path=entry.path, what=what, hint=f"{_remedy(entry)}, then commit or restore the file"
+        )
     for entry in existing:
         if entry.mode == _SUBMODULE_MODE:
             yield from _hidden_in_submodule(root, entry)
 
 
-def _missing(entry: _Entry) -> Hidden:
+def _missing(entry: _Entry) -> HiddenFile:
     what = f"the file is in the commit but not in this folder, and Git hides this ({_reason(entry)})"
     first = "`git sparse-checkout disable`, or " if entry.tag in "Ss" else ""
-    return Hidden(
+    return HiddenFile(
         path=entry.path, what=what, hint=f"{first}{_remedy(entry)}, then `git checkout -- {entry.path}`"
     )
 
@@ -165,20 +167,20 @@ def content_ids(root: Path, paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(usable, result.stdout.split(), strict=True))
 
 
-def _hidden_in_submodule(root: Path, entry: _Entry) -> Iterator[Hidden]:
+def _hidden_in_submodule(root: Path, entry: _Entry) -> Iterator[HiddenFile]:
     """Yield the hidden files of a submodule, or the submodule itself if it is not checked out."""
     folder = root / entry.path
     if not os.path.lexists(folder / ".git"):
         what = "the submodule is in the commit but not checked out"
-        yield Hidden(path=entry.path, what=what, hint="`git submodule update --init`")
+        yield HiddenFile(path=entry.path, what=what, hint="`git submodule update --init`")
         return
     status, entries = _status(folder, (".",)), _entries(folder, (".",))
     if status is None or entries is None:
         what = "git cannot compare this submodule with its commit"
-        yield Hidden(path=entry.path, what=what, hint="`git status` in its folder shows the reason")
+        yield HiddenFile(path=entry.path, what=what, hint="`git status` in its folder shows the reason")
         return
     for hidden in _hidden(folder, entries, status):
-        yield Hidden(
+        yield HiddenFile(
             path=f"{entry.path}/{hidden.path}", what=hidden.what, hint=f"in {entry.path}: {hidden.hint}"
         )
 

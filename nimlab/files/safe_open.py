@@ -53,7 +53,7 @@ def foreign_content(text: str) -> tuple[int, str, str] | None:
     return line, f"a merge conflict is not resolved: `{conflict[1]}`", hint
 
 
-def is_seen(name: str) -> bool:
+def is_visible(name: str) -> bool:
     """Return True if every character of a file name is visible, and the name is a single line."""
     return not INVISIBLE.search(name) and not re.search(r"[\t\r\n]", name)
 

@@ -342,7 +342,7 @@ class Lab:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
+class BrokenFile:
     """A file in `experiments/` that cannot be used. `name` is its experiment's name, or else the file's stem.
 
     `cause` is the file of the experiment's contract, if the problem is there.
@@ -370,6 +370,6 @@ class LabFiles:
     lab: Lab
     contracts: Mapping[str, Contract]
     experiments: tuple[Experiment, ...]
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenFile, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...] = ()

@@ -15,7 +15,7 @@ from typing import Final
 
 from nimlab.errors import Location, Problem
 from nimlab.files.git_command import git_paths, run_git
-from nimlab.files.safe_open import is_seen
+from nimlab.files.safe_open import is_visible
 
 _FILE_LIMIT: Final = 20  # candidates whose content is examined
 _CANDIDATE: Final = (
@@ -86,7 +86,7 @@ def _is_key(encoded: str) -> bool:
 
 
 def _warning(path: str, what: str, line: int) -> Problem:
-    shown = path if is_seen(path) else ascii(path)[1:-1]
+    shown = path if is_visible(path) else ascii(path)[1:-1]
     return Problem(
         code="secret",
         what=f"Git tracks {what}",

@@ -62,7 +62,7 @@ BOOKKEEPING: Final = frozenset({
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Foreign:
+class ForeignField:
     """A field that another manager added to an object of nimlab.
 
     `text` is the path in readable form: `spec.template.spec.containers[nimp2p].env[DEBUG]`.
@@ -93,7 +93,7 @@ def _is_secret_value(path: FieldPath) -> bool:
     return False
 
 
-def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
+def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...]:
     """Return the fields that other managers own and that `desired` does not specify; sorted by path.
 
     A list item that is foreign as a whole (a container, an env variable) is one entry. Fields that the
@@ -102,7 +102,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
     specifies it, because it stays when nimlab releases it. A manager's name proves little: any client can
     choose it.
     """
-    foreign: dict[FieldPath, Foreign] = {}
+    foreign: dict[FieldPath, ForeignField] = {}
     for entry in entries_of(live):
         manager = str(entry.get("manager", ""))
         if is_own_entry(entry) or entry.get("subresource"):
@@ -110,7 +110,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[Foreign, ...]:
         for path, value in _foreign_values(entry.get("fieldsV1") or {}, desired, live):
             if _is_set_by_kubernetes(manager, path, value):
                 continue
-            foreign[path] = Foreign(
+            foreign[path] = ForeignField(
                 manager=manager,
                 path=path,
                 text=path_text(path),

@@ -99,13 +99,13 @@ _KNOWN: set[str] = set()
 _KNOWN_LOCK: Final = threading.Lock()
 
 
-def keep_secret(text: str) -> None:
+def remember_credential(text: str) -> None:
     """Store a credential of this process, so that `conceal` removes it from everything printed or saved."""
     with _KNOWN_LOCK:
         _KNOWN.update(part for part in (text, text.strip()) if len(part) >= _MIN_LENGTH)
 
 
-def conceal(text: str) -> str:
+def redact_credentials(text: str) -> str:
     """Return the text without the credentials of this process, in any form that `redact` handles.
 
     A short credential is hidden only as a whole word: the password `one` would garble `component`.
@@ -130,8 +130,8 @@ def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
     except NimlabError as error:
         secrets = secrets_in(*objects)
         if isinstance(error, ClusterError):
-            error.whole = redact(error.whole, secrets)
-            error.what = shorten(error.whole)
+            error.full_message = redact(error.full_message, secrets)
+            error.what = shorten(error.full_message)
         else:
             error.what = redact(error.what, secrets)
         error.args = (error.what,)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nimlab.objects.applyset import FIELD_MANAGER
-from nimlab.objects.foreign_fields import Foreign, foreign_fields
+from nimlab.objects.foreign_fields import ForeignField, foreign_fields
 from nimlab.objects.managed_fields import (
     FieldTree,
     descend,
@@ -40,7 +40,7 @@ class Takeover:
     """`managers`: their entries become part of nimlab's entry, sorted. `removed`: fields to remove."""
 
     managers: tuple[str, ...]
-    removed: tuple[Foreign, ...]
+    removed: tuple[ForeignField, ...]
 
 
 def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Takeover | None:
@@ -93,7 +93,7 @@ def _locations(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]
     return locations
 
 
-def effective(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> Takeover | None:
+def effective_takeover(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> Takeover | None:
     """Return the takeover without fields that the server restores at once; None if nothing remains.
 
     `after_takeover` is the object as the server returned it. A default that another manager owns cannot be
@@ -103,7 +103,7 @@ def effective(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> T
     return Takeover(managers=takeover.managers, removed=removed) if takeover.managers or removed else None
 
 
-def only_at(live: Manifest) -> dict[str, Any]:
+def require_version(live: Manifest) -> dict[str, Any]:
     """Return the patch operation that fails unless the object still has this resourceVersion."""
     return {
         "op": "replace",

@@ -11,12 +11,12 @@ from enum import Enum
 from nimlab.errors import Conflict, NimlabError
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import ApplySet
-from nimlab.objects.foreign_fields import Foreign
+from nimlab.objects.foreign_fields import ForeignField
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.diff import FieldChange
 from nimlab.plan.kstatus import restart_pending
-from nimlab.plan.workload import estimate_restart_s, restarts_together
+from nimlab.plan.workload import estimate_restart_s, is_restarted_by_sync
 
 
 class Action(Enum):
@@ -36,12 +36,12 @@ class Change:
     `reason` explains the action; a KEEP with a reason is shown to the user. `fields` are the changed fields,
     `foreign` the fields of other managers that stay. `error` prevents the action. `restarts` counts the
     running peers that are deleted and created again. `unverified`: nimlab predicted fields and restarts
-    itself, because the server could not be asked for a dry run. `taken` are the fields that the apply takes
-    back from hand tools. `takeover` precedes the apply; the fields that it removes are among `fields`, not
-    among `foreign`. `outdated_peers_possible`: an interrupted sync may have left peers of an older template
-    that no status counts yet. `former` is the apply-set of an orphan in a former namespace of the lab; None
-    for the current set. `leaving`: no file specifies the object, and it is still being deleted. The sync then
-    waits until it is gone.
+    itself, because the server could not be asked for a dry run. `reclaimed_fields` are the fields that the
+    apply takes back from hand tools. `takeover` precedes the apply; the fields that it removes are among
+    `fields`, not among `foreign`. `outdated_peers_possible`: an interrupted sync may have left peers of an
+    older template that no status counts yet. `former` is the apply-set of an orphan in a former namespace
+    of the lab; None for the current set. `leaving`: no file specifies the object, and it is still being
+    deleted. The sync then waits until it is gone.
     """
 
     action: Action
@@ -51,12 +51,12 @@ class Change:
     live: Manifest | None
     reason: str = ""
     fields: tuple[FieldChange, ...] = ()
-    foreign: tuple[Foreign, ...] = ()
+    foreign: tuple[ForeignField, ...] = ()
     error: NimlabError | None = None
     restarts: int = 0
     unverified: bool = False
     replace_by: OnImmutableChange | None = None
-    taken: tuple[Conflict, ...] = ()
+    reclaimed_fields: tuple[Conflict, ...] = ()
     takeover: Takeover | None = None
     outdated_peers_possible: bool = False
     former: ApplySet | None = None
@@ -72,7 +72,7 @@ class Change:
         """Estimated duration of the peers' restart in seconds; 0 without a restart."""
         if not self.restarts or self.desired is None:
             return 0
-        at_once = self.takes_peers or restarts_together(self.desired)
+        at_once = self.takes_peers or is_restarted_by_sync(self.desired)
         return estimate_restart_s(self.desired, self.restarts, at_once=at_once)
 
     @property
@@ -97,6 +97,6 @@ class Change:
         return must_keep_outdated_peers(self.live, self.foreign)
 
 
-def must_keep_outdated_peers(live: Manifest, foreign: tuple[Foreign, ...]) -> bool:
+def must_keep_outdated_peers(live: Manifest, foreign: tuple[ForeignField, ...]) -> bool:
     """Return True if peers are outdated but a restart would give them foreign fields of the new template."""
     return live["kind"] == "StatefulSet" and restart_pending(live) and any(f.in_template for f in foreign)

@@ -18,7 +18,7 @@ from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of,
 from nimlab.objects.prune_proofs import missing_proofs
 from nimlab.objects.takeover import Takeover, after_takeover
 from nimlab.plan.change import Action, Change, must_keep_outdated_peers
-from nimlab.plan.deletion_blockers import held_by, is_leaving
+from nimlab.plan.deletion_blockers import describe_blockers, is_terminating
 from nimlab.plan.diff import diff_desired, diff_objects
 from nimlab.plan.kstatus import is_observed, peers_of, restart_pending
 from nimlab.plan.predict import predict
@@ -28,8 +28,8 @@ from nimlab.plan.workload import (
     adopts_peers,
     changes_template,
     immutable_changes,
+    is_restarted_by_sync,
     restarts_of,
-    restarts_together,
 )
 
 
@@ -56,8 +56,8 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, inputs
         live=live,
         foreign=() if live is None else foreign_fields(desired, live),
     )
-    if live is None or is_leaving(live):
-        reason = "" if live is None else f"waits until the old object is deleted: {held_by(live)}"
+    if live is None or is_terminating(live):
+        reason = "" if live is None else f"waits until the old object is deleted: {describe_blockers(live)}"
         orphaned_peers = on_immutable_change is OnImmutableChange.ORPHAN
         return replace(base, action=Action.CREATE, reason=reason, outdated_peers_possible=orphaned_peers)
     conflict = _ownership_conflict(key, live, snapshot, inputs)
@@ -72,8 +72,8 @@ def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, inputs
 def decide_orphan(live: Manifest, snapshot: Snapshot, inputs: PlanInputs) -> Change:
     """Return the change for an object with nimlab's label that no file specifies any more."""
     apply_set = snapshot.set_of(live)
-    leaving = is_leaving(live) and not missing_proofs(_without_deletion(live), apply_set)
-    kept = held_by(live) if leaving else _reason_to_keep(live, apply_set, snapshot, inputs)
+    leaving = is_terminating(live) and not missing_proofs(_without_deletion(live), apply_set)
+    kept = describe_blockers(live) if leaving else _reason_to_keep(live, apply_set, snapshot, inputs)
     return Change(
         action=Action.KEEP if kept else Action.PRUNE,
         key=key_of(live),
@@ -151,7 +151,7 @@ def _decide_unchanged(pair: _Pair) -> Change:
             base, reason="its peers are not restarted: the newer pod template contains foreign fields"
         )
     outdated = restarts_of(live, None)
-    if outdated and restarts_together(pair.desired):
+    if outdated and is_restarted_by_sync(pair.desired):
         reason = "some peers still run an older revision"
         return replace(base, action=Action.UPDATE, reason=reason, restarts=outdated)
     if _may_have_uncounted_peers(pair) and not any(f.in_template for f in base.foreign):
@@ -167,7 +167,7 @@ def _may_have_uncounted_peers(pair: _Pair) -> bool:
     observed the new template. With zero replicas it is never the case, since all peers are deleted.
     """
     live = pair.live
-    if not restarts_together(live) or is_observed(live) or not peers_of(live).wanted:
+    if not is_restarted_by_sync(live) or is_observed(live) or not peers_of(live).wanted:
         return False
     can_adopt = pair.on_immutable_change is OnImmutableChange.ORPHAN
     return can_adopt or int(live["metadata"]["generation"]) > 1
@@ -230,7 +230,7 @@ def _decide_takeover(
         action=Action.UPDATE,
         fields=tuple(fields[path] for path in sorted(fields)),
         restarts=_takeover_restarts(live, predicted, taken_over),
-        taken=prediction.taken,
+        reclaimed_fields=prediction.reclaimed_fields,
     )
 
 
@@ -249,7 +249,7 @@ def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) 
     fields = diff_objects(live, predicted)
     if fields:
         restarts = restarts_of(live, predicted)
-        return replace(update, fields=fields, restarts=restarts, taken=prediction.taken)
+        return replace(update, fields=fields, restarts=restarts, reclaimed_fields=prediction.reclaimed_fields)
     if own_entry(live) != own_entry(predicted):
         return replace(update, reason="no value differs, but nimlab takes back the ownership of some fields")
     unchanged = _decide_unchanged(pair)

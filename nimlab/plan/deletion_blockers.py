@@ -28,7 +28,7 @@ _NAMESPACE_CONDITIONS: Final = (
 )
 
 
-def is_leaving(live: Manifest | None) -> bool:
+def is_terminating(live: Manifest | None) -> bool:
     """Return True for an object that is being deleted but still exists."""
     return live is not None and bool(live["metadata"].get("deletionTimestamp"))
 
@@ -42,19 +42,19 @@ def finalizers_of(live: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def held_by(live: Manifest) -> str:
+def describe_blockers(live: Manifest) -> str:
     """Return in words what the deletion of an object waits for."""
     parts = list(_reasons(live))
     return "; ".join(["it is being deleted", *parts]) if parts else "it is being deleted and still exists"
 
 
-def leaving_trouble(live: Manifest) -> Trouble:
+def deletion_trouble(live: Manifest) -> Trouble:
     """Return what the deletion of an object waits for, as a trouble of that object."""
     return Trouble(
         kind=live["kind"],
         pod=live["metadata"]["name"],
         reason=TERMINATING,
-        message=held_by(live),
+        message=describe_blockers(live),
         since=live["metadata"].get("deletionTimestamp"),
         fatal=False,
     )

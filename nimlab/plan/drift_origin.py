@@ -30,7 +30,7 @@ def has_other_writer(change: Change) -> bool:
     return any(path in foreign and path not in own for path in changed)
 
 
-def is_newer(change: Change) -> bool:
+def checkout_has_changed(change: Change) -> bool:
     """Return True if a differing field has the value of the last apply: then the checkout has changed."""
     if change.action is Action.PRUNE:
         return change.live is not None and own_entry(change.live) is not None

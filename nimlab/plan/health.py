@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final
 
 from nimlab.objects.manifest import Manifest
-from nimlab.plan.deletion_blockers import held_by, is_leaving
+from nimlab.plan.deletion_blockers import describe_blockers, is_terminating
 from nimlab.plan.kstatus import State, peers_of, status_of
 from nimlab.plan.pod_trouble import Trouble, after_grace_period, is_due
 
@@ -59,7 +59,7 @@ _WORST_FIRST: Final = (
 )  # fmt: skip
 
 
-def worst(troubles: Sequence[Trouble]) -> Trouble | None:
+def worst_trouble(troubles: Sequence[Trouble]) -> Trouble | None:
     """Return the worst trouble: by its reason, then by the number of pods with that reason."""
     if not troubles:
         return None
@@ -73,12 +73,12 @@ def health_of(
     workloads: Sequence[Manifest], missing: int, troubles: Sequence[Trouble], now: datetime
 ) -> Verdict:
     """Return the health of an experiment; `missing` is how many of its workloads do not exist."""
-    terminating = next((live for live in workloads if is_leaving(live)), None)
+    terminating = next((live for live in workloads if is_terminating(live)), None)
     if terminating is not None:
-        return Verdict(health=Health.TERMINATING, message=held_by(terminating))
+        return Verdict(health=Health.TERMINATING, message=describe_blockers(terminating))
     if not workloads:
         return Verdict(health=Health.NONE)
-    cause = worst([after_grace_period(trouble, now) for trouble in troubles if is_due(trouble, now)])
+    cause = worst_trouble([after_grace_period(trouble, now) for trouble in troubles if is_due(trouble, now)])
     if cause is not None:
         return Verdict(health=Health.FAILING, reason=cause.reason, message=cause.message)
     unsettled = next((s for s in map(status_of, workloads) if s.state is not State.CURRENT), None)
@@ -91,9 +91,9 @@ def health_of(
     return Verdict(health=Health.STOPPED if stopped else Health.OK)
 
 
-def is_short(workloads: Sequence[Manifest]) -> bool:
+def lacks_running_pods(workloads: Sequence[Manifest]) -> bool:
     """Return True if desired pods do not all run, so that it is worth looking for a reason."""
     return any(
-        not is_leaving(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
+        not is_terminating(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
         for live in workloads
     )

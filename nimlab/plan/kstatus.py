@@ -108,7 +108,7 @@ def condition_of(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return next((c for c in conditions if c.get("type") == name), {})
 
 
-def seen_at(event: Manifest) -> datetime | None:
+def last_seen_at(event: Manifest) -> datetime | None:
     """Return when an event was last seen; the versions of the Event API use different fields for it."""
     series: Mapping[str, Any] = event.get("series") or {}
     times = (

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import PlanError
 from nimlab.files.git import Commit
-from nimlab.files.spec import Broken
+from nimlab.files.spec import BrokenFile
 from nimlab.objects.applyset import PROTECT, ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
@@ -67,7 +67,7 @@ class Plan:
     experiments: tuple[ExperimentPlan, ...]
     stops: tuple[PruneBlocked, ...]
     refusal: PlanError | None
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenFile, ...]
     file_errors: int
     narrowed: bool
     commit: Commit | None

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import redact, secrets_in
-from nimlab.plan.kstatus import condition_of, parse_time, seen_at
+from nimlab.plan.kstatus import condition_of, last_seen_at, parse_time
 
 _UNSCHEDULABLE: Final = "Unschedulable"
 _UNSCHEDULABLE_GRACE: Final = timedelta(seconds=15)  # as in kstatus: a node may be joining
@@ -99,7 +99,7 @@ def event_trouble(event: Manifest) -> Trouble | None:
 
 def warning_trouble(event: Manifest, now: datetime) -> Trouble | None:
     """Return the trouble that a recent Warning about a pod reports; None for any other event."""
-    about, at = event.get("involvedObject") or {}, seen_at(event)
+    about, at = event.get("involvedObject") or {}, last_seen_at(event)
     if about.get("kind") != "Pod" or event.get("type") != "Warning" or at is None or now - at >= _RECENT:
         return None
     reason = str(event.get("reason") or "Warning")

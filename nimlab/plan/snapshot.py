@@ -33,13 +33,14 @@ class Prediction:
 
     Both are None in two cases. The credentials only allow reads, so the change is planned as `unverified`; or
     the object has to be replaced, and the server would accept the new one.
-    `taken` are the fields that were changed by hand and that an apply sets back. `takeover` are the changes
-    of managed fields that come before the apply, and `after_takeover` is the object after these alone.
+    `reclaimed_fields` are the fields that were changed by hand and that an apply sets back. `takeover` are
+    the changes of managed fields that come before the apply, and `after_takeover` is the object after these
+    alone.
     """
 
     manifest: Manifest | None = None
     error: ClusterError | None = None
-    taken: tuple[Conflict, ...] = ()
+    reclaimed_fields: tuple[Conflict, ...] = ()
     takeover: Takeover | None = None
     after_takeover: Manifest | None = None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from nimlab.files.git import Commit, Relation
-from nimlab.files.spec import Broken
+from nimlab.files.spec import BrokenFile
 from nimlab.objects.lab_identity import LabIdentity
 
 _LIMIT: Final = re.compile(r"(?P<number>[0-9]{1,9}(?!%)|[0-9]{1,2}(?=%)|100(?=%))(?P<percent>%?)")
@@ -84,7 +84,7 @@ class PlanInputs:
 
     policy: SyncPolicy
     limit: PruneLimit
-    broken: tuple[Broken, ...] = ()
+    broken: tuple[BrokenFile, ...] = ()
     file_errors: int = 0
     commit: Commit | None = None
     relations: Mapping[str, Relation] = field(default_factory=dict)

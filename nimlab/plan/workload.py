@@ -119,7 +119,7 @@ def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
     return tuple(sorted(changed))
 
 
-def trial_of(desired: Manifest) -> Manifest:
+def replacement_trial(desired: Manifest) -> Manifest:
     """Return the object under another name, for a dry run of a replacement.
 
     Under its own name, the server would refuse the immutable field or report that the object exists.
@@ -189,7 +189,7 @@ def adopts_peers(desired: Manifest, live: Manifest) -> bool:
     )
 
 
-def restarts_together(manifest: Manifest) -> bool:
+def is_restarted_by_sync(manifest: Manifest) -> bool:
     """Return True if the sync itself deletes the peers of an old revision, because of OnDelete."""
     strategy = (manifest.get("spec") or {}).get("updateStrategy") or {}
     return manifest["kind"] == "StatefulSet" and strategy.get("type") == "OnDelete"

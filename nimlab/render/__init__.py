@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nimlab.cache import ValueCache
 from nimlab.errors import RenderError
-from nimlab.files.safe_open import check_folder, foreign_content, is_seen, read_file
+from nimlab.files.safe_open import check_folder, foreign_content, is_visible, read_file
 from nimlab.files.spec import Experiment, Lab
 from nimlab.objects.manifest import Manifest, apply_order, key_of
 from nimlab.render.context import label_value, template_contexts
@@ -146,7 +146,7 @@ def _template_names(root: Path, folder: str) -> list[str]:
         if path.name not in names and not path.name.startswith(_IGNORED_PREFIXES) and path.is_file():
             raise RenderError(
                 f"the name of a template must end in `{_SUFFIX}`",
-                where=f"{folder}/{path.name}" if is_seen(path.name) else folder,
+                where=f"{folder}/{path.name}" if is_visible(path.name) else folder,
                 hint="rename the file or move it to another folder",
             )
     if not names:
@@ -157,7 +157,7 @@ def _template_names(root: Path, folder: str) -> list[str]:
 def _read_source(root: Path, folder: str, name: str) -> str:
     """Return the text of a template. Raises RenderError."""
     where = f"{folder}/{name}"
-    if not is_seen(name):
+    if not is_visible(name):
         raise RenderError(
             "the template's name contains invisible characters",
             where=f"{folder}/{ascii(name)[1:-1]}:1",

@@ -31,7 +31,7 @@ from nimlab.report.json_output import (
 from nimlab.report.junit import junit_xml
 from nimlab.report.plan_text import format_header, format_plan
 from nimlab.report.problems import format_error, format_problems, format_warnings
-from nimlab.report.sync_summary import format_outcome
+from nimlab.report.sync_summary import format_summary
 from nimlab.report.tables import format_rows, format_sandbox
 from nimlab.report.terraform import terraform_json
 
@@ -44,12 +44,12 @@ __all__ = [
     "format_event",
     "format_header",
     "format_note",
-    "format_outcome",
     "format_plan",
     "format_problems",
     "format_rows",
     "format_sandbox",
     "format_status",
+    "format_summary",
     "format_warnings",
     "junit_xml",
     "plan_json",

@@ -90,7 +90,7 @@ def _is_plain(experiment: ExperimentPlan) -> bool:
 
 
 def _is_plain_change(change: Change) -> bool:
-    if change.error or change.foreign or change.taken or change.takeover:
+    if change.error or change.foreign or change.reclaimed_fields or change.takeover:
         return False
     if change.action is Action.KEEP:
         return not change.reason

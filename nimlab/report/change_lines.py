@@ -58,7 +58,7 @@ def layout_of(changes: Sequence[Change], *, verbose: bool) -> Layout:
     return Layout(sign_width=max([1, *map(len, signs)]), verbose=verbose)
 
 
-def experiment_entries(
+def experiment_lines(
     experiment: ExperimentPlan, layout: Layout, *, removed_in: str | None, withheld: bool
 ) -> list[ChangeLine]:
     """Return the lines of an experiment; none if there is nothing to report.

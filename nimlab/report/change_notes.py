@@ -11,14 +11,14 @@ from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action, Change
 from nimlab.plan.kstatus import peers_of
-from nimlab.plan.workload import caveats_of, restarts_together
+from nimlab.plan.workload import caveats_of, is_restarted_by_sync
 from nimlab.report.styled_text import named_list
 
 
 def notes_of(change: Change) -> Iterator[str]:
     """Yield all notes of a change."""
-    for manager in sorted({conflict.manager for conflict in change.taken}):
-        fields = [c.field.lstrip(".") for c in change.taken if c.manager == manager]
+    for manager in sorted({conflict.manager for conflict in change.reclaimed_fields}):
+        fields = [c.field.lstrip(".") for c in change.reclaimed_fields if c.manager == manager]
         yield f"reverts manual changes made with `{manager}`: {named_list(fields)}"
     if change.takeover is not None:
         yield from _takeover_notes(change.takeover)
@@ -45,7 +45,7 @@ def restart_cause(change: Change) -> str:
         return ""
     if change.takes_peers:
         return ": the object is deleted and recreated"
-    together = change.desired is not None and restarts_together(change.desired)
+    together = change.desired is not None and is_restarted_by_sync(change.desired)
     how = "" if together or change.restarts == 1 else ", one after another"
     changes_template = any(field.in_template for field in change.fields)
     why = "the pod template changes" if changes_template else "they are of an older revision"

@@ -16,7 +16,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble, pod_trouble
 from nimlab.report.experiment_events import EventLine, own_events, recent_lines
 from nimlab.report.experiment_troubles import detail_troubles, ordinal_of
-from nimlab.report.list_rows import Row, age_s, live_workloads, overview_rows
+from nimlab.report.list_rows import Row, age_s, live_workloads, rows_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def experiment_detail(
     broken = next((broken.source for broken in plan.broken if broken.name == name), None)
     own = own_events(events, planned, pods) if planned else []
     troubles = detail_troubles(planned, pods, own, now)
-    rows = overview_rows(plan, experiments, now, {name: troubles})
+    rows = rows_of(plan, experiments, now, {name: troubles})
     return Detail(
         row=next(row for row in rows if row.experiment == name),
         source=broken or (planned.source if planned else None),

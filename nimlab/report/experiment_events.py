@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.objects.masking import redact, secrets_in
-from nimlab.plan.kstatus import seen_at, template_changed_at
+from nimlab.plan.kstatus import last_seen_at, template_changed_at
 from nimlab.plan.make_plan import ExperimentPlan
 from nimlab.report.list_rows import age_s, live_workloads
 
@@ -106,7 +106,7 @@ class _OwnEvents:
         kind, namespace = str(about.get("kind", "")), str(about.get("namespace") or "")
         key, uid = ObjectKey(kind, namespace, str(about.get("name", ""))), about.get("uid")
         if kind == "Pod":
-            return self._contain_pod(key, uid, seen_at(event))
+            return self._contain_pod(key, uid, last_seen_at(event))
         return key in self._uids and uid in (None, "", self._uids[key])
 
     def _contain_pod(self, key: ObjectKey, uid: Any, at: datetime | None) -> bool:  # noqa: ANN401 -- any JSON

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nimlab.report.change_lines import align_resources, experiment_entries, layout_of
+from nimlab.report.change_lines import align_resources, experiment_lines, layout_of
 from nimlab.report.event_lines import trouble_lines
 from nimlab.report.experiment_detail import Detail
 from nimlab.report.experiment_events import EventLine
@@ -49,7 +49,7 @@ def _difference(detail: Detail) -> Iterator[Line]:
     if detail.plan is None:
         return
     layout = layout_of(detail.plan.changes, verbose=False)
-    yield from align_resources(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
+    yield from align_resources(experiment_lines(detail.plan, layout, removed_in=None, withheld=False))
 
 
 def _pods(detail: Detail, columns: int | None) -> Iterator[Line]:

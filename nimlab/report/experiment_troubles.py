@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from nimlab.objects.manifest import Manifest, key_of
-from nimlab.plan.deletion_blockers import leaving_trouble
-from nimlab.plan.health import is_short
-from nimlab.plan.kstatus import peers_of, seen_at, spec_changed_at
+from nimlab.plan.deletion_blockers import deletion_trouble
+from nimlab.plan.health import lacks_running_pods
+from nimlab.plan.kstatus import last_seen_at, peers_of, spec_changed_at
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble, event_trouble, is_due, pod_trouble, warning_trouble
 from nimlab.report.experiment_events import own_events, time_of
@@ -20,7 +20,7 @@ from nimlab.report.list_rows import leaving_objects, live_workloads
 
 def short_experiments(plan: Plan) -> tuple[ExperimentPlan, ...]:
     """Return the experiments whose pods do not all run, so that the caller can read their pods and events."""
-    return tuple(planned for planned in plan.experiments if is_short(live_workloads(planned)))
+    return tuple(planned for planned in plan.experiments if lacks_running_pods(live_workloads(planned)))
 
 
 def troubles_of(
@@ -51,7 +51,7 @@ def detail_troubles(
     lives = live_workloads(planned)
     is_missing_peers = any(peers_of(live).running < peers_of(live).wanted for live in lives)
     current = _current_events(own, lives) if is_missing_peers else ()
-    return (*_pod_troubles(pods, current, now), *map(leaving_trouble, leaving_objects(planned)))
+    return (*_pod_troubles(pods, current, now), *map(deletion_trouble, leaving_objects(planned)))
 
 
 def ordinal_of(pod: Manifest) -> tuple[str, int]:
@@ -75,7 +75,7 @@ def _current_events(events: Sequence[Manifest], workloads: Sequence[Manifest]) -
     def is_current(event: Manifest) -> bool:
         about = event.get("involvedObject") or {}
         since = changed_at.get(f"{about.get('kind')}/{about.get('namespace')}/{about.get('name')}")
-        at = seen_at(event)
+        at = last_seen_at(event)
         return since is None or (at is not None and at >= since)
 
     return [event for event in events if is_current(event)]

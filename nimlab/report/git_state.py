@@ -13,7 +13,7 @@ from typing import Any
 from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.change import Change
-from nimlab.plan.drift_origin import has_other_writer, is_newer
+from nimlab.plan.drift_origin import checkout_has_changed, has_other_writer
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 
 
@@ -38,11 +38,15 @@ def git_state_of(experiment: ExperimentPlan, plan: Plan) -> GitState:
         return GitState.BLOCKED
     if all(change.live is None for change in changes):
         return GitState.NOT_SYNCED
-    if any(change.foreign or change.taken or has_other_writer(change) for change in changes):
+    if any(change.foreign or change.reclaimed_fields or has_other_writer(change) for change in changes):
         return GitState.DRIFTED
     if not any(change.is_pending for change in changes):
         return GitState.IN_SYNC
-    if _is_other_file(changes) or any(map(is_newer, changes)) or _is_other_commit(experiment, plan):
+    if (
+        _is_other_file(changes)
+        or any(map(checkout_has_changed, changes))
+        or _is_other_commit(experiment, plan)
+    ):
         return GitState.CHANGED
     return GitState.DRIFTED
 

@@ -192,7 +192,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         **({"reason": change.reason} if change.reason else {}),
         "changes": [_field(field) for field in change.fields],
         "foreign": [{"manager": f.manager, "path": f.text, "value": f.shown} for f in change.foreign],
-        "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
+        "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.reclaimed_fields],
         **_present(handover=_takeover(change.takeover)),  # a stable key: it keeps its old name
         **_present(error=_error(change.error), replaceBy=replace_by),
         **_present(formerNamespace=change.former.namespace if change.former else None),

@@ -16,7 +16,7 @@ from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.sync_events import Event, ObjectDone, Outcome
-from nimlab.report.change_lines import align_resources, experiment_entries, layout_of
+from nimlab.report.change_lines import align_resources, experiment_lines, layout_of
 from nimlab.report.deletions import Deletion, deletions_of, is_only_deleted
 from nimlab.report.event_lines import done_lines, format_event
 from nimlab.report.junit_document import Element, JunitCase, Verdict, write_document
@@ -200,7 +200,7 @@ def _error_text(error: NimlabError, key: ObjectKey) -> str:
 def _plan_text(experiment: ExperimentPlan, plan: Plan, removed_in: Mapping[str, str]) -> str:
     """Return the experiment's lines in the plan, with secrets hidden."""
     layout = layout_of(experiment.changes, verbose=False)
-    entries = experiment_entries(
+    entries = experiment_lines(
         experiment, layout, removed_in=removed_in.get(experiment.name), withheld=withholds_prunes(plan)
     )
     return join(align_resources(entries), paint=False)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from nimlab.files.spec import Broken, Experiment
+from nimlab.files.spec import BrokenFile, Experiment
 from nimlab.objects.manifest import WORKLOADS, Manifest, key_of, labels_of
-from nimlab.plan.deletion_blockers import held_by, is_leaving
+from nimlab.plan.deletion_blockers import describe_blockers, is_terminating
 from nimlab.plan.health import Health, Verdict, health_of
 from nimlab.plan.kstatus import peers_of, template_changed_at
 from nimlab.plan.make_plan import ExperimentPlan, Plan
@@ -47,7 +47,7 @@ class Row:
         return self.state is not GitState.IN_SYNC
 
 
-def overview_rows(
+def rows_of(
     plan: Plan,
     experiments: Iterable[Experiment],
     now: datetime,
@@ -77,7 +77,7 @@ def leaving_objects(planned: ExperimentPlan) -> tuple[Manifest, ...]:
     Objects that have its label but are not managed by nimlab are not included.
     """
     own = (c.live for c in planned.changes if c.leaving or c.desired is not None)
-    return tuple(live for live in own if live is not None and is_leaving(live))
+    return tuple(live for live in own if live is not None and is_terminating(live))
 
 
 def age_s(at: str | None, now: datetime) -> int | None:
@@ -87,7 +87,7 @@ def age_s(at: str | None, now: datetime) -> int | None:
     return max(0, int((now - datetime.fromisoformat(at)).total_seconds()))
 
 
-def _broken_row(broken: Broken, experiment: Experiment | None) -> Row:
+def _broken_row(broken: BrokenFile, experiment: Experiment | None) -> Row:
     """Return the row of an invalid file. Its objects are not planned, so their state is unknown."""
     return Row(
         experiment=broken.name,
@@ -132,7 +132,7 @@ def _verdict(
     """Return the health of the pods, or `terminating` if the namespace or another object is being deleted."""
     leaving = next(iter(leaving_objects(planned)), None)
     if leaving is not None:
-        return Verdict(health=Health.TERMINATING, message=f"{key_of(leaving)}: {held_by(leaving)}")
+        return Verdict(health=Health.TERMINATING, message=f"{key_of(leaving)}: {describe_blockers(leaving)}")
     return health_of(lives, len(_workloads_to_create(planned)), troubles, now)
 
 

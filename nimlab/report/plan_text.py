@@ -11,7 +11,7 @@ from nimlab.files.git import Commit
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.report.change_groups import ChangeGroup, group_entries, group_similar
-from nimlab.report.change_lines import ChangeLine, align_resources, experiment_entries, held_lines, layout_of
+from nimlab.report.change_lines import ChangeLine, align_resources, experiment_lines, held_lines, layout_of
 from nimlab.report.problems import error_lines
 from nimlab.report.styled_text import (
     NAME_WIDTH,
@@ -94,7 +94,7 @@ def _entries(
     layout = layout_of(plan.changes, verbose=verbose)
     entries: list[ChangeLine] = []
     for experiment in sorted(experiments, key=lambda member: (not _has_prunes(member), member.name)):
-        own = experiment_entries(
+        own = experiment_lines(
             experiment, layout, removed_in=removed_in.get(experiment.name), withheld=withholds_prunes(plan)
         )
         entries += _with_name(shown_name(experiment.name), own, width)

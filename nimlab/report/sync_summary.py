@@ -28,7 +28,7 @@ from nimlab.report.sync_result import SyncResult, is_not_done, result_of
 _ALWAYS_SHOWN = (Outcome.CREATED, Outcome.UPDATED, Outcome.PRUNED, Outcome.UNCHANGED)
 
 
-def format_outcome(
+def format_summary(
     plan: Plan, events: Sequence[Event], *, elapsed_s: float, paint: bool, has_events: bool = False
 ) -> str:
     """Return the summary of a sync: one line if everything was done.

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from nimlab.cache import ValueCache, code_stamp, default_cache
 from nimlab.errors import GuardError, NimlabError, RenderError, SpecError
-from nimlab.files.git_worktree import Hidden
+from nimlab.files.git_worktree import HiddenFile
 from nimlab.files.load import load_lab
-from nimlab.files.spec import Broken, Experiment, Lab, LabFiles, OnImmutableChange
+from nimlab.files.spec import BrokenFile, Experiment, Lab, LabFiles, OnImmutableChange
 from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet, stamp
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.snapshot import Desired
 from nimlab.render import EXPERIMENT_FOLDER, Templates, load_templates, render_experiment
-from nimlab.render.guard.experiment_guard import check_manifests, check_unique, check_unmarked
+from nimlab.render.guard.experiment_guard import check_manifests, check_unique, check_unstamped
 from nimlab.timing import stage
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class DesiredLab:
     apply_set: ApplySet
     names: frozenset[str] | None
     desired: tuple[Desired, ...]
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenFile, ...]
     errors: tuple[NimlabError, ...]
 
 
@@ -48,7 +48,7 @@ def read_desired_lab(
     root: Path,
     names: frozenset[str] | None,
     value_cache: ValueCache | None = None,
-    hidden: Sequence[Hidden] = (),
+    hidden: Sequence[HiddenFile] = (),
 ) -> DesiredLab:
     """Load all files; render and guard the experiments in `names`, or all if it is None.
 
@@ -85,7 +85,7 @@ def desired_lab(
             errors.append(error)
     with stage("guard"):
         errors += _remove_clashes(rendered)
-    broken = [Broken(name=e.name, source=e.source) for e in chosen if e.name not in rendered]
+    broken = [BrokenFile(name=e.name, source=e.source) for e in chosen if e.name not in rendered]
     return DesiredLab(
         files=files,
         apply_set=apply_set,
@@ -102,7 +102,7 @@ def _rendered(
     """Render, stamp and guard one experiment. Raises RenderError, GuardError."""
     with stage("render"):
         plain = render_experiment(templates, experiment, lab)
-        check_unmarked(plain, experiment)
+        check_unstamped(plain, experiment)
         stamped = tuple(stamp(manifest, apply_set) for manifest in plain)
     with stage("guard"):
         check_manifests(stamped, experiment, lab, apply_set)

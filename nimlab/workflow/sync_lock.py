@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from nimlab.cluster.apply import Event, Locks, acquire_all, hold_of, system_clock, with_reason
+from nimlab.cluster.apply import (
+    Event,
+    Locks,
+    acquire_locks,
+    current_hold,
+    explain_terminating_namespace,
+    system_clock,
+)
 from nimlab.errors import Forbidden, NimlabError, PreconditionFailed
 from nimlab.plan.snapshot import Snapshot
 from nimlab.plan.sync_events import LockAwaited
@@ -30,9 +37,9 @@ def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
     ]
     now = _server_clock(session)
     try:
-        return acquire_all(session.cluster, leases, holder=_holder(), now=now, stop=session.stop)
+        return acquire_locks(session.cluster, leases, holder=_holder(), now=now, stop=session.stop)
     except (Forbidden, PreconditionFailed) as error:
-        explained = with_reason(error, session.cluster, snapshot.apply_set.namespace)
+        explained = explain_terminating_namespace(error, session.cluster, snapshot.apply_set.namespace)
         if explained is error:
             raise
         raise explained from error
@@ -46,7 +53,7 @@ def wait_for_lock(
     now = _server_clock(session)
     is_reported = False
     while True:
-        holds = (hold_of(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
+        holds = (current_hold(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
         hold = next(filter(None, holds), None)
         if hold is None:
             return

@@ -255,6 +255,7 @@ def test_wrong_values_are_usage_errors(
     assert arguments[0] in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_bug_is_reported_with_a_saved_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -280,6 +281,7 @@ def test_bug_is_reported_with_a_saved_file(
     ],
     ids=str,
 )
+@pytest.mark.process
 def test_refusal_by_the_operating_system_is_not_a_bug(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

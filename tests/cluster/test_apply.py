@@ -23,7 +23,7 @@ from nimlab.cluster.apply import (
     WaitTarget,
     execute,
 )
-from nimlab.cluster.apply.readiness import Readiness, judge
+from nimlab.cluster.apply.readiness import Readiness, assess_readiness
 from nimlab.cluster.apply.wait_for_peers import Pace
 from nimlab.cluster.apply.watcher import Watcher
 from nimlab.cluster.observe import observe
@@ -74,7 +74,7 @@ def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
     }
 
 
-def board(*objects: Manifest) -> Readiness:
+def readiness_of(*objects: Manifest) -> Readiness:
     """Return the readiness after a complete LIST of these objects."""
     readiness = Readiness(SET, listed={"StatefulSet", "Pod"})
     for item in objects:
@@ -84,7 +84,7 @@ def board(*objects: Manifest) -> Readiness:
 
 def judged(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED) -> Any:
     """Return the event for the experiment after some time, with a timeout of one minute."""
-    return judge(target, readiness, NOW, waited_s=waited_s, timeout_s=60)
+    return assess_readiness(target, readiness, NOW, waited_s=waited_s, timeout_s=60)
 
 
 def test_only_apply_writes_to_the_cluster() -> None:
@@ -108,12 +108,14 @@ FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
 
 
 def test_there_is_no_event_before_everything_is_listed() -> None:
-    assert judge(RED, Readiness(SET), NOW, waited_s=99, timeout_s=60) is None
+    assert assess_readiness(RED, Readiness(SET), NOW, waited_s=99, timeout_s=60) is None
 
 
 def test_settled_progress_and_timeout() -> None:
-    assert judged(board(statefulset(**FULL))) == ExperimentSettled(experiment="red", running=3, after_s=1)
-    half = board(statefulset(replicas=2, readyReplicas=1))
+    assert judged(readiness_of(statefulset(**FULL))) == ExperimentSettled(
+        experiment="red", running=3, after_s=1
+    )
+    half = readiness_of(statefulset(replicas=2, readyReplicas=1))
     assert judged(half) == PeersProgress(experiment="red", running=1, wanted=3, leaving=0)
     stuck = judged(half, waited_s=61)
     assert isinstance(stuck, ExperimentStuck)
@@ -145,21 +147,21 @@ def test_remaining_time_is_estimated_from_the_pace_so_far() -> None:
 
 
 def test_outdated_and_surplus_peers_are_awaited() -> None:
-    assert isinstance(judged(board(statefulset(**{**FULL, "updatedReplicas": 2}))), PeersProgress)
-    assert isinstance(judged(board(statefulset(wanted=2, **FULL))), PeersProgress)
+    assert isinstance(judged(readiness_of(statefulset(**{**FULL, "updatedReplicas": 2}))), PeersProgress)
+    assert isinstance(judged(readiness_of(statefulset(wanted=2, **FULL))), PeersProgress)
 
 
 def test_fatal_trouble_ends_the_wait_and_transient_trouble_does_not() -> None:
     half = statefulset(replicas=3, readyReplicas=2)
-    stuck = judged(board(half, pod(0, "ImagePullBackOff")))
+    stuck = judged(readiness_of(half, pod(0, "ImagePullBackOff")))
     assert isinstance(stuck, ExperimentStuck)
     assert [t.reason for t in stuck.troubles] == ["ImagePullBackOff"]
-    assert isinstance(judged(board(half, pod(0, "ErrImagePull"))), PeersProgress)
+    assert isinstance(judged(readiness_of(half, pod(0, "ErrImagePull"))), PeersProgress)
     leaving = pod(0, "ImagePullBackOff", deletionTimestamp="2026-01-01T00:00:00Z")
-    assert isinstance(judged(board(half, leaving)), PeersProgress)
-    recovered = board(half, pod(0, "ImagePullBackOff"), pod(0))
+    assert isinstance(judged(readiness_of(half, leaving)), PeersProgress)
+    recovered = readiness_of(half, pod(0, "ImagePullBackOff"), pod(0))
     assert isinstance(judged(recovered), PeersProgress)
-    deleted = board(half, pod(0, "ImagePullBackOff"))
+    deleted = readiness_of(half, pod(0, "ImagePullBackOff"))
     deleted.remove(pod(0))
     assert isinstance(judged(deleted), PeersProgress)
 
@@ -178,14 +180,14 @@ def test_trouble_becomes_fatal_after_its_grace_period_without_an_event() -> None
             }
         ],
     }
-    readiness = board(statefulset(replicas=3), unscheduled)
+    readiness = readiness_of(statefulset(replicas=3), unscheduled)
     assert isinstance(judged(readiness), PeersProgress)
-    later = judge(RED, readiness, NOW + timedelta(seconds=16), waited_s=16, timeout_s=60)
+    later = assess_readiness(RED, readiness, NOW + timedelta(seconds=16), waited_s=16, timeout_s=60)
     assert isinstance(later, ExperimentStuck)
     assert not later.timed_out
 
 
-def refusal(at: datetime) -> Manifest:
+def rejection_event(at: datetime) -> Manifest:
     """Return the event of a StatefulSet whose pods are rejected."""
     return {
         "involvedObject": {"kind": "StatefulSet", "namespace": "lab", "name": "red"},
@@ -197,8 +199,8 @@ def refusal(at: datetime) -> Manifest:
 
 
 def test_rejected_pods_end_the_wait_after_a_grace_period() -> None:
-    readiness = board(statefulset())
-    readiness.note_refusal(refusal(NOW), NOW - timedelta(seconds=11))
+    readiness = readiness_of(statefulset())
+    readiness.record_rejection(rejection_event(NOW), NOW - timedelta(seconds=11))
     stuck = judged(readiness)
     assert isinstance(stuck, ExperimentStuck)
     assert "exceeded quota" in stuck.troubles[0].message
@@ -209,31 +211,31 @@ def test_rejected_pods_end_the_wait_after_a_grace_period() -> None:
     redacted = judged(readiness)
     assert isinstance(redacted, ExperimentStuck)
     assert "(hidden) quota" in redacted.troubles[0].message
-    fresh = board(statefulset())
-    fresh.note_refusal(refusal(NOW), NOW)
+    fresh = readiness_of(statefulset())
+    fresh.record_rejection(rejection_event(NOW), NOW)
     assert isinstance(judged(fresh), PeersProgress)
-    old = board(statefulset())
-    old.note_refusal(refusal(NOW - timedelta(minutes=5)), NOW - timedelta(seconds=11))
+    old = readiness_of(statefulset())
+    old.record_rejection(rejection_event(NOW - timedelta(minutes=5)), NOW - timedelta(seconds=11))
     assert isinstance(judged(old), PeersProgress)
 
 
 def test_pruned_workloads_and_namespaces_are_awaited_until_deleted() -> None:
     namespace = ObjectKey("Namespace", "", "n")
     target = WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, namespace}))
-    readiness = board(statefulset(wanted=0, replicas=2))
+    readiness = readiness_of(statefulset(wanted=0, replicas=2))
     assert judged(readiness, target=target) is None, "the namespace has not been listed"
-    readiness.put_leaving("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
+    readiness.record_terminating("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
     progress = judged(readiness, target=target)
     assert isinstance(progress, PeersProgress)
     assert progress.leaving == 2
     readiness.remove(statefulset())
     assert isinstance(judged(readiness, target=target), PeersProgress)
-    readiness.put_leaving("Namespace", ())
+    readiness.record_terminating("Namespace", ())
     assert isinstance(judged(readiness, target=target), ExperimentSettled)
 
 
 def test_new_list_replaces_the_known_objects() -> None:
-    readiness = board(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
+    readiness = readiness_of(statefulset(**FULL), pod(0, "CrashLoopBackOff"))
     readiness.clear("Pod", "lab")
     assert not any(readiness.troubled.values())
     readiness.clear("StatefulSet", "elsewhere")
@@ -482,9 +484,11 @@ def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
     with Watcher(cluster, targets, apply_set) as watcher:
         for _ in range(10):  # long enough for the namespace that is not delayed
             watcher.drain(readiness, NOW)
-        assert judge(targets[0], readiness, NOW, waited_s=1, timeout_s=60) is None
+        assert assess_readiness(targets[0], readiness, NOW, waited_s=1, timeout_s=60) is None
         cluster.released.set()
         deadline_s = time.monotonic() + 30
         while "StatefulSet" not in readiness.listed and time.monotonic() < deadline_s:
             watcher.drain(readiness, NOW)
-        assert isinstance(judge(targets[0], readiness, NOW, waited_s=1, timeout_s=60), ExperimentSettled)
+        assert isinstance(
+            assess_readiness(targets[0], readiness, NOW, waited_s=1, timeout_s=60), ExperimentSettled
+        )

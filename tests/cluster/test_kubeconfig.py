@@ -29,7 +29,7 @@ from nimlab.cluster.kube.proxies import choose_proxy
 from nimlab.cluster.kube.server_access import in_cluster_access, read_access
 from nimlab.errors import Forbidden, NimlabError, Unreachable
 from nimlab.objects.manifest import ObjectKey
-from nimlab.objects.masking import conceal
+from nimlab.objects.masking import redact_credentials
 from tests.support.lab import Lab, Sandbox
 from tests.support.paths import REPOSITORY, SAMPLE_LAB
 
@@ -604,7 +604,7 @@ def test_bug_report_contains_no_credential(
     assert "hunter2" not in output
     assert base64.b64encode(b"u:hunter2-pass").decode() not in output
     assert "(hidden)" in output
-    assert conceal("hunter2-pass") == "(hidden)"
+    assert redact_credentials("hunter2-pass") == "(hidden)"
 
 
 SLOW_IMPORTS = ("kubernetes", "pydantic", "jsonschema", "requests", "rich", "hypothesis")

@@ -16,9 +16,9 @@ from nimlab.cluster.apply import (
     Lock,
     ObjectDone,
     Outcome,
-    acquire,
+    acquire_lock,
+    current_hold,
     execute,
-    hold_of,
     system_clock,
 )
 from nimlab.cluster.kube import transport
@@ -71,7 +71,7 @@ LONG_AGO = (NOW - timedelta(seconds=61)).isoformat()
 def test_lease_is_held_until_it_has_certainly_expired(
     spec: dict[str, Any] | None, holder: str | None
 ) -> None:
-    hold = hold_of(None if spec is None else {"spec": spec}, NOW)
+    hold = current_hold(None if spec is None else {"spec": spec}, NOW)
     assert (hold and hold.holder) == holder
 
 
@@ -96,7 +96,7 @@ def test_error_for_a_held_lock_names_holder_expiry_and_the_command_to_free_it(
 ) -> None:
     apply_set = ApplySet(name="experiments", namespace="dst-lab")
     with pytest.raises(LockHeld) as caught:
-        acquire(
+        acquire_lock(
             NO_CLUSTER, apply_set, {"spec": spec}, holder="bob", now=lambda: NOW, stop=threading.Event()
         )  # fmt: skip
     error = caught.value
@@ -179,7 +179,7 @@ def test_lock_is_acquired_only_if_the_lease_is_unchanged(lab: Lab) -> None:
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
 
     def take(lease: Manifest | None, holder: str) -> Any:
-        return acquire(
+        return acquire_lock(
             lab.cluster,
             apply_set,
             lease,
@@ -230,7 +230,7 @@ def held(lab: Lab) -> Any:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     watch, stop = Watch(), threading.Event()
-    lock = acquire(lab.cluster, apply_set, None, holder="ada", now=watch.now, stop=stop)
+    lock = acquire_lock(lab.cluster, apply_set, None, holder="ada", now=watch.now, stop=stop)
     yield Held(lab, apply_set, watch, stop, lock)
     lock.release()
 
@@ -275,7 +275,9 @@ def test_suspended_sync_leaves_the_remaining_writes_to_the_next_holder(held: Hel
         held.watch.ahead = timedelta(seconds=70)
         later = Watch(held.watch.ahead)
         lease = cluster.get(held.apply_set.lease_key)
-        theirs = acquire(cluster, held.apply_set, lease, holder="bob", now=later.now, stop=threading.Event())
+        theirs = acquire_lock(
+            cluster, held.apply_set, lease, holder="bob", now=later.now, stop=threading.Event()
+        )
         parent = cluster.get(held.apply_set.parent_key)
     outcomes = [event.outcome for event in events if isinstance(event, ObjectDone)]
     assert outcomes[0] is Outcome.CREATED
@@ -287,7 +289,7 @@ def test_suspended_sync_leaves_the_remaining_writes_to_the_next_holder(held: Hel
     assert held.lock.lost.is_set()
     held.lock.release()
     lease = cluster.get(held.apply_set.lease_key)
-    hold = hold_of(lease, later.now())
+    hold = current_hold(lease, later.now())
     assert hold is not None
     assert hold.holder == "bob", "a lost lease must not be released"
     theirs.release()

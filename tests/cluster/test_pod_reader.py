@@ -23,17 +23,17 @@ def test_first_page_and_peers_that_do_not_run_are_read(lab: Lab, monkeypatch: py
     assert lab.run("sync").code == 0
     lab.cluster.create({**STUCK, "metadata": {**STUCK["metadata"], "namespace": lab.namespace}})
     all_pods = read_pods(lab.cluster, lab.namespace, "experiment=blue")
-    assert all_pods.whole
+    assert all_pods.is_complete
     assert len(all_pods.items) == 5
-    assert read_events(lab.cluster, lab.namespace).whole
+    assert read_events(lab.cluster, lab.namespace).is_complete
 
     monkeypatch.setattr("nimlab.cluster.pod_reader._PAGE_SIZE", 2)
     pods = read_pods(lab.cluster, lab.namespace, "experiment=blue")
-    assert not pods.whole
+    assert not pods.is_complete
     names = {pod["metadata"]["name"] for pod in pods.items}
     assert names == {"nimp2p-exp-blue-0", "nimp2p-exp-blue-1", "zz-stuck"}
     events = read_events(lab.cluster, lab.namespace)
-    assert not events.whole
+    assert not events.is_complete
     assert "zz-stuck" in {
         event["involvedObject"]["name"] for event in events.items if event["type"] == "Warning"
     }

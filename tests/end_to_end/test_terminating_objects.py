@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nimlab.cluster.apply.readiness import Readiness, WaitTarget, judge
+from nimlab.cluster.apply.readiness import Readiness, WaitTarget, assess_readiness
 from nimlab.objects.manifest import Manifest, ObjectKey
-from nimlab.plan.deletion_blockers import finalizers_of, held_by
+from nimlab.plan.deletion_blockers import describe_blockers, finalizers_of
 from nimlab.plan.sync_events import ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.report import format_event
 from tests.cluster.test_apply import NOW, SET
@@ -48,7 +48,7 @@ def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
     ],
 )
 def test_blockers_of_a_deletion_are_named(item: Manifest, words: str) -> None:
-    assert words in held_by(item)
+    assert words in describe_blockers(item)
 
 
 def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
@@ -57,7 +57,7 @@ def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
         {"type": "NamespaceContentRemaining", "status": "True", "message": "configmaps. has 1"},
         {"type": "NamespaceFinalizersRemaining", "status": "True", "message": f"{HOLD} in 1"},
     ]
-    text = held_by(
+    text = describe_blockers(
         leaving("Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions})
     )
     assert "NamespaceContentRemaining: configmaps. has 1" in text
@@ -72,10 +72,10 @@ def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
         experiment="red", workloads=frozenset(), leaving=frozenset({CONFIG}), uids={CONFIG: "u1"}
     )
     readiness = Readiness(SET)
-    readiness.put_leaving("ConfigMap", [leaving("ConfigMap", HOLD)])
-    progress = judge(target, readiness, NOW, waited_s=1, timeout_s=60)
+    readiness.record_terminating("ConfigMap", [leaving("ConfigMap", HOLD)])
+    progress = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)
     assert isinstance(progress, PeersProgress)
-    stuck = judge(target, readiness, NOW, waited_s=61, timeout_s=60)
+    stuck = assess_readiness(target, readiness, NOW, waited_s=61, timeout_s=60)
     assert isinstance(stuck, ExperimentStuck)
     for event in (progress, stuck):
         text = format_event(event, paint=False)
@@ -85,8 +85,8 @@ def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
         assert "0 of 0" not in text
     other = leaving("ConfigMap", HOLD)
     other["metadata"]["uid"] = "u2"
-    readiness.put_leaving("ConfigMap", [other])
-    settled = judge(target, readiness, NOW, waited_s=1, timeout_s=60)
+    readiness.record_terminating("ConfigMap", [other])
+    settled = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)
     assert isinstance(settled, ExperimentSettled), "another object has this name"
 
 

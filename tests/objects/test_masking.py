@@ -18,12 +18,12 @@ from nimlab.cluster.kube.http_errors import error_of
 from nimlab.errors import ClusterError, Rejected
 from nimlab.objects.foreign_fields import foreign_fields
 from nimlab.objects.masking import (
-    conceal,
     hide_secrets,
     is_secret_name,
-    keep_secret,
     mask,
     redact,
+    redact_credentials,
+    remember_credential,
     secrets_in,
 )
 from tests.support.api_proxy import Broken, Seen, run_proxy
@@ -130,7 +130,7 @@ def test_secrets_are_redacted_before_truncation() -> None:
         secret = {"kind": "Secret", "stringData": {"a": value}}
         with pytest.raises(ClusterError) as caught, hide_secrets(secret):
             raise error_of(422, answer, verb="patch", where="Secret/a/b", path="/x")
-        message = str(caught.value) + repr(caught.value) + caught.value.whole
+        message = str(caught.value) + repr(caught.value) + caught.value.full_message
         assert not any(word in message for word in ("corr", "horse", "battery", "staple"))
 
 
@@ -219,8 +219,8 @@ def test_no_output_of_any_command_contains_a_secret(lab: Lab, tmp_path: Path, br
 
 
 def test_short_credential_is_hidden_only_as_a_whole_word() -> None:
-    keep_secret("one")
-    keep_secret("longer-one-here")
-    assert conceal("password one, component; x-longer-one-here-x") == (
+    remember_credential("one")
+    remember_credential("longer-one-here")
+    assert redact_credentials("password one, component; x-longer-one-here-x") == (
         "password (hidden), component; x-(hidden)-x"
     )

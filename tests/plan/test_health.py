@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 
 from nimlab.cli.terminal import Bar
-from nimlab.cluster.apply.readiness import judge
-from nimlab.cluster.pod_reader import find_troubled, read_warnings
+from nimlab.cluster.apply.readiness import assess_readiness
+from nimlab.cluster.pod_reader import find_troubled_pods, read_warnings
 from nimlab.errors import Forbidden
 from nimlab.files.git import Commit
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.change import Action
 from nimlab.plan.diff import ABSENT, FieldChange
-from nimlab.plan.health import Health, health_of, worst
+from nimlab.plan.health import Health, health_of, worst_trouble
 from nimlab.plan.pod_trouble import Trouble, is_due, pod_trouble
 from nimlab.plan.sync_events import ExperimentStuck, PeersProgress
 from nimlab.report import exit_code_of_rows, format_event
-from nimlab.report.change_lines import experiment_entries, layout_of
+from nimlab.report.change_lines import experiment_lines, layout_of
 from nimlab.report.experiment_detail import experiment_detail
 from nimlab.report.experiment_troubles import troubles_of
 from nimlab.report.git_state import GitState
-from nimlab.report.list_rows import overview_rows
+from nimlab.report.list_rows import rows_of
 from nimlab.report.styled_text import join
-from tests.cluster.test_apply import RED, board, judged
-from tests.cluster.test_apply import refusal as refused_at
+from tests.cluster.test_apply import RED, judged, readiness_of
+from tests.cluster.test_apply import rejection_event as refused_at
 from tests.cluster.test_apply import statefulset as awaited_set
 from tests.support.lab import Lab
 from tests.support.live_plans import (
@@ -44,7 +44,7 @@ from tests.support.live_plans import (
     plan_of,
     pod,
     ready,
-    refusal,
+    rejection_event,
     spec_map,
     statefulset,
 )
@@ -142,10 +142,10 @@ def trouble_of(reason: str, number: int = 0) -> Trouble:
 
 def test_the_worst_reason_is_reported() -> None:
     troubles = [trouble_of("Unschedulable"), trouble_of("OOMKilled", 1), trouble_of("FailedCreate", 2)]
-    chosen = worst(troubles)
+    chosen = worst_trouble(troubles)
     assert chosen is not None
     assert chosen.reason == "OOMKilled"
-    assert worst([]) is None
+    assert worst_trouble([]) is None
 
 
 def test_health_of_workloads() -> None:
@@ -229,7 +229,7 @@ def test_field_without_an_owner_is_classified_by_the_commit(sha: str, dirty: boo
     plan = plan_of(keep(spec_map("d")), updated(managed("nimlab", MADE, "f:data"), old=ABSENT))
     before = replace_parent(commit="a" * 40)
     commit = Commit(sha=sha, branch="main", dirty=dirty)
-    (row,) = overview_rows(replaced(plan, before=before, commit=commit), (experiment(),), NOW)
+    (row,) = rows_of(replaced(plan, before=before, commit=commit), (experiment(),), NOW)
     assert row.state is state
 
 
@@ -250,7 +250,7 @@ def test_deleted_workload_is_drift_even_with_a_newer_checkout() -> None:
     plan = plan_of(keep(spec_map("d")), change(Action.CREATE, None, statefulset()))
     before = replace_parent(commit="a" * 40)
     commit = Commit(sha="b" * 40, branch="main", dirty=False)
-    (row,) = overview_rows(replaced(plan, before=before, commit=commit), (experiment(),), NOW)
+    (row,) = rows_of(replaced(plan, before=before, commit=commit), (experiment(),), NOW)
     assert row.state is GitState.DRIFTED
 
 
@@ -267,7 +267,7 @@ def test_exit_codes_of_rows() -> None:
     fine = only_row(plan_of(keep(spec_map("d")), keep(statefulset())))
     short = only_row(plan_of(keep(spec_map("d")), keep(statefulset(running=1))))
     new = only_row(plan_of(change(Action.CREATE, None, statefulset())))
-    broken = overview_rows(plan_of(broken=True), (), NOW)[0]
+    broken = rows_of(plan_of(broken=True), (), NOW)[0]
     assert [exit_code_of_rows(rows) for rows in ([fine], [fine, new], [new, short], [short, broken], [])] == [
         0,
         3,
@@ -286,8 +286,8 @@ def test_events_of_a_former_object_or_run_are_ignored() -> None:
 
     before = {"lastTimestamp": "2026-11-23T11:00:00Z"}
     events = [
-        about("set-1", refusal(1, "of the former set")),
-        about("set-2", refusal(2, "of this set")),
+        about("set-1", rejection_event(1, "of the former set")),
+        about("set-2", rejection_event(2, "of this set")),
         about("pod-1", event(3, f"{NAME}-0", **before)),
         about("pod-1", event(4, f"{NAME}-0")),
         about("pod-2", event(5, f"{NAME}-0")),
@@ -309,18 +309,18 @@ def test_event_of_a_former_statefulset_does_not_end_the_wait() -> None:
     live["metadata"]["uid"] = "set-2"
     former = refused_at(THEN)
     former["involvedObject"]["uid"] = "set-1"
-    readiness = board(live)
-    readiness.note_refusal(former, THEN - timedelta(seconds=11))
+    readiness = readiness_of(live)
+    readiness.record_rejection(former, THEN - timedelta(seconds=11))
     assert isinstance(judged(readiness), PeersProgress)
     own = {**former, "involvedObject": {**former["involvedObject"], "uid": "set-2"}}
-    readiness.note_refusal(own, THEN - timedelta(seconds=11))
+    readiness.record_rejection(own, THEN - timedelta(seconds=11))
     assert isinstance(judged(readiness), ExperimentStuck)
     live["metadata"]["managedFields"] = [
         managed("nimlab", (THEN + timedelta(seconds=5)).isoformat(), "f:spec", "f:replicas")
     ]
-    changed = board(live)
-    changed.note_refusal(own, THEN - timedelta(seconds=11))
-    later = judge(RED, changed, THEN + timedelta(seconds=20), waited_s=20, timeout_s=60)
+    changed = readiness_of(live)
+    changed.record_rejection(own, THEN - timedelta(seconds=11))
+    later = assess_readiness(RED, changed, THEN + timedelta(seconds=20), waited_s=20, timeout_s=60)
     assert isinstance(later, PeersProgress), "the event is older than the last change"
 
 
@@ -343,16 +343,16 @@ def text_of(item: Any) -> str:
 
 
 def test_progress_always_names_the_missing_peers() -> None:
-    old = text_of(judged(board(awaited_set(wanted=4, **OLD))))
+    old = text_of(judged(readiness_of(awaited_set(wanted=4, **OLD))))
     assert "0 of 4 peers running, 4 left to delete" in old
-    unseen = text_of(judged(board(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
+    unseen = text_of(judged(readiness_of(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
     assert "has not observed the last change" in unseen
     assert "4 of 4 peers running;" in unseen
     fewer = text_of(
-        judged(board(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800)))
+        judged(readiness_of(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800)))
     )
     assert "799 left to delete" in fewer
-    deleted = text_of(judged(board()))
+    deleted = text_of(judged(readiness_of()))
     assert "StatefulSet/lab/red does not exist" in deleted
 
 
@@ -391,7 +391,7 @@ def test_restarted_peers_are_not_reported_as_running(peers: int, running: int, w
     )
     plan = plan_of(restart)
     layout = layout_of(plan.changes, verbose=False)
-    entries = experiment_entries(plan.experiments[0], layout, removed_in=None, withheld=False)
+    entries = experiment_lines(plan.experiments[0], layout, removed_in=None, withheld=False)
     assert words in join([entry.line for entry in entries], paint=False)
 
 
@@ -404,7 +404,7 @@ class Blind:
 
 def test_list_works_without_the_right_to_read_pods() -> None:
     blind: Any = Blind()
-    assert find_troubled(blind, "experiment", {"a": "n", "b": "m"}, lambda pod: True) == ()
+    assert find_troubled_pods(blind, "experiment", {"a": "n", "b": "m"}, lambda pod: True) == ()
     assert read_warnings(blind, ["n"]) == ()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nimlab.errors import Conflict, FieldConflict, Rejected
 from nimlab.files.git import Commit, Relation
-from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.files.spec import BrokenFile, OnImmutableChange
 from nimlab.objects.applyset import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
@@ -305,14 +305,14 @@ def test_orphan_is_pruned_last_and_in_reverse_order() -> None:
 
 
 def test_object_of_a_broken_file_is_not_an_orphan() -> None:
-    broken = (Broken(name="blue", source="experiments/blue.yaml"),)
+    broken = (BrokenFile(name="blue", source="experiments/blue.yaml"),)
     plan = make_plan([], snapshot(live_of(workload("blue"))), policy(broken=broken))
     assert plan.changes == ()
     assert not plan.is_empty
 
 
 def test_prunes_are_withheld_while_a_file_is_broken() -> None:
-    broken = (Broken(name="red", source="experiments/red.yaml"),)
+    broken = (BrokenFile(name="red", source="experiments/red.yaml"),)
     plan = make_plan([], snapshot(live_of(workload("blue"))), policy(broken=broken, allow_empty=True))
     assert [stop.code for stop in plan.stops] == ["broken-files"]
 
@@ -347,7 +347,7 @@ NONE = PruneLimit(objects=0, percent=None, spare_single=False)
     ("old_peers", "new_peers", "given", "held"),
     [
         (9, 9, {"limit": NONE}, ("green",)),
-        (9, 9, {"broken": (Broken(name="red", source="experiments/red.yaml"),)}, ("green",)),
+        (9, 9, {"broken": (BrokenFile(name="red", source="experiments/red.yaml"),)}, ("green",)),
         (9, 9, {"file_errors": 1}, ("green",)),
         (9, 9, {}, ()),
         (9, 9, {"limit": NONE, "prune": False}, ()),

@@ -12,9 +12,9 @@ from nimlab.plan.workload import (
     caveats_of,
     estimate_restart_s,
     immutable_changes,
+    is_restarted_by_sync,
     resources_of,
     restarts_of,
-    restarts_together,
 )
 
 
@@ -112,8 +112,8 @@ def test_peers_that_restart() -> None:
     live["status"]["updatedReplicas"] = 3
     assert restarts_of(live, None) == 2
     assert restarts_of(workload("Service"), None) == 0
-    assert restarts_together(live)
-    assert not restarts_together(workload(updateStrategy={"type": "RollingUpdate"}))
+    assert is_restarted_by_sync(live)
+    assert not is_restarted_by_sync(workload(updateStrategy={"type": "RollingUpdate"}))
 
 
 @pytest.mark.parametrize(

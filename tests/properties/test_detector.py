@@ -28,7 +28,7 @@ from nimlab.objects.canonical import canonical
 from nimlab.objects.change_detector import compare
 from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
-from nimlab.objects.takeover import effective, only_at, takeover_of, takeover_patch
+from nimlab.objects.takeover import effective_takeover, require_version, takeover_of, takeover_patch
 from nimlab.units import UnitError
 from tests.properties.edits import EDITS, mutate_part
 from tests.properties.objects import BODIES, Dice, make_desired
@@ -171,7 +171,7 @@ def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen:
     if takeover is None:
         return
     try:
-        cluster.patch(key_of(live), [only_at(live), *takeover_patch(takeover, live)], dry_run=False)
+        cluster.patch(key_of(live), [require_version(live), *takeover_patch(takeover, live)], dry_run=False)
         applied = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=False)
     except ClusterError:  # the desired object may be invalid
         return
@@ -179,4 +179,4 @@ def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen:
     remaining = takeover_of(wanted, applied, remove_foreign=True)
     if remaining is not None:
         patched = cluster.patch(key_of(live), takeover_patch(remaining, applied), dry_run=True)
-        assert effective(remaining, applied, patched) is None, json.dumps([wanted, live, applied])
+        assert effective_takeover(remaining, applied, patched) is None, json.dumps([wanted, live, applied])

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from nimlab.errors import Rejected
 from nimlab.files.git import Commit, Relation
-from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.files.spec import BrokenFile, OnImmutableChange
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import ObjectKey, key_of
@@ -124,7 +124,7 @@ class Scene:
         """What the run may do."""
         return inputs_of(
             names=self.names,
-            broken=tuple(Broken(name=n, source=f"experiments/{n}.yaml") for n in self.broken),
+            broken=tuple(BrokenFile(name=n, source=f"experiments/{n}.yaml") for n in self.broken),
             file_errors=len(self.broken),
             commit=Commit(sha="b" * 40, branch="main", dirty=False),
             **self.options,

@@ -10,7 +10,7 @@ import pytest
 
 from nimlab.errors import Conflict, OwnershipConflict
 from nimlab.files.spec import OnImmutableChange
-from nimlab.objects.foreign_fields import Foreign
+from nimlab.objects.foreign_fields import ForeignField
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan
@@ -28,7 +28,7 @@ from tests.support.plans import (
 IMAGE = "spec.template.spec.containers[nimp2p].image"
 
 
-FOREIGN = Foreign(manager="mesh", path=("f:spec", "f:x"), text="spec.x", value=1)
+FOREIGN = ForeignField(manager="mesh", path=("f:spec", "f:x"), text="spec.x", value=1)
 
 
 def updated(name: str, new: str = "v2", **more: Any) -> ExperimentPlan:
@@ -90,7 +90,7 @@ def shown_alone() -> list[ExperimentPlan]:
         experiment("recreated", replaced),
         experiment("kept", kept),
         updated("mixed", foreign=(FOREIGN,)),
-        updated("hand", taken=(Conflict(manager="kubectl", field=".spec.replicas"),)),
+        updated("hand", reclaimed_fields=(Conflict(manager="kubectl", field=".spec.replicas"),)),
         updated("bad", error=error),
         updated("given", takeover=Takeover(managers=("kubectl",), removed=())),
     ]

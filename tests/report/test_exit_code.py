@@ -11,7 +11,7 @@ from nimlab.errors import (
     PlanError,
 )
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
 )
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import Plan
@@ -43,7 +43,7 @@ from tests.support.plans import (
         (plan(experiment("red", change(Action.KEEP, "Service", "red", foreign=(DEBUG,)))), 0),
         (plan(CHANGING, stops=(LIMIT,)), 1),
         (plan(CHANGING, refusal=PlanError("stale")), 1),
-        (plan(broken=(Broken(name="red", source="experiments/red.yaml"),)), 1),
+        (plan(broken=(BrokenFile(name="red", source="experiments/red.yaml"),)), 1),
         (plan(experiment("purple", replace(SCALE, error=CONFLICT))), 1),
     ],
 )
@@ -66,7 +66,7 @@ def test_exit_code_of_a_dry_run(planned: Plan, expected: int) -> None:
         (plan(CHANGING), (*done_events(plan(CHANGING), purple=Outcome.FAILED), STUCK), 1),
         (plan(CHANGING), (*done_events(plan(CHANGING), purple=Outcome.NOT_ATTEMPTED),), 1),
         (plan(CHANGING, stops=(LIMIT,)), (*done_events(plan(CHANGING)),), 1),
-        (plan(broken=(Broken(name="red", source="x"),)), (ALREADY_SETTLED,), 1),
+        (plan(broken=(BrokenFile(name="red", source="x"),)), (ALREADY_SETTLED,), 1),
     ],
 )
 def test_exit_code_of_a_run(planned: Plan, events: tuple[Event, ...], expected: int) -> None:

@@ -13,7 +13,7 @@ from tests.support.live_plans import (
     event,
     keep,
     ready,
-    refusal,
+    rejection_event,
     statefulset,
 )
 
@@ -42,7 +42,7 @@ def test_events_and_troubles_contain_no_secret_of_their_objects() -> None:
     env = [{"name": "API_TOKEN", "value": "correct-horse"}]
     live["spec"]["template"] = {"spec": {"containers": [{"name": "nimp2p", "env": env}]}}
     peer["spec"]["containers"] = [{"name": "nimp2p", "env": [{"name": "API_TOKEN", "value": "battery"}]}]
-    events = [refusal(1, "denied: correct-horse"), event(2, f"{NAME}-0", message="exec battery")]
+    events = [rejection_event(1, "denied: correct-horse"), event(2, f"{NAME}-0", message="exec battery")]
     detail = detail_of([peer], events, keep(live))
     assert [line.message for line in detail.events] == ["denied: (hidden)", "exec (hidden)"]
     assert [trouble.message for trouble in detail.troubles] == ["denied: (hidden)"]

@@ -23,10 +23,10 @@ from nimlab.errors import (
     SpecError,
 )
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
     OnImmutableChange,
 )
-from nimlab.objects.foreign_fields import Foreign
+from nimlab.objects.foreign_fields import ForeignField
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action
 from nimlab.plan.diff import ABSENT
@@ -95,7 +95,7 @@ def newcomer(*, paint: bool) -> dict[str, str]:
         "verbose.txt": text_of(planned, paint=paint, verbose=True),
         "plan.txt": text_of(planned, paint=paint, dry_run=False),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(planned, events, elapsed_s=3.1, paint=paint),
+        "outcome.txt": report.format_summary(planned, events, elapsed_s=3.1, paint=paint),
         "run.json": run_json(planned, events),
     }
 
@@ -148,7 +148,7 @@ def wrong(*, paint: bool) -> dict[str, str]:
     return {
         "dry-run.txt": text_of(planned, paint=paint),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(planned, events, elapsed_s=44.0, paint=paint),
+        "outcome.txt": report.format_summary(planned, events, elapsed_s=44.0, paint=paint),
         "plan.json": plan_json(planned),
         "run.json": run_json(planned, events),
     }
@@ -168,8 +168,8 @@ def unchanged(*, paint: bool) -> dict[str, str]:
         "plan.txt": text_of(planned, paint=paint, dry_run=False),
         "verbose.txt": text_of(planned, paint=paint, verbose=True),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(planned, events, elapsed_s=0.4, paint=paint),
-        "no-wait.txt": report.format_outcome(planned, (), elapsed_s=0.4, paint=paint),
+        "outcome.txt": report.format_summary(planned, events, elapsed_s=0.4, paint=paint),
+        "no-wait.txt": report.format_summary(planned, (), elapsed_s=0.4, paint=paint),
     }
 
 
@@ -205,7 +205,7 @@ def special(*, paint: bool) -> dict[str, str]:
     )  # fmt: skip
     two = live_set("two", 1, containers=("nimp2p", "rtt"))
     foreign = tuple(replace(DEBUG, text=f"{ENV}[{name}]") for name in "ABCDEF")
-    data = Foreign(manager="argo", path=(), text="data.more", value="x")
+    data = ForeignField(manager="argo", path=(), text="data.more", value="x")
     planned = plan(
         experiment(
             "",
@@ -237,7 +237,7 @@ def special(*, paint: bool) -> dict[str, str]:
             pods=-1,
         ),
         experiment("rolling", rollout),
-        experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", taken=taken, fields=(
+        experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", reclaimed_fields=taken, fields=(
             field("spec.replicas", 2, 5),))),
         experiment(
             "takeover",
@@ -300,7 +300,7 @@ def withheld(*, paint: bool) -> dict[str, str]:
         experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True),
         experiment("purple", SCALE, pods=2),
         stops=(LIMIT,),
-        broken=(Broken(name="red", source="experiments/red.yaml"),),
+        broken=(BrokenFile(name="red", source="experiments/red.yaml"),),
     )
     events: list[Event] = [
         *done_events(planned, blue=Outcome.NOT_ATTEMPTED),
@@ -310,7 +310,7 @@ def withheld(*, paint: bool) -> dict[str, str]:
     return {
         "dry-run.txt": text_of(planned, paint=paint),
         "events.txt": events_text(events, paint=paint),
-        "outcome.txt": report.format_outcome(planned, events, elapsed_s=2.5, paint=paint),
+        "outcome.txt": report.format_summary(planned, events, elapsed_s=2.5, paint=paint),
         "plan.json": plan_json(planned),
     }
 
@@ -337,7 +337,7 @@ def interrupted(*, paint: bool) -> dict[str, str]:
         PeersProgress(experiment="blue", running=1, wanted=4, leaving=0),
     ]
     return {
-        "outcome.txt": report.format_outcome(planned, events, elapsed_s=1.0, paint=paint),
+        "outcome.txt": report.format_summary(planned, events, elapsed_s=1.0, paint=paint),
         "run.json": run_json(planned, events),
     }
 

@@ -14,7 +14,7 @@ from nimlab.errors import (
     SpecError,
 )
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
     OnImmutableChange,
 )
 from nimlab.plan.change import Action
@@ -166,7 +166,7 @@ def test_case_of_an_experiment_keeps_its_name_and_class() -> None:
     keep = plan(experiment("purple", *all_objects(Action.KEEP, "purple")))
     renamed = plan(replace(CHANGING.experiments[0], source="experiments/other.yaml"))
     mixed = plan(experiment("a", *all_objects(Action.PRUNE, "a"), gone=True), *BLOCKED.experiments)
-    broken = plan(broken=(Broken(name="purple", source="experiments/purple.yaml"),))
+    broken = plan(broken=(BrokenFile(name="purple", source="experiments/purple.yaml"),))
     identities = {
         (case.suite, case.class_name, case.name)
         for found_cases in (
@@ -186,7 +186,7 @@ def test_case_names_its_file() -> None:
 
 
 def test_cases_with_the_same_name_are_numbered() -> None:
-    twice = tuple(Broken(name="red", source=f"experiments/{name}.yaml") for name in ("a", "b", "c"))
+    twice = tuple(BrokenFile(name="red", source=f"experiments/{name}.yaml") for name in ("a", "b", "c"))
     found_cases = plan_cases(plan(broken=twice))
     assert [case.name for case in found_cases] == ["red", "red (2)", "red (3)"]
     assert [case.file for case in found_cases] == [broken.source for broken in twice]

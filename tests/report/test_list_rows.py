@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from nimlab.plan.change import Action
 from nimlab.plan.health import Health, Verdict
 from nimlab.report.git_state import GitState
-from nimlab.report.list_rows import Row, overview_rows
+from nimlab.report.list_rows import Row, rows_of
 from tests.support.live_plans import (
     MADE,
     NAME,
@@ -43,22 +43,22 @@ def test_experiment_without_objects_is_not_synced_and_has_the_scale_of_its_file(
 
 def test_orphan_takes_its_name_from_its_objects() -> None:
     plan = plan_of(change(Action.PRUNE, statefulset(scale=2, running=1), None), source=None)
-    (row,) = overview_rows(plan, (), NOW)
+    (row,) = rows_of(plan, (), NOW)
     assert (row.state, row.full_name, row.scale, row.running) == (GitState.ORPHANED, NAME, 2, 1)
     nameless = plan_of(change(Action.PRUNE, spec_map("d"), None), source=None)
-    (row,) = overview_rows(nameless, (), NOW)
+    (row,) = rows_of(nameless, (), NOW)
     assert (row.full_name, row.scale, row.running) == ("", None, None)
 
 
 def test_row_of_a_broken_file_has_unknown_values() -> None:
-    rows = overview_rows(plan_of(keep(statefulset()), broken=True), (experiment(),), NOW)
+    rows = rows_of(plan_of(keep(statefulset()), broken=True), (experiment(),), NOW)
     assert [row.experiment for row in rows] == ["purple", "white"]
     assert (rows[1].state, rows[1].scale, rows[1].running) == (GitState.BROKEN, None, None)
-    (row,) = overview_rows(plan_of(broken=True), (experiment("white"),), NOW)
+    (row,) = rows_of(plan_of(broken=True), (experiment("white"),), NOW)
     assert (row.full_name, row.scale) == ("nimp2p-exp-white", 7)
 
 
 def test_late_clock_gives_no_negative_age() -> None:
     early = datetime(2026, 11, 23, tzinfo=UTC)
-    (row,) = overview_rows(plan_of(keep(statefulset())), (), early)
+    (row,) = rows_of(plan_of(keep(statefulset())), (), early)
     assert row.age_s == 0

@@ -12,7 +12,7 @@ from nimlab.errors import (
     OwnershipConflict,
 )
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
 )
 from nimlab.plan.change import Action
 from nimlab.plan.pod_trouble import Trouble
@@ -51,7 +51,7 @@ def test_control_characters_are_escaped_everywhere() -> None:
     wrong_file = problem(evil, 1, 3, "x", evil, excerpt=evil, hint=evil)
     planned = plan(
         replace(experiment(evil, bad), source=evil),
-        broken=(Broken(name=evil, source=evil),),
+        broken=(BrokenFile(name=evil, source=evil),),
         stops=(PruneBlocked(code="x", what=evil, hint=evil),),
     )
     events: list[Event] = [
@@ -63,7 +63,7 @@ def test_control_characters_are_escaped_everywhere() -> None:
     texts = [
         text_of(planned),
         events_text(events, paint=False),
-        report.format_outcome(planned, events, elapsed_s=1.0, paint=False),
+        report.format_summary(planned, events, elapsed_s=1.0, paint=False),
         report.format_problems([wrong_file], files=1, paint=False),
         report.format_rows([row(evil, GitState.DRIFTED)]),
         report.format_status(

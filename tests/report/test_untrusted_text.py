@@ -22,9 +22,9 @@ from nimlab.errors import (
     SpecError,
 )
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
 )
-from nimlab.objects.foreign_fields import Foreign
+from nimlab.objects.foreign_fields import ForeignField
 from nimlab.plan.change import Action
 from nimlab.plan.diff import diff_objects
 from nimlab.plan.pod_trouble import Trouble
@@ -62,7 +62,9 @@ def test_no_report_shows_a_secret() -> None:
         return {"kind": "Secret", "metadata": {"name": "x"}, "data": {"a": value}}
 
     changes = [diff_objects(planned(SECRET), planned(f"{SECRET}1")) for planned in (workload, secret)]
-    foreign = Foreign(manager="argo", path=(), text="env[TOKEN]", value={"name": "TOKEN", "value": SECRET})
+    foreign = ForeignField(
+        manager="argo", path=(), text="env[TOKEN]", value={"name": "TOKEN", "value": SECRET}
+    )
     planned = plan(
         experiment(
             "purple",
@@ -84,7 +86,7 @@ def hostile_reports(evil: str) -> tuple[list[str], list[str]]:
     error = Rejected(evil, where=evil, hint=evil)
     bad = change(
         Action.UPDATE, "Service", "x", error=error, reason=evil, fields=(field(f"data[{evil}]", evil, 1),),
-        foreign=(Foreign(manager=evil, path=(), text=evil, value=evil),),
+        foreign=(ForeignField(manager=evil, path=(), text=evil, value=evil),),
     )  # fmt: skip
     named = replace(bad, key=replace(bad.key, name=evil), error=None)
     gone = replace(change(Action.PRUNE, "Service", "gone"), key=replace(bad.key, name=evil))
@@ -92,7 +94,7 @@ def hostile_reports(evil: str) -> tuple[list[str], list[str]]:
         code="x", what=evil, hint=evil, excerpt=evil, pointer=evil,
         location=Location(path=evil or "x", line=0, column=1),
     )  # fmt: skip
-    broken = Broken(name=evil, source=evil or "x")
+    broken = BrokenFile(name=evil, source=evil or "x")
     planned = plan(
         replace(experiment(evil, bad, named), source=evil or None),
         replace(experiment(evil + "2", gone), source=None),

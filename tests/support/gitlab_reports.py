@@ -22,7 +22,7 @@ from nimlab.errors import (
     Rejected,
 )
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
     OnImmutableChange,
 )
 from nimlab.plan.change import Action, Change
@@ -254,7 +254,7 @@ STALE = PlanError(
 )
 
 
-RED = Broken(name="red", source="experiments/red.yaml")
+RED = BrokenFile(name="red", source="experiments/red.yaml")
 
 
 RED_PROBLEM = problem(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nimlab.files.spec import (
-    Broken,
+    BrokenFile,
     ConnectLimit,
     Contract,
     Experiment,
@@ -19,13 +19,13 @@ from nimlab.files.spec import (
 )
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent
-from nimlab.objects.foreign_fields import Foreign
+from nimlab.objects.foreign_fields import ForeignField
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.workload import Resources
 from nimlab.report.experiment_detail import Detail, experiment_detail
-from nimlab.report.list_rows import Row, overview_rows
+from nimlab.report.list_rows import Row, rows_of
 
 NOW = datetime(2026, 11, 23, 12, 35, 29, tzinfo=UTC)
 
@@ -39,7 +39,7 @@ NAME = "nimp2p-exp-purple"
 IMAGE = Image(name="katakuri100/nimp2p", tag="v1")
 
 
-FOREIGN = Foreign(manager="kubectl-edit", path=(), text="spec.x", value=1)
+FOREIGN = ForeignField(manager="kubectl-edit", path=(), text="spec.x", value=1)
 
 
 def statefulset(*, scale: int = 5, running: int = 5) -> Manifest:
@@ -73,7 +73,7 @@ def keep(live: Manifest, **more: Any) -> Change:
 
 def plan_of(*changes: Change, source: str | None = "experiments/purple.yaml", broken: bool = False) -> Plan:
     planned = ExperimentPlan(name="purple", source=source, changes=changes, added=Resources())
-    file = Broken(name="white", source="experiments/white.yaml")
+    file = BrokenFile(name="white", source="experiments/white.yaml")
     return Plan(
         apply_set=ApplySet(name="experiments", namespace="dst-lab"),
         experiments=(planned,) if changes else (),
@@ -108,7 +108,7 @@ def experiment(name: str = "purple") -> Experiment:
 
 
 def only_row(plan: Plan) -> Row:
-    (row,) = overview_rows(plan, (experiment(),), NOW)
+    (row,) = rows_of(plan, (experiment(),), NOW)
     return row
 
 
@@ -143,7 +143,7 @@ def event(number: int, name: str, **more: Any) -> Manifest:
     }
 
 
-def refusal(number: int, message: str) -> Manifest:
+def rejection_event(number: int, message: str) -> Manifest:
     about = {"kind": "StatefulSet", "namespace": "dst-lab", "name": NAME}
     return event(number, "", involvedObject=about, reason="FailedCreate", message=message, type="Warning")
 

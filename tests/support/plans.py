@@ -17,7 +17,7 @@ from nimlab.errors import (
 from nimlab.files.git import Commit
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent
-from nimlab.objects.foreign_fields import Foreign
+from nimlab.objects.foreign_fields import ForeignField
 from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.plan.change import Action, Change
 from nimlab.plan.diff import FieldChange
@@ -176,7 +176,7 @@ SCALE = change(
 )
 
 
-DEBUG = Foreign(
+DEBUG = ForeignField(
     manager="kubectl-edit",
     path=(),
     text=f"{ENV}[DEBUG]",

@@ -8,9 +8,9 @@ next sync completes the work.
 from __future__ import annotations
 
 from nimlab.cluster.apply.execute import ApplyOptions, create_namespace, create_password, execute
-from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire, acquire_all, hold_of
+from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire_lock, acquire_locks, current_hold
 from nimlab.cluster.apply.readiness import WaitTarget
-from nimlab.cluster.apply.terminating_namespace import with_reason
+from nimlab.cluster.apply.terminating_namespace import explain_terminating_namespace
 from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_targets, wait_until_settled
 from nimlab.plan.sync_events import (
     Event,
@@ -37,14 +37,14 @@ __all__ = [
     "PeersProgress",
     "PeersRestarted",
     "WaitTarget",
-    "acquire",
-    "acquire_all",
+    "acquire_lock",
+    "acquire_locks",
     "create_namespace",
     "create_password",
+    "current_hold",
     "execute",
-    "hold_of",
+    "explain_terminating_namespace",
     "system_clock",
     "wait_targets",
     "wait_until_settled",
-    "with_reason",
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from nimlab.cluster.apply.restart_peers import restart_peers
-from nimlab.cluster.apply.terminating_namespace import with_reason
+from nimlab.cluster.apply.terminating_namespace import explain_terminating_namespace
 from nimlab.cluster.apply.write_object import NO_VERSION, apply_object, prune_object
 from nimlab.cluster.port import RUN_AGAIN, Cluster, Propagation
 from nimlab.errors import Forbidden, NimlabError, PreconditionFailed
@@ -221,7 +221,7 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
             )
         restarted = restart_peers(change, applied, job.cluster, parallel=options.parallel, stop=job.stop)
     except NimlabError as error:
-        explained = with_reason(error, job.cluster, change.key.namespace)
+        explained = explain_terminating_namespace(error, job.cluster, change.key.namespace)
         job.emit(_done(change, Outcome.FAILED, explained))
         return explained
     job.emit(_done(change, _OUTCOMES[change.action]))

@@ -128,7 +128,7 @@ class Locks:
         return any(lock.lost.is_set() for lock in self._locks)
 
 
-def acquire_all(
+def acquire_locks(
     cluster: Cluster,
     leases: Sequence[tuple[ApplySet, Manifest | None]],
     *,
@@ -140,14 +140,14 @@ def acquire_all(
     locks: list[Lock] = []
     try:
         for apply_set, lease in leases:
-            locks.append(acquire(cluster, apply_set, lease, holder=holder, now=now, stop=stop))
+            locks.append(acquire_lock(cluster, apply_set, lease, holder=holder, now=now, stop=stop))
     except NimlabError:
         Locks(locks).release()
         raise
     return Locks(locks)
 
 
-def acquire(
+def acquire_lock(
     cluster: Cluster,
     apply_set: ApplySet,
     lease: Manifest | None,
@@ -161,7 +161,7 @@ def acquire(
     Raises PreconditionFailed when the lease has changed (read it again), LockHeld when another sync holds it.
     """
     acquired = now()
-    current = hold_of(lease, acquired)
+    current = current_hold(lease, acquired)
     if current is not None:
         raise _lock_held(current, apply_set.lease_key, acquired)
     spec = {
@@ -198,7 +198,7 @@ class Hold:
     until: datetime | None
 
 
-def hold_of(lease: Manifest | None, now: datetime) -> Hold | None:
+def current_hold(lease: Manifest | None, now: datetime) -> Hold | None:
     """Return the holder of the lease; None if nobody holds it or if it has certainly expired."""
     spec = (lease or {}).get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")

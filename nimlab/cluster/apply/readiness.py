@@ -13,8 +13,16 @@ from typing import Final
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import WORKLOADS, Manifest, ObjectKey, key_of
 from nimlab.objects.masking import redact, secrets_in
-from nimlab.plan.deletion_blockers import held_by, leaving_trouble
-from nimlab.plan.kstatus import PeerCount, State, is_observed, peers_of, seen_at, spec_changed_at, status_of
+from nimlab.plan.deletion_blockers import deletion_trouble, describe_blockers
+from nimlab.plan.kstatus import (
+    PeerCount,
+    State,
+    is_observed,
+    last_seen_at,
+    peers_of,
+    spec_changed_at,
+    status_of,
+)
 from nimlab.plan.pod_trouble import Trouble, after_grace_period, event_trouble, is_due, pod_trouble
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 
@@ -52,7 +60,7 @@ class _PodRejection:
     since: datetime
     trouble: Trouble
     uid: str
-    seen_at: datetime
+    last_seen_at: datetime
 
 
 @dataclass(slots=True)
@@ -95,26 +103,28 @@ class Readiness:
         if trouble is not None:
             troubled[key] = trouble
 
-    def put_leaving(self, kind: str, items: Iterable[Manifest]) -> None:
+    def record_terminating(self, kind: str, items: Iterable[Manifest]) -> None:
         """Record all objects of a kind that still exist; all others of that kind have been deleted."""
         for key in [key for key in self.leaving if key.kind == kind]:
             del self.leaving[key]
         self.leaving.update((key_of(live), live) for live in items)
         self.listed.add(kind)
 
-    def note_refusal(self, event: Manifest, now: datetime) -> None:
+    def record_rejection(self, event: Manifest, now: datetime) -> None:
         """Record an event that explains why a workload gets no pods; ignore old events."""
         about = event.get("involvedObject") or {}
         key = ObjectKey(str(about.get("kind")), str(about.get("namespace") or ""), str(about.get("name")))
-        trouble, event_at = event_trouble(event), seen_at(event)
+        trouble, event_at = event_trouble(event), last_seen_at(event)
         if trouble is None or event_at is None or now - event_at >= _MAX_EVENT_AGE:
             return
         uid, known = str(about.get("uid") or ""), self.rejected_pods.get(key)
         if known is not None and known.uid == uid:
-            latest = max(event_at, known.seen_at)
-            self.rejected_pods[key] = replace(known, trouble=trouble, seen_at=latest)
-        elif known is None or known.seen_at <= event_at:
-            self.rejected_pods[key] = _PodRejection(since=now, trouble=trouble, uid=uid, seen_at=event_at)
+            latest = max(event_at, known.last_seen_at)
+            self.rejected_pods[key] = replace(known, trouble=trouble, last_seen_at=latest)
+        elif known is None or known.last_seen_at <= event_at:
+            self.rejected_pods[key] = _PodRejection(
+                since=now, trouble=trouble, uid=uid, last_seen_at=event_at
+            )
 
     def remove(self, live: Manifest) -> None:
         """Remove an object that has been deleted."""
@@ -123,7 +133,7 @@ class Readiness:
         self.workloads.pop(key, None)
 
 
-def judge(
+def assess_readiness(
     target: WaitTarget, readiness: Readiness, now: datetime, *, waited_s: float, timeout_s: float
 ) -> Event | None:
     """Return the event for an experiment's state; None before all its kinds have been listed. Pure."""
@@ -149,7 +159,7 @@ def judge(
             experiment=target.experiment,
             running=running,
             wanted=wanted,
-            troubles=(*troubles, *map(leaving_trouble, remaining)),
+            troubles=(*troubles, *map(deletion_trouble, remaining)),
             timed_out=timed_out,
             waited_s=waited_s,
             noun=target.noun,
@@ -224,7 +234,7 @@ def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining
         if status.state is not State.CURRENT:
             return f"{key_of(live)}: {status.message}"
     others = f" (and {len(remaining) - 1} more)" if len(remaining) > 1 else ""
-    return f"{key_of(remaining[0])}: {held_by(remaining[0])}{others}" if remaining else ""
+    return f"{key_of(remaining[0])}: {describe_blockers(remaining[0])}{others}" if remaining else ""
 
 
 def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[Trouble, ...]:
@@ -248,4 +258,4 @@ def _concerns(rejection: _PodRejection, live: Manifest) -> bool:
     """Return True if the event is about this object (by uid) and not older than its last spec change."""
     changed_at = spec_changed_at(live)
     is_same = rejection.uid in ("", live["metadata"].get("uid"))
-    return is_same and (changed_at is None or rejection.seen_at >= changed_at)
+    return is_same and (changed_at is None or rejection.last_seen_at >= changed_at)

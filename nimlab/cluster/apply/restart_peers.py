@@ -16,7 +16,7 @@ from nimlab.errors import PreconditionFailed
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.plan.change import Change
 from nimlab.plan.kstatus import peers_of
-from nimlab.plan.workload import restarts_together
+from nimlab.plan.workload import is_restarted_by_sync
 
 _OBSERVED_TIMEOUT_S: Final = 60.0
 
@@ -29,7 +29,7 @@ def restart_peers(
     Surplus peers are left to the StatefulSet controller. Peers that were kept through a replacement of the
     StatefulSet already belong to the new one here. Raises ClusterError.
     """
-    if not (change.outdated_peers_after and restarts_together(applied) and peers_of(applied).wanted):
+    if not (change.outdated_peers_after and is_restarted_by_sync(applied) and peers_of(applied).wanted):
         return 0
     current = _wait_until_observed(applied, change.key, cluster, stop)
     revision = current["status"]["updateRevision"]

@@ -9,21 +9,21 @@ from __future__ import annotations
 from nimlab.cluster.port import Cluster
 from nimlab.errors import ClusterError, Forbidden, NimlabError
 from nimlab.objects.manifest import ObjectKey
-from nimlab.plan.deletion_blockers import held_by, is_leaving
+from nimlab.plan.deletion_blockers import describe_blockers, is_terminating
 
 _REJECTION = "because it is being terminated"  # from the API server's error message
 
 
-def with_reason(error: NimlabError, cluster: Cluster, namespace: str) -> NimlabError:
+def explain_terminating_namespace(error: NimlabError, cluster: Cluster, namespace: str) -> NimlabError:
     """Return the error; if its namespace is being deleted, one that states what blocks the deletion."""
-    if not isinstance(error, ClusterError) or _REJECTION not in error.whole:
+    if not isinstance(error, ClusterError) or _REJECTION not in error.full_message:
         return error
     key = ObjectKey("Namespace", "", namespace)
     try:
         live = cluster.get(key)
     except ClusterError:
         return error
-    reason = held_by(live) if live is not None and is_leaving(live) else "it was being deleted"
+    reason = describe_blockers(live) if live is not None and is_terminating(live) else "it was being deleted"
     return Forbidden(
         f"nothing can be created in the namespace `{namespace}`: {reason}",
         where=error.where or key,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from nimlab.cluster.apply.extra_reads import ExtraReads
-from nimlab.cluster.apply.readiness import Readiness, WaitTarget, judge
+from nimlab.cluster.apply.periodic_reads import PeriodicReads
+from nimlab.cluster.apply.readiness import Readiness, WaitTarget, assess_readiness
 from nimlab.cluster.apply.watcher import Watcher
 from nimlab.cluster.port import Cluster
 from nimlab.objects.applyset import ApplySet
@@ -118,11 +118,13 @@ def wait_until_settled(
     """
     readiness, shown, paces = Readiness(apply_set), dict[str, Event](), dict[str, Pace]()
     settled = [target for target in targets if target.settled_peers is not None]
-    yield from filter(None, (judge(t, readiness, clock.now(), waited_s=0.0, timeout_s=0.0) for t in settled))
+    yield from filter(
+        None, (assess_readiness(t, readiness, clock.now(), waited_s=0.0, timeout_s=0.0) for t in settled)
+    )
     pending = {target.experiment: target for target in targets if target.settled_peers is None}
     if not pending:
         return
-    extra_reads = ExtraReads(cluster, apply_set)
+    extra_reads = PeriodicReads(cluster, apply_set)
     started_s = clock.monotonic_s()
     next_read_s = started_s
     with Watcher(cluster, tuple(pending.values()), apply_set) as watcher:
@@ -133,7 +135,9 @@ def wait_until_settled(
                 next_read_s = clock.monotonic_s() + _EXTRA_READS_EVERY_S
             waited_s = clock.monotonic_s() - started_s
             for target in tuple(pending.values()):
-                event = judge(target, readiness, clock.now(), waited_s=waited_s, timeout_s=timeout_s)
+                event = assess_readiness(
+                    target, readiness, clock.now(), waited_s=waited_s, timeout_s=timeout_s
+                )
                 if event is None or shown.get(target.experiment) == event:
                     continue
                 shown[target.experiment] = event

@@ -21,11 +21,11 @@ from nimlab.objects.applyset import FIELD_MANAGER, ApplySet
 from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.prune_proofs import missing_proofs
-from nimlab.objects.takeover import Takeover, only_at, takeover_patch
+from nimlab.objects.takeover import Takeover, require_version, takeover_patch
 from nimlab.plan.change import Action, Change
-from nimlab.plan.deletion_blockers import finalizers_of, held_by, is_leaving
+from nimlab.plan.deletion_blockers import describe_blockers, finalizers_of, is_terminating
 from nimlab.plan.sync_events import Event, Notice
-from nimlab.plan.workload import trial_of
+from nimlab.plan.workload import replacement_trial
 
 NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5
@@ -116,7 +116,7 @@ def _delete_planned(
 
     def is_needed(live: Manifest | None) -> bool:
         was_read_again = live is not change.live
-        if live is None or (was_read_again and _is_planned(live, change) and is_leaving(live)):
+        if live is None or (was_read_again and _is_planned(live, change) and is_terminating(live)):
             return False
         check(live)
         return True
@@ -204,7 +204,7 @@ def _take_over(change: Change, takeover: Takeover, cluster: Cluster) -> None:
         return True
 
     def send(live: Manifest) -> None:
-        cluster.patch(change.key, [only_at(live), *takeover_patch(takeover, live)], dry_run=False)
+        cluster.patch(change.key, [require_version(live), *takeover_patch(takeover, live)], dry_run=False)
 
     _retry_on_conflict(change, cluster, is_needed, send)
 
@@ -222,7 +222,7 @@ def _delete_for_replacement(
     change: Change, cluster: Cluster, desired: Manifest, apply_set: ApplySet, *, force: bool
 ) -> None:
     """Delete the former object, once a dry run has shown that the server accepts the new one."""
-    cluster.apply(trial_of(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
+    cluster.apply(replacement_trial(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
     orphan = change.replace_by is OnImmutableChange.ORPHAN
     propagation = Propagation.ORPHAN if orphan else Propagation.FOREGROUND
     _delete_planned(change, cluster, lambda live: _check_replaceable(change, live, apply_set), propagation)
@@ -255,14 +255,14 @@ def _wait_until_deleted(
         if live is None or not _is_planned(live, change):
             return True
         if latest is change.live:
-            emit(Notice(text=f"waiting until {change.key} is deleted: {held_by(live)}"))
+            emit(Notice(text=f"waiting until {change.key} is deleted: {describe_blockers(live)}"))
         latest = live
         return False
 
     try:
         poll(is_gone, f"{change.key} still exists", timeout_s, stop)
     except ClusterError as error:
-        if latest is None or not is_leaving(latest):
+        if latest is None or not is_terminating(latest):
             raise
         raise _blocked_deletion(change.key, latest, timeout_s, error.hint) from error
 
@@ -273,7 +273,7 @@ def _blocked_deletion(key: ObjectKey, live: Manifest, timeout_s: float, hint: st
     if finalizers:
         hint = f"find out why the finalizer `{finalizers[0]}` is not removed, then sync again"
     return ClusterError(
-        f"the former object is still being deleted after {timeout_s:.0f} s: {held_by(live)}",
+        f"the former object is still being deleted after {timeout_s:.0f} s: {describe_blockers(live)}",
         where=key,
         hint=hint,
     )

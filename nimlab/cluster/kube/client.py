@@ -23,7 +23,7 @@ from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of
 from nimlab.text import to_json_bytes
 
-PAGE: Final = 500  # kubectl's page size; larger pages cost more by the server's own estimate
+PAGE_SIZE: Final = 500  # kubectl's page size; larger pages cost more by the server's own estimate
 _LIST_ATTEMPTS: Final = 3
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -32,9 +32,9 @@ _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDisc
 class KubeCluster:
     """An API server; implements `cluster.port.Cluster`. Safe to use from several threads."""
 
-    def __init__(self, transport: Transport, *, cautions: tuple[str, ...] = ()) -> None:
+    def __init__(self, transport: Transport, *, security_warnings: tuple[str, ...] = ()) -> None:
         self.transport = transport
-        self.cautions = cautions
+        self.security_warnings = security_warnings
 
     @property
     def host(self) -> str:
@@ -104,7 +104,7 @@ class KubeCluster:
         Raises Expired when the `continue` token expires between two pages, ClusterError.
         """
         traits = KINDS[kind]
-        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(size or PAGE)}
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(size or PAGE_SIZE)}
         accept = _METADATA_ONLY if metadata_only else JSON
         for page in self._pages(collection_path(traits, namespace), query, kind, accept):
             for item in page.items:  # the items of a LIST lack apiVersion and kind
@@ -292,7 +292,7 @@ class KubeCluster:
     def _pages(self, path: str, query: Mapping[str, str], kind: str, accept: str) -> Iterator[Listing]:
         token = ""
         while True:
-            url = with_query(path, {"limit": str(PAGE), **query, "continue": token})
+            url = with_query(path, {"limit": str(PAGE_SIZE), **query, "continue": token})
             body = self.transport.json("GET", url, verb="list", where=kind, accept=accept)
             page, token = parse_page(body, kind)
             yield page

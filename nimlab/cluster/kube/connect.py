@@ -56,7 +56,7 @@ def connect(
         notify=tell,
         proxy=None if access.proxy is None else str(access.proxy),
     )
-    return KubeCluster(transport, cautions=_cautions(access))
+    return KubeCluster(transport, security_warnings=_cautions(access))
 
 
 def _cautions(access: Access) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Final
 from nimlab.cluster.kube.exec_plugin import Plugin
 from nimlab.cluster.kube.kubeconfig import Fields, KubeconfigEntry
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import keep_secret
+from nimlab.objects.masking import remember_credential
 
 _TOKEN: Final = re.compile(r"[!-~]+")  # wider than RFC 6750, but without characters that could end a header
 _HEADER: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -30,7 +30,7 @@ Header = tuple[str, str]
 
 def clean_token(text: str, what: str, where: object) -> str:
     """Return the token without surrounding white space. Raises NimlabError, which does not contain it."""
-    keep_secret(text)
+    remember_credential(text)
     token = text.strip()
     if not _TOKEN.fullmatch(token):
         reason = "is empty" if not token else "contains characters that are not allowed in a token"
@@ -112,9 +112,9 @@ def bearer(token: str) -> Header:
 
 
 def _basic(user: Fields) -> Header:
-    keep_secret(user.get("password", ""))
+    remember_credential(user.get("password", ""))
     encoded = base64.b64encode(f"{user['username']}:{user.get('password', '')}".encode()).decode()
-    keep_secret(encoded)
+    remember_credential(encoded)
     return "authorization", f"Basic {encoded}"
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from nimlab.cluster.kube.kubeconfig import KubeconfigEntry
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import conceal, is_secret_name, keep_secret
+from nimlab.objects.masking import is_secret_name, redact_credentials, remember_credential
 
 _VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _INTERACTIVE_MODES: Final = ("Never", "IfAvailable", "Always")
@@ -133,10 +133,10 @@ class Plugin:
         """Return this process's environment with the plugin's variables and the `ExecCredential` request."""
         own = {variable["name"]: variable.get("value", "") for variable in self._exec.get("env", ())}
         for value in own.values():
-            keep_secret(value)
+            remember_credential(value)
         for name, value in os.environ.items():
             if is_secret_name(name):
-                keep_secret(value)
+                remember_credential(value)
         spec: dict[str, Any] = {"interactive": is_interactive}
         if self._exec.get("provideClusterInfo"):
             spec["cluster"] = self._cluster()
@@ -190,7 +190,7 @@ class Plugin:
         if not credential.token and not credential.certificate:
             raise self._failed("returned neither a token nor a certificate", "see its documentation")
         for secret in (credential.token, credential.key):
-            keep_secret(secret)
+            remember_credential(secret)
         return credential
 
 
@@ -219,13 +219,13 @@ def _keep_words(output: bytes) -> None:
     """Register every long word of a plugin's output as a secret, because its format is unknown."""
     for word in re.findall(r'[^\s"\'\\{}\[\],:]+', output.decode(errors="replace")):
         if len(word) >= _MIN_SECRET_LENGTH and word not in _PUBLIC_WORDS:
-            keep_secret(word)
+            remember_credential(word)
 
 
 def _last_lines(output: bytes) -> str:
     """Return the last lines without control characters and known secrets, at most 400 characters."""
     clean = _CONTROL.sub(
-        "", conceal(output.decode(errors="replace")).replace("\r\n", "\n").replace("\t", " ")
+        "", redact_credentials(output.decode(errors="replace")).replace("\r\n", "\n").replace("\t", " ")
     )
     lines = [line.strip() for line in clean.splitlines() if line.strip()]
     text = " / ".join(lines[-_SHOWN_LINES:])

@@ -18,7 +18,7 @@ import yaml
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import keep_secret
+from nimlab.objects.masking import remember_credential
 from nimlab.text import SAFE_LOADER
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -262,7 +262,7 @@ def _by_name(entries: Iterable[Any], group: str, path: Path) -> Mapping[str, Fie
 def _register_secrets(fields: Fields) -> None:
     """Register each credential with `masking`, so that it is never printed."""
     for name in ("token", "password", "client-key-data"):
-        keep_secret(str(fields.get(name, "")))
+        remember_credential(str(fields.get(name, "")))
 
 
 def _check_fields(fields: Fields, known: Mapping[str, str], where: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import keep_secret
+from nimlab.objects.masking import remember_credential
 
 _SUPPORTED = ("http", "https")
 _PORTS = {"http": 80, "https": 443}
@@ -55,7 +55,7 @@ def _parse(text: str, source: str) -> Proxy:
         host, parts, port = "", urlsplit(""), None
     shown = f"{parts.scheme}://{_bracket(host)}" + (f":{port}" if port else "")
     for secret in (parts.password, unquote(parts.password or "")):
-        keep_secret(secret or "")
+        remember_credential(secret or "")
     if not host:
         raise NimlabError(
             "the proxy's address is not a URL", where=source, hint="write it as http://HOST:PORT"

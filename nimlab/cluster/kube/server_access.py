@@ -29,7 +29,7 @@ from nimlab.cluster.kube.kubeconfig import KubeconfigEntry, read_entry
 from nimlab.cluster.kube.proxies import Proxy, choose_proxy
 from nimlab.cluster.kube.tls import make_context
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import keep_secret
+from nimlab.objects.masking import remember_credential
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MOUNT_HINT: Final = "mount the ServiceAccount's token in the pod (automountServiceAccountToken)"
@@ -76,7 +76,7 @@ class Access:
             return urllib3.PoolManager(**settings)
         if self.proxy.user is not None:
             settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=self.proxy.user)
-            keep_secret(settings["proxy_headers"]["proxy-authorization"].removeprefix("Basic "))
+            remember_credential(settings["proxy_headers"]["proxy-authorization"].removeprefix("Basic "))
         return _ThroughProxy(self.proxy.url, proxy_ssl_context=self._context(), **settings)
 
     def _tls(self) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def server_url(entry: KubeconfigEntry) -> str:
             "cluster.server is not a URL with https://", "write it as `server: https://HOST:PORT`"
         )
     if parts.username is not None or parts.query or parts.fragment:
-        keep_secret(parts.password or "")
+        remember_credential(parts.password or "")
         raise entry.error(
             "cluster.server must contain only a host, a port and a path", "remove the user, `?` or `#`"
         )
@@ -277,7 +277,7 @@ def _pem(entry: KubeconfigEntry, fields: Any, name: str, kind: str) -> str | Non
     if not data and not path:
         return None
     if kind == "KEY":
-        keep_secret(data or "")
+        remember_credential(data or "")
     try:
         raw = (
             base64.b64decode(re.sub(r"[\r\n]", "", data), validate=True) if data else Path(path).read_bytes()
@@ -288,7 +288,7 @@ def _pem(entry: KubeconfigEntry, fields: Any, name: str, kind: str) -> str | Non
         raise entry.error(f"{name} {path} cannot be read: {error.strerror}", "correct the path") from None
     text = raw.decode("latin-1")
     if kind == "KEY":
-        keep_secret(text)
+        remember_credential(text)
     blocks = [match[0] for match in _PEM.finditer(text) if match[1].endswith(kind)]
     if not blocks:
         raise entry.error(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nimlab.cache import ValueCache
 from nimlab.errors import Problem, SpecError
-from nimlab.files.git_worktree import Hidden
+from nimlab.files.git_worktree import HiddenFile
 from nimlab.files.load.build_contract import build_contract
 from nimlab.files.load.build_experiment import build_experiment
 from nimlab.files.load.build_lab import build_lab
@@ -26,7 +26,7 @@ from nimlab.files.load.experiment_rules import experiment_warnings, unsupported_
 from nimlab.files.load.lab_folder import LoadState
 from nimlab.files.load.pod_rules import placement_problems
 from nimlab.files.load.value_rules import lab_problems
-from nimlab.files.spec import Broken, Contract, Experiment, Lab, LabFiles
+from nimlab.files.spec import BrokenFile, Contract, Experiment, Lab, LabFiles
 from nimlab.timing import stage
 
 __all__ = ["load_lab"]
@@ -36,7 +36,7 @@ def load_lab(
     root: Path,
     overlay: Mapping[str, str | None] | None = None,
     value_cache: ValueCache | None = None,
-    hidden: Sequence[Hidden] = (),
+    hidden: Sequence[HiddenFile] = (),
 ) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/`, and return specs and problems.
 
@@ -89,7 +89,7 @@ def _read_lab(state: LoadState) -> Lab | None:
 
 def _read_contracts(state: LoadState) -> Iterator[Contract]:
     sources: dict[str, str] = {}
-    broken: list[Broken] = []
+    broken: list[BrokenFile] = []
     for document in state.read_folder("contracts", "contract", broken):
         name = document.name
         if name in sources:
@@ -104,7 +104,7 @@ def _read_contracts(state: LoadState) -> Iterator[Contract]:
             yield built
         else:
             state.problems.extend(built)
-            broken.append(Broken(name=name, source=document.path))
+            broken.append(BrokenFile(name=name, source=document.path))
     for file in broken:
         state.bad_contracts |= {file.name: file.source, Path(file.source).stem: file.source}
 
@@ -120,7 +120,7 @@ def _build_experiments(
     for document in documents:
         cause = _contract_at_fault(state, document, contracts)
         if cause is not None:
-            state.broken.append(Broken(name=document.name, source=document.path, cause=cause))
+            state.broken.append(BrokenFile(name=document.name, source=document.path, cause=cause))
             continue
         built = build_experiment(document, lab, contracts)
         if isinstance(built, Experiment):
@@ -128,7 +128,7 @@ def _build_experiments(
             state.warnings.extend(experiment_warnings(document, lab, contracts))
         else:
             state.problems.extend(built)
-            state.broken.append(Broken(name=document.name, source=document.path))
+            state.broken.append(BrokenFile(name=document.name, source=document.path))
     return result
 
 

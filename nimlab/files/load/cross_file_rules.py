@@ -12,7 +12,7 @@ from typing import TypeAlias
 from nimlab.errors import Problem
 from nimlab.files.load.document import Document
 from nimlab.files.load.lab_folder import LoadState
-from nimlab.files.spec import Broken, Experiment, Lab
+from nimlab.files.spec import BrokenFile, Experiment, Lab
 from nimlab.units import format_cpu_m, format_memory_bytes
 
 BuiltExperiment: TypeAlias = tuple[Document, Experiment]
@@ -36,7 +36,7 @@ def without_duplicates(
                 document.problem("duplicate-name", what, ("metadata", "name"), hint="rename one of them")
             )
             if document.path not in reported:
-                state.broken.append(Broken(name=name, source=document.path))
+                state.broken.append(BrokenFile(name=name, source=document.path))
     return [(document, experiment) for document, experiment in built if experiment.name not in duplicates]
 
 

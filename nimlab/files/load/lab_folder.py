@@ -13,11 +13,11 @@ from typing import Final
 
 from nimlab.cache import ValueCache
 from nimlab.errors import Location, Problem
-from nimlab.files.git_worktree import Hidden
+from nimlab.files.git_worktree import HiddenFile
 from nimlab.files.load.document import Document, file_problem
 from nimlab.files.load.schema_cache import Schema
-from nimlab.files.safe_open import check_folder, is_seen, read_file
-from nimlab.files.spec import Broken
+from nimlab.files.safe_open import check_folder, is_visible, read_file
+from nimlab.files.spec import BrokenFile
 
 _READ_LIMIT_BYTES: Final = 300 * 1024
 _IGNORED: Final = (".", "README")
@@ -36,18 +36,18 @@ class LoadState:
     value_cache: ValueCache | None
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[BrokenFile] = field(default_factory=list)
     misfits: list[Document] = field(default_factory=list)
     bad_contracts: dict[str, str] = field(default_factory=dict)
 
-    def add_hidden(self, hidden: Sequence[Hidden]) -> None:
+    def add_hidden(self, hidden: Sequence[HiddenFile]) -> None:
         """Record a problem for every file that Git hides; an experiment in such a file is unusable."""
         for file in hidden:
-            path = file.path if is_seen(file.path) else ascii(file.path)[1:-1]
+            path = file.path if is_visible(file.path) else ascii(file.path)[1:-1]
             problem = Problem(code="hidden", what=file.what, location=Location(path=path), hint=file.hint)
             self.problems.append(problem)
             if file.path.startswith("experiments/"):
-                self.broken.append(Broken(name=PurePosixPath(path).stem, source=path))
+                self.broken.append(BrokenFile(name=PurePosixPath(path).stem, source=path))
 
     def read_one(self, path: str, kind: str) -> tuple[Document | None, tuple[Problem, ...]]:
         """Return the document of a single file, and its problems, which are not recorded."""
@@ -56,7 +56,7 @@ class LoadState:
             return None, ()
         return Schema(self.root, kind, self.value_cache).read(path, data)
 
-    def read_folder(self, folder: str, kind: str, broken: list[Broken]) -> Iterator[Document]:
+    def read_folder(self, folder: str, kind: str, broken: list[BrokenFile]) -> Iterator[Document]:
         """Yield the documents of a folder that fit their schema; the other files are added to `broken`."""
         schema = Schema(self.root, kind, self.value_cache)
         for path in self._list_files(folder):
@@ -69,7 +69,7 @@ class LoadState:
                 self.misfits.append(document)
             self.problems.extend(problems)
             name = PurePosixPath(path).stem if document is None else document.name
-            broken.append(Broken(name=name, source=path))
+            broken.append(BrokenFile(name=name, source=path))
 
     def _list_files(self, folder: str) -> list[str]:
         """Return the sorted paths of the YAML files in a folder; other entries are problems, or ignored."""
@@ -111,7 +111,7 @@ class LoadState:
 
 def _entry_problem(path: str, entry: os.DirEntry[str]) -> Problem | None:
     """Return why an entry of a folder is not read; None if it is a regular YAML file."""
-    if not is_seen(entry.name):
+    if not is_visible(entry.name):
         return file_problem(ascii(path)[1:-1], "the file name contains invisible characters", "rename it")
     if entry.is_symlink() or not entry.is_file():
         what = "only regular files are read, and this is a symbolic link, a folder or a special file"

@@ -84,7 +84,7 @@ def _hint(manifests: Sequence[Manifest], experiment: Experiment) -> str:
     return f"remove it from `{experiment.source}`, or from the template in templates/experiment"
 
 
-def check_unmarked(manifests: Sequence[Manifest], experiment: Experiment) -> None:
+def check_unstamped(manifests: Sequence[Manifest], experiment: Experiment) -> None:
     """Raise GuardError if a template sets the label or annotation of the ApplySet.
 
     Call it before stamping, which overwrites both.

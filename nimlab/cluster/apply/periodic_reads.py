@@ -17,7 +17,7 @@ from nimlab.objects.manifest import KINDS, WORKLOADS, Manifest, ObjectKey
 from nimlab.plan.kstatus import peers_of
 
 
-class ExtraReads:
+class PeriodicReads:
     """LISTs of what no watch covers; remembers the kinds that cannot be listed over all namespaces."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
@@ -34,11 +34,11 @@ class ExtraReads:
         unread = {key for key in awaited if key.kind not in readiness.listed or key in readiness.leaving}
         for kind in sorted({key.kind for key in unread}):
             remaining = self._read_leaving(kind, {key for key in awaited if key.kind == kind})
-            readiness.put_leaving(kind, remaining)
+            readiness.record_terminating(kind, remaining)
         workloads = {key for target in pending for key in target.workloads}
         namespaces = {key.namespace for key in workloads if _lacks_pods(key, readiness)}
         for event in self._list("Event", namespaces, fields="reason=FailedCreate,type=Warning"):
-            readiness.note_refusal(event, now)
+            readiness.record_rejection(event, now)
 
     def _read_leaving(self, kind: str, keys: set[ObjectKey]) -> Iterable[Manifest]:
         if KINDS[kind].namespaced:
