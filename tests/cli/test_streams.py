@@ -134,7 +134,7 @@ def test_sync_completes_whether_or_not_its_output_is_read(lab: Lab) -> None:
     assert done.returncode == 3, done.stderr
     done = shell(f"nimlab sync --dry-run --exit-code {flags} >/dev/full", cwd=lab.root)
     assert done.returncode == 1, done.stderr
-    assert "the command itself ended with 3" in done.stderr
+    assert "the command itself ended with exit code 3" in done.stderr
     done = shell(f"nimlab sync {flags} 2>&1 | true; exit ${{PIPESTATUS[0]}}", cwd=lab.root)
     assert done.returncode == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
