@@ -1,4 +1,4 @@
-"""docs/rtt.md describes every metric, setting, result and reason with the words of the code."""
+"""docs/rtt.md describes every metric, setting, result and reason as the code defines them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOWING = " ".join(TEXT.split())
 
 
 def table_after(heading: str) -> list[list[str]]:
-    """Return the cells of the first table with these column names, without its head."""
+    """Return the cells of the first table whose header starts with `heading`, without the header."""
     lines = iter(TEXT.splitlines())
     for line in lines:
         if line.startswith(heading):
@@ -38,7 +38,7 @@ def table_after(heading: str) -> list[list[str]]:
     return rows[1:]
 
 
-def test_every_metric_is_described_as_it_is() -> None:
+def test_every_metric_is_documented() -> None:
     assert table_after("| metric |") == [
         [
             f"`{metric.name}`",
@@ -51,7 +51,7 @@ def test_every_metric_is_described_as_it_is() -> None:
     ]
 
 
-def test_every_setting_is_described_as_it_is() -> None:
+def test_every_setting_is_documented() -> None:
     assert table_after("| variable |") == [
         [
             f"`{setting.variable}`",
@@ -62,7 +62,7 @@ def test_every_setting_is_described_as_it_is() -> None:
     ]
 
 
-def test_every_result_and_method_has_its_row() -> None:
+def test_every_result_and_method_is_documented() -> None:
     assert [row[0] for row in table_after("| result |")] == [f"`{result.value}`" for result in Result]
     methods = [row[0] for row in table_after("| method |")]
     assert [re.findall(r"`(\w+)`", cell)[0] for cell in methods] == [method.value for method in Method]
@@ -77,36 +77,36 @@ def test_values_of_labels_and_the_buckets_are_listed() -> None:
     assert f"in seconds: {buckets}." in FLOWING
 
 
-def test_ports_are_those_of_the_settings() -> None:
+def test_documented_ports_are_the_defaults() -> None:
     ports = {setting.variable: setting.default for setting in SETTINGS if setting.variable.endswith("_PORT")}
     rows = {(row[0], row[1]): row[2] for row in table_after("| port |")}
     assert {port for port, _ in rows} == {ports["METRICS_PORT"], ports["ECHO_PORT"]}
     assert rows[str(ports["ECHO_PORT"]), "TCP"] == f"`{SERVICE_PORT_NAME}`"
 
 
-def test_as_many_series_as_said() -> None:
-    board = MetricRecorder(PeerWindow(window_probes=12, linger_s=60, max_peers=16), version="1")
-    board.note_method(Method.TCP, usable=True)
+def test_the_documented_number_of_series_is_right() -> None:
+    recorder = MetricRecorder(PeerWindow(window_probes=12, linger_s=60, max_peers=16), version="1")
+    recorder.note_method(Method.TCP, usable=True)
     counted = []
     for turn in range(2):
         names = [f"p-{turn}-{n}" for n in range(8)]
-        board.note_targets(names, discovered=100, now_s=0, wall_s=0)
+        recorder.note_targets(names, discovered=100, now_s=0, wall_s=0)
         for name in names:
             outcome = Outcome(result=Result.SUCCESS, rtt_s=0.001, kernel_timed=True)
-            board.count_probe(Probe(peer=name, method=Method.TCP, outcome=outcome), wall_s=0)
-        board.count_round(duration_s=0.1, skipped=0)
-        counted.append(len(read_exposition(board.expose(now_s=0)).samples))
+            recorder.count_probe(Probe(peer=name, method=Method.TCP, outcome=outcome), wall_s=0)
+        recorder.count_round(duration_s=0.1, skipped=0)
+        counted.append(len(read_exposition(recorder.expose(now_s=0)).samples))
     assert (
-        f"With one method and eight targets these are {counted[0]} series a pod, "
-        f"with eight more peers lingering at most {counted[1]}."
+        f"With one method and eight targets, each pod has {counted[0]} series. "
+        f"With eight further peers whose series linger, it has at most {counted[1]}."
     ) in FLOWING
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"\bnimlab_rtt_\w+", TEXT))))
-def test_no_metric_is_named_that_does_not_exist(name: str) -> None:
+def test_every_documented_metric_exists(name: str) -> None:
     assert name.removesuffix("_bucket") in {metric.name for metric in CATALOG}
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([A-Z][A-Z_]{3,})`", TEXT)) - {"TCP_INFO"}))
-def test_no_setting_is_named_that_does_not_exist(name: str) -> None:
+def test_every_documented_setting_exists(name: str) -> None:
     assert name in {setting.variable for setting in SETTINGS}
