@@ -1,8 +1,8 @@
-"""Experiments of a seed, the lab that they are written into, and the objects that templates make of them.
+"""Input of the benchmark: random experiments, a lab folder with commits, and the rendered objects.
 
-In: a size and a seed. Out: what is desired at each step of a round, as recipes; a lab's folder with commits;
-rendered objects, without nimlab's marks of ownership, which every tool replaces by its own. The lab is the
-shipped one but for its limits and for `replicas: 0`: peers that run would measure the nodes.
+In: a size and a seed. Out: the desired experiments at each step of a round. The rendered objects have no
+ownership labels of nimlab, because every tool adds its own. The lab is a copy of the shipped one with
+`replicas: 0`: running peers would measure the nodes instead of the tools.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from nimlab.objects.applyset import MEMBER, PART_OF
+from tests.support.paths import SAMPLE_LAB
 
 REPOSITORY: Final = Path(__file__).parent.parent
 
 _FOLDERS: Final = ("contracts", "schema", "templates")
 _REPLICAS: Final = "replicas: {{ peers | json }}"
-_NAMESPACE: Final = "namespace-of-the-bench"  # of the rendered objects, until a peer's own takes its place
-_MARKS: Final = {"labels": (PART_OF, "app.kubernetes.io/managed-by"), "annotations": (MEMBER,)}
+_NAMESPACE: Final = (
+    "namespace-of-the-bench"  # placeholder in rendered objects; replaced by the tool's namespace
+)
+_OWNERSHIP: Final = {"labels": (PART_OF, "app.kubernetes.io/managed-by"), "annotations": (MEMBER,)}
 _TEMPLATE: Final = """\
 apiVersion: nimlab.dev/v1
 kind: Experiment
@@ -45,16 +48,16 @@ Object = dict[str, Any]
 
 
 class LabError(Exception):
-    """The lab can't be made or rendered; says why."""
+    """The lab cannot be created or rendered; the message states the reason."""
 
 
 class Step(Enum):
-    """What is asked of each tool, in the order of a round."""
+    """The steps of a round, in order."""
 
     FIRST = "first apply"
-    LOOK = "nothing to do, dry run"
+    DRY_RUN = "nothing to do, dry run"
     NOOP = "nothing to do"
-    COLD = "nothing to do, nothing recalled"
+    COLD = "nothing to do, empty cache"
     CHECK = "validate (no cluster)"
     HELP = "--help (no cluster)"
     ONE = "one experiment changed"
@@ -63,8 +66,8 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """One experiment: what its file says."""
+class Experiment:
+    """The values in the file of one experiment."""
 
     name: str
     peers: int
@@ -73,85 +76,85 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is desired at a step: recipes, and the objects of them in no namespace yet."""
+class DesiredState:
+    """The desired experiments at a step, and their objects as JSON with a placeholder for the namespace."""
 
-    recipes: tuple[Recipe, ...]
-    text: str
+    experiments: tuple[Experiment, ...]
+    json_text: str
 
     def objects(self, namespace: str) -> list[Object]:
         """Return the objects for a namespace."""
-        found: list[Object] = json.loads(self.text.replace(_NAMESPACE, namespace))
-        return found
+        objects: list[Object] = json.loads(self.json_text.replace(_NAMESPACE, namespace))
+        return objects
 
 
-def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Recipe, ...]]:
-    """Return what is desired at each step. Pure; the same for the same size and seed."""
-    chance = random.Random(f"{seed}/{size}")  # noqa: S311 -- repeatable, not secret
-    first = tuple(make_recipe(f"bench-{index:05d}", chance) for index in range(size))
-    changed, removed = chance.sample(range(size), 2)
-    one = tuple(change(recipe) if i == changed else recipe for i, recipe in enumerate(first))
-    gone = tuple(recipe for i, recipe in enumerate(one) if i != removed)
+def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Experiment, ...]]:
+    """Return the desired experiments at each step. Pure; the same for the same size and seed."""
+    rng = random.Random(f"{seed}/{size}")  # noqa: S311 -- repeatable, not secret
+    first = tuple(make_experiment(f"bench-{index:05d}", rng) for index in range(size))
+    changed, removed = rng.sample(range(size), 2)
+    one = tuple(change(experiment) if i == changed else experiment for i, experiment in enumerate(first))
+    gone = tuple(experiment for i, experiment in enumerate(one) if i != removed)
     return {
         Step.FIRST: first,
-        Step.LOOK: first,
+        Step.DRY_RUN: first,
         Step.NOOP: first,
         Step.COLD: first,
         Step.CHECK: first,
         Step.HELP: first,
         Step.ONE: one,
         Step.GONE: gone,
-        Step.ALL: tuple(change(recipe) for recipe in gone),
+        Step.ALL: tuple(change(experiment) for experiment in gone),
     }
 
 
-def make_recipe(name: str, chance: random.Random) -> Recipe:
-    """Return an experiment of this name."""
-    return Recipe(
+def make_experiment(name: str, rng: random.Random) -> Experiment:
+    """Return a random experiment with this name."""
+    return Experiment(
         name=name,
-        peers=chance.randint(2, 20),
-        size_bytes=chance.randrange(100, 5000),
-        interval_ms=chance.randrange(500, 5000),
+        peers=rng.randint(2, 20),
+        size_bytes=rng.randrange(100, 5000),
+        interval_ms=rng.randrange(500, 5000),
     )
 
 
-def render_steps(steps: Mapping[Step, tuple[Recipe, ...]], folder: Path) -> Mapping[Step, Wanted]:
-    """Render each step once, with nimlab itself. Raises LabError."""
-    rendered = {recipes: render(recipes, folder) for recipes in dict.fromkeys(steps.values())}
-    return {step: rendered[recipes] for step, recipes in steps.items()}
+def render_steps(steps: Mapping[Step, tuple[Experiment, ...]], folder: Path) -> Mapping[Step, DesiredState]:
+    """Render each different list of experiments once, with nimlab itself. Raises LabError."""
+    rendered = {experiments: render(experiments, folder) for experiments in dict.fromkeys(steps.values())}
+    return {step: rendered[experiments] for step, experiments in steps.items()}
 
 
-def render(recipes: tuple[Recipe, ...], folder: Path) -> Wanted:
-    """Render these experiments with nimlab itself. Raises LabError."""
+def render(experiments: tuple[Experiment, ...], folder: Path) -> DesiredState:
+    """Render the experiments with nimlab itself. Raises LabError."""
     root = folder / "render"
     make_lab(root, _NAMESPACE)
-    write_experiments(root, recipes)
-    wanted = Wanted(recipes=recipes, text=json.dumps(_render(root)))
+    write_experiments(root, experiments)
+    desired = DesiredState(experiments=experiments, json_text=json.dumps(_render(root)))
     shutil.rmtree(root)
-    return wanted
+    return desired
 
 
 def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
-    """Make a lab's folder without experiments, from the shipped one; its peers run only where asked."""
+    """Create a lab folder without experiments from the shipped lab; peers run only with `peers_run`."""
     root.mkdir(parents=True)
     for name in _FOLDERS:
-        shutil.copytree(REPOSITORY / name, root / name)
+        shutil.copytree(SAMPLE_LAB / name, root / name)
     (root / "experiments").mkdir()
-    _edit(REPOSITORY / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
+    _edit(SAMPLE_LAB / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
     workload = root / "templates" / "experiment" / "statefulset.yaml.j2"
     if not peers_run:
         _edit(workload, workload, _REPLICAS, "replicas: 0")
     git(root, "init", "--quiet", "--initial-branch=main")
 
 
-def write_experiments(root: Path, recipes: Sequence[Recipe]) -> None:
-    """Make the lab's experiments these, touching only files that differ, and commit what differs."""
+def write_experiments(root: Path, experiments: Sequence[Experiment]) -> None:
+    """Replace the lab's experiments and commit the difference; unchanged files are not written."""
     folder = root / "experiments"
-    wanted = {f"{one.name}.yaml": _text(one) for one in recipes}
+    desired = {f"{experiment.name}.yaml": _format(experiment) for experiment in experiments}
     for path in folder.iterdir():
-        if path.name not in wanted:
+        if path.name not in desired:
             path.unlink()
-    for name, text in wanted.items():
+    for name, text in desired.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -161,59 +164,62 @@ def write_experiments(root: Path, recipes: Sequence[Recipe]) -> None:
 
 
 def nimlab_command(*arguments: str) -> tuple[str, ...]:
-    """Return the command of nimlab as it is in this repository."""
+    """Return a command that runs nimlab from this repository."""
     return (sys.executable, "-m", "nimlab", *arguments)
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git with an identity of its own and none of the machine's settings. Raises LabError."""
-    who = {
+    """Run git with a fixed identity and without the machine's settings. Raises LabError."""
+    identity = {
         f"GIT_{role}_{what}": "bench@example.org"
         for role in ("AUTHOR", "COMMITTER")
         for what in ("NAME", "EMAIL")
     }
-    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    return _output(["git", "-C", str(root), *arguments], {**os.environ, **who, **quiet})
+    no_settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    return _output(["git", "-C", str(root), *arguments], {**os.environ, **identity, **no_settings})
 
 
 def _render(root: Path) -> list[Object]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     text = _output([*nimlab_command("render", "--output", "json", "--lab", str(root))], environment)
-    found = json.loads(text)
-    objects: list[Object] = found["items"] if isinstance(found, dict) else found
-    return [_without_marks(one) for one in objects]
+    document = json.loads(text)
+    objects: list[Object] = document["items"] if isinstance(document, dict) else document
+    return [_without_ownership(rendered) for rendered in objects]
 
 
-def _without_marks(one: Object) -> Object:
-    metadata = dict(one["metadata"])
-    for field, marks in _MARKS.items():
-        kept = {key: value for key, value in metadata.pop(field, {}).items() if key not in marks}
+def _without_ownership(rendered: Object) -> Object:
+    metadata = dict(rendered["metadata"])
+    for field, names in _OWNERSHIP.items():
+        kept = {key: value for key, value in metadata.pop(field, {}).items() if key not in names}
         if kept:
             metadata[field] = kept
-    return {**one, "metadata": metadata}
+    return {**rendered, "metadata": metadata}
 
 
-def _text(one: Recipe) -> str:
+def _format(experiment: Experiment) -> str:
     return _TEMPLATE.format(
-        name=one.name, peers=one.peers, size_bytes=one.size_bytes, interval_ms=one.interval_ms
+        name=experiment.name,
+        peers=experiment.peers,
+        size_bytes=experiment.size_bytes,
+        interval_ms=experiment.interval_ms,
     )
 
 
-def change(one: Recipe) -> Recipe:
-    """Return another version of it."""
-    return replace(one, interval_ms=one.interval_ms + 1)
+def change(experiment: Experiment) -> Experiment:
+    """Return the experiment with a different message interval."""
+    return replace(experiment, interval_ms=experiment.interval_ms + 1)
 
 
 def _edit(source: Path, target: Path, old: str, new: str) -> None:
     text = source.read_text(encoding="utf-8")
     if old not in text:
-        raise LabError(f"{source} has no `{old}` any more: the bench has to follow")
+        raise LabError(f"{source} does not contain `{old}`: adapt bench/lab.py to the change")
     target.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 -- our own arguments
+        result = subprocess.run(  # noqa: S603 -- our own arguments
             command,
             env=dict(environment),
             capture_output=True,
@@ -223,4 +229,4 @@ def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:
         )
     except subprocess.CalledProcessError as error:
         raise LabError(f"`{' '.join(command[:4])} …` failed: {error.stderr.strip()[-400:]}") from error
-    return done.stdout
+    return result.stdout

@@ -1,7 +1,7 @@
-"""One program run, and what it cost on this side: seconds, CPU seconds, peak memory.
+"""Run programs and measure their cost on the client: seconds, CPU seconds, peak memory.
 
-In: a command, an environment, a file for its output. Out: a `Cost`, or a RunError with the program's last
-words. What the run cost the server is counted by the server.
+In: commands, an environment, a file for their output. Out: a `Cost`, or a RunError with the end of the
+program's output. The module `server` counts the cost on the API server.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_LAUNCH: Final = Path(__file__).with_name("launch.py")
-_TAIL_CHARACTERS: Final = 400
+_LAUNCHER: Final = Path(__file__).with_name("resource_usage.py")
+_QUOTED_CHARACTERS: Final = 400
 
 
 class RunError(Exception):
-    """A program ended otherwise than well; says with what, and its last words."""
+    """A program failed; the message contains its exit code and the end of its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What is run, and with which exit codes it has done its work."""
+    """A command line, and the exit codes that mean success."""
 
     argv: tuple[str, ...]
-    good: frozenset[int] = frozenset({0})
+    success_codes: frozenset[int] = frozenset({0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one or several programs cost together; `peak_bytes` is the largest of them."""
+    """The total cost of one or more programs; `peak_bytes` is the maximum of them."""
 
     wall_s: float
     cpu_s: float
@@ -46,55 +46,56 @@ def run_all(
     commands: Sequence[Command], *, environment: Mapping[str, str], log: Path, timeout_s: float
 ) -> Cost:
     """Run the commands one after another and return their cost. Raises RunError."""
-    costs = [_run(one, environment, log, timeout_s) for one in commands]
+    costs = [_run(command, environment, log, timeout_s) for command in commands]
     return Cost(
-        wall_s=sum(c.wall_s for c in costs),
-        cpu_s=sum(c.cpu_s for c in costs),
-        peak_bytes=max(c.peak_bytes for c in costs),
+        wall_s=sum(cost.wall_s for cost in costs),
+        cpu_s=sum(cost.cpu_s for cost in costs),
+        peak_bytes=max(cost.peak_bytes for cost in costs),
     )
 
 
 def _run(command: Command, environment: Mapping[str, str], log: Path, timeout_s: float) -> Cost:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, log.open("ab") as output:
-        result = Path(folder) / "cost.json"
-        began = output.tell()
+        result_file = Path(folder) / "cost.json"
+        log_offset = output.tell()
         launcher = subprocess.Popen(  # noqa: S603 -- the programs are those that we built
-            [sys.executable, "-I", "-S", str(_LAUNCH), str(result), *command.argv],
+            [sys.executable, "-I", "-S", str(_LAUNCHER), str(result_file), *command.argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment),
             start_new_session=True,
         )
-        _await(launcher, command, timeout_s)
-        if not result.exists():
-            raise RunError(f"{Path(command.argv[0]).name} can't be run: {_tail(log, began)}")
-        said = json.loads(result.read_text(encoding="ascii"))
-    if said["code"] not in command.good:
-        raise RunError(f"{Path(command.argv[0]).name} ended with {said['code']}: {_tail(log, began)}")
-    return Cost(wall_s=said["wall_s"], cpu_s=said["cpu_s"], peak_bytes=said["peak_bytes"])
+        _wait(launcher, command, timeout_s)
+        program = Path(command.argv[0]).name
+        if not result_file.exists():
+            raise RunError(f"{program} cannot be started: {_output_end(log, log_offset)}")
+        result = json.loads(result_file.read_text(encoding="ascii"))
+    if result["code"] not in command.success_codes:
+        raise RunError(f"{program} failed with exit code {result['code']}: {_output_end(log, log_offset)}")
+    return Cost(wall_s=result["wall_s"], cpu_s=result["cpu_s"], peak_bytes=result["peak_bytes"])
 
 
-def _await(launcher: subprocess.Popen[bytes], command: Command, timeout_s: float) -> None:
-    """Wait for the end; whatever keeps us from it, nothing that was started is left behind."""
+def _wait(launcher: subprocess.Popen[bytes], command: Command, timeout_s: float) -> None:
+    """Wait for the program; kill it and its children on a timeout or any exception. Raises RunError."""
     try:
         launcher.wait(timeout_s)
     except subprocess.TimeoutExpired as error:
-        _end(launcher)
+        _kill(launcher)
         name = Path(command.argv[0]).name
-        raise RunError(f"{name} hasn't ended after {timeout_s:.0f} s") from error
+        raise RunError(f"{name} did not finish within {timeout_s:.0f} s") from error
     except BaseException:
-        _end(launcher)
+        _kill(launcher)
         raise
 
 
-def _end(launcher: subprocess.Popen[bytes]) -> None:
+def _kill(launcher: subprocess.Popen[bytes]) -> None:
     os.killpg(launcher.pid, signal.SIGKILL)
     launcher.wait()
 
 
-def _tail(log: Path, began: int) -> str:
+def _output_end(log: Path, offset: int) -> str:
     with log.open("rb") as file:
-        file.seek(began)
+        file.seek(offset)
         text = file.read().decode(errors="replace")
-    return " ".join(text.split())[-_TAIL_CHARACTERS:] or "it said nothing"
+    return " ".join(text.split())[-_QUOTED_CHARACTERS:] or "it printed nothing"

@@ -1,6 +1,6 @@
-"""Samples -> a picture: seconds and requests against the number of experiments, both axes logarithmic.
+"""Samples → a plot: seconds and requests against the number of experiments, with logarithmic axes.
 
-matplotlib is an extra; without it there is no picture, and the caller is told.
+matplotlib is an optional dependency; without it, no plot is drawn.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.lab import Step
-from bench.peers import NAMES, NIMLAB, TITLES
 from bench.rounds import Sample
 from bench.table import median_requests, median_s, pick, sizes_of
+from bench.tools import NAMES, NIMLAB, TITLES
 
 _PANELS: Final[Sequence[tuple[str, Step, Callable[[Sequence[Sample]], float | None]]]] = (
     ("nothing to do: seconds", Step.NOOP, median_s),
@@ -22,7 +22,7 @@ _PANELS: Final[Sequence[tuple[str, Step, Callable[[Sequence[Sample]], float | No
 
 
 def draw(samples: Sequence[Sample], path: Path) -> bool:
-    """Write the picture as PNG; False if there is no matplotlib."""
+    """Write the plot as a PNG file; return False if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -32,10 +32,10 @@ def draw(samples: Sequence[Sample], path: Path) -> bool:
     for axes, (title, step, value) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         for name in NAMES:
             points = [(size, value(pick(samples, name, size, step))) for size in sizes]
-            there = [(size, y) for size, y in points if y is not None]
-            if there:
+            measured = [(size, y) for size, y in points if y is not None]
+            if measured:
                 width = 2.5 if name == NIMLAB else 1.2
-                axes.plot(*zip(*there, strict=True), marker="o", linewidth=width, label=TITLES[name])
+                axes.plot(*zip(*measured, strict=True), marker="o", linewidth=width, label=TITLES[name])
         axes.set(title=title, xlabel="experiments", xscale="log", yscale="log")
         axes.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
         axes.minorticks_off()

@@ -1,8 +1,8 @@
-"""The turns: every step of every round, each tool in turn, in an order drawn anew each time.
+"""The rounds: at every step, each tool takes one turn, in a new random order.
 
-In: a server, the tools, sizes, a seed. Out: samples, one a turn, as they are taken. A turn begins when the
-control plane is idle; after it the cluster is compared with what was asked for. A tool that fails says so in
-its sample and sits the rest of its round out; the others go on.
+In: a server, the tools, sizes, a seed. Out: one sample per turn, yielded as it is taken. A turn begins when
+the control plane is idle. After it, the cluster is compared with the desired objects. If a tool fails, its
+sample contains the error, and the tool is skipped for the rest of the round.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.lab import Object, Step, Wanted, plan_steps, render_steps
+from bench.lab import DesiredState, Object, Step, plan_steps, render_steps
 from bench.measure import Cost, RunError, run_all
-from bench.peers import Peer, Place, make_peer
-from bench.programs import Program
 from bench.server import Server
+from bench.tool_programs import Program
+from bench.tools import Tool, Workspace, make_tool
 
 _COLLECTIONS: Final = {
     "Service": "/api/v1/namespaces/{}/services",
@@ -25,13 +25,13 @@ _COLLECTIONS: Final = {
     "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
 }
-_TYPE: Final = ("apiVersion", "kind")
-_LABEL: Final = "experiment"  # on every object of an experiment, and on nothing else
+_TYPE_FIELDS: Final = ("apiVersion", "kind")
+_LABEL: Final = "experiment"  # on every object of an experiment, and on no other object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What a run of the bench is about."""
+class Settings:
+    """The options of one run of the benchmark."""
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -42,7 +42,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One turn of one tool: its cost, or the error; `requests` are the server's own counts by verb."""
+    """One turn of one tool: its cost or its error; `requests` are counted by the server, by verb."""
 
     name: str
     size: int
@@ -54,76 +54,79 @@ class Sample:
     error: str = ""
 
 
-def play(setting: Setting, server: Server, programs: Mapping[str, Program], folder: Path) -> Iterator[Sample]:
-    """Play all rounds of all sizes and yield what each turn cost."""
-    chance = random.Random(setting.seed)  # noqa: S311 -- repeatable, not secret
-    for size in setting.sizes:
-        wanted = render_steps(plan_steps(size, setting.seed), folder / f"size-{size}")
-        for number in range(1, setting.repeat + 1):
-            names = {name: f"bench-{name}-{size}-{number}" for name in setting.names}
-            for namespace in names.values():
+def run_rounds(
+    settings: Settings, server: Server, programs: Mapping[str, Program], folder: Path
+) -> Iterator[Sample]:
+    """Run all rounds of all sizes and yield one sample per turn."""
+    rng = random.Random(settings.seed)  # noqa: S311 -- repeatable, not secret
+    for size in settings.sizes:
+        desired = render_steps(plan_steps(size, settings.seed), folder / f"size-{size}")
+        for number in range(1, settings.repeat + 1):
+            namespaces = {name: f"bench-{name}-{size}-{number}" for name in settings.names}
+            for namespace in namespaces.values():
                 server.make_namespace(namespace)
-            peers = {
-                name: make_peer(
+            tools = {
+                name: make_tool(
                     name,
-                    Place(folder=folder / namespace, namespace=namespace, kubeconfig=server.kubeconfig),
+                    Workspace(folder=folder / namespace, namespace=namespace, kubeconfig=server.kubeconfig),
                     programs,
                 )
-                for name, namespace in names.items()
+                for name, namespace in namespaces.items()
             }
-            yield from _play_round(setting, server, peers, wanted, (size, number), chance)
-            server.remove_namespaces(tuple(names.values()))
+            yield from _run_round(settings, server, tools, desired, (size, number), rng)
+            server.remove_namespaces(tuple(namespaces.values()))
 
 
-def _play_round(
-    setting: Setting,
+def _run_round(
+    settings: Settings,
     server: Server,
-    peers: Mapping[str, Peer],
-    wanted: Mapping[Step, Wanted],
-    turn: tuple[int, int],
-    chance: random.Random,
+    tools: Mapping[str, Tool],
+    desired: Mapping[Step, DesiredState],
+    size_and_round: tuple[int, int],
+    rng: random.Random,
 ) -> Iterator[Sample]:
-    out: set[str] = set()
+    failed: set[str] = set()
     for step in Step:
-        for name in _shuffled([n for n in peers if n not in out], chance):
-            sample = _take_turn(setting, server, name, peers[name], step, wanted[step], turn)
+        for name in _shuffled([n for n in tools if n not in failed], rng):
+            sample = _take_turn(settings, server, name, tools[name], step, desired[step], size_and_round)
             if sample is not None:
                 yield sample
                 if sample.error:
-                    out.add(name)
+                    failed.add(name)
 
 
 def _take_turn(
-    setting: Setting,
+    settings: Settings,
     server: Server,
     name: str,
-    peer: Peer,
+    tool: Tool,
     step: Step,
-    wanted: Wanted,
-    turn: tuple[int, int],
+    desired: DesiredState,
+    size_and_round: tuple[int, int],
 ) -> Sample | None:
-    commands = peer.commands(step)
+    """Run and measure the tool once; None if the tool does not support the step."""
+    commands = tool.commands(step)
     if not commands:
         return None
-    size, number = turn
-    objects = wanted.objects(peer.place.namespace)
-    peer.prepare(wanted)
-    server.settle()
+    size, number = size_and_round
+    objects = desired.objects(tool.workspace.namespace)
+    tool.prepare(desired)
+    server.wait_until_idle()
     before = server.counts()
     cost: Cost | None = None
     try:
         cost = run_all(
             commands,
-            environment=peer.place.environment(),
-            log=peer.place.folder / "output.log",
-            timeout_s=setting.timeout_s,
+            environment=tool.workspace.environment(),
+            log=tool.workspace.folder / "output.log",
+            timeout_s=settings.timeout_s,
         )
         error = ""
     except RunError as failure:
         error = str(failure)
     after = server.counts()
     if not error:
-        error = find_difference(server, peer.place.namespace, objects)
+        error = find_difference(server, tool.workspace.namespace, objects)
     return Sample(
         name=name,
         size=size,
@@ -137,27 +140,29 @@ def _take_turn(
 
 
 def find_difference(server: Server, namespace: str, desired: Sequence[Object]) -> str:
-    """Say what in the cluster isn't as it was asked for; empty if all is."""
-    live = {
-        (kind, one["metadata"]["name"]): one
+    """Return the first difference between the cluster and the desired objects; empty if there is none."""
+    live_by_key = {
+        (kind, item["metadata"]["name"]): item
         for kind, path in _COLLECTIONS.items()
-        for one in server.objects(path.format(namespace))
-        if _LABEL in one["metadata"].get("labels", {})
+        for item in server.objects(path.format(namespace))
+        if _LABEL in item["metadata"].get("labels", {})
     }
-    wanted = {(one["kind"], one["metadata"]["name"]): one for one in desired}
-    for key in wanted.keys() ^ live.keys():
-        return f"{'/'.join(key)} {'is missing' if key in wanted else 'is still there'}"
-    for key, one in wanted.items():
-        body = {name: value for name, value in one.items() if name not in _TYPE}  # not in a LIST's items
-        if (path := _differing(live[key], body)) is not None:
-            return f"{'/'.join(key)} isn't as it was asked for: {path}"
+    desired_by_key = {(item["kind"], item["metadata"]["name"]): item for item in desired}
+    for key in desired_by_key.keys() ^ live_by_key.keys():
+        return f"{'/'.join(key)} {'is missing' if key in desired_by_key else 'was not deleted'}"
+    for key, item in desired_by_key.items():
+        # The items of a LIST do not contain the type.
+        body = {name: value for name, value in item.items() if name not in _TYPE_FIELDS}
+        if (path := _first_difference(live_by_key[key], body)) is not None:
+            return f"{'/'.join(key)} differs from the desired object at {path}"
     return ""
 
 
-def _differing(live: Any, desired: Any, path: str = "") -> str | None:  # noqa: ANN401 -- any JSON
-    """Return the path of the first thing desired that isn't there; defaults may come on top. Pure.
+def _first_difference(live: Any, desired: Any, path: str = "") -> str | None:  # noqa: ANN401 -- any JSON
+    """Return the path of the first desired value that the live object does not have. Pure.
 
-    What is empty, the server may leave out.
+    The live object may have more fields (defaults). An empty value equals a missing one, because the server
+    may omit it.
     """
     if not desired and not live:
         return None
@@ -168,9 +173,9 @@ def _differing(live: Any, desired: Any, path: str = "") -> str | None:  # noqa: 
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(live, desired, strict=True))]
     else:
         return None if live == desired else path
-    found = (_differing(a, b, f"{path}.{name}") for name, a, b in pairs)
-    return next((one for one in found if one is not None), None)
+    differences = (_first_difference(a, b, f"{path}.{name}") for name, a, b in pairs)
+    return next((difference for difference in differences if difference is not None), None)
 
 
-def _shuffled(names: Sequence[str], chance: random.Random) -> list[str]:
-    return chance.sample(list(names), len(names))
+def _shuffled(names: Sequence[str], rng: random.Random) -> list[str]:
+    return rng.sample(list(names), len(names))

@@ -1,8 +1,8 @@
-"""A fresh API server that counts: the sandbox in a temporary folder, and an account for whoever is measured.
+"""A new API server that counts requests: a sandbox in a temporary folder, with one account for the tools.
 
-The requests of that account, and of nobody else, fall into flow schemas of their own, one a verb, at the
-priority that is never queued; the server's own metrics then tell how many of each it has dispatched. What
-controllers do meanwhile isn't among them, nor what is asked here, which is asked as another user.
+The requests of this account, and no others, match flow schemas of their own: one per verb, at the priority
+level that is never queued. The server's metrics therefore report the number of requests per verb. Requests of
+controllers are not counted, nor are the requests of this module, which uses another user.
 """
 
 from __future__ import annotations
@@ -20,139 +20,150 @@ import psutil
 
 from nimlab import sandbox
 from nimlab.cache import default_cache
-from nimlab.sandbox.client import Answer, Api, expect
-from nimlab.sandbox.state import Layout, load_record, make_layout, write_private
+from nimlab.sandbox.folder_layout import Layout, make_layout, write_private
+from nimlab.sandbox.http_client import Response, SandboxClient, require_success
+from nimlab.sandbox.record import load_record
 
 _ACCOUNT: Final = "bench"
-_HOME: Final = "default"  # the account's namespace
-_FLOWS: Final = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
-_BINDINGS: Final = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
-_ACCOUNTS: Final = f"/api/v1/namespaces/{_HOME}/serviceaccounts"
-_TOKEN_S: Final = 24 * 3600
+_ACCOUNT_NAMESPACE: Final = "default"
+_FLOW_SCHEMAS: Final = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+_ROLE_BINDINGS: Final = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+_ACCOUNTS: Final = f"/api/v1/namespaces/{_ACCOUNT_NAMESPACE}/serviceaccounts"
+_TOKEN_LIFETIME_S: Final = 24 * 3600
 _VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 _DISCOVERY: Final = "discovery"
-_PRECEDENCE: Final = 100  # before all but the server's own exempt one
-_COUNT: Final = re.compile(
+_PRECEDENCE: Final = 100  # before all flow schemas of the server except its own `exempt`
+_REQUESTS_METRIC: Final = re.compile(
     r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="bench-(\w+)",[^}]*\} (\S+)$',
     re.MULTILINE,
 )
-_DRY: Final = re.compile(r'^apiserver_request_total\{[^}]*dry_run="[^"]+"[^}]*\} (\S+)$', re.MULTILINE)
-_SIZE: Final = re.compile(  # the server tells it of these verbs alone
+_DRY_RUN_METRIC: Final = re.compile(
+    r'^apiserver_request_total\{[^}]*dry_run="[^"]+"[^}]*\} (\S+)$', re.MULTILINE
+)
+_SIZE_METRIC: Final = re.compile(  # the server reports response sizes for these verbs only
     r'^apiserver_response_sizes_sum\{[^}]*verb="(?:GET|LIST)"[^}]*\} (\S+)$', re.MULTILINE
 )
-_QUIET_SHARE: Final = 0.15  # of one core; an idle control plane takes about 0.05
-_LOOK_S: Final = 0.5
-_SETTLE_S: Final = 120.0
-_GONE_S: Final = 900.0
+_IDLE_SHARE: Final = 0.15  # of one core; an idle control plane uses about 0.05
+_POLL_S: Final = 0.5
+_IDLE_WITHIN_S: Final = 120.0
+_DELETED_WITHIN_S: Final = 900.0
 
 
 class ServerError(Exception):
-    """The API server doesn't do what it has to be asked before anything can be measured."""
+    """The API server does not provide what the benchmark needs; the message states the reason."""
 
 
 class Server:
-    """The running server: its counters, and what has to be arranged between two turns."""
+    """A running API server with request counters, and the preparation between two turns."""
 
-    def __init__(self, state: sandbox.SandboxState, layout: Layout, api: Api, kubeconfig: Path) -> None:
+    def __init__(
+        self, state: sandbox.SandboxState, layout: Layout, client: SandboxClient, kubeconfig: Path
+    ) -> None:
         self.version = state.version
         self.kubeconfig = kubeconfig
         self._layout = layout
-        self._api = api
+        self._client = client
         self._processes = [psutil.Process(part.pid) for part in state.parts if part.pid is not None]
 
     def counts(self) -> Mapping[str, int]:
-        """Return what the account has asked for until now, by verb.
+        """Return the number of requests of the account so far, by verb.
 
-        `dry run` is a share of the patches; `bytes` is what the server has answered to the GETs and LISTs of
-        everybody.
+        `dry run` counts a part of the patches. `bytes` is the total size of all responses to GET and LIST,
+        including those to other users.
         """
-        answer = self._api.call("GET", "/metrics")
-        if not answer.ok or not isinstance(answer.body, str):
-            raise ServerError(f"the server's metrics can't be read ({answer.status})")
-        text = answer.body
-        counts = {verb: int(float(number)) for verb, number in _COUNT.findall(text)}
-        counts["dry run"] = sum(int(float(number)) for number in _DRY.findall(text))
-        counts["bytes"] = sum(int(float(number)) for number in _SIZE.findall(text))
+        response = self._client.request("GET", "/metrics")
+        if not response.ok or not isinstance(response.body, str):
+            raise ServerError(f"the server's metrics cannot be read (status {response.status})")
+        text = response.body
+        counts = {verb: int(float(number)) for verb, number in _REQUESTS_METRIC.findall(text)}
+        counts["dry run"] = sum(int(float(number)) for number in _DRY_RUN_METRIC.findall(text))
+        counts["bytes"] = sum(int(float(number)) for number in _SIZE_METRIC.findall(text))
         return counts
 
-    def settle(self) -> None:
-        """Wait until the control plane is idle: what one turn left to do must not slow the next one."""
-        deadline_s = time.monotonic() + _SETTLE_S
+    def wait_until_idle(self) -> None:
+        """Wait until the control plane is idle, so that one turn's remaining work does not slow the next."""
+        deadline_s = time.monotonic() + _IDLE_WITHIN_S
         before_s, since_s = self._cpu_s(), time.monotonic()
         while since_s < deadline_s:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             now_s = time.monotonic()
-            spent_s = self._cpu_s()
-            if (spent_s - before_s) / (now_s - since_s) < _QUIET_SHARE:
+            cpu_s = self._cpu_s()
+            if (cpu_s - before_s) / (now_s - since_s) < _IDLE_SHARE:
                 return
-            before_s, since_s = spent_s, now_s
+            before_s, since_s = cpu_s, now_s
 
     def make_namespace(self, name: str) -> None:
-        """Create a namespace."""
-        self._expect("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-        self._wait(f"/api/v1/namespaces/{name}/serviceaccounts/default", there=True)
+        """Create a namespace and wait for its default ServiceAccount."""
+        self._request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        self._wait(f"/api/v1/namespaces/{name}/serviceaccounts/default", exists=True)
 
     def remove_namespaces(self, names: tuple[str, ...]) -> None:
-        """Delete namespaces and wait until all that was in them is gone."""
+        """Delete namespaces and wait until they and their objects are gone."""
         for name in names:
-            self._expect("DELETE", f"/api/v1/namespaces/{name}")
+            self._request("DELETE", f"/api/v1/namespaces/{name}")
         for name in names:
-            self._wait(f"/api/v1/namespaces/{name}", there=False)
+            self._wait(f"/api/v1/namespaces/{name}", exists=False)
 
     def objects(self, collection: str) -> list[dict[str, Any]]:
-        """Return all objects at a path, without those that are being deleted."""
-        items: list[dict[str, Any]] = self._expect("GET", collection).body["items"]
-        return [one for one in items if "deletionTimestamp" not in one["metadata"]]
+        """Return all objects at a path, except those that are being deleted."""
+        items: list[dict[str, Any]] = self._request("GET", collection).body["items"]
+        return [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
     def _cpu_s(self) -> float:
         times = [process.cpu_times() for process in self._processes]
         return float(sum(t.user + t.system for t in times))
 
-    def _wait(self, path: str, *, there: bool) -> None:
-        deadline_s = time.monotonic() + _GONE_S
-        while self._api.call("GET", path).ok != there:
+    def _wait(self, path: str, *, exists: bool) -> None:
+        deadline_s = time.monotonic() + _DELETED_WITHIN_S
+        while self._client.request("GET", path).ok != exists:
             if time.monotonic() > deadline_s:
-                raise ServerError(f"{path} is still {'not ' if there else ''}there after {_GONE_S:.0f} s")
-            time.sleep(_LOOK_S)
+                state = "does not exist" if exists else "still exists"
+                raise ServerError(f"{path} {state} after {_DELETED_WITHIN_S:.0f} s")
+            time.sleep(_POLL_S)
 
-    def _expect(self, method: str, path: str, body: object = None) -> Answer:
-        return _expect(self._api, method, path, body)
+    def _request(self, method: str, path: str, body: object = None) -> Response:
+        return _request(self._client, method, path, body)
 
 
 @contextmanager
-def fresh_server(folder: Path, *, nodes: int = 1) -> Iterator[Server]:
-    """Start a control plane in the folder; it is gone afterwards. Raises ServerError, SandboxError."""
+def start_server(folder: Path, *, nodes: int = 1) -> Iterator[Server]:
+    """Start a control plane in the folder and stop it afterwards. Raises ServerError, SandboxError."""
     home = folder / "sandbox"
-    state = sandbox.up(home, nodes=nodes, cache=default_cache(), report=_quiet)
+    state = sandbox.up(home, nodes=nodes, cache=default_cache(), report=_ignore)
     try:
         layout = make_layout(home)
         record = load_record(layout)
         if record is None:
             raise ServerError("the sandbox has no record")
-        with Api(layout, record.ports["kube-apiserver"], timeout_s=60) as api:
+        with SandboxClient(layout, record.ports["kube-apiserver"], timeout_s=60) as client:
             kubeconfig = folder / "kubeconfig"
-            _make_account(api)
-            _write_kubeconfig(kubeconfig, api, layout, state.server or "")
-            yield Server(state, layout, api, kubeconfig)
+            _make_account(client)
+            _write_kubeconfig(kubeconfig, client, layout, state.server or "")
+            yield Server(state, layout, client, kubeconfig)
     finally:
-        sandbox.down(home, report=_quiet)
+        sandbox.down(home, report=_ignore)
 
 
-def _make_account(api: Api) -> None:
-    _expect(api, "POST", _ACCOUNTS, {"metadata": {"name": _ACCOUNT}})
-    subject = {"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": _HOME}
+def _make_account(client: SandboxClient) -> None:
+    """Create the tools' administrator account and its flow schemas."""
+    _request(client, "POST", _ACCOUNTS, {"metadata": {"name": _ACCOUNT}})
+    subject = {"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": _ACCOUNT_NAMESPACE}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
-    _expect(api, "POST", _BINDINGS, {"metadata": {"name": _ACCOUNT}, "roleRef": role, "subjects": [subject]})
+    binding = {"metadata": {"name": _ACCOUNT}, "roleRef": role, "subjects": [subject]}
+    _request(client, "POST", _ROLE_BINDINGS, binding)
     everywhere = {"apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": True}
     for index, verb in enumerate(_VERBS):
         rule = {"resourceRules": [{"verbs": [verb], **everywhere}]}
-        _expect(api, "POST", _FLOWS, _flow(verb, _PRECEDENCE + index, rule))
+        _request(client, "POST", _FLOW_SCHEMAS, _flow_schema(verb, _PRECEDENCE + index, rule))
     rule = {"nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}
-    _expect(api, "POST", _FLOWS, _flow(_DISCOVERY, _PRECEDENCE + len(_VERBS), rule))
+    _request(client, "POST", _FLOW_SCHEMAS, _flow_schema(_DISCOVERY, _PRECEDENCE + len(_VERBS), rule))
 
 
-def _flow(name: str, precedence: int, rule: Mapping[str, object]) -> dict[str, object]:
-    account = {"kind": "ServiceAccount", "serviceAccount": {"name": _ACCOUNT, "namespace": _HOME}}
+def _flow_schema(name: str, precedence: int, rule: Mapping[str, object]) -> dict[str, object]:
+    account = {
+        "kind": "ServiceAccount",
+        "serviceAccount": {"name": _ACCOUNT, "namespace": _ACCOUNT_NAMESPACE},
+    }
     return {
         "metadata": {"name": f"bench-{name}"},
         "spec": {
@@ -163,9 +174,10 @@ def _flow(name: str, precedence: int, rule: Mapping[str, object]) -> dict[str, o
     }
 
 
-def _write_kubeconfig(path: Path, api: Api, layout: Layout, server: str) -> None:
-    asked = {"spec": {"expirationSeconds": _TOKEN_S}}
-    token = _expect(api, "POST", f"{_ACCOUNTS}/{_ACCOUNT}/token", asked).body["status"]["token"]
+def _write_kubeconfig(path: Path, client: SandboxClient, layout: Layout, server: str) -> None:
+    token_request = {"spec": {"expirationSeconds": _TOKEN_LIFETIME_S}}
+    response = _request(client, "POST", f"{_ACCOUNTS}/{_ACCOUNT}/token", token_request)
+    token = response.body["status"]["token"]
     authority = base64.b64encode((layout.pki / "ca.crt").read_bytes()).decode()
     document = {
         "apiVersion": "v1",
@@ -180,9 +192,9 @@ def _write_kubeconfig(path: Path, api: Api, layout: Layout, server: str) -> None
     write_private(path, json.dumps(document).encode())
 
 
-def _expect(api: Api, method: str, path: str, body: object = None) -> Answer:
-    return expect(api.call(method, path, body), f"{method} {path}")
+def _request(client: SandboxClient, method: str, path: str, body: object = None) -> Response:
+    return require_success(client.request(method, path, body), f"{method} {path}")
 
 
-def _quiet(step: sandbox.Step) -> None:
+def _ignore(step: sandbox.Step) -> None:
     del step

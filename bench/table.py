@@ -1,4 +1,4 @@
-"""Samples -> Markdown: medians, ratios to nimlab, requests by verb, peak memory. Pure."""
+"""Samples → Markdown tables: medians, ratios to nimlab, requests by verb, peak memory. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from bench.lab import Step
-from bench.peers import NAMES, NIMLAB, TITLES
 from bench.rounds import Sample
+from bench.tools import NAMES, NIMLAB, TITLES
 
-_APART: Final = ("dry run", "bytes")  # a share of the patches, and no requests
-_NONE: Final = "-"
+_NOT_VERBS: Final = ("dry run", "bytes")  # a part of the patches, and a size
+_NOT_MEASURED: Final = "-"
 
 
 def format_facts(facts: Mapping[str, str]) -> str:
-    """Return what the figures depend on, as a list."""
+    """Return the versions and settings as a Markdown list."""
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
 def format_tables(samples: Sequence[Sample]) -> str:
-    """Return a table for each step and measure, and what failed."""
+    """Return one table per step and measure, and the list of failures."""
     parts = []
     for step in Step:
         title = step.value.capitalize()
@@ -29,14 +29,14 @@ def format_tables(samples: Sequence[Sample]) -> str:
     parts.append(_grid("### Peak memory, any step: MB", samples, None, _peak))
     parts.append(_grid("### Nothing to do: CPU seconds of the tool", samples, Step.NOOP, _cpu))
     parts.append(
-        _grid("### Nothing to do: kB of GET and LIST that the server answered", samples, Step.NOOP, _answered)
+        _grid("### Nothing to do: kB of all responses to GET and LIST", samples, Step.NOOP, _response_kb)
     )
     parts.append(_failures(samples))
     return "\n\n".join(part for part in parts if part)
 
 
 def median_s(samples: Sequence[Sample]) -> float | None:
-    """Return the median wall clock of those samples that have one."""
+    """Return the median wall clock of the samples that succeeded."""
     times = [s.cost.wall_s for s in samples if s.cost]
     return statistics.median(times) if times else None
 
@@ -48,26 +48,27 @@ def median_requests(samples: Sequence[Sample]) -> float | None:
 
 
 def pick(samples: Sequence[Sample], name: str, size: int, step: Step | None) -> list[Sample]:
-    """Return one tool's samples at a size, of a step or of all."""
+    """Return one tool's samples of one size, for one step, or for all steps if `step` is None."""
     return [s for s in samples if s.name == name and s.size == size and step in (None, s.step)]
 
 
 def sizes_of(samples: Sequence[Sample]) -> list[int]:
-    """Return the sizes that were measured, ascending."""
+    """Return the measured sizes in ascending order."""
     return sorted({s.size for s in samples})
 
 
 def _grid(
     title: str, samples: Sequence[Sample], step: Step | None, show: Callable[[Sequence[Sample]], str]
 ) -> str:
-    """Return a table with a row a tool and a column a size; empty if nothing was measured."""
+    """Return a table with one row per tool and one column per size; empty if nothing was measured."""
     sizes = sizes_of(samples)
     objects = {s.size: max(t.objects for t in samples if t.size == s.size) for s in samples}
     rows = []
     for name in NAMES:
-        found = [pick(samples, name, size, step) for size in sizes]
-        if any(found):
-            rows.append([TITLES[name], *(show(one) if any(s.cost for s in one) else _NONE for one in found)])
+        columns = [pick(samples, name, size, step) for size in sizes]
+        if any(columns):
+            cells = (show(column) if any(s.cost for s in column) else _NOT_MEASURED for column in columns)
+            rows.append([TITLES[name], *cells])
     if not rows:
         return ""
     head = ["experiments (objects)", *(f"{size:,} ({objects[size]:,})" for size in sizes)]
@@ -76,39 +77,39 @@ def _grid(
     return f"{title}\n\n{lines}"
 
 
-def _seconds(found: Sequence[Sample], samples: Sequence[Sample]) -> str:
-    """Return the median, its range, and how many times nimlab's it is."""
-    median = median_s(found) or 0.0
-    times = [s.cost.wall_s for s in found if s.cost]
+def _seconds(cell: Sequence[Sample], samples: Sequence[Sample]) -> str:
+    """Return the median, its range, and its ratio to nimlab's median."""
+    median = median_s(cell) or 0.0
+    times = [s.cost.wall_s for s in cell if s.cost]
     spread = f" [{min(times):.2f}-{max(times):.2f}]" if len(times) > 1 else ""
-    ours = median_s(pick(samples, NIMLAB, found[0].size, found[0].step))
-    ratio = f" (x {median / ours:.1f})" if ours and found[0].name != NIMLAB else ""
+    nimlab_s = median_s(pick(samples, NIMLAB, cell[0].size, cell[0].step))
+    ratio = f" (x {median / nimlab_s:.1f})" if nimlab_s and cell[0].name != NIMLAB else ""
     return f"{median:.2f}{spread}{ratio}"
 
 
-def _requests(found: Sequence[Sample]) -> str:
-    """Return the total, and the verbs of the last turn."""
-    last = [s for s in found if s.cost][-1].requests
-    verbs = [f"{count} {verb}" for verb, count in last.items() if count and verb not in _APART]
-    dry = f"; {last['dry run']} of them dry" if last.get("dry run") else ""
-    return f"**{median_requests(found) or 0:.0f}**: {', '.join(verbs)}{dry}"
+def _requests(cell: Sequence[Sample]) -> str:
+    """Return the median total, and the verbs of the last turn."""
+    last = [s for s in cell if s.cost][-1].requests
+    verbs = [f"{count} {verb}" for verb, count in last.items() if count and verb not in _NOT_VERBS]
+    dry_runs = f"; {last['dry run']} of them dry runs" if last.get("dry run") else ""
+    return f"**{median_requests(cell) or 0:.0f}**: {', '.join(verbs)}{dry_runs}"
 
 
-def _peak(found: Sequence[Sample]) -> str:
-    return f"{max(s.cost.peak_bytes for s in found if s.cost) / 1e6:.0f}"
+def _peak(cell: Sequence[Sample]) -> str:
+    return f"{max(s.cost.peak_bytes for s in cell if s.cost) / 1e6:.0f}"
 
 
-def _cpu(found: Sequence[Sample]) -> str:
-    return f"{statistics.median(s.cost.cpu_s for s in found if s.cost):.2f}"
+def _cpu(cell: Sequence[Sample]) -> str:
+    return f"{statistics.median(s.cost.cpu_s for s in cell if s.cost):.2f}"
 
 
-def _answered(found: Sequence[Sample]) -> str:
-    return f"{statistics.median(s.requests['bytes'] for s in found if s.cost) / 1e3:,.0f}"
+def _response_kb(cell: Sequence[Sample]) -> str:
+    return f"{statistics.median(s.requests['bytes'] for s in cell if s.cost) / 1e3:,.0f}"
 
 
 def total(requests: Mapping[str, int]) -> int:
-    """Return how many requests there were, of all verbs."""
-    return sum(count for verb, count in requests.items() if verb not in _APART)
+    """Return the number of requests of all verbs."""
+    return sum(count for verb, count in requests.items() if verb not in _NOT_VERBS)
 
 
 def _failures(samples: Sequence[Sample]) -> str:
@@ -117,4 +118,4 @@ def _failures(samples: Sequence[Sample]) -> str:
         for s in samples
         if s.error
     ]
-    return "\n".join(["### What failed", "", *lines]) if lines else ""
+    return "\n".join(["### Failures", "", *lines]) if lines else ""

@@ -1,7 +1,7 @@
-"""Samples -> what was promised, and whether the figures keep it (issue 6). Pure.
+"""Samples → a table of the performance targets (issue 6) and whether the figures meet them. Pure.
 
-A promise whose figures weren't measured isn't told. Ratios and counts travel from machine to machine; the
-promises in seconds hold for one like that of docs/performance.md, left alone.
+Targets without measured figures are omitted. Ratios and counts are comparable between machines. The targets
+in seconds apply to an idle machine like that of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench.lab import Step
-from bench.peers import NIMLAB
 from bench.rounds import Sample
 from bench.table import median_requests, median_s, pick, sizes_of
+from bench.tools import NIMLAB
 from nimlab.cluster.kube.client import PAGE
 from nimlab.objects.applyset import ApplySet
 
 _KINDS: Final = ApplySet(name="experiments", namespace="lab").kinds
-_MARKS: Final = 2  # the set's parent and its lock
+_SET_READS: Final = 2  # the apply-set's parent and its lock
 _MEDIUM: Final = 334
 _LARGE: Final = 1000
 
 
 def format_targets(samples: Sequence[Sample]) -> str:
-    """Return the promises as a Markdown table; empty if nothing was measured that decides one."""
+    """Return the targets as a Markdown table; empty if no target can be evaluated."""
     rows = [*_ratios(samples), *_requests(samples), *_limits(samples)]
     if not rows:
         return ""
     lines = [
-        f"| {what} | {asked} | {found} | {'yes' if kept else '**no**'} |" for what, asked, found, kept in rows
+        f"| {target} | {bound} | {measured} | {'yes' if is_met else '**no**'} |"
+        for target, bound, measured, is_met in rows
     ]
     return "\n".join(
-        ["### Promises", "", "| promise | at most | measured | kept |", "| --- | ---: | ---: | --- |", *lines]
+        ["### Targets", "", "| target | at most | measured | met |", "| --- | ---: | ---: | --- |", *lines]
     )
 
 
@@ -39,48 +40,51 @@ _Row = tuple[str, str, str, bool]
 
 
 def _ratios(samples: Sequence[Sample]) -> Iterator[_Row]:
-    noop = _seconds(samples, NIMLAB, _MEDIUM, Step.NOOP)
-    cold = _seconds(samples, NIMLAB, _MEDIUM, Step.COLD)
-    for peer, title, bound in (("flux", "Flux's engine", 1 / 4), ("helm", "Helm", 1 / 10)):
-        theirs = _seconds(samples, peer, _MEDIUM, Step.NOOP)
-        for how, ours in (("", noop), (", nothing recalled", cold)):
-            if ours and theirs:
-                what = f"nothing to do{how}, {_MEDIUM} experiments, of the time of {title}"
-                yield _row(what, bound, ours / theirs)
-    large = _seconds(samples, NIMLAB, _LARGE, Step.NOOP)
-    if noop and large:
-        yield _row(f"nothing to do, {_LARGE:,} experiments to {_MEDIUM}", 3.2, large / noop)
+    noop_s = _seconds(samples, NIMLAB, _MEDIUM, Step.NOOP)
+    cold_s = _seconds(samples, NIMLAB, _MEDIUM, Step.COLD)
+    for name, title, bound in (("flux", "Flux's engine", 1 / 4), ("helm", "Helm", 1 / 10)):
+        other_s = _seconds(samples, name, _MEDIUM, Step.NOOP)
+        for cache, nimlab_s in (("", noop_s), (", empty cache", cold_s)):
+            if nimlab_s and other_s:
+                target = f"nothing to do{cache}, {_MEDIUM} experiments: ratio to the time of {title}"
+                yield _row(target, bound, nimlab_s / other_s)
+    large_s = _seconds(samples, NIMLAB, _LARGE, Step.NOOP)
+    if noop_s and large_s:
+        yield _row(f"nothing to do, ratio of {_LARGE:,} experiments to {_MEDIUM}", 3.2, large_s / noop_s)
     for size in sizes_of(samples):
-        ours, theirs = (_seconds(samples, name, size, Step.FIRST) for name in (NIMLAB, "flux"))
-        if size >= _MEDIUM and ours and theirs:
-            yield _row(f"first apply, {size:,} experiments, of the time of Flux's engine", 1.0, ours / theirs)
+        nimlab_s, flux_s = (_seconds(samples, name, size, Step.FIRST) for name in (NIMLAB, "flux"))
+        if size >= _MEDIUM and nimlab_s and flux_s:
+            target = f"first apply, {size:,} experiments: ratio to the time of Flux's engine"
+            yield _row(target, 1.0, nimlab_s / flux_s)
 
 
 def _requests(samples: Sequence[Sample]) -> Iterator[_Row]:
-    own = {}
+    extra_of_one_change = {}
     for size in sizes_of(samples):
         noop = median_requests(pick(samples, NIMLAB, size, Step.NOOP))
         one = median_requests(pick(samples, NIMLAB, size, Step.ONE))
         if noop is None:
             continue
         objects = max(s.objects for s in pick(samples, NIMLAB, size, Step.NOOP))
-        used = round(objects / size)  # every experiment has one object of each kind that it uses
-        # A page that is full may not be the last: what follows it bears other labels, which only shows then.
-        pages = used * (size // PAGE + 1) + len(_KINDS) - used
+        used_kinds = round(objects / size)  # every experiment has one object of each kind that it uses
+        # A full page is followed by another one, because the server filters by labels page by page.
+        pages = used_kinds * (size // PAGE + 1) + len(_KINDS) - used_kinds
         yield (
             f"requests, nothing to do, {size:,} experiments: 2 and the pages of the kinds",
-            f"{_MARKS + pages}",
+            f"{_SET_READS + pages}",
             f"{noop:.0f}",
-            noop <= _MARKS + pages,
+            noop <= _SET_READS + pages,
         )
         if one is not None:
-            own[size] = one - noop
-    if len(own) > 1:
-        most, least = max(own.values()), min(own.values())
-        what = (
-            "requests of one change beside those of nothing to do: no more in a large lab than in a small one"
+            extra_of_one_change[size] = one - noop
+    if len(extra_of_one_change) > 1:
+        smallest, largest = min(extra_of_one_change), max(extra_of_one_change)
+        yield (
+            "additional requests for one change: no more in a large lab than in a small one",
+            f"{extra_of_one_change[smallest]:.0f}",
+            f"{extra_of_one_change[largest]:.0f}",
+            max(extra_of_one_change.values()) <= min(extra_of_one_change.values()),
         )
-        yield (what, f"{own[min(own)]:.0f}", f"{own[max(own)]:.0f}", most <= least)
 
 
 def _limits(samples: Sequence[Sample]) -> Iterator[_Row]:
@@ -92,11 +96,10 @@ def _limits(samples: Sequence[Sample]) -> Iterator[_Row]:
             f"{max(peaks) / 1e6:.0f} MB",
             max(peaks) <= 400e6,
         )
-    check = _seconds(samples, NIMLAB, _LARGE, Step.CHECK)
-    if check:
-        yield (f"`validate` of {_LARGE:,} files", "2.5 s", f"{check:.2f} s", check <= 2.5)
-    helps = [s for s in samples if s.name == NIMLAB and s.step is Step.HELP]
-    help_s = median_s(helps)
+    check_s = _seconds(samples, NIMLAB, _LARGE, Step.CHECK)
+    if check_s:
+        yield (f"`validate` of {_LARGE:,} files", "2.5 s", f"{check_s:.2f} s", check_s <= 2.5)
+    help_s = median_s([s for s in samples if s.name == NIMLAB and s.step is Step.HELP])
     if help_s:
         yield ("`--help`", "0.25 s", f"{help_s:.2f} s", help_s <= 0.25)
 
@@ -105,5 +108,5 @@ def _seconds(samples: Sequence[Sample], name: str, size: int, step: Step) -> flo
     return median_s(pick(samples, name, size, step))
 
 
-def _row(what: str, bound: float, found: float) -> _Row:
-    return (what, f"{bound:.2f}", f"{found:.2f}", found <= bound)
+def _row(target: str, bound: float, measured: float) -> _Row:
+    return (target, f"{bound:.2f}", f"{measured:.2f}", measured <= bound)

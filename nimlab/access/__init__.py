@@ -1,4 +1,4 @@
-"""Permissions: RBAC roles for each account, and admission policies for what roles cannot express.
+"""Access rights: RBAC roles for each account, and admission policies for rules that roles cannot express.
 
-In: an apply-set and the lab's settings. Out: manifests for an administrator to apply. Pure.
+In: an apply-set and the lab's settings. Out: manifests that an administrator applies. Pure.
 """

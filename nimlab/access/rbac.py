@@ -1,9 +1,10 @@
-"""The rights that nimlab needs for a set: two accounts, one that can only look and one that also writes.
+"""Two service accounts per apply-set with minimal rights: one for plans (read only), one for syncs.
 
-In: an apply-set, the prefix of experiments' names, and whether experiments have namespaces of their own. Out:
-manifests for an administrator to apply. The accounts of one set can't touch the other: where roles can't say
-so, `admission` does. No rule allows more than a plan or a sync asks for; a test holds the rules against the
-requests. Pure.
+In: an apply-set, the prefix of experiments' names, and whether each experiment has its own namespace. Out:
+manifests that an administrator applies. Pure.
+
+The accounts of one set cannot write objects of the other. Where roles cannot express this, `admission` does.
+No rule allows more than a plan or a sync requests; a test compares the rules with the requests.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ SYNC: Final = "nimlab-sync"
 _READ: Final = ("get", "list")
 _WRITE: Final = ("create", "patch", "delete")
 _LOCK: Final = ("get", "update")
-_BOUNDS: Final = frozenset({"ResourceQuota", "LimitRange"})
+_NAMESPACE_LIMITS: Final = frozenset({"ResourceQuota", "LimitRange"})
 _NODES: Final = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
 _GROUP: Final = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """Verbs on a kind: in the lab's namespace or everywhere; on objects of these names, if there are any.
+    """Verbs on a kind, in the lab's namespace or cluster-wide; only for the objects in `names`, if any.
 
-    A right to create what has a name is one to apply it: a POST has no name that a role could see.
+    With `names`, the verb `create` allows only applying (PATCH): RBAC does not know the name in a POST.
     """
 
     kind: str
@@ -41,11 +42,11 @@ class Right:
 
 
 def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) -> tuple[Manifest, ...]:
-    """Return policies, accounts, their tokens, roles and bindings, in the order in which they can be applied.
+    """Return policies, accounts, tokens, roles and bindings, in an order in which they can be applied.
 
-    The rights end at the lab's namespace, but for what is the cluster's own. Where experiments have
-    namespaces of their own, these are made and removed, so the rights to what the set has in them are
-    cluster-wide. Raises NimlabError if the prefix can't tell the sets apart.
+    The rights cover only the lab's namespace, except for cluster-scoped kinds. If each experiment has its own
+    namespace, syncs create and delete those namespaces, so the rights for objects in them are cluster-wide.
+    Raises NimlabError if the prefix does not separate the names of the two sets.
     """
     check_prefix(prefix, apply_set.namespace)
     home = apply_set.namespace
@@ -59,36 +60,37 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
     return (
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home, "labels": dict(POD_SECURITY)}},
         *admission_manifests(SYNC + suffix, apply_set, written, prefix=prefix, own_namespaces=own_namespaces),
-        *_given(PLAN + suffix, home, plan, []),
-        *_given(SYNC + suffix, home, sync, [_NODES] if is_platform else []),
+        *_account_manifests(PLAN + suffix, home, plan, []),
+        *_account_manifests(SYNC + suffix, home, sync, [_NODES] if is_platform else []),
     )
 
 
 def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
-    """The kinds that can be looked at, and which of them everywhere; namespaces only where some are made."""
+    """Return the readable kinds, and for each whether the rights are cluster-wide."""
     reach = {
         kind: not KINDS[kind].namespaced or (own_namespaces and kind in apply_set.kinds_elsewhere)
         for kind in apply_set.kinds
     }
     if not own_namespaces:
-        reach.pop("Namespace", None)
+        reach.pop("Namespace", None)  # syncs create namespaces only for experiments with their own
     return reach
 
 
 def _plan_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
-    """Looking: each kind, the parent (a ConfigMap) and the lease."""
+    """Yield the rights to read all kinds, the parent (a ConfigMap) and the lease."""
     for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
         yield Right(kind=kind, verbs=_READ, is_everywhere=is_everywhere)
     yield Right(kind="Lease", verbs=("get",), names=(apply_set.lease_key.name,))
 
 
 def _sync_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
-    """Looking and writing; the peers' restart, the watches of the waiting, and why a peer doesn't come up.
+    """Yield the rights to read, write, restart peers, wait for them, and find out why a peer does not start.
 
-    What bounds a namespace is only written in those of experiments: in the lab's it bounds the platform, too.
+    Quotas and limit ranges can only be written in namespaces of experiments, because in the lab's namespace
+    they would also limit the platform.
     """
     for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
-        verbs = _READ if kind in _BOUNDS and not is_everywhere else (*_READ, *_WRITE)
+        verbs = _READ if kind in _NAMESPACE_LIMITS and not is_everywhere else (*_READ, *_WRITE)
         watched = ("watch",) if kind in WORKLOADS else ()
         yield Right(kind=kind, verbs=(*verbs, *watched), is_everywhere=is_everywhere)
     yield from _lease_rights(apply_set)
@@ -97,9 +99,10 @@ def _sync_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right
 
 
 def _platform_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
-    """Looking and writing; the watches of the waiting; and what is granted, which one has to have oneself.
+    """Yield the rights to read, write and wait, and the rights that the platform grants to its accounts.
 
-    Source: kubernetes.io/docs/reference/access-authn-authz/rbac, "Privilege escalation prevention".
+    Kubernetes allows an account to grant only rights that it has itself. Source:
+    kubernetes.io/docs/reference/access-authn-authz/rbac, "Privilege escalation prevention".
     """
     named = {
         **dict.fromkeys(("Role", "RoleBinding"), (DISCOVERY,)),
@@ -124,7 +127,7 @@ def _lease_rights(apply_set: ApplySet) -> Iterator[Right]:
 
 
 def _rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
-    """One rule for all kinds of a group with the same verbs and names."""
+    """Return one rule per combination of API group, verbs and names."""
     plurals: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for right in rights:
         kind = KINDS[right.kind]
@@ -140,18 +143,17 @@ def _rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
     ]
 
 
-def _given(
+def _account_manifests(
     account: str, home: str, rights: Sequence[Right], cluster_rules: Sequence[dict[str, Any]]
 ) -> Iterator[Manifest]:
-    """An account with its token and its rights: those in the lab's namespace, and those beyond it if any."""
+    """Yield an account, its token, its role in the lab's namespace, and its ClusterRole if it needs one."""
     yield _account(account, home)
     yield _token(account, home)
-    yield from _granted(
-        account, home, _rules(one for one in rights if not one.is_everywhere), everywhere=False
-    )
-    beyond = [*_rules(one for one in rights if one.is_everywhere), *cluster_rules]
-    if beyond:
-        yield from _granted(account, home, beyond, everywhere=True)
+    in_namespace = _rules(right for right in rights if not right.is_everywhere)
+    yield from _role_and_binding(account, home, in_namespace, everywhere=False)
+    cluster_wide = [*_rules(right for right in rights if right.is_everywhere), *cluster_rules]
+    if cluster_wide:
+        yield from _role_and_binding(account, home, cluster_wide, everywhere=True)
 
 
 def _account(name: str, namespace: str) -> Manifest:
@@ -159,7 +161,7 @@ def _account(name: str, namespace: str) -> Manifest:
 
 
 def _token(name: str, namespace: str) -> Manifest:
-    """A token that doesn't expire, for a pipeline's variable; deleting it ends its use."""
+    """Return a token that does not expire, for a CI variable; deleting the Secret revokes it."""
     metadata = {**_metadata(name, namespace), "annotations": {"kubernetes.io/service-account.name": name}}
     return {
         "apiVersion": "v1",
@@ -169,10 +171,10 @@ def _token(name: str, namespace: str) -> Manifest:
     }
 
 
-def _granted(
+def _role_and_binding(
     account: str, namespace: str, rules: list[dict[str, Any]], *, everywhere: bool
 ) -> tuple[Manifest, Manifest]:
-    """A role and its binding; cluster-wide ones carry the lab's name, since clusters have several labs."""
+    """Return a role and its binding; cluster-wide names contain the lab's namespace, to be unique."""
     prefix = "Cluster" if everywhere else ""
     name = f"{account}-{namespace}" if everywhere else account
     metadata = {"name": name} if everywhere else _metadata(name, namespace)

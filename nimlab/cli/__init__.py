@@ -1,8 +1,8 @@
-"""Arguments -> calls -> stdout, stderr, exit code. Each command has a module of its own.
+"""The command line: arguments -> workflow -> stdout, stderr, exit code.
 
-stdout is the result; stderr is progress and errors. Only this package prints. Every exception ends in `main`:
-an error that a user can fix is printed in full. A fault of the machine, such as a full disk, is one of them.
-Anything else is a bug and is saved in a report.
+Results go to stdout, progress and errors to stderr. Only this package prints. `main` catches every exception.
+An error that a user can fix is printed in full; so is a refusal by the operating system, such as a full disk.
+Any other exception is a bug and is saved in a report.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 
 from nimlab.cli import signals
 
-_OBJECTS = 50_000  # files and LISTs become many objects and no garbage: Python's 700 look too often
+_GC_THRESHOLD = 50_000  # reading makes many objects but little garbage; Python's default of 700 is too low
 
 
 def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | None = None) -> int:
-    """Run one command and return its exit code; raises nothing.
+    """Run one command and return its exit code. Raises nothing.
 
-    `on_ready` is called once everything is imported that each command needs.
+    `on_ready` is called after the imports that every command needs.
     """
-    from nimlab.cli.app import app  # an import that fails is reported like any bug
+    from nimlab.cli.app import app  # imported here, so that an error in it is reported like any bug
     from nimlab.cli.terminal import print_error
     from nimlab.errors import ExitCode, NimlabError
 
@@ -37,32 +37,32 @@ def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | No
         print_error(error)
         return error.exit_code
     except (KeyboardInterrupt, signals.SignalReceived):
-        _say("interrupted")
+        _write_error("interrupted")
         return ExitCode.INTERRUPTED
     except OSError as error:
-        if not _is_of_the_machine(error):
+        if not _is_refused_by_system(error):
             return _report_bug(error, arguments)
-        print_error(NimlabError(error.strerror or str(error), where=error.filename, hint=_MACHINE_HINT))
+        print_error(NimlabError(error.strerror or str(error), where=error.filename, hint=_SYSTEM_HINT))
         return ExitCode.ERROR
     except Exception as error:  # noqa: BLE001 -- the one place where a bug becomes a report
         return _report_bug(error, arguments)
     return 0
 
 
-_MACHINE_HINT = "the system refuses this, not nimlab: see that the file, the disk and the rights allow it"
+_SYSTEM_HINT = "the operating system refused this: check the file, its permissions and the free disk space"
 
 
 def entry() -> None:
-    """Run as the `nimlab` program; doesn't return.
+    """Run the `nimlab` program and end the process.
 
-    The interpreter isn't taken down: that would restore the default of each signal for its last moments, and
-    would wait for threads that still wait for a server.
+    The process ends without the usual shutdown of the interpreter. That shutdown would restore the default
+    action of each signal, and would wait for threads that wait for a server.
     """
     signals.end_at_once()
     code = signals.INTERRUPTED
     try:
         code = _run()
-    except signals.SignalReceived:  # at the very moment of a change between two ways to treat signals
+    except signals.SignalReceived:  # it came between two signal handlers
         signals.write_line("interrupted")
     signals.ignore()
     atexit._run_exitfuncs()  # the Kubernetes library removes its temporary key files
@@ -70,12 +70,12 @@ def entry() -> None:
 
 
 def _run() -> int:
-    """Run with streams that never raise; return the exit code, which tells of a result that was lost."""
+    """Run with streams that never raise; return the exit code, which also reports a lost result."""
     import gc
 
     from nimlab.cli.streams import STREAMS
 
-    gc.set_threshold(_OBJECTS)
+    gc.set_threshold(_GC_THRESHOLD)
     STREAMS.protect()
     signals.redeliver_swallowed()
     code = main(on_ready=signals.raise_interrupt)
@@ -83,15 +83,15 @@ def _run() -> int:
     return STREAMS.exit_code_after(code, signals.write_line)
 
 
-def _is_of_the_machine(error: OSError) -> bool:
-    """True for a refusal by the system that concerns a file, or a resource that is used up."""
+def _is_refused_by_system(error: OSError) -> bool:
+    """Return True if the error concerns a file, or a resource that is exhausted."""
     import errno
 
-    used_up = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
-    return error.errno is not None and (error.filename is not None or error.errno in used_up)
+    exhausted = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)
+    return error.errno is not None and (error.filename is not None or error.errno in exhausted)
 
 
-def _say(text: str) -> None:
+def _write_error(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
@@ -113,14 +113,16 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
         )
     )
     text = conceal(text)
-    _say(conceal(f"bug in nimlab: {type(error).__name__}: {error}"))
+    _write_error(conceal(f"bug in nimlab: {type(error).__name__}: {error}"))
     try:
         handle, name = tempfile.mkstemp(prefix="nimlab-bug-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
-    except OSError as refused:
-        _say(f"  the report can't be saved ({refused.strerror}); please file this text with what you did:")
-        _say(text)
+    except OSError as save_error:
+        _write_error(
+            f"  the report cannot be saved ({save_error.strerror}); please open an issue with this text:"
+        )
+        _write_error(text)
     else:
-        _say(f"  a report is in {name}; please file it with what you did")
+        _write_error(f"  a report is in {name}; please attach it to a bug report")
     return ExitCode.BUG

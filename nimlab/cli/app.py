@@ -1,4 +1,4 @@
-"""The commands by name: what `nimlab --help` lists, in the order in which a newcomer meets them."""
+"""The list of commands, in the order of `nimlab --help`: as a newcomer needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nimlab.cli import sync_command as sync
 
 app = typer.Typer(
     name="nimlab",
-    help="Keep a Kubernetes cluster equal to a Git repository of NimP2P experiments.",
+    help="Keep a Kubernetes cluster in sync with a Git repository of NimP2P experiments.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +39,7 @@ def _options(
     del version
 
 
-app.add_typer(sandbox.app, name="sandbox", help="A real control plane on this machine.")
+app.add_typer(sandbox.app, name="sandbox", help="Run a real control plane on this machine.")
 app.command("validate")(files.validate)
 app.command("render")(files.render)
 app.command("sync")(sync.sync)

@@ -1,4 +1,4 @@
-"""Commands on files: validate, render, rbac, create, scale, delete. Only `--sync` needs a cluster."""
+"""Commands on files: validate, render, rbac, create, scale, delete. Only their `--sync` needs a cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from nimlab.cli.shared_options import (
     Names,
     Output,
     OutputFormat,
-    SyncOptions,
     Timings,
     decimal_number,
     whole_number,
@@ -27,7 +26,7 @@ from nimlab.cli.shared_options import (
 if TYPE_CHECKING:
     from nimlab.files.spec import LabFiles
 
-_Sync = Annotated[bool, typer.Option("--sync", help="Sync this experiment right away.")]
+_Sync = Annotated[bool, typer.Option("--sync", help="Also sync this experiment.")]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
 
 
@@ -38,7 +37,10 @@ def validate(
     timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
-    """Check files and manifests, and print every problem's place."""
+    """Check all files and manifests.
+
+    Every problem is printed with its file and line.
+    """
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.lab_folder import find_root
     from nimlab.cli.terminal import print_note, print_result, print_timings, wants_colour
@@ -50,20 +52,20 @@ def validate(
         from nimlab.workflow.validate_lab import check_lab
 
     root = find_root(_start(lab))
-    found = check_lab(root)
-    problems, warnings = found.problems, found.warnings
+    validated = check_lab(root)
+    problems, warnings = validated.problems, validated.warnings
     if warnings and output is Output.TEXT:
         print_note(report.format_warnings(warnings, paint=wants_colour(sys.stderr)))
     if output is Output.JSON:
         print_result(report.problems_json(problems, warnings))
     elif problems:
-        files = max(found.experiments, len({problem.location.path for problem in problems}))
+        files = max(validated.experiments, len({problem.location.path for problem in problems}))
         print_result(report.format_problems(problems, files=files, paint=wants_colour(sys.stdout)))
     else:
-        print_result(f"{found.experiments} experiments, no problems")
+        print_result(f"{validated.experiments} experiments, no problems")
     if codequality is not None:
-        marks = report.codequality_json(problems=(*problems, *warnings), folder=folder_in_repository(root))
-        write_text(codequality, marks + "\n")
+        text = report.codequality_json(problems=(*problems, *warnings), folder=folder_in_repository(root))
+        write_text(codequality, text + "\n")
     if timings:
         print_timings()
     raise typer.Exit(1 if problems else 0)
@@ -74,13 +76,16 @@ def render(
     names: Names = None,
     *,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write one file an experiment.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Write one file per experiment.")
     ] = None,
     output: OutputFormat = Output.TEXT,
     timings: Timings = False,
     lab: LabFolder = None,
 ) -> None:
-    """Print the manifests of all experiments, or of those named, as a sync would apply them."""
+    """Print the manifests that a sync would apply.
+
+    Without a name, the manifests of all experiments are printed.
+    """
     from nimlab.cli.lab_folder import find_root  # keeps `--help` fast
     from nimlab.cli.terminal import print_document, print_error, print_note, print_timings
     from nimlab.cli.usage import RENDER_RULES, reject_ignored
@@ -91,20 +96,20 @@ def render(
 
     reject_ignored(ctx, RENDER_RULES)
     wanted = frozenset(names) if names else None
-    intent = read_desired_lab(find_root(_start(lab)), wanted)
-    known = {one.name for one in intent.files.experiments} | {one.name for one in intent.broken}
+    desired_lab = read_desired_lab(find_root(_start(lab)), wanted)
+    known = {e.name for e in desired_lab.files.experiments} | {b.name for b in desired_lab.broken}
     _check_known(wanted, known | {PLATFORM})
-    failing = [b for b in intent.broken if wanted is None or b.name in wanted]
+    failing = [broken for broken in desired_lab.broken if wanted is None or broken.name in wanted]
     if failing:
-        for error in intent.errors:
+        for error in desired_lab.errors:
             print_error(error)
-    for one in intent.desired if out else ():
+    for group in desired_lab.desired if out else ():
         if out is not None:
             make_folder(out)
-            write_text(out / f"{one.name}.yaml", to_yaml(one.manifests))
-            print_note(f"{out / one.name}.yaml: {len(one.manifests)} objects")
+            write_text(out / f"{group.name}.yaml", to_yaml(group.manifests))
+            print_note(f"{out / group.name}.yaml: {len(group.manifests)} objects")
     if out is None:
-        manifests = [manifest for one in intent.desired for manifest in one.manifests]
+        manifests = [manifest for group in desired_lab.desired for manifest in group.manifests]
         as_json = output is Output.JSON
         print_document(to_json_text(manifests) if as_json else to_yaml(manifests))
     if timings:
@@ -116,16 +121,17 @@ def rbac(
     *,
     namespaces: Annotated[
         bool,
-        typer.Option(
-            "--namespaces", help="Also for experiments with a namespace of their own: cluster-wide."
-        ),
+        typer.Option("--namespaces", help="Also allow experiments with their own namespace (cluster-wide)."),
     ] = False,
     platform: Annotated[
-        bool, typer.Option("--platform", help="For the monitoring stack, instead of experiments.")
+        bool, typer.Option("--platform", help="For the monitoring stack instead of experiments.")
     ] = False,
     lab: LabFolder = None,
 ) -> None:
-    """Print the accounts and rights that a pipeline needs: nimlab-plan looks, nimlab-sync also writes."""
+    """Print the accounts and roles for a pipeline.
+
+    The account `nimlab-plan` only reads; `nimlab-sync` also writes.
+    """
     from nimlab.access.rbac import access_manifests
     from nimlab.cli.terminal import print_document  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -161,23 +167,24 @@ def create(
     cpu: Annotated[float, typer.Option(parser=decimal_number, metavar="CORES", help="CPU of a peer.")] = 0.05,
     ram: Annotated[int, typer.Option(parser=whole_number, metavar="MIB", help="Memory of a peer.")] = 16,
     downlink_bw: Annotated[
-        int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second towards a peer.")
+        int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second to a peer.")
     ] = 16,
     uplink_bw: Annotated[
         int, typer.Option(parser=whole_number, metavar="MBIT", help="Megabits per second from a peer.")
     ] = 16,
-    contract: Annotated[str, typer.Option(help="What the node image understands.")] = "nimp2p",
-    owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
-    description: Annotated[str, typer.Option(help="What is tried.")] = "",
+    contract: Annotated[str, typer.Option(help="The contract of the node image.")] = "nimp2p",
+    owner: Annotated[str, typer.Option(help="The person or team responsible.")] = "",
+    description: Annotated[str, typer.Option(help="The purpose of the experiment.")] = "",
     sync: _Sync = False,
     lab: LabFolder = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Write experiments/NAME.yaml, checked, with units; the flags are those of nimp2p-lab.
+    """Write the file of a new experiment: experiments/NAME.yaml.
 
-    Only fields that the contract's image reads are written.
+    The options are those of nimp2p-lab: numbers without units, which the file contains with their units. Only
+    fields that the contract's image reads are written.
     """
     from nimlab.files import edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -217,7 +224,10 @@ def scale(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Change the number of peers in the experiment's file; nothing else in it moves."""
+    """Change the number of peers in an experiment's file.
+
+    Everything else in the file stays as it is.
+    """
     from nimlab.files import edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
 
@@ -233,7 +243,7 @@ def delete(
     name: _Name,
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Also remove a file that Git can't restore.")
+        bool, typer.Option("--force", help="Also remove a file that Git cannot restore.")
     ] = False,
     sync: _Sync = False,
     lab: LabFolder = None,
@@ -241,9 +251,10 @@ def delete(
     context: Context = None,
     in_cluster: InCluster = False,
 ) -> None:
-    """Remove the experiment's file; the next sync removes it from the cluster.
+    """Remove an experiment's file.
 
-    A file that is not as in the commit is kept unless --force is given: Git could not restore it.
+    The next sync deletes the experiment's objects from the cluster. A file that differs from the last commit
+    is kept unless --force is given: Git could not restore it.
     """
     from nimlab.cli.terminal import print_result
     from nimlab.errors import EditError
@@ -256,17 +267,20 @@ def delete(
     reason = None if force else unrestorable(root, _shown(root, path))
     if reason is not None:
         raise EditError(
-            f"the file was not removed: {reason}, so Git can't restore it",
+            f"the file was not removed: {reason}, so Git cannot restore it",
             where=_shown(root, path),
-            hint="commit it first, or remove it for good with `--force`",
+            hint="commit it first, or remove it permanently with `--force`",
         )
     remove_file(path)
     print_result(f"{_shown(root, path)} removed")
     _sync_one(name, root=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster, wanted=sync)
 
 
-def _write_checked(root: Path, path: Path, text: str, said: str, files: LabFiles) -> None:
-    """Write the file if the lab then has no problem that it, which was read as `files`, didn't have."""
+def _write_checked(root: Path, path: Path, text: str, message: str, files: LabFiles) -> None:
+    """Write the file and print the message, if the lab then has no new problem.
+
+    `files` is the lab before the change. Raises SpecError with the new problems.
+    """
     from nimlab.cli.terminal import print_result  # keeps `--help` fast
     from nimlab.errors import SpecError
     from nimlab.files.load import load_lab
@@ -278,15 +292,15 @@ def _write_checked(root: Path, path: Path, text: str, said: str, files: LabFiles
     new = tuple(p for p in after if p.location.path == shown or (p.code, p.what) not in before)
     if new:
         raise SpecError(new)
-    path.parent.mkdir(exist_ok=True)  # Git keeps no empty folder
+    path.parent.mkdir(exist_ok=True)  # Git does not keep empty folders
     write_text(path, text)
-    print_result(said)
+    print_result(message)
 
 
 def _sync_one(
     name: str, *, root: Path, kubeconfig: Path | None, context: str | None, in_cluster: bool, wanted: bool
 ) -> None:
-    """Sync just this experiment, or say how."""
+    """Sync only this experiment if `wanted`; print the command for it otherwise."""
     from nimlab.cli.terminal import print_note  # keeps `--help` fast
 
     if not wanted:
@@ -294,22 +308,24 @@ def _sync_one(
         target = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in chosen.items() if value)
         print_note(f"next: `nimlab sync {name} --dry-run{target}` shows the changes")
         return
-    from nimlab.workflow.sync import run_sync
+    from nimlab.cli.lab_session import ClusterFlags
+    from nimlab.cli.run_sync import OutputOptions, run_sync
+    from nimlab.plan.sync_policy import SyncPolicy
+    from nimlab.workflow.options import SyncOptions
 
-    options = SyncOptions(names=frozenset({name}))
-    raise typer.Exit(
-        run_sync(options, lab=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
-    )
+    options = SyncOptions(policy=SyncPolicy(names=frozenset({name})))
+    flags = ClusterFlags(lab=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
+    raise typer.Exit(run_sync(options, OutputOptions(), flags))
 
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
-    """Raise for a name that no file has."""
+    """Raise NimlabError for a name that no file describes."""
     from nimlab.did_you_mean import did_you_mean
     from nimlab.errors import NimlabError  # keeps `--help` fast
 
     for name in sorted((wanted or frozenset()) - known):
-        hint = did_you_mean(name, known, "`nimlab list` shows what there is")
-        raise NimlabError(f"no file has an experiment called `{name}`", hint=hint)
+        hint = did_you_mean(name, known, "`nimlab list` shows all experiments")
+        raise NimlabError(f"no file describes an experiment called `{name}`", hint=hint)
 
 
 def _start(lab: Path | None) -> Path:

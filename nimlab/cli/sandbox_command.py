@@ -20,7 +20,7 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, max=500, help="Number of simulated nodes.")] = 3,
     lab: LabFolder = None,
 ) -> None:
-    """Start the control plane, or repair it; the first time, its programs are built."""
+    """Start or repair the control plane. The first start builds its programs."""
     from nimlab import sandbox  # keeps `--help` fast
     from nimlab.cli.terminal import show_steps
 
@@ -30,7 +30,7 @@ def up(
 
 @app.command("build")
 def build(*, lab: LabFolder = None) -> None:
-    """Build the programs where they aren't found, and start nothing."""
+    """Build the missing programs, and start nothing."""
     from nimlab import sandbox  # keeps `--help` fast
     from nimlab.cli.terminal import show_steps
 
@@ -40,7 +40,7 @@ def build(*, lab: LabFolder = None) -> None:
 
 @app.command("down")
 def down(*, lab: LabFolder = None) -> None:
-    """Stop the control plane and remove all that it kept; the built programs stay."""
+    """Stop the control plane and remove its data. The built programs are kept."""
     from nimlab import sandbox  # keeps `--help` fast
     from nimlab.cli.terminal import print_note, show_steps
 
@@ -51,7 +51,7 @@ def down(*, lab: LabFolder = None) -> None:
 
 @app.command("status")
 def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None:
-    """Show the parts of the control plane; exit 1 when it isn't running."""
+    """Show the parts of the control plane; exit 1 if it is not running."""
     from nimlab import report, sandbox  # keeps `--help` fast
     from nimlab.cli.terminal import columns_of, print_result
 

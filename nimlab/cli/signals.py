@@ -1,8 +1,8 @@
-"""What SIGINT, SIGTERM and SIGHUP do in each part of the program: always an orderly end with exit code 130.
+"""Handlers for SIGINT, SIGTERM and SIGHUP: in each phase an orderly end with exit code 130.
 
-While modules are imported the process ends at once: nothing has begun. While a command reads or edits files,
-or starts the sandbox, SignalReceived is raised in the main thread. During a sync the first signal only sets a
-flag. This module imports as little as possible, since it comes before everything else.
+During the imports, a signal ends the process at once, because nothing has begun. While a command reads or
+edits files, or starts the sandbox, a signal raises SignalReceived in the main thread. During a sync, the
+first signal only sets an event. This module is imported first, so it imports as little as possible.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     _Handler = Callable[[int, FrameType | None], None]
 
-INTERRUPTED = 130  # errors.ExitCode, which isn't imported yet
+INTERRUPTED = 130  # as in errors.ExitCode, which is not imported yet
 
 
 class SignalReceived(BaseException):
-    """A signal asked the program to end. Not KeyboardInterrupt: libraries turn that into something else."""
+    """A signal told the program to end. Not a KeyboardInterrupt, which some libraries convert or swallow."""
 
 
 def end_at_once() -> None:
-    """From now on a signal ends the process with exit code 130, without any clean-up."""
+    """From now on, a signal ends the process with exit code 130 and without any clean-up."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -39,13 +39,13 @@ def end_at_once() -> None:
 
 
 def ignore() -> None:
-    """From now on a signal does nothing: the exit code is known, and what is left takes no time."""
+    """From now on, a signal does nothing: the exit code is decided, and the process ends in a moment."""
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def raise_interrupt() -> None:
-    """From now on a signal raises SignalReceived in the main thread."""
+    """From now on, a signal raises SignalReceived in the main thread."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -56,7 +56,7 @@ def raise_interrupt() -> None:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Raise SignalReceived at a signal inside: nothing is under way that has to be finished."""
+    """Raise SignalReceived at a signal inside the context: no work in it has to be finished."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     raise_interrupt()
     try:
@@ -67,13 +67,13 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """Turn the first signal into a wish to stop; a second one raises SignalReceived."""
+    """Set `stop` at the first signal inside the context; a second signal raises SignalReceived."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
         raise_interrupt()
-        write_line("stopping: what is under way is finished, nothing more is begun")
+        write_line("stopping: work in progress is finished, nothing new is begun")
         stop.set()
 
     _install(on_signal)
@@ -84,7 +84,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 
 def write_line(text: str) -> None:
-    """Write a line to stderr from a signal handler: the stream itself may be in the middle of a write."""
+    """Write a line to stderr from a signal handler, not through the stream: it may be within a write."""
     try:
         os.write(2, f"{text}\n".encode())
     except OSError:
@@ -92,7 +92,7 @@ def write_line(text: str) -> None:
 
 
 def redeliver_swallowed() -> None:
-    """Send the signal again if Python swallowed its exception, as it does in a destructor or a callback."""
+    """Send the signal again if Python swallowed its exception, as it does in destructors and callbacks."""
     import threading
 
     before = sys.unraisablehook
@@ -111,8 +111,8 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _install(handler: _Handler) -> None:
     for number in _NUMBERS:
-        # `nohup` has SIGHUP ignored, and that has to stay so. A shell ignores SIGINT for a background job, so
-        # that the terminal's doesn't reach it; one that is sent on purpose is obeyed.
+        # `nohup` ignores SIGHUP, and this must stay so. A shell ignores SIGINT for background jobs, but only
+        # to protect them from the terminal's SIGINT. Any other SIGINT was sent on purpose.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 

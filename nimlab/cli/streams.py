@@ -1,7 +1,7 @@
-"""stdout and stderr that never raise: a text that can't be written is lost, and the loss is remembered.
+"""stdout and stderr that never raise: text that cannot be written is lost, and the failure is recorded.
 
-A sync has to finish whoever reads its output. So a reader that has gone, a full disk and a closed descriptor
-end nothing. `exit_code_after` decides what they mean for the exit code.
+A sync must finish even if nobody can read its output. Therefore a closed pipe, a full disk or a closed
+descriptor does not end the program; `exit_code_after` decides what it means for the exit code.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _ASCII: Final = {
     "“": '"', "”": '"',
 }  # fmt: skip
 _HANDLER: Final = "nimlab-ascii"
-_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO})  # EIO: a terminal that was closed
+_READER_CLOSED: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO})  # EIO: a closed terminal
 
 
 class _Sink(io.RawIOBase):
-    """A descriptor that takes everything; after the first failure it writes nothing more."""
+    """A descriptor that accepts all data; after the first failure, it discards the rest."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.failure: OSError | None = None
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 -- any buffer
-        """Write the bytes, or lose them."""
+        """Write the bytes, or discard them."""
         content = bytes(data)
         if self.failure is None:
             try:
@@ -54,44 +54,45 @@ class _Sink(io.RawIOBase):
 
 
 class Streams:
-    """The output of this process."""
+    """The output streams of this process."""
 
     def __init__(self) -> None:
         self._stdout: _Sink | None = None
 
     def protect(self) -> None:
-        """Replace stdout and stderr by streams that never raise; call it before anything is printed.
+        """Replace stdout and stderr by streams that never raise; call this before anything is printed.
 
-        A descriptor that was closed is opened on /dev/null. Else the next file or socket would get its
-        number, and output would go there.
+        A closed descriptor is opened on /dev/null. Otherwise the next file or socket would get its number,
+        and output would go there.
         """
         codecs.register_error(_HANDLER, replace_unencodable)
         for descriptor in (0, 1, 2):
             try:
                 os.fstat(descriptor)
             except OSError:
-                os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+                os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
         self._stdout = _Sink(1)
         sys.stdout = _text_stream(self._stdout, sys.stdout)
         sys.stderr = _text_stream(_Sink(2), sys.stderr)
 
     @property
     def is_stdout_lost(self) -> bool:
-        """True when nothing that is printed arrives any more: a command that only prints may end."""
+        """True if stdout can no longer be written, so that a command that only prints may end."""
         return self._stdout is not None and self._stdout.failure is not None
 
     def exit_code_after(self, code: int, report: Callable[[str], None]) -> int:
         """Return the exit code of a command that ended with `code`; report a result that was lost.
 
-        A reader that closed its end has what it wanted: nothing changes. Any other loss is an error.
+        A reader that closed the pipe wanted no more output, so the code is unchanged. Any other loss is an
+        error.
         """
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         failure = None if self._stdout is None else self._stdout.failure
-        if failure is None or failure.errno in _GONE:
+        if failure is None or failure.errno in _READER_CLOSED:
             return code
-        report(f"error: the result can't be written to stdout: {failure.strerror}")
-        report(f"  hint: the command itself ended with {code}; write its output elsewhere")
+        report(f"error: the result cannot be written to stdout: {failure.strerror}")
+        report(f"  hint: the command itself ended with exit code {code}; write its output elsewhere")
         return code if code in (ExitCode.BUG, ExitCode.INTERRUPTED, ExitCode.USAGE) else ExitCode.ERROR
 
 
@@ -99,15 +100,15 @@ STREAMS: Final = Streams()
 
 
 def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for characters that an encoding hasn't: the nearest in ASCII, else an escape."""
+    """Return replacements for characters that an encoding lacks: similar ASCII, or an escape sequence."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
     return "".join(_ASCII.get(c) or c.encode("unicode_escape").decode("ascii") for c in text), error.end
 
 
-def _text_stream(sink: _Sink, before: Any) -> io.TextIOWrapper:  # noqa: ANN401 -- None for one that was closed
-    """A text stream like the one before, which flushes each line."""
+def _text_stream(sink: _Sink, before: Any) -> io.TextIOWrapper:  # noqa: ANN401 -- None if it was closed
+    """Return a text stream with the encoding of the previous one; it flushes each line."""
     encoding = getattr(before, "encoding", None) or "utf-8"
     return io.TextIOWrapper(
         io.BufferedWriter(sink), encoding=encoding, errors=_HANDLER, line_buffering=True, write_through=False

@@ -1,7 +1,7 @@
 """`nimlab sync`: load, render, stamp, guard, observe, plan, execute, wait.
 
-The dry run is the same path, stopped before it writes. Whatever happened is told at the end: what was
-done, what failed, what was not attempted.
+A dry run takes the same path and stops before the execution. The end of every sync reports what was done,
+what failed and what was not attempted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from nimlab.cli.shared_options import (
     Names,
     Output,
     OutputFormat,
-    SyncOptions,
     Timings,
 )
 
@@ -34,38 +33,38 @@ def sync(
         bool, typer.Option("--exit-code", help="Only with --dry-run: exit 3 if changes are pending.")
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune/--no-prune", help="Delete what no file asks for any more.")
+        bool, typer.Option("--prune/--no-prune", help="Delete objects that no file describes any more.")
     ] = True,
     max_prune: Annotated[
         str | None,
-        typer.Option(metavar="N|P%", help="Refuse to delete more than N objects or P% of them."),
+        typer.Option(metavar="N|P%", help="Delete nothing if more than N objects or P% would be deleted."),
     ] = None,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Let an empty folder delete everything.")
+        bool, typer.Option("--allow-empty", help="Allow an empty folder to delete everything.")
     ] = False,
     allow_older: Annotated[
-        bool, typer.Option("--allow-older", help="Let a commit older than the last sync go back.")
+        bool, typer.Option("--allow-older", help="Allow a sync of a commit older than the last synced one.")
     ] = False,
     take_ownership: Annotated[
-        bool, typer.Option("--take-ownership", help="Take fields and objects from other managers.")
+        bool, typer.Option("--take-ownership", help="Take over fields and objects from other managers.")
     ] = False,
     remove_foreign: Annotated[
-        bool, typer.Option("--remove-foreign", help="Remove what others have added to our objects.")
+        bool, typer.Option("--remove-foreign", help="Remove fields that others added to the lab's objects.")
     ] = False,
     move: Annotated[
-        bool, typer.Option("--move", help="Delete what the lab left in its former namespace.")
+        bool, typer.Option("--move", help="Delete the lab's objects in its former namespace.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 3 while something that others have added stays.")
+        bool, typer.Option("--strict", help="Exit 3 if fields that others added remain.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait until all peers run, or can't.")
+        bool, typer.Option("--wait/--no-wait", help="Wait until all peers run, or cannot run.")
     ] = True,
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long to wait, such as 90s or 10m.")
+        str | None, typer.Option(metavar="TIME", help="The longest wait for peers, such as 90s or 10m.")
     ] = None,
     lock_timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="How long to wait for another sync to end.")
+        str, typer.Option(metavar="TIME", help="The longest wait for another sync to end.")
     ] = "0s",
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show every object and every field.")
@@ -75,14 +74,15 @@ def sync(
         Path | None, typer.Option(metavar="FILE", help="Only with --dry-run: save the plan.")
     ] = None,
     plan: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Carry out exactly this saved plan, or nothing.")
+        Path | None, typer.Option(metavar="FILE", help="Execute exactly this saved plan, or nothing.")
     ] = None,
     terraform: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write what is to change as GitLab's Terraform report."),
+        typer.Option(metavar="FILE", help="Write the planned changes as a Terraform report for GitLab."),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a test case an experiment as JUnit XML.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a JUnit XML report with one test case per experiment."),
     ] = None,
     codequality: CodeQuality = None,
     timings: Timings = False,
@@ -96,48 +96,64 @@ def sync(
     An option that would have no effect is a usage error, such as --exit-code without --dry-run.
 
     Exit codes: 0 done or in sync; 1 an error, something was not applied; 2 usage; 3 changes are pending
-    (--dry-run --exit-code; kubectl diff says 1 for that) or foreign additions stay (--strict); 4 synced, but
-    not ready in time; 130 interrupted.
+    (--dry-run --exit-code; kubectl diff returns 1 for this) or foreign additions remain (--strict); 4 synced,
+    but not ready in time; 130 interrupted.
     """
     from nimlab.timing import START, stage  # keeps `--help` fast
 
     with stage(START):
+        from nimlab.cli.lab_session import ClusterFlags
+        from nimlab.cli.report_files import ReportFiles
+        from nimlab.cli.run_sync import OutputOptions, run_sync
         from nimlab.cli.terminal import print_timings
-        from nimlab.cli.usage import SYNC_RULES, given_flags, reject_ignored
+        from nimlab.cli.usage import (
+            SYNC_RULES,
+            given_flags,
+            parse_wait_s,
+            reject_beside_saved_plan,
+            reject_ignored,
+        )
         from nimlab.objects.applyset import PLATFORM
-        from nimlab.workflow.save_plan import reject_own_options
-        from nimlab.workflow.sync import run_sync
+        from nimlab.plan.sync_policy import SyncPolicy
+        from nimlab.workflow.options import SyncOptions
 
     if plan is not None:
-        reject_own_options(given_flags(ctx))
+        reject_beside_saved_plan(given_flags(ctx))
     reject_ignored(ctx, SYNC_RULES)
     if move and names and names != [PLATFORM]:
         raise typer.BadParameter("a lab moves as a whole; name no experiment", param_hint="--move")
-    options = SyncOptions(
-        names=frozenset(names) if names else None,
-        dry_run=dry_run,
-        prune=prune,
-        max_prune=max_prune,
-        allow_empty=allow_empty,
-        allow_older=allow_older,
-        take_ownership=take_ownership,
-        remove_foreign=remove_foreign,
-        move=move,
-        strict=strict,
-        wait=wait,
-        timeout=timeout,
-        lock_timeout=lock_timeout,
-        exit_code=exit_code,
-        verbose=verbose,
-        output=output,
-        out=out,
-        plan=plan,
-        terraform=terraform,
-        junit=junit,
-        codequality=codequality,
-    )
     try:
-        code = run_sync(options, lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
+        policy = SyncPolicy(
+            names=frozenset(names) if names else None,
+            prune=prune,
+            max_prune=max_prune,
+            allow_empty=allow_empty,
+            allow_older=allow_older,
+            take_ownership=take_ownership,
+            remove_foreign=remove_foreign,
+            move=move,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-prune") from error
+    options = SyncOptions(
+        policy=policy,
+        wait=wait,
+        timeout_s=None if timeout is None else parse_wait_s(timeout, "--timeout"),
+        lock_timeout_s=parse_wait_s(lock_timeout, "--lock-timeout"),
+    )
+    shown = OutputOptions(
+        dry_run=dry_run,
+        output=output,
+        verbose=verbose,
+        exit_code=exit_code,
+        strict=strict,
+        out=out,
+        saved_plan=plan,
+        reports=ReportFiles(terraform=terraform, junit=junit, codequality=codequality),
+    )
+    flags = ClusterFlags(lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
+    try:
+        code = run_sync(options, shown, flags)
     finally:
         if timings:
             print_timings()

@@ -1,7 +1,7 @@
-"""Which cluster this run uses, and why: flags first, then the sandbox, else an error.
+"""Choose the cluster: the one that an option names, or else the running sandbox, or else an error.
 
-The user's own kubeconfig and a pod's ServiceAccount are used only when a flag names them: a variable that
-happens to be set, or a current context, must never send a sync to the wrong cluster.
+The user's own kubeconfig and a pod's ServiceAccount are used only if an option names them. An environment
+variable or a current context must never send a sync to the wrong cluster.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from nimlab.errors import NimlabError
 
 
 def sandbox_home(root: Path) -> Path:
-    """Return the folder in which the lab's sandbox lives."""
+    """Return the folder of the lab's sandbox."""
     return root / ".nimlab" / "sandbox"
 
 
 def choose_target(
     root: Path, kubeconfig: Path | None, context: str | None, *, in_cluster: bool = False
 ) -> Target:
-    """Return the cluster to use. Raises NimlabError if no flag names one, UsageError if several do."""
+    """Return the cluster to use. Raises NimlabError if there is none, BadParameter if several are named."""
     if in_cluster:
         return _own_cluster(kubeconfig, context)
     if context == "":
@@ -36,22 +36,22 @@ def choose_target(
         why = f"context `{context}`, from --context"
         return Target(kubeconfig=None, context=context, name=context, why=why)
     if sandbox.is_up(home):
-        why = "it is up, and no --context was given"
+        why = "running, and no --context given"
         return Target(kubeconfig=home / "kubeconfig", context=None, name="sandbox", why=why)
     known = list_contexts()
-    contexts = f" (there are: {', '.join(known[:8])})" if known else ""
+    contexts = f" (your contexts: {', '.join(known[:8])})" if known else ""
     raise NimlabError(
-        "no cluster was named, and the sandbox isn't up",
-        hint=f"start one with `nimlab sandbox up`, or name yours with `--context NAME`{contexts}",
+        "no cluster was named, and the sandbox is not running",
+        hint=f"start the sandbox with `nimlab sandbox up`, or name a cluster with `--context NAME`{contexts}",
     )
 
 
 def _own_cluster(kubeconfig: Path | None, context: str | None) -> Target:
-    """The cluster of the pod that nimlab runs in; no other may be named beside it."""
+    """Return the cluster of the pod in which nimlab runs. Raises BadParameter if another one is named."""
     other = "--kubeconfig" if kubeconfig is not None else "--context" if context is not None else None
     if other is not None:
         raise typer.BadParameter(
-            f"can't be combined with {other}: name one cluster", param_hint="--in-cluster"
+            f"cannot be combined with {other}: name one cluster", param_hint="--in-cluster"
         )
     why = "the ServiceAccount of this pod, from --in-cluster"
     return Target(kubeconfig=None, context=None, name="in-cluster", why=why, in_cluster=True)

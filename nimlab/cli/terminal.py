@@ -1,7 +1,6 @@
-"""Where text goes: results to stdout, progress and errors to stderr, bars only on a terminal.
+"""Print text: results to stdout, progress and errors to stderr, progress bars only on a terminal.
 
-What is said is decided elsewhere; here it is printed, coloured where colour is wanted, and drawn over
-itself where a person watches.
+The package `report` makes the text. This module chooses the stream, the colours and the bars.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ _PROGRESS_EVERY_S: Final = 5.0
 
 
 def print_result(text: str) -> None:
-    """Print a result to stdout; exactly one newline at its end."""
+    """Print a result to stdout, with exactly one newline at its end."""
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
 
 
 def print_document(text: str) -> None:
-    """Print YAML or JSON to stdout: always in UTF-8, since another encoding would change values."""
+    """Print YAML or JSON to stdout, always in UTF-8: other encodings could change values."""
     sys.stdout.flush()
     sys.stdout.buffer.write((text.rstrip("\n") + "\n").encode(errors="backslashreplace"))
     sys.stdout.buffer.flush()
 
 
 def print_note(text: str | None) -> None:
-    """Print a line of progress to stderr; nothing where there is none."""
+    """Print a line of progress to stderr; print nothing for None."""
     if text is None:
         return
     sys.stderr.write(text.rstrip("\n") + "\n")
@@ -72,7 +71,7 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
 
 
 def print_timings() -> None:
-    """Print where the time of this process went, from its start on; the stages sum up to the whole."""
+    """Print the seconds of each stage since the process started; they add up to the total."""
     stages = dict(timing.spent())
     before_s = max(_age_s() - sum(stages.values()), 0.0)
     shares = {timing.START: before_s + stages.pop(timing.START, 0.0), **stages}
@@ -81,10 +80,10 @@ def print_timings() -> None:
 
 
 def _age_s() -> float:
-    """How long this process has been there; where the kernel tells it only to the second, to the second."""
+    """Return the age of this process, as exactly as the operating system reports it."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22, the comm left out
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22; 1 and 2 are cut off
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
     except (OSError, AttributeError):  # not Linux
         import psutil
@@ -93,7 +92,7 @@ def _age_s() -> float:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return True for a terminal whose user hasn't said NO_COLOR (no-color.org)."""
+    """Return True for a terminal, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -107,28 +106,28 @@ def is_one_output() -> bool:
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """Return the width of the terminal; None where there is none, so that a file gets whole lines."""
+    """Return the width of the terminal; None for a file or a pipe, whose lines are not shortened."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def rows_of(stream: TextIO) -> int:
-    """Return how many lines fit one screen: the terminal's height, or 100 where there is no terminal."""
+    """Return how many lines fit on one screen: the terminal's height, or 100 for a file or a pipe."""
     return shutil.get_terminal_size().lines if stream.isatty() else _LOG_ROWS
 
 
 def show_events(events: Iterable[Event], *, shown: frozenset[ObjectKey] = frozenset()) -> Iterator[Event]:
-    """Pass events on while showing them: one bar per experiment on a terminal, else one line per event.
+    """Show events and yield them again: one bar per experiment on a terminal, otherwise one line per event.
 
-    `shown` are the objects whose error the plan has shown: it is not repeated.
+    `shown` are the objects whose error the plan has shown already; it is not repeated.
     """
     from nimlab import report  # not needed for `--help`
 
     paint = wants_colour(sys.stderr)
     if not sys.stderr.isatty():
-        told: dict[str, float] = {}
+        printed_at: dict[str, float] = {}
         for event in events:
             text = None if _is_shown(event, shown) else report.format_event(event, paint=paint)
-            if text is not None and not _is_too_soon(event, told):
+            if text is not None and not _is_too_soon(event, printed_at):
                 print_note(text)
             yield event
         return
@@ -146,20 +145,23 @@ def _is_shown(event: Event, shown: frozenset[ObjectKey]) -> bool:
     return isinstance(event, ObjectDone) and event.key in shown
 
 
-def _is_too_soon(event: Event, told: dict[str, float]) -> bool:
-    """True for progress of an experiment that had a line a moment ago: a log is no animation."""
+def _is_too_soon(event: Event, printed_at: dict[str, float]) -> bool:
+    """Return True for progress of an experiment whose last line is only a few seconds old.
+
+    Without a terminal, frequent lines would fill the log.
+    """
     if not isinstance(event, PeersProgress):
         return False
     now = time.monotonic()
-    if now - told.get(event.experiment, -_PROGRESS_EVERY_S) < _PROGRESS_EVERY_S:
+    if now - printed_at.get(event.experiment, -_PROGRESS_EVERY_S) < _PROGRESS_EVERY_S:
         return True
-    told[event.experiment] = now
+    printed_at[event.experiment] = now
     return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """How far a bar is: peers that run or have gone, out of all that are to."""
+    """The state of a progress bar; `completed` are peers that run, and peers that were to be deleted."""
 
     completed: int
     total: int
@@ -167,14 +169,14 @@ class Bar:
 
     @classmethod
     def of(cls, event: PeersProgress, before: Bar | None) -> Bar:
-        """Return the bar for an event; `most` remembers how many peers had to go at most. Pure."""
+        """Return the bar for an event; `most` is the largest number of peers to delete so far. Pure."""
         most = max(event.leaving, before.most if before else 0)
         total = event.wanted + most
         return cls(completed=min(event.running + most - event.leaving, total), total=max(total, 1), most=most)
 
 
 def _draw(progress: Progress, bars: dict[str, tuple[TaskID, Bar]], event: Event) -> None:
-    """Move an experiment's bar; it disappears when the experiment is settled or stuck."""
+    """Update the bar of an experiment; remove it once the experiment is settled or stuck."""
     if isinstance(event, PeersProgress):
         task, before = bars.get(event.experiment, (None, None))
         from nimlab.report import progress_text  # not needed for `--help`
@@ -190,7 +192,7 @@ def _draw(progress: Progress, bars: dict[str, tuple[TaskID, Bar]], event: Event)
 
 @contextmanager
 def show_steps() -> Iterator[StepPrinter]:
-    """Give a printer for the sandbox's steps that draws a bar where they count something."""
+    """Yield a printer for the sandbox's steps; on a terminal, it draws a bar for steps with a count."""
     if not sys.stderr.isatty():
         yield StepPrinter(None)
         return
@@ -199,7 +201,7 @@ def show_steps() -> Iterator[StepPrinter]:
 
 
 class StepPrinter:
-    """Prints the sandbox's steps: a line for each text, a bar for those with a count."""
+    """A printer of the sandbox's steps: one line per text, and a bar for steps with a count."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -238,17 +240,17 @@ class StepPrinter:
             self._progress.console.print(text, highlight=False, markup=False)
 
 
-def _near(path: Path | None) -> Path | None:
-    """The path as a person in this folder would write it."""
+def _relative(path: Path | None) -> Path | None:
+    """Return the path relative to the working directory, if it lies inside."""
     try:
-        here = Path.cwd()
-    except OSError:  # it has been deleted
+        folder = Path.cwd()
+    except OSError:  # it was deleted
         return path
-    return path.relative_to(here) if path and path.is_relative_to(here) else path
+    return path.relative_to(folder) if path and path.is_relative_to(folder) else path
 
 
 def _step_text(step: Step) -> str:
-    """The words for a step, by what it is about."""
+    """Return the text for a step, by its phase."""
     match step.phase.value:
         case "start":
             return f"starting {step.text}"
@@ -257,12 +259,12 @@ def _step_text(step: Step) -> str:
         case "wait":
             return f"waiting for {step.text}"
         case "build":
-            return f"{step.text}   log: {_near(step.log)}"
+            return f"{step.text}   log: {_relative(step.log)}"
     return step.text
 
 
 def _build_progress() -> Progress:
-    """A bar that counts packages and takes its estimate from the step."""
+    """Return a bar that counts packages; the step contains the estimated time."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -276,7 +278,7 @@ def _build_progress() -> Progress:
 
 
 def _progress() -> Progress:
-    from rich.console import Console  # only where there is something to draw
+    from rich.console import Console  # slow to import, and only needed on a terminal
     from rich.progress import (
         BarColumn,
         Progress,

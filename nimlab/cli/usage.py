@@ -1,7 +1,7 @@
-"""Command line flags -> usage errors for combinations in which a flag would have no effect.
+"""Usage errors: an option whose value is wrong, or that would have no effect beside the other options.
 
-In: the flags that the user wrote. Out: nothing, or a usage error (exit 2) that names the flag and the remedy.
-No flag is silently ignored.
+In: the options that the user wrote. Out: values, or a usage error (exit 2) that names the option and the
+remedy. No option is silently ignored.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from typing import Final
 
 import typer
 
+from nimlab.units import UnitError, parse_duration_ms
+
+_LONGEST_WAIT_S: Final = 24 * 3600  # as in lab.yaml; much longer waits overflow the system's clocks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`flag` has no effect beside any of `beside`, or (if `needs` is set) without that flag."""
+    """A flag that has no effect together with any flag in `beside`, or without the flag `needs` (if set)."""
 
     flag: str
     beside: frozenset[str] = frozenset()
@@ -69,7 +73,7 @@ SYNC_RULES: Final = (
     Rule(
         flag="move",
         beside=frozenset({"no_prune"}),
-        remedy="a move deletes what is left in the former namespace; leave out one of the two options",
+        remedy="a move deletes the objects in the former namespace; leave out one of the two options",
     ),
 )
 RENDER_RULES: Final = (
@@ -81,8 +85,16 @@ RENDER_RULES: Final = (
 )
 
 
+_BESIDE_SAVED_PLAN: Final = frozenset(
+    {
+        "plan", "strict", "wait", "no_wait", "timeout", "lock_timeout", "verbose", "output", "terraform",
+        "junit", "codequality", "lab", "kubeconfig", "context", "timings",
+    }
+)  # fmt: skip
+
+
 def given_flags(context: typer.Context) -> frozenset[str]:
-    """Return the parameters that the user wrote; a flag that was set to false is `no_…`."""
+    """Return the parameters that the user wrote; `no_prune` or `no_wait` for a flag that was set to false."""
     written = {
         name: value
         for name, value in context.params.items()
@@ -101,3 +113,23 @@ def reject_ignored(context: typer.Context, rules: tuple[Rule, ...]) -> frozenset
         if rule.is_broken_by(given):
             raise typer.BadParameter(rule.remedy, param_hint="--" + rule.flag.replace("_", "-"))
     return given
+
+
+def reject_beside_saved_plan(given: frozenset[str]) -> None:
+    """Raise typer.BadParameter if the user wrote an option whose value a saved plan contains."""
+    for name in sorted(given - _BESIDE_SAVED_PLAN):
+        raise typer.BadParameter(
+            f"a saved plan contains its own options; make another plan for `{name.replace('_', '-')}`",
+            param_hint="--plan",
+        )
+
+
+def parse_wait_s(text: str, option: str) -> float:
+    """Return the seconds of a time such as `90s` or `10m`. Raises typer.BadParameter."""
+    try:
+        duration_s = parse_duration_ms(text) / 1000
+    except UnitError as error:
+        raise typer.BadParameter(f"{error.what}; {error.hint}", param_hint=option) from error
+    if duration_s > _LONGEST_WAIT_S:
+        raise typer.BadParameter(f"`{text}` is more than `24h`", param_hint=option)
+    return duration_s

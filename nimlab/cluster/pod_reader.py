@@ -1,7 +1,7 @@
-"""What there is to see of pods and of what happened to them: never more than a few pages.
+"""Pods and events for diagnosis, read in a few pages at most.
 
-In: the cluster. Out: live objects. All of ten thousand pods take the server seconds to say, and nobody reads
-them: what counts them is their StatefulSet.
+In: the cluster. Out: live objects. Listing 10,000 pods takes the server seconds. Counts come from the
+StatefulSet, so only the first pages are read.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nimlab.cluster.port import Cluster
+from nimlab.cluster.port import MAX_SELECTED_EXPERIMENTS, Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.manifest import Manifest
 
-_NAMED: Final = 50  # more experiments than that aren't named in a selector: it is part of an URL
-_ROUNDS: Final = 8  # of two pages each: a bound for `list`, however many experiments don't run
-_FEW: Final = 100  # a megabyte of pods, which a busy server says in a tenth of a second
+_MAX_ROUNDS: Final = 8  # two pages each: limits the requests of `list`, however many experiments fail
+_PAGE_SIZE: Final = 100  # about 1 MB of pods, which a busy server returns within 0.1 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialList:
-    """Some objects, in no order; `whole` if there are no others."""
+    """Some objects of a list, in no order; `whole` is True if there are no others."""
 
     items: tuple[Manifest, ...]
     whole: bool
 
 
 def read_pods(cluster: Cluster, namespace: str, labels: str) -> PartialList:
-    """Return the pods with these labels: a page of them, and if that isn't all, a page that doesn't run.
+    """Return the first page of pods with these labels; if more follow, also one page of pods not running.
 
     Raises ClusterError.
     """
@@ -36,9 +35,9 @@ def read_pods(cluster: Cluster, namespace: str, labels: str) -> PartialList:
 
 
 def read_events(cluster: Cluster, namespace: str) -> PartialList:
-    """Return a namespace's events: a page of them, and if that isn't all, a page of the warnings.
+    """Return the first page of a namespace's events; if more follow, also one page of warnings.
 
-    Each selection makes the server go through all events that there are. Raises ClusterError.
+    For each selection, the server reads all events of the namespace. Raises ClusterError.
     """
     return _first_pages(cluster, "Event", namespace, "", ("", "type=Warning"))
 
@@ -49,75 +48,76 @@ def find_troubled(
     namespaces: Mapping[str, str],
     is_troubled: Callable[[Manifest], bool],
 ) -> tuple[Manifest, ...]:
-    """Return pods that show why experiments don't run, without reading all pods of any.
+    """Return pods that show why experiments do not run, without reading all pods of an experiment.
 
-    `namespaces` is that of each experiment. A page is read of those that haven't begun to run, then one of
-    the others, for fifty experiments together; those that are explained are left out of the next pages.
-    Raises ClusterError.
+    `namespaces` maps each experiment to its namespace. One selector covers up to fifty experiments. Each
+    round reads a page of their pods that have not started, then a page of the others. Experiments with a
+    troubled pod are excluded from the following pages. Raises ClusterError.
     """
-    found: list[Manifest] = []
-    left, tries = dict(namespaces), dict.fromkeys(namespaces, 0)
-    for _ in range(_ROUNDS):
-        names = sorted(left, key=lambda name: (tries[name], name))[:_NAMED]
+    troubled_pods: list[Manifest] = []
+    unexplained, rounds = dict(namespaces), dict.fromkeys(namespaces, 0)
+    for _ in range(_MAX_ROUNDS):
+        selected = sorted(unexplained, key=lambda name: (rounds[name], name))[:MAX_SELECTED_EXPERIMENTS]
         for fields in ("status.phase!=Running", "status.phase=Running"):
-            asked = [name for name in names if name in left]
-            if not asked:
+            names = [name for name in selected if name in unexplained]
+            if not names:
                 break
-            labels = f"{label} in ({','.join(asked)})"
-            page = _page_anywhere(cluster, labels, fields, {left[name] for name in asked})
+            labels = f"{label} in ({','.join(names)})"
+            page = _first_page_anywhere(cluster, labels, fields, {unexplained[name] for name in names})
             troubled = [pod for pod in page.items if is_troubled(pod)]
-            found += troubled
+            troubled_pods += troubled
             for pod in troubled:
-                left.pop(pod["metadata"]["labels"].get(label), None)
-        for name in names:
-            tries[name] += 1
-            if tries[name] == 2:
-                left.pop(name, None)
-        if not left:
+                unexplained.pop(pod["metadata"]["labels"].get(label), None)
+        for name in selected:
+            rounds[name] += 1
+            if rounds[name] == 2:
+                unexplained.pop(name, None)
+        if not unexplained:
             break
-    return tuple(found)
+    return tuple(troubled_pods)
 
 
 def read_warnings(cluster: Cluster, namespaces: Sequence[str]) -> tuple[Manifest, ...]:
-    """Return a page of the warnings in these namespaces. Raises ClusterError."""
+    """Return a page of the Warning events in these namespaces. Raises ClusterError."""
     if not namespaces:
         return ()
-    return _page_anywhere(cluster, "", "type=Warning", set(namespaces), kind="Event").items
+    return _first_page_anywhere(cluster, "", "type=Warning", set(namespaces), kind="Event").items
 
 
-def _page_anywhere(
+def _first_page_anywhere(
     cluster: Cluster, labels: str, fields: str, namespaces: set[str], kind: str = "Pod"
 ) -> PartialList:
-    """Read one page: of the one namespace, of all where the credentials allow it, else of some."""
+    """Read one page over all namespaces if the credentials allow it, else one page per namespace, up to 8."""
     if len(namespaces) > 1:
         try:
-            return _page(cluster, kind, None, labels, fields)
+            return _first_page(cluster, kind, None, labels, fields)
         except Forbidden:
             pass
-    some = []
-    for namespace in sorted(namespaces)[:_ROUNDS]:
+    pages = []
+    for namespace in sorted(namespaces)[:_MAX_ROUNDS]:
         try:
-            some.append(_page(cluster, kind, namespace, labels, fields))
-        except Forbidden:  # a reason is worth a look, and no reason to show nothing at all
-            some.append(PartialList(items=(), whole=False))
+            pages.append(_first_page(cluster, kind, namespace, labels, fields))
+        except Forbidden:  # the diagnosis is optional: without it, the rest of the output is still shown
+            pages.append(PartialList(items=(), whole=False))
     return PartialList(
-        items=tuple(item for sight in some for item in sight.items), whole=all(s.whole for s in some)
+        items=tuple(item for page in pages for item in page.items), whole=all(page.whole for page in pages)
     )
 
 
-def _page(cluster: Cluster, kind: str, namespace: str | None, labels: str, fields: str) -> PartialList:
-    page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_FEW)))
+def _first_page(cluster: Cluster, kind: str, namespace: str | None, labels: str, fields: str) -> PartialList:
+    pages = cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_PAGE_SIZE)
+    page = next(iter(pages))
     return PartialList(items=page.items, whole=not page.more)
 
 
 def _first_pages(
     cluster: Cluster, kind: str, namespace: str, labels: str, selections: tuple[str, ...]
 ) -> PartialList:
-    """Return the first page of the first selection, and of all others if that one goes on."""
-    found: dict[str, Manifest] = {}
+    """Return the first page of the first field selection; if more follow, of all other selections too."""
+    items: dict[str, Manifest] = {}
     for fields in selections:
-        page = next(iter(cluster.pages(kind, namespace=namespace, labels=labels, fields=fields, size=_FEW)))
-        found |= {item["metadata"]["uid"]: item for item in page.items}
-        if not page.more and not fields:
-            return PartialList(items=page.items, whole=True)
-    return PartialList(items=tuple(found.values()), whole=False)
+        page = _first_page(cluster, kind, namespace, labels, fields)
+        items |= {item["metadata"]["uid"]: item for item in page.items}
+        if page.whole and not fields:
+            return page
+    return PartialList(items=tuple(items.values()), whole=False)

@@ -1,7 +1,6 @@
-"""The port to a cluster, and looking through it: `observe` reads all there is to know, once.
+"""The port to a cluster: the interface that nimlab needs of a Kubernetes API server, and its values.
 
-In: a `Cluster` and what is desired. Out: a `Snapshot`. Only reads happen here, and server dry-runs, which
-write nothing. A read that fails, is forbidden or is cut short is an error, never an empty answer.
+`kube.KubeCluster` implements it over HTTP. Everything else in nimlab depends on this interface only.
 """
 
 from __future__ import annotations
@@ -9,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self
 
 from nimlab.objects.manifest import Manifest, ObjectKey
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+RUN_AGAIN: Final = "run the command again; it starts from the current state"
+MAX_SELECTED_EXPERIMENTS: Final = 50  # per label selector, which is part of a URL of limited length
 
 
 class Propagation(Enum):
-    """What happens to what a deleted object owns (its pods)."""
+    """What a deletion does with the dependents of the object (for example the pods of a StatefulSet)."""
 
     BACKGROUND = "Background"
     FOREGROUND = "Foreground"
@@ -27,9 +26,9 @@ class Propagation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A LIST, whole or one page of it, of one resourceVersion from which a watch can go on.
+    """A complete LIST or one page of it, with the resourceVersion from which a watch can continue.
 
-    `more` says that pages follow this one.
+    `more` is True if further pages follow this one.
     """
 
     items: tuple[Manifest, ...]
@@ -39,7 +38,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchEvent:
-    """One change seen by a watch; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+    """One change reported by a watch; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     type: str
     object: Manifest
@@ -47,22 +46,22 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """How many requests were sent; `writes` are those that could change something (no dry-runs)."""
+    """Number of requests sent; `writes` counts those that can change something (no dry runs)."""
 
     total: int
     writes: int
 
 
 class Cluster(Protocol):
-    """What nimlab asks of a Kubernetes API server. Every method raises ClusterError."""
+    """A Kubernetes API server. Every method raises ClusterError."""
 
     def get(self, key: ObjectKey) -> Manifest | None:
-        """Return the object, None if there is none."""
+        """Return the object, or None if it does not exist."""
 
     def list_objects(
         self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
     ) -> Listing:
-        """Return all objects of a kind that the selectors match; all namespaces if None."""
+        """Return all objects of a kind that match the selectors; None means all namespaces."""
 
     def pages(
         self,
@@ -74,22 +73,26 @@ class Cluster(Protocol):
         metadata_only: bool = False,
         size: int | None = None,
     ) -> Iterator[Listing]:
-        """Yield the same page by page, for what may be too much to hold; Gone when the pages expire.
+        """Yield the objects page by page, for lists that are too large to keep in memory.
 
-        `size` is how many objects a page has at most, where it isn't as usual.
+        `size` is the maximum number of objects per page; None means the default. Raises Expired when the
+        `continue` token expires between two pages.
         """
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
-        """Server-side apply with strict field validation; return the object as the server has it."""
+        """Server-side apply with strict field validation; return the object as the server returned it."""
 
     def create(self, manifest: Manifest) -> Manifest:
-        """Create the object; Moved if it exists."""
+        """Create the object. Raises PreconditionFailed if it exists."""
 
     def patch(self, key: ObjectKey, operations: Sequence[Mapping[str, Any]], *, dry_run: bool) -> Manifest:
-        """Apply a JSON patch and return the object; Moved if its resourceVersion isn't the one demanded."""
+        """Apply a JSON patch and return the object.
+
+        Raises PreconditionFailed if the object does not have the resourceVersion that the patch requires.
+        """
 
     def replace(self, manifest: Manifest) -> Manifest:
-        """Replace the object; Moved if its resourceVersion isn't the one given."""
+        """Replace the object. Raises PreconditionFailed if its resourceVersion is not the given one."""
 
     def delete(
         self,
@@ -99,7 +102,10 @@ class Cluster(Protocol):
         resource_version: str | None,
         propagation: Propagation,
     ) -> None:
-        """Delete exactly this object; done if there is none, Moved if it isn't the one meant."""
+        """Delete the object with this uid; do nothing if no object has this key.
+
+        Raises PreconditionFailed if the uid or the resourceVersion differs.
+        """
 
     def watch(
         self,
@@ -110,13 +116,22 @@ class Cluster(Protocol):
         resource_version: str,
         timeout_s: int,
     ) -> Iterator[WatchEvent]:
-        """Yield changes since a resourceVersion until the timeout; Gone when it is too old."""
+        """Yield the changes since a resourceVersion until the timeout.
 
-    def survey(self, namespace: str) -> tuple[Manifest, ...]:
-        """Return the metadata of every object of every kind in a namespace; Unseen when there may be more."""
+        Raises Expired when the server no longer has the changes since that resourceVersion.
+        """
+
+    def list_namespace_metadata(self, namespace: str) -> tuple[Manifest, ...]:
+        """Return the metadata of every object of every kind in a namespace.
+
+        Raises IncompleteDiscovery when the server cannot list all kinds.
+        """
 
     def requests(self) -> Requests:
         """Return the number of requests sent so far."""
 
     def fenced(self, check: Callable[[], None]) -> Self:
-        """Return the same cluster, which calls `check` before each write; what that raises is raised."""
+        """Return the same cluster, which calls `check` before each write.
+
+        Exceptions of `check` are passed on.
+        """

@@ -1,5 +1,5 @@
-"""Files -> specs: safe opening, strict YAML with positions, schemas, edits that keep comments, Git.
+"""Files -> specs: loading and validation, edits that keep comments, and Git facts.
 
-In: the lab's folder. Out: `LabFiles` with specs and problems, and the `Commit`. Nothing here renders a
-manifest or contacts a cluster.
+In: the lab's folder. Out: `LabFiles` with specs and problems, and the `Commit`. This package renders no
+manifests and does not contact a cluster.
 """

@@ -1,7 +1,6 @@
-"""create, scale and delete as edits of files: text in, text out, and nothing moves that wasn't meant.
+"""Edits of experiment files for create, scale and delete; everything outside the edit is kept byte for byte.
 
-In: an experiment's text or the wish for a new one. Out: the new text. Checking it against schema and
-contracts is not done here.
+In: an experiment's text, or the values of a new one. Out: the new text. The caller validates it.
 """
 
 from __future__ import annotations
@@ -28,18 +27,19 @@ from nimlab.units import (
 )
 
 _PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9 _./-]*[A-Za-z0-9])?")
-_USUAL_SIZE_BYTES: Final = 1440
-_USUAL_INTERVAL_MS: Final = 2000
-_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+_DEFAULT_SIZE_BYTES: Final = 1440
+_DEFAULT_INTERVAL_MS: Final = 2000
+_YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _HEADER: Final = "# yaml-language-server: $schema=../schema/experiment.schema.json\n"
+_SEE_VALIDATE: Final = "`nimlab validate` shows what is wrong"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExperiment:
-    """A new experiment in the units of the seed's flags.
+    """Values of a new experiment, in the units of the flags of nimp2p-lab.
 
     `msg_size` in bytes, `msg_rate` in milliseconds between messages, `cpu` in cores, `ram` in MiB, the
-    bandwidths in megabits per second. None stands for a default, where the contract has the field.
+    bandwidths in megabits per second. None stands for the default, if the contract supports the field.
     """
 
     name: str
@@ -59,11 +59,12 @@ class NewExperiment:
 def experiment_text(
     new: NewExperiment, contract: Contract | None = None, defaults: Mapping[str, Any] | None = None
 ) -> str:
-    """Return the file of a new experiment, with units and a header for editors. Pure.
+    """Return the file of a new experiment, with units and the schema header for editors. Pure.
 
-    Only fields that the contract delivers are written; without one, all of them. What the contract requires
-    and no flag or default of the lab gives is written with the schema's example. Raises EditError for a part
-    of a core that Kubernetes can't say, and for a flag whose field the contract doesn't deliver.
+    The file contains only fields that the contract supports; without a contract, it contains all fields. For
+    fields that the contract requires, and that have neither a flag nor a default in the lab, the file
+    contains the schema's example. Raises EditError for a fraction of a core that Kubernetes cannot represent,
+    and for a flag whose field the contract does not support.
     """
     metadata = [f"name: {_scalar(new.name)}"]
     if new.owner:
@@ -72,7 +73,7 @@ def experiment_text(
         metadata.append(f"description: {_scalar(new.description)}")
     cpu, memory = format_cpu_m(_cpu_m(new.cpu)), _memory(new.ram)
     if not cpu.endswith("m"):
-        cpu = f'"{cpu}"'  # whole cores would read as a number without a unit
+        cpu = f'"{cpu}"'  # without quotes, YAML reads whole cores as a number, which the schema rejects
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
     return _HEADER + "\n".join(
         (
@@ -91,46 +92,47 @@ def experiment_text(
 
 
 def _settings(new: NewExperiment, contract: Contract | None, defaults: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that the contract passes on to the image, dotted, and their text."""
-    usual = 2
+    """Return the text of each setting that the contract supports, by dotted name."""
+    connections = 2
     if contract is not None and contract.connect_limit is ConnectLimit.LESS_THAN_PEERS:
-        usual = max(min(2, new.peers - 1), 0)
+        connections = max(min(2, new.peers - 1), 0)
     flags = (
-        ("connectTo", "--connections", new.connections, usual, ""),
-        ("message.size", "--msg-size", new.msg_size, _USUAL_SIZE_BYTES, "B"),
-        ("message.interval", "--msg-rate", new.msg_rate, _USUAL_INTERVAL_MS, "ms"),
+        ("connectTo", "--connections", new.connections, connections, ""),
+        ("message.size", "--msg-size", new.msg_size, _DEFAULT_SIZE_BYTES, "B"),
+        ("message.interval", "--msg-rate", new.msg_rate, _DEFAULT_INTERVAL_MS, "ms"),
     )
-    found = {}
+    settings = {}
     for field, flag, value, default, unit in flags:
         if contract is None or field in contract.fields:
-            found[field] = f"{default if value is None else value}{unit}"
+            settings[field] = f"{default if value is None else value}{unit}"
         elif value is not None:
-            able = ", ".join(f"`{name}`" for name in sorted(contract.fields))
+            supported = ", ".join(f"`{name}`" for name in sorted(contract.fields))
             raise EditError(
-                f"contract `{contract.name}` can't deliver `{field}`: its image reads no such setting",
-                hint=f"leave {flag} out; the contract delivers {able}",
+                f"contract `{contract.name}` does not support `{field}`: "
+                "its image does not read this setting",
+                hint=f"remove {flag}; the contract supports {supported}",
             )
-    required = contract.required - {"peers", *found} if contract else frozenset()
-    return found | {field: _example(field) for field in sorted(required) if not _has(defaults, field)}
+    required = contract.required - {"peers", *settings} if contract else frozenset()
+    return settings | {field: _example(field) for field in sorted(required) if not _has(defaults, field)}
 
 
 def _has(values: Mapping[str, Any], field: str) -> bool:
-    """True when a dotted field is among nested values."""
+    """Return True if nested values contain a dotted field."""
     first, _, rest = field.partition(".")
     inner = values.get(first)
     return first in values and (not rest or (isinstance(inner, Mapping) and rest in inner))
 
 
 def _example(field: str) -> str:
-    """The schema's example of a field, as YAML."""
-    facts = json.loads((SCHEMAS / "experiment.schema.json").read_text(encoding="utf-8"))
+    """Return the schema's example of a field, as YAML."""
+    schema = json.loads((SCHEMAS / "experiment.schema.json").read_text(encoding="utf-8"))
     for name in ("spec", *field.split(".")):
-        facts = facts["properties"][name]
-    return to_yaml_safe_json(facts["examples"][0])
+        schema = schema["properties"][name]
+    return to_yaml_safe_json(schema["examples"][0])
 
 
 def _setting_lines(settings: Mapping[str, str]) -> Iterator[str]:
-    """One line for each field, or group of them, in their order."""
+    """Yield one line per top-level field, in the order of the settings."""
     groups: dict[str, list[str]] = {}
     for field, text in settings.items():
         group, _, name = field.partition(".")
@@ -141,33 +143,33 @@ def _setting_lines(settings: Mapping[str, str]) -> Iterator[str]:
 
 
 def set_peers(text: str, peers: int, role: str | None = None) -> str:
-    """Return the text with another number of peers, of a role if one is named. Pure.
+    """Return the text with another number of peers, for one role if it is given. Pure.
 
-    Every other character stays. Where the file doesn't say `peers`, it is added at the head of `spec`.
-    Raises EditError where the place can't be told for sure: then nothing is guessed.
+    All other characters are kept. If the file has no `peers`, it is added at the beginning of `spec`. Raises
+    EditError if the position in the text is ambiguous.
     """
     if peers < 1:
-        hint = "write 1 or more; `nimlab delete NAME` ends an experiment"
-        raise EditError(f"an experiment can't have {peers} peers", hint=hint)
+        hint = "write 1 or more; `nimlab delete NAME` removes an experiment"
+        raise EditError(f"an experiment cannot have {peers} peers", hint=hint)
     spec = _value(_root_node(text), "spec")
     if not isinstance(spec, yaml.MappingNode) or not spec.value:
-        raise EditError("there is no `spec` to change", hint="`nimlab validate` shows what is wrong")
+        raise EditError("the file has no usable `spec`", hint=_SEE_VALIDATE)
     roles = _roles(spec)
     if role is None and not roles:
         node = _value(spec, "peers")
         return _with_peers(text, spec, peers) if node is None else _with_number(text, node, peers)
     if role not in roles:
-        what = "the file has no roles" if not roles else f"`{role}` is not a role of it"
-        known = f"name one with `--role`: {', '.join(roles)}" if roles else "leave out `--role`"
-        raise EditError("the experiment has roles" if role is None else what, hint=known)
+        other = "the file has no roles" if not roles else f"the file has no role `{role}`"
+        hint = f"name one with `--role`: {', '.join(roles)}" if roles else "remove `--role`"
+        raise EditError("the experiment has roles" if role is None else other, hint=hint)
     node = _value(roles[role], "peers")
     if node is None:
-        raise EditError(f"the role `{role}` has no `peers`", hint="`nimlab validate` shows what is wrong")
+        raise EditError(f"the role `{role}` has no `peers`", hint=_SEE_VALIDATE)
     return _with_number(text, node, peers)
 
 
 def _roles(spec: yaml.MappingNode) -> dict[str, yaml.Node]:
-    """The roles that a file lists, by name."""
+    """Return the roles of a file, by name."""
     node = _value(spec, "roles")
     items = node.value if isinstance(node, yaml.SequenceNode) else []
     named = ((_value(item, "name"), item) for item in items)
@@ -175,72 +177,73 @@ def _roles(spec: yaml.MappingNode) -> dict[str, yaml.Node]:
 
 
 def _with_number(text: str, node: yaml.Node, peers: int) -> str:
-    """The text with another number in the place of a plain one. Raises EditError."""
+    """Return the text with another number at a node that is a plain scalar. Raises EditError."""
     start, end = node.start_mark.index, node.end_mark.index
-    # A node whose text isn't its value is quoted, tagged, or an alias, whose own text is elsewhere.
+    # If the text differs from the value, it is quoted, tagged, or an alias, whose own text is elsewhere.
     if not isinstance(node, yaml.ScalarNode) or text[start:end] != node.value or start == end:
         raise EditError("`peers` is not a plain number", hint=f"write `peers: {peers}` by hand")
     return f"{text[:start]}{peers}{text[end:]}"
 
 
 def new_experiment_path(root: Path, name: str) -> Path:
-    """Return where a new experiment is written. Raises EditError if the file exists, or can't be one."""
+    """Return the path for a new experiment's file. Raises EditError if it exists or the name is invalid."""
     folder = root / "experiments"
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
-        raise EditError(f"`{name}` is no name for a file", hint="use lower-case letters, digits, `-`")
-    # `exists` would fail on a name that is too long for a file; the schema's check says that better.
+        raise EditError(f"`{name}` cannot be a file name", hint="use lower-case letters, digits, `-`")
+    # `path.exists()` would raise for a name that is too long; the schema's message about it is better.
     if path in set(folder.glob("*")):
         raise EditError(
             "the file exists already",
             where=f"experiments/{name}.yaml",
-            hint=f"edit it, or `nimlab scale {name} --peers N`",
+            hint=f"edit it, or run `nimlab scale {name} --peers N`",
         )
     return path
 
 
 def find_experiment_file(root: Path, name: str) -> Path:
-    """Return the file whose experiment has this name. Raises EditError with the nearest name.
+    """Return the file of the experiment with this name. Raises EditError with the nearest name.
 
-    A file that says no name counts by its own, after those that do.
+    A file without a name counts under its file name, unless another file contains that name.
     """
-    said: dict[str, Path] = {}
-    unsaid: dict[str, Path] = {}
+    named: dict[str, Path] = {}
+    unnamed: dict[str, Path] = {}
     for path in sorted((root / "experiments").glob("*.yaml")):
         own = _name_in(path)
-        (unsaid if own is None else said).setdefault(own or path.stem, path)
-    found = {**unsaid, **said}
-    if name in found:
-        return found[name]
-    hint = did_you_mean(name, found, "`nimlab list` shows what there is")
-    raise EditError(f"no file in experiments/ has an experiment called `{name}`", hint=hint)
+        (unnamed if own is None else named).setdefault(own or path.stem, path)
+    paths = {**unnamed, **named}
+    if name in paths:
+        return paths[name]
+    hint = did_you_mean(name, paths, "`nimlab list` shows all experiments")
+    raise EditError(f"no file in experiments/ contains an experiment `{name}`", hint=hint)
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text with its line ends as they are. Raises EditError."""
+    """Return a file's text with its original line ends. Raises EditError."""
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise EditError(f"the file can't be read: {error}", where=path) from error
+        raise EditError(f"cannot read the file: {error}", where=path) from error
 
 
 def _cpu_m(cores: float) -> int:
     cpu_m = Decimal(repr(cores)) * 1000
     if not cpu_m.is_finite() or cpu_m < 1 or cpu_m != cpu_m.to_integral_value():
         raise EditError(
-            f"a peer can't have {cores} of a core", hint="write thousandths: `0.05`, `0.125`, `2`"
+            f"a peer cannot have {cores} cores",
+            hint="write whole thousandths of a core: `0.05`, `0.125`, `2`",
         )
     return int(cpu_m)
 
 
 def _memory(ram_mib: int) -> str:
-    """The amount with its unit; an amount that can't be is left as it is, for the check of the file."""
+    """Return the amount with its unit; an invalid amount is kept, because validation reports it."""
     return format_memory_bytes(ram_mib * 1024**2) if ram_mib > 0 else f"{ram_mib}Mi"
 
 
 def _scalar(text: str) -> str:
-    """The text as YAML that every reader takes for text: plain where that is sure, else in quotes."""
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+    """Return YAML that every reader takes for this text: plain if that is safe, else in quotes."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
         return text
     return to_yaml_safe_json(text)
 
@@ -249,8 +252,7 @@ def _root_node(text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        hint = "`nimlab validate` shows what is wrong"
-        raise EditError("the file isn't readable YAML", hint=hint) from error
+        raise EditError("the file is not valid YAML", hint=_SEE_VALIDATE) from error
 
 
 def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
@@ -260,22 +262,23 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
 
 
 def _with_peers(text: str, spec: yaml.MappingNode, peers: int) -> str:
-    """The text with `peers` as the first entry of `spec`."""
+    """Return the text with `peers` as the first entry of `spec`. Raises EditError."""
     at = spec.value[0][0].start_mark.index
     before = text[:at].rstrip(" ")
-    gap = text[len(before) : at]
+    indent = text[len(before) : at]
     if spec.flow_style and before.rstrip().endswith("{"):
         return f"{text[:at]}peers: {peers}, {text[at:]}"
     if not spec.flow_style and before.endswith(("\n", "\r")):
         line_end = "\r\n" if before.endswith("\r\n") else before[-1]
-        return f"{text[:at]}peers: {peers}{line_end}{gap}{text[at:]}"
+        return f"{text[:at]}peers: {peers}{line_end}{indent}{text[at:]}"
     raise EditError(
-        "there is no plain place for `peers`", hint=f"write `peers: {peers}` under `spec` by hand"
+        "`spec` has an unusual form, so `peers` was not added",
+        hint=f"write `peers: {peers}` under `spec` by hand",
     )
 
 
 def _name_in(path: Path) -> str | None:
-    """The name that the file's experiment has; None where it says none."""
+    """Return `metadata.name` of a file; None if the file has none, or is unreadable."""
     try:
         node = _value(_value(_root_node(read_text(path)), "metadata"), "name")
     except EditError:

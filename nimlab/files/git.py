@@ -1,7 +1,7 @@
-"""Which commit is this, and is it newer than the last one synced: Git facts as values.
+"""Git facts: the current commit, its relation to the commit of the last sync, and earlier content of files.
 
-In: the lab's folder. Out: `Commit`, `Relation`, or None where Git doesn't know. Nothing is written, and no
-remote is asked.
+In: the lab's folder. Out: `Commit`, `Relation`, texts, or None where Git cannot provide the fact. This module
+writes nothing and contacts no remote.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """The commit that is checked out. `dirty`: a file that a sync reads differs from it.
+    """The commit that is checked out. `dirty` is True if a file that a sync reads differs from it.
 
-    `hidden` are files whose absence or content in the folder proves nothing.
+    `hidden` lists the files that Git hides; `git_worktree` explains them.
     """
 
     sha: str
@@ -34,7 +34,7 @@ class Commit:
 
 
 class Relation(Enum):
-    """How the commit that is checked out stands to one recorded earlier."""
+    """Relation of the commit that is checked out to a recorded commit."""
 
     SAME = "same"
     NEWER = "newer"
@@ -44,22 +44,22 @@ class Relation(Enum):
 
 
 def read_commit(root: Path) -> Commit | None:
-    """Return the commit that is checked out; None where there is no Git, no repository or no commit yet.
+    """Return the commit that is checked out; None if there is no Git, no repository or no commit.
 
-    Also None for a lab that Git doesn't track: the commit says nothing about its files.
+    Also returns None for a lab that Git does not track, because the commit does not contain its files.
 
-    Raises NimlabError when Git refuses to look (a folder owned by somebody else).
+    Raises NimlabError if Git refuses to read a folder that another user owns.
     """
-    found = run_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-    if found is None or found.returncode != 0:
-        _check_trusted(root, found)
+    head = run_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    if head is None or head.returncode != 0:
+        _check_trusted(root, head)
         return None
     branch = run_git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
     folder = compare_folder(root)
     if not folder.is_tracked:
         return None
     return Commit(
-        sha=found.stdout.strip(),
+        sha=head.stdout.strip(),
         branch=_printable(branch.stdout.strip()) if branch and branch.returncode == 0 else None,
         dirty=folder.dirty,
         hidden=folder.hidden,
@@ -67,7 +67,7 @@ def read_commit(root: Path) -> Commit | None:
 
 
 def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
-    """Return how the checked-out commit stands to a recorded one; UNKNOWN where that can't be told."""
+    """Return the relation of the checked-out commit to a recorded one; UNKNOWN if Git cannot determine it."""
     if head is None or not _SHA.fullmatch(recorded):
         return Relation.UNKNOWN
     if head.sha == recorded:
@@ -82,111 +82,112 @@ def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
 
 
 def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
-    """Return how to get from here to a commit that may follow a recorded one."""
+    """Return a hint on how to check out a commit that may follow a recorded one."""
     if head is None:
         return "sync from a clone of the lab's repository"
     if not _SHA.fullmatch(recorded):
-        return "the cluster's record names no commit: see who else writes it"
+        return "the cluster's record is not a commit: find out which program writes it"
     short = recorded[:7]
     if not _is_here(root, recorded) or not _is_related(root, head.sha, recorded):
         if _is_shallow(root):
             return "this clone is shallow: `git fetch --unshallow` (in GitLab CI: `GIT_DEPTH: 0`)"
         if not _is_here(root, recorded):
             return (
-                f"{short} is not in this clone: `git fetch origin {recorded}`; if the server doesn't have it "
-                "either, the history was rewritten, or this is another repository"
+                f"{short} is not in this clone: `git fetch origin {recorded}`; if the server does not have "
+                "it either, the history was rewritten, or this is another repository"
             )
-    where = _branch_with(root, recorded)
-    if where is None:
-        return f"the history was rewritten: {short} is on no branch any more, and no fetch helps"
-    return f"{short} is on {where}: check that out, or `git merge {where}`"
+    branch = _branch_with(root, recorded)
+    if branch is None:
+        return f"the history was rewritten: {short} is no longer on any branch, so fetching does not help"
+    return f"{short} is on {branch}: check out that branch, or `git merge {branch}`"
 
 
 def _is_here(root: Path, sha: str) -> bool:
-    """True when the clone holds the commit; no remote is asked for it."""
-    found = run_git(root, "cat-file", "-e", f"{sha}^{{commit}}")
-    return found is not None and found.returncode == 0
+    """Return True if the clone contains the commit."""
+    result = run_git(root, "cat-file", "-e", f"{sha}^{{commit}}")
+    return result is not None and result.returncode == 0
 
 
-def _is_related(root: Path, one: str, other: str) -> bool:
-    return bool(_is_ancestor(root, one, other) or _is_ancestor(root, other, one))
+def _is_related(root: Path, first: str, second: str) -> bool:
+    return bool(_is_ancestor(root, first, second) or _is_ancestor(root, second, first))
 
 
 def _branch_with(root: Path, sha: str) -> str | None:
-    """Return a branch or tag that contains the commit; those of a remote come last."""
-    found = git_paths(
+    """Return a branch or tag that contains the commit; local branches take precedence."""
+    names = git_paths(
         root, "for-each-ref", "--count=1", "--contains", sha, "--format=%(refname:short)%00",
         "refs/heads", "refs/tags", "refs/remotes",
     )  # fmt: skip
-    return _printable(found[0].strip()) if found else None
+    return _printable(names[0].strip()) if names else None
 
 
 def folder_in_repository(root: Path) -> str:
-    """Return where the lab lies in its repository, as `labs/one`; empty at its top or without Git."""
-    found = run_git(root, "rev-parse", "--show-prefix")
-    return "" if found is None or found.returncode != 0 else found.stdout.removesuffix("\n").rstrip("/")
+    """Return the lab's path in its repository, such as `labs/one`; empty at the top or without Git."""
+    prefix = run_git(root, "rev-parse", "--show-prefix")
+    return "" if prefix is None or prefix.returncode != 0 else prefix.stdout.removesuffix("\n").rstrip("/")
 
 
 def former_values(root: Path, path: str, key: str) -> tuple[str, ...]:
     """Return the values that a key had in earlier versions of a YAML file, newest first.
 
-    Reads the lines that commits have removed, so a value may be of another key of that name.
+    The values come from lines that commits removed, so they may belong to another key of the same name.
     """
     shown = ("--no-show-signature", "--format=", "--patch", "--unified=0", "--no-color", "--no-ext-diff")
-    found = run_git(root, "log", *shown, "--", path)
-    if found is None or found.returncode != 0:
+    log = run_git(root, "log", *shown, "--", path)
+    if log is None or log.returncode != 0:
         return ()
     pattern = re.compile(rf"-\s*{re.escape(key)}:\s*[\"']?([^\s#\"']+)")
-    return tuple(dict.fromkeys(m[1] for line in found.stdout.splitlines() if (m := pattern.match(line))))
+    return tuple(dict.fromkeys(m[1] for line in log.stdout.splitlines() if (m := pattern.match(line))))
 
 
 def removed_in(root: Path, path: str) -> str | None:
-    """Return the short sha of the commit that removed a file, None when no commit has.
+    """Return the short sha of the commit that removed a file; None if no commit removed it.
 
-    A file that the commit still holds is removed in none, though an older one may have removed it once.
+    Also returns None for a file that is in the current commit, even if an older commit removed it before.
     """
-    held = run_git(root, "ls-tree", "--name-only", "HEAD", "--", path)
-    if held is None or held.returncode != 0 or held.stdout:
+    current = run_git(root, "ls-tree", "--name-only", "HEAD", "--", path)
+    if current is None or current.returncode != 0 or current.stdout:
         return None
     shown = ("--no-show-signature", "--diff-filter=D", "--format=%h")
-    found = run_git(root, "log", "-1", *shown, "--", path)
-    return (found.stdout.strip() or None) if found and found.returncode == 0 else None
+    log = run_git(root, "log", "-1", *shown, "--", path)
+    return (log.stdout.strip() or None) if log and log.returncode == 0 else None
 
 
 def unrestorable(root: Path, path: str) -> str | None:
-    """Return why Git can't restore a file of the lab as it is now; None if it can."""
-    held = git_paths(root, "ls-tree", "-z", "HEAD", "--", path)
-    if held is None:
-        return "there is no commit here that Git can read"
-    if not held:
+    """Return the reason why Git cannot restore the current content of a file; None if it can."""
+    entries = git_paths(root, "ls-tree", "-z", "HEAD", "--", path)
+    if entries is None:
+        return "Git cannot read a commit in this folder"
+    if not entries:
         return "the file is not in the commit"
-    sha = held[0].partition("\t")[0].split(" ")[2]
+    sha = entries[0].partition("\t")[0].split(" ")[2]
     return None if content_ids(root, [path]).get(path) == sha else "the file has uncommitted changes"
 
 
 def _printable(name: str) -> str:
-    """The name with U+FFFD for bytes that are not UTF-8."""
+    """Return the name with U+FFFD for bytes that are not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _is_ancestor(root: Path, old: str, new: str) -> bool | None:
-    """Return whether `new` descends from `old`; None when one of them isn't in this clone."""
-    found = run_git(root, "merge-base", "--is-ancestor", old, new)
-    return None if found is None or found.returncode not in (0, 1) else found.returncode == 0
+    """Return True if `new` descends from `old`; None if one of them is not in this clone."""
+    result = run_git(root, "merge-base", "--is-ancestor", old, new)
+    return None if result is None or result.returncode not in (0, 1) else result.returncode == 0
 
 
 def _is_shallow(root: Path) -> bool:
-    found = run_git(root, "rev-parse", "--is-shallow-repository")
-    return found is None or found.stdout.strip() != "false"
+    result = run_git(root, "rev-parse", "--is-shallow-repository")
+    return result is None or result.stdout.strip() != "false"
 
 
-def _check_trusted(root: Path, found: subprocess.CompletedProcess[str] | None) -> None:
-    if found is None:
+def _check_trusted(root: Path, head: subprocess.CompletedProcess[str] | None) -> None:
+    """Raise NimlabError if Git found no commit because another user owns the repository."""
+    if head is None:
         return
-    told = run_git(root, "rev-parse", "--git-dir")
-    if told is not None and "dubious ownership" in told.stderr:
+    result = run_git(root, "rev-parse", "--git-dir")
+    if result is not None and "dubious ownership" in result.stderr:
         raise NimlabError(
-            "git doesn't trust this repository: somebody else owns it",
+            "git does not trust this repository, because another user owns it",
             where=root,
-            hint=f"if you do: `git config --global --add safe.directory {root}`",
+            hint=f"if you trust it: `git config --global --add safe.directory {root}`",
         )

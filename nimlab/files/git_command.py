@@ -1,7 +1,7 @@
-"""Runs of the program `git` in the lab's folder, each bounded in time and unaffected by the environment.
+"""Calls of the program `git` in the lab's folder, with a timeout and independent of the environment.
 
-In: a folder and arguments. Out: what git printed. The program `git` is called, since its answers are the ones
-that people get.
+In: a folder and arguments. Out: the output of git. nimlab uses the program itself, not a library, so that its
+results are those that users get.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 _TIMEOUT_S: Final = 30
-# What `git rev-parse --local-env-vars` lists, and what changes the meaning of a path: a hook sets them for
-# another repository.
+# The variables that `git rev-parse --local-env-vars` lists, and those that change the meaning of a path. Git
+# sets them when it runs a hook, whose repository may be another one.
 _DROPPED: Final = frozenset({
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE",
@@ -25,10 +25,10 @@ _DROPPED: Final = frozenset({
 
 
 def run_git(root: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str] | None:
-    """Run git in a folder and return what it printed; None if it is missing or takes too long.
+    """Run git in a folder and return its result; None if git is missing or exceeds the timeout.
 
-    Bytes that are not UTF-8, as in names of files and branches, are kept as surrogates. A path is never read
-    as a pattern. No file system monitor is asked: its answer is not a proof.
+    Bytes that are not UTF-8, as in names of files and branches, become surrogates. Paths are never
+    interpreted as patterns. The file system monitor is disabled, because it can miss changes.
     """
     environment = {
         **{name: value for name, value in os.environ.items() if name not in _DROPPED},
@@ -37,9 +37,9 @@ def run_git(root: Path, *arguments: str, stdin: str | None = None) -> subprocess
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
     }
-    given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    standard_input = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     try:
-        return subprocess.run(  # noqa: S603 -- a list; free arguments are checked or after `--`
+        return subprocess.run(  # noqa: S603 -- no shell; arguments of users are checked, or follow `--`
             ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments],  # noqa: S607 -- the user's own git
             capture_output=True,
             check=False,
@@ -47,13 +47,13 @@ def run_git(root: Path, *arguments: str, stdin: str | None = None) -> subprocess
             encoding="utf-8",
             errors="surrogateescape",
             timeout=_TIMEOUT_S,
-            **given,
+            **standard_input,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
 
 
 def git_paths(root: Path, *arguments: str) -> Sequence[str] | None:
-    """Run a git command that ends every entry with NUL and return the entries; None if it fails."""
-    found = run_git(root, *arguments)
-    return None if found is None or found.returncode != 0 else found.stdout.split("\0")[:-1]
+    """Run a git command that prints entries terminated by NUL, and return them; None if it fails."""
+    result = run_git(root, *arguments)
+    return None if result is None or result.returncode != 0 else result.stdout.split("\0")[:-1]

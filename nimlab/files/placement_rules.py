@@ -1,6 +1,6 @@
-"""Rules for where peers may run: the same for an experiment's file and for a rendered pod.
+"""Placement rules: the nodes that peers may run on. Applied by the loader to files, by the guard to pods.
 
-In: fields of a pod, named as in Kubernetes. Out: what is forbidden or contradicts itself, in words. Pure.
+In: fields of a pod spec. Out: one message per field that is forbidden or contradicts itself. Pure.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ _CONTROL_PLANE: Final = frozenset({
 })  # fmt: skip
 _NODE_CONDITIONS: Final = "node.kubernetes.io/"
 _EVICTIONS: Final = frozenset({"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"})
-_SYSTEM: Final = "system-"
+_SYSTEM_PRIORITY: Final = "system-"
 
 
 def toleration_faults(toleration: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why a toleration is not allowed: it is too wide, or contradicts itself."""
+    """Yield the reasons why a toleration is not allowed: it is too wide, or contradicts itself."""
     key, operator = str(toleration.get("key") or ""), toleration.get("operator") or "Equal"
     effect = toleration.get("effect") or ""
     if not key:
         yield "a toleration without a key tolerates every taint"
     elif not is_qualified(key):
-        yield f"`{key}` is not the key of a taint"
+        yield f"`{key}` is not a valid key of a taint"
     if operator == "Exists" and toleration.get("value"):
-        yield "`operator: Exists` takes no value"
+        yield "`operator: Exists` does not allow a value"
     if not _VALUE.fullmatch(str(toleration.get("value") or "")):
-        yield f"`{toleration['value']}` is not the value of a taint"
+        yield f"`{toleration['value']}` is not a valid value of a taint"
     if "tolerationSeconds" in toleration and effect != "NoExecute":
-        yield "`tolerationSeconds` needs `effect: NoExecute`"
+        yield "`tolerationSeconds` requires `effect: NoExecute`"
     if key in _CONTROL_PLANE:
-        yield f"`{key}` keeps peers off the control plane's nodes"
+        yield f"peers may not tolerate `{key}`, which keeps pods off control plane nodes"
     elif key.startswith(_NODE_CONDITIONS) and not _is_delayed_eviction(key, toleration):
-        yield f"`{key}` is a node's own condition: only a NoExecute of {_told(_EVICTIONS)} may be delayed"
+        yield (
+            f"peers may not tolerate the node condition `{key}`; they may only delay an eviction, "
+            f"by `tolerationSeconds` with `effect: NoExecute`, for {_quoted(_EVICTIONS)}"
+        )
 
 
 def _is_delayed_eviction(key: str, toleration: Mapping[str, Any]) -> bool:
@@ -53,27 +56,27 @@ def _is_delayed_eviction(key: str, toleration: Mapping[str, Any]) -> bool:
 
 
 def selector_faults(selector: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the labels of a nodeSelector that no node can have, or that choose the control plane."""
+    """Yield the problems of a nodeSelector: invalid labels, and labels of control plane nodes."""
     for key, value in selector.items():
         if not is_qualified(str(key)):
-            yield f"`{key}` is not the key of a label"
+            yield f"`{key}` is not a valid label key"
         elif not isinstance(value, str) or not _VALUE.fullmatch(value):
-            yield f"`{value}` is not the value of a label"
+            yield f"`{value}` is not a valid label value"
         elif key in _CONTROL_PLANE:
-            yield f"`{key}` chooses the control plane's nodes"
+            yield f"`{key}` selects control plane nodes"
 
 
 def priority_faults(name: str) -> Iterator[str]:
-    """Yield why peers may not have this PriorityClass."""
-    if name.startswith(_SYSTEM):
-        yield f"`{name}` is for the cluster's own pods: peers would evict them"
+    """Yield the reason why peers may not use this PriorityClass."""
+    if name.startswith(_SYSTEM_PRIORITY):
+        yield f"`{name}` is reserved for system pods, which peers would evict"
 
 
 def is_qualified(key: str) -> bool:
-    """Return True when a text can be the key of a label or taint: a name, or a domain, `/` and a name."""
+    """Return True for a valid key of a label or taint: a name, or a domain, `/` and a name."""
     prefix, slash, _ = key.rpartition("/")
     return _QUALIFIED.fullmatch(key) is not None and (not slash or len(prefix) <= _PREFIX_LIMIT)
 
 
-def _told(keys: frozenset[str]) -> str:
+def _quoted(keys: frozenset[str]) -> str:
     return " or ".join(f"`{key}`" for key in sorted(keys))

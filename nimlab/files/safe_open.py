@@ -1,8 +1,9 @@
-"""Files of a lab as bytes: ordinary ones inside its folder, and no more of them than is wanted.
+"""Safe reading of regular files inside the lab's folder, up to a size limit.
 
-In: the lab's folder and a path in it. Out: bytes. What a repository can hold beside ordinary files is
-refused: a link may lead anywhere, and a pipe never ends (CVE-2022-31036 and CVE-2022-24877 are such links).
-What can't be seen in them is named here, too.
+In: the lab's folder and a path relative to it. Out: bytes. Symbolic links and special files are refused: a
+link can lead out of the repository, and reading a pipe never ends (CVE-2022-31036 and CVE-2022-24877 used
+such links). This module also recognizes invisible characters, and the text that Git writes into a file
+instead of its content.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-UNSEEN: Final = re.compile(
+INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
     "\ud800-\udfff\ufeff\ufffe\uffff\U000e0000-\U000e007f]"
 )
-"""What can't be seen, or makes the text beside it look like another; tabs and ends of lines are none."""
+"""Invisible and bidirectional control characters. Tabs and line ends are allowed, so they are not matched."""
 
 _LFS: Final = "version https://git-lfs.github.com/spec/"
 _CONFLICT: Final = re.compile(r"^(<{7}|>{7}|\|{7})(?= |\r?$)", re.MULTILINE)
 
 
 def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
-    """Return the file's bytes, at most one more than the limit. Raises OSError with a text for people."""
+    """Return the file's bytes, at most one byte more than the limit. Raises OSError with a readable text."""
     check_folder(root, PurePosixPath(path).parent.as_posix())
     try:
         handle = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a link, and only files are read") from error
+            raise OSError(errno.ELOOP, "it is a symbolic link, not a regular file") from error
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is no ordinary file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     with os.fdopen(handle, "rb") as file:
         return file.read(limit_bytes + 1)
 
 
 def foreign_content(text: str) -> tuple[int, str, str] | None:
-    """Return line, text and hint if Git left something else in the file than its content; else None."""
+    """Return line, message and hint if Git replaced or marked the file's content; None otherwise."""
     if text.startswith(_LFS):
-        return 1, "this is a pointer of Git LFS, not the file itself", "`git lfs pull` fetches the file"
+        return 1, "this is a Git LFS pointer, not the file itself", "`git lfs pull` fetches the file"
     conflict = _CONFLICT.search(text)
     if conflict is None:
         return None
@@ -53,13 +54,13 @@ def foreign_content(text: str) -> tuple[int, str, str] | None:
 
 
 def is_seen(name: str) -> bool:
-    """Return True when all of a file's name can be seen, and it is one line of text."""
-    return not UNSEEN.search(name) and not re.search(r"[\t\r\n]", name)
+    """Return True if every character of a file name is visible, and the name is a single line."""
+    return not INVISIBLE.search(name) and not re.search(r"[\t\r\n]", name)
 
 
 def check_folder(root: Path, path: str) -> None:
-    """Raise OSError when the folder, or one above it inside the root, is a link."""
-    whole = PurePosixPath(path)
-    for part in (*reversed(whole.parents), whole):
+    """Raise OSError if the folder, or one above it inside the root, is a symbolic link."""
+    folder = PurePosixPath(path)
+    for part in (*reversed(folder.parents), folder):
         if (root / part).is_symlink() and part != PurePosixPath("."):
-            raise OSError(errno.ELOOP, f"`{part}` is a link, and only folders are read")
+            raise OSError(errno.ELOOP, f"`{part}` is a symbolic link, not a folder")

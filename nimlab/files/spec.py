@@ -1,7 +1,7 @@
-"""What the user asked for: the lab, its contracts and its experiments as frozen values.
+"""Specs: the lab, its contracts and its experiments as frozen values.
 
-In these values every number is in the unit of its name, every default is filled in, and every check that
-the files allow has passed. Nothing here reads files, decides defaults or knows Kubernetes objects.
+Every number is in the unit of its name, every default is filled in, and all checks of the files have passed.
+This module reads no files, chooses no defaults and contains no Kubernetes objects.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from typing import Any, Final, TypeAlias
 from nimlab.errors import Problem
 
 Setting: TypeAlias = bool | int | float | str
-"""One value of a spec in its base unit: bytes, milliseconds, bits per second, a ratio, a count, or a word."""
-
+"""A setting in its base unit: bytes, milliseconds, bits per second, a ratio, a count, a flag, or a word."""
 
 RTT_METRICS_PORT: Final = 9105
 RTT_ECHO_PORT: Final = 9106  # TCP and UDP
 RTT_PORT_NAMES: Final = frozenset({"rtt-metrics", "rtt-echo", "rtt-echo-udp"})
 POD_CONTAINERS: Final = frozenset({"shape", "rtt"})
-"""Containers that templates/experiment/ adds to a peer's pod; like the ports above, no contract has them."""
+"""Containers that templates/experiment/ adds to each peer's pod; contracts cannot use their names."""
+HTTP_PORTS: Final = ("metrics", "publish")
+"""Ports of a node that serve HTTP: its metrics, and commands to publish a message."""
 
-GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- its name
-"""The Secret with Grafana's password: the only one that a pod of ours is given."""
+GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- the Secret's name, not its content
+"""Name of the Secret with Grafana's password, the only Secret that a pod of the platform can use."""
 
 
 class Isolation(Enum):
-    """How experiments under a contract are kept apart."""
+    """How experiments of a contract are separated from each other."""
 
-    LABEL = "label"  # all in the lab's namespace, told apart by name and label
-    NAMESPACE = "namespace"  # a namespace of its own, with the fixed names that its node's code expects
+    LABEL = "label"  # all in the lab's namespace, distinguished by name and label
+    NAMESPACE = "namespace"  # one namespace per experiment, with the fixed names that the node's code expects
 
 
 class ConnectLimit(Enum):
@@ -42,25 +43,23 @@ class ConnectLimit(Enum):
 
 
 class Rollout(Enum):
-    """What a changed pod template does to running peers."""
+    """How running peers are restarted after a change of the pod template."""
 
-    TOGETHER = "together"  # all peers of the old revision are deleted at once: a new run
-    ROLLING = "rolling"  # the StatefulSet controller replaces one after another
+    TOGETHER = "together"  # all peers of the old revision are deleted at once, which starts a new run
+    ROLLING = "rolling"  # the StatefulSet controller replaces one peer after another
 
 
 class OnImmutableChange(Enum):
-    """What may be done when a change can't be made in place."""
+    """How a sync handles a change of an immutable field."""
 
     FAIL = "fail"
-    ORPHAN = (
-        "orphan"  # the object is deleted, its pods stay: the new one adopts, and restarts what has changed
-    )
-    RECREATE = "recreate"  # the object and its pods are deleted, then made anew
+    ORPHAN = "orphan"  # only the object is deleted; its successor adopts the pods, and restarts outdated ones
+    RECREATE = "recreate"  # the object and its pods are deleted and created again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A container image; `digest` (`sha256:…`) pins it when it is known."""
+    """Container image; `digest` (`sha256:…`) is None if the file does not pin one."""
 
     name: str
     tag: str
@@ -72,10 +71,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvVar:
-    """One environment variable that a node image reads.
+    """Environment variable that a node image reads.
 
-    Either `source` names the spec field (`message.interval`) that feeds it, in `unit`
-    (`ms`, `s`, `bytes`, `count`, `word`, `flag`), or `value` is fixed by the contract.
+    The contract fixes its `value`, or names the spec field that provides it as `source` (`message.interval`),
+    with the `unit` in which the image reads it (`ms`, `s`, `bytes`, `count`, `ratio`, `word`, `flag`).
     """
 
     name: str
@@ -87,7 +86,7 @@ class EnvVar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """A port that the node listens on; `name` is at most 11 characters so that `-udp` still fits 15."""
+    """Port that the node listens on. Its name has at most 11 characters, or 15 together with `-udp`."""
 
     name: str
     port: int
@@ -96,13 +95,13 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """Env names or arguments that a contract lets experiments add: one text, or its start before `*`."""
+    """Environment variables or arguments that experiments may add: an exact text, or a prefix and `*`."""
 
     pattern: str
     description: str
 
     def covers(self, text: str) -> bool:
-        """Return True when the text is allowed by this pattern."""
+        """Return True if the pattern allows the text."""
         if self.pattern.endswith("*"):
             return text.startswith(self.pattern[:-1])
         return text == self.pattern
@@ -110,11 +109,13 @@ class Extra:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """What a node image understands: the facts that manifests, scrape rules and log rules are made from.
+    """Interface of a node image: everything that manifests, scrape rules and log rules need to know about it.
 
-    `fields` are the spec fields that this image can deliver, dotted (`message.size`); `required` of them
-    have no default in the image. `host_name` is the pattern that the image parses its ordinal out of:
-    `any`, or `pod-<ordinal>`. `start_delay_s` is how long the node waits by itself before it dials.
+    `fields` are the spec fields that the image reads, by dotted name (`message.size`). The `required` ones
+    have no default in the image. `host_name` is `any`, or `pod-<ordinal>` if the node parses its number out
+    of its host name. `workload` and `service` are the names of StatefulSet and Service that the node's code
+    expects; None stands for the experiment's full name. `start_delay_s` is how long the node waits before it
+    dials.
     """
 
     name: str
@@ -134,11 +135,13 @@ class Contract:
     source: str
     extra_env: tuple[Extra, ...] = ()
     extra_args: tuple[Extra, ...] = ()
+    workload: str | None = None
+    service: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """One topology spread rule over the peers of a group."""
+    """Topology spread constraint for the peers of a group."""
 
     topology_key: str
     max_skew: int
@@ -147,9 +150,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
-    """What a cluster has to know about a group's pods, beyond their resources.
+    """Settings of a group's pods beyond their resources.
 
-    `tolerations` have the fields of Kubernetes. `env` and `args` are checked against the contract.
+    `tolerations` have the fields of Kubernetes. The contract allows all of `env` and `args`.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -165,9 +168,9 @@ class PodSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerGroup:
-    """Peers that are alike: all of an experiment (`role` is None), or those of one role.
+    """Peers with equal settings: all peers of an experiment (`role` is None), or those of one role.
 
-    `first` is the number of peers in the roles before it.
+    `first` is the number of peers in the preceding roles.
     """
 
     role: str | None
@@ -180,7 +183,7 @@ class PeerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Limits of one peer's link; None where nothing was asked. `method` is `tc`, `cni` or `none`."""
+    """Limits of each peer's link; None for a limit that is not set. `method` is `tc`, `cni` or `none`."""
 
     method: str
     downlink_bit_per_s: int | None
@@ -192,9 +195,9 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rtt:
-    """Round-trip probing: every `interval_ms`, each peer probes `fanout` others by each of the methods.
+    """Round-trip time probes: every `interval_ms`, each peer probes `fanout` other peers with each method.
 
-    `methods` are some of `tcp`, `udp` and `icmp`, in this order.
+    `methods` is a subset of `tcp`, `udp` and `icmp`, in this order.
     """
 
     enabled: bool
@@ -205,12 +208,12 @@ class Rtt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """One experiment, checked and complete.
+    """A valid and complete experiment.
 
-    `settings` holds what the contract passes on to the image, by dotted field name, in base units; `peers`
-    and `connectTo` are among them. `peers` is the sum over all roles; `cpu_m`, `memory_bytes` and `pod` are
-    those of a peer without a role. `digest` is the sha256 of the file's content, whatever its key order,
-    comments and spacing. `full_name` is prefix + name.
+    `settings` contains the values for the image by dotted field name in base units, among them `peers`.
+    `cpu_m`, `memory_bytes` and `pod` apply to peers without a role. `document` is the file's data, and
+    `digest` its sha256, which does not depend on key order, comments and spacing. `full_name` is prefix +
+    name.
     """
 
     name: str
@@ -219,7 +222,6 @@ class Experiment:
     description: str
     contract: Contract
     image: Image
-    peers: int
     settings: Mapping[str, Setting]
     cpu_m: int
     memory_bytes: int
@@ -235,11 +237,16 @@ class Experiment:
     roles: tuple[PeerGroup, ...] = ()
 
     @property
+    def peers(self) -> int:
+        """Number of peers, the sum over all roles."""
+        return int(self.settings["peers"])
+
+    @property
     def groups(self) -> tuple[PeerGroup, ...]:
-        """The roles in their order, or all peers as one group; each is a StatefulSet."""
+        """The roles in their order, or all peers as one group; each group is one StatefulSet."""
         if self.roles:
             return self.roles
-        alone = PeerGroup(
+        all_peers = PeerGroup(
             role=None,
             first=0,
             peers=self.peers,
@@ -247,31 +254,26 @@ class Experiment:
             memory_bytes=self.memory_bytes,
             pod=self.pod,
         )
-        return (alone,)
+        return (all_peers,)
 
     @property
     def workload(self) -> str:
-        """Name of the StatefulSet: `pod` where the node parses `pod-<ordinal>`, else the full name.
-
-        With roles it is the start of each StatefulSet's name.
-        """
-        return "pod" if self.contract.isolation is Isolation.NAMESPACE else self.full_name
+        """Name of the StatefulSet, or with roles, the beginning of each StatefulSet's name."""
+        return self.contract.workload or self.full_name
 
     def workload_of(self, group: PeerGroup) -> str:
-        """Return the name of a group's StatefulSet."""
+        """Return the name of a group's StatefulSet: `<workload>`, or `<workload>-<role>`."""
         return self.workload if group.role is None else f"{self.workload}-{group.role}"
 
     @property
     def service(self) -> str:
         """Name of the headless Service through which peers find each other."""
-        if self.contract.isolation is Isolation.NAMESPACE:
-            return "nimp2p-service"
-        return self.full_name
+        return self.contract.service or self.full_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the lab allows: per experiment, and for all together. None is no limit."""
+    """Limits of the lab, per experiment and for all experiments together. None stands for no limit."""
 
     peers_per_experiment: int
     peers_total: int | None
@@ -281,7 +283,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSettings:
-    """How a sync behaves where the command line says nothing."""
+    """Defaults for the options of a sync on the command line."""
 
     max_prune_objects: int
     max_prune_percent: int
@@ -291,7 +293,7 @@ class SyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """Every image that isn't a contract's: the only place where they are named."""
+    """All images except those of the nodes, which contracts and experiments set."""
 
     nimlab: Image
     prometheus: Image
@@ -305,10 +307,11 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """What the monitoring stack is made of; storage is a quantity, None for what a restart may lose.
+    """Settings of the monitoring stack.
 
-    `log_agent` is `alloy` or `promtail`, `cadvisor` is `daemonset` or `kubelet`; `containerd_folder` holds
-    containerd's socket on every node.
+    `log_agent` is `alloy` or `promtail`, and `cadvisor` is `daemonset` or `kubelet`. `containerd_folder`
+    contains containerd's socket on every node. Storage is a Kubernetes quantity; None means that data is lost
+    with the pod.
     """
 
     log_agent: str
@@ -322,9 +325,9 @@ class Platform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """The lab as a whole: where it lives, what it runs, what it allows, how it syncs.
+    """The lab: its namespace, images, platform, defaults, limits and sync options.
 
-    `id` identifies it in the cluster where Git cannot, None if the file has none.
+    `id` identifies the lab in the cluster if Git cannot; None if the file does not set it.
     """
 
     id: str | None
@@ -340,9 +343,9 @@ class Lab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """A file in `experiments/` that can't be used; `name` is what it would be called, as far as is known.
+    """A file in `experiments/` that cannot be used. `name` is its experiment's name, or else the file's stem.
 
-    `cause` is another file whose problem is the reason: the experiment's contract.
+    `cause` is the file of the experiment's contract, if the problem is there.
     """
 
     name: str
@@ -351,17 +354,17 @@ class Broken:
 
     def __str__(self) -> str:
         if self.cause is None:
-            return f"{self.source} can't be used"
-        return f"{self.source} can't be used before {self.cause} is corrected"
+            return f"{self.source} cannot be used"
+        return f"{self.source} cannot be used until {self.cause} is corrected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabFiles:
-    """All that was read: what is usable, what is not, and why.
+    """Result of reading the lab's folder.
 
-    `experiments` are sorted by name and free of problems; `broken` names the files left out; `problems`
-    is empty exactly when `broken` is and the lab and all contracts are usable. `warnings` are about files
-    that are used.
+    `experiments` are sorted by name and free of problems, and `broken` lists the other files. `problems` is
+    empty if and only if `broken` is empty and the lab and all contracts are usable. `warnings` concern usable
+    files.
     """
 
     lab: Lab

@@ -1,6 +1,7 @@
-"""Credentials among the files that Git tracks in the lab's folder: found by content, read from the index.
+"""Credentials among the files that Git tracks in the lab's folder.
 
-In: the lab's folder. Out: warnings. Nothing that is found is printed.
+In: the lab's folder. Out: one warning per file. The content comes from Git's index. Warnings never contain
+the credentials themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nimlab.errors import Location, Problem
 from nimlab.files.git_command import git_paths, run_git
 from nimlab.files.safe_open import is_seen
 
-_LIMIT: Final = 20  # files that are looked into
+_FILE_LIMIT: Final = 20  # candidates whose content is examined
 _CANDIDATE: Final = (
     '-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----|LS0tLS1CRUdJTiB|"?client-key-data"?:|"?kind"?: *"?Config"?'
 )
@@ -39,34 +40,34 @@ _DATABASE: Final = re.compile(r"(?:^|/)member/(?:snap/db|wal/[^/]+\.wal)$")
 
 
 def tracked_secrets(root: Path) -> tuple[Problem, ...]:
-    """Return a warning for every file with a private key or a credential that Git tracks in the lab."""
+    """Return a warning for every file in the lab with a private key or a credential that Git tracks."""
     paths = git_paths(root, "ls-files", "-z") or ()
     own = [path for path in paths if _OWN_FOLDER in PurePosixPath(path).parts[:-1]]
     own = [path for path in own if not path.endswith("/.gitignore")]
-    found = [
+    warnings = [
         _warning(path, "a database of etcd", 1)
         for path in paths
         if _DATABASE.search(path) and path not in own
     ]
     if own:
         more = f" and {len(own) - 1} more files" if len(own) > 1 else ""
-        found.append(_warning(own[0], f"this file{more} of nimlab's own folder, which holds keys", 1))
-    return (*found, *(one for one in _in_content(root) if one.location.path not in own))
+        warnings.append(_warning(own[0], f"this file{more} of nimlab's own folder, which contains keys", 1))
+    return (*warnings, *(warning for warning in _in_content(root) if warning.location.path not in own))
 
 
 def _in_content(root: Path) -> Iterator[Problem]:
     names = git_paths(root, "grep", "--cached", "-I", "-l", "-z", "-E", "-e", _CANDIDATE, "--", ".") or ()
-    for path in names[:_LIMIT]:
-        shown = run_git(root, "show", f":./{path}")
-        if shown is None or shown.returncode != 0:
+    for path in names[:_FILE_LIMIT]:
+        content = run_git(root, "show", f":./{path}")
+        if content is None or content.returncode != 0:
             continue
-        for what, start in _secrets(shown.stdout):
-            yield _warning(path, what, shown.stdout.count("\n", 0, start) + 1)
+        for what, start in _secrets(content.stdout):
+            yield _warning(path, what, content.stdout.count("\n", 0, start) + 1)
             break
 
 
 def _secrets(text: str) -> Iterator[tuple[str, int]]:
-    """What a text holds, and where it begins."""
+    """Yield the kind and the offset of each credential in a text."""
     credential = _CREDENTIAL.search(text)
     if credential is not None and _CONFIG.search(text):
         yield "a kubeconfig with a credential", credential.start()
@@ -90,6 +91,6 @@ def _warning(path: str, what: str, line: int) -> Problem:
         code="secret",
         what=f"Git tracks {what}",
         location=Location(path=shown, line=line),
-        hint=f"`git rm --cached {shown}`, ignore it, and replace the key: the history still holds it",
+        hint=f"`git rm --cached {shown}`, ignore it, and replace the key: the history still contains it",
         is_warning=True,
     )

@@ -1,7 +1,7 @@
-"""Whose object is this: the apply-set's identity, the marks on its members, and the proofs before a prune.
+"""Apply-sets: the identity of a set of objects, and the label and annotation that mark its members.
 
-In: manifests and live objects. Out: marked manifests, and which proofs an object lacks. Compatible with
-kubectl's apply-sets (KEP-3659; keys and ID as in kubectl's code). What is malformed proves nothing. Pure.
+In: manifests and live objects. Out: manifests marked as members, and the names and kinds that a set uses.
+Compatible with kubectl's apply-sets: KEP-3659, with the keys and the ID format of kubectl's code. Pure.
 """
 
 from __future__ import annotations
@@ -24,24 +24,10 @@ FIELD_MANAGER: Final = "nimlab"
 POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
 """Label of a namespace with shaped peers: every other Pod Security level rejects NET_ADMIN."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SetTraits:
-    """What is fixed for a set: its members' kinds, the label of their group, and what pods are called.
-
-    `elsewhere` are the kinds that members outside of the lab's namespace can have.
-    """
-
-    kinds: tuple[str, ...]
-    elsewhere: frozenset[str]
-    group_label: str
-    noun: str
-
-
 EXPERIMENTS: Final = "experiments"
 PLATFORM: Final = "platform"
 
-_OF_EXPERIMENTS: Final = (
+EXPERIMENT_KINDS: Final = (
     "NetworkPolicy",
     "ResourceQuota",
     "LimitRange",
@@ -50,10 +36,26 @@ _OF_EXPERIMENTS: Final = (
     "PodDisruptionBudget",
     "StatefulSet",
 )
+"""The kinds that templates of experiments may render. A sync prunes them, and namespaces of experiments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SetTraits:
+    """Properties that follow from a set's name: kinds of members, label of their group, noun for their pods.
+
+    `elsewhere` are the kinds that members outside the lab's namespace can have.
+    """
+
+    kinds: tuple[str, ...]
+    elsewhere: frozenset[str]
+    group_label: str
+    noun: str
+
+
 _SETS: Final[Mapping[str, _SetTraits]] = {
     EXPERIMENTS: _SetTraits(
-        kinds=("Namespace", *_OF_EXPERIMENTS),
-        elsewhere=frozenset(_OF_EXPERIMENTS),
+        kinds=("Namespace", *EXPERIMENT_KINDS),
+        elsewhere=frozenset(EXPERIMENT_KINDS),
         group_label=EXPERIMENT,
         noun="peer",
     ),
@@ -79,24 +81,24 @@ _SETS: Final[Mapping[str, _SetTraits]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplySet:
-    """A set of objects that is kept as a whole; its parent is a ConfigMap in the lab's namespace."""
+    """A set of objects that are synced together; its parent is a ConfigMap in the lab's namespace."""
 
     name: str
     namespace: str
 
     @property
     def parent_key(self) -> ObjectKey:
-        """The ConfigMap that records the set's scope and the commit synced last."""
+        """The ConfigMap that records the set's scope and the last synced commit."""
         return ObjectKey("ConfigMap", self.namespace, f"nimlab-{self.name}")
 
     @property
     def lease_key(self) -> ObjectKey:
-        """The Lease that lets one sync at a time write."""
+        """The Lease that allows only one sync to write at a time."""
         return ObjectKey("Lease", self.namespace, f"nimlab-{self.name}")
 
     @property
     def id(self) -> str:
-        """The set's ID, bound to its parent's name, namespace, kind and group: none can be borrowed."""
+        """The set's ID. It depends on the parent's key, so another parent cannot use the same ID."""
         return apply_set_id(self.parent_key.name, self.namespace, "ConfigMap", "")
 
     @property
@@ -111,38 +113,38 @@ class ApplySet:
 
     @property
     def kinds_elsewhere(self) -> frozenset[str]:
-        """Those of them that members in other namespaces than the lab's can have."""
+        """The kinds that members outside the lab's namespace can have."""
         return _SETS[self.name].elsewhere
 
     @property
     def group_label(self) -> str:
-        """The label that says which experiment a member is of, or which component of the platform."""
+        """The label that names the member's experiment, or its component of the platform."""
         return _SETS[self.name].group_label
 
     @property
     def noun(self) -> str:
-        """What the pods of members are called."""
+        """The word for the set's pods in messages: peer or pod."""
         return _SETS[self.name].noun
 
     def group_of(self, live: Manifest) -> str:
-        """Return the experiment or component that an object belongs to, empty if it doesn't say."""
+        """Return the experiment or component that an object's label names; empty without that label."""
         return labels_of(live).get(self.group_label, "")
 
 
 def apply_set_id(name: str, namespace: str, kind: str, group: str) -> str:
-    """Return the ID of the apply-set whose parent this is (KEP-3659)."""
+    """Return the ID of the apply-set with this parent (KEP-3659)."""
     digest = hashlib.sha256(f"{name}.{namespace}.{kind}.{group}".encode()).digest()
     return f"applyset-{base64.urlsafe_b64encode(digest).decode().rstrip('=')}-v1"
 
 
 def member_reference(key: ObjectKey, apply_set: ApplySet) -> str:
-    """Return what a member says of itself: `experiments:apps/StatefulSet:dst-lab/nimp2p-exp-purple`."""
-    group = KINDS[key.kind].group if key.kind in KINDS else "?"  # the guard refuses such kinds
+    """Return the value of the member annotation: `experiments:apps/StatefulSet:dst-lab/nimp2p-exp-purple`."""
+    group = KINDS[key.kind].group if key.kind in KINDS else "?"  # the guard rejects such kinds
     return f"{apply_set.name}:{group}/{key.kind}:{key.namespace}/{key.name}"
 
 
 def stamp(manifest: Manifest, apply_set: ApplySet) -> Manifest:
-    """Return a copy that is marked as a member; the input stays as it is."""
+    """Return a copy with the label and the annotation of a member; the input is not modified."""
     metadata = dict(manifest["metadata"])
     metadata["labels"] = dict(sorted({**labels_of(manifest), PART_OF: apply_set.id}.items()))
     reference = member_reference(key_of(manifest), apply_set)

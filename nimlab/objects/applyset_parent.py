@@ -1,9 +1,10 @@
-"""Record on the apply-set's parent: scope of its members, last synced commit, commits begun since, lab.
+"""Record on the apply-set's parent: scope of the members, synced commits, identity of the lab.
 
 In: the parent as the server returned it, and the changes that a run will make. Out: a `Parent`, its manifest,
-and the record before, during and after the run. A commit is recorded as begun before the first write and as
-synced after the last, so after an interrupted sync, an older commit cannot claim the partial state.
-Compatible with kubectl's apply-sets (KEP-3659). Pure.
+and the record before, during and after the run. Compatible with kubectl's apply-sets (KEP-3659). Pure.
+
+A commit is recorded as begun before the first write of a sync, and as synced after the last one. So after an
+interrupted sync, an older commit cannot claim the partial state.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ FOLDER: Final = "nimlab.dev/folder"
 FORMER: Final = "nimlab.dev/former-namespaces"
 PARENT_MANAGER: Final = "nimlab-applyset"
 
-_WHOLE: Final = "*"  # no experiment is called so
+_ALL_EXPERIMENTS: Final = "*"  # not a valid name of an experiment
 _IN_REPOSITORY: Final = "git:"
 _ON_HOST: Final = "host:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Where members may be: kinds, and namespaces (empty name left out)."""
+    """The kinds and namespaces of the members; the empty namespace is left out."""
 
     kinds: frozenset[str]
     namespaces: frozenset[str]
@@ -49,21 +50,21 @@ class Scope:
 
     @classmethod
     def of(cls, keys: Iterable[ObjectKey]) -> Self:
-        """Return the smallest scope that holds these objects."""
-        found = frozenset(keys)
+        """Return the smallest scope that contains these objects."""
+        members = frozenset(keys)
         return cls(
-            kinds=frozenset(key.kind for key in found),
-            namespaces=frozenset(key.namespace for key in found) - {""},
+            kinds=frozenset(key.kind for key in members),
+            namespaces=frozenset(key.namespace for key in members) - {""},
         )
 
     def union(self, other: Scope) -> Scope:
-        """Return the scope that holds both."""
+        """Return the scope that contains both."""
         return Scope(kinds=self.kinds | other.kinds, namespaces=self.namespaces | other.namespaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedCommit:
-    """A commit that the parent names: of one experiment, or of all (None)."""
+    """A commit that the parent records: for one experiment, or for all of them (None)."""
 
     sha: str
     experiment: str | None
@@ -73,11 +74,11 @@ class AppliedCommit:
 class Parent:
     """Record of an apply-set.
 
-    `commit` is the last commit that was synced completely. `begun` holds the commits of later syncs that
-    were interrupted or covered some experiments only, by experiment or `*`. `origin` is the first commit
-    from which the set was synced: every clone of the lab's repository contains it. `lab` identifies the lab.
-    `former` holds the namespaces from which a move to this one was begun and not finished. `version` is the
-    resourceVersion that was read, None where there is no parent yet.
+    `commit` is the last commit that was synced completely. `begun` contains the commits of later syncs that
+    were interrupted or covered only some experiments; its keys are experiments, or `*` for all. `origin` is
+    the first synced commit; every clone of the lab's repository contains it. `lab` identifies the lab.
+    `former` contains the namespaces from which a move to this one has begun but not finished. `version` is
+    the parent's resourceVersion, None if there is no parent yet.
     """
 
     scope: Scope
@@ -90,39 +91,43 @@ class Parent:
 
     @classmethod
     def none(cls) -> Self:
-        """Return the record of a set that has no parent yet."""
+        """Return the record of a set without a parent."""
         return cls(scope=Scope.empty())
 
     def entries(self, names: frozenset[str] | None) -> tuple[AppliedCommit, ...]:
-        """Return what is recorded of these experiments, of all for None; what concerns all comes first."""
-        whole = [sha for sha in (self.commit, self.begun.get(_WHOLE)) if sha is not None]
-        single = [(n, sha) for n, sha in self.begun.items() if n != _WHOLE and (names is None or n in names)]
+        """Return the commits recorded for these experiments (None: all); those of the whole lab first."""
+        whole_lab = [sha for sha in (self.commit, self.begun.get(_ALL_EXPERIMENTS)) if sha is not None]
+        single = [
+            (n, sha)
+            for n, sha in self.begun.items()
+            if n != _ALL_EXPERIMENTS and (names is None or n in names)
+        ]
         return (
-            *(AppliedCommit(sha=sha, experiment=None) for sha in whole),
+            *(AppliedCommit(sha=sha, experiment=None) for sha in whole_lab),
             *(AppliedCommit(sha=sha, experiment=name) for name, sha in sorted(single)),
         )
 
     @property
     def commits(self) -> frozenset[str]:
-        """All commits that the record names."""
+        """All commits in the record."""
         origin = frozenset() if self.origin is None else frozenset({self.origin})
         return origin.union(entry.sha for entry in self.entries(None))
 
     def begin(self, scope: Scope, sha: str | None, names: frozenset[str] | None) -> Parent:
-        """Return the record to write before a run changes anything; no earlier entry is lost.
+        """Return the record to write before a run changes anything; it keeps all earlier entries.
 
-        `names` are the experiments that the run changes, None for a run over the whole lab.
+        `names` are the experiments that the run changes; None for a run over the whole lab.
         """
         begun = dict(self.begun)
         if sha is not None and sha != self.commit:
             if names is None:
-                begun = {_WHOLE: sha}
-            elif begun.get(_WHOLE) != sha:
+                begun = {_ALL_EXPERIMENTS: sha}
+            elif begun.get(_ALL_EXPERIMENTS) != sha:
                 begun |= dict.fromkeys(names, sha)
         return dataclasses.replace(self, scope=self.scope.union(scope), begun=begun)
 
     def end(self, scope: Scope, sha: str | None) -> Parent:
-        """Return the record after a complete sync of `sha` (None: commit unknown, keep the old one)."""
+        """Return the record after a complete sync of `sha`; None (unknown) keeps the old commit."""
         if sha is None:
             return dataclasses.replace(self, scope=scope)
         return dataclasses.replace(self, scope=scope, commit=sha, begun={})
@@ -131,10 +136,10 @@ class Parent:
 def parent_manifest(
     apply_set: ApplySet, parent: Parent, version: str, *, with_empty: bool = False
 ) -> Manifest:
-    """Return the parent's manifest for a forced apply; `version` is the tool's. Deterministic.
+    """Return the parent's manifest for a forced apply; `version` is nimlab's. Deterministic.
 
-    An apply that omits an annotation leaves a value that somebody has set by hand. `with_empty` adds an empty
-    text for each such annotation, which takes it over, so that the next apply removes it.
+    An apply that omits an annotation does not remove a value that somebody set by hand. `with_empty` sets
+    each such annotation to an empty text. That takes over its ownership, so the next apply removes it.
     """
     others = sorted(parent.scope.namespaces - {apply_set.namespace})
     annotations = {
@@ -165,10 +170,10 @@ def parent_manifest(
 
 
 def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
-    """Return what the parent records, None if there is none.
+    """Return the record on the parent; None if there is no parent.
 
-    Raises OwnershipConflict when the object is another tool's or carries another set's ID, PlanError when it
-    names kinds that this version doesn't know.
+    Raises OwnershipConflict if the object belongs to another tool or has another set's ID. Raises PlanError
+    if it names kinds that this version of nimlab does not support.
     """
     if live is None:
         return None
@@ -176,35 +181,35 @@ def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
     tooling = annotations.get(TOOLING, "")
     if not tooling.startswith("nimlab/"):
         raise OwnershipConflict(
-            f"the apply-set's parent belongs to `{tooling or 'nobody'}`, not to nimlab",
+            f"the apply-set's parent belongs to `{tooling or 'an unknown tool'}`, not to nimlab",
             where=apply_set.parent_key,
             hint="rename or delete that ConfigMap, or choose another namespace in lab.yaml",
         )
     if labels_of(live).get(ID) != apply_set.id:
         raise OwnershipConflict(
-            "the apply-set's parent carries another set's ID",
+            "the apply-set's parent has the ID of another set",
             where=apply_set.parent_key,
-            hint=f"set its label {ID} to {apply_set.id}, once you know who changed it",
+            hint=f"find out who changed it, then set its label {ID} to {apply_set.id}",
         )
     by_group_kind = {kind.group_kind: kind.name for kind in KINDS.values()}
-    names = _listed(annotations.get(CONTAINS))
+    names = _split_list(annotations.get(CONTAINS))
     unknown = [name for name in names if by_group_kind.get(name) not in apply_set.kinds]
     if unknown:
         raise PlanError(
-            f"the set holds kinds that this nimlab doesn't know: {', '.join(unknown)}",
+            f"the set contains kinds that this version of nimlab does not support: {', '.join(unknown)}",
             where=apply_set.parent_key,
-            hint=f"it was synced by {tooling}: use that version or a newer one",
+            hint=f"use {tooling}, which synced it last, or a newer version",
         )
     return Parent(
         scope=Scope(
             kinds=frozenset(by_group_kind[name] for name in names),
-            namespaces=frozenset(_listed(annotations.get(NAMESPACES))) | {apply_set.namespace},
+            namespaces=frozenset(_split_list(annotations.get(NAMESPACES))) | {apply_set.namespace},
         ),
         commit=annotations.get(COMMIT) or None,
-        begun=dict(_begun(entry) for entry in _listed(annotations.get(BEGUN))),
+        begun=dict(_parse_begun(entry) for entry in _split_list(annotations.get(BEGUN))),
         origin=annotations.get(ORIGIN) or None,
         lab=_lab_of(annotations),
-        former=frozenset(_listed(annotations.get(FORMER))) - {apply_set.namespace},
+        former=frozenset(_split_list(annotations.get(FORMER))) - {apply_set.namespace},
         version=live["metadata"].get("resourceVersion"),
     )
 
@@ -225,11 +230,11 @@ def _lab_of(annotations: Mapping[str, str]) -> LabIdentity:
     )
 
 
-def _listed(text: str | None) -> list[str]:
+def _split_list(text: str | None) -> list[str]:
     return [item for item in (text or "").split(",") if item]
 
 
-def _begun(entry: str) -> tuple[str, str]:
-    """Return an experiment and its commit; an unreadable entry counts for all experiments."""
-    name, mark, sha = entry.partition("=")
-    return (name, sha) if mark else (_WHOLE, entry)
+def _parse_begun(entry: str) -> tuple[str, str]:
+    """Return an experiment and its commit; an entry without `=` applies to all experiments."""
+    name, separator, sha = entry.partition("=")
+    return (name, sha) if separator else (_ALL_EXPERIMENTS, entry)

@@ -1,6 +1,6 @@
 """Canonical form of a manifest: what the server would store if it were applied.
 
-In: a parsed manifest. Out: the same in canonical form, or the reason why it has the wrong shape. Pure.
+In: a parsed manifest. Out: the manifest in canonical form, or the first field of the wrong type. Pure.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from nimlab.units import canonical_quantity
 
 
 def canonical(manifest: Mapping[str, Any]) -> Manifest:
-    """Return the form in which the API server would store what is asked, keys sorted, nothing empty.
+    """Return the manifest as the API server would store it, with sorted keys and without empty values.
 
-    Server-side apply remembers what was *sent*; whatever the server rewrites or leaves out would look like
-    a difference for ever. So quantities get their canonical text, ports their protocol, and nulls and empty
-    lists and maps that Go omits are dropped (docs/server-side-apply.md).
-    Raises UnitError for a quantity that isn't one.
+    Server-side apply records what was *sent*. A value that the server rewrites or omits would therefore look
+    like a difference in every plan. So quantities get their canonical text, ports get their protocol, and the
+    nulls and the empty lists and maps that Go omits are dropped (docs/server-side-apply.md).
+    Raises UnitError for a malformed quantity.
     """
     result = _clean(manifest, "")
     if not isinstance(result, dict):
@@ -32,7 +32,7 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
 
 
 def _with_defaults(limit: Manifest) -> Manifest:
-    """Say what the server would fill in: the list is atomic, so any default in it would differ for ever.
+    """Fill in the server's defaults: the list is atomic, so a missing default would differ in every plan.
 
     Source: Kubernetes' SetDefaults_LimitRangeItem (pkg/apis/core/v1/defaults.go).
     """
@@ -44,21 +44,16 @@ def _with_defaults(limit: Manifest) -> Manifest:
     return {name: filled[name] for name in sorted(filled) if filled[name]}
 
 
-_CONTAINERS: Final = (dict, list, tuple)  # a tuple of types is tried faster than a union
-_TEXTS: Final = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
-_MAPS: Final = frozenset({
-    "metadata", "spec", "template", "data", "selector", "podSelector", "namespaceSelector", "securityContext",
-    "resources", "capabilities",
-})  # fmt: skip
-_LISTS: Final = frozenset({
-    "containers", "initContainers", "ephemeralContainers", "volumes", "volumeMounts", "env", "envFrom",
-    "ports", "volumeClaimTemplates", "ingress", "egress",
-})  # fmt: skip
+_CONTAINERS: Final = (dict, list, tuple)  # isinstance is faster with a tuple of types than with a union
 _TEXT_MAPS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
-_SHAPED: Final = frozenset(path[-1] for path in _TEXTS) | _MAPS | _LISTS | _TEXT_MAPS
-_QUANTITY_MAPS: Final = frozenset({"limits", "requests", "hard", "default", "defaultRequest", "max", "min"})
-_QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
 _FREE_MAPS: Final = _TEXT_MAPS | {"data"}
+"""Maps whose keys the user chooses: a key in them has no meaning for Kubernetes."""
+QUANTITY_MAPS: Final = frozenset({
+    "limits", "requests", "hard", "overhead", "default", "defaultRequest", "max", "min",
+})  # fmt: skip
+"""Maps whose values are quantities."""
+QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
+"""Fields that are quantities in any other map, except in maps with free keys."""
 _MEANINGFUL_EMPTY: Final = frozenset({"podSelector", "namespaceSelector", "emptyDir", "securityContext"})
 _ZERO_IS_ABSENT: Final = frozenset({
     "hostPort", "nodePort", "minReadySeconds", "initialDelaySeconds", "readOnly", "hostNetwork",
@@ -66,15 +61,20 @@ _ZERO_IS_ABSENT: Final = frozenset({
 })  # fmt: skip
 
 
+def is_quantity(parent: str, field: str) -> bool:
+    """Return True if a scalar `field` in the map `parent` is a quantity."""
+    return parent in QUANTITY_MAPS or (field in QUANTITY_FIELDS and parent not in _FREE_MAPS)
+
+
 def _clean(value: Any, field: str) -> Any:  # noqa: ANN401 -- any JSON value
-    """The value, canonical; `field` is the key that it stands under, directly or in a list."""
+    """Return the value in canonical form; `field` is the key of the value, or of the list around it."""
     if isinstance(value, dict):
-        if field in _QUANTITY_MAPS and _holds_quantities(value):
+        if field in QUANTITY_MAPS and _holds_quantities(value):
             return {str(k): canonical_quantity(str(v)) for k, v in sorted(value.items())}
         return _clean_map(value, field)
     if isinstance(value, list | tuple):
         return [_clean(item, field) for item in value if item is not None]
-    if field in _QUANTITY_FIELDS:
+    if field in QUANTITY_FIELDS:
         return canonical_quantity(str(value))
     return value
 
@@ -86,7 +86,7 @@ def _clean_map(value: Mapping[str, Any], field: str) -> Manifest:
         item = value[key]
         if item is None:
             continue
-        if isinstance(item, _CONTAINERS) or (key in _QUANTITY_FIELDS and not free):
+        if isinstance(item, _CONTAINERS) or (key in QUANTITY_FIELDS and not free):
             item = _clean(item, key)
         if item or free or not _is_omitted(key, item):
             result[key] = item
@@ -100,7 +100,7 @@ def _holds_quantities(value: Mapping[str, Any]) -> bool:
 
 
 def _is_omitted(key: str, item: object) -> bool:
-    """True for an empty value that Go leaves out."""
+    """Return True for an empty value that Go's JSON encoder omits."""
     if item in ({}, []):
         return key not in _MEANINGFUL_EMPTY
     if key in _ZERO_IS_ABSENT:
@@ -108,29 +108,41 @@ def _is_omitted(key: str, item: object) -> bool:
     return key == "value" and item == ""
 
 
-def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: ANN401 -- any JSON
-    """Return the path of what can't be part of any Kubernetes object, and what it should be; else None.
+_TEXTS: Final = frozenset({("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")})
+_MAPS: Final = frozenset({
+    "metadata", "spec", "template", "data", "selector", "podSelector", "namespaceSelector", "securityContext",
+    "resources", "capabilities",
+})  # fmt: skip
+_LISTS: Final = frozenset({
+    "containers", "initContainers", "ephemeralContainers", "volumes", "volumeMounts", "env", "envFrom",
+    "ports", "volumeClaimTemplates", "ingress", "egress",
+})  # fmt: skip
+_CHECKED: Final = frozenset(path[-1] for path in _TEXTS) | _MAPS | _LISTS | _TEXT_MAPS
 
-    So everything that works on manifests may rely on their coarse shape.
+
+def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: ANN401 -- any JSON
+    """Return the path of the first field with a type that no Kubernetes object allows, and the right type.
+
+    Return None if there is none. Other modules can then rely on these types.
     """
     if isinstance(value, list):
-        return next((found for item in value if (found := shape_fault(item, path))), None)
+        return next((fault for item in value if (fault := shape_fault(item, path))), None)
     if not isinstance(value, dict):
         return None
     for key, item in value.items():
-        if key not in _SHAPED and not isinstance(item, _CONTAINERS):
-            continue  # most of a manifest
-        here = (*path, key)
-        wanted = _wrong_type(here, item)
-        if wanted is not None:
-            return f"{'.'.join(here)} must be {wanted}"
-        if key not in _FREE_MAPS and (found := shape_fault(item, here)):
-            return found
+        if key not in _CHECKED and not isinstance(item, _CONTAINERS):
+            continue  # most fields of a manifest: skip the slower check
+        item_path = (*path, key)
+        required = _required_type(item_path, item)
+        if required is not None:
+            return f"{'.'.join(item_path)} must be {required}"
+        if key not in _FREE_MAPS and (fault := shape_fault(item, item_path)):
+            return fault
     return None
 
 
-def _wrong_type(path: tuple[str, ...], item: object) -> str | None:
-    """What a field should be that is something else; null is nothing."""
+def _required_type(path: tuple[str, ...], item: object) -> str | None:
+    """Return the type that a field should have; None if it has that type or is null."""
     if item is None:
         return None
     if path in _TEXTS:

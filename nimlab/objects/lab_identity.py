@@ -1,7 +1,7 @@
 """Identity of a lab: decides whether an apply-set in a cluster belongs to the lab on disk.
 
-In: the identity in the files and the one that the apply-set's parent records. Out: `Kinship`. A namespace is
-no identity: two labs can be given the same one, and one lab can be moved to another. Pure.
+In: the identity from the files, and the one recorded on the apply-set's parent. Out: a `LabRelation`. The
+namespace does not identify a lab: two labs can use the same namespace, and a lab can move to another. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 
 class LabRelation(Enum):
-    """Whether a recorded apply-set is this lab's own."""
+    """Whether a recorded apply-set belongs to this lab."""
 
     SAME = "same"
     OTHER = "other"
@@ -20,7 +20,7 @@ class LabRelation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabIdentity:
-    """Facts that distinguish a lab from others; None where a fact is not known.
+    """Facts that distinguish a lab from others; None if a fact is unknown.
 
     `id` is `metadata.id` in `lab.yaml`. `repository_folder` is the lab's folder inside its Git repository,
     empty at the top. `host_folder` is a hash of machine and folder, used only for a lab without Git.
@@ -31,7 +31,7 @@ class LabIdentity:
     host_folder: str | None = None
 
     def recorded_over(self, former: LabIdentity) -> LabIdentity:
-        """Return the identity to record in place of `former`: facts that are not known here are kept."""
+        """Return the identity to record in place of `former`; unknown facts keep their former values."""
         folder = self.repository_folder if self.repository_folder is not None else former.repository_folder
         return LabIdentity(
             id=self.id or former.id,
@@ -41,10 +41,10 @@ class LabIdentity:
 
 
 def lab_relation(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool | None) -> LabRelation:
-    """Return whether a recorded apply-set is this lab's own.
+    """Return whether a recorded apply-set belongs to this lab.
 
-    `knows_commit` is whether this repository contains a commit from which the set was synced, None where
-    none is recorded. The root commit of a repository proves nothing, because every fork shares it.
+    `knows_commit`: this repository contains a commit from which the set was synced; None if no commit is
+    recorded. The root commit of a repository proves nothing, because every fork contains it.
     """
     if own.id is not None and recorded.id is not None:
         return LabRelation.SAME if own.id == recorded.id else LabRelation.OTHER

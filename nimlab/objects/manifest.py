@@ -1,7 +1,6 @@
-"""One Kubernetes object as a dict: its key, its kind's facts and order, and its canonical form.
+"""Kubernetes kinds and object keys.
 
-In: parsed manifests and live objects, both plain dicts. Out: keys, sort keys, canonical dicts and text.
-Nothing here knows experiments or ownership, reads files or speaks to a server. Pure.
+In: parsed manifests and live objects, both plain dicts. Out: keys, sort keys, labels and annotations. Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ Manifest: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """The fixed facts of a kind: where its REST path is and when it is applied.
+    """The names of a kind in the REST API, and the stage at which its objects are applied.
 
-    `stage` orders what must exist before what: 0 namespaces, 1 policies and quotas, 2 configuration,
-    3 Services, 4 workloads; deletion goes the other way.
+    Stages in apply order: 0 namespaces, 1 policies, quotas and access rights, 2 configuration, 3 Services,
+    4 workloads. Deletion uses the reverse order.
     """
 
     name: str
@@ -30,12 +29,12 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """`v1`, or `apps/v1`."""
+        """The `apiVersion` of manifests: `v1`, or `apps/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def group_kind(self) -> str:
-        """`StatefulSet.apps`, or `Service` for the core group, as kubectl writes a set's scope."""
+        """`StatefulSet.apps`, or `Service` for the core group; kubectl's apply-sets use this form."""
         return f"{self.name}.{self.group}" if self.group else self.name
 
 
@@ -71,15 +70,15 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("Lease", "coordination.k8s.io/v1", "leases", 2),
     )
 }
-"""Every kind that nimlab reads or writes, by name; no two groups share a kind's name here."""
+"""All kinds that nimlab reads or writes, by name. Each name stands for the kind of one API group only."""
 
 WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})
-"""The kinds whose pods are waited for."""
+"""The kinds whose pods a sync waits for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectKey:
-    """Which object: kind, namespace (empty if cluster-scoped), name. Prints `Kind/namespace/name`."""
+    """Kind, namespace (empty if cluster-scoped) and name of an object; as text `Kind/namespace/name`."""
 
     kind: str
     namespace: str
@@ -91,7 +90,7 @@ class ObjectKey:
 
     @property
     def stage(self) -> int:
-        """The stage of the key's kind; unknown kinds come last."""
+        """The stage of the kind; unknown kinds come last."""
         kind = KINDS.get(self.kind)
         return kind.stage if kind else 9
 
@@ -103,15 +102,15 @@ def key_of(manifest: Mapping[str, Any]) -> ObjectKey:
 
 
 def apply_order(key: ObjectKey) -> tuple[int, str, str, str]:
-    """Sort key: stage, namespace, kind, name. Deletion sorts by it in reverse."""
+    """Return the sort key for applying: stage, namespace, kind, name. Deletion uses the reverse order."""
     return (key.stage, key.namespace, key.kind, key.name)
 
 
 def labels_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the object's labels; empty when it has none."""
+    """Return the object's labels; empty if it has none."""
     return manifest["metadata"].get("labels") or {}
 
 
 def annotations_of(manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the object's annotations; empty when it has none."""
+    """Return the object's annotations; empty if it has none."""
     return manifest["metadata"].get("annotations") or {}

@@ -1,8 +1,8 @@
-"""What must never be shown: values of Secrets, and of env variables whose names look secret.
+"""Hide secrets in output: values of Secrets, of env variables with secret-looking names, and credentials.
 
-In: values, objects, errors. Out: the same with those values hidden. Names are looked at, never values: what a
-secret is called is no secret, and what it looks like says nothing. Pure, but for `hide_secrets`, which
-rewrites an error on its way, and `keep_secret`, which remembers the credentials of this process.
+In: values, objects, errors. Out: the same with the secret values hidden. The name of a variable decides
+whether its value is secret; names themselves are never hidden. Pure, except for `hide_secrets`, which
+modifies the errors that pass through it, and `keep_secret`, which stores the credentials of this process.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from nimlab.objects.manifest import Manifest
 
 HIDDEN: Final = "(hidden)"
 
-_TELLING: Final = re.compile(
+_SECRET_ANYWHERE: Final = re.compile(
     "TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|KEY|COOKIE|SIGNATURE|AUTHORIZATION|MNEMONIC",
     re.IGNORECASE,
 )
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_LAST_WORDS: Final = frozenset({
+_SECRET_AT_END: Final = frozenset({
     "PASS", "PWD", "AUTH", "PRIVATE", "DSN", "JWT", "BEARER", "SESSION", "CRED", "CREDS",
 })  # fmt: skip
-_RUN_TOGETHER: Final = ("PASS", "PWD")  # as in `PGPASS`
-_ORDINARY: Final = frozenset({"PWD", "OLDPWD", "BYPASS", "COMPASS", "OVERPASS", "TRESPASS", "UNDERPASS"})
-_SHORTEST: Final = 3  # shorter ones are everywhere in a text, and no secret
-_SHORTEST_LINE: Final = 8
-_SHORTEST_PIECE_OF_WORD: Final = 8  # a credential that is hidden inside a longer word, too
-_SHORTEST_PIECE: Final = 4
-_EDGES: Final = "… .\"'"  # of a text that was cut
+_SECRET_ENDINGS: Final = ("PASS", "PWD")  # of a longer word, as in `PGPASS`
+_NOT_SECRET: Final = frozenset({"PWD", "OLDPWD", "BYPASS", "COMPASS", "OVERPASS", "TRESPASS", "UNDERPASS"})
+_MIN_LENGTH: Final = 3  # hiding shorter values would garble most texts
+_MIN_LINE: Final = 8
+_MIN_LENGTH_INSIDE_WORD: Final = 8  # credentials of this length are hidden inside longer words too
+_MIN_FRAGMENT: Final = 4
+_CUT_MARKS: Final = "… .\"'"  # these may surround a truncated text
 _GO_ESCAPES: Final = {c: "\\" + e for c, e in zip('\a\b\f\n\r\t\v\\"', 'abfnrtv\\"', strict=True)}
 
 
 def is_secret_name(name: object) -> bool:
-    """Return True for an env variable's name that looks as if its value were secret.
+    """Return True if the name of an env variable suggests a secret value.
 
-    Some words tell wherever they stand: token, secret, password, passwd, passphrase, credential, key, cookie,
-    signature, authorization, mnemonic. Others do at the end only, since `GF_AUTH_ANONYMOUS_ENABLED` and
-    `PASS_COUNT` hide nothing: pass, pwd, auth, private, dsn, jwt, bearer, session, cred. Certificates are
-    public, a shell's `PWD` is its folder.
+    These words suggest it anywhere in a name: token, secret, password, passwd, passphrase, credential, key,
+    cookie, signature, authorization, mnemonic. These only at its end: pass, pwd, auth, private, dsn, jwt,
+    bearer, session, cred. (`GF_AUTH_ANONYMOUS_ENABLED` and `PASS_COUNT` are not secret.) Certificates are
+    public, and the variable `PWD` of a shell is its working directory.
     """
     text = str(name)
-    if _TELLING.search(text):
+    if _SECRET_ANYWHERE.search(text):
         return True
     words = [word.upper() for word in _WORDS.findall(text)]
-    if not words or words[-1] in (_ORDINARY if len(words) == 1 else _ORDINARY - {"PWD"}):
+    if not words or words[-1] in (_NOT_SECRET if len(words) == 1 else _NOT_SECRET - {"PWD"}):
         return False
-    return words[-1] in _LAST_WORDS or words[-1].endswith(_RUN_TOGETHER)
+    return words[-1] in _SECRET_AT_END or words[-1].endswith(_SECRET_ENDINGS)
 
 
 def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the value with every env value hidden whose name looks secret. Pure."""
+    """Return a copy of the value in which env variables with secret-looking names have hidden values."""
     if isinstance(value, Mapping):
         masked = {key: mask(item) for key, item in value.items()}
         if "name" in masked and "value" in masked and is_secret_name(masked["name"]):
@@ -67,62 +67,63 @@ def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def secrets_in(*objects: Manifest | None) -> frozenset[str]:
-    """Return every value in these objects that must not be shown; of a Secret also the decoded ones."""
-    found: set[str] = set()
-    for one in objects:
-        if one is not None:
-            found.update(_secret_env(one))
-            if one.get("kind") == "Secret":
-                found.update(_secret_data(one))
-    return frozenset(value for value in found if len(value) >= _SHORTEST)
+    """Return all secret values in these objects; for a Secret, both encoded and decoded."""
+    secrets: set[str] = set()
+    for manifest in objects:
+        if manifest is not None:
+            secrets.update(_secret_env(manifest))
+            if manifest.get("kind") == "Secret":
+                secrets.update(_secret_data(manifest))
+    return frozenset(value for value in secrets if len(value) >= _MIN_LENGTH)
 
 
 def redact(text: str, secrets: frozenset[str]) -> str:
-    """Return the text without these values, in whatever form a server or a kubelet may have written them.
+    """Return the text without these values, in any form in which a server or a kubelet may write them.
 
-    That is: as they are, or with other white space; quoted as Go and JSON do; in base64; line by line; and
-    what the text's end has cut off of them, or its beginning.
+    The forms are: unchanged, with other white space, quoted as in Go or JSON, in base64, single lines, and
+    fragments at the start or the end of a truncated text.
     """
-    folded, places = _folded(text)
+    folded, indexes = _folded(text)
     forms = frozenset(" ".join(form.split()) for value in secrets for form in _forms(value))
-    spans = sorted(span for form in forms if len(form) >= _SHORTEST for span in _spans(folded, form))
-    shown, at = "", 0
-    for start, end in ((places[start], places[end - 1] + 1) for start, end in spans):
-        if start >= at:
-            shown += text[at:start] + HIDDEN
-        at = max(at, end)
-    return shown + text[at:]
+    spans = sorted(span for form in forms if len(form) >= _MIN_LENGTH for span in _spans(folded, form))
+    redacted, position = "", 0
+    for start, end in ((indexes[start], indexes[end - 1] + 1) for start, end in spans):
+        if start >= position:
+            redacted += text[position:start] + HIDDEN
+        position = max(position, end)
+    return redacted + text[position:]
 
 
+# Credentials of this process, which `conceal` hides.
 _KNOWN: set[str] = set()
 _KNOWN_LOCK: Final = threading.Lock()
 
 
 def keep_secret(text: str) -> None:
-    """Remember a credential of this process: `conceal` takes it out of whatever is printed or saved."""
+    """Store a credential of this process, so that `conceal` removes it from everything printed or saved."""
     with _KNOWN_LOCK:
-        _KNOWN.update(part for part in (text, text.strip()) if len(part) >= _SHORTEST)
+        _KNOWN.update(part for part in (text, text.strip()) if len(part) >= _MIN_LENGTH)
 
 
 def conceal(text: str) -> str:
-    """Return the text without the credentials that were remembered, in whatever form.
+    """Return the text without the credentials of this process, in any form that `redact` handles.
 
-    A short one is hidden only as a whole word: a password such as `one` would garble `component`.
+    A short credential is hidden only as a whole word: the password `one` would garble `component`.
     """
     with _KNOWN_LOCK:
         known = frozenset(_KNOWN)
-    long = frozenset(value for value in known if len(value) >= _SHORTEST_PIECE_OF_WORD)
-    shown = redact(text, long) if long else text
+    long = frozenset(value for value in known if len(value) >= _MIN_LENGTH_INSIDE_WORD)
+    redacted = redact(text, long) if long else text
     for value in sorted(known - long, key=len, reverse=True):
-        shown = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, shown)
-    return shown
+        redacted = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, redacted)
+    return redacted
 
 
 @contextmanager
 def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
-    """Take the objects' secret values out of any error of ours that passes: a server may echo what it got.
+    """Redact the objects' secret values in every NimlabError raised inside, since servers may echo a request.
 
-    Out of the whole text, before it is shortened: half a secret is found by nobody.
+    Redacts before truncating; a truncated secret could not be matched.
     """
     try:
         yield
@@ -138,8 +139,8 @@ def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
 
 
 def _forms(value: str) -> frozenset[str]:
-    """The forms in which a value may be written; quoted twice where one text stands in another."""
-    lines = (line for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE)
+    """Return the forms in which a value may be written; quoted up to twice, as quoted texts can be nested."""
+    lines = (line for line in value.splitlines() if len(line.strip()) >= _MIN_LINE)
     data = value.encode(errors="replace")
     coded = (code(data).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))
     forms = {value, *lines, *coded, repr(data)[2:-1]}
@@ -149,7 +150,7 @@ def _forms(value: str) -> frozenset[str]:
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """The text as a Go program quotes it (`%q`), and as JSON does, Go's and others'."""
+    """Yield the text as Go quotes it (`%q`), and as Go's and other JSON encoders do."""
     yield "".join(c if c.isprintable() and c not in '\\"' else _go_escape(c) for c in text)
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     yield plain
@@ -164,7 +165,7 @@ def _go_escape(char: str) -> str:
 
 
 def _folded(text: str) -> tuple[str, list[int]]:
-    """The text with each run of white space as one blank, and where its characters stood."""
+    """Return the text with each run of white space replaced by one space, and the characters' old indexes."""
     kept = [
         (i, " " if c.isspace() else c)
         for i, c in enumerate(text)
@@ -174,13 +175,13 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 
 def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
-    """Where a form stands in a text, and where the text's end or beginning cuts it off."""
+    """Yield where a text contains a form, and where it starts or ends with a fragment of that form."""
     start = text.find(form)
     while start >= 0:
         yield start, start + len(form)
         start = text.find(form, start + 1)
-    first, end = len(text) - len(text.lstrip(_EDGES)), len(text.rstrip(_EDGES))
-    sizes = range(len(form) - 1, _SHORTEST_PIECE - 1, -1)
+    first, end = len(text) - len(text.lstrip(_CUT_MARKS)), len(text.rstrip(_CUT_MARKS))
+    sizes = range(len(form) - 1, _MIN_FRAGMENT - 1, -1)
     yield from ((end - n, end) for n in sizes if text.endswith(form[:n], first, end))
     yield from ((first, first + n) for n in sizes if text.startswith(form[-n:], first, end))
 
@@ -203,5 +204,5 @@ def _secret_data(secret: Manifest) -> Iterator[str]:
         yield str(text)
         try:
             yield base64.b64decode(str(text), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):  # binary, or not base64 at all: shown by nobody as text
+        except (binascii.Error, UnicodeDecodeError):  # not text: it cannot appear in a message
             continue

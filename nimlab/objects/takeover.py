@@ -1,12 +1,13 @@
-"""What has to be taken out of an object, or taken over from others, before an apply of ours says all of it.
+"""Takeover: changes to the managedFields and the fields of an object that must precede an apply by nimlab.
 
-In: a desired manifest and the live object. Out: a `Handover`, and the JSON patch that carries it out. Two
-reasons for one: an object first made by hand (`kubectl create`, client-side `kubectl apply`), whose maker
-would stay co-owner of every field, so that what goes from Git would stay in the cluster; and foreign fields
-that are to go because the user said so. Pure.
+In: a desired manifest and the live object. Out: a `Takeover`, and the JSON patch that carries it out. Pure.
 
-Sources: client-go's `util/csaupgrade` (the entries are merged, and the resourceVersion is *replaced* in the
-patch, so that a race is refused); kubernetes#99003 and #107417 (fields that stay).
+There are two reasons for a takeover. First, somebody created the object by hand (`kubectl create` or
+client-side `kubectl apply`): that tool would stay co-owner of every field, so a field that is later removed
+from Git would stay in the cluster. Second, the user asked to remove foreign fields.
+
+Sources: client-go's `util/csaupgrade` (it merges the entries, and its patch *replaces* the resourceVersion,
+so that the server rejects it after a concurrent write); kubernetes#99003 and #107417 (fields that stay).
 """
 
 from __future__ import annotations
@@ -14,39 +15,39 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from nimlab.objects.applyset import FIELD_MANAGER
+from nimlab.objects.foreign_fields import Foreign, foreign_fields
 from nimlab.objects.managed_fields import (
-    Foreign,
+    FieldTree,
     descend,
     entries_of,
-    foreign_fields,
     index_of_item,
+    is_hand_tool,
+    is_own_entry,
     merge_trees,
     own_entry,
 )
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.prune_proofs import is_hand_tool, is_own_entry
 
-_Tree: TypeAlias = Mapping[str, Any]
-
-_RESET: Final = "before-first-apply"  # what the server calls the owner of an object whose managers were wiped
+_BEFORE_FIRST_APPLY: Final = "before-first-apply"
+"""The manager that the server records for the fields of an object without managedFields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takeover:
-    """`managers` whose entries become ours, sorted; `removed` are the fields that go."""
+    """`managers`: their entries become part of nimlab's entry, sorted. `removed`: fields to remove."""
 
     managers: tuple[str, ...]
     removed: tuple[Foreign, ...]
 
 
 def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Takeover | None:
-    """Return what is to be taken over or out before an apply; None when there is nothing.
+    """Return the takeover that must precede an apply; None if there is nothing to do.
 
-    Entries made by hand are taken over while we have none of our own; later ones are foreign additions, which
-    stay unless `remove_foreign`.
+    Entries of hand tools are taken over only while nimlab has no entry of its own. Their later entries are
+    foreign additions, which stay unless `remove_foreign`.
     """
     managers = _legacy_managers(live)
     if not managers and not remove_foreign:
@@ -58,47 +59,52 @@ def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> T
 
 
 def takeover_patch(takeover: Takeover, live: Manifest) -> list[dict[str, Any]]:
-    """Return the JSON patch that does it.
+    """Return the JSON patch for a takeover.
 
-    A field that is no longer there is left out; items of one list are removed from its end on.
+    Fields that no longer exist are left out. Items of one list are removed from its end, so that the indexes
+    of the others stay valid.
     """
     patch: list[dict[str, Any]] = []
     if takeover.managers:
-        entries = _merged(live, frozenset(takeover.managers))
+        entries = _merged_entries(live, frozenset(takeover.managers))
         patch.append({"op": "replace", "path": "/metadata/managedFields", "value": entries})
-    return patch + [{"op": "remove", "path": _pointer(place)} for place in _places(takeover, live)]
+    return patch + [
+        {"op": "remove", "path": _json_pointer(location)} for location in _locations(takeover, live)
+    ]
 
 
 def after_takeover(takeover: Takeover, live: Manifest) -> Manifest:
-    """Return the object after the handover, as far as that can be told without the server."""
-    made: Manifest = copy.deepcopy(live)
-    for *above, last in _places(takeover, live):
-        inner: Any = made
-        for part in above:
-            inner = inner[part]
-        del inner[last]
-    return made
+    """Return the object after the takeover, as far as it can be predicted without the server."""
+    result: Manifest = copy.deepcopy(live)
+    for *parents, last in _locations(takeover, live):
+        parent: Any = result
+        for part in parents:
+            parent = parent[part]
+        del parent[last]
+    return result
 
 
-def _places(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]]:
-    """Where the fields are that go; what stands behind in a list comes first."""
-    places = [place for foreign in takeover.removed if (place := _place(live, foreign.path)) is not None]
-    places.sort(key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True)
-    return places
+def _locations(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]]:
+    """Return where the fields to remove are; later list items come first."""
+    locations = [
+        location for foreign in takeover.removed if (location := _location(live, foreign.path)) is not None
+    ]
+    locations.sort(key=lambda location: [(isinstance(part, int), part) for part in location], reverse=True)
+    return locations
 
 
 def effective(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> Takeover | None:
-    """Return a handover without what the server puts back at once; None when nothing is left of it.
+    """Return the takeover without fields that the server restores at once; None if nothing remains.
 
-    `handed_over` is the object after it. A default that another manager holds can't be taken out: it is what
-    the field is when nobody says anything.
+    `after_takeover` is the object as the server returned it. A default that another manager owns cannot be
+    removed, because the server fills it in again.
     """
     removed = tuple(f for f in takeover.removed if _at(live, f.path) != _at(after_takeover, f.path))
     return Takeover(managers=takeover.managers, removed=removed) if takeover.managers or removed else None
 
 
 def only_at(live: Manifest) -> dict[str, Any]:
-    """Return the operation with which a patch fails unless the object is still at this resourceVersion."""
+    """Return the patch operation that fails unless the object still has this resourceVersion."""
     return {
         "op": "replace",
         "path": "/metadata/resourceVersion",
@@ -107,14 +113,14 @@ def only_at(live: Manifest) -> dict[str, Any]:
 
 
 def _legacy_managers(live: Manifest) -> tuple[str, ...]:
-    """Managers whose Update entries stand for an object made by hand before we had a part in it."""
-    ours = own_entry(live) is not None
-    found = {
+    """Return the hand tools that created or changed the object before nimlab's first apply."""
+    is_applied = own_entry(live) is not None
+    managers = {
         str(entry.get("manager", ""))
         for entry in entries_of(live)
-        if _is_legacy(entry) and (not ours or entry.get("manager") == _RESET)
+        if _is_legacy(entry) and (not is_applied or entry.get("manager") == _BEFORE_FIRST_APPLY)
     }
-    return tuple(sorted(found))
+    return tuple(sorted(managers))
 
 
 def _is_legacy(entry: Mapping[str, Any]) -> bool:
@@ -125,46 +131,46 @@ def _is_legacy(entry: Mapping[str, Any]) -> bool:
     )
 
 
-def _merged(live: Manifest, managers: frozenset[str]) -> list[Mapping[str, Any]]:
-    """The object's entries with those of `managers` made part of our Apply entry."""
-    fields: _Tree = {}
+def _merged_entries(live: Manifest, managers: frozenset[str]) -> list[Mapping[str, Any]]:
+    """Return the object's entries with those of `managers` merged into nimlab's Apply entry."""
+    fields: FieldTree = {}
     kept = []
     for entry in entries_of(live):
         if is_own_entry(entry) or (_is_legacy(entry) and entry.get("manager") in managers):
             fields = merge_trees(fields, entry.get("fieldsV1") or {})
         else:
             kept.append(entry)
-    ours = {
+    own = {
         "manager": FIELD_MANAGER,
         "operation": "Apply",
         "apiVersion": live["apiVersion"],
         "fieldsType": "FieldsV1",
         "fieldsV1": fields,
     }
-    return [*kept, ours]
+    return [*kept, own]
 
 
-def _place(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | None:
-    """Where in the object a managedFields path leads: names and indexes; None if nothing is there."""
-    place: list[str | int] = []
+def _location(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | None:
+    """Return a managedFields path as names and list indexes; None if the field is missing."""
+    location: list[str | int] = []
     value: Any = live
     for part in path:
         step = part[2:] if part.startswith("f:") else index_of_item(value, part)
         value = descend(value, part)
         if step is None or value is None:
             return None
-        place.append(step)
-    return tuple(place)
+        location.append(step)
+    return tuple(location)
 
 
 def _at(live: Manifest, path: Sequence[str]) -> object:
-    """What is at a managedFields path; None if nothing is."""
+    """Return the value at a managedFields path; None if it is missing."""
     value: Any = live
     for part in path:
         value = descend(value, part)
     return value
 
 
-def _pointer(place: Sequence[str | int]) -> str:
-    """A JSON pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
+def _json_pointer(location: Sequence[str | int]) -> str:
+    """Return an RFC 6901 JSON pointer."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

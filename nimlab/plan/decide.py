@@ -6,21 +6,24 @@ alone; rules about several objects are in `make_plan`. Pure.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from nimlab.errors import Conflict, ImmutableField, NimlabError, OwnershipConflict
+from nimlab.errors import ImmutableField, NimlabError, OwnershipConflict
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, member_reference
-from nimlab.objects.managed_fields import compare, foreign_fields, own_entry
+from nimlab.objects.change_detector import compare
+from nimlab.objects.foreign_fields import foreign_fields
+from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.objects.prune_proofs import missing_proofs
 from nimlab.objects.takeover import Takeover, after_takeover
-from nimlab.plan.change import Action, Change, _as_if_staying, _is_overlaid
+from nimlab.plan.change import Action, Change, must_keep_outdated_peers
 from nimlab.plan.deletion_blockers import held_by, is_leaving
-from nimlab.plan.diff import FieldChange, diff_desired, diff_objects
+from nimlab.plan.diff import diff_desired, diff_objects
 from nimlab.plan.kstatus import is_observed, peers_of, restart_pending
 from nimlab.plan.predict import predict
-from nimlab.plan.snapshot import Desired, Policy, Prediction, Snapshot
+from nimlab.plan.snapshot import Desired, Prediction, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import (
     adopts_peers,
     changes_template,
@@ -30,295 +33,270 @@ from nimlab.plan.workload import (
 )
 
 
-def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, policy: Policy) -> Change:
-    """Return what is to be done with an object that an experiment wants."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """A desired object that exists. `base` is the change that keeps it; decisions modify a copy of it."""
+
+    desired: Manifest
+    live: Manifest
+    base: Change
+    on_immutable_change: OnImmutableChange
+
+
+def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, inputs: PlanInputs) -> Change:
+    """Return the change for an object that an experiment specifies."""
     key = key_of(desired)
     live = snapshot.live.get(key)
-    if live is None or live["metadata"].get("deletionTimestamp"):
-        reason = "" if live is None else f"waits until the former object is gone: {held_by(live)}"
-        change = _change(Action.CREATE, desired, live, group, reason=reason)
-        return replace(change, outdated_peers_possible=group.on_immutable_change is OnImmutableChange.ORPHAN)
-    conflict = _ownership_conflict(key, live, snapshot, policy)
+    on_immutable_change = group.on_immutable_change
+    base = Change(
+        action=Action.KEEP,
+        key=key,
+        experiment=group.name,
+        desired=desired,
+        live=live,
+        foreign=() if live is None else foreign_fields(desired, live),
+    )
+    if live is None or is_leaving(live):
+        reason = "" if live is None else f"waits until the old object is deleted: {held_by(live)}"
+        orphaned_peers = on_immutable_change is OnImmutableChange.ORPHAN
+        return replace(base, action=Action.CREATE, reason=reason, outdated_peers_possible=orphaned_peers)
+    conflict = _ownership_conflict(key, live, snapshot, inputs)
     if conflict is not None:
-        return _change(Action.UPDATE, desired, live, group, error=conflict)
+        return replace(base, action=Action.UPDATE, error=conflict)
+    pair = _Pair(desired=desired, live=live, base=base, on_immutable_change=on_immutable_change)
     if key not in snapshot.predicted:
-        return _decide_unchanged(desired, live, group)
-    return _decide_suspect(desired, live, snapshot.predicted[key], group, snapshot.apply_set)
+        return _decide_unchanged(pair)
+    return _decide_suspect(pair, snapshot.predicted[key], snapshot.apply_set)
 
 
-def decide_orphan(live: Manifest, snapshot: Snapshot, policy: Policy) -> Change:
-    """Return what is to be done with an object that carries our label and that nothing wants any more."""
+def decide_orphan(live: Manifest, snapshot: Snapshot, inputs: PlanInputs) -> Change:
+    """Return the change for an object with nimlab's label that no file specifies any more."""
     apply_set = snapshot.set_of(live)
-    missing = missing_proofs(live, apply_set)
-    foreign_objects = snapshot.foreign_objects.get(live["metadata"]["name"], ())
-    is_namespace = live["kind"] == "Namespace"
-    leaving = is_leaving(live) and not missing_proofs(_as_if_staying(live), apply_set)
-    if leaving:
-        action, reason = Action.KEEP, held_by(live)
-    elif missing:
-        action, reason = Action.KEEP, f"left alone: {missing[0]}"
-    elif is_namespace and foreign_objects is None:
-        action, reason = (
-            Action.KEEP,
-            "left alone: these credentials, or the server just now, don't show all that is in it",
-        )
-    elif is_namespace and foreign_objects:
-        names = ", ".join(str(key) for key in foreign_objects[:3])
-        more = f" and {len(foreign_objects) - 3} more" if len(foreign_objects) > 3 else ""
-        action, reason = Action.KEEP, f"left alone: it holds what is not ours: {names}{more}"
-    elif not policy.prune:
-        action, reason = Action.KEEP, "orphaned; left alone because of `--no-prune`"
-    else:
-        action, reason = Action.PRUNE, ""
-    former = None if apply_set == snapshot.apply_set else apply_set
+    leaving = is_leaving(live) and not missing_proofs(_without_deletion(live), apply_set)
+    kept = held_by(live) if leaving else _reason_to_keep(live, apply_set, snapshot, inputs)
     return Change(
-        action=action,
+        action=Action.KEEP if kept else Action.PRUNE,
         key=key_of(live),
         experiment=apply_set.group_of(live),
         desired=None,
         live=live,
-        reason=reason,
-        former=former,
+        reason=kept,
+        former=None if apply_set == snapshot.apply_set else apply_set,
         leaving=leaving,
     )
 
 
-def _change(
-    action: Action,
-    desired: Manifest,
-    live: Manifest | None,
-    group: Desired,
-    *,
-    reason: str = "",
-    fields: tuple[FieldChange, ...] = (),
-    error: NimlabError | None = None,
-    restarts: int = 0,
-    unverified: bool = False,
-    replace_by: OnImmutableChange | None = None,
-    taken: tuple[Conflict, ...] = (),
-    takeover: Takeover | None = None,
-) -> Change:
-    going = takeover.removed if takeover else ()
-    foreign = () if live is None else foreign_fields(desired, live)
-    return Change(
-        action=action,
-        key=key_of(desired),
-        experiment=group.name,
-        desired=desired,
-        live=live,
-        reason=reason,
-        fields=fields,
-        foreign=tuple(f for f in foreign if f not in going),
-        error=error,
-        restarts=restarts,
-        unverified=unverified,
-        replace_by=replace_by,
-        taken=taken,
-        takeover=takeover,
-    )
+def _without_deletion(live: Manifest) -> Manifest:
+    """Return the object without its deletionTimestamp, to check all other proofs."""
+    metadata = {name: value for name, value in live["metadata"].items() if name != "deletionTimestamp"}
+    return {**live, "metadata": metadata}
+
+
+def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, inputs: PlanInputs) -> str:
+    """Return why an orphan is not pruned; empty if it is pruned."""
+    missing = missing_proofs(live, apply_set)
+    if missing:
+        return f"left alone: {missing[0]}"
+    if live["kind"] == "Namespace":
+        contents = snapshot.foreign_objects.get(live["metadata"]["name"], ())
+        if contents is None:
+            return "left alone: not all objects in it could be listed (no permission, or a server error)"
+        if contents:
+            names = ", ".join(str(key) for key in contents[:3])
+            more = f" and {len(contents) - 3} more" if len(contents) > 3 else ""
+            return f"left alone: it contains objects that nimlab does not manage: {names}{more}"
+    return "" if inputs.policy.prune else "orphaned; left alone because of `--no-prune`"
 
 
 def _ownership_conflict(
-    key: ObjectKey, live: Manifest, snapshot: Snapshot, policy: Policy
+    key: ObjectKey, live: Manifest, snapshot: Snapshot, inputs: PlanInputs
 ) -> OwnershipConflict | None:
-    """Return who owns the object if it isn't ours; None if it is ours or may be taken over.
+    """Return who owns the object; None if nimlab owns it or may take it over.
 
-    The label alone proves nothing, because anybody can set or copy it. A labelled object is ours if it names
-    itself, as the output of `nimlab render` does, or if we applied it. An unlabelled object, and one of this
-    lab's set in a former namespace, is ours if both hold.
+    The label alone proves nothing, because anybody can set or copy it. nimlab owns a labelled object if its
+    annotation names the object itself, as in the output of `nimlab render`, or if nimlab applied it. An
+    object without the label, and one of this lab's set in a former namespace, needs both.
     """
     apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
     if snapshot.set_of(live) != apply_set:
         owner = None
     names_itself = annotations_of(live).get(MEMBER) == member_reference(key, apply_set)
-    applied = own_entry(live) is not None
-    if policy.take_ownership and owner in (None, apply_set.id):
+    is_applied = own_entry(live) is not None
+    if inputs.policy.take_ownership and owner in (None, apply_set.id):
         return None
-    if owner == apply_set.id and (names_itself or applied):
+    if owner == apply_set.id and (names_itself or is_applied):
         return None
     if owner not in (None, apply_set.id):
         return OwnershipConflict(
-            f"it is a member of another apply-set, {owner}",
+            f"the object is a member of another apply-set, {owner}",
             where=key,
-            hint="two labs want the same object: rename one, or delete the object from the other first",
+            hint="two labs specify the same object: rename one of the experiments, or delete the object from"
+            " the other lab first",
         )
-    if names_itself and applied:
+    if names_itself and is_applied:
         return None
     return OwnershipConflict(
-        "it exists, and nimlab did not make it",
+        "the object already exists and was not created by nimlab",
         where=key,
         hint="rename the experiment, delete the object, or take it over with `--take-ownership`",
     )
 
 
-def _decide_unchanged(desired: Manifest, live: Manifest, group: Desired) -> Change:
-    """An object that is as desired; only its peers may lag, when a sync was interrupted."""
-    foreign = foreign_fields(desired, live)
-    if _is_overlaid(live, foreign):
-        reason = "its peers are left as they are: the newer template has foreign additions"
-        return _change(Action.KEEP, desired, live, group, reason=reason)
-    behind = restarts_of(live, None)
-    if behind and restarts_together(desired):
-        reason = "peers of an older revision are still there"
-        return _change(Action.UPDATE, desired, live, group, reason=reason, restarts=behind)
-    if _is_uncounted(live, group) and not any(f.in_template for f in foreign):
-        reason = "its controller hasn't seen the last change yet: peers of an older template may be left"
+def _decide_unchanged(pair: _Pair) -> Change:
+    """Decide on an object that is as desired, but may have outdated peers after an interrupted sync."""
+    base, live = pair.base, pair.live
+    if must_keep_outdated_peers(live, base.foreign):
         return replace(
-            _change(Action.UPDATE, desired, live, group, reason=reason), outdated_peers_possible=True
+            base, reason="its peers are not restarted: the newer pod template contains foreign fields"
         )
-    return _change(Action.KEEP, desired, live, group)
+    outdated = restarts_of(live, None)
+    if outdated and restarts_together(pair.desired):
+        reason = "some peers still run an older revision"
+        return replace(base, action=Action.UPDATE, reason=reason, restarts=outdated)
+    if _may_have_uncounted_peers(pair) and not any(f.in_template for f in base.foreign):
+        reason = "its controller has not observed the last change yet: some peers may run an older template"
+        return replace(base, action=Action.UPDATE, reason=reason, outdated_peers_possible=True)
+    return base
 
 
-def _is_uncounted(live: Manifest, group: Desired) -> bool:
-    """True after a sync that ended halfway: a whole one waits until its new template has been seen.
+def _may_have_uncounted_peers(pair: _Pair) -> bool:
+    """Return True if outdated peers may exist that the status does not count yet.
 
-    Where no peers are to be, those of any template go.
+    This is the case only after an interrupted sync, since a complete sync waits until the controller has
+    observed the new template. With zero replicas it is never the case, since all peers are deleted.
     """
+    live = pair.live
     if not restarts_together(live) or is_observed(live) or not peers_of(live).wanted:
         return False
-    can_adopt = group.on_immutable_change is OnImmutableChange.ORPHAN
+    can_adopt = pair.on_immutable_change is OnImmutableChange.ORPHAN
     return can_adopt or int(live["metadata"]["generation"]) > 1
 
 
-def _decide_suspect(
-    desired: Manifest, live: Manifest, prediction: Prediction, group: Desired, apply_set: ApplySet
-) -> Change:
+def _decide_suspect(pair: _Pair, prediction: Prediction, apply_set: ApplySet) -> Change:
+    """Decide on an object that is not proven to be as desired."""
+    desired, live = pair.desired, pair.live
     immutable = immutable_changes(desired, live)
     if immutable:
-        refused = prediction.error or _unproven(live, apply_set)
-        return _decide_replace(desired, live, immutable, refused, group)
-    takeover = prediction.takeover
+        return _decide_replace(pair, immutable, prediction.error or _unproven(live, apply_set))
     if prediction.error is not None:
+        change = _with_takeover(pair.base, prediction.takeover)
         fields = diff_desired(live, desired)
-        return _change(
-            Action.UPDATE, desired, live, group, fields=fields, error=prediction.error, takeover=takeover
-        )
+        return replace(change, action=Action.UPDATE, fields=fields, error=prediction.error)
     if prediction.manifest is None:
-        return _decide_unverified(desired, live, prediction, group)
+        return _decide_unverified(pair, prediction)
     if prediction.after_takeover is not None:
-        return _decide_handover(
-            desired, live, prediction.manifest, prediction.after_takeover, prediction, group
-        )
-    return _decide_predicted(desired, live, prediction.manifest, prediction.taken, group)
+        return _decide_takeover(pair, prediction.manifest, prediction.after_takeover, prediction)
+    return _decide_predicted(pair, prediction, prediction.manifest)
 
 
-def _decide_unverified(desired: Manifest, live: Manifest, prediction: Prediction, group: Desired) -> Change:
-    """The credentials only allow looking: what an apply would do is told from here.
+def _with_takeover(base: Change, takeover: Takeover | None) -> Change:
+    """Return the change with a takeover; the fields that it removes do not stay, so they are not foreign."""
+    if takeover is None:
+        return base
+    foreign = tuple(f for f in base.foreign if f not in takeover.removed)
+    return replace(base, takeover=takeover, foreign=foreign)
 
-    What isn't proven unchanged is never told as unchanged, even where no field is seen to differ.
+
+def _decide_unverified(pair: _Pair, prediction: Prediction) -> Change:
+    """Decide without a dry run, because the credentials only allow reading; predict the apply here.
+
+    An object that is not proven unchanged is never reported as unchanged, even if no field differs.
     """
-    made = predict(desired, live)
+    desired, live = pair.desired, pair.live
+    predicted = predict(desired, live)
     if prediction.takeover is not None:
-        handed = after_takeover(prediction.takeover, live)
-        return replace(_decide_handover(desired, live, made, handed, prediction, group), unverified=True)
-    fields = diff_objects(live, made)
-    reason = "" if fields else f"not proven to be as desired: {compare(desired, live).reason}"
-    restarts = restarts_of(live, made)
-    return _change(
-        Action.UPDATE, desired, live, group, reason=reason, fields=fields, restarts=restarts, unverified=True
+        taken_over = after_takeover(prediction.takeover, live)
+        return replace(_decide_takeover(pair, predicted, taken_over, prediction), unverified=True)
+    fields = diff_objects(live, predicted)
+    return replace(
+        pair.base,
+        action=Action.UPDATE,
+        reason="" if fields else f"not proven to be as desired: {compare(desired, live).reason}",
+        fields=fields,
+        restarts=restarts_of(live, predicted),
+        unverified=True,
     )
 
 
-def _decide_handover(
-    desired: Manifest,
-    live: Manifest,
-    made: Manifest,
-    handed: Manifest,
-    prediction: Prediction,
-    group: Desired,
+def _decide_takeover(
+    pair: _Pair, predicted: Manifest, taken_over: Manifest, prediction: Prediction
 ) -> Change:
-    """Two writes, the handover and the apply: their changes together are the change."""
-    changes = {change.path: change for after in (handed, made) for change in diff_objects(live, after)}
-    return _change(
-        Action.UPDATE,
-        desired,
-        live,
-        group,
-        fields=tuple(changes[path] for path in sorted(changes)),
-        restarts=_handover_restarts(live, made, handed),
+    """Combine the field changes of two writes: the takeover and the apply."""
+    live = pair.live
+    fields = {field.path: field for result in (taken_over, predicted) for field in diff_objects(live, result)}
+    return replace(
+        _with_takeover(pair.base, prediction.takeover),
+        action=Action.UPDATE,
+        fields=tuple(fields[path] for path in sorted(fields)),
+        restarts=_takeover_restarts(live, predicted, taken_over),
         taken=prediction.taken,
-        takeover=prediction.takeover,
     )
 
 
-def _handover_restarts(live: Manifest, made: Manifest, handed: Manifest) -> int:
-    """All peers, when the template changes; where only foreign additions go, those that run with them."""
-    changed = changes_template(live, made)
-    if not changed and changes_template(live, handed) and restart_pending(live):
+def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest) -> int:
+    """Count the restarts: all peers if the template changes, else those with the removed foreign fields."""
+    is_changed = changes_template(live, predicted)
+    if not is_changed and changes_template(live, taken_over) and restart_pending(live):
         return peers_of(live).updated
-    return restarts_of(live, made if changed else handed)
+    return restarts_of(live, predicted if is_changed else taken_over)
 
 
-def _decide_predicted(
-    desired: Manifest,
-    live: Manifest,
-    predicted: Manifest,
-    taken: tuple[Conflict, ...],
-    group: Desired,
-) -> Change:
-    """The server has told what an apply would give: the difference to live is the change."""
+def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) -> Change:
+    """Decide from the server's dry run: compare its result with the live object."""
+    live = pair.live
+    update = replace(pair.base, action=Action.UPDATE)
     fields = diff_objects(live, predicted)
     if fields:
         restarts = restarts_of(live, predicted)
-        return _change(Action.UPDATE, desired, live, group, fields=fields, restarts=restarts, taken=taken)
+        return replace(update, fields=fields, restarts=restarts, taken=prediction.taken)
     if own_entry(live) != own_entry(predicted):
-        reason = "the fields are as desired, but not all are ours: takes them back"
-        return _change(Action.UPDATE, desired, live, group, reason=reason)
-    kept = ", ".join(change.path for change in diff_desired(live, desired)[:3])
-    reason = f"the server keeps its own {kept}" if kept else ""
-    unchanged = _decide_unchanged(desired, live, group)
-    if unchanged.action is Action.UPDATE or not reason:
+        return replace(update, reason="no value differs, but nimlab takes back the ownership of some fields")
+    unchanged = _decide_unchanged(pair)
+    kept = ", ".join(field.path for field in diff_desired(live, pair.desired)[:3])
+    if unchanged.action is Action.UPDATE or not kept:
         return unchanged
-    return _change(Action.KEEP, desired, live, group, reason=reason)
+    return replace(pair.base, reason=f"the server keeps its own value of {kept}")
 
 
 def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
-    """Say why an object may not be replaced: that deletes it, so it takes all proofs of a prune."""
+    """Return why an object may not be replaced: this deletes it, so it needs all proofs of a prune."""
     missing = missing_proofs(live, apply_set)
     if not missing:
         return None
     return OwnershipConflict(
-        f"it can't be replaced: {missing[0]}",
+        f"the object cannot be replaced: {missing[0]}",
         where=key_of(live),
-        hint="delete it yourself, once you know that nobody needs it; the next sync makes it anew",
+        hint="make sure that nobody needs it, then delete it by hand; the next sync creates it again",
     )
 
 
-def _decide_replace(
-    desired: Manifest,
-    live: Manifest,
-    immutable: tuple[str, ...],
-    refused: NimlabError | None,
-    group: Desired,
-) -> Change:
-    """The object is deleted and made anew; what others have added to it goes with it."""
-    paths = ", ".join(immutable)
-    reason = f"{paths} can't be changed in place"
-    how = group.on_immutable_change
-    additions = Takeover(managers=(), removed=foreign_fields(desired, live))
-    handed = after_takeover(additions, live)
-    restarts = _handover_restarts(live, predict(desired, live), handed)
-    error = refused or _refused_replacement(desired, live, reason, how)
-    peers = int((live.get("status") or {}).get("replicas") or 0)
-    change = _change(
-        Action.REPLACE,
-        desired,
-        live,
-        group,
+def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabError | None) -> Change:
+    """Decide on an object that must be deleted and created again; its foreign fields are lost."""
+    desired, live, how = pair.desired, pair.live, pair.on_immutable_change
+    reason = f"{', '.join(immutable)} cannot be changed in place"
+    without_foreign = after_takeover(Takeover(managers=(), removed=pair.base.foreign), live)
+    if how is OnImmutableChange.ORPHAN:
+        restarts = _takeover_restarts(live, predict(desired, live), without_foreign)
+    else:
+        restarts = int((live.get("status") or {}).get("replicas") or 0)
+    error = refused or _replacement_error(desired, live, reason, how)
+    return replace(
+        pair.base,
+        action=Action.REPLACE,
         reason=reason,
-        fields=diff_objects(live, predict(desired, handed)),
+        fields=diff_objects(live, predict(desired, without_foreign)),
+        foreign=pair.base.foreign if error else (),
         error=error,
-        restarts=restarts if how is OnImmutableChange.ORPHAN else peers,
+        restarts=restarts,
         replace_by=how,
     )
-    return change if error else replace(change, foreign=())
 
 
-def _refused_replacement(
+def _replacement_error(
     desired: Manifest, live: Manifest, reason: str, how: OnImmutableChange
 ) -> ImmutableField | None:
-    """Say why the experiment doesn't allow the replacement, or why peers can't outlive it."""
+    """Return why the experiment does not allow the replacement, or why its peers cannot be kept."""
     if how is OnImmutableChange.FAIL:
         return ImmutableField(
             reason,
@@ -327,8 +305,8 @@ def _refused_replacement(
         )
     if how is OnImmutableChange.ORPHAN and not adopts_peers(desired, live):
         return ImmutableField(
-            f"{reason}, and the new object wouldn't adopt the peers: they don't have its selector's labels",
+            f"{reason}, and the new object would not adopt the peers: they lack the labels of its selector",
             where=key_of(desired),
-            hint="say `onImmutableChange: recreate` (peers restart), or keep the selector",
+            hint="set `onImmutableChange: recreate` (peers restart), or keep the selector",
         )
     return None

@@ -1,7 +1,8 @@
-"""A live object that is being deleted -> what keeps it.
+"""A live object that is being deleted -> what its deletion waits for.
 
-In: live objects. Out: words, and a trouble that names the object. An object stays until its last finalizer is
-removed; a namespace stays until everything in it is gone, and its conditions name what remains. Pure.
+In: live objects. Out: the reasons in words, and a `Trouble` that names the object. An object exists until its
+last finalizer is removed. A namespace exists until all objects in it are gone; its conditions list them.
+Pure.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from nimlab.objects.manifest import Manifest
+from nimlab.objects.manifest import WORKLOADS, Manifest
 from nimlab.plan.kstatus import peers_of
 from nimlab.plan.pod_trouble import Trouble
 
@@ -17,8 +18,8 @@ TERMINATING: Final = "Terminating"
 _FOREGROUND: Final = "foregroundDeletion"
 _ORPHAN: Final = "orphan"
 _GARBAGE_COLLECTOR: Final = frozenset({_FOREGROUND, _ORPHAN})
-_NAMESPACE_FINALIZER: Final = "kubernetes"  # of every namespace; the namespace controller removes it
-_REMAINING: Final = (
+_NAMESPACE_FINALIZER: Final = "kubernetes"  # every namespace has it; the namespace controller removes it
+_NAMESPACE_CONDITIONS: Final = (
     "NamespaceDeletionDiscoveryFailure",
     "NamespaceDeletionGroupVersionParsingFailure",
     "NamespaceDeletionContentFailure",
@@ -28,26 +29,27 @@ _REMAINING: Final = (
 
 
 def is_leaving(live: Manifest | None) -> bool:
-    """Return True for an object that is being deleted and still exists."""
+    """Return True for an object that is being deleted but still exists."""
     return live is not None and bool(live["metadata"].get("deletionTimestamp"))
 
 
 def finalizers_of(live: Manifest) -> tuple[str, ...]:
-    """Return the finalizers that somebody else than the garbage collector has to remove."""
-    named = live["metadata"].get("finalizers") or ()
-    of_namespace = (live.get("spec") or {}).get("finalizers") or () if live["kind"] == "Namespace" else ()
-    unusual = (name for name in of_namespace if name != _NAMESPACE_FINALIZER)
-    return tuple(dict.fromkeys([*(name for name in named if name not in _GARBAGE_COLLECTOR), *unusual]))
+    """Return the finalizers that a client other than Kubernetes itself must remove."""
+    in_metadata = live["metadata"].get("finalizers") or ()
+    in_spec = (live.get("spec") or {}).get("finalizers") or () if live["kind"] == "Namespace" else ()
+    names = [name for name in in_metadata if name not in _GARBAGE_COLLECTOR]
+    names += [name for name in in_spec if name != _NAMESPACE_FINALIZER]
+    return tuple(dict.fromkeys(names))
 
 
 def held_by(live: Manifest) -> str:
-    """Return in words what keeps an object that is being deleted."""
+    """Return in words what the deletion of an object waits for."""
     parts = list(_reasons(live))
     return "; ".join(["it is being deleted", *parts]) if parts else "it is being deleted and still exists"
 
 
 def leaving_trouble(live: Manifest) -> Trouble:
-    """Return what keeps an object that is being deleted, as a trouble that names it."""
+    """Return what the deletion of an object waits for, as a trouble of that object."""
     return Trouble(
         kind=live["kind"],
         pod=live["metadata"]["name"],
@@ -62,7 +64,10 @@ def _reasons(live: Manifest) -> Iterator[str]:
     names = finalizers_of(live)
     if names:
         listed = ", ".join(f"`{name}`" for name in names)
-        yield f"finalizer {listed} holds it" if len(names) == 1 else f"the finalizers {listed} hold it"
+        if len(names) == 1:
+            yield f"finalizer {listed} blocks the deletion"
+        else:
+            yield f"the finalizers {listed} block the deletion"
     if live["kind"] == "Namespace":
         yield from _namespace_reasons(live.get("status") or {})
     elif _FOREGROUND in (live["metadata"].get("finalizers") or ()) and not names:
@@ -70,14 +75,14 @@ def _reasons(live: Manifest) -> Iterator[str]:
 
 
 def _dependents(live: Manifest) -> str:
-    """What a foreground deletion waits for."""
-    peers = peers_of(live).existing if live["kind"] in ("StatefulSet", "Deployment", "DaemonSet") else 0
-    return f"it waits for its {peers} pods" if peers > 1 else "it waits for what it owns"
+    """Return what a foreground deletion waits for."""
+    pods = peers_of(live).existing if live["kind"] in WORKLOADS else 0
+    return f"it waits for its {pods} pods" if pods > 1 else "it waits for its dependent objects"
 
 
 def _namespace_reasons(status: Mapping[str, Any]) -> Iterator[str]:
-    """What the namespace controller reports; a condition that is False is no obstacle."""
-    found = {c.get("type"): c for c in status.get("conditions") or () if c.get("status") == "True"}
-    for name in _REMAINING:
-        if name in found:
-            yield f"{name}: {found[name].get('message') or found[name].get('reason') or 'no message'}"
+    """Yield what the namespace controller reports; only conditions that are True block the deletion."""
+    true = {c.get("type"): c for c in status.get("conditions") or () if c.get("status") == "True"}
+    for name in _NAMESPACE_CONDITIONS:
+        if name in true:
+            yield f"{name}: {true[name].get('message') or true[name].get('reason') or 'no message'}"

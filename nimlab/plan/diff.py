@@ -1,7 +1,8 @@
-"""Two objects -> the field changes that a person wants to see.
+"""Two objects -> the field changes to show to the user.
 
-In: an object as it is and as it will be. Out: changed fields, old and new, with keyed lists compared by
-key, server bookkeeping left out and secrets masked. What to do about a change is not decided here. Pure.
+In: an object before and after a change. Out: the changed fields with old and new values. Keyed lists are
+compared by key, fields that the server maintains are left out, and secrets are masked. Decisions about a
+change are made in `decide`. Pure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+from nimlab.objects.canonical import is_quantity
 from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import HIDDEN, is_secret_name, mask
 from nimlab.text import to_json_text
@@ -21,7 +23,7 @@ _Leaf: TypeAlias = tuple[_Path, Any, Any]
 
 
 class Absent(Enum):
-    """The value of a field that isn't there; not the same as null or empty."""
+    """The value of a missing field; different from null and from empty values."""
 
     ABSENT = "absent"
 
@@ -39,11 +41,11 @@ class FieldChange:
 
     @property
     def in_template(self) -> bool:
-        """True for a field of a workload's pods: changing it restarts them."""
+        """True for a field of a workload's pod template: changing it restarts the pods."""
         return self.path.startswith("spec.template")
 
 
-# Lists whose items are found by key, not by place (client-go's structured-merge-diff schema).
+# Keyed lists: items are matched by key, not by index (client-go's structured-merge-diff schema).
 _LIST_KEYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "containers": (("name",),),
     "initContainers": (("name",),),
@@ -58,14 +60,12 @@ _LIST_KEYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "topologySpreadConstraints": (("topologyKey", "whenUnsatisfiable"),),
     "ports": (("containerPort", "protocol"), ("port", "protocol")),
 }
-_NOISE: Final = frozenset({
+_SERVER_FIELDS: Final = frozenset({
     "managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink",
 })  # fmt: skip
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-_QUANTITIES: Final = frozenset({
-    "limits", "requests", "hard", "overhead", "default", "defaultRequest", "max", "min",
-})  # fmt: skip
 _ORDER: Final = "(order)"
+"""Key under which a keyed list, converted to a map, keeps the order of its items."""
 
 
 def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
@@ -75,10 +75,10 @@ def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
 
 
 def diff_desired(live: Manifest, desired: Manifest) -> tuple[FieldChange, ...]:
-    """Return where live lacks what is desired, sorted by path; what desired doesn't mention is left out."""
+    """Return where live differs from desired, sorted by path; fields that desired lacks are left out."""
     secret = "Secret" in (live.get("kind"), desired.get("kind"))
-    wanted = _comparable(desired)
-    return _diff(_restricted(_comparable(live), wanted), wanted, secret=secret)
+    after = _comparable(desired)
+    return _diff(_restricted(_comparable(live), after), after, secret=secret)
 
 
 def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]:  # noqa: ANN401 -- any JSON
@@ -95,12 +95,12 @@ def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]: 
     for path, old, new in leaves:
         hidden = _is_secret(path, before, after, secret=secret)
         old, new = _masked(_plain(old), _plain(new)) if hidden else (_shown(old), _shown(new))
-        changes.append(FieldChange(path=_text(_place(path, old, new, changed)), old=old, new=new))
+        changes.append(FieldChange(path=_text(_shown_path(path, old, new, changed)), old=old, new=new))
     return tuple(sorted(changes, key=lambda change: change.path))
 
 
 def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]:  # noqa: ANN401 -- any JSON
-    """Where the two differ; a list of plain values differs as a whole."""
+    """Yield the paths at which two values differ; a list of plain values differs as a whole."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             if key in before and key in after:
@@ -114,25 +114,25 @@ def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]
 
 
 def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
-    """Where two lists differ whose items no key tells apart; one of plain values as a whole."""
+    """Return the paths at which two lists without keys differ; a list of plain values differs as a whole."""
     if to_json_text(before) == to_json_text(after):
         return ()
     if _is_plain_list(before) and _is_plain_list(after):
         return ((),)
-    from deepdiff import DeepDiff  # 200 ms that most runs need not pay
+    from deepdiff import DeepDiff  # the import takes 200 ms, and most runs do not need it
 
     tree = DeepDiff(
         before,
         after,
         view="tree",
-        ignore_private_variables=False,  # or keys such as `__a` would never differ
+        ignore_private_variables=False,  # otherwise it ignores keys such as `__a`
         threshold_to_diff_deeper=0,
         zip_ordered_iterables=True,
     )
-    found = [tuple(item.path(output_format="list")) for items in tree.values() for item in items]
+    paths = [tuple(item.path(output_format="list")) for items in tree.values() for item in items]
     return {
-        path[:-1] if all(_is_plain_list(_at(tree, path[:-1])) for tree in (before, after)) else path
-        for path in found
+        path[:-1] if all(_is_plain_list(_at(items, path[:-1])) for items in (before, after)) else path
+        for path in paths
     }
 
 
@@ -141,7 +141,7 @@ def _is_plain_list(value: object) -> bool:
 
 
 def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
-    """The value at a path, ABSENT if there is none."""
+    """Return the value at a path, ABSENT if there is none."""
     for part in path:
         try:
             tree = tree[part]
@@ -151,18 +151,18 @@ def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _leaves(path: _Path, old: Any, new: Any) -> Iterator[_Leaf]:  # noqa: ANN401 -- any JSON
-    """Take a map that was added or removed apart, but no item of a list: that one is told once."""
-    whole = new if old is ABSENT else old if new is ABSENT else None
+    """Yield one leaf per field of an added or removed map, but only one for an item of a list."""
+    added_or_removed = new if old is ABSENT else old if new is ABSENT else None
     is_item = isinstance(path[-1], int) or path[-1].startswith("[")
-    if not isinstance(whole, Mapping) or not whole or is_item:
+    if not isinstance(added_or_removed, Mapping) or not added_or_removed or is_item:
         yield path, old, new
         return
-    for key in whole:
+    for key in added_or_removed:
         yield from _leaves((*path, key), _at(old, (key,)), _at(new, (key,)))
 
 
 def _is_worth_showing(leaf: _Leaf) -> bool:
-    """False for an order that only differs because an item was added or removed: the item tells."""
+    """Return False for an order that differs only because an item was added or removed."""
     path, old, new = leaf
     if path[-1] != _ORDER:
         return True
@@ -171,30 +171,30 @@ def _is_worth_showing(leaf: _Leaf) -> bool:
     return [n for n in old if n in new] != [n for n in new if n in old]
 
 
-def _place(path: _Path, old: object, new: object, changed: frozenset[_Path]) -> _Path:
-    """The path to show: an env item's value stands for the item, when nothing else of it changes."""
+def _shown_path(path: _Path, old: object, new: object, changed: frozenset[_Path]) -> _Path:
+    """Return the path to show: that of the env item, if only its value changes."""
     if len(path) < 3 or path[-1] != "value" or path[-3] != "env" or ABSENT in (old, new):
         return path
     siblings = [other for other in changed if other[:-1] == path[:-1]]
     return path[:-1] if len(siblings) == 1 else path
 
 
-def _restricted(live: Any, wanted: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """The part of live that desired speaks about."""
-    if isinstance(live, Mapping) and isinstance(wanted, Mapping):
-        return {key: _restricted(live[key], wanted[key]) for key in live if key in wanted}
-    if isinstance(live, list) and isinstance(wanted, list) and len(live) == len(wanted):
-        return [_restricted(a, b) for a, b in zip(live, wanted, strict=True)]
+def _restricted(live: Any, desired: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Return the part of live that desired specifies."""
+    if isinstance(live, Mapping) and isinstance(desired, Mapping):
+        return {key: _restricted(live[key], desired[key]) for key in live if key in desired}
+    if isinstance(live, list) and isinstance(desired, list) and len(live) == len(desired):
+        return [_restricted(a, b) for a, b in zip(live, desired, strict=True)]
     return live
 
 
 def _comparable(value: Any, path: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -- any JSON
-    """A copy in which keyed lists are maps, quantities canonical and bookkeeping left out."""
+    """Return a copy with keyed lists as maps, canonical quantities, and no fields of the server."""
     if isinstance(value, Mapping):
         items = {
             str(key): _comparable(item, (*path, str(key)))
             for key, item in value.items()
-            if not _is_noise(str(key), path)
+            if not _is_server_field(str(key), path)
         }
         return {k: v for k, v in items.items() if v or k not in ("labels", "annotations")}
     if isinstance(value, list | tuple):
@@ -203,20 +203,20 @@ def _comparable(value: Any, path: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 
 
 
 def _is_quantity(path: tuple[str, ...]) -> bool:
-    return path[:1] == ("spec",) and (path[-1] == "sizeLimit" or path[-2] in _QUANTITIES)
+    return len(path) > 1 and path[0] == "spec" and is_quantity(path[-2], path[-1])
 
 
 def _quantity(value: object) -> object:
     try:
         return canonical_quantity(str(value))
-    except UnitError:  # a live object may hold what we would never write
+    except UnitError:  # a live object may contain forms that nimlab does not parse
         return value
 
 
-def _is_noise(key: str, path: tuple[str, ...]) -> bool:
+def _is_server_field(key: str, path: tuple[str, ...]) -> bool:
     if not path:
         return key == "status"
-    return (path[-1] == "metadata" and key in _NOISE) or key == _LAST_APPLIED
+    return (path[-1] == "metadata" and key in _SERVER_FIELDS) or key == _LAST_APPLIED
 
 
 def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON
@@ -224,26 +224,26 @@ def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: A
     names = [item_name(item, field) for item in items]
     if field not in _LIST_KEYS or None in names or len(set(names)) != len(names):
         return [_comparable(item, path) for item in items]
-    found: dict[str, Any] = {
+    by_name: dict[str, Any] = {
         f"[{name}]": _comparable(item, path) for name, item in zip(names, items, strict=True)
     }
-    found[_ORDER] = names
-    return found
+    by_name[_ORDER] = names
+    return by_name
 
 
 def item_name(item: object, field: str) -> str | None:
-    """Return the name of an item of a list among its siblings, None where no key tells it apart."""
+    """Return the name that identifies an item in a keyed list; None if it has no key."""
     if not isinstance(item, Mapping):
         return None
     for keys in _LIST_KEYS.get(field, ()):
         if keys[0] in item:
-            # a port's protocol is TCP where nothing else is said
+            # the default of a port's protocol is TCP
             return "/".join(str(item.get(key, "TCP" if key == "protocol" else "")) for key in keys)
     return None
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Undo what `_comparable` did to lists, for showing."""
+    """Convert maps from `_comparable` back to lists, to show them."""
     if isinstance(value, Mapping):
         if _ORDER in value:
             return [_plain(item) for key, item in value.items() if key != _ORDER]
@@ -252,7 +252,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """The value as shown: an env item with a literal value is that value; secrets inside are masked."""
+    """Return the value to show: secrets masked, and an env item with a literal value as that value."""
     shown = mask(_plain(value))
     if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
         return shown["value"]
@@ -260,7 +260,7 @@ def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _text(path: _Path) -> str:
-    """`spec.template.spec.containers[nimp2p].env[PEERS]`, `metadata.labels[a/b]`, `spec.ports order`."""
+    """Return a path as text, such as `spec.containers[nimp2p].env[PEERS]` or `spec.ports order`."""
     text = ""
     for part in path:
         if part == _ORDER:
@@ -284,7 +284,7 @@ def _is_secret(path: _Path, before: Any, after: Any, *, secret: bool) -> bool:  
 
 
 def _masked(old: object, new: object) -> tuple[object, object]:
-    """Nothing of either value, only whether there is one and that it changes."""
+    """Return placeholders that show only whether each value exists and that it changes."""
     changes = old is not ABSENT and new is not ABSENT
     return (
         ABSENT if old is ABSENT else HIDDEN,

@@ -1,7 +1,7 @@
-"""The workloads of an experiment and what troubles their pods -> one word, and the worst reason.
+"""The workloads of an experiment and the troubles of their pods -> one word, and the worst reason.
 
-In: live workloads, troubles, the time. Out: a `Verdict`. How the files and the cluster differ is another
-question. Pure.
+In: live workloads, troubles, the time. Out: a `Verdict`. Differences between files and cluster do not matter
+here. Pure.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from nimlab.plan.pod_trouble import Trouble, after_grace_period, is_due
 
 
 class Health(Enum):
-    """How an experiment's pods are."""
+    """Health of an experiment's pods."""
 
     OK = "ok"  # all run
-    NOT_READY = "not ready"  # not all run, and no reason is known
-    FAILING = "failing"  # there is a reason
-    TERMINATING = "terminating"  # an object of it is being deleted
-    STOPPED = "stopped"  # none are asked for, and none are there
-    NONE = "-"  # nothing of it is in the cluster
+    NOT_READY = "not ready"  # not all run, for an unknown reason
+    FAILING = "failing"  # not all run, for a known reason
+    TERMINATING = "terminating"  # one of its workloads is being deleted
+    STOPPED = "stopped"  # none are desired, and none exist
+    NONE = "-"  # it has no workload in the cluster
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The word, and where there is one the worst reason, as one word and as a sentence."""
+    """The health, and the worst reason if there is one: as one word, and as a sentence."""
 
     health: Health
     reason: str = ""
@@ -41,17 +41,17 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """`failing: CrashLoopBackOff`."""
+        """The verdict as text: `failing: CrashLoopBackOff`."""
         return f"{self.health.value}: {self.reason}" if self.reason else self.health.value
 
     @property
     def is_bad(self) -> bool:
-        """True where pods are asked for that don't all run, or an object doesn't go."""
+        """True if desired pods do not run, or a workload is being deleted."""
         return self.health in (Health.NOT_READY, Health.FAILING, Health.TERMINATING)
 
 
-# The first counts most: what ends a pod, what keeps it from starting, what may pass.
-_WORST: Final = (
+# The worst reason first: pods that are killed, pods that cannot start, states that may be transient.
+_WORST_FIRST: Final = (
     "OOMKilled", "CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName",
     "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "Evicted",
     "FailedCreate", "NodeLost", "Unschedulable", "Failed", "Error", "FailedMount", "BackOff", "Unhealthy",
@@ -60,10 +60,10 @@ _WORST: Final = (
 
 
 def worst(troubles: Sequence[Trouble]) -> Trouble | None:
-    """Return the trouble that counts most: by its reason, then by how many pods have it."""
+    """Return the worst trouble: by its reason, then by the number of pods with that reason."""
     if not troubles:
         return None
-    ranks = {reason: rank for rank, reason in enumerate(_WORST)}
+    ranks = {reason: rank for rank, reason in enumerate(_WORST_FIRST)}
     counts = Counter(trouble.reason for trouble in troubles)
     unknown = ranks["Failed"]
     return min(troubles, key=lambda t: (ranks.get(t.reason, unknown), -counts[t.reason], t.pod))
@@ -72,10 +72,10 @@ def worst(troubles: Sequence[Trouble]) -> Trouble | None:
 def health_of(
     workloads: Sequence[Manifest], missing: int, troubles: Sequence[Trouble], now: datetime
 ) -> Verdict:
-    """Return how the workloads of an experiment are; `missing` of them don't exist."""
-    leaving = next((live for live in workloads if is_leaving(live)), None)
-    if leaving is not None:
-        return Verdict(health=Health.TERMINATING, message=held_by(leaving))
+    """Return the health of an experiment; `missing` is how many of its workloads do not exist."""
+    terminating = next((live for live in workloads if is_leaving(live)), None)
+    if terminating is not None:
+        return Verdict(health=Health.TERMINATING, message=held_by(terminating))
     if not workloads:
         return Verdict(health=Health.NONE)
     cause = worst([after_grace_period(trouble, now) for trouble in troubles if is_due(trouble, now)])
@@ -92,7 +92,7 @@ def health_of(
 
 
 def is_short(workloads: Sequence[Manifest]) -> bool:
-    """Return True when there may be a reason to look for: pods are asked for that don't all run."""
+    """Return True if desired pods do not all run, so that it is worth looking for a reason."""
     return any(
         not is_leaving(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
         for live in workloads

@@ -1,8 +1,8 @@
-"""Live object -> Current, InProgress, Failed, Terminating, NotFound or Unknown, and one line why.
+"""Live object -> Current, InProgress, Failed, Terminating, NotFound or Unknown, with the reason in one line.
 
-In: live objects. Out: kstatus' words, computed the way kstatus does, with two gaps closed: a StatefulSet
-under OnDelete is judged by its revisions, and pods and events tell what a StatefulSet never says, that
-waiting won't help. Pure; the time is an argument.
+In: live objects. Out: their status by the rules of kstatus, and the counts and times behind it. One rule is
+added: a StatefulSet with the strategy OnDelete is current only if all its pods have the newest revision. The
+status of a StatefulSet never shows that waiting is useless; see `pod_trouble` for that. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nimlab.objects.manifest import Manifest
 
 
 class State(Enum):
-    """kstatus' words."""
+    """The states of kstatus."""
 
     CURRENT = "Current"
     IN_PROGRESS = "InProgress"
@@ -29,7 +29,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A state and one line why."""
+    """A state, and the reason in one line."""
 
     state: State
     message: str
@@ -37,7 +37,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCount:
-    """Pods of a workload: asked for, ready, of the newest revision, there at all."""
+    """Numbers of a workload's pods: desired, ready, of the newest revision, existing."""
 
     wanted: int
     running: int
@@ -46,26 +46,26 @@ class PeerCount:
 
 
 def status_of(live: Manifest | None) -> Status:
-    """Return the status of any object."""
+    """Return the status of an object; None means that it does not exist."""
     if live is None:
-        return Status(state=State.NOT_FOUND, message="it doesn't exist")
+        return Status(state=State.NOT_FOUND, message="it does not exist")
     if live["metadata"].get("deletionTimestamp"):
         return Status(state=State.TERMINATING, message="it is being deleted")
     status = live.get("status") or {}
     generation = live["metadata"].get("generation")
     observed = status.get("observedGeneration")
     if observed is not None and observed != generation:
-        return _in_progress("its controller hasn't seen the last change yet")
-    for condition, state in (("Reconciling", State.IN_PROGRESS), ("Stalled", State.FAILED)):
-        found = condition_of(status, condition)
-        if found.get("status") == "True":
-            return Status(state=state, message=str(found.get("message") or condition))
-    judge = _BY_KIND.get(live["kind"], _ready_condition)
-    return judge(live)
+        return _in_progress("its controller has not observed the last change yet")
+    for name, state in (("Reconciling", State.IN_PROGRESS), ("Stalled", State.FAILED)):
+        condition = condition_of(status, name)
+        if condition.get("status") == "True":
+            return Status(state=state, message=str(condition.get("message") or name))
+    status_by_kind = _BY_KIND.get(live["kind"], _ready_condition)
+    return status_by_kind(live)
 
 
 def peers_of(workload: Manifest) -> PeerCount:
-    """Return how many pods a workload has: an experiment's are its peers."""
+    """Return how many pods a workload has; the pods of an experiment are its peers."""
     status = workload.get("status") or {}
     if workload["kind"] == "DaemonSet":
         return PeerCount(
@@ -83,15 +83,15 @@ def peers_of(workload: Manifest) -> PeerCount:
 
 
 def is_observed(workload: Manifest) -> bool:
-    """Return True when its controller has seen the workload as it is: then its counts are of that."""
-    seen = (workload.get("status") or {}).get("observedGeneration")
-    return bool(seen == workload["metadata"].get("generation"))
+    """Return True if the controller has observed the newest generation, so that the counts apply to it."""
+    observed = (workload.get("status") or {}).get("observedGeneration")
+    return bool(observed == workload["metadata"].get("generation"))
 
 
 def restart_pending(statefulset: Manifest) -> bool:
-    """Return True when peers of an older revision still run under OnDelete.
+    """Return True if peers of an older revision still run under OnDelete.
 
-    Under OnDelete `currentRevision` never moves, so the counts decide (docs/server-side-apply.md).
+    Under OnDelete, `currentRevision` never changes, so the counts decide (docs/server-side-apply.md).
     """
     spec = statefulset.get("spec") or {}
     if (spec.get("updateStrategy") or {}).get("type") != "OnDelete":
@@ -102,8 +102,14 @@ def restart_pending(statefulset: Manifest) -> bool:
     return count.updated < count.existing
 
 
+def condition_of(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the condition of this type from a status; an empty map if there is none."""
+    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
+    return next((c for c in conditions if c.get("type") == name), {})
+
+
 def seen_at(event: Manifest) -> datetime | None:
-    """Return when an event was last seen: old and new kinds of events say it in different places."""
+    """Return when an event was last seen; the versions of the Event API use different fields for it."""
     series: Mapping[str, Any] = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),
@@ -115,7 +121,7 @@ def seen_at(event: Manifest) -> datetime | None:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Return the time that RFC 3339 text says; None where it says none."""
+    """Return the time of an RFC 3339 text; None if the text is empty or malformed."""
     try:
         return datetime.fromisoformat(text) if text else None
     except ValueError:
@@ -123,17 +129,17 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def spec_changed_at(live: Manifest) -> datetime | None:
-    """Return when anybody last wrote an object, its status left out; None where that isn't recorded."""
+    """Return when any client last wrote an object, except its status; None if that is not recorded."""
     return _written_at(live, ())
 
 
 def template_changed_at(live: Manifest) -> datetime | None:
-    """Return when a workload's pod template was last written; None where that isn't recorded."""
+    """Return when a workload's pod template was last written; None if that is not recorded."""
     return _written_at(live, ("f:spec", "f:template"))
 
 
 def _written_at(live: Manifest, path: tuple[str, ...]) -> datetime | None:
-    """The newest time of a manager that owns something below a path."""
+    """Return the newest time among the managers that own a field below this path."""
     entries = live["metadata"].get("managedFields")
     times = [parse_time(live["metadata"].get("creationTimestamp"))]
     for entry in entries if isinstance(entries, list) else ():
@@ -149,18 +155,18 @@ def _statefulset(live: Manifest) -> Status:
     count = peers_of(live)
     spec, status = live["spec"], live.get("status") or {}
     if status.get("observedGeneration") is None:
-        return _in_progress("its controller hasn't seen it yet")
+        return _in_progress("its controller has not observed it yet")
     if count.existing < count.wanted:
         return _in_progress(f"{count.existing} of {count.wanted} peers exist")
     if count.existing > count.wanted:
-        return _in_progress(f"{count.existing - count.wanted} peers still have to go")
+        return _in_progress(f"{count.existing - count.wanted} peers still have to stop")
     if count.running < count.wanted:
         return _in_progress(f"{count.running} of {count.wanted} peers are ready")
     strategy = spec.get("updateStrategy") or {}
     partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
-    due = count.wanted if strategy.get("type") == "OnDelete" else count.wanted - partition
-    if count.updated < due:
-        return _in_progress(f"{count.updated} of {due} peers are of the newest revision")
+    expected = count.wanted if strategy.get("type") == "OnDelete" else count.wanted - partition
+    if count.updated < expected:
+        return _in_progress(f"{count.updated} of {expected} peers have the newest revision")
     available = int(status.get("availableReplicas") or 0)
     if spec.get("minReadySeconds") and available < count.wanted:
         return _in_progress(f"{available} of {count.wanted} peers are available")
@@ -172,7 +178,7 @@ def _deployment(live: Manifest) -> Status:
     wanted = int((live.get("spec") or {}).get("replicas", 1))
     progressing = condition_of(status, "Progressing")
     if progressing.get("reason") == "ProgressDeadlineExceeded":
-        message = str(progressing.get("message") or "the deadline is exceeded")
+        message = str(progressing.get("message") or "its progress deadline is exceeded")
         return Status(state=State.FAILED, message=message)
     for name in ("replicas", "updatedReplicas", "availableReplicas", "readyReplicas"):
         count = int(status.get(name) or 0)
@@ -184,7 +190,7 @@ def _deployment(live: Manifest) -> Status:
 def _daemonset(live: Manifest) -> Status:
     status = live.get("status") or {}
     if status.get("observedGeneration") is None:
-        return _in_progress("its controller hasn't seen it yet")
+        return _in_progress("its controller has not observed it yet")
     wanted = int(status.get("desiredNumberScheduled") or 0)
     for name in (
         "currentNumberScheduled",
@@ -203,7 +209,7 @@ def _pod(live: Manifest) -> Status:
     if status.get("phase") == "Failed":
         return Status(state=State.FAILED, message=str(status.get("message") or "it has failed"))
     if status.get("phase") == "Succeeded":
-        return _current("it has ended well")
+        return _current("it has completed")
     if condition_of(status, "Ready").get("status") == "True":
         return _current("it runs")
     return _in_progress(f"phase {status.get('phase', 'unknown')}")
@@ -236,12 +242,6 @@ _BY_KIND: Final[Mapping[str, Callable[[Manifest], Status]]] = {
     "Secret": _always_current,
     "Service": _always_current,
 }
-
-
-def condition_of(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the condition of that type from a status; an empty map if there is none."""
-    conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
-    return next((c for c in conditions if c.get("type") == name), {})
 
 
 def _current(message: str) -> Status:

@@ -1,15 +1,15 @@
 """Desired + Snapshot -> the ordered changes that make the cluster equal to the files.
 
-In: what each experiment should be, what the cluster is, and what this run may do. Out: a `Plan` that says
-everything that will happen, and everything that is withheld and why. Nothing here reads or writes a cluster,
-a file or a clock; the same arguments give the same plan.
+In: desired objects, the snapshot of the cluster, and the policy of the run. Out: a `Plan` with every change,
+every withheld change, and the reasons. The same arguments give the same plan. Pure.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import PlanError
@@ -20,21 +20,29 @@ from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
-from nimlab.plan.commit_order import records_of, refuse_other_lab, refuse_stale, refuse_unmoved
+from nimlab.plan.commit_order import (
+    parent_records,
+    refuse_former_namespace,
+    refuse_other_lab,
+    refuse_stale_commit,
+)
 from nimlab.plan.decide import decide_desired, decide_orphan
-from nimlab.plan.prune_limits import PruneBlocked, _stops
-from nimlab.plan.snapshot import Desired, Former, Policy, Snapshot
+from nimlab.plan.prune_limits import PruneBlocked, prune_blockers
+from nimlab.plan.snapshot import Desired, Former, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import Resources, resources_of
 
 __all__ = ["Action", "Change", "ExperimentPlan", "Plan", "PruneBlocked", "Resources", "make_plan"]
 
+_ByName: TypeAlias = Mapping[str, list[Change]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentPlan:
-    """The changes of one experiment, in the order in which they are made, and what they cost.
+    """The changes of one experiment, in the order of execution, and the resources that they add.
 
-    `source` is its file, None when there is none any more; `added` may be negative. With `held`, the
-    experiment is new and is not created: its peers would run beside peers whose prune is withheld.
+    `source` is the experiment's file, None if it was removed; `added` may be negative. `held`: the experiment
+    is new and is not created, because its peers would run beside peers whose prune is withheld.
     """
 
     name: str
@@ -48,11 +56,11 @@ class ExperimentPlan:
 class Plan:
     """Everything that a sync will do.
 
-    `stops` withhold the prunes; `refusal` withholds everything. `before` is what the parent records, `during`
-    what it has to record before anything is written, `after` what it may once everything was done.
-    `file_errors` counts errors of files, also of those that concern no experiment. `experiments` are sorted
-    by name. `retired` are the lab's sets in former namespaces, which the run deletes last because nothing of
-    them is left; `unchecked` are namespaces that may hold one and could not be read.
+    `stops` withhold the prunes; `refusal` withholds every change. `before` is the record on the parent,
+    `during` the record to write before the first change, `after` the record to write after the last one.
+    `file_errors` counts the errors in files, including files that belong to no experiment. `experiments` are
+    sorted by name. `retired` are the lab's sets in former namespaces that the run deletes last, because they
+    will have no member left. `unchecked` are namespaces that may contain such a set but could not be read.
     """
 
     apply_set: ApplySet
@@ -72,12 +80,12 @@ class Plan:
 
     @property
     def recorded_commit(self) -> str | None:
-        """The commit that was synced last, None where the parent names none."""
+        """The last completely synced commit, None if the parent records none."""
         return self.before.commit
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """All changes, in the experiments' order."""
+        """All changes, in the order of the experiments."""
         return tuple(change for experiment in self.experiments for change in experiment.changes)
 
     def count(self, action: Action) -> int:
@@ -87,11 +95,11 @@ class Plan:
     @property
     def held(self) -> tuple[str, ...]:
         """The new experiments that are not created while prunes are withheld."""
-        return tuple(one.name for one in self.experiments if one.held)
+        return tuple(experiment.name for experiment in self.experiments if experiment.held)
 
     @property
     def is_empty(self) -> bool:
-        """True when a sync would have nothing to do and nothing to complain of."""
+        """True if a sync would change nothing and report no error."""
         return (
             all(not c.is_pending and c.error is None for c in self.changes)
             and self.refusal is None
@@ -101,54 +109,76 @@ class Plan:
         )
 
 
-def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) -> Plan:
+def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs) -> Plan:
     """Return what a sync will do. Pure; raises nothing."""
-    wanted = {key_of(m) for group in desired for m in group.manifests}
+    wanted = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
+    by_name = _decide(desired, snapshot, inputs, wanted)
+    retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
+    experiments = _experiment_plans(desired, snapshot, wanted, by_name)
+    changes = [change for experiment in experiments for change in experiment.changes]
+    stops = prune_blockers(changes, desired, snapshot, inputs, wanted)
+    known_names = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
+    return _assemble(
+        snapshot,
+        inputs,
+        experiments=_hold_back(experiments, stops),
+        stops=stops,
+        refusal=_refusal(snapshot, inputs, known_names, changes),
+        retired=retired,
+        scope=_scope(snapshot, wanted, changes, narrowed=inputs.policy.names is not None),
+    )
+
+
+def _decide(
+    desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]
+) -> _ByName:
+    """Return the changes of all desired objects and orphans, by experiment."""
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
-        by_name[group.name] += [decide_desired(m, group, snapshot, policy) for m in group.manifests]
-    for live in _orphans(snapshot, policy, wanted):
-        by_name.setdefault(snapshot.apply_set.group_of(live), []).append(
-            decide_orphan(live, snapshot, policy)
-        )
-    retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
-    sources = {group.name: group.source for group in desired}
-    staying = _staying(snapshot, wanted, (c for changes in by_name.values() for c in changes))
-    experiments = tuple(
-        _experiment_plan(name, sources.get(name), _spare_namespaces(changes, staying))
-        for name, changes in sorted(by_name.items())
-    )
-    changes = [change for one in experiments for change in one.changes]
-    known = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
-    before = snapshot.parent or Parent.none()
+        by_name[group.name] += [decide_desired(m, group, snapshot, inputs) for m in group.manifests]
+    for live in _orphans(snapshot, inputs, wanted):
+        name = snapshot.apply_set.group_of(live)
+        by_name.setdefault(name, []).append(decide_orphan(live, snapshot, inputs))
+    return by_name
+
+
+def _refusal(
+    snapshot: Snapshot, inputs: PlanInputs, known_names: set[str], changes: Sequence[Change]
+) -> PlanError | None:
+    """Return why this run may change nothing; None if it may."""
+    before, apply_set = snapshot.parent or Parent.none(), snapshot.apply_set
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
-    refusal = (
-        _unknown_name(known, policy)
-        or refuse_other_lab(before, snapshot.apply_set, policy, pending)
-        or refuse_stale(before, snapshot.apply_set, policy, pending)
-        or refuse_unmoved(snapshot.former, snapshot.apply_set, policy)
+    return (
+        _unknown_name(known_names, inputs)
+        or refuse_other_lab(before, apply_set, inputs, pending)
+        or refuse_stale_commit(before, apply_set, inputs, pending)
+        or refuse_former_namespace(snapshot.former, apply_set, inputs)
     )
-    scope = _scope(snapshot, wanted, changes, narrowed=policy.names is not None)
-    broken = tuple(b for b in policy.broken if policy.names is None or b.name in policy.names)
-    file_errors = policy.file_errors if policy.names is None else 0
-    failing = bool(refusal or broken or file_errors or any(change.error for change in changes))
-    stops = _stops(changes, desired, snapshot, policy, wanted)
-    experiments = _hold_back(experiments, stops)
-    changing = frozenset(
-        one.name
-        for one in experiments
-        for c in one.changes
-        if c.error is None and c.action is not Action.KEEP and not (stops and c.action is Action.PRUNE)
-        if not one.held
-    )
-    during, after = records_of(
+
+
+def _assemble(
+    snapshot: Snapshot,
+    inputs: PlanInputs,
+    *,
+    experiments: tuple[ExperimentPlan, ...],
+    stops: tuple[PruneBlocked, ...],
+    refusal: PlanError | None,
+    retired: tuple[Former, ...],
+    scope: Scope,
+) -> Plan:
+    """Return the plan with the records that the run writes on the parent."""
+    before = snapshot.parent or Parent.none()
+    broken = tuple(b for b in inputs.broken if inputs.policy.names is None or b.name in inputs.policy.names)
+    file_errors = inputs.file_errors if inputs.policy.names is None else 0
+    has_failed_change = any(change.error for experiment in experiments for change in experiment.changes)
+    during, after = parent_records(
         before,
         scope,
-        changing,
-        policy,
-        failing=failing,
-        former=frozenset(one.apply_set.namespace for one in snapshot.former),
-        moved=frozenset(one.apply_set.namespace for one in retired),
+        _changing(experiments, stops),
+        inputs,
+        failing=bool(refusal or broken or file_errors or has_failed_change),
+        former=frozenset(former.apply_set.namespace for former in snapshot.former),
+        moved=frozenset(former.apply_set.namespace for former in retired),
     )
     return Plan(
         apply_set=snapshot.apply_set,
@@ -157,8 +187,8 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
         refusal=refusal,
         broken=broken,
         file_errors=file_errors,
-        narrowed=policy.names is not None,
-        commit=policy.commit,
+        narrowed=inputs.policy.names is not None,
+        commit=inputs.commit,
         create_namespace=not snapshot.namespace_exists,
         before=before,
         during=during,
@@ -168,57 +198,79 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, policy: Policy) ->
     )
 
 
+def _changing(experiments: Iterable[ExperimentPlan], stops: Sequence[PruneBlocked]) -> frozenset[str]:
+    """Return the experiments that the run changes."""
+    withheld = {Action.KEEP, Action.PRUNE} if stops else {Action.KEEP}
+    return frozenset(
+        experiment.name
+        for experiment in experiments
+        if not experiment.held
+        and any(change.error is None and change.action not in withheld for change in experiment.changes)
+    )
+
+
 def _hold_back(
-    experiments: tuple[ExperimentPlan, ...], stops: tuple[PruneBlocked, ...]
+    experiments: tuple[ExperimentPlan, ...], stops: Sequence[PruneBlocked]
 ) -> tuple[ExperimentPlan, ...]:
     """Mark the new experiments whose peers would run beside peers whose prune is withheld.
 
-    A renamed experiment is a prune and a create: without its prune, the same peers would run twice. A changed
-    experiment isn't held back, since its file is the only one that describes its peers.
+    Renaming an experiment is a prune and a create: without the prune, the same peers would run twice. A
+    changed experiment is not held back, since its peers have only this one file.
     """
-    pruned = [c for one in experiments for c in one.changes if c.action is Action.PRUNE]
+    pruned = [change for plan in experiments for change in plan.changes if change.action is Action.PRUNE]
     if not stops or not any(resources_of(change.live).pods for change in pruned):
         return experiments
-    return tuple(dataclasses.replace(one, held=_is_new(one)) for one in experiments)
+    return tuple(dataclasses.replace(experiment, held=_is_new(experiment)) for experiment in experiments)
 
 
-def _is_new(one: ExperimentPlan) -> bool:
-    """True if nothing of the experiment exists yet and it would add peers."""
-    wanted = [change for change in one.changes if change.desired is not None]
+def _is_new(experiment: ExperimentPlan) -> bool:
+    """Return True if no object of the experiment exists yet and it would add peers."""
+    wanted = [change for change in experiment.changes if change.desired is not None]
     adds_peers = any(resources_of(change.desired).pods for change in wanted)
     return adds_peers and all(change.action is Action.CREATE for change in wanted)
 
 
-def _orphans(snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]) -> list[Manifest]:
-    """Return members that no file asks for, of the experiments in this run, in former namespaces as well.
+def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]) -> list[Manifest]:
+    """Return the members that no file specifies, of this run's experiments, also in former namespaces.
 
-    An object of a file that can't be read is no orphan: the file may ask for it.
+    An object of an unreadable file is not an orphan, because the file may specify it.
     """
-    unreadable = {broken.name for broken in policy.broken}
-    former = (item for one in snapshot.former for item in one.live.items())
+    unreadable = {broken.name for broken in inputs.broken}
+    in_former_sets = (item for former in snapshot.former for item in former.live.items())
     return [
         live
-        for key, live in (*snapshot.live.items(), *former)
-        if key not in wanted and _is_meant(live, snapshot.apply_set, unreadable, policy.names)
+        for key, live in (*snapshot.live.items(), *in_former_sets)
+        if key not in wanted and _is_in_run(live, snapshot.apply_set, unreadable, inputs.policy.names)
     ]
 
 
-def _is_meant(
+def _is_in_run(
     live: Manifest, apply_set: ApplySet, unreadable: set[str], names: frozenset[str] | None
 ) -> bool:
-    """True when this run is about the object's experiment.
+    """Return True if this run covers the object's experiment.
 
-    Where that matters the label has to be our own word: anybody may change it.
+    If the run does not cover all experiments, nimlab must own the label: anybody could have changed it.
     """
     if not unreadable and names is None:
         return True
     name = apply_set.group_of(live)
-    is_sure = has_applied_label(live, apply_set.group_label)
-    return is_sure and name not in unreadable and (names is None or name in names)
+    is_proven = has_applied_label(live, apply_set.group_label)
+    return is_proven and name not in unreadable and (names is None or name in names)
+
+
+def _experiment_plans(
+    desired: Sequence[Desired], snapshot: Snapshot, wanted: frozenset[ObjectKey], by_name: _ByName
+) -> tuple[ExperimentPlan, ...]:
+    sources = {group.name: group.source for group in desired}
+    occupied = _occupied_namespaces(snapshot, wanted, (c for changes in by_name.values() for c in changes))
+    return tuple(
+        _experiment_plan(name, sources.get(name), _keep_namespaces(changes, occupied))
+        for name, changes in sorted(by_name.items())
+    )
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
-    """Order the changes: applied in apply order, then pruned in the reverse."""
+    """Order the changes: first what is applied, in apply order, then the prunes, in the reverse order."""
     pruned = [c for c in changes if c.action is Action.PRUNE]
     applied = [c for c in changes if c.action is not Action.PRUNE]
     applied.sort(key=lambda c: apply_order(c.key))
@@ -226,70 +278,78 @@ def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> Ex
     added = Resources()
     for change in changes:
         if change.action is not Action.KEEP and change.error is None:
-            added = added.plus(resources_of(change.desired).minus(resources_of(_standing(change))))
+            added = added.plus(resources_of(change.desired).minus(resources_of(_occupant(change))))
     return ExperimentPlan(name=name, source=source, changes=(*applied, *pruned), added=added)
 
 
-def _standing(change: Change) -> Manifest | None:
-    """What already takes resources; an object on its way out is as good as gone."""
+def _occupant(change: Change) -> Manifest | None:
+    """Return the live object whose resources the change frees; a terminating object counts as freed."""
     return None if change.action is Action.CREATE else change.live
 
 
-def _staying(snapshot: Snapshot, wanted: set[ObjectKey], changes: Iterable[Change]) -> frozenset[str]:
-    """Namespaces in which something stays, whichever experiment it is of, and be this run about it or not."""
+def _occupied_namespaces(
+    snapshot: Snapshot, wanted: frozenset[ObjectKey], changes: Iterable[Change]
+) -> frozenset[str]:
+    """Return the namespaces in which any object stays, also objects of experiments outside this run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
-    former = {key for one in snapshot.former for key in one.live}
-    return frozenset(key.namespace for key in wanted | ((snapshot.live.keys() | former) - pruned))
+    in_former_sets = {key for former in snapshot.former for key in former.live}
+    return frozenset(key.namespace for key in wanted | ((snapshot.live.keys() | in_former_sets) - pruned))
 
 
-def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
-    """Return the former sets that have no member left after this run.
-
-    A protected member stays, and its set's parent with it, so that no later run forgets the object.
-    """
-    pruned = {change.key for change in changes if change.action is Action.PRUNE}
-    adopted = {change.key for change in changes if change.desired is not None}
-    return tuple(
-        one
-        for one in snapshot.former
-        if not any(
-            key not in pruned | adopted and _stays_ours(live, one.apply_set) for key, live in one.live.items()
-        )
-    )
-
-
-def _stays_ours(live: Manifest, apply_set: ApplySet) -> bool:
-    """Return True for a member with all proofs, whatever its annotation for protection says."""
-    annotations = {k: v for k, v in annotations_of(live).items() if k != PROTECT}
-    bare = {**live, "metadata": {**live["metadata"], "annotations": annotations}}
-    return not missing_proofs(bare, apply_set)
-
-
-def _spare_namespaces(changes: list[Change], staying: frozenset[str]) -> list[Change]:
-    """Keep a namespace in which something stays."""
+def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Change]:
+    """Replace the prune of an occupied namespace by a KEEP."""
+    reason = "left alone: it contains objects that are not pruned"
     return [
-        dataclasses.replace(change, action=Action.KEEP, reason="left alone: something in it is not pruned")
-        if change.action is Action.PRUNE and change.key.kind == "Namespace" and change.key.name in staying
+        dataclasses.replace(change, action=Action.KEEP, reason=reason)
+        if change.action is Action.PRUNE and change.key.kind == "Namespace" and change.key.name in occupied
         else change
         for change in changes
     ]
 
 
-def _unknown_name(known: set[str], policy: Policy) -> PlanError | None:
-    if policy.names is None:
-        return None
-    names = known | {broken.name for broken in policy.broken}
-    missing = sorted(policy.names - names)
-    if not missing:
-        return None
-    hint = did_you_mean(missing[0], names, "`nimlab list` shows what there is")
-    return PlanError(f"no experiment is called `{missing[0]}`, in the files or in the cluster", hint=hint)
+def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
+    """Return the former sets without any member after this run.
+
+    A protected member stays, and so does the parent of its set. Otherwise later runs would not find the
+    object.
+    """
+    pruned = {change.key for change in changes if change.action is Action.PRUNE}
+    adopted = {change.key for change in changes if change.desired is not None}
+    removed = pruned | adopted
+    return tuple(
+        former
+        for former in snapshot.former
+        if not any(
+            key not in removed and _is_member(live, former.apply_set) for key, live in former.live.items()
+        )
+    )
 
 
-def _scope(snapshot: Snapshot, wanted: set[ObjectKey], changes: Sequence[Change], *, narrowed: bool) -> Scope:
-    """Kinds and namespaces of every member that will be there after the run."""
+def _is_member(live: Manifest, apply_set: ApplySet) -> bool:
+    """Return True if the object has all proofs; its annotation for protection is ignored."""
+    annotations = {k: v for k, v in annotations_of(live).items() if k != PROTECT}
+    unprotected = {**live, "metadata": {**live["metadata"], "annotations": annotations}}
+    return not missing_proofs(unprotected, apply_set)
+
+
+def _unknown_name(known_names: set[str], inputs: PlanInputs) -> PlanError | None:
+    """Return the error for a requested experiment that is neither in the files nor in the cluster."""
+    if inputs.policy.names is None:
+        return None
+    names = known_names | {broken.name for broken in inputs.broken}
+    unknown = sorted(inputs.policy.names - names)
+    if not unknown:
+        return None
+    hint = did_you_mean(unknown[0], names, "`nimlab list` lists all experiments")
+    return PlanError(f"there is no experiment `{unknown[0]}` in the files or in the cluster", hint=hint)
+
+
+def _scope(
+    snapshot: Snapshot, wanted: frozenset[ObjectKey], changes: Sequence[Change], *, narrowed: bool
+) -> Scope:
+    """Return the kinds and namespaces of all members after the run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     keys = wanted | {key for key in snapshot.live if key not in pruned}
-    home = Scope(kinds=frozenset(), namespaces=frozenset({snapshot.apply_set.namespace}))
-    scope = Scope.of(keys).union(home)
+    lab_namespace = Scope(kinds=frozenset(), namespaces=frozenset({snapshot.apply_set.namespace}))
+    scope = Scope.of(keys).union(lab_namespace)
     return scope.union(snapshot.parent.scope) if narrowed and snapshot.parent else scope

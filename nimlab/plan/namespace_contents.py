@@ -1,6 +1,7 @@
-"""What in a namespace is not ours: the question before a namespace goes, with all that is in it.
+"""Foreign objects in a namespace: they must be known before a namespace is pruned with all its contents.
 
-In: the metadata of everything that a namespace holds, and which of it is ours. Out: the rest. Pure.
+In: the metadata of all objects in a namespace, and the keys of the set's members. Out: the foreign objects.
+Pure.
 """
 
 from __future__ import annotations
@@ -12,46 +13,47 @@ from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.prune_proofs import missing_proofs
 
-_ALWAYS_THERE: Final = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
-_PASSING: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", "metrics.k8s.io")})
+_DEFAULT_OBJECTS: Final = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
+_TRANSIENT: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", "metrics.k8s.io")})
 
 
 def foreign_objects_among(
     items: Sequence[Manifest], apply_set: ApplySet, ours: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return what is neither ours (by uid) nor made from ours; sorted.
+    """Return the objects that are neither members (by uid) nor owned by members; sorted.
 
-    What has owners is made from ours when all of them are, directly or in turn; events and what every
-    namespace has by itself don't count, nor does what the lab's other set keeps there for the peers' sake (a
-    right to find them), once it has proven to be that.
+    An owned object counts as ours if all its owners do, directly or indirectly. Ignores events, default
+    objects and verified members of the lab's other set (the discovery Role).
     """
     siblings = apply_set.siblings
     known = set(ours) | {
-        item["metadata"]["uid"] for item in items if any(not missing_proofs(item, one) for one in siblings)
+        item["metadata"]["uid"]
+        for item in items
+        if any(not missing_proofs(item, sibling) for sibling in siblings)
     }
-    while grown := {item["metadata"]["uid"] for item in items if _is_made_from(item, known)} - known:
-        known |= grown
+    while dependents := {item["metadata"]["uid"] for item in items if _is_owned_by(item, known)} - known:
+        known |= dependents
     keys = frozenset(ours.values())
     return tuple(
         sorted(
             key_of(item)
             for item in items
-            if item["metadata"]["uid"] not in known and not _comes_by_itself(item, keys)
+            if item["metadata"]["uid"] not in known and not _is_created_by_kubernetes(item, keys)
         )
     )
 
 
-def _is_made_from(item: Manifest, known: set[str]) -> bool:
+def _is_owned_by(item: Manifest, known: set[str]) -> bool:
     owners = item["metadata"].get("ownerReferences") or ()
     return bool(owners) and all(owner.get("uid") in known for owner in owners)
 
 
-def _comes_by_itself(item: Manifest, ours: frozenset[ObjectKey]) -> bool:
+def _is_created_by_kubernetes(item: Manifest, ours: frozenset[ObjectKey]) -> bool:
     key, group = key_of(item), str(item["apiVersion"]).rpartition("/")[0]
-    if (key.kind, group) in _PASSING:
+    if (key.kind, group) in _TRANSIENT:
         return True
     if group:
         return False
     if key.kind == "Endpoints":
         return ObjectKey("Service", key.namespace, key.name) in ours
-    return (key.kind, key.name) in _ALWAYS_THERE
+    return (key.kind, key.name) in _DEFAULT_OBJECTS

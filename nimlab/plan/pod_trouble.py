@@ -14,12 +14,33 @@ from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import redact, secrets_in
 from nimlab.plan.kstatus import condition_of, parse_time, seen_at
 
+_UNSCHEDULABLE: Final = "Unschedulable"
+_UNSCHEDULABLE_GRACE: Final = timedelta(seconds=15)  # as in kstatus: a node may be joining
+_SCHEDULING_REASONS: Final = frozenset({_UNSCHEDULABLE, "SchedulingGated"})
+
+_CRASH_LOOP: Final = "CrashLoopBackOff"
+_OOM_KILLED: Final = "OOMKilled"
+_FATAL_WAITING: Final = frozenset({
+    "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+    "CreateContainerError", _CRASH_LOOP, "RunContainerError",
+})  # fmt: skip
+_EARLY_WAITING: Final = frozenset({"ErrImagePull"})  # becomes ImagePullBackOff if it persists
+
+_NOT_READY: Final = "NotReady"
+_NODE_LOST: Final = "NodeLost"
+_TERMINATING: Final = "Terminating"
+_TRANSIENT: Final = frozenset({_NOT_READY, _TERMINATING})  # every pod is in these states at times
+_TRANSIENT_GRACE: Final = timedelta(seconds=30)
+_RECENT: Final = timedelta(minutes=10)  # a container that was killed so recently is likely to be killed again
+
+_MESSAGE_CHARACTERS: Final = 300  # of a termination message, of which a kubelet keeps up to 4,096 bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why a pod doesn't run; `pod` is its name, or that of the object of `kind` when there is no pod.
+    """Why a pod does not run. `pod` is its name; without a pod, the name of an object of `kind`.
 
-    `fatal` means that waiting longer won't help. `since` is when it began, RFC 3339, where time decides that.
+    `fatal` means that waiting longer does not help. `since` is the time when the trouble began, in RFC 3339.
     """
 
     pod: str
@@ -30,35 +51,17 @@ class Trouble:
     kind: str = "Pod"
 
 
-_UNSCHEDULABLE: Final = "Unschedulable"
-
-
-_UNSCHEDULABLE_GRACE: Final = timedelta(seconds=15)  # kstatus' figure: a node may be joining
-
-
-_FATAL_WAITING: Final = frozenset({
-    "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
-    "CreateContainerError", "CrashLoopBackOff", "RunContainerError",
-})  # fmt: skip
-
-
-_SAID_CHARACTERS: Final = 300  # of a container's last words; a kubelet keeps up to 4,096 bytes of them
-
-
-_EARLY_WAITING: Final = frozenset({"ErrImagePull"})
-
-
 def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
-    """Return what keeps a pod from running, None if nothing does (it may just be starting)."""
+    """Return what prevents a pod from running; None if nothing does, or if it is still starting."""
     status = pod.get("status") or {}
     name = pod["metadata"]["name"]
     if pod["metadata"].get("deletionTimestamp"):
-        return _overdue_trouble(pod)
+        return _deletion_trouble(pod)
     if status.get("phase") == "Failed":
         return Trouble(
             pod=name,
-            reason=_failure_of(status),
-            message=_said(status.get("message"), pod) or "the pod has failed",
+            reason=_failure_reason(status),
+            message=_redacted(status.get("message"), pod) or "the pod has failed",
             since=None,
             fatal=True,
         )
@@ -69,28 +72,21 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
     }
     for field in ("initContainerStatuses", "containerStatuses"):
         for container in status.get(field) or ():
-            trouble = _container_trouble(pod, container, containers) or _ended_trouble(pod, container, now)
+            trouble = _waiting_trouble(pod, container, containers) or _exit_trouble(pod, container, now)
             if trouble is not None:
                 return trouble
     return _scheduling_trouble(name, status, now) or _readiness_trouble(pod, status)
 
 
-def after_grace_period(trouble: Trouble, now: datetime) -> Trouble:
-    """Return the trouble as it stands now: what may still pass becomes fatal once it has lasted too long."""
-    if trouble.fatal or trouble.reason != _UNSCHEDULABLE or trouble.since is None:
-        return trouble
-    return replace(trouble, fatal=now - datetime.fromisoformat(trouble.since) > _UNSCHEDULABLE_GRACE)
-
-
 def event_trouble(event: Manifest) -> Trouble | None:
-    """Return the refusal that a StatefulSet's FailedCreate event tells (quota, admission, limits).
+    """Return why a StatefulSet could not create a pod, from a FailedCreate event (quota, admission, limits).
 
-    In the words of the event, which doesn't know what of the StatefulSet is secret.
+    The message is not redacted, because the event does not contain the StatefulSet with its secrets.
     """
     about = event.get("involvedObject") or {}
     if about.get("kind") != "StatefulSet" or event.get("reason") != "FailedCreate":
         return None
-    message = str(event.get("message") or "pods can't be created")
+    message = str(event.get("message") or "pods cannot be created")
     return Trouble(
         pod=str(about.get("name", "")),
         reason="FailedCreate",
@@ -101,56 +97,10 @@ def event_trouble(event: Manifest) -> Trouble | None:
     )
 
 
-def _said(message: object, pod: Manifest) -> str:
-    """What a kubelet or a dying container says, without the pod's own secrets: it may echo what it ran."""
-    return redact(str(message), secrets_in(pod)) if message else ""
-
-
-def _container_trouble(
-    pod: Manifest, container: Mapping[str, Any], containers: Mapping[str, Mapping[str, Any]]
-) -> Trouble | None:
-    waiting = (container.get("state") or {}).get("waiting") or {}
-    reason = str(waiting.get("reason") or "")
-    if reason not in _FATAL_WAITING | _EARLY_WAITING:
-        return None
-    image = containers.get(str(container.get("name")), {}).get("image") or container.get("image")
-    said = _said(waiting.get("message"), pod)
-    if "mage" in reason:
-        message = f"image {image} can't be had" + (f": {said}" if said else "")
-    elif reason == "CrashLoopBackOff":
-        last = (container.get("lastState") or {}).get("terminated") or {}
-        reason, message = _restart_words(pod, container, last, reason)
-    else:
-        message = said or f"container {container.get('name')} can't be started"
-    name = pod["metadata"]["name"]
-    return Trouble(pod=name, reason=reason, message=message, since=None, fatal=reason not in _EARLY_WAITING)
-
-
-def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> Trouble | None:
-    scheduled = condition_of(status, "PodScheduled")
-    reason = str(scheduled.get("reason") or "")
-    if scheduled.get("status") != "False" or reason not in (_UNSCHEDULABLE, "SchedulingGated"):
-        return None
-    trouble = Trouble(
-        pod=pod,
-        reason=reason,
-        message=str(scheduled.get("message") or "no node has room for it"),
-        since=scheduled.get("lastTransitionTime"),
-        fatal=False,
-    )
-    return after_grace_period(trouble, now)
-
-
-def is_due(trouble: Trouble, now: datetime) -> bool:
-    """Return False for what every pod goes through, as long as it hasn't lasted too long."""
-    since = parse_time(trouble.since)
-    return trouble.reason not in _PASSING or since is None or now - since > _PASSING_GRACE
-
-
 def warning_trouble(event: Manifest, now: datetime) -> Trouble | None:
-    """Return what a recent warning about a pod tells; None for any other event."""
+    """Return the trouble that a recent Warning about a pod reports; None for any other event."""
     about, at = event.get("involvedObject") or {}, seen_at(event)
-    if about.get("kind") != "Pod" or event.get("type") != "Warning" or at is None or now - at >= _MEMORABLE:
+    if about.get("kind") != "Pod" or event.get("type") != "Warning" or at is None or now - at >= _RECENT:
         return None
     reason = str(event.get("reason") or "Warning")
     return Trouble(
@@ -162,36 +112,79 @@ def warning_trouble(event: Manifest, now: datetime) -> Trouble | None:
     )
 
 
-def _restart_words(
+def after_grace_period(trouble: Trouble, now: datetime) -> Trouble:
+    """Return the trouble as fatal if the pod has been unschedulable for longer than the grace period."""
+    if trouble.fatal or trouble.reason != _UNSCHEDULABLE or trouble.since is None:
+        return trouble
+    return replace(trouble, fatal=now - datetime.fromisoformat(trouble.since) > _UNSCHEDULABLE_GRACE)
+
+
+def is_due(trouble: Trouble, now: datetime) -> bool:
+    """Return False for a transient state of normal pods that has not outlasted its grace period."""
+    since = parse_time(trouble.since)
+    return trouble.reason not in _TRANSIENT or since is None or now - since > _TRANSIENT_GRACE
+
+
+def _redacted(message: object, pod: Manifest) -> str:
+    """Return a message of a kubelet or a container without the pod's secrets, since it may echo them."""
+    return redact(str(message), secrets_in(pod)) if message else ""
+
+
+def _last_words(message: object, pod: Manifest) -> str:
+    """Return the end of a termination message on one line, with a separator; empty without a message."""
+    words = " ".join(_redacted(message, pod).split())[-_MESSAGE_CHARACTERS:]
+    return f": {words}" if words else ""
+
+
+def _waiting_trouble(
+    pod: Manifest, container: Mapping[str, Any], containers: Mapping[str, Mapping[str, Any]]
+) -> Trouble | None:
+    """Return the trouble of a container that waits for its start or restart."""
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason = str(waiting.get("reason") or "")
+    if reason not in _FATAL_WAITING | _EARLY_WAITING:
+        return None
+    image = containers.get(str(container.get("name")), {}).get("image") or container.get("image")
+    details = _redacted(waiting.get("message"), pod)
+    if "mage" in reason:
+        message = f"image {image} cannot be pulled" + (f": {details}" if details else "")
+    elif reason == _CRASH_LOOP:
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        reason, message = _restart_reason(pod, container, last, reason)
+    else:
+        message = details or f"container {container.get('name')} cannot be started"
+    name = pod["metadata"]["name"]
+    return Trouble(pod=name, reason=reason, message=message, since=None, fatal=reason not in _EARLY_WAITING)
+
+
+def _restart_reason(
     pod: Manifest, container: Mapping[str, Any], last: Mapping[str, Any], reason: str
 ) -> tuple[str, str]:
-    """Why a container is restarted again and again: too much memory counts more than the waiting between."""
+    """Return why a container restarts repeatedly: it exceeds its memory limit, or exits with a code."""
     name, count = container.get("name"), container.get("restartCount", 0)
     if last.get("reason") == _OOM_KILLED:
-        return _OOM_KILLED, f"container {name} uses more memory than its limit: {count} restarts"
+        return _OOM_KILLED, f"container {name} exceeds its memory limit: {count} restarts"
     code = f", last exit code {last['exitCode']}" if "exitCode" in last else ""
-    said = " ".join(_said(last.get("message"), pod).split())[-_SAID_CHARACTERS:]
-    message = f"container {name} ends again and again: {count} restarts{code}"
-    return reason, message + (f": {said}" if said else "")
+    message = f"container {name} keeps exiting: {count} restarts{code}"
+    return reason, message + _last_words(last.get("message"), pod)
 
 
-def _ended_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) -> Trouble | None:
-    """A container that has failed and is about to be restarted, or was killed a short while ago."""
+def _exit_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) -> Trouble | None:
+    """Return the trouble of a container that failed and has not restarted yet, or was killed recently."""
     state, last = container.get("state") or {}, (container.get("lastState") or {}).get("terminated") or {}
     ended = state.get("terminated") or last
     reason = str(ended.get("reason") or "Error")
     if not ended or (ended.get("exitCode") == 0 and reason != _OOM_KILLED):
         return None
     finished = parse_time(ended.get("finishedAt"))
-    is_recent = reason == _OOM_KILLED and finished is not None and now - finished < _MEMORABLE
+    is_recent = reason == _OOM_KILLED and finished is not None and now - finished < _RECENT
     if "running" in state and container.get("ready") and not is_recent:
         return None
     if reason == _OOM_KILLED:
-        _, message = _restart_words(pod, container, ended, reason)
+        _, message = _restart_reason(pod, container, ended, reason)
     else:
-        said = " ".join(_said(ended.get("message"), pod).split())[-_SAID_CHARACTERS:]
-        message = f"container {container.get('name')} has ended with exit code {ended.get('exitCode')}"
-        message += f": {said}" if said else ""
+        message = f"container {container.get('name')} exited with code {ended.get('exitCode')}"
+        message += _last_words(ended.get("message"), pod)
     return Trouble(
         pod=pod["metadata"]["name"],
         reason=reason,
@@ -201,34 +194,49 @@ def _ended_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) -
     )
 
 
-def _failure_of(status: Mapping[str, Any]) -> str:
-    """Why a pod has failed, in a word: its own, or its container's."""
+def _failure_reason(status: Mapping[str, Any]) -> str:
+    """Return the reason of a failed pod, or of its container if the pod has none."""
     ended = [(c.get("state") or {}).get("terminated") or {} for c in status.get("containerStatuses") or ()]
     killed = any(e.get("reason") == _OOM_KILLED for e in ended)
     return str(status.get("reason") or (_OOM_KILLED if killed else "Failed"))
 
 
-def _overdue_trouble(pod: Manifest) -> Trouble:
-    """A pod that is being deleted; its deletionTimestamp is the time at which it has to be gone."""
+def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> Trouble | None:
+    scheduled = condition_of(status, "PodScheduled")
+    reason = str(scheduled.get("reason") or "")
+    if scheduled.get("status") != "False" or reason not in _SCHEDULING_REASONS:
+        return None
+    trouble = Trouble(
+        pod=pod,
+        reason=reason,
+        message=str(scheduled.get("message") or "no suitable node"),
+        since=scheduled.get("lastTransitionTime"),
+        fatal=False,
+    )
+    return after_grace_period(trouble, now)
+
+
+def _deletion_trouble(pod: Manifest) -> Trouble:
+    """Return what a pod's deletion waits for. The deletionTimestamp is when the pod should be gone."""
     finalizers = pod["metadata"].get("finalizers") or ()
     node = (pod.get("spec") or {}).get("nodeName")
     if finalizers:
-        holder = f"finalizer `{finalizers[0]}` holds it"
+        blocker = f"finalizer `{finalizers[0]}` blocks the deletion"
     else:
-        holder = f"node {node} hasn't confirmed that it has ended" if node else "it was never on a node"
+        blocker = f"node {node} has not confirmed that it stopped" if node else "it was never scheduled"
     return Trouble(
         pod=pod["metadata"]["name"],
-        reason=_LEAVING,
-        message=f"it is being deleted; {holder}",
+        reason=_TERMINATING,
+        message=f"it is being deleted; {blocker}",
         since=pod["metadata"]["deletionTimestamp"],
         fatal=False,
     )
 
 
 def _readiness_trouble(pod: Manifest, status: Mapping[str, Any]) -> Trouble | None:
-    """A pod whose containers run, and that still isn't ready: a probe fails, or its node is silent."""
+    """Return why a pod with running containers is not ready: a failing probe, or a node that is down."""
     name, node = pod["metadata"]["name"], (pod.get("spec") or {}).get("nodeName")
-    lost = f"node {node} doesn't report its pods any more"
+    lost = f"node {node} no longer reports its pods"
     if status.get("reason") == _NODE_LOST or status.get("phase") == "Unknown":
         return Trouble(pod=name, reason=_NODE_LOST, message=lost, since=None, fatal=False)
     ready = condition_of(status, "Ready")
@@ -240,30 +248,9 @@ def _readiness_trouble(pod: Manifest, status: Mapping[str, Any]) -> Trouble | No
     since = ready.get("lastTransitionTime")
     unready = [str(c.get("name")) for c in containers if not c.get("ready")]
     if unready:
-        message = f"container {unready[0]} runs, but its startup or readiness probe doesn't succeed"
+        message = f"container {unready[0]} runs, but its startup or readiness probe fails"
         return Trouble(pod=name, reason=_NOT_READY, message=message, since=since, fatal=False)
     if (pod.get("spec") or {}).get("readinessGates"):
-        message = str(ready.get("message") or "a readiness gate isn't open")
+        message = str(ready.get("message") or "a readiness gate is not fulfilled")
         return Trouble(pod=name, reason=_NOT_READY, message=message, since=since, fatal=False)
     return Trouble(pod=name, reason=_NODE_LOST, message=lost, since=since, fatal=False)
-
-
-_OOM_KILLED: Final = "OOMKilled"
-
-
-_NOT_READY: Final = "NotReady"
-
-
-_NODE_LOST: Final = "NodeLost"
-
-
-_LEAVING: Final = "Terminating"
-
-
-_PASSING: Final = frozenset({_NOT_READY, _LEAVING})
-
-
-_PASSING_GRACE: Final = timedelta(seconds=30)
-
-
-_MEMORABLE: Final = timedelta(minutes=10)  # a container that was killed so recently is likely to be again

@@ -1,141 +1,156 @@
-"""What an apply would make of an object, told here, where the server can't be asked.
+"""Client-side prediction of an apply, for credentials that do not allow a dry run on the server.
 
-In: a desired manifest and the live object. Out: the object as it would be: what is desired laid over it, and
-what we have applied before and no longer want taken out, unless somebody else holds it, too. The server knows
-better (defaults, webhooks), so what is planned from this is told as unverified. Pure.
+In: a desired manifest and the live object. Out: the object after the apply. It has the desired values, and it
+lacks the fields that nimlab applied earlier but no longer desires, unless another manager owns them too. The
+prediction ignores defaults and webhooks, so plans based on it are marked as unverified. Pure.
 
-Source: structured-merge-diff, `merge/update.go` (`prune`) and `typed/remove.go`: an apply takes out what its
-manager owned and no longer sends, unless another manager owns it; a map that is left empty goes with it.
+Source: structured-merge-diff, `merge/update.go` (`prune`) and `typed/remove.go`: an apply removes the fields
+that its manager owned and no longer sends, unless another manager owns them. It removes emptied maps as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from nimlab.objects.managed_fields import (
     ATOMIC_MAPS,
+    FieldTree,
     descend,
     entries_of,
     index_of_item,
+    is_own_entry,
     merge_trees,
     own_entry,
 )
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.prune_proofs import is_own_entry
 from nimlab.plan.diff import item_name
 
-_Tree: TypeAlias = Mapping[str, Any]
+
+class _Removed(Enum):
+    REMOVED = "removed"
 
 
-class _Gone(Enum):
-    GONE = "gone"
-
-
-_GONE: Final = _Gone.GONE
+_REMOVED: Final = _Removed.REMOVED
 
 
 def predict(desired: Manifest, live: Manifest) -> Manifest:
-    """Return the object as an apply of ours would make it, as far as that can be told without the server."""
-    theirs: _Tree = {}
+    """Return the object after an apply by nimlab, as far as it can be predicted without the server."""
+    foreign: FieldTree = {}
     for entry in entries_of(live):
         if not is_own_entry(entry):
-            theirs = merge_trees(theirs, entry.get("fieldsV1") or {})
-    made: Manifest = _laid_map(live, desired, own_entry(live) or {}, theirs)
-    return made
+            foreign = merge_trees(foreign, entry.get("fieldsV1") or {})
+    result: Manifest = _merge_map(live, desired, own_entry(live) or {}, foreign)
+    return result
 
 
-def _laid(live: Any, desired: Any, owned: _Tree | None, theirs: _Tree | None, name: str) -> Any:  # noqa: ANN401 -- any JSON
-    """A value with what is desired laid over it; `owned` and `theirs` are None for what isn't in an entry."""
+# Below, `own` is the part of nimlab's field tree for the value, and `foreign` the part of the
+# other managers' trees. None: the tree does not contain the value. {}: the value is owned as a whole.
+
+
+def _merge(
+    live: Any,  # noqa: ANN401 -- any JSON
+    desired: Any,  # noqa: ANN401 -- any JSON
+    own: FieldTree | None,
+    foreign: FieldTree | None,
+    field: str,
+) -> Any:  # noqa: ANN401 -- any JSON
+    """Return a live value after the apply of a desired value."""
     if isinstance(desired, Mapping) and isinstance(live, Mapping):
-        if name in ATOMIC_MAPS or (desired and {} in (owned, theirs) and not owned and not theirs):
-            return desired  # The map is atomic: an apply replaces it, whoever owned it before.
-        return _laid_map(live, desired, owned or {}, theirs or {})
-    if isinstance(desired, list) and isinstance(live, list) and {} not in (owned, theirs):  # {}: as a whole
-        if any(child.startswith("v:") for child in owned or ()):
-            return _laid_set(live, desired, owned or {}, theirs or {})
-        names = [item_name(item, name) for item in (*live, *desired)]
+        if field in ATOMIC_MAPS or (desired and {} in (own, foreign) and not own and not foreign):
+            return desired  # the map is atomic: an apply replaces it, whoever owned it before
+        return _merge_map(live, desired, own or {}, foreign or {})
+    if isinstance(desired, list) and isinstance(live, list) and {} not in (own, foreign):
+        if any(child.startswith("v:") for child in own or ()):
+            return _merge_set(live, desired, own or {}, foreign or {})
+        names = [item_name(item, field) for item in (*live, *desired)]
         if None not in names:
-            return _laid_items(live, desired, owned or {}, theirs or {}, name)
+            return _merge_items(live, desired, own or {}, foreign or {}, field)
     return desired
 
 
-def _laid_map(live: _Tree, desired: _Tree, owned: _Tree, theirs: _Tree) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _merge_map(live: FieldTree, desired: FieldTree, own: FieldTree, foreign: FieldTree) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for key, value in live.items():
-        ours, others = owned.get(f"f:{key}"), theirs.get(f"f:{key}")
-        left = _laid(value, desired[key], ours, others, key) if key in desired else _left(value, ours, others)
-        if left is not _GONE:
-            made[key] = left
-    return {**made, **{key: value for key, value in desired.items() if key not in live}}
+        own_part, foreign_part = own.get(f"f:{key}"), foreign.get(f"f:{key}")
+        if key in desired:
+            result[key] = _merge(value, desired[key], own_part, foreign_part, key)
+        elif (remainder := _remainder(value, own_part, foreign_part)) is not _REMOVED:
+            result[key] = remainder
+    return {**result, **{key: value for key, value in desired.items() if key not in live}}
 
 
-def _laid_items(live: list[Any], desired: list[Any], owned: _Tree, theirs: _Tree, field: str) -> list[Any]:
-    """The items of a list that a key tells apart."""
-    ours, others = _by_place(live, owned), _by_place(live, theirs)
-    wanted = {item_name(item, field): item for item in desired}
-    made: dict[str | None, Any] = {}
+def _merge_items(
+    live: list[Any], desired: list[Any], own: FieldTree, foreign: FieldTree, field: str
+) -> list[Any]:
+    """Merge two keyed lists."""
+    own_parts, foreign_parts = _by_index(live, own), _by_index(live, foreign)
+    desired_items = {item_name(item, field): item for item in desired}
+    result: dict[str | None, Any] = {}
     for i, item in enumerate(live):
         name = item_name(item, field)
-        if name in wanted:
-            made[name] = _laid(item, wanted[name], ours.get(i), others.get(i), "")
-        elif (left := _left(item, ours.get(i), others.get(i))) is not _GONE:
-            made[name] = left
-    return [made[name] if name in made else wanted[name] for name in _in_order(list(made), list(wanted))]
+        own_part, foreign_part = own_parts.get(i), foreign_parts.get(i)
+        if name in desired_items:
+            result[name] = _merge(item, desired_items[name], own_part, foreign_part, "")
+        elif (remainder := _remainder(item, own_part, foreign_part)) is not _REMOVED:
+            result[name] = remainder
+    order = _merged_order(list(result), list(desired_items))
+    return [result[name] if name in result else desired_items[name] for name in order]
 
 
-def _in_order(there: list[str | None], wanted: list[str | None]) -> list[str | None]:
-    """The names in the order that is there, new ones behind those that they follow; or as they are wanted."""
-    both = [name for name in there if name in wanted]
-    if both != [name for name in wanted if name in there]:
-        return wanted + [name for name in there if name not in wanted]
-    order = list(there)
-    place = 0
-    for name in wanted:
+def _merged_order(live: list[str | None], desired: list[str | None]) -> list[str | None]:
+    """Return the live order with each new name behind its desired predecessor.
+
+    If the two lists order their common names differently, return the desired list, then the other live names.
+    """
+    common = [name for name in live if name in desired]
+    if common != [name for name in desired if name in live]:
+        return desired + [name for name in live if name not in desired]
+    order = list(live)
+    index = 0
+    for name in desired:
         if name not in order:
-            order.insert(place, name)
-        place = order.index(name) + 1
+            order.insert(index, name)
+        index = order.index(name) + 1
     return order
 
 
-def _laid_set(live: list[Any], desired: list[Any], owned: _Tree, theirs: _Tree) -> list[Any]:
-    ours, others = _by_place(live, owned), _by_place(live, theirs)
-    kept = [v for i, v in enumerate(live) if v in desired or i not in ours or i in others]
+def _merge_set(live: list[Any], desired: list[Any], own: FieldTree, foreign: FieldTree) -> list[Any]:
+    own_parts, foreign_parts = _by_index(live, own), _by_index(live, foreign)
+    kept = [v for i, v in enumerate(live) if v in desired or i not in own_parts or i in foreign_parts]
     return kept + [value for value in desired if value not in kept]
 
 
-def _left(live: Any, owned: _Tree | None, theirs: _Tree | None) -> Any:  # noqa: ANN401 -- any JSON
-    """What is left of a value that isn't desired any more: all where it isn't ours, or not ours alone."""
-    if owned is None:
+def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> Any:  # noqa: ANN401 -- any JSON
+    """Return what remains of a value that is no longer desired: the parts that nimlab does not own alone."""
+    if own is None:
         return live
-    parts = [child for child in owned if child != "."]
-    if theirs is None and (not parts or "." in owned):
-        return _GONE
+    parts = [child for child in own if child != "."]
+    if foreign is None and (not parts or "." in own):
+        return _REMOVED
     if isinstance(live, Mapping):
-        made = {}
+        result = {}
         for key, value in live.items():
-            left = _left(value, owned.get(f"f:{key}"), (theirs or {}).get(f"f:{key}"))
-            if left is not _GONE:
-                made[key] = left
-        return made if made or not live else _GONE
+            remainder = _remainder(value, own.get(f"f:{key}"), (foreign or {}).get(f"f:{key}"))
+            if remainder is not _REMOVED:
+                result[key] = remainder
+        return result if result or not live else _REMOVED
     if isinstance(live, list) and parts:
-        ours, others = _by_place(live, owned), _by_place(live, theirs or {})
-        items = [_left(item, ours.get(i), others.get(i)) for i, item in enumerate(live)]
-        kept = [item for item in items if item is not _GONE]
-        return kept or _GONE
+        own_parts, foreign_parts = _by_index(live, own), _by_index(live, foreign or {})
+        items = [_remainder(item, own_parts.get(i), foreign_parts.get(i)) for i, item in enumerate(live)]
+        kept = [item for item in items if item is not _REMOVED]
+        return kept or _REMOVED
     return live
 
 
-def _by_place(items: Sequence[Any], tree: _Tree) -> dict[int, _Tree]:
-    """The parts of a managedFields tree that speak of a list's items, by the items' places."""
-    found: dict[int, _Tree] = {}
-    for child in _items_of(tree):
-        place = index_of_item(items, child)
-        if place is not None and descend(items, child) is not None:
-            found[place] = tree[child]
-    return found
-
-
-def _items_of(tree: _Tree) -> Iterable[str]:
-    return (child for child in tree if child.startswith(("k:", "v:")))
+def _by_index(items: Sequence[Any], tree: FieldTree) -> dict[int, FieldTree]:
+    """Return the subtrees for the items of a list, by the items' indexes."""
+    subtrees: dict[int, FieldTree] = {}
+    for child in tree:
+        if not child.startswith(("k:", "v:")):
+            continue
+        index = index_of_item(items, child)
+        if index is not None and descend(items, child) is not None:
+            subtrees[index] = tree[child]
+    return subtrees

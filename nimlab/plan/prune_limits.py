@@ -1,11 +1,11 @@
-"""Stops: reasons for which a run prunes nothing.
+"""Reasons for which a run prunes nothing, such as the limit on deletions.
 
-In: the planned changes, the snapshot and the policy. Out: `Stop`s. Pure.
+In: the planned changes, the snapshot and the policy. Out: one `PruneBlocked` per reason. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from nimlab.objects.applyset_parent import Parent
@@ -14,100 +14,111 @@ from nimlab.objects.manifest import ObjectKey
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
 from nimlab.plan.commit_order import lab_relation_of
-from nimlab.plan.snapshot import Desired, Policy, Snapshot
+from nimlab.plan.snapshot import Desired, Snapshot
+from nimlab.plan.sync_policy import PlanInputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneBlocked:
-    """Why nothing is pruned in this run, though something could be, and so no new experiment is created."""
+    """A reason to prune nothing in this run. New experiments may then be held back too."""
 
     code: str
     what: str
     hint: str
 
 
-def _stops(
+def prune_blockers(
     changes: Sequence[Change],
     desired: Sequence[Desired],
     snapshot: Snapshot,
-    policy: Policy,
-    wanted: set[ObjectKey],
+    inputs: PlanInputs,
+    wanted: Collection[ObjectKey],
 ) -> tuple[PruneBlocked, ...]:
-    """Every reason why the planned prunes are withheld; none when there is nothing to prune."""
+    """Return all reasons why the planned prunes are withheld; empty if there is nothing to prune."""
     pruned = [change for change in changes if change.action is Action.PRUNE]
     if not pruned:
         return ()
-    found: list[PruneBlocked] = []
-    if policy.broken or policy.file_errors:
-        files = ", ".join(broken.source for broken in policy.broken[:3])
-        wrong = f"{files} can't be used" if files else "there are problems in the files"
-        found.append(
-            PruneBlocked(
-                code="broken-files",
-                what=f"a sync with errors never prunes: {wrong}",
-                hint="mend the files; `nimlab validate` shows what is wrong",
-            )
+    return (
+        *_broken_files(inputs),
+        *_failed_changes(changes),
+        *_unknown_lab(snapshot, inputs),
+        *_no_experiments(desired, inputs),
+        *_over_limit(pruned, snapshot, inputs, wanted),
+    )
+
+
+def _broken_files(inputs: PlanInputs) -> Iterator[PruneBlocked]:
+    if inputs.broken or inputs.file_errors:
+        files = ", ".join(broken.source for broken in inputs.broken[:3])
+        problem = f"{files} cannot be used" if files else "the files have errors"
+        yield PruneBlocked(
+            code="broken-files",
+            what=f"a sync with errors never prunes: {problem}",
+            hint="fix the files; `nimlab validate` lists the errors",
         )
-    blocked = [change for change in changes if change.error is not None]
-    if blocked:
-        found.append(
-            PruneBlocked(
-                code="blocked",
-                what=f"a sync with errors never prunes: {blocked[0].key} can't be applied",
-                hint="mend that first",
-            )
+
+
+def _failed_changes(changes: Sequence[Change]) -> Iterator[PruneBlocked]:
+    failed = next((change for change in changes if change.error is not None), None)
+    if failed is not None:
+        yield PruneBlocked(
+            code="blocked",
+            what=f"a sync with errors never prunes: {failed.key} cannot be applied",
+            hint="fix that first",
         )
+
+
+def _unknown_lab(snapshot: Snapshot, inputs: PlanInputs) -> Iterator[PruneBlocked]:
+    """Yield a reason if the set was synced from another folder without Git."""
     before = snapshot.parent or Parent.none()
-    if before.lab.host_folder is not None and not before.entries(None):
-        kin = lab_relation_of(policy.lab, before, policy.relations)
-        if kin is not LabRelation.SAME:
-            found.append(
-                PruneBlocked(
-                    code="unknown-lab",
-                    what="the set was synced from another folder without Git, and may be another lab's",
-                    hint="put the lab into a Git repository, or give it an id (`metadata.id` in lab.yaml)",
-                )
-            )
-    if not desired and policy.names is None and not policy.allow_empty:
-        found.append(
-            PruneBlocked(
-                code="empty",
-                what="no experiment is left in `experiments/`: everything would be deleted",
-                hint="if that is meant, say `--allow-empty`",
-            )
+    if before.lab.host_folder is None or before.entries(None):
+        return
+    if lab_relation_of(inputs.lab, before, inputs.relations) is not LabRelation.SAME:
+        yield PruneBlocked(
+            code="unknown-lab",
+            what="the set was synced from another folder without Git, and may belong to another lab",
+            hint="put the lab into a Git repository, or give it an id (`metadata.id` in lab.yaml)",
         )
-    return (*found, *_over_limit(pruned, snapshot, policy, wanted))
+
+
+def _no_experiments(desired: Sequence[Desired], inputs: PlanInputs) -> Iterator[PruneBlocked]:
+    if not desired and inputs.policy.names is None and not inputs.policy.allow_empty:
+        yield PruneBlocked(
+            code="empty",
+            what="no experiment is left in `experiments/`: everything would be deleted",
+            hint="if this is intended, pass `--allow-empty`",
+        )
 
 
 def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, policy: Policy, wanted: set[ObjectKey]
-) -> tuple[PruneBlocked, ...]:
-    """Return the stop if the prunes exceed the limit.
+    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, wanted: Collection[ObjectKey]
+) -> Iterator[PruneBlocked]:
+    """Yield a reason if the prunes exceed the limit.
 
-    A move deletes everything in the former namespace, and `--move` asks for just that, so the percentage is
-    of the current set. The number of objects counts both.
+    The limit of objects counts all prunes. The percentage leaves out former namespaces, because a move
+    deletes everything there, and the user has requested it with `--move`.
     """
-    limit, count = policy.limit, len(pruned)
-    here = [change for change in pruned if change.former is None]
-    members = max(_count_members(snapshot, wanted), len(here), 1)
-    percent = 100 * len(here) / members
-    single = len({change.experiment for change in here}) == 1 and all(
-        has_applied_label(c.live, snapshot.apply_set.group_label) for c in here if c.live
+    limit, count = inputs.limit, len(pruned)
+    in_current_set = [change for change in pruned if change.former is None]
+    members = max(_count_members(snapshot, wanted), len(in_current_set), 1)
+    percent = 100 * len(in_current_set) / members
+    is_single = len({change.experiment for change in in_current_set}) == 1 and all(
+        has_applied_label(c.live, snapshot.apply_set.group_label) for c in in_current_set if c.live
     )
     if limit.objects is not None and count > limit.objects:
         what = f"{count} objects would be deleted, more than the limit of {limit.objects}"
-    elif limit.percent is not None and percent > limit.percent and not (single and limit.spare_single):
+    elif limit.percent is not None and percent > limit.percent and not (is_single and limit.spare_single):
         what = (
-            f"{len(here)} of {members} objects ({percent:.0f}%) would be deleted, "
+            f"{len(in_current_set)} of {members} objects ({percent:.0f}%) would be deleted, "
             f"more than the limit of {limit.percent:g}%"
         )
     else:
-        return ()
-    return (PruneBlocked(code="limit", what=what, hint=f"if that is meant, add `--max-prune {count}`"),)
+        return
+    yield PruneBlocked(code="limit", what=what, hint=f"if this is intended, pass `--max-prune {count}`")
 
 
-def _count_members(snapshot: Snapshot, wanted: set[ObjectKey]) -> int:
-    """Return how many objects the set has; foreign objects with its label don't count."""
+def _count_members(snapshot: Snapshot, wanted: Collection[ObjectKey]) -> int:
+    """Count the set's objects; objects with its label but without all proofs do not count."""
     return sum(
         key in wanted or not missing_proofs(live, snapshot.apply_set) for key, live in snapshot.live.items()
     )

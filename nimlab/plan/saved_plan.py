@@ -1,19 +1,19 @@
-"""What a saved plan is bound to: carried out later, it does exactly what it said, or nothing.
+"""A saved plan: the state for which a plan was made, so that it is later executed exactly, or not at all.
 
-In: a plan and the options it was made with. Out: a `Binding` that names tool, commit, options and every
-object as it was seen, and what of it has moved since. Pure.
+In: a plan and the policy it was made with. Out: a `SavedPlan` with tool, commit, policy and a digest of every
+object, and the differences between two of them. Pure.
 
-Objects are named by digests, of values that are masked first: a file that lies about as an artifact must not
-help anybody to guess a secret. All that is masked has one digest of its own, salted and slow (scrypt).
-Who has the file can still try guesses against it, each for a tenth of a second and 32 MiB, and has to guess
-every hidden value of the plan at once: nobody does that to random ones, but a password of one word is found.
+Objects are recorded as digests. Secret values are masked before hashing, so a published plan file does not
+leak them. All masked values together have one digest of their own, salted and slow (scrypt): about a tenth of
+a second and 32 MiB for each guess. An attacker with the file can still brute-force that digest, but only for
+all hidden values together. Random secrets are safe; weak passwords are not.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Self
 
 from nimlab.errors import PlanError
@@ -21,32 +21,19 @@ from nimlab.objects.manifest import Manifest
 from nimlab.objects.masking import mask
 from nimlab.plan.change import Change
 from nimlab.plan.make_plan import Plan
+from nimlab.plan.sync_policy import SyncPolicy
 from nimlab.text import to_json_text
 
-_UNSTEADY = frozenset({"managedFields", "resourceVersion"})
-_SLOW: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26, "dklen": 32}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """The options that decide what a plan says; `names` is None for the whole lab."""
-
-    names: tuple[str, ...] | None
-    prune: bool
-    max_prune: str | None
-    allow_empty: bool
-    allow_older: bool
-    take_ownership: bool
-    remove_foreign: bool
-    move: bool
+_VOLATILE: Final = frozenset({"managedFields", "resourceVersion"})
+_SCRYPT: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26, "dklen": 32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterIdentity:
-    """What tells one cluster from others: the uid of an object that each has its own of.
+    """What distinguishes one cluster from others: the uid of an object that every cluster creates itself.
 
-    Where none could be read, `object` is None and `id` the server's address. A cluster that is restored from
-    a copy of another's etcd is that one to the last uid.
+    If none could be read, `object` is None and `id` is the server's address. A cluster that was restored from
+    a copy of another one's etcd has the same uids as that one.
     """
 
     object: str | None
@@ -55,7 +42,7 @@ class ClusterIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedObject:
-    """One object of a plan. `live` and `desired` are digests, None where there is none."""
+    """One object of a plan. `live` and `desired` are digests; None if there is no such object."""
 
     action: str
     restarts: int
@@ -66,9 +53,10 @@ class SavedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedPlan:
-    """Everything that has to be the same when the plan is carried out; `objects` by their keys.
+    """Everything that must be unchanged when the plan is executed; `objects` are by key.
 
-    `hidden` is the digest of all that is masked, made with the random `salt`; None where nothing is.
+    `hidden` is the digest of all masked values, made with the random `salt`; None if nothing is masked.
+    `source` is the file that the plan was read from.
     """
 
     tool: str
@@ -76,14 +64,15 @@ class SavedPlan:
     commit: str | None
     recorded_commit: str | None
     withheld: tuple[str, ...]
-    options: PlanOptions
+    policy: SyncPolicy
     objects: Mapping[str, SavedObject]
     cluster: ClusterIdentity
     salt: str
     hidden: str | None
+    source: str | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the binding as JSON values."""
+        """Return the saved plan as JSON values."""
         return {
             "tool": self.tool,
             "applySet": self.apply_set,
@@ -91,111 +80,133 @@ class SavedPlan:
             "commit": self.commit,
             "recordedCommit": self.recorded_commit,
             "withheld": list(self.withheld),
-            "options": asdict(self.options),
+            "options": _policy_to_json(self.policy),
             "objects": {key: asdict(self.objects[key]) for key in sorted(self.objects)},
             "salt": self.salt,
             "hidden": self.hidden,
         }
 
     @classmethod
-    def from_json(cls, document: Any, where: str) -> Self:  # noqa: ANN401 -- whatever a file holds
-        """Return the binding in a saved plan. Raises PlanError when there is none that can be read."""
+    def from_json(cls, document: Any, source: str) -> Self:  # noqa: ANN401 -- any JSON value
+        """Return the saved plan in the JSON of a dry run. Raises PlanError if it cannot be read."""
         try:
-            found = document["binding"]
-            options = dict(found["options"])
-            names = options.pop("names")
+            binding = document["binding"]
             return cls(
-                tool=found["tool"],
-                apply_set=found["applySet"],
-                commit=found["commit"],
-                recorded_commit=found["recordedCommit"],
-                withheld=tuple(found["withheld"]),
-                options=PlanOptions(names=None if names is None else tuple(names), **options),
-                objects={key: SavedObject(**value) for key, value in found["objects"].items()},
-                cluster=ClusterIdentity(**found["cluster"]),
-                salt=str(found["salt"]),
-                hidden=found["hidden"],
+                tool=binding["tool"],
+                apply_set=binding["applySet"],
+                commit=binding["commit"],
+                recorded_commit=binding["recordedCommit"],
+                withheld=tuple(binding["withheld"]),
+                policy=_policy_from_json(binding["options"]),
+                objects={key: SavedObject(**value) for key, value in binding["objects"].items()},
+                cluster=ClusterIdentity(**binding["cluster"]),
+                salt=str(binding["salt"]),
+                hidden=binding["hidden"],
+                source=source,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise PlanError(
-                f"this is no saved plan, or one of another version: {error}",
-                where=where,
+                f"this is not a saved plan, or one of another version: {error}",
+                where=source,
                 hint="make one with `nimlab sync --dry-run --out FILE`",
             ) from error
 
 
+def _policy_to_json(policy: SyncPolicy) -> dict[str, Any]:
+    names = None if policy.names is None else sorted(policy.names)
+    return {**asdict(policy), "names": names}
+
+
+def _policy_from_json(options: Mapping[str, Any]) -> SyncPolicy:
+    """Return the policy of a saved plan. Raises KeyError, TypeError or ValueError."""
+    names = options["names"]
+    missing = asdict(SyncPolicy()).keys() - options.keys()
+    if missing:
+        raise KeyError(min(missing))
+    return SyncPolicy(**{**options, "names": None if names is None else frozenset(names)})
+
+
 def saved_plan_of(
-    plan: Plan, options: PlanOptions, tool: str, *, cluster: ClusterIdentity, salt: str
+    plan: Plan, policy: SyncPolicy, tool: str, *, cluster: ClusterIdentity, salt: str
 ) -> SavedPlan:
-    """Return what a plan is bound to. `salt` is random for a new binding, and the saved one's to compare."""
+    """Return what must be unchanged to execute a plan.
+
+    `salt` is random for a plan that is saved. To compare with a saved plan, use the salt of that plan.
+    """
     return SavedPlan(
         tool=tool,
         apply_set=plan.apply_set.id,
         commit=plan.commit.sha if plan.commit else None,
         recorded_commit=plan.recorded_commit,
         withheld=tuple(stop.code for stop in plan.stops),
-        options=options,
-        objects={str(change.key): _bound(change) for change in plan.changes},
+        policy=policy,
+        objects={str(change.key): _saved_object(change) for change in plan.changes},
         cluster=cluster,
         salt=salt,
-        hidden=_hidden(plan.changes, salt),
+        hidden=_hidden_digest(plan.changes, salt),
     )
 
 
-def differences_since(saved: SavedPlan, now: SavedPlan) -> tuple[str, ...]:
-    """Return what is no longer as it was saved, in words; empty when the plan still holds."""
-    moved = tuple(_moved(saved, now))
-    if not moved and saved.hidden != now.hidden:
+def differences_since(saved: SavedPlan, current: SavedPlan) -> tuple[str, ...]:
+    """Return what has changed since the plan was saved, as text; empty if the plan is still valid."""
+    differences = tuple(_differences(saved, current))
+    if not differences and saved.hidden != current.hidden:
         return (
-            "a value that isn't shown has changed: of a Secret, or an env variable whose name looks secret",
+            "a masked value has changed: of a Secret, or of an env variable whose name suggests a secret",
         )
-    return moved
+    return differences
 
 
-def _moved(saved: SavedPlan, now: SavedPlan) -> Iterator[str]:
-    if saved.tool != now.tool:
-        yield f"it was made by {saved.tool}, this is {now.tool}"
-    if saved.apply_set != now.apply_set:
+def _differences(saved: SavedPlan, current: SavedPlan) -> Iterator[str]:
+    if saved.tool != current.tool:
+        yield f"it was made by {saved.tool}, this is {current.tool}"
+    if saved.apply_set != current.apply_set:
         yield "it was made for another lab"
-    if saved.cluster != now.cluster:
-        yield f"it was made for another cluster: {_told(saved.cluster)}, here {_told(now.cluster)}"
-    if saved.commit != now.commit:
-        yield f"it was made at commit {_short(saved.commit)}, this is {_short(now.commit)}"
-    if saved.recorded_commit != now.recorded_commit:
-        yield f"commit {_short(now.recorded_commit)} has been synced since"
-    for key in sorted({*saved.objects, *now.objects}):
-        yield from _moved_object(key, saved.objects.get(key), now.objects.get(key))
-    if saved.withheld != now.withheld:
-        yield "other reasons than then keep it from pruning"
+    if saved.cluster != current.cluster:
+        yield (
+            f"it was made for another cluster: {_cluster_text(saved.cluster)}, "
+            f"here {_cluster_text(current.cluster)}"
+        )
+    if saved.commit != current.commit:
+        yield f"it was made at commit {_short(saved.commit)}, this is {_short(current.commit)}"
+    if saved.recorded_commit != current.recorded_commit:
+        yield f"commit {_short(current.recorded_commit)} has been synced since"
+    for key in sorted({*saved.objects, *current.objects}):
+        yield from _object_differences(key, saved.objects.get(key), current.objects.get(key))
+    if saved.withheld != current.withheld:
+        yield "the reasons that block pruning have changed"
 
 
-def _moved_object(key: str, saved: SavedObject | None, now: SavedObject | None) -> Iterator[str]:
+def _object_differences(key: str, saved: SavedObject | None, current: SavedObject | None) -> Iterator[str]:
     if saved is None:
         yield f"{key} is new"
-    elif now is None:
-        yield f"{key} is gone"
-    elif saved.desired != now.desired:
-        yield f"{key} is asked for differently"
-    elif saved != replace(now, restarts=saved.restarts):
+    elif current is None:
+        yield f"{key} no longer exists"
+    elif saved.desired != current.desired:
+        yield f"{key} has changed in the files"
+    elif saved != replace(current, restarts=saved.restarts):
         yield f"{key} has changed in the cluster"
-    elif now.restarts > saved.restarts:  # fewer only means that some don't run: nothing that wasn't told
-        yield f"{key}: {now.restarts} peers would restart, not {saved.restarts}"
+    elif current.restarts > saved.restarts:  # fewer restarts only mean that some peers do not run
+        yield f"{key}: {current.restarts} peers would restart, not {saved.restarts}"
 
 
-def _bound(change: Change) -> SavedObject:
+def _saved_object(change: Change) -> SavedObject:
     live = change.live
     return SavedObject(
         action=change.action.value,
         restarts=change.restarts,
         uid=None if live is None else live["metadata"]["uid"],
-        live=None if live is None else _digest(_steady(live)),
+        live=None if live is None else _digest(_stable_part(live)),
         desired=None if change.desired is None else _digest(change.desired),
     )
 
 
-def _steady(live: Manifest) -> Manifest:
-    """The object without what its controller moves all the time; where nothing does, with its version."""
-    metadata = {k: v for k, v in live["metadata"].items() if k not in _UNSTEADY}
+def _stable_part(live: Manifest) -> Manifest:
+    """Return the object without the fields that its controller updates all the time.
+
+    An object without a status has no such controller, so its resourceVersion is kept.
+    """
+    metadata = {k: v for k, v in live["metadata"].items() if k not in _VOLATILE}
     if "status" not in live:
         metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
     return {k: v for k, v in {**live, "metadata": metadata}.items() if k != "status"}
@@ -211,16 +222,21 @@ def _masked(manifest: Manifest) -> Manifest:
     return masked
 
 
-def _hidden(changes: Iterable[Change], salt: str) -> str | None:
-    """One digest of every object of which something is masked, in full."""
-    objects = [one for c in changes for one in (c.desired, c.live and _steady(c.live)) if one is not None]
-    texts = [to_json_text(one) for one in objects if _masked(one) != one]
+def _hidden_digest(changes: Iterable[Change], salt: str) -> str | None:
+    """Return one digest of all objects that contain masked values; None if there are none."""
+    objects = [
+        manifest
+        for change in changes
+        for manifest in (change.desired, change.live and _stable_part(change.live))
+        if manifest is not None
+    ]
+    texts = [to_json_text(manifest) for manifest in objects if _masked(manifest) != manifest]
     if not texts:
         return None
-    return hashlib.scrypt("\n".join(texts).encode(), salt=salt.encode(), **_SLOW).hex()
+    return hashlib.scrypt("\n".join(texts).encode(), salt=salt.encode(), **_SCRYPT).hex()
 
 
-def _told(cluster: ClusterIdentity) -> str:
+def _cluster_text(cluster: ClusterIdentity) -> str:
     return cluster.id if cluster.object is None else f"{cluster.object} is {cluster.id}"
 
 

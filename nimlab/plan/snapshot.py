@@ -1,6 +1,7 @@
-"""What planning is given: what is desired, the cluster as it was read, and what this run may do.
+"""What planning reads: the desired objects of each experiment, and the cluster as it was read.
 
-Values only. Who fills them reads files, Git and the cluster; who uses them reads nothing else.
+Plain values, filled by the readers of files, Git and cluster; planning uses nothing else but these and a
+`sync_policy.PlanInputs`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nimlab.errors import ClusterError, Conflict
-from nimlab.files.git import Commit, Relation
-from nimlab.files.spec import Broken, OnImmutableChange
+from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import PART_OF, ApplySet
 from nimlab.objects.applyset_parent import Parent
-from nimlab.objects.lab_identity import LabIdentity
 from nimlab.objects.manifest import Manifest, ObjectKey, labels_of
 from nimlab.objects.takeover import Takeover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """All objects that one experiment should be; stamped, guarded, in apply order."""
+    """All objects of one experiment as Git describes them: stamped, guarded, in apply order."""
 
     name: str
     manifests: tuple[Manifest, ...]
@@ -30,12 +29,12 @@ class Desired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What the server says an apply would give: the object, or why it refuses.
+    """The result of a server-side dry-run of an apply: the object, or the error.
 
-    Both None: it could not be asked (the credentials only allow reading), so the plan is `unverified` there;
-    or the object has to be replaced, and the server would have the new one.
-    `taken` are the fields that people have changed by hand and that an apply takes back. `handover` is what
-    has to be done before the apply, `handed_over` the object after that alone.
+    Both are None in two cases. The credentials only allow reads, so the change is planned as `unverified`; or
+    the object has to be replaced, and the server would accept the new one.
+    `taken` are the fields that were changed by hand and that an apply sets back. `takeover` are the changes
+    of managed fields that come before the apply, and `after_takeover` is the object after these alone.
     """
 
     manifest: Manifest | None = None
@@ -47,9 +46,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Former:
-    """This lab's set in another namespace, where the lab was before `spec.namespace` changed.
+    """This lab's apply-set in a namespace that the lab used before `spec.namespace` changed.
 
-    `manifest` is the set's parent as it was read, `live` the objects with the set's label.
+    `manifest` is the set's parent as it was read; `live` are the objects with the set's label.
     """
 
     apply_set: ApplySet
@@ -63,11 +62,12 @@ class Former:
 class Snapshot:
     """The cluster as it was read at one time.
 
-    `live` holds every object that carries the set's label and every desired one that exists. `predicted`
-    has an entry exactly for the desired objects that exist and are not proven unchanged, or need a handover.
-    `strangers` names, for each namespace of ours that no experiment wants any more, what in it is not ours;
-    None where the credentials or the server don't show it. `former` are this lab's sets in other namespaces;
-    `unchecked` are the namespaces that may hold one and could not be read.
+    `live` contains every object that carries the set's label, and every desired object that exists.
+    `predicted` has an entry for each desired object that exists and either is not proven unchanged or needs a
+    takeover. `foreign_objects` has an entry for each namespace of this lab that no experiment needs any more:
+    the objects in it that are not this lab's, or None if the credentials or the server do not show them.
+    `former` are this lab's sets in other namespaces. `unchecked` are namespaces that may contain such a set,
+    but could not be read.
     """
 
     apply_set: ApplySet
@@ -81,43 +81,6 @@ class Snapshot:
     unchecked: tuple[str, ...] = ()
 
     def set_of(self, live: Manifest) -> ApplySet:
-        """Return the set that an object is a member of, by its label; this lab's current one in doubt."""
+        """Return the apply-set that an object's label names; the current one for any other label."""
         label = labels_of(live).get(PART_OF)
-        return next((one.apply_set for one in self.former if one.apply_set.id == label), self.apply_set)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneLimit:
-    """How much one sync may delete; None is no limit.
-
-    With `spare_single`, the percentage is not held against a prune that concerns one experiment only: in a
-    lab of two, removing one is half of everything and an ordinary day.
-    """
-
-    objects: int | None
-    percent: float | None
-    spare_single: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Permissions of this run. `names` narrows it to some experiments; None is the whole lab.
-
-    `relations` holds the relation of `commit` to each commit that a parent records, `remedies` the way to a
-    commit that may follow one that this commit does not. `move` allows the run to delete what the lab left
-    in its former namespaces.
-    """
-
-    names: frozenset[str] | None
-    prune: bool
-    allow_empty: bool
-    allow_older: bool
-    take_ownership: bool
-    limit: PruneLimit
-    broken: tuple[Broken, ...]
-    file_errors: int
-    commit: Commit | None
-    relations: Mapping[str, Relation]
-    lab: LabIdentity = field(default_factory=LabIdentity)
-    move: bool = False
-    remedies: Mapping[str, str] = field(default_factory=dict)
+        return next((f.apply_set for f in self.former if f.apply_set.id == label), self.apply_set)

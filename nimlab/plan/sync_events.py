@@ -1,21 +1,24 @@
-"""What is told while a plan is carried out: one value for each thing that happened.
+"""Events of a sync: one value for each step, from the plan to the last experiment that settles.
 
-Values only; whoever receives them decides what a person or a program gets to see.
+Plain values. The receiver decides what a person or a program gets to see.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from nimlab.errors import NimlabError
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.pod_trouble import Trouble
 
+if TYPE_CHECKING:  # `nimlab --help` imports this module, and needs no planning
+    from nimlab.plan.make_plan import Plan
+
 
 class Outcome(Enum):
-    """What became of one object."""
+    """The result of a sync for one object."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -27,8 +30,36 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanMade:
+    """The cluster was read and planned for.
+
+    A later PlanMade replaces this one: another sync changed the cluster before the lock was acquired. A plan
+    with a `refusal` is the last event; nothing is executed.
+    """
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockAwaited:
+    """Another sync holds the lock, and this one waits for it; `holder` names the other one."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStarted:
+    """Execution of the last plan begins; where the plan has writes, the lock is held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockLost:
+    """The lock expired during execution, so the sync stopped: another one may be writing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectDone:
-    """One object is dealt with; `error` says why it failed or was not attempted."""
+    """The sync has finished with one object; `error` is why it failed or was not attempted."""
 
     experiment: str
     key: ObjectKey
@@ -46,10 +77,11 @@ class PeersRestarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersProgress:
-    """How far an experiment's peers are; sent whenever it changes. `leaving` counts peers still to go.
+    """The number of peers of an experiment that run; sent whenever a value changes.
 
-    `why` says what is still awaited where the counts don't show it. `left_s` is about how long it takes at
-    the pace so far; None as long as there is none.
+    `leaving` counts the peers that are to be deleted and still exist. `why` names what is awaited where the
+    numbers do not show it. `left_s` is the estimated time that the rest takes; None before there is an
+    estimate.
     """
 
     experiment: str
@@ -63,7 +95,10 @@ class PeersProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentSettled:
-    """All of an experiment's peers are as wanted; `after_s` is the time since its waiting began."""
+    """All peers of an experiment are as its file describes them.
+
+    `after_s` is the time since waiting began; 0 if the snapshot already showed the experiment settled.
+    """
 
     experiment: str
     running: int
@@ -73,7 +108,7 @@ class ExperimentSettled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentStuck:
-    """An experiment will not be ready: trouble that waiting doesn't mend, or the timeout.
+    """An experiment did not settle: either waiting cannot help, or the timeout expired.
 
     `held` are objects that were deleted and still exist.
     """
@@ -90,9 +125,20 @@ class ExperimentStuck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something worth a line that concerns no single object: a namespace made, a lock waited for."""
+    """A line of text about a step that concerns no object of the plan, such as a new namespace."""
 
     text: str
 
 
-Event: TypeAlias = ObjectDone | PeersRestarted | PeersProgress | ExperimentSettled | ExperimentStuck | Notice
+Event: TypeAlias = (
+    PlanMade
+    | LockAwaited
+    | ExecutionStarted
+    | LockLost
+    | ObjectDone
+    | PeersRestarted
+    | PeersProgress
+    | ExperimentSettled
+    | ExperimentStuck
+    | Notice
+)

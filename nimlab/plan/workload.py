@@ -1,6 +1,6 @@
-"""Facts about workloads that planning needs: what they cost, what can't be changed in place, who restarts.
+"""Facts about workloads: requested resources, immutable fields, and the peers that a change restarts.
 
-In: manifests and live objects. Out: numbers and field paths. Nothing is decided here. Pure.
+In: manifests and live objects. Out: numbers and field paths. Decisions are made in `decide`. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nimlab.plan.kstatus import peers_of, restart_pending
 from nimlab.units import UnitError, parse_quantity
 
 _MUTABLE: Final[Mapping[str, frozenset[str]]] = {
-    # apimachinery's pkg/apis/apps/validation; revisionHistoryLimit since 1.32
+    # source: kubernetes, pkg/apis/apps/validation; revisionHistoryLimit since 1.32
     "StatefulSet": frozenset({
         "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
         "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
@@ -26,24 +26,23 @@ _IMMUTABLE: Final[Mapping[str, frozenset[str]]] = {
     "DaemonSet": frozenset({"selector"}),
     "Service": frozenset({"clusterIP"}),
 }
-
-
 _BANDWIDTH: Final = frozenset({"kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"})
 _DEFAULT_GRACE_S: Final = 30
 _STAGGER: Final = "stagger"
+"""Name of the init container that delays the start of a peer by its index."""
 _START_S: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Pods and what they ask for; differences may be negative."""
+    """Number of pods and their resource requests; differences may be negative."""
 
     pods: int = 0
     cpu_m: int = 0
     memory_bytes: int = 0
 
     def minus(self, other: Resources) -> Resources:
-        """Return this minus the other."""
+        """Return the difference."""
         return Resources(
             pods=self.pods - other.pods,
             cpu_m=self.cpu_m - other.cpu_m,
@@ -60,7 +59,7 @@ class Resources:
 
 
 def resources_of(manifest: Manifest | None) -> Resources:
-    """Return what a workload asks for: its replicas times their requests; nothing for other kinds."""
+    """Return replicas times requests of a StatefulSet or Deployment; zero for other kinds."""
     if manifest is None or manifest["kind"] not in ("StatefulSet", "Deployment"):
         return Resources()
     spec = manifest["spec"]
@@ -74,10 +73,10 @@ def resources_of(manifest: Manifest | None) -> Resources:
 
 
 def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
-    """What a node must have free for a pod, as the scheduler counts (KEP-753).
+    """Return what a node must have free for a pod, by the scheduler's rule (KEP-753).
 
-    Native sidecars stay, so each init container runs beside those before it; what all containers need
-    together, or one of the steps before them, whichever is more.
+    Native sidecars keep running, so each init container runs beside the sidecars before it. The request is
+    the maximum over these steps and the final state, in which all containers and sidecars run.
     """
     sidecars = most = Decimal(0)
     for container in pod.get("initContainers", ()):
@@ -89,23 +88,23 @@ def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
 
 
 def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
-    """Return what a workload seems to promise and doesn't; sorted.
+    """Return warnings about settings that do less than they seem to; sorted.
 
-    A container runtime asks for a burst of 512 MiB with the bandwidth annotations, which at 16 Mbit/s is more
+    For the bandwidth annotations, container runtimes configure a burst of 512 MiB. At 16 Mbit/s, that is more
     than four minutes without a limit (kubernetes/kubernetes#90838; measured in docs/shaping.md).
     """
     template = ((manifest or {}).get("spec") or {}).get("template") or {}
     annotations = (template.get("metadata") or {}).get("annotations") or {}
     if _BANDWIDTH.isdisjoint(annotations):
         return ()
-    return ("`method: cni` bounds the long-run average only: the first 512 MiB each way pass unlimited",)
+    return ("`method: cni` limits only the long-term average: the first 512 MiB each way are not limited",)
 
 
 def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
-    """Return the paths of desired fields that the server will not change in place; sorted.
+    """Return the paths of changed fields that the server refuses to change in place; sorted.
 
-    Told apart here, from the two objects: the server's 422 doesn't name the field, and means many other
-    things as well.
+    The comparison is done here, because the server's answer 422 does not name the field and has many other
+    causes.
     """
     kind = desired["kind"]
     changed = [
@@ -123,17 +122,16 @@ def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
 def trial_of(desired: Manifest) -> Manifest:
     """Return the object under another name, for a dry run of a replacement.
 
-    Under its own name the server would refuse the immutable field, or say that it exists.
+    Under its own name, the server would refuse the immutable field or report that the object exists.
     """
     return {**desired, "metadata": {**desired["metadata"], "name": f"{desired['metadata']['name']}-new"}}
 
 
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
-    """Return how many running peers an update deletes and makes anew; 0 where nothing restarts.
+    """Return how many running peers an update deletes and creates again; 0 without a restart.
 
-    Those that a smaller size removes aren't made anew.
-    `predicted` is None when the object itself stays as it is: then peers of an older revision count, which
-    an interrupted sync has left behind.
+    Peers that are removed by scaling down do not count. `predicted` is None if the object itself does not
+    change. Then the outdated peers count, which an interrupted sync has left.
     """
     if live["kind"] != "StatefulSet":
         return 0
@@ -147,10 +145,10 @@ def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
 
 
 def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
-    """Return about how many seconds it takes to restart so many peers, all at once or one after another.
+    """Estimate in seconds how long it takes to restart the peers, all at once or one after another.
 
-    For each: its grace period to stop, the delays of its probes, and a moment to start. An image that has to
-    be pulled, or a node that is full, takes longer.
+    One restart takes the grace period, the initial delays of the probes, and a short start time. It takes
+    longer if an image must be pulled or no node has free resources.
     """
     pod = desired["spec"]["template"]["spec"]
     probes = [c.get(p) or {} for c in pod["containers"] for p in ("startupProbe", "readinessProbe")]
@@ -162,34 +160,37 @@ def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
 
 
 def _staggered_s(pod: Mapping[str, Any], peers: int, *, at_once: bool) -> int:
-    """How many seconds peers wait for their turn: the last of them, or one after another."""
+    """Return the delay by staggered starts in seconds: of the last peer, or the sum over all peers."""
     flags = next((c.get("args") or () for c in pod.get("initContainers", ()) if c["name"] == _STAGGER), ())
-    asked = dict(flag.split("=", 1) for flag in flags if "=" in flag)
+    values = dict(flag.split("=", 1) for flag in flags if "=" in flag)
     try:
-        step_ms, first = int(asked["--step-ms"]), int(asked.get("--first", "0"))
-    except (KeyError, ValueError):  # a template may have an init container of that name that is not ours
+        step_ms, first = int(values["--step-ms"]), int(values.get("--first", "0"))
+    except (KeyError, ValueError):  # a template may define another init container of that name
         return 0
-    places = [first + peers - 1] if at_once else range(first, first + peers)
-    return sum(places) * step_ms // 1000 if peers else 0
+    steps = [first + peers - 1] if at_once else range(first, first + peers)
+    return sum(steps) * step_ms // 1000 if peers else 0
 
 
-def changes_template(live: Manifest, made: Manifest) -> bool:
-    """Return True when the two have different pod templates."""
-    return live["kind"] == "StatefulSet" and bool(made["spec"]["template"] != live["spec"]["template"])
+def changes_template(live: Manifest, predicted: Manifest) -> bool:
+    """Return True if two states of a StatefulSet have different pod templates."""
+    return live["kind"] == "StatefulSet" and bool(predicted["spec"]["template"] != live["spec"]["template"])
 
 
 def adopts_peers(desired: Manifest, live: Manifest) -> bool:
-    """Return True when a new StatefulSet would find the peers of the live one by their labels."""
+    """Return True if the selector of a new StatefulSet would match the peers of the live one."""
     if live["kind"] != "StatefulSet":
         return True
     selector = desired["spec"].get("selector") or {}
     labels = (live["spec"]["template"].get("metadata") or {}).get("labels") or {}
-    same = selector.get("matchExpressions") == (live["spec"].get("selector") or {}).get("matchExpressions")
-    return same and all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
+    live_selector = live["spec"].get("selector") or {}
+    same_expressions = selector.get("matchExpressions") == live_selector.get("matchExpressions")
+    return same_expressions and all(
+        labels.get(name) == value for name, value in selector.get("matchLabels", {}).items()
+    )
 
 
 def restarts_together(manifest: Manifest) -> bool:
-    """Return True when the sync itself deletes the peers of an old revision."""
+    """Return True if the sync itself deletes the peers of an old revision, because of OnDelete."""
     strategy = (manifest.get("spec") or {}).get("updateStrategy") or {}
     return manifest["kind"] == "StatefulSet" and strategy.get("type") == "OnDelete"
 
@@ -201,7 +202,7 @@ def _is_immutable(kind: str, name: str) -> bool:
 
 
 def _covers(wanted: object, live: Any) -> bool:  # noqa: ANN401 -- any JSON value
-    """True when live has all that is wanted; what the server filled in beside it doesn't matter."""
+    """Return True if live contains all desired values; additional values of the server are ignored."""
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(_covers(v, live.get(k)) for k, v in wanted.items())
     if isinstance(wanted, list):
@@ -218,5 +219,5 @@ def _request(container: Mapping[str, Any], name: str) -> Decimal:
     text = (resources.get("requests") or {}).get(name) or (resources.get("limits") or {}).get(name)
     try:
         return parse_quantity(str(text or "0"))
-    except UnitError:  # a live object may hold forms that we never write; the count is for people
+    except UnitError:  # a live object may contain forms that nimlab does not parse; the number is informative
         return Decimal(0)

@@ -1,16 +1,23 @@
-"""Plans, problems, events and overviews -> text for people, JSON for programs, and the exit code.
+"""Plans, events, problems and rows -> text for people, JSON for programs, reports for GitLab, and exit codes.
 
-In: values. Out: strings. Nothing here prints, knows a terminal or reads a cluster; `paint` says whether
-colour is wanted, and the text reads the same without. The rooms: `lines` (spans, escaping), `values` (numbers
-and fields as text), `problems`, `changes` and `plan` (what will be done), `events` (what happens), `sums`
-(what it amounts to), `outcome` (what was done), `tables` and `status` (what there is), `data` (JSON).
-For GitLab: `deletions`, `terraform`, `junit` and `codequality`. Pure.
+In: values. Out: strings and exit codes. No module prints, or accesses the cluster or the terminal. With
+`paint`, the text has colour; otherwise it is the same text without colour. Pure.
+
+- Base: `styled_text`, `cut_text`, `format_value`, `totals` of a plan, `sync_result`, `exit_code`
+- Plan: `plan_text`, `change_lines`, `change_notes`, `change_groups`
+- Sync: `event_lines`, `sync_summary`
+- `list` and `status`: `list_rows`, `git_state`, `experiment_detail`, `experiment_events`,
+  `experiment_troubles`, `experiment_page`, `tables`
+- Errors: `problems`
+- JSON: `json_output`
+- GitLab: `deletions`, `terraform`, `junit`, `junit_document`, `codequality`
 """
 
 from __future__ import annotations
 
 from nimlab.report.codequality import codequality_json
 from nimlab.report.event_lines import format_event, format_note, progress_text
+from nimlab.report.exit_code import exit_code_of, exit_code_of_rows
 from nimlab.report.experiment_page import format_status
 from nimlab.report.json_output import (
     detail_json,
@@ -27,7 +34,6 @@ from nimlab.report.problems import format_error, format_problems, format_warning
 from nimlab.report.sync_summary import format_outcome
 from nimlab.report.tables import format_rows, format_sandbox
 from nimlab.report.terraform import terraform_json
-from nimlab.report.totals import exit_code_of, exit_code_of_rows
 
 __all__ = [
     "codequality_json",

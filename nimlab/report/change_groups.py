@@ -1,8 +1,8 @@
-"""Many experiments that change alike -> one block each, so that a plan of a thousand changes can be read.
+"""Many experiments with similar changes -> groups, so that a plan of a thousand changes stays readable.
 
-In: a plan's experiments. Out: groups of experiments whose changes differ in names and values only, and the
-lines of a group. Only plain creates and updates are grouped: prunes, replacements, conflicts, foreign fields
-and errors are shown for each experiment. Restarts are counted in the group's lines.
+In: the experiments of a plan. Out: groups of experiments whose changes differ only in names and values, and
+the lines of each group. Only plain creates and updates are grouped. Prunes, replacements, conflicts, foreign
+fields and errors are shown per experiment.
 """
 
 from __future__ import annotations
@@ -12,88 +12,81 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from nimlab.plan.change import Action, Change
-from nimlab.plan.diff import FieldChange
 from nimlab.plan.make_plan import ExperimentPlan
-from nimlab.plan.workload import Resources
-from nimlab.report.change_lines import ChangeBlock, Layout, head_of, layout_note, notes_of, restart_cause
-from nimlab.report.format_value import added_texts, change_texts, json_parts
+from nimlab.report.change_lines import MAX_FIELDS, ChangeLine, Layout, head_of, layout_note
+from nimlab.report.change_notes import general_notes_of, restart_cause
+from nimlab.report.format_value import added_texts, change_texts, expand_json
 from nimlab.report.styled_text import Line, count, line, named_list
+from nimlab.report.totals import sum_resources
 
-_Sight: TypeAlias = tuple[Any, ...]
+_Shape: TypeAlias = tuple[Any, ...]
 
-_SMALLEST: Final = 3  # fewer experiments are shown one by one
-_VALUES: Final = 4  # a field with more different changes than that does not split a group
-_NAMES: Final = 3
-_FIELDS: Final = 12
+_MIN_MEMBERS: Final = 3  # fewer experiments are shown one by one
+_MAX_VALUES: Final = 4  # a field with more different changes does not split a group
+_MAX_NAMES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlikeGroup:
-    """Experiments, sorted by name, whose changes are alike."""
+class ChangeGroup:
+    """Experiments with similar changes, sorted by name."""
 
     members: tuple[ExperimentPlan, ...]
 
     @property
     def name(self) -> str:
-        """What stands where an experiment's name would."""
+        """The text in the column of the experiments' names."""
         return count(len(self.members), "experiment")
 
 
-def group_alike(
+def group_similar(
     experiments: Sequence[ExperimentPlan],
-) -> tuple[tuple[AlikeGroup, ...], tuple[ExperimentPlan, ...]]:
-    """Return the groups, largest first, and the experiments that are to be shown one by one."""
-    alike: dict[_Sight, list[ExperimentPlan]] = {}
-    for one in experiments:
-        if _is_plain(one):
-            alike.setdefault(_shape(one), []).append(one)
+) -> tuple[tuple[ChangeGroup, ...], tuple[ExperimentPlan, ...]]:
+    """Return the groups, largest first, and the experiments that must be shown one by one."""
+    by_shape: dict[_Shape, list[ExperimentPlan]] = {}
+    for experiment in experiments:
+        if _is_plain(experiment):
+            by_shape.setdefault(_shape(experiment), []).append(experiment)
     groups = [
-        AlikeGroup(members=tuple(sorted(part, key=lambda one: one.name)))
-        for members in alike.values()
-        for part in _split(members)
-        if len(part) >= _SMALLEST
+        ChangeGroup(members=tuple(sorted(part, key=lambda member: member.name)))
+        for members in by_shape.values()
+        for part in _split_by_values(members)
+        if len(part) >= _MIN_MEMBERS
     ]
     groups.sort(key=lambda group: (-len(group.members), group.members[0].name))
-    grouped = {one.name for group in groups for one in group.members}
-    return tuple(groups), tuple(one for one in experiments if one.name not in grouped)
+    grouped = {member.name for group in groups for member in group.members}
+    return tuple(groups), tuple(e for e in experiments if e.name not in grouped)
 
 
-def group_entries(group: AlikeGroup, layout: Layout) -> Iterator[ChangeBlock]:
-    """Yield a group's lines: which kinds, which experiments, which fields, and how many peers restart."""
+def group_entries(group: ChangeGroup, layout: Layout) -> Iterator[ChangeLine]:
+    """Yield the lines of a group: its kinds, experiments, fields, and the number of restarted peers."""
     first = group.members[0]
     indent = " " * (layout.indent + 2)
-    added = Resources(
-        pods=sum(one.added.pods for one in group.members),
-        cpu_m=sum(one.added.cpu_m for one in group.members),
-        memory_bytes=sum(one.added.memory_bytes for one in group.members),
-    )
-    texts = added_texts(added)
+    texts = added_texts(sum_resources(member.added for member in group.members))
     held = ", held back" if first.held else ""
     for action in (Action.CREATE, Action.UPDATE):
-        changes = [change for change in _shown(first) if change.action is action]
+        changes = [change for change in _changing(first) if change.action is action]
         if changes:
             kinds = ", ".join(change.key.kind for change in changes)
             objects = count(len(changes) * len(group.members), "object")
             head = head_of(action, f"{objects}{held}: {kinds}", layout)
-            yield ChangeBlock(line=head, added=texts if any(texts) else None)
+            yield ChangeLine(line=head, added=texts if any(texts) else None)
             texts = ("", "", "")
-    names = named_list([one.name for one in group.members], limit=_NAMES)
-    yield ChangeBlock(line=line(indent, f"of {names} (--verbose shows each)"))
+    names = named_list([member.name for member in group.members], limit=_MAX_NAMES)
+    yield ChangeLine(line=line(indent, f"of {names} (--verbose shows each)"))
     fields = list(_field_lines(group, indent))
-    yield from (ChangeBlock(line=text) for text in fields[:_FIELDS])
-    if len(fields) > _FIELDS:
-        yield ChangeBlock(line=line(indent, f"… and {count(len(fields) - _FIELDS, 'more field')}"))
-    yield from (ChangeBlock(line=text) for text in _notes(group, layout))
+    yield from (ChangeLine(line=text) for text in fields[:MAX_FIELDS])
+    if len(fields) > MAX_FIELDS:
+        yield ChangeLine(line=line(indent, f"… and {count(len(fields) - MAX_FIELDS, 'more field')}"))
+    yield from (ChangeLine(line=text) for text in _note_lines(group, layout))
 
 
-def _shown(one: ExperimentPlan) -> list[Change]:
-    return [change for change in one.changes if change.action is not Action.KEEP]
+def _changing(experiment: ExperimentPlan) -> list[Change]:
+    return [change for change in experiment.changes if change.action is not Action.KEEP]
 
 
-def _is_plain(one: ExperimentPlan) -> bool:
-    """True if nothing of it has to be seen with the experiment's own name."""
-    shown = _shown(one)
-    return bool(shown) and all(_is_plain_change(change) for change in one.changes)
+def _is_plain(experiment: ExperimentPlan) -> bool:
+    """Return True if no change must be shown under the experiment's own name."""
+    return bool(_changing(experiment)) and all(_is_plain_change(change) for change in experiment.changes)
 
 
 def _is_plain_change(change: Change) -> bool:
@@ -104,10 +97,10 @@ def _is_plain_change(change: Change) -> bool:
     return change.action in (Action.CREATE, Action.UPDATE)
 
 
-def _shape(one: ExperimentPlan) -> _Sight:
-    """What is the same for all of a group: actions, kinds, reasons, paths, notes, cause of restarts."""
+def _shape(experiment: ExperimentPlan) -> _Shape:
+    """Return what the members of a group have in common: actions, kinds, reasons, field paths and notes."""
     return (
-        one.held,
+        experiment.held,
         tuple(
             (
                 change.action,
@@ -115,37 +108,33 @@ def _shape(one: ExperimentPlan) -> _Sight:
                 change.reason,
                 change.unverified,
                 restart_cause(change),
-                tuple(notes_of(change)),
-                tuple(field.path for field in _fields(change)),
+                tuple(general_notes_of(change)),
+                tuple(field.path for field in expand_json(change.fields)),
             )
-            for change in _shown(one)
+            for change in _changing(experiment)
         ),
     )
 
 
-def _fields(change: Change) -> list[FieldChange]:
-    return [part for field in change.fields for part in json_parts(field)]
-
-
-def _texts(one: ExperimentPlan) -> tuple[tuple[str, str, str], ...]:
-    """Path, old and new text of every changed field, in the order of the shape."""
-    fields = (field for change in _shown(one) for field in _fields(change))
+def _field_texts(experiment: ExperimentPlan) -> tuple[tuple[str, str, str], ...]:
+    """Return path, old value and new value of each changed field, in the order of the shape."""
+    fields = (field for change in _changing(experiment) for field in expand_json(change.fields))
     return tuple(change_texts(field, whole=False) for field in fields)
 
 
-def _split(members: Sequence[ExperimentPlan]) -> list[list[ExperimentPlan]]:
-    """Part experiments of one shape by the values of each field that has few different ones."""
-    texts = [_texts(one) for one in members]
-    places = [place for place, column in enumerate(zip(*texts, strict=True)) if len(set(column)) <= _VALUES]
-    parts: dict[_Sight, list[ExperimentPlan]] = {}
-    for one, found in zip(members, texts, strict=True):
-        parts.setdefault(tuple(found[place] for place in places), []).append(one)
+def _split_by_values(members: Sequence[ExperimentPlan]) -> list[list[ExperimentPlan]]:
+    """Split experiments of one shape by the values of each field that has only a few different values."""
+    rows = [_field_texts(member) for member in members]
+    indexes = [i for i, column in enumerate(zip(*rows, strict=True)) if len(set(column)) <= _MAX_VALUES]
+    parts: dict[_Shape, list[ExperimentPlan]] = {}
+    for member, row in zip(members, rows, strict=True):
+        parts.setdefault(tuple(row[index] for index in indexes), []).append(member)
     return list(parts.values())
 
 
-def _field_lines(group: AlikeGroup, indent: str) -> Iterator[Line]:
-    kinds = [change.key.kind for change in _shown(group.members[0]) for _ in _fields(change)]
-    columns = list(zip(*(_texts(one) for one in group.members), strict=True))
+def _field_lines(group: ChangeGroup, indent: str) -> Iterator[Line]:
+    kinds = [c.key.kind for c in _changing(group.members[0]) for _ in expand_json(c.fields)]
+    columns = zip(*(_field_texts(member) for member in group.members), strict=True)
     for kind, column in zip(kinds, columns, strict=True):
         path, old, new = column[0]
         different = len(set(column))
@@ -153,17 +142,16 @@ def _field_lines(group: AlikeGroup, indent: str) -> Iterator[Line]:
         yield line(indent, f"{kind} {path}     {what}")
 
 
-def _notes(group: AlikeGroup, layout: Layout) -> Iterator[Line]:
-    """What a reader has to know, each once, and how many running peers restart for which cause."""
-    first = _shown(group.members[0])
-    for place, change in enumerate(first):
-        for text in notes_of(change):
+def _note_lines(group: ChangeGroup, layout: Layout) -> Iterator[Line]:
+    """Yield each general note once, and the number of restarted peers for each cause."""
+    for index, change in enumerate(_changing(group.members[0])):
+        for text in general_notes_of(change):
             yield layout_note(text, layout)
         cause = restart_cause(change)
         if cause:
-            alike = [_shown(one)[place] for one in group.members]
-            peers = count(sum(other.restarts for other in alike), "running peer")
-            longest_s = max(other.restart_s for other in alike)
-            experiments = count(sum(other.restarts > 0 for other in alike), "experiment")
+            similar = [_changing(member)[index] for member in group.members]
+            peers = count(sum(other.restarts for other in similar), "running peer")
+            longest_s = max(other.restart_s for other in similar)
+            experiments = count(sum(other.restarts > 0 for other in similar), "experiment")
             text = f"restarts {peers} of {experiments}{cause} (up to about {longest_s} s each)"
             yield layout_note(text, layout)

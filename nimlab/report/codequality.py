@@ -1,9 +1,9 @@
-"""Problems of files and errors of a plan -> GitLab's Code Quality report: marks on files.
+"""Problems of files and errors of a plan -> GitLab's Code Quality report.
 
-In: what is wrong, and what a plan deletes. Out: JSON text, one entry for each mark. A mark's fingerprint
-tells GitLab that it is the same as in another pipeline: it depends on neither line numbers nor the order nor
-the machine. GitLab needs a file that is there: what belongs to none is marked on `lab.yaml`, which every lab
-has.
+In: problems, errors, and the deletions of a plan. Out: JSON text with one entry per finding. GitLab
+recognises a finding in another pipeline by its fingerprint, so the fingerprint depends neither on line
+numbers nor on the order nor on the machine. GitLab requires an existing file: a finding without a file is
+reported for `lab.yaml`, which every lab has.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from enum import Enum
 from typing import Any, Final
 
 from nimlab.errors import Location, NimlabError, Problem, RenderError, SpecError
-from nimlab.plan.make_plan import Plan
+from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.report.deletions import Deletion, deletions_of
 from nimlab.report.styled_text import escape, flat, named_list
 
-_ANCHOR: Final = Location(path="lab.yaml")
+_LAB_FILE: Final = Location(path="lab.yaml")
 _DELETION: Final = "deletion"
-_KEYS: Final = 4
-_PLACE: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?")
-# What differs from run to run, or from machine to machine, in what is otherwise the same text.
-_MOVING: Final = re.compile(r"0x[0-9a-f]+|[0-9]+|(?<!\w)/\S+")
+_MAX_KEYS: Final = 4
+_TEMPLATE_PLACE: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?")
+# Parts of a text that may differ between runs or machines: addresses, numbers, absolute paths.
+_VARYING: Final = re.compile(r"0x[0-9a-f]+|[0-9]+|(?<!\w)/\S+")
 
 
 class _Severity(Enum):
-    """How loud a mark is, in GitLab's words."""
+    """The severity of a finding, in GitLab's terms."""
 
-    BLOCKER = "blocker"  # nothing at all is done
-    CRITICAL = "critical"  # a file can't be used, or an object can't be applied
-    MAJOR = "major"  # something is deleted, or would be
-    MINOR = "minor"  # a warning about a file that is used all the same
+    BLOCKER = "blocker"  # the plan is refused
+    CRITICAL = "critical"  # a file is invalid, or an object cannot be applied
+    MAJOR = "major"  # objects are or would be deleted
+    MINOR = "minor"  # a warning about a valid file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Mark:
-    """One entry; `code`, path and `identity` make it what it is, the rest may change."""
+class _Finding:
+    """One entry of the report. Its `code`, path and `identity` identify it; the rest may change."""
 
     code: str
     severity: _Severity
@@ -58,141 +58,153 @@ def codequality_json(
     plan: Plan | None = None,
     folder: str = "",
 ) -> str:
-    """Return the marks, deletions first, then by file and line.
+    """Return the report: deletions first, then by file and line.
 
-    A problem may be given twice, alone and in a SpecError. `folder` is where the lab lies in its repository
-    (`labs/one`), since GitLab counts paths from there; empty where it is the repository.
+    A problem that is given twice, alone and in a SpecError, is reported once. `folder` is the folder of the
+    lab in its repository (`labs/one`), because GitLab expects paths from the root; empty if the lab is the
+    repository.
     """
-    given = [*problems, *(p for e in errors if isinstance(e, SpecError) for p in e.problems)]
-    marks = [_of_problem(problem) for problem in dict.fromkeys(given)]
-    marks += [_of_error(error) for error in errors if not isinstance(error, SpecError)]
+    in_errors = (p for error in errors if isinstance(error, SpecError) for p in error.problems)
+    findings = [_of_problem(problem) for problem in dict.fromkeys([*problems, *in_errors])]
+    findings += [_of_error(error) for error in errors if not isinstance(error, SpecError)]
     if plan is not None:
-        marks += _of_plan(plan)
-        marks += _of_broken(plan, frozenset(mark.place.path for mark in marks))
-    marks.sort(key=lambda mark: (mark.code != _DELETION, mark.place, mark.code, mark.identity, mark.what))
+        findings += _of_plan(plan)
+        findings += _of_broken(plan, frozenset(finding.place.path for finding in findings))
+    findings.sort(key=_sort_key)
     seen: Counter[tuple[str, ...]] = Counter()
-    return json.dumps([_entry(mark, folder, seen) for mark in marks], indent=2)
+    return json.dumps([_entry(finding, folder, seen) for finding in findings], indent=2)
 
 
-def _of_problem(problem: Problem) -> _Mark:
-    return _Mark(
+def _sort_key(finding: _Finding) -> tuple[bool, Location, str, str, str]:
+    return (finding.code != _DELETION, finding.place, finding.code, finding.identity, finding.what)
+
+
+def _of_problem(problem: Problem) -> _Finding:
+    return _Finding(
         code=problem.code,
         severity=_Severity.MINOR if problem.is_warning else _Severity.CRITICAL,
         place=problem.location,
         what=_sentence(problem.what, problem.hint),
-        identity=f"{problem.pointer}\0{_MOVING.sub('0', problem.what)}",
+        identity=f"{problem.pointer}\0{_VARYING.sub('0', problem.what)}",
     )
 
 
-def _of_error(error: NimlabError) -> _Mark:
-    """An error of the files that is no problem: a template's names its file, others name an object."""
-    found = _PLACE.fullmatch(error.where or "") if isinstance(error, RenderError) else None
-    place = Location(path=found["path"], line=int(found["line"] or 1)) if found else _ANCHOR
-    about = "" if found or error.where is None else f"{error.where}: "
-    return _Mark(
+def _of_error(error: NimlabError) -> _Finding:
+    """Return the finding of a RenderError, at its template, or of another error, which names an object."""
+    place = _template_place(error) if isinstance(error, RenderError) else None
+    about = "" if place or error.where is None else f"{error.where}: "
+    return _Finding(
         code=error.code,
         severity=_Severity.CRITICAL,
-        place=place,
+        place=place or _LAB_FILE,
         what=_sentence(about + error.what, error.hint),
-        identity=_MOVING.sub("0", about + error.what),
+        identity=_VARYING.sub("0", about + error.what),
     )
 
 
-def _of_plan(plan: Plan) -> Iterator[_Mark]:
-    for deletion in deletions_of(plan):
-        yield _of_deletion(deletion)
+def _template_place(error: RenderError) -> Location | None:
+    match = _TEMPLATE_PLACE.fullmatch(error.where or "")
+    return Location(path=match["path"], line=int(match["line"] or 1)) if match else None
+
+
+def _of_plan(plan: Plan) -> Iterator[_Finding]:
+    yield from (_of_deletion(deletion) for deletion in deletions_of(plan))
     for stop in plan.stops:
-        yield _Mark(
+        yield _Finding(
             code=f"nothing-pruned-{stop.code}",
             severity=_Severity.MAJOR,
-            place=_ANCHOR,
+            place=_LAB_FILE,
             what=_sentence(f"nothing is pruned: {stop.what}", stop.hint),
             identity="",
         )
     if plan.refusal is not None:
-        yield _Mark(
+        yield _Finding(
             code=plan.refusal.code,
             severity=_Severity.BLOCKER,
-            place=_ANCHOR,
+            place=_LAB_FILE,
             what=_sentence(f"nothing is done: {plan.refusal.what}", plan.refusal.hint),
             identity="refusal",
         )
-    for one in plan.experiments:
-        if one.held:
-            yield _Mark(
-                code="held-back",
-                severity=_Severity.MAJOR,
-                place=_source(one.source),
-                what=f"{one.name} is not created while prunes are withheld",
-                identity=one.name,
+    for experiment in plan.experiments:
+        yield from _of_experiment(experiment)
+
+
+def _of_experiment(experiment: ExperimentPlan) -> Iterator[_Finding]:
+    if experiment.held:
+        yield _Finding(
+            code="held-back",
+            severity=_Severity.MAJOR,
+            place=_source(experiment.source),
+            what=f"{experiment.name} is not created while prunes are withheld",
+            identity=experiment.name,
+        )
+    for change in experiment.changes:
+        if change.error is not None:
+            yield _Finding(
+                code=change.error.code,
+                severity=_Severity.CRITICAL,
+                place=_source(experiment.source),
+                what=_sentence(f"{change.key}: {change.error.what}", change.error.hint),
+                identity=str(change.key),
             )
-        for change in one.changes:
-            if change.error is not None:
-                yield _Mark(
-                    code=change.error.code,
-                    severity=_Severity.CRITICAL,
-                    place=_source(one.source),
-                    what=_sentence(f"{change.key}: {change.error.what}", change.error.hint),
-                    identity=str(change.key),
-                )
 
 
-def _of_deletion(deletion: Deletion) -> _Mark:
+def _of_deletion(deletion: Deletion) -> _Finding:
     part = deletion.part
-    keys = named_list([str(change.key) for change in part.changes], limit=_KEYS)
-    return _Mark(
+    keys = named_list([str(change.key) for change in part.changes], limit=_MAX_KEYS)
+    return _Finding(
         code=_DELETION,
         severity=_Severity.MAJOR,
         place=_source(part.source),
         what=_sentence(f"{deletion.planned}: {keys}", part.changes[0].reason or None),
-        identity=f"{part.name}\0{deletion.remade}",
+        identity=f"{part.name}\0{deletion.recreated}",
     )
 
 
-def _of_broken(plan: Plan, marked: frozenset[str]) -> Iterator[_Mark]:
-    """Files that can't be used, and that no mark tells of yet."""
+def _of_broken(plan: Plan, reported: frozenset[str]) -> Iterator[_Finding]:
+    """Yield a finding for each broken file that has no finding yet."""
     for broken in plan.broken:
-        if broken.source not in marked and broken.cause not in marked:
-            yield _Mark(
+        if broken.source not in reported and broken.cause not in reported:
+            yield _Finding(
                 code="broken-file",
                 severity=_Severity.CRITICAL,
                 place=Location(path=broken.source),
-                what="it can't be used: nothing of it is touched; `nimlab validate` shows what is wrong",
+                what="the file is invalid, so its objects are not changed; run `nimlab validate`",
                 identity=broken.name,
             )
 
 
 def _source(path: str | None) -> Location:
-    return _ANCHOR if path is None else Location(path=path)
+    return _LAB_FILE if path is None else Location(path=path)
 
 
 def _sentence(what: str, hint: str | None) -> str:
     return flat(what) if hint is None else f"{flat(what)}; {flat(hint)}"
 
 
-def _entry(mark: _Mark, folder: str, seen: Counter[tuple[str, ...]]) -> dict[str, Any]:
-    """The mark as GitLab reads it; of several that are the same but for their lines, each is counted."""
-    path = _in_repository(mark.place.path, folder)
-    line = mark.place.line if path else 1
-    path = path or _in_repository(_ANCHOR.path, folder) or _ANCHOR.path
-    same = (mark.code, path, mark.identity)
-    text = "\0".join((*same, str(seen[same])))
+def _entry(finding: _Finding, folder: str, seen: Counter[tuple[str, ...]]) -> dict[str, Any]:
+    """Return a finding as GitLab expects it; findings that differ only in their lines are numbered."""
+    path = _in_repository(finding.place.path, folder)
+    line = finding.place.line if path else 1
+    path = path or _in_repository(_LAB_FILE.path, folder) or _LAB_FILE.path
+    same = (finding.code, path, finding.identity)
+    identity = "\0".join((*same, str(seen[same])))
     seen[same] += 1
     return {
-        "description": escape(mark.what),
-        "check_name": mark.code,
-        "fingerprint": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-        "severity": mark.severity.value,
+        "description": escape(finding.what),
+        "check_name": finding.code,
+        "fingerprint": hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest(),
+        "severity": finding.severity.value,
         "location": {"path": path, "lines": {"begin": max(line, 1)}},
     }
 
 
 def _in_repository(path: str, folder: str) -> str | None:
-    """The path from the repository's root; None where it leads out of it.
+    """Return the path relative to the repository's root; None if it is outside of the repository.
 
-    A name that isn't text is shown as far as it is: GitLab drops all that follows an entry it can't read.
+    Bytes that are not UTF-8 are replaced: GitLab ignores all entries after one that it cannot read.
     """
-    whole = posixpath.normpath(posixpath.join(folder, path))
-    if whole.startswith(("/", "../")) or whole in (".", ".."):
+    joined = posixpath.normpath(posixpath.join(folder, path))
+    if joined.startswith(("/", "../")) or joined in (".", ".."):
         return None
-    return whole.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return joined.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""A plan -> what it deletes, in words that nobody overlooks.
+"""A plan -> its deletions, with conspicuous texts.
 
-In: a plan. Out: a value for each experiment that loses objects, and one for each that gets some anew. The
-reports for GitLab put these first, and all of them say it alike.
+In: a plan. Out: one value per experiment that loses objects, and one per experiment whose objects are
+recreated. The GitLab reports list these first and use the same texts.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from dataclasses import dataclass, replace
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.workload import Resources
-from nimlab.report.styled_text import count
-from nimlab.report.totals import blocked_experiments
+from nimlab.report.styled_text import count, shown_name
+from nimlab.report.totals import blocked_experiments, withholds_prunes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
     """Objects of one experiment that are deleted.
 
-    `part` is the experiment's plan with nothing else in it. `remade` says that they are made anew, `withheld`
-    that this sync leaves them where they are.
+    `part` is the experiment's plan, reduced to these objects. With `recreated`, they are created again; with
+    `withheld`, this sync does not delete them.
     """
 
     part: ExperimentPlan
-    remade: bool
+    recreated: bool
     withheld: bool
 
     @property
     def planned(self) -> str:
         """What a sync would do: `blue: WOULD DELETE 4 objects`."""
-        verb = "DELETE AND REMAKE" if self.remade else "DELETE"
+        verb = "DELETE AND RECREATE" if self.recreated else "DELETE"
         withheld = ", WITHHELD" if self.withheld else ""
         return f"{self._name}: WOULD {verb} {count(len(self.part.changes), 'object')}{withheld}"
 
     def carried_out(self, done: int) -> str:
-        """What a sync has done: `blue: DELETED 4 objects`."""
-        verb = "DELETED AND REMADE" if self.remade else "DELETED"
+        """Return what a sync has done: `blue: DELETED 4 objects`."""
+        verb = "DELETED AND RECREATED" if self.recreated else "DELETED"
         objects = count(len(self.part.changes), "object")
         if not done:
             return f"{self._name}: NOT {verb}: {objects}"
@@ -44,29 +44,30 @@ class Deletion:
 
     @property
     def _name(self) -> str:
-        return self.part.name or "(none)"
+        return shown_name(self.part.name)
 
 
 def deletions_of(plan: Plan) -> list[Deletion]:
-    """Return what is deleted, in the experiments' order."""
+    """Return the deletions of a plan, in the order of its experiments."""
     blocked = blocked_experiments(plan)
-    found: list[Deletion] = []
-    for one in plan.experiments:
-        pruned = _part(one, Action.PRUNE)
+    deletions: list[Deletion] = []
+    for experiment in plan.experiments:
+        pruned = _part(experiment, Action.PRUNE)
         if pruned.changes:
-            found.append(Deletion(part=pruned, remade=False, withheld=bool(plan.stops or plan.refusal)))
-        remade = _part(one, Action.REPLACE)
-        if remade.changes and plan.refusal is None and one.name not in blocked:
-            found.append(Deletion(part=remade, remade=True, withheld=False))
-    return found
+            deletions.append(Deletion(part=pruned, recreated=False, withheld=withholds_prunes(plan)))
+        replaced = _part(experiment, Action.REPLACE)
+        if replaced.changes and plan.refusal is None and experiment.name not in blocked:
+            deletions.append(Deletion(part=replaced, recreated=True, withheld=False))
+    return deletions
 
 
-def is_gone(one: ExperimentPlan) -> bool:
-    """Return True for an experiment of which a sync leaves nothing: there is no more to say of it."""
-    return one.source is None and all(change.action is Action.PRUNE for change in one.changes)
+def is_only_deleted(experiment: ExperimentPlan) -> bool:
+    """Return True for an experiment without a file whose objects are all pruned."""
+    return experiment.source is None and all(c.action is Action.PRUNE for c in experiment.changes)
 
 
-def _part(one: ExperimentPlan, action: Action) -> ExperimentPlan:
-    """What the plan does so; what it costs belongs to the whole."""
-    changes = tuple(change for change in one.changes if change.action is action)
-    return replace(one, changes=changes, added=one.added if len(changes) == len(one.changes) else Resources())
+def _part(experiment: ExperimentPlan, action: Action) -> ExperimentPlan:
+    """Return the plan with one action only; its resources are kept if that includes all changes."""
+    changes = tuple(change for change in experiment.changes if change.action is action)
+    is_complete = len(changes) == len(experiment.changes)
+    return replace(experiment, changes=changes, added=experiment.added if is_complete else Resources())

@@ -1,4 +1,4 @@
-"""Events -> lines: one for each thing that happened, as it happens, for logs and terminals."""
+"""Events of a sync -> lines for logs and terminals, one per event."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nimlab.plan.sync_events import (
 from nimlab.report.problems import error_about
 from nimlab.report.styled_text import Line, Span, Style, count, flat, hint_line, join, line, named
 
-_TROUBLES: Final = 5
+_MAX_REASONS: Final = 5
 _SOON_S: Final = 5.0
 _STYLES: Final = {
     Outcome.CREATED: Style.NEW,
@@ -31,26 +31,26 @@ _STYLES: Final = {
 
 
 def format_event(event: Event, *, paint: bool) -> str | None:
-    """Return an event's line, with its hints or reasons below; None where it needs none."""
+    """Return the line of an event, followed by its hints or reasons; None for an event that is not shown."""
     lines = list(_event_lines(event))
     return join(lines, paint=paint) if lines else None
 
 
 def format_note(name: str, text: str, *, paint: bool) -> str:
-    """Return a line of progress that belongs to no event: `warning`, `retry`, `lock`."""
+    """Return a progress line that belongs to no event; `name` is `warning`, `retry` or `lock`."""
     return join([named(name, flat(text))], paint=paint)
 
 
 def _event_lines(event: Event) -> Iterator[Line]:
     match event:
-        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:  # nothing happened
+        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:  # the summary lists these
             yield from done_lines(event, event.experiment)
         case PeersRestarted():
             text = f"{count(event.peers, 'peer')} of the old revision deleted together"
             yield named(event.experiment, text)
         case PeersProgress():
             yield named(event.experiment, f"waiting: {progress_text(event)}")
-        case ExperimentSettled() if event.after_s > 0:  # else it stood so before
+        case ExperimentSettled() if event.after_s > 0:  # at 0, it was settled before the sync
             peers = count(event.running, event.noun) if event.running else f"no {event.noun}s"
             yield named(event.experiment, f"settled: {peers} running after {event.after_s:.1f} s")
         case ExperimentStuck():
@@ -60,21 +60,20 @@ def _event_lines(event: Event) -> Iterator[Line]:
 
 
 def progress_text(event: PeersProgress) -> str:
-    """Return how far an experiment's peers are, in words."""
+    """Return how many of an experiment's peers run, and how many are still to be deleted."""
+    leaving = f"{event.leaving} left to delete"
     if event.leaving and not event.wanted:
-        return f"{count(event.leaving, event.noun)} still to go{_left(event)}"
+        return f"{count(event.leaving, event.noun)} left to delete{_remaining_time(event)}"
+    if event.why and not event.wanted:
+        return flat(event.why)
+    running = f"{event.running} of {count(event.wanted, event.noun)} running"
     if event.why:
-        return (
-            f"{event.running} of {count(event.wanted, event.noun)} running; {flat(event.why)}"
-            if event.wanted
-            else flat(event.why)
-        )
-    leaving = f", {event.leaving} still to go" if event.leaving else ""
-    return f"{event.running} of {count(event.wanted, event.noun)} running{leaving}{_left(event)}"
+        return f"{running}; {flat(event.why)}"
+    return f"{running}{f', {leaving}' if event.leaving else ''}{_remaining_time(event)}"
 
 
-def _left(event: PeersProgress) -> str:
-    """About how long it still takes, where that is worth saying."""
+def _remaining_time(event: PeersProgress) -> str:
+    """Return the estimated remaining time, unless it is unknown or short."""
     if event.left_s is None or event.left_s < _SOON_S:
         return ""
     minutes = round(event.left_s / 60)
@@ -82,10 +81,10 @@ def _left(event: PeersProgress) -> str:
 
 
 def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
-    """Yield what became of one object; an error with its hint, nothing for one that is unchanged."""
+    """Yield the outcome of one object, or its error and hint; nothing for an unchanged object."""
     if done.error is not None and done.outcome is Outcome.FAILED:
-        mark, what = error_about(done.error, done.key)
-        yield named(name, f"{done.key}: ", mark, what)
+        label, what = error_about(done.error, done.key)
+        yield named(name, f"{done.key}: ", label, what)
         if done.error.hint is not None:
             yield hint_line(done.error.hint)
     elif done.outcome is not Outcome.UNCHANGED:
@@ -94,29 +93,31 @@ def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
 
 
 def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
-    """Yield that an experiment isn't ready, and what keeps its peers from running."""
+    """Yield that an experiment is not ready, and the reasons."""
     if event.held and not event.wanted:
         others = f" and {count(len(event.held) - 1, 'more object')}" if len(event.held) > 1 else ""
-        what, said = "not gone", f": {event.held[0]}{others} after {event.waited_s:.0f} s"
+        state, details = "not deleted", f"{event.held[0]}{others} after {event.waited_s:.0f} s"
     else:
-        what = "not ready"
-        said = f": {event.running} of {count(event.wanted, event.noun)} running after {event.waited_s:.0f} s"
-    yield named(event.experiment, Span(f"{what} in time" if event.timed_out else what, Style.BAD), said)
+        running = f"{event.running} of {count(event.wanted, event.noun)} running"
+        state, details = "not ready", f"{running} after {event.waited_s:.0f} s"
+    state = f"{state} in time" if event.timed_out else state
+    yield named(event.experiment, Span(state, Style.BAD), f": {details}")
     yield from (named("", *text) for text in trouble_lines(event.troubles))
 
 
 def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[Line]:
-    """Yield why pods don't run, the same reason once; after five reasons, how many pods are left."""
-    alike: dict[tuple[str, str], list[Trouble]] = {}
+    """Yield one line per reason why pods do not run; after five reasons, the number of remaining pods."""
+    by_reason: dict[tuple[str, str], list[Trouble]] = {}
     for trouble in troubles:
-        alike.setdefault((trouble.reason, trouble.message), []).append(trouble)
-    for (reason, message), found in list(alike.items())[:_TROUBLES]:
-        first = found[0]
-        # a refused pod doesn't exist: the trouble names its workload
+        by_reason.setdefault((trouble.reason, trouble.message), []).append(trouble)
+    groups = list(by_reason.items())
+    for (reason, message), pods in groups[:_MAX_REASONS]:
+        first = pods[0]
+        # a pod that could not be created has no name, so this trouble names the workload
         kind = "StatefulSet" if reason == "FailedCreate" else first.kind.replace("Pod", "pod")
-        others = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        others = f" and {len(pods) - 1} more" if len(pods) > 1 else ""
         since = f" (since {first.since})" if first.since else ""
         yield line(f"{kind} {first.pod}{others}: {reason}, {flat(message)}{since}")
-    left = sum(len(found) for found in list(alike.values())[_TROUBLES:])
-    if left:
-        yield line(f"… and {count(left, 'more pod')}")
+    hidden = sum(len(pods) for _, pods in groups[_MAX_REASONS:])
+    if hidden:
+        yield line(f"… and {count(hidden, 'more pod')}")

@@ -1,65 +1,68 @@
-"""The detail of one experiment -> a page: how it stands, how it differs, what troubles it, pods, events."""
+"""The detail of one experiment -> the page of `status`: row, health, differences, troubles, pods, events."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nimlab.report.change_lines import experiment_entries, layout_of, set_right
+from nimlab.report.change_lines import align_resources, experiment_entries, layout_of
 from nimlab.report.event_lines import trouble_lines
+from nimlab.report.experiment_detail import Detail
+from nimlab.report.experiment_events import EventLine
 from nimlab.report.format_value import age_text
-from nimlab.report.list_rows import Detail, EventLine
 from nimlab.report.styled_text import Line, Span, Style, count, flat, join, line, table
 from nimlab.report.tables import ROW_DROP, ROW_HEAD, row_cells
 
-_PODS: Final = 20
+_MAX_PODS: Final = 20
 _INDENT: Final = 2
 
 
 def format_status(detail: Detail, *, paint: bool, columns: int | None = None) -> str:
-    """Return the page of `status`; of many pods, those that don't run come first and the rest is counted.
+    """Return the page of `status`; it lists at most 20 pods, and first those that do not run.
 
-    Its tables are at most `columns` wide where that is possible.
+    Its tables are at most `columns` wide if possible.
     """
-    inner = None if columns is None else columns - _INDENT
+    inner_columns = None if columns is None else columns - _INDENT
+    message = detail.row.verdict.message
     lines = [
         *table([ROW_HEAD, row_cells(detail.row)], columns=columns, drop=ROW_DROP),
-        line(f"from {detail.source}" if detail.source else "from no file"),
-        *([line(f"health: {flat(detail.row.verdict.message)}")] if detail.row.verdict.message else []),
-        *_section("differs from its file:", _drift(detail)),
+        line(f"from {detail.source}" if detail.source else "no file defines it"),
+        *([line(f"health: {flat(message)}")] if message else []),
+        *_section("differs from its file:", _difference(detail)),
         *_section("trouble:", trouble_lines(detail.troubles)),
-        *_section(f"{detail.noun}s:", _pods(detail, inner)),
-        *_section("recent events:", _events(detail.events, inner)),
+        *_section(f"{detail.noun}s:", _pods(detail, inner_columns)),
+        *_section("recent events:", _events(detail.events, inner_columns)),
     ]
     return join(lines, paint=paint)
 
 
 def _section(title: str, lines: Iterator[Line]) -> Iterator[Line]:
-    found = list(lines)
-    if found:
+    """Yield the title and the indented lines; nothing for a section without lines."""
+    content = list(lines)
+    if content:
         yield ()
         yield line(Span(title, Style.STRONG))
-        yield from ((Span(" " * _INDENT), *text) for text in found)
+        yield from ((Span(" " * _INDENT), *text) for text in content)
 
 
-def _drift(detail: Detail) -> Iterator[Line]:
+def _difference(detail: Detail) -> Iterator[Line]:
     if detail.plan is None:
         return
     layout = layout_of(detail.plan.changes, verbose=False)
-    yield from set_right(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
+    yield from align_resources(experiment_entries(detail.plan, layout, removed_in=None, withheld=False))
 
 
 def _pods(detail: Detail, columns: int | None) -> Iterator[Line]:
     pods = detail.pods
     if not pods:
         return
-    shown = sorted(pods, key=lambda pod: pod.is_running)[:_PODS] if len(pods) > _PODS else pods
+    shown = sorted(pods, key=lambda pod: pod.is_running)[:_MAX_PODS] if len(pods) > _MAX_PODS else pods
     rows = [(detail.noun.upper(), "STATE", "RESTARTS", "NODE", "AGE")]
     rows += [(pod.name, pod.state, str(pod.restarts), pod.node or "-", age_text(pod.age_s)) for pod in shown]
     yield from table(rows, columns=columns, drop=("NODE", "RESTARTS", "AGE"))
-    more = len(pods) - len(shown) + detail.unread
-    if more:
-        yield line(f"… and {count(more, f'more {detail.noun}')}")
+    hidden = len(pods) - len(shown) + detail.unread
+    if hidden:
+        yield line(f"… and {count(hidden, f'more {detail.noun}')}")
 
 
 def _events(events: Sequence[EventLine], columns: int | None) -> Iterator[Line]:

@@ -1,28 +1,30 @@
-"""Numbers and field values -> short text that still shows what differs.
+"""Resources, ages and field values -> short text.
 
-In: resources, ages, old and new values. Out: text on one line.
+In: resources, ages, old and new values. Out: text on one line. A shortened pair of values still shows a
+difference.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, Final
 
 from nimlab.plan.diff import ABSENT, FieldChange
 from nimlab.plan.workload import Resources
+from nimlab.report.cut_text import cut_middle, cut_start
 from nimlab.report.styled_text import escape
 from nimlab.units import format_cpu_m
 
-_WIDTH: Final = 32  # two of them, a path and an arrow fit a line of 120 columns, mostly
+_WIDTH: Final = 32  # two values, a path and an arrow usually fit a line of 120 columns
 _BINARY_UNITS: Final = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _MANY_CPU_M: Final = 10_000
-_CONTEXT: Final = 8  # characters kept before the first that differs
+_CONTEXT: Final = 8  # how many equal characters are shown before the first difference
 
 
 def added_texts(added: Resources) -> tuple[str, str, str]:
-    """Return `+5 pods`, `+250m CPU`, `+80Mi`; empty where nothing is added or removed."""
+    """Return `+5 pods`, `+250m CPU` and `+80Mi`; an empty text for a resource that does not change."""
     pods = f"{added.pods:+d} {'pod' if abs(added.pods) == 1 else 'pods'}" if added.pods else ""
     cpu = f"{_sign(added.cpu_m)}{short_cpu_text(abs(added.cpu_m))} CPU" if added.cpu_m else ""
     size_bytes = added.memory_bytes
@@ -31,15 +33,15 @@ def added_texts(added: Resources) -> tuple[str, str, str]:
 
 
 def short_cpu_text(cpu_m: int) -> str:
-    """Return CPU as a quantity, above ten cores rounded to a tenth: `250m`, `612.5`."""
+    """Return CPU as a quantity; ten cores or more are rounded to a tenth: `250m`, `612.5`."""
     return format_cpu_m(cpu_m) if cpu_m < _MANY_CPU_M else f"{cpu_m / 1000:.1f}".removesuffix(".0")
 
 
 def short_memory_text(size_bytes: int) -> str:
-    """Return a size with at most four digits: `80Mi`, `3.5Ti`; rounded, so only for people to read."""
+    """Return a size with at most four digits: `80Mi`, `3.5Ti`. It is rounded, so use it for display only."""
     size, unit = float(size_bytes), ""
     for larger in _BINARY_UNITS:
-        if size < 1023.5:  # what is printed as 1024 belongs to the next unit
+        if size < 1023.5:  # from here on, rounding would give 1024
             break
         size, unit = size / 1024, larger
     text = f"{size:.1f}".removesuffix(".0") if size < 100 else f"{size:.0f}"
@@ -64,27 +66,32 @@ def age_text(age_s: int | None) -> str:
 
 
 def change_texts(change: FieldChange, *, whole: bool) -> tuple[str, str, str]:
-    """Return path, old and new value as text.
+    """Return the path, the old value and the new value of a field as text.
 
-    Unless `whole`, long values are shortened round what differs, and of texts with several lines the first
-    line that differs is shown.
+    Unless `whole` is set, long values are shortened around their first difference, and a text with several
+    lines is reduced to its first different line.
     """
     path, old, new = change.path, change.old, change.new
     if not whole and isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
-        number, old, new = _first_difference(old, new)
+        number, old, new = _first_different_line(old, new)
         path = f"{path} line {number}"
-    old_text, new_text = _text(old), _text(new)
+    old_text, new_text = _value_text(old), _value_text(new)
     if not whole:
         old_text, new_text = _shortened(old_text, new_text)
     return escape(path), old_text, new_text
 
 
-def json_parts(change: FieldChange) -> list[FieldChange]:
-    """Return the change itself; of a text that is a JSON object, what differs inside, sorted by path."""
+def expand_json(fields: Iterable[FieldChange]) -> list[FieldChange]:
+    """Return the field changes; a changed JSON text is replaced by the changed fields inside it."""
+    return [part for field in fields for part in _json_parts(field)]
+
+
+def _json_parts(change: FieldChange) -> list[FieldChange]:
+    """Return the changed fields of a JSON text, sorted by path; any other change as it is."""
     old, new = _json_object(change.old), _json_object(change.new)
     if old is None or new is None:
         return [change]
-    before, after = dict(_flat(old, change.path)), dict(_flat(new, change.path))
+    before, after = dict(_leaves(old, change.path)), dict(_leaves(new, change.path))
     parts = [
         FieldChange(path=path, old=before.get(path, ABSENT), new=after.get(path, ABSENT))
         for path in sorted(before.keys() | after.keys())
@@ -97,43 +104,36 @@ def _json_object(value: object) -> dict[str, Any] | None:
     if not isinstance(value, str) or not value.startswith("{"):
         return None
     try:
-        found = json.loads(value)
-    except ValueError:  # it only begins like one
+        document = json.loads(value)
+    except ValueError:  # the text starts with `{` and is not JSON
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
-def _flat(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the path and value of each field that is not a non-empty object."""
     for name, item in value.items():
-        place = f"{path}.{name}" if name.isidentifier() else f"{path}[{name}]"
+        item_path = f"{path}.{name}" if name.isidentifier() else f"{path}[{name}]"
         if isinstance(item, dict) and item:
-            yield from _flat(item, place)
+            yield from _leaves(item, item_path)
         else:
-            yield place, item
+            yield item_path, item
 
 
-def _first_difference(old: str, new: str) -> tuple[int, Any, Any]:
+def _first_different_line(old: str, new: str) -> tuple[int, Any, Any]:
     lines = zip_longest(old.split("\n"), new.split("\n"), fillvalue=ABSENT)
     return next((number, a, b) for number, (a, b) in enumerate(lines, 1) if a != b)
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 -- any JSON
+def _value_text(value: Any) -> str:  # noqa: ANN401 -- any JSON
     return "(absent)" if value is ABSENT else escape(json.dumps(value, ensure_ascii=False))
 
 
 def _shortened(old: str, new: str) -> tuple[str, str]:
+    """Cut both texts to `_WIDTH` characters in such a way that their first difference stays visible."""
     if max(len(old), len(new)) <= _WIDTH:
         return old, new
     pairs = enumerate(zip(old, new, strict=False))
     same = next((i for i, (a, b) in pairs if a != b), min(len(old), len(new)))
     start = same - _CONTEXT if same >= _WIDTH // 2 - 1 else 0
-    return _cut(old, start), _cut(new, start)
-
-
-def _cut(text: str, start: int) -> str:
-    """The text from `start`, its middle left out where it is still too long."""
-    rest = f"…{text[start:]}" if start else text
-    if len(rest) <= _WIDTH:
-        return rest
-    head = _WIDTH // 2
-    return f"{rest[:head]}…{rest[head + 1 - _WIDTH :]}"
+    return cut_middle(cut_start(old, start), _WIDTH), cut_middle(cut_start(new, start), _WIDTH)

@@ -1,13 +1,12 @@
-"""The same for programs: JSON with a version, described in docs/plan-json.md.
+"""Plans, events, problems and rows -> JSON for programs, as described in docs/plan-json.md.
 
-In: plans, events, problems, rows, details. Out: JSON text, keys always in the same order. What isn't there
-has no key; null is a value. All text is ASCII, so nothing in it can move a cursor.
+In: plans, events, problems, rows, details. Out: JSON text with a schema version, and with keys in a fixed
+order. A missing value has no key; null is a value. The text is ASCII, so it cannot move a cursor.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -19,10 +18,13 @@ from nimlab.plan.change import Change
 from nimlab.plan.diff import ABSENT, FieldChange
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble
-from nimlab.plan.sync_events import Event, ExperimentStuck, ObjectDone, Outcome
+from nimlab.plan.sync_events import Event, ObjectDone, Outcome
 from nimlab.plan.workload import Resources, caveats_of
-from nimlab.report.list_rows import Detail, EventLine, PodLine, Row
-from nimlab.report.totals import outcomes_of, peers_by_experiment, totals_of
+from nimlab.report.experiment_detail import Detail, PodLine
+from nimlab.report.experiment_events import EventLine
+from nimlab.report.list_rows import Row
+from nimlab.report.sync_result import SyncResult, result_of
+from nimlab.report.totals import sum_resources, totals_of
 
 SCHEMA_VERSION: Final = 1
 
@@ -36,7 +38,7 @@ def plan_json(
     binding: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Return a plan that was not carried out; with a binding, one that can be later."""
+    """Return a plan that was not carried out; with a binding, it can be carried out later."""
     document = _plan(plan, cluster, tool_version, exit_code)
     return _text({**document, **_present(warnings=list(warnings) or None, binding=binding)})
 
@@ -50,19 +52,19 @@ def run_json(
     exit_code: int,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Return a plan with what became of each object, and how the peers were when last heard of."""
-    outcomes = outcomes_of(plan, events)
+    """Return a plan with the outcome of each object and the last known state of the peers."""
+    result = result_of(plan, events)
     document = _plan(plan, cluster, tool_version, exit_code) | _present(warnings=list(warnings) or None)
     for entry, change in zip(document["objects"], plan.changes, strict=True):
-        entry |= _outcome(outcomes[change.key])
-    found = Counter(done.outcome for done in outcomes.values())
-    document["outcomes"] = {outcome.value: found[outcome] for outcome in Outcome}
-    document["peers"] = _peers(events)
+        entry |= _outcome(result.outcomes[change.key])
+    counts = result.outcome_counts
+    document["outcomes"] = {outcome.value: counts[outcome] for outcome in Outcome}
+    document["peers"] = _peers(result)
     return _text(document)
 
 
 def problems_json(problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> str:
-    """Return the problems of all files, and the warnings, which are problems of no file."""
+    """Return the problems and the warnings of all files."""
     return _text(
         {
             "problems": [_problem(problem) for problem in problems],
@@ -77,12 +79,12 @@ def rows_json(rows: Sequence[Row]) -> str:
 
 
 def detail_json(detail: Detail) -> str:
-    """Return what `status` shows."""
+    """Return the content of `status`."""
     return _text(_detail(detail))
 
 
 def platform_json(details: Sequence[Detail]) -> str:
-    """Return what `status platform` shows."""
+    """Return the content of `status platform`."""
     return _text({"components": [_detail(detail) for detail in details]})
 
 
@@ -106,7 +108,7 @@ def sandbox_json(
     nodes: int,
     parts: Sequence[tuple[str, int | None, bool, str]],
 ) -> str:
-    """Return the sandbox's state; of each part its name, pid, whether it is alive, and its log."""
+    """Return the state of the sandbox; `parts` are tuples of name, pid, whether it is alive, and log."""
     return _text(
         {
             "running": running,
@@ -125,12 +127,12 @@ def _text(document: Mapping[str, Any]) -> str:
 
 
 def _present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 -- any JSON
-    """The values that are there."""
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[str, Any]:
-    sources = {one.name: one.source for one in plan.experiments}
+    sources = {experiment.name: experiment.source for experiment in plan.experiments}
     return {
         "tool": f"nimlab/{tool_version}",
         "cluster": cluster,
@@ -141,12 +143,12 @@ def _plan(plan: Plan, cluster: str, tool_version: str, exit_code: int) -> dict[s
         "narrowed": plan.narrowed,
         "exitCode": exit_code,
         "summary": asdict(totals_of(plan)),
-        "added": _added([one.added for one in plan.experiments]),
-        "experiments": [_experiment(one) for one in plan.experiments],
+        "added": _added(sum_resources(experiment.added for experiment in plan.experiments)),
+        "experiments": [_experiment(experiment) for experiment in plan.experiments],
         "objects": [_change(change, sources.get(change.experiment)) for change in plan.changes],
         "broken": [{"name": broken.name, "source": broken.source} for broken in plan.broken],
         "fileErrors": plan.file_errors,
-        "retired": [str(one.apply_set.parent_key) for one in plan.retired],
+        "retired": [str(former.apply_set.parent_key) for former in plan.retired],
         "unchecked": list(plan.unchecked),
         "stops": [{"code": stop.code, "what": stop.what, "hint": stop.hint} for stop in plan.stops],
         **_present(refusal=_error(plan.refusal)),
@@ -159,15 +161,20 @@ def _commit(commit: Commit | None) -> dict[str, Any] | None:
     return {"sha": commit.sha, **_present(branch=commit.branch), "dirty": commit.dirty}
 
 
-def _experiment(one: ExperimentPlan) -> dict[str, Any]:
-    return {"name": one.name, **_present(source=one.source), "held": one.held, "added": _added([one.added])}
-
-
-def _added(resources: Sequence[Resources]) -> dict[str, int]:
+def _experiment(experiment: ExperimentPlan) -> dict[str, Any]:
     return {
-        "pods": sum(r.pods for r in resources),
-        "cpuMillicores": sum(r.cpu_m for r in resources),
-        "memoryBytes": sum(r.memory_bytes for r in resources),
+        "name": experiment.name,
+        **_present(source=experiment.source),
+        "held": experiment.held,
+        "added": _added(experiment.added),
+    }
+
+
+def _added(resources: Resources) -> dict[str, int]:
+    return {
+        "pods": resources.pods,
+        "cpuMillicores": resources.cpu_m,
+        "memoryBytes": resources.memory_bytes,
     }
 
 
@@ -186,7 +193,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "changes": [_field(field) for field in change.fields],
         "foreign": [{"manager": f.manager, "path": f.text, "value": f.shown} for f in change.foreign],
         "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.taken],
-        **_present(takeover=_handover(change.takeover)),
+        **_present(handover=_takeover(change.takeover)),  # a stable key: it keeps its old name
         **_present(error=_error(change.error), replaceBy=replace_by),
         **_present(formerNamespace=change.former.namespace if change.former else None),
         "restarts": change.restarts,
@@ -197,7 +204,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
     }
 
 
-def _handover(takeover: Takeover | None) -> dict[str, Any] | None:
+def _takeover(takeover: Takeover | None) -> dict[str, Any] | None:
     if takeover is None:
         return None
     removed = [{"manager": f.manager, "path": f.text} for f in takeover.removed]
@@ -219,8 +226,8 @@ def _outcome(done: ObjectDone) -> dict[str, Any]:
     return {"outcome": done.outcome.value, **_present(error=_error(done.error))}
 
 
-def _peers(events: Sequence[Event]) -> list[dict[str, Any]]:
-    troubles = {e.experiment: e.troubles for e in events if isinstance(e, ExperimentStuck)}
+def _peers(result: SyncResult) -> list[dict[str, Any]]:
+    troubles = {name: event.troubles for name, event in result.stuck.items()}
     return [
         {
             "experiment": name,
@@ -230,7 +237,7 @@ def _peers(events: Sequence[Event]) -> list[dict[str, Any]]:
             "waitedSeconds": round(peers.waited_s, 3),
             "troubles": [_trouble(trouble) for trouble in troubles.get(name, ())],
         }
-        for name, peers in sorted(peers_by_experiment(events).items())
+        for name, peers in sorted(result.peers.items())
     ]
 
 

@@ -1,72 +1,29 @@
-"""A plan, or what became of it -> GitLab's unit test report: one test case for each experiment.
+"""A plan, or the result of its sync -> GitLab's unit test report: one test case per experiment.
 
-In: a plan and, after a sync, its events. Out: JUnit XML in ASCII. Deletions come first, as cases of their
-own with loud names; the text of a case is the text that people read elsewhere. GitLab shows an element's
-content, not its `message`, and tells cases apart by suite, class and name: what isn't a deletion keeps its
-name whatever happens to it.
+In: a plan and, after a sync, its events. Out: JUnit XML in ASCII. Deletions come first, as cases of their own
+with conspicuous names. The text of a case is the same as in the terminal. GitLab identifies a case by suite,
+class and name, so the name of an experiment's case never changes.
 """
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
 
 from nimlab.errors import NimlabError, Problem, SpecError
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
-from nimlab.plan.sync_events import (
-    Event,
-    ExperimentSettled,
-    ExperimentStuck,
-    ObjectDone,
-    Outcome,
-    PeersProgress,
-)
-from nimlab.report.change_lines import experiment_entries, layout_of, set_right
-from nimlab.report.deletions import Deletion, deletions_of, is_gone
+from nimlab.plan.sync_events import Event, ObjectDone, Outcome
+from nimlab.report.change_lines import align_resources, experiment_entries, layout_of
+from nimlab.report.deletions import Deletion, deletions_of, is_only_deleted
 from nimlab.report.event_lines import done_lines, format_event
+from nimlab.report.junit_document import Element, JunitCase, Verdict, write_document
 from nimlab.report.problems import error_about, format_error, format_problems
-from nimlab.report.styled_text import escape, flat, hint_line, join, line
-from nimlab.report.totals import Peers, outcomes_of, peers_by_experiment
-
-_HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
-_CLASS: Final = "nimlab"
-_FAILURE, _ERROR, _SKIPPED = "failure", "error", "skipped"
-_ATTACHMENT: Final = (
-    "[[ATTACHMENT|",
-    "[ [ATTACHMENT|",
-)  # GitLab would link what follows to a file of the job
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
-    """Why a case doesn't pass: the element, a word for programs, and the reason on one line."""
-
-    element: str
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
-    name: str
-    text: str = ""
-    file: str | None = None
-    verdict: _Verdict | None = None
-    time_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """What the events tell of a sync."""
-
-    outcomes: Mapping[ObjectKey, ObjectDone]
-    peers: Mapping[str, Peers]
-    heard: Mapping[str, Event]
+from nimlab.report.styled_text import escape, flat, hint_line, join, line, shown_name
+from nimlab.report.sync_result import SyncResult, result_of
+from nimlab.report.totals import withholds_prunes
 
 
 def junit_xml(
@@ -76,82 +33,88 @@ def junit_xml(
     errors: Sequence[NimlabError] = (),
     removed_in: Mapping[str, str],
 ) -> str:
-    """Return the cases of a plan, or with `events` of a sync that carried it out.
+    """Return the report of a plan, or with `events` of the sync that carried it out.
 
-    `errors` say what is wrong with the files that can't be used; `removed_in` names the commits that removed
-    files, by experiment. A failure is what can't be or isn't as its file says, an error what broke on the
-    way, skipped what was not attempted; what a plan would delete is skipped too.
+    `errors` are the errors of files; `removed_in` contains the commits that removed files, by experiment. A
+    failure is an object that is blocked, or an experiment that is not ready. An error is an invalid file, or
+    an object that could not be changed. Skipped are changes that were not attempted, and the deletions of a
+    plan.
     """
-    run = None if events is None else _run(plan, events)
-    gone = frozenset(one.name for one in plan.experiments if is_gone(one))
+    result = None if events is None else result_of(plan, events)
+    without_case = frozenset(e.name for e in plan.experiments if is_only_deleted(e))
     cases = [
-        *(_deletion_case(found, plan, run, removed_in, gone) for found in deletions_of(plan)),
+        *(_deletion_case(d, plan, result, removed_in, without_case) for d in deletions_of(plan)),
         *_stop_cases(plan),
         *_refusal_case(plan),
         *_file_cases(plan, errors),
-        *(_experiment_case(one, plan, run, removed_in) for one in plan.experiments if one.name not in gone),
+        *(
+            _experiment_case(e, plan, result, removed_in)
+            for e in plan.experiments
+            if e.name not in without_case
+        ),
     ]
-    return _document(f"{_CLASS}.{plan.apply_set.name}", _unique(cases))
-
-
-def _run(plan: Plan, events: Sequence[Event]) -> _Run:
-    waiting = (ExperimentSettled, ExperimentStuck, PeersProgress)
-    return _Run(
-        outcomes=outcomes_of(plan, events),
-        peers=peers_by_experiment(events),
-        heard={event.experiment: event for event in events if isinstance(event, waiting)},
-    )
+    return write_document(f"nimlab.{plan.apply_set.name}", _with_unique_names(cases))
 
 
 def _deletion_case(
-    found: Deletion, plan: Plan, run: _Run | None, removed_in: Mapping[str, str], gone: frozenset[str]
-) -> _Case:
-    """A deletion; of an experiment that is gone, no other case tells."""
-    part = found.part
-    if run is None:
-        text = _plan_text(part, plan, removed_in)
-        reason = _why_withheld(plan) if found.withheld else found.planned
-        verdict = _Verdict(element=_SKIPPED, code="withheld" if found.withheld else "deletion", reason=reason)
-        return _Case(name=found.planned, file=part.source, text=text, verdict=verdict)
-    done = sum(
-        run.outcomes[change.key].outcome in (Outcome.PRUNED, Outcome.REPLACED) for change in part.changes
-    )
-    return _run_case(found.carried_out(done), part, plan, run, wait=part.name in gone)
+    deletion: Deletion,
+    plan: Plan,
+    result: SyncResult | None,
+    removed_in: Mapping[str, str],
+    without_case: frozenset[str],
+) -> JunitCase:
+    """Return the case of a deletion.
+
+    It includes the wait for the peers, if the experiment has no case of its own.
+    """
+    part = deletion.part
+    if result is None:
+        reason = _why_withheld(plan) if deletion.withheld else deletion.planned
+        code = "withheld" if deletion.withheld else "deletion"
+        return JunitCase(
+            name=deletion.planned,
+            file=part.source,
+            text=_plan_text(part, plan, removed_in),
+            verdict=Verdict(element=Element.SKIPPED, code=code, reason=reason),
+        )
+    outcomes = (result.outcomes[change.key].outcome for change in part.changes)
+    done = sum(outcome in (Outcome.PRUNED, Outcome.REPLACED) for outcome in outcomes)
+    name, waits = deletion.carried_out(done), part.name in without_case
+    return _result_case(name, part, plan, result, waits=waits)
 
 
-def _stop_cases(plan: Plan) -> Iterator[_Case]:
+def _stop_cases(plan: Plan) -> Iterator[JunitCase]:
     for stop in plan.stops:
-        verdict = _Verdict(element=_FAILURE, code=stop.code, reason=stop.what)
+        verdict = Verdict(element=Element.FAILURE, code=stop.code, reason=stop.what)
         text = join([line("nothing is pruned: ", flat(stop.what)), hint_line(stop.hint)], paint=False)
-        yield _Case(name=f"NOTHING IS DELETED: {stop.code}", text=text, verdict=verdict)
+        yield JunitCase(name=f"NOTHING IS DELETED: {stop.code}", text=text, verdict=verdict)
 
 
-def _refusal_case(plan: Plan) -> Iterator[_Case]:
+def _refusal_case(plan: Plan) -> Iterator[JunitCase]:
     if plan.refusal is not None:
-        verdict = _Verdict(element=_ERROR, code=plan.refusal.code, reason=plan.refusal.what)
-        yield _Case(name="NOTHING IS DONE", text=format_error(plan.refusal, paint=False), verdict=verdict)
+        verdict = Verdict(element=Element.ERROR, code=plan.refusal.code, reason=plan.refusal.what)
+        yield JunitCase(name="NOTHING IS DONE", text=format_error(plan.refusal, paint=False), verdict=verdict)
 
 
-def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[_Case]:
-    """The files that can't be used, each with its problems; what concerns none of them, together."""
+def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[JunitCase]:
+    """Yield one case per broken file, with its problems, and one case for all other problems and errors."""
     problems = [p for error in errors if isinstance(error, SpecError) for p in error.problems]
     for broken in plan.broken:
-        reason = f"{broken}: nothing of it is touched"
+        reason = f"{broken}: its objects are not changed"
         text = _problems_text([p for p in problems if p.location.path == broken.source])
-        yield _Case(
-            name=broken.name or "(none)",
+        yield JunitCase(
+            name=shown_name(broken.name),
             file=broken.source,
             text="\n".join(filter(None, (escape(reason), text))),
-            verdict=_Verdict(element=_ERROR, code="broken-file", reason=reason),
+            verdict=Verdict(element=Element.ERROR, code="broken-file", reason=reason),
         )
     sources = {broken.source for broken in plan.broken}
-    left = _problems_text([p for p in problems if p.location.path not in sources])
-    others = [format_error(error, paint=False) for error in errors if not isinstance(error, SpecError)]
-    texts = [text for text in (left, *others) if text]
+    other_problems = _problems_text([p for p in problems if p.location.path not in sources])
+    other_errors = [format_error(e, paint=False) for e in errors if not isinstance(e, SpecError)]
+    texts = [text for text in (other_problems, *other_errors) if text]
     if texts:
-        reason = texts[0].splitlines()[0]
-        verdict = _Verdict(element=_ERROR, code="broken-file", reason=reason)
-        yield _Case(name="(lab)", text="\n".join(texts), verdict=verdict)
+        verdict = Verdict(element=Element.ERROR, code="broken-file", reason=texts[0].splitlines()[0])
+        yield JunitCase(name="(lab)", text="\n".join(texts), verdict=verdict)
 
 
 def _problems_text(problems: Sequence[Problem]) -> str:
@@ -160,63 +123,65 @@ def _problems_text(problems: Sequence[Problem]) -> str:
 
 
 def _experiment_case(
-    one: ExperimentPlan, plan: Plan, run: _Run | None, removed_in: Mapping[str, str]
-) -> _Case:
-    name = one.name or "(none)"
-    if run is not None:
-        return _run_case(name, one, plan, run, wait=True)
-    text = _plan_text(one, plan, removed_in)
+    experiment: ExperimentPlan, plan: Plan, result: SyncResult | None, removed_in: Mapping[str, str]
+) -> JunitCase:
+    name = shown_name(experiment.name)
+    if result is not None:
+        return _result_case(name, experiment, plan, result, waits=True)
+    text = _plan_text(experiment, plan, removed_in)
     verdict = None
-    blocked = next((change for change in one.changes if change.error is not None), None)
+    blocked = next((change for change in experiment.changes if change.error is not None), None)
     if blocked is not None and blocked.error is not None:
         reason = _error_text(blocked.error, blocked.key)
-        verdict = _Verdict(element=_FAILURE, code=blocked.error.code, reason=reason)
-    elif plan.refusal is not None and any(change.action is not Action.KEEP for change in one.changes):
-        verdict = _Verdict(element=_SKIPPED, code="not-attempted", reason=_why_withheld(plan))
-    return _Case(name=name, file=one.source, text=text, verdict=verdict)
+        verdict = Verdict(element=Element.FAILURE, code=blocked.error.code, reason=reason)
+    elif plan.refusal is not None and any(c.action is not Action.KEEP for c in experiment.changes):
+        verdict = Verdict(element=Element.SKIPPED, code="not-attempted", reason=_why_withheld(plan))
+    return JunitCase(name=name, file=experiment.source, text=text, verdict=verdict)
 
 
-def _run_case(name: str, part: ExperimentPlan, plan: Plan, run: _Run, *, wait: bool) -> _Case:
-    """What became of these objects and, with `wait`, of the experiment's peers."""
-    outcomes = [run.outcomes[change.key] for change in part.changes]
-    peers, heard = run.peers.get(part.name), run.heard.get(part.name)
-    lines = [text for done in outcomes for text in done_lines(done, part.name or "(none)")]
+def _result_case(
+    name: str, part: ExperimentPlan, plan: Plan, result: SyncResult, *, waits: bool
+) -> JunitCase:
+    """Return the case for the outcomes of objects and, with `waits`, for the experiment's peers."""
+    outcomes = [result.outcomes[change.key] for change in part.changes]
+    lines = [text for done in outcomes for text in done_lines(done, shown_name(part.name))]
     texts = [join(lines, paint=False)]
-    verdict = _done_verdict(part, outcomes, plan)
-    if wait and peers is not None and heard is not None:
-        told = format_event(heard, paint=False) or ""
-        texts.append(told)
-        if not peers.settled and (verdict is None or verdict.element == _SKIPPED):
-            verdict = _Verdict(element=_FAILURE, code="not-ready", reason=told.splitlines()[0])
-    return _Case(
+    verdict = _outcome_verdict(part, outcomes, plan)
+    peers = result.peers.get(part.name) if waits else None
+    if peers is not None:
+        message = format_event(peers.event, paint=False) or ""
+        texts.append(message)
+        if not peers.settled and (verdict is None or verdict.element == Element.SKIPPED):
+            verdict = Verdict(element=Element.FAILURE, code="not-ready", reason=message.splitlines()[0])
+    return JunitCase(
         name=name,
         file=part.source,
         text="\n".join(text for text in texts if text),
         verdict=verdict,
-        time_s=peers.waited_s if wait and peers else 0.0,
+        time_s=peers.waited_s if peers else 0.0,
     )
 
 
-def _done_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> _Verdict | None:
-    """What broke comes before what was blocked, and that before what was not attempted."""
+def _outcome_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> Verdict | None:
+    """Return the worst verdict: a failed change, then a blocked one, then one that was not attempted."""
     blocked = {change.key for change in part.changes if change.error is not None}
     failed = [done for done in outcomes if done.outcome is Outcome.FAILED]
     failed.sort(key=lambda done: done.key in blocked)
     if failed:
-        element = _FAILURE if failed[0].key in blocked else _ERROR
-        return _not_done(failed[0], element, Outcome.FAILED.value)
-    left = next((done for done in outcomes if done.outcome is Outcome.NOT_ATTEMPTED), None)
-    if left is None:
+        element = Element.FAILURE if failed[0].key in blocked else Element.ERROR
+        return _object_verdict(failed[0], element)
+    skipped = next((done for done in outcomes if done.outcome is Outcome.NOT_ATTEMPTED), None)
+    if skipped is None:
         return None
-    if left.error is None:
-        return _Verdict(element=_SKIPPED, code=left.outcome.value, reason=_why_withheld(plan))
-    return replace(_not_done(left, _SKIPPED, ""), code=left.outcome.value)
+    if skipped.error is None:
+        return Verdict(element=Element.SKIPPED, code=skipped.outcome.value, reason=_why_withheld(plan))
+    return replace(_object_verdict(skipped, Element.SKIPPED), code=skipped.outcome.value)
 
 
-def _not_done(done: ObjectDone, element: str, otherwise: str) -> _Verdict:
+def _object_verdict(done: ObjectDone, element: Element) -> Verdict:
     if done.error is None:
-        return _Verdict(element=element, code=otherwise, reason=f"{done.key}: {done.outcome.value}")
-    return _Verdict(element=element, code=done.error.code, reason=_error_text(done.error, done.key))
+        return Verdict(element=element, code=done.outcome.value, reason=f"{done.key}: {done.outcome.value}")
+    return Verdict(element=element, code=done.error.code, reason=_error_text(done.error, done.key))
 
 
 def _why_withheld(plan: Plan) -> str:
@@ -224,65 +189,29 @@ def _why_withheld(plan: Plan) -> str:
         return f"nothing is done: {plan.refusal.what}"
     if plan.stops:
         return f"nothing is pruned: {plan.stops[0].what}"
-    return "it was not attempted, since something else went wrong or the sync was stopped"
+    return "not attempted: another change failed, or the sync was stopped"
 
 
 def _error_text(error: NimlabError, key: ObjectKey) -> str:
-    mark, what = error_about(error, key)
-    return f"{key}: {mark.text}{what}"
+    label, what = error_about(error, key)
+    return f"{key}: {label.text}{what}"
 
 
-def _plan_text(one: ExperimentPlan, plan: Plan, removed_in: Mapping[str, str]) -> str:
-    """The experiment's lines of the plan, with their masks."""
-    layout = layout_of(one.changes, verbose=False)
-    withheld = bool(plan.stops or plan.refusal)
-    entries = experiment_entries(one, layout, removed_in=removed_in.get(one.name), withheld=withheld)
-    return join(set_right(entries), paint=False)
+def _plan_text(experiment: ExperimentPlan, plan: Plan, removed_in: Mapping[str, str]) -> str:
+    """Return the experiment's lines in the plan, with secrets hidden."""
+    layout = layout_of(experiment.changes, verbose=False)
+    entries = experiment_entries(
+        experiment, layout, removed_in=removed_in.get(experiment.name), withheld=withholds_prunes(plan)
+    )
+    return join(align_resources(entries), paint=False)
 
 
-def _unique(cases: Sequence[_Case]) -> list[_Case]:
-    """GitLab drops a case whose name another has: the second gets a number."""
+def _with_unique_names(cases: Sequence[JunitCase]) -> list[JunitCase]:
+    """Number cases with the same name, because GitLab drops all but one of them."""
     seen: Counter[str] = Counter()
-    found = []
+    unique = []
     for case in cases:
         seen[case.name] += 1
         number = seen[case.name]
-        found.append(case if number == 1 else replace(case, name=f"{case.name} ({number})"))
-    return found
-
-
-def _document(name: str, cases: Sequence[_Case]) -> str:
-    elements = Counter(case.verdict.element for case in cases if case.verdict)
-    sums = {
-        "tests": str(len(cases)),
-        "failures": str(elements[_FAILURE]),
-        "errors": str(elements[_ERROR]),
-    }
-    time = {"time": f"{sum(case.time_s for case in cases):.3f}"}
-    shown = "".join(f"\n{_case_element(case, name)}" for case in cases)
-    suite = {"name": name, **sums, "skipped": str(elements[_SKIPPED]), **time}
-    inner = _element("testsuite", suite, f"{shown}\n  ", indent=2)
-    text = _HEAD + _element("testsuites", {"name": _CLASS, **sums, **time}, f"\n{inner}\n")
-    return text.replace(*_ATTACHMENT).encode("ascii", "xmlcharrefreplace").decode("ascii")
-
-
-def _case_element(case: _Case, class_name: str) -> str:
-    attributes = {"classname": class_name, "name": case.name}
-    attributes |= {"file": case.file} if case.file is not None else {}
-    attributes["time"] = f"{case.time_s:.3f}"
-    inner = ""
-    if case.verdict is not None:
-        reason = escape(flat(case.verdict.reason)) or case.verdict.code
-        # prefixed, since GitLab's reader takes a bare `file` or `symbol` for the type of the content
-        marks = {"type": f"{_CLASS}.{case.verdict.code}", "message": reason}
-        text = case.text if reason in case.text else f"{reason}\n{case.text}".rstrip()
-        inner = _element(case.verdict.element, marks, html.escape(text, quote=False), 6)
-    elif case.text:
-        inner = _element("system-out", {}, html.escape(case.text, quote=False), 6)
-    return _element("testcase", attributes, f"\n{inner}\n    " if inner else "", 4)
-
-
-def _element(name: str, attributes: Mapping[str, str], content: str, indent: int = 0) -> str:
-    """An element with content that is XML already; attributes can hold anything."""
-    head = "".join(f' {key}="{html.escape(escape(value))}"' for key, value in attributes.items())
-    return f"{' ' * indent}<{name}{head}>{content}</{name}>"
+        unique.append(case if number == 1 else replace(case, name=f"{case.name} ({number})"))
+    return unique

@@ -1,6 +1,6 @@
-"""A plan -> text: what will be done, experiment by experiment, what is withheld and why, and the sum.
+"""A plan -> text: the changes of each experiment, what is withheld and why, and the totals.
 
-In: a plan and what making it took. Out: text as a person reads it before saying yes.
+In: a plan, and the requests and time that it took. Out: the text that a person reads before a sync.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from nimlab.files.git import Commit
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
-from nimlab.report.change_groups import AlikeGroup, group_alike, group_entries
-from nimlab.report.change_lines import ChangeBlock, experiment_entries, held_lines, layout_of, set_right
+from nimlab.report.change_groups import ChangeGroup, group_entries, group_similar
+from nimlab.report.change_lines import ChangeLine, align_resources, experiment_entries, held_lines, layout_of
 from nimlab.report.problems import error_lines
 from nimlab.report.styled_text import (
     NAME_WIDTH,
@@ -25,12 +25,13 @@ from nimlab.report.styled_text import (
     join,
     line,
     named,
+    shown_name,
 )
-from nimlab.report.totals import totals_of
+from nimlab.report.totals import totals_of, withholds_prunes
 
 
 def format_header(name: str, why: str, commit: Commit | None) -> str:
-    """Return a run's first line: which cluster, why this one, and from which commit."""
+    """Return the first line of a run: the cluster, why it was chosen, and the commit."""
     cluster = f"cluster  {escape(name)} ({escape(why)})"
     if commit is None:
         return cluster
@@ -53,31 +54,32 @@ def format_plan(
     paint: bool,
     rows: int = 100,
 ) -> str:
-    """Return the plan; without `dry_run` the sum is left to the outcome, unless nothing is done.
+    """Return the plan, with its totals if it is a dry run or if nothing is done.
 
-    Experiments with prunes come first, then by name. `removed_in` names the commits that removed files, by
-    experiment. If the changes take more than `rows` lines, alike ones are grouped unless `verbose` is set.
+    In a sync that does something, the summary shows the totals at the end. Experiments with prunes come
+    first; otherwise the order is by name. `removed_in` contains the commits that removed files, by
+    experiment. If the changes take more than `rows` lines, similar ones are grouped unless `verbose` is set.
     """
-    width = max([NAME_WIDTH, *(len(escape(one.name)) for one in plan.experiments)])
+    width = max([NAME_WIDTH, *(len(escape(experiment.name)) for experiment in plan.experiments)])
     entries = _entries(plan, plan.experiments, removed_in, width, verbose=verbose)
     if len(entries) > rows and not verbose:
-        groups, others = group_alike(plan.experiments)
+        groups, others = group_similar(plan.experiments)
         width = max([width, *(len(group.name) for group in groups)])
         own = _entries(plan, others, removed_in, width, verbose=False)
         entries = [*own, *_group_entries(plan, groups, width)]
     lines = [
-        *set_right(entries),
-        *_rest(plan, width),
-        *_withheld(plan, hints=dry_run),
+        *align_resources(entries),
+        *_lab_lines(plan, width),
+        *_withheld_lines(plan, hints=dry_run),
     ]
     if dry_run or plan.is_empty or plan.refusal:
         cost = f"{count(requests, 'request')}, {count(writes, 'write') if writes else 'no writes'}"
-        lines.append(line(Span(_sum(plan), Style.STRONG), f" ({cost}, {elapsed_s:.1f} s)"))
+        lines.append(line(Span(_totals_text(plan), Style.STRONG), f" ({cost}, {elapsed_s:.1f} s)"))
     return join(lines, paint=paint)
 
 
-def _has_prunes(one: ExperimentPlan) -> bool:
-    return any(change.action is Action.PRUNE for change in one.changes)
+def _has_prunes(experiment: ExperimentPlan) -> bool:
+    return any(change.action is Action.PRUNE for change in experiment.changes)
 
 
 def _entries(
@@ -87,50 +89,49 @@ def _entries(
     width: int,
     *,
     verbose: bool,
-) -> list[ChangeBlock]:
-    """The experiments' entries, each experiment's name before its first."""
+) -> list[ChangeLine]:
+    """Return the lines of the experiments; the first line of each starts with its name."""
     layout = layout_of(plan.changes, verbose=verbose)
-    withheld = bool(plan.stops or plan.refusal)
-    entries: list[ChangeBlock] = []
-    for one in sorted(experiments, key=lambda one: (not _has_prunes(one), one.name)):
-        gone = removed_in.get(one.name)
-        found = experiment_entries(one, layout, removed_in=gone, withheld=withheld)
-        entries += _with_name(one.name or "(none)", found, width)
+    entries: list[ChangeLine] = []
+    for experiment in sorted(experiments, key=lambda member: (not _has_prunes(member), member.name)):
+        own = experiment_entries(
+            experiment, layout, removed_in=removed_in.get(experiment.name), withheld=withholds_prunes(plan)
+        )
+        entries += _with_name(shown_name(experiment.name), own, width)
     return entries
 
 
-def _group_entries(plan: Plan, groups: Sequence[AlikeGroup], width: int) -> list[ChangeBlock]:
+def _group_entries(plan: Plan, groups: Sequence[ChangeGroup], width: int) -> list[ChangeLine]:
     layout = layout_of(plan.changes, verbose=False)
     return [e for group in groups for e in _with_name(group.name, list(group_entries(group, layout)), width)]
 
 
-def _with_name(name: str, entries: Sequence[ChangeBlock], width: int) -> list[ChangeBlock]:
-    """The entries with a name before the first."""
+def _with_name(name: str, entries: Sequence[ChangeLine], width: int) -> list[ChangeLine]:
+    """Return the lines; the first one starts with the name."""
     return [
-        ChangeBlock(line=named("" if place else name, *entry.line, width=width), added=entry.added)
-        for place, entry in enumerate(entries)
+        ChangeLine(line=named("" if index else name, *entry.line, width=width), added=entry.added)
+        for index, entry in enumerate(entries)
     ]
 
 
-def _rest(plan: Plan, width: int) -> Iterator[Line]:
-    """What belongs to no experiment's objects: the lab's own namespace, files that can't be used."""
+def _lab_lines(plan: Plan, width: int) -> Iterator[Line]:
+    """Yield the lines about the lab's namespaces and about broken files."""
     if plan.create_namespace and not plan.is_empty:
-        yield named(
-            "(lab)", Span("+ create ", Style.NEW), f" Namespace/{plan.apply_set.namespace}", width=width
-        )
+        text = f" Namespace/{plan.apply_set.namespace}"
+        yield named("(lab)", Span("+ create ", Style.NEW), text, width=width)
     for namespace in plan.unchecked:
-        text = f" namespace {namespace}, which an earlier lab.yaml names: needs `get` on configmaps there"
+        text = f" namespace {namespace} of an earlier lab.yaml: this requires `get` on ConfigMaps there"
         yield named("(lab)", Span("! not checked", Style.BAD), text, width=width)
     for former in plan.retired:
-        text = f" {former.apply_set.parent_key}: the record of the former namespace, deleted last"
+        text = f" {former.apply_set.parent_key}: the record of a former namespace, deleted last"
         yield named("(lab)", Span("- prune  ", Style.BAD), text, width=width)
     for broken in plan.broken:
-        text = f" {broken}: nothing of it is touched"
+        text = f" {broken}: its objects are not changed"
         yield named(broken.name, Span("! broken ", Style.BAD), text, width=width)
 
 
-def _withheld(plan: Plan, *, hints: bool) -> Iterator[Line]:
-    """What is not done and why; a sync that goes on gives the hints at its end, once."""
+def _withheld_lines(plan: Plan, *, hints: bool) -> Iterator[Line]:
+    """Yield what is not done and why; in a sync, the summary at its end shows the hints."""
     for stop in plan.stops:
         yield line(Span("! nothing is pruned:", Style.BAD), f" {flat(stop.what)}")
         if hints or plan.refusal is not None:
@@ -142,29 +143,30 @@ def _withheld(plan: Plan, *, hints: bool) -> Iterator[Line]:
         yield from others
 
 
-def _sum(plan: Plan) -> str:
-    sums = totals_of(plan)
+def _totals_text(plan: Plan) -> str:
+    """Return `Plan: 1 to update, 4 to prune, 12 unchanged`."""
+    totals = totals_of(plan)
     left_alone = sum(c.action is Action.KEEP and c.desired is None for c in plan.changes)
     foreign = sum(len(change.foreign) for change in plan.changes)
-    words = (
-        (sums.create, "to create"),
-        (sums.update, "to update"),
-        (sums.replace, "to replace"),
-        (sums.prune, "to prune"),
-        (sums.blocked, "blocked"),
-        (sums.withheld, "withheld from pruning"),
-        (sums.held, "held back from creating"),
+    counts = (
+        (totals.create, "to create"),
+        (totals.update, "to update"),
+        (totals.replace, "to replace"),
+        (totals.prune, "to prune"),
+        (totals.blocked, "blocked"),
+        (totals.withheld, "withheld from pruning"),
+        (totals.held, "held back from creation"),
         (len(plan.broken), "broken file" if len(plan.broken) == 1 else "broken files"),
         (left_alone, "left alone"),
         (foreign, "foreign field" if foreign == 1 else "foreign fields"),
     )
-    said = [f"{number} {word}" for number, word in words if number]
-    if sums.keep > left_alone or not said:
-        said.append(f"{sums.keep - left_alone} unchanged")
+    parts = [f"{number} {text}" for number, text in counts if number]
+    if totals.keep > left_alone or not parts:
+        parts.append(f"{totals.keep - left_alone} unchanged")
     if plan.refusal is not None:
         head = "Refused"
     elif plan.is_empty:
         head = "Nothing to do"
     else:
-        head = "Plan for the experiments named" if plan.narrowed else "Plan"
-    return f"{head}: {', '.join(said)}"
+        head = "Plan for the named experiments" if plan.narrowed else "Plan"
+    return f"{head}: {', '.join(parts)}"

@@ -1,7 +1,7 @@
-"""Pieces of text with a style -> lines, coloured or not, in which no text can pass for anything else.
+"""Styled spans -> lines of text, with or without colour.
 
-In: spans. Out: strings. Every span is escaped here, once: what comes from files and clusters may hold control
-characters that move a cursor or open a CI log's section, or marks that turn the reading direction round.
+In: spans. Out: strings. Each span is escaped here, exactly once. Text from files and from the cluster may
+contain control characters that move the cursor, open a section in a CI log, or reverse the reading direction.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from nimlab.report.cut_text import cut_end
+
 
 class Style(Enum):
-    """How a span looks on a terminal: the parameters of ANSI's `ESC [ … m`."""
+    """The appearance of a span on a terminal: the parameters of the ANSI sequence `ESC [ … m`."""
 
     PLAIN = ""
     STRONG = "1"
@@ -27,7 +29,7 @@ class Style(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a line."""
+    """A part of a line with one style."""
 
     text: str
     style: Style = Style.PLAIN
@@ -35,61 +37,66 @@ class Span:
 
 Line: TypeAlias = tuple[Span, ...]
 
-NAME_WIDTH: Final = 7  # as wide as `cluster` and `sandbox`, which stand in the same column
-
+NAME_WIDTH: Final = 7  # the width of `cluster` and `sandbox`, which are printed in the same column
 
 _GAP: Final = 2
-_SHORTEST: Final = 8  # a shortened cell still has some letters
+_MIN_CELL_WIDTH: Final = 8  # keeps a shortened cell readable
 
 
 def line(*pieces: str | Span) -> Line:
-    """Return a line; plain text is a span without a style."""
+    """Return a line; a plain string becomes a span without a style."""
     return tuple(Span(piece) if isinstance(piece, str) else piece for piece in pieces)
 
 
 def named(name: str, *pieces: str | Span, width: int = NAME_WIDTH) -> Line:
-    """Return a line that begins with a name in its column; an empty name leaves the column empty."""
+    """Return a line that starts with a name in a column of its own; an empty name leaves the column blank."""
     gap = " " * (max(width - len(escape(name)), 0) + 2)
     return line(Span(name, Style.STRONG), gap, *pieces)
 
 
+def shown_name(experiment: str) -> str:
+    """Return the experiment's name, or `(none)` for objects that belong to no experiment."""
+    return experiment or "(none)"
+
+
 def hint_line(hint: str, indent: int = 2) -> Line:
-    """Return the line that says how to mend something."""
+    """Return the line that explains how to fix a problem."""
     return line(" " * indent, Span("hint:", Style.HINT), f" {flat(hint)}")
 
 
 def width_of(pieces: Line) -> int:
-    """Return how many columns a line takes."""
+    """Return how many columns a line occupies."""
     return sum(len(escape(span.text)) for span in pieces)
 
 
 def join(lines: Iterable[Line], *, paint: bool) -> str:
-    """Return the text of the lines, without spaces at their ends and without a last newline."""
-    return "\n".join("".join(_painted(span, paint=paint) for span in one).rstrip() for one in lines)
+    """Return the text of the lines, without trailing spaces and without a final newline."""
+    return "\n".join("".join(_painted(span, paint=paint) for span in spans).rstrip() for spans in lines)
 
 
 def table(
     rows: Sequence[Sequence[str]], *, columns: int | None = None, drop: Sequence[str] = ()
 ) -> list[Line]:
-    """Return rows as aligned columns, two spaces between them; the first row is the head.
+    """Return rows as aligned columns, separated by two spaces; the first row is the heading.
 
-    If a row is wider than `columns`, the columns named in `drop` are left out in that order until it fits;
-    then the last column is shortened. The first column is never shortened, since it tells the rows apart.
+    If a row is wider than `columns`, the columns named in `drop` are removed in that order until it fits. If
+    it still does not fit, the last column is shortened. The first column is never shortened, because it
+    identifies the row.
     """
     safe = [[escape(cell) for cell in row] for row in rows]
     for name in drop:
         if columns is None or sum(_widths(safe)) + _GAP * (len(safe[0]) - 1) <= columns:
             break
-        place = safe[0].index(name)
-        safe = [[*row[:place], *row[place + 1 :]] for row in safe]
+        index = safe[0].index(name)
+        safe = [[*row[:index], *row[index + 1 :]] for row in safe]
     widths = _widths(safe)
     if columns is not None and len(widths) > 1:
-        left = columns - sum(widths[:-1]) - _GAP * (len(widths) - 1)
-        widths[-1] = min(widths[-1], max(left, len(safe[0][-1]), _SHORTEST))
+        available = columns - sum(widths[:-1]) - _GAP * (len(widths) - 1)
+        widths[-1] = min(widths[-1], max(available, len(safe[0][-1]), _MIN_CELL_WIDTH))
     texts = (
         (" " * _GAP).join(
-            (cell if place == 0 else _cut(cell, width)).ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            (cell if index == 0 else cut_end(cell, width)).ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in safe
     )
@@ -100,19 +107,15 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
 def escape(text: str) -> str:
-    r"""Return the text with all that isn't printable written out: `\x1b`, `\u202e`, `\n`."""
+    r"""Return the text with each unprintable character replaced by its escape: `\x1b`, `\u202e`, `\n`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def flat(text: str) -> str:
-    """Return the text on one line: a server's message may have several."""
+    """Return the text on one line; messages of a server may have several."""
     return " ".join(part.strip() for part in text.splitlines() if part.strip())
 
 

@@ -1,4 +1,4 @@
-"""Rows -> tables: all experiments, and the sandbox's parts."""
+"""Rows -> the tables of `list` and of `sandbox status`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from nimlab.report.list_rows import Row
 from nimlab.report.styled_text import flat, join, line, table
 
 ROW_HEAD: Final = ("EXPERIMENT", "FULLNAME", "SCALE", "RUNNING", "STARTED AT", "AGE", "GIT", "HEALTH")
-
-
-ROW_DROP: Final = ("FULLNAME", "STARTED AT", "AGE", "SCALE")  # the least important first
+ROW_DROP: Final = ("FULLNAME", "STARTED AT", "AGE", "SCALE")  # the least important column first
 
 
 def format_rows(rows: Sequence[Row], *, columns: int | None = None) -> str:
-    """Return the table of `list`, at most `columns` wide where that is possible."""
+    """Return the table of `list`, at most `columns` wide if possible."""
     if not rows:
-        return "no experiments, in the files or in the cluster"
+        return "no experiments in the files or in the cluster"
     return join(
         table([ROW_HEAD, *(row_cells(row) for row in rows)], columns=columns, drop=ROW_DROP), paint=False
     )
 
 
 def row_cells(row: Row) -> tuple[str, ...]:
-    """Return a row as text; what isn't known is `-`."""
+    """Return the cells of a row; an unknown value is `-`."""
     return (
         row.experiment,
         row.full_name or "-",
@@ -46,9 +44,9 @@ def format_sandbox(
     parts: Sequence[tuple[str, int | None, bool, str]],
     columns: int | None = None,
 ) -> str:
-    """Return the sandbox's state: one line, then its parts (name, pid, alive, log).
+    """Return the state of the sandbox: one line, then a table of its parts (name, pid, alive, log).
 
-    A log's path is useless if it is shortened, so the column is dropped if it does not fit.
+    A shortened path of a log would be useless, so the column is removed if it does not fit.
     """
     if not parts:
         return "sandbox  none; `nimlab sandbox up` starts one"
@@ -60,5 +58,5 @@ def format_sandbox(
     if running:
         head = line(f"sandbox  up: {server or 'no server'}, {nodes} simulated nodes")
     else:
-        head = line("sandbox  not running as a whole; `nimlab sandbox up` repairs it")
+        head = line("sandbox  some parts are not running; `nimlab sandbox up` repairs it")
     return join([head, (), *table(rows, columns=columns, drop=("LOG", "PID"))], paint=False)

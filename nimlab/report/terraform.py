@@ -1,7 +1,7 @@
-"""A plan -> GitLab's Terraform report: the numbers that the merge request's widget shows.
+"""A plan -> the Terraform report, whose counts GitLab shows in the widget of the merge request.
 
-In: a plan. Out: JSON text with three counts. A replacement counts twice, as it does where GitLab makes this
-report from Terraform's own plan: once as created, once as deleted.
+In: a plan. Out: JSON text with three counts. A replacement counts as one create and one delete, as in the
+report that GitLab makes from Terraform's own plan.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from nimlab.report.totals import totals_of
 def terraform_json(plan: Plan) -> str:
     """Return how many objects a sync of this plan creates, updates and deletes.
 
-    What is blocked or withheld isn't done and doesn't count.
+    Blocked and withheld objects do not count, because the sync does not change them.
     """
-    sums = totals_of(plan)
+    totals = totals_of(plan)
     return json.dumps(
         {
-            "create": sums.create + sums.replace,
-            "update": sums.update,
-            "delete": sums.prune + sums.replace,
+            "create": totals.create + totals.replace,
+            "update": totals.update,
+            "delete": totals.prune + totals.replace,
         }
     )

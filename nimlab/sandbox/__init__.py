@@ -1,12 +1,8 @@
-"""A real Kubernetes control plane on this machine, with simulated nodes: `up`, `down`, `status`.
+"""A Kubernetes control plane on this machine, with simulated nodes: `up`, `down`, `status`.
 
-In: the folder it lives in (`home`), how many nodes, where built programs are kept. Out: values, and
-steps of progress through a callback; nothing is printed. Everything listens on 127.0.0.1 alone and
-checks certificates. The rooms behind this door: state (the values, and what is remembered on disk),
-programs and build (where the five programs come from), pki (certificates, kubeconfigs), parts
-(their command lines), process (daemons), api (a little HTTPS client), nodes, queue (in which
-controllers wait), view (how it is now),
-launch and control (starting, repairing, stopping).
+In: the sandbox's folder (`home`), the number of nodes, the cache folder for built programs. Out: values, and
+steps of progress through a callback; nothing is printed. Every server listens on 127.0.0.1 only and requires
+client certificates. Nothing here reads or changes the user's cluster.
 """
 
 from __future__ import annotations
@@ -14,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from nimlab.sandbox.state import PartState, Phase, SandboxState, Step, is_up
+from nimlab.sandbox.record import is_up
+from nimlab.sandbox.state import PartState, Phase, SandboxState, Step
 
 __all__ = [
     "PartState",
@@ -30,35 +27,35 @@ __all__ = [
 
 
 def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
-    """Find the programs, or build them; nothing is started. Raises SandboxError."""
-    from nimlab.sandbox import control  # 80 ms that other commands need not pay
+    """Find the programs, or build them; start nothing. Raises SandboxError."""
+    from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
 
-    control.provide_programs(home, cache=cache, report=report)
+    lifecycle.provide_programs(home, cache=cache, report=report)
 
 
 def up(home: Path, *, nodes: int = 3, cache: Path, report: Callable[[Step], None]) -> SandboxState:
-    """Start what isn't running, until all nodes are Ready; harmless when everything is.
+    """Start the parts that are not running, and wait until all nodes are Ready. Raises SandboxError.
 
-    A sandbox that was killed, in part or as a whole, or whose `up` was, is repaired: ports,
-    credentials and data stay. Raises SandboxError.
+    Does nothing if everything is running. Repairs a sandbox after any process was killed, including an
+    earlier `up`, and keeps its ports, credentials and data.
     """
-    from nimlab.sandbox import control  # 80 ms that other commands need not pay
+    from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
 
-    return control.bring_up(home, nodes=nodes, cache=cache, report=report)
+    return lifecycle.bring_up(home, nodes=nodes, cache=cache, report=report)
 
 
 def down(home: Path, *, report: Callable[[Step], None]) -> bool:
     """Stop every process and remove `home`; return False if there was nothing. Raises SandboxError.
 
-    The cache and the build's log stay.
+    Keeps the cache and the build log.
     """
-    from nimlab.sandbox import control  # as above
+    from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
 
-    return control.take_down(home, report=report)
+    return lifecycle.take_down(home, report=report)
 
 
 def read_state(home: Path) -> SandboxState | None:
-    """Return how the sandbox is, with one request to its API server; None if there is none."""
-    from nimlab.sandbox import inspect as view  # 45 ms, as above
+    """Return the state of the sandbox, or None if there is none. Sends one request to its API server."""
+    from nimlab.sandbox import inspect  # a slow import, which other commands do not need
 
-    return view.look(home)
+    return inspect.read_state(home)

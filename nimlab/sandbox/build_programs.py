@@ -1,7 +1,7 @@
-"""The programs, built with Go from module files that pin every source by its hash.
+"""Build the control plane's programs with Go, from module files that pin every source by its hash.
 
-In: the cache's folder. Out: a folder in it with five programs, which appears whole or not at all;
-two builds at once are one. All that `go` says is kept in the build's log.
+In: the cache folder. Out: a folder in the cache with all five programs, created atomically. Of two builds at
+once, the second waits and uses the result of the first. The build log contains the complete output of `go`.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import folder_lock as lock
-from nimlab.sandbox import programs
+from nimlab.sandbox import find_programs, folder_lock
 from nimlab.sandbox.build_progress import Progress, count_new_packages, is_download, is_package
-from nimlab.sandbox.programs import SOURCES, VERSION, Source
+from nimlab.sandbox.find_programs import SOURCES, VERSION, Source
 from nimlab.sandbox.state import Phase, Step
 
-_OLDEST_GO: Final = (
-    1,
-    24,
-)  # the first with `tool` lines; go.mod may ask for more, which `go` then says
+# The first version with `tool` directives. If go.mod requires a newer version, `go` itself reports it.
+_OLDEST_GO: Final = (1, 24)
 _GO_HINT: Final = (
     "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, "
     "kube-controller-manager, kube-scheduler and kwok"
 )
-_LAST_LINES: Final = 12
-_LISTED: Final = "{{.ImportPath}}@{{with .Module}}{{.Version}}{{end}}"  # what is compiled only once
+_LOG_LINES: Final = 12
+_LIST_FORMAT: Final = (
+    "{{.ImportPath}}@{{with .Module}}{{.Version}}{{end}}"  # identifies a package across modules
+)
 _BUILD_PREFIX: Final = "building-"
 
 _MAJOR, _MINOR, _ = VERSION.removeprefix("v").split(".")
-_STAMP: Final = "k8s.io/component-base/version"  # unstamped, the server says v0.0.0-master
+_VERSION_PACKAGE: Final = "k8s.io/component-base/version"  # without these flags, the version is v0.0.0-master
 _LINK_FLAGS: Final = (
-    f"-s -w -X {_STAMP}.gitVersion={VERSION} -X {_STAMP}.gitMajor={_MAJOR} -X {_STAMP}.gitMinor={_MINOR}"
+    f"-s -w -X {_VERSION_PACKAGE}.gitVersion={VERSION}"
+    f" -X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Workshop:
-    """What every step of one build needs."""
+class _BuildContext:
+    """The folder, the log and the progress callback of one build."""
 
     folder: Path
     log: TextIO
@@ -55,38 +55,39 @@ class _Workshop:
 
 
 def find_go_version() -> str | None:
-    """Return what Go calls itself, such as `go1.26.1`; None if there is no Go."""
+    """Return the version of the installed Go, such as `go1.26.1`; None if Go is not installed."""
     try:
-        answer = subprocess.run(
-            ["go", "env", "GOVERSION"],  # noqa: S607 -- the user's own, from PATH
+        result = subprocess.run(
+            ["go", "env", "GOVERSION"],  # noqa: S607 -- the user's Go, from PATH
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=True,
             text=True,
-            cwd="/",  # the Go that is installed, not one that a go.mod here asks for
+            cwd="/",  # a go.mod in the current folder could select another version
             env=_make_environment(),
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 def build_programs(
     cache: Path, go_version: str | None, *, log_path: Path, report: Callable[[Step], None]
 ) -> Path:
-    """Build all five programs unless another process has just done it; return their folder.
+    """Build all five programs unless another process has just built them; return their folder.
 
     Raises SandboxError.
     """
     version = _check_go(go_version)
     sets = cache / "sandbox"
     sets.mkdir(parents=True, exist_ok=True)
-    waiting = Step(phase=Phase.NOTE, text="another nimlab is building the programs; waiting for it")
-    with lock.hold(sets, on_wait=lambda: report(waiting)):
-        if (there := programs.find_cached(cache, version)) is not None:
-            return there
-        for left_behind in sets.glob(f"{_BUILD_PREFIX}*"):
-            shutil.rmtree(left_behind, ignore_errors=True)
+    text = "another nimlab process is building the programs; waiting for it"
+    waiting = Step(phase=Phase.NOTE, text=text)
+    with folder_lock.hold(sets, on_wait=lambda: report(waiting)):
+        if (cached := find_programs.find_cached(cache, version)) is not None:
+            return cached
+        for abandoned in sets.glob(f"{_BUILD_PREFIX}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with (
             log_path.open("w", encoding="utf-8") as log,
@@ -94,61 +95,61 @@ def build_programs(
                 prefix=_BUILD_PREFIX, dir=sets, ignore_cleanup_errors=True
             ) as temporary,
         ):
-            shop = _Workshop(folder=Path(temporary), log=log, log_path=log_path, report=report)
-            _build_all(shop)
-            finished = sets / programs.name_set(version)
-            shutil.rmtree(finished, ignore_errors=True)  # an incomplete one
-            (shop.folder / "bin").rename(finished)
+            build = _BuildContext(folder=Path(temporary), log=log, log_path=log_path, report=report)
+            _build_all(build)
+            finished = sets / find_programs.name_set(version)
+            shutil.rmtree(finished, ignore_errors=True)  # an incomplete set
+            (build.folder / "bin").rename(finished)
     return finished
 
 
 def _check_go(go_version: str | None) -> str:
-    what = f"Kubernetes {VERSION} has to be built for this machine, and that needs Go"
+    reason = f"building Kubernetes {VERSION} for this machine needs Go 1.26 or newer"
     if go_version is None:
-        raise SandboxError(f"{what}, which isn't on PATH", hint=_GO_HINT)
+        raise SandboxError(f"{reason}, but Go is not on PATH", hint=_GO_HINT)
     number = re.match(r"go(\d+)\.(\d+)", go_version)
     if number is not None and (int(number[1]), int(number[2])) < _OLDEST_GO:
-        raise SandboxError(f"{what} 1.26 or newer; PATH has {go_version}", hint=_GO_HINT)
+        raise SandboxError(f"{reason}, but PATH has {go_version}", hint=_GO_HINT)
     return go_version
 
 
-def _build_all(shop: _Workshop) -> None:
+def _build_all(build: _BuildContext) -> None:
     text = f"building Kubernetes {VERSION} for this machine, first time only"
-    shop.report(Step(phase=Phase.BUILD, text=text, log=shop.log_path))
+    build.report(Step(phase=Phase.BUILD, text=text, log=build.log_path))
     for module in {source.module for source in SOURCES}:
-        (shop.folder / module).mkdir()
+        (build.folder / module).mkdir()
         for file in ("go.mod", "go.sum"):
-            content = programs.read_module(module).joinpath(file).read_bytes()
-            (shop.folder / module / file).write_bytes(content)
-    progress = Progress(totals=count_new_packages(tuple(_list_packages(shop))))
+            content = find_programs.read_module(module).joinpath(file).read_bytes()
+            (build.folder / module / file).write_bytes(content)
+    progress = Progress(totals=count_new_packages(tuple(_list_packages(build))))
     started = time.monotonic()
     for index, source in enumerate(SOURCES):
         progress = progress.next_program() if index else progress
-        progress = _build_one(shop, source, progress, started)
+        progress = _build_program(build, source, progress, started)
 
 
-def _list_packages(shop: _Workshop) -> Iterator[frozenset[str]]:
-    """Yield the packages of each program, fetching the sources if need be."""
-    fetched = 0
+def _list_packages(build: _BuildContext) -> Iterator[frozenset[str]]:
+    """Yield the packages of each program; downloads missing sources."""
+    downloads = 0
     for source in SOURCES:
-        listed = set()
-        for line in _run_go(shop, source, ["list", "-deps", "-f", _LISTED, source.package]):
+        packages = set()
+        for line in _run_go(build, source, ["list", "-deps", "-f", _LIST_FORMAT, source.package]):
             if is_download(line):
-                fetched += 1
-                shop.report(Step(phase=Phase.DOWNLOAD, text="fetching sources", done=fetched))
+                downloads += 1
+                build.report(Step(phase=Phase.DOWNLOAD, text="downloading sources", done=downloads))
             elif is_package(line):
-                listed.add(line)
-        yield frozenset(listed)
+                packages.add(line)
+        yield frozenset(packages)
 
 
-def _build_one(shop: _Workshop, source: Source, progress: Progress, started: float) -> Progress:
-    target = shop.folder / "bin" / source.name
+def _build_program(build: _BuildContext, source: Source, progress: Progress, started: float) -> Progress:
+    target = build.folder / "bin" / source.name
     arguments = ["build", "-v", "-ldflags", _LINK_FLAGS, "-o", str(target), source.package]
-    for line in _run_go(shop, source, arguments):
+    for line in _run_go(build, source, arguments):
         if not is_package(line):
             continue
-        progress = progress.one_more()
-        shop.report(
+        progress = progress.add_package()
+        build.report(
             Step(
                 phase=Phase.COMPILE,
                 text=source.name,
@@ -158,35 +159,35 @@ def _build_one(shop: _Workshop, source: Source, progress: Progress, started: flo
             )
         )
     done = Step(phase=Phase.COMPILE, text=source.name, done=progress.total, total=progress.total)
-    shop.report(done)
+    build.report(done)
     return progress
 
 
-def _run_go(shop: _Workshop, source: Source, arguments: Sequence[str]) -> Iterator[str]:
-    """Run `go` in the module's folder and yield its lines, logging them. Raises SandboxError."""
-    shop.log.write(f"$ go {' '.join(arguments)}\n")
-    last: list[str] = []
-    with _started(arguments, shop.folder / source.module) as process:
+def _run_go(build: _BuildContext, source: Source, arguments: Sequence[str]) -> Iterator[str]:
+    """Run `go` in the module's folder, log its output and yield the lines. Raises SandboxError."""
+    build.log.write(f"$ go {' '.join(arguments)}\n")
+    last_lines: list[str] = []
+    with _start_go(arguments, build.folder / source.module) as process:
         for raw in process.stdout or ():
-            shop.log.write(raw)
+            build.log.write(raw)
             line = raw.rstrip("\n")
-            last = [*last[1 - _LAST_LINES :], line]
+            last_lines = [*last_lines[1 - _LOG_LINES :], line]
             yield line
-    shop.log.flush()
+    build.log.flush()
     if process.returncode != 0:
-        tail = "".join(f"\n    {line}" for line in last)
+        quoted = "".join(f"\n    {line}" for line in last_lines)
         raise SandboxError(
-            f"{source.name} can't be built; the last lines of the log are:{tail}",
-            where=shop.log_path,
-            hint="mend what they say and run it again: what is compiled stays compiled",
+            f"building {source.name} failed; the last lines of the log are:{quoted}",
+            where=build.log_path,
+            hint="fix the cause and run the command again; compiled packages are reused",
         )
 
 
 @contextmanager
-def _started(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start `go`; however the block is left, it is over afterwards."""
+def _start_go(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start `go`; it has exited when the block ends, also after an exception."""
     with subprocess.Popen(  # noqa: S603 -- our own arguments
-        ["go", *arguments],  # noqa: S607 -- the user's own, from PATH
+        ["go", *arguments],  # noqa: S607 -- the user's Go, from PATH
         cwd=folder,
         env=_make_environment(),
         stdin=subprocess.DEVNULL,
@@ -203,8 +204,8 @@ def _started(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Pope
 
 
 def _make_environment() -> Mapping[str, str]:
-    """Return the user's environment, less what would make the build another one."""
-    ours = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off"}
+    """Return the user's environment without the variables that would change the result of the build."""
+    fixed = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off"}
     dropped = ("GOOS", "GOARCH", "GOEXPERIMENT", "GO111MODULE")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return {**kept, **ours}
+    return {**kept, **fixed}

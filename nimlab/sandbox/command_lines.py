@@ -1,7 +1,7 @@
-"""The command lines of the five parts. Pure: a folder and the ports go in, argument lists come out.
+"""The command lines of the five parts: a folder and the ports → argument lists. Pure.
 
-Every part names a file in the sandbox's `pki` folder as `--flag=…/pki/…`: by that a stray process
-is known.
+Every command line contains a path in the sandbox's `pki` folder as `--flag=…/pki/…`. `process.find_strays`
+uses this path to find unrecorded processes of the sandbox.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from nimlab.sandbox.state import PART_NAMES, Layout
+from nimlab.sandbox.folder_layout import Layout
+from nimlab.sandbox.state import PART_NAMES
 
 SERVICE_RANGE: Final = "10.96.0.0/16"
 
-# RFC 2544 addresses: they look like pods and nodes, and lead nowhere.
+# Addresses of simulated pods and nodes. RFC 2544 reserves this range for benchmarks, so no host has them.
 _POD_RANGE: Final = "198.18.0.1/16"
 _NODE_IP: Final = "198.19.0.1"
 
 
 def format_command(name: str, program: Path, layout: Layout, ports: Mapping[str, int]) -> tuple[str, ...]:
     """Return the part's command line; `name` is one of PART_NAMES."""
-    makers = dict(zip(PART_NAMES, (_etcd, _api_server, _manager, _scheduler, _kwok), strict=True))
-    flags = makers[name](layout, ports)
+    flags_of = dict(zip(PART_NAMES, (_etcd, _api_server, _manager, _scheduler, _kwok), strict=True))
+    flags = flags_of[name](layout, ports)
     return (str(program), *(f"--{flag}={value}" for flag, value in flags.items()))
 
 
 def _etcd(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
     client = f"https://127.0.0.1:{ports['etcd']}"
-    peer = "https://127.0.0.1:0"  # there is no peer; etcd wants an address all the same
+    peer = "https://127.0.0.1:0"  # etcd requires an address even without other members
     crt, key, ca = (str(layout.pki / n) for n in ("etcd.crt", "etcd.key", "ca.crt"))
     return {
         "name": "sandbox",
@@ -47,8 +48,8 @@ def _etcd(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "peer-trusted-ca-file": ca,
         "peer-client-cert-auth": "true",
         "log-level": "warn",
-        "unsafe-no-fsync": "true",  # a killed process loses nothing; a power cut may
-        "auto-compaction-retention": "0",  # the API server compacts
+        "unsafe-no-fsync": "true",  # a killed process loses no data; a power failure may
+        "auto-compaction-retention": "0",  # the API server compacts the data
     }
 
 
@@ -56,9 +57,9 @@ def _api_server(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
     pki = layout.pki
     return {
         "bind-address": "127.0.0.1",
-        "advertise-address": "127.0.0.1",  # else it looks for a default route, which may be missing
+        "advertise-address": "127.0.0.1",  # the default needs a default route, which may be missing
         "secure-port": str(ports["kube-apiserver"]),
-        "endpoint-reconciler-type": "none",  # loopback may not be an endpoint, and no pod is real
+        "endpoint-reconciler-type": "none",  # a loopback address is not a valid endpoint
         "etcd-servers": f"https://127.0.0.1:{ports['etcd']}",
         "etcd-cafile": str(pki / "ca.crt"),
         "etcd-certfile": str(pki / "etcd-client.crt"),
@@ -69,7 +70,7 @@ def _api_server(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "client-ca-file": str(pki / "ca.crt"),
         "anonymous-auth": "false",
         "authorization-mode": "Node,RBAC",
-        "kubelet-preferred-address-types": "InternalIP",  # nothing is looked up
+        "kubelet-preferred-address-types": "InternalIP",  # avoids DNS queries for node names
         "allow-privileged": "true",
         "service-cluster-ip-range": SERVICE_RANGE,
         "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
@@ -79,37 +80,39 @@ def _api_server(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def _manager(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
-    del ports  # the kubeconfig knows
+    del ports  # the kubeconfig contains the address
     return {
         "kubeconfig": str(layout.pki / "kube-controller-manager.kubeconfig"),
         "root-ca-file": str(layout.pki / "ca.crt"),
         "service-account-private-key-file": str(layout.pki / "service-accounts.key"),
-        "use-service-account-credentials": "true",  # its own role alone may do too little
+        "use-service-account-credentials": "true",  # the role of its own user is too narrow
         "secure-port": "0",
         "leader-elect": "false",
         "kube-api-qps": "500",
         "kube-api-burst": "1000",
         "concurrent-statefulset-syncs": "20",
-        # else each of ten thousand pods that starts has all of them written anew into their Service's slices
+        # Without a batch period, each starting pod rewrites the EndpointSlices of its Service.
         "endpoint-updates-batch-period": "2s",
         "endpointslice-updates-batch-period": "2s",
     }
 
 
 def _scheduler(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
-    del ports  # the kubeconfig knows
+    del ports  # the kubeconfig contains the address
     return {
-        "config": layout.scheduler.name,  # it is started in the folder
-        "kubeconfig": str(layout.pki / "kube-scheduler.kubeconfig"),  # the same; by this a stray is known
+        "config": layout.scheduler.name,  # relative: the process is started in the sandbox's folder
+        "kubeconfig": str(
+            layout.pki / "kube-scheduler.kubeconfig"
+        ),  # also in `config`; needed by find_strays
         "secure-port": "0",
     }
 
 
 def _kwok(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
-    del ports  # the kubeconfig knows
+    del ports  # the kubeconfig contains the address
     return {
         "kubeconfig": str(layout.pki / "kwok.kubeconfig"),
-        "config": layout.stages.name,  # a list, so no comma; it is started in the folder
+        "config": layout.stages.name,  # kwok splits this value at commas, which an absolute path may contain
         "manage-all-nodes": "true",
         "node-lease-duration-seconds": "40",
         "node-ip": _NODE_IP,

@@ -1,34 +1,36 @@
-"""Controllers wait in a queue: what they ask for is served a few at a time, so that who looks on is answered.
+"""Limit the controllers' API concurrency (API Priority and Fairness) so that interactive requests stay fast.
 
-Else ten thousand pods that start are hundreds of requests that all wait for the same cores, a reader's beside
-them. Source: the Kubernetes docs, API Priority and Fairness; administrators are exempt from it.
+Without the limit, 10,000 starting pods cause hundreds of concurrent requests, which compete with a
+user's request for the cores. Administrators are exempt.
+Source: the Kubernetes docs, API Priority and Fairness.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from nimlab.sandbox.client import Api, expect
+from nimlab.sandbox.http_client import SandboxClient, require_success
 
-_GROUP: Final = "flowcontrol.apiserver.k8s.io/v1"
+_API_VERSION: Final = "flowcontrol.apiserver.k8s.io/v1"
 _NAME: Final = "nimlab-sandbox-controllers"
-_SHARES: Final = 3  # of about 250, and of 600 requests at a time: eight
-_LENGTH: Final = 10_000  # whoever finds it full has to come again, a second later
-_PRECEDENCE: Final = 190  # before the server's own rules for the same controllers, the first of which has 200
+_SHARES: Final = 3  # of about 250 shares of the server's 600 concurrent requests: eight requests
+_QUEUE_LENGTH: Final = 10_000  # a full queue rejects requests, which the controllers repeat a second later
+_PRECEDENCE: Final = 190  # before the server's own rules for these controllers, which begin at 200
 
 
-def ensure_queue(api: Api) -> None:
-    """Make the queue, and have all controllers use it, unless that has been done. Raises SandboxError."""
+def ensure_queue(client: SandboxClient) -> None:
+    """Create the priority level and assign all controllers to it, unless they exist. Raises SandboxError."""
     for plural, kind, spec in (
-        ("prioritylevelconfigurations", "PriorityLevelConfiguration", _make_level()),
-        ("flowschemas", "FlowSchema", _make_flow()),
+        ("prioritylevelconfigurations", "PriorityLevelConfiguration", _make_priority_level()),
+        ("flowschemas", "FlowSchema", _make_flow_schema()),
     ):
-        body = {"apiVersion": _GROUP, "kind": kind, "metadata": {"name": _NAME}, "spec": spec}
-        expect(api.call("POST", f"/apis/{_GROUP}/{plural}", body), f"create {kind} {_NAME}", or_status=409)
+        body = {"apiVersion": _API_VERSION, "kind": kind, "metadata": {"name": _NAME}, "spec": spec}
+        response = client.request("POST", f"/apis/{_API_VERSION}/{plural}", body)
+        require_success(response, f"create {kind} {_NAME}", or_status=409)
 
 
-def _make_level() -> dict[str, Any]:
-    queuing = {"queues": 128, "handSize": 6, "queueLengthLimit": _LENGTH}
+def _make_priority_level() -> dict[str, Any]:
+    queuing = {"queues": 128, "handSize": 6, "queueLengthLimit": _QUEUE_LENGTH}
     return {
         "type": "Limited",
         "limited": {
@@ -39,7 +41,7 @@ def _make_level() -> dict[str, Any]:
     }
 
 
-def _make_flow() -> dict[str, Any]:
+def _make_flow_schema() -> dict[str, Any]:
     users = ("system:kube-controller-manager", "system:kube-scheduler")
     subjects = [{"kind": "User", "user": {"name": name}} for name in users]
     subjects.append({"kind": "Group", "group": {"name": "system:serviceaccounts:kube-system"}})

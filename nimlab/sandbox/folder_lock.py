@@ -1,6 +1,6 @@
-"""One at a time: a lock on a folder, which leaves no file behind.
+"""Exclusive lock on a folder: only one process holds it at a time.
 
-The system frees it when its holder dies.
+The lock leaves no file behind, and the system releases it when its holder dies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def hold(folder: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of a folder that exists; `on_wait` is called once if another has it."""
+    """Hold the lock of an existing folder; call `on_wait` once if another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:

@@ -1,6 +1,6 @@
-"""How the sandbox is now: its record held against the processes and the API server.
+"""Read the current state of the sandbox: compare its record with the running processes and the API server.
 
-Only looks: nothing is started, stopped or written.
+Starts, stops and writes nothing.
 """
 
 from __future__ import annotations
@@ -8,32 +8,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from nimlab.errors import NimlabError
 from nimlab.sandbox import process
-from nimlab.sandbox.client import Api
-from nimlab.sandbox.state import (
-    PART_NAMES,
-    Layout,
-    PartState,
-    Record,
-    SandboxState,
-    load_record,
-    make_layout,
-)
+from nimlab.sandbox.folder_layout import Layout, make_layout
+from nimlab.sandbox.http_client import SandboxClient
+from nimlab.sandbox.record import Record, load_record
+from nimlab.sandbox.state import PART_NAMES, PartState, SandboxState
 
 _TIMEOUT_S: Final = 2.0
-# Where a server says how it is, and the certificate that is shown to it.
+# The health endpoint of each server, and the name of the client certificate for it.
 _HEALTH: Final = {"etcd": ("/health", "etcd-client"), "kube-apiserver": ("/readyz", "admin")}
 
 
-def look(home: Path) -> SandboxState | None:
+def read_state(home: Path) -> SandboxState | None:
     """See `nimlab.sandbox.read_state`."""
     layout = make_layout(home)
     record = load_record(layout)
-    return None if record is None else make_state(layout, record)
+    return None if record is None else inspect_record(layout, record)
 
 
-def make_state(layout: Layout, record: Record) -> SandboxState:
-    """Return what can be said of the sandbox now; costs one request."""
+def inspect_record(layout: Layout, record: Record) -> SandboxState:
+    """Return the current state of a recorded sandbox; sends one request."""
     parts = []
     for name in PART_NAMES:
         daemon = record.daemons.get(name)
@@ -41,7 +36,7 @@ def make_state(layout: Layout, record: Record) -> SandboxState:
         alive = is_alive(record, name)
         parts.append(PartState(name=name, pid=pid, alive=alive, log=layout.log(name)))
     return SandboxState(
-        running=all(part.alive for part in parts) and is_answering(layout, record, "kube-apiserver"),
+        running=all(part.alive for part in parts) and is_healthy(layout, record, "kube-apiserver"),
         server=f"https://127.0.0.1:{record.ports['kube-apiserver']}",
         kubeconfig=layout.kubeconfig,
         nodes=record.nodes,
@@ -51,21 +46,21 @@ def make_state(layout: Layout, record: Record) -> SandboxState:
 
 
 def is_alive(record: Record, name: str) -> bool:
-    """Tell whether the part's own process runs."""
+    """Return True if the recorded process of the part is running."""
     daemon = record.daemons.get(name)
     return daemon is not None and process.is_alive(daemon)
 
 
 def find_dead(record: Record) -> str | None:
-    """Return the first part that doesn't run."""
+    """Return the name of the first part that is not running; None if all are."""
     return next((name for name in PART_NAMES if not is_alive(record, name)), None)
 
 
-def is_answering(layout: Layout, record: Record, name: str) -> bool:
-    """Tell whether the server says that it is well."""
+def is_healthy(layout: Layout, record: Record, name: str) -> bool:
+    """Return True if the health endpoint of the server reports success."""
     path, user = _HEALTH[name]
     try:
-        with Api(layout, record.ports[name], user=user, timeout_s=_TIMEOUT_S) as api:
-            return api.call("GET", path).ok
-    except OSError:  # no certificate to ask it with
+        with SandboxClient(layout, record.ports[name], user=user, timeout_s=_TIMEOUT_S) as client:
+            return client.request("GET", path).ok
+    except (OSError, NimlabError):  # a certificate is missing or damaged
         return False

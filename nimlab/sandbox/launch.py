@@ -1,7 +1,7 @@
-"""The five parts brought to life in their order; those that live are left alone.
+"""Start the five parts of the control plane in order; parts that are running are left alone.
 
-In: a record of what should run. Out: the record of what runs, saved after every start. A server
-whose port was taken meanwhile moves to another one, and what depends on it is started anew.
+In: a record of the parts that should run. Out: the record of the parts that run, saved after every start. If
+another program has taken a server's port, the server moves to another port and its clients are restarted.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import inspect as view
-from nimlab.sandbox import nodes, pki, process
-from nimlab.sandbox.client import Api
+from nimlab.sandbox import inspect, pki, process, simulated_nodes
 from nimlab.sandbox.command_lines import format_command
+from nimlab.sandbox.find_programs import Programs
+from nimlab.sandbox.folder_layout import Layout
+from nimlab.sandbox.http_client import SandboxClient
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.programs import Programs
-from nimlab.sandbox.state import PART_NAMES, Layout, Phase, Record, Step, save_record
+from nimlab.sandbox.record import Record, save_record
+from nimlab.sandbox.state import PART_NAMES, Phase, Step
 
 SERVERS: Final = ("etcd", "kube-apiserver")
 
-_DEPENDENTS: Final = {
+_CLIENTS: Final = {
     "etcd": ("kube-apiserver",),
     "kube-apiserver": ("kwok", "kube-scheduler", "kube-controller-manager"),
 }
-# Ten thousand pods that start would else leave no time to who asks for them, nor to the server that answers.
+# Low priorities keep the machine usable while 10,000 pods start. The controllers have a lower priority than
+# the servers, so that the API server stays responsive.
 _SERVERS_NICE: Final = 5
 _CONTROLLERS_NICE: Final = 15
 _ATTEMPTS: Final = 3
-_ANSWER_S: Final = 90.0
-_PORT_S: Final = 2.0
+_HEALTHY_WITHIN_S: Final = 90.0
+_PORT_FREE_WITHIN_S: Final = 2.0
 _GRACE_S: Final = 5.0
-_LAST_LINES: Final = 8
-_TAIL_BYTES: Final = 8192
-_HINT: Final = "`nimlab sandbox down` and `nimlab sandbox up` begin anew, with an empty cluster"
+_LOG_LINES: Final = 8
+_LOG_BYTES: Final = 8192
+_HINT: Final = "`nimlab sandbox down`, then `nimlab sandbox up`, starts again with an empty cluster"
 
 
-class Launch:
-    """One bringing-up: holds the record and keeps it true."""
+class Launcher:
+    """Starts the parts of one sandbox and keeps its record up to date."""
 
     def __init__(
         self,
@@ -55,57 +57,57 @@ class Launch:
         self._report = report
 
     def start_all(self) -> Record:
-        """Start what is dead, servers first; return the record as saved. Raises SandboxError."""
+        """Start the parts that are not running, servers first; return the record. Raises SandboxError."""
         for name in SERVERS:
             self._ensure_server(name)
         port = self.record.ports["kube-apiserver"]
         pki.write_kubeconfigs(self._layout, port)
         for name in PART_NAMES:
-            if view.is_alive(self.record, name):
+            if inspect.is_alive(self.record, name):
                 continue
             if name == "kwok":
-                with Api(self._layout, port) as api:
-                    nodes.forget_leases(api)
+                with SandboxClient(self._layout, port) as client:
+                    simulated_nodes.delete_leases(client)
             self._start(name)
         return self.record
 
     def _ensure_server(self, name: str) -> None:
         for _ in range(_ATTEMPTS):
-            began = 0
-            if not view.is_alive(self.record, name):
+            log_offset = 0
+            if not inspect.is_alive(self.record, name):
                 self._ensure_port(name)
-                began = _size(self._layout.log(name))
+                log_offset = _size(self._layout.log(name))
                 self._start(name)
-            if self._wait_for_answer(name):
+            if self._wait_until_healthy(name):
                 return
-            if "address already in use" not in _read_tail(self._layout.log(name), began):
+            if "address already in use" not in _read_log_end(self._layout.log(name), log_offset):
                 break
-            self._move(name)
-        raise explain_end(self._layout, name)
+            self._change_port(name)
+        raise explain_exit(self._layout, name)
 
-    def _wait_for_answer(self, name: str) -> bool:
-        """Wait for a good answer; False if it ended. Raises SandboxError if it does neither."""
-        ended = wait_until(
+    def _wait_until_healthy(self, name: str) -> bool:
+        """Return True once the server is healthy, False if it exited. Raises SandboxError on a timeout."""
+        is_decided = wait_until(
             lambda: (
-                not view.is_alive(self.record, name) or view.is_answering(self._layout, self.record, name)
+                not inspect.is_alive(self.record, name) or inspect.is_healthy(self._layout, self.record, name)
             ),
-            within_s=_ANSWER_S,
+            within_s=_HEALTHY_WITHIN_S,
         )
-        if not ended:
-            what = f"{name} runs, and gives no good answer for {_ANSWER_S:.0f} s"
+        if not is_decided:
+            what = f"{name} is running, but was not healthy within {_HEALTHY_WITHIN_S:.0f} s"
             raise SandboxError(what, where=self._layout.log(name), hint=_HINT)
-        return view.is_alive(self.record, name)
+        return inspect.is_alive(self.record, name)
 
     def _ensure_port(self, name: str) -> None:
-        """Keep the port if it is free; one that was killed holds it until its memory is cleared."""
+        """Keep the port if it is free; wait shortly, because a killed process may still occupy it."""
         port = self.record.ports[name]
-        if not wait_until(lambda: is_port_free(port), within_s=_PORT_S):
-            self._move(name)
+        if not wait_until(lambda: is_port_free(port), within_s=_PORT_FREE_WITHIN_S):
+            self._change_port(name)
 
-    def _move(self, name: str) -> None:
-        """Choose another port; who still uses the old one is stopped first."""
-        using = [self.record.daemons[n] for n in _DEPENDENTS[name] if n in self.record.daemons]
-        process.stop(using, grace_s=_GRACE_S)
+    def _change_port(self, name: str) -> None:
+        """Stop the server's clients, which use the old port, and record a new port."""
+        clients = [self.record.daemons[n] for n in _CLIENTS[name] if n in self.record.daemons]
+        process.stop(clients, grace_s=_GRACE_S)
         self._save(self.record.with_port(name, find_free_ports(1)[0]))
 
     def _start(self, name: str) -> None:
@@ -118,7 +120,7 @@ class Launch:
             folder=self._layout.home,
             niceness=_SERVERS_NICE if name in SERVERS else _CONTROLLERS_NICE,
         )
-        if daemon is None:  # whoever waits for it will find it dead, and say why
+        if daemon is None:  # it exited at once; the caller that waits for it reports the reason
             return
         record = self.record.with_daemon(name, daemon)
         if name == "kube-apiserver":
@@ -130,17 +132,17 @@ class Launch:
         save_record(self._layout, record)
 
 
-def explain_end(layout: Layout, name: str) -> SandboxError:
-    """Return the error for a part that ended by itself, with its last words."""
+def explain_exit(layout: Layout, name: str) -> SandboxError:
+    """Return the error for a part that exited unexpectedly, with the last lines of its log."""
     log = layout.log(name)
-    lines = [line for line in _read_tail(log, 0).splitlines() if line.strip()][-_LAST_LINES:]
-    tail = "".join(f"\n    {line}" for line in lines)
-    what = f"{name} ended while the sandbox was starting; the last lines of its log are:{tail}"
+    lines = [line for line in _read_log_end(log, 0).splitlines() if line.strip()][-_LOG_LINES:]
+    quoted = "".join(f"\n    {line}" for line in lines)
+    what = f"{name} exited while the sandbox was starting; the last lines of its log are:{quoted}"
     return SandboxError(what, where=log, hint=_HINT)
 
 
 def find_free_ports(count: int) -> tuple[int, ...]:
-    """Return ports of the loopback that nobody listens on, all different."""
+    """Return different free ports of the loopback interface."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return tuple(s.getsockname()[1] for s in sockets)
@@ -150,9 +152,9 @@ def find_free_ports(count: int) -> tuple[int, ...]:
 
 
 def is_port_free(port: int) -> bool:
-    """Tell whether the port can be listened on."""
+    """Return True if a server can listen on the port."""
     try:
-        socket.create_server(("127.0.0.1", port)).close()  # reuses what only lingers in TIME_WAIT
+        socket.create_server(("127.0.0.1", port)).close()  # ignores connections in TIME_WAIT
     except OSError:
         return False
     return True
@@ -162,10 +164,10 @@ def _size(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def _read_tail(log: Path, offset: int) -> str:
-    """Return the end of the log, from `offset` on at the earliest."""
+def _read_log_end(log: Path, offset: int) -> str:
+    """Return the last part of the log, beginning at `offset` or later."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(offset, _size(log) - _TAIL_BYTES))
+        file.seek(max(offset, _size(log) - _LOG_BYTES))
         return file.read().decode(errors="replace")

@@ -1,7 +1,7 @@
-"""Certificates and kubeconfigs of one sandbox: made once, valid for this machine's loopback only.
+"""Certificates and kubeconfigs of one sandbox, created once and valid for the loopback interface only.
 
-The authority's private key is never written: nothing can be signed after the folder is made.
-Folders are 0700 and files 0600. Nothing here starts or asks anything.
+The private key of the certificate authority is never written to disk, so no more certificates can be signed
+later. Folders have mode 0700 and files 0600. This module starts no process and sends no request.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from nimlab.sandbox.state import Layout, write_private
+from nimlab.sandbox.folder_layout import Layout, write_private
 
 CONTEXT: Final = "nimlab-sandbox"
 
 _LIFETIME: Final = timedelta(days=3650)
-_SERVICE_IP: Final = "10.96.0.1"  # the first of parts.SERVICE_RANGE, which is the API server's
-_NAMES: Final = (
+_SERVICE_IP: Final = "10.96.0.1"  # the API server's own: the first address of command_lines.SERVICE_RANGE
+_DNS_NAMES: Final = (
     "localhost",
     "kubernetes",
     "kubernetes.default",
@@ -35,11 +35,10 @@ _NAMES: Final = (
 )
 _SERVERS: Final = {
     "kube-apiserver": [ExtendedKeyUsageOID.SERVER_AUTH],
-    "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # its own peer
-    "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # the API server, towards etcd
+    "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # also connects to itself
+    "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # used by the API server
 }
-# Who has a kubeconfig, as which user and group. kwok plays every kubelet at once, which no narrower
-# group may.
+# The user and group in each kubeconfig. kwok needs system:masters, because it acts as every kubelet.
 _USERS: Final = {
     "admin": ("nimlab-sandbox-admin", "system:masters"),
     "kube-controller-manager": ("system:kube-controller-manager", None),
@@ -55,14 +54,14 @@ class _Authority:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether all keys and certificates are there; someone may have removed some."""
-    pairs = {f"{name}.{tail}" for name in (*_SERVERS, *_USERS) for tail in ("crt", "key")}
+    """Return True if no key or certificate is missing; the user may have removed some."""
+    pairs = {f"{name}.{suffix}" for name in (*_SERVERS, *_USERS) for suffix in ("crt", "key")}
     single = {"ca.crt", "service-accounts.key", "service-accounts.pub"}
     return all((folder / name).is_file() for name in pairs | single)
 
 
 def make_pki(layout: Layout) -> None:
-    """Make all keys and certificates anew; the folder appears whole or not at all."""
+    """Create new keys and certificates; the folder is replaced atomically."""
     fresh = layout.pki.with_name(layout.pki.name + ".new")
     for folder in (fresh, layout.pki):
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +79,7 @@ def make_pki(layout: Layout) -> None:
 
 
 def write_kubeconfigs(layout: Layout, port: int) -> None:
-    """Write the user's kubeconfig and those of the parts, where they aren't right already."""
+    """Write the kubeconfigs of the user and of the parts, if they are missing or outdated."""
     for name in _USERS:
         path = layout.kubeconfig if name == "admin" else layout.pki / f"{name}.kubeconfig"
         content = _format_kubeconfig(layout.pki, name, port)
@@ -89,7 +88,7 @@ def write_kubeconfigs(layout: Layout, port: int) -> None:
 
 
 def _format_kubeconfig(pki: Path, name: str, port: int) -> bytes:
-    """Return a kubeconfig as JSON, which is YAML."""
+    """Return a kubeconfig as JSON, which is valid YAML."""
     user = {
         "client-certificate-data": _base64(pki / f"{name}.crt"),
         "client-key-data": _base64(pki / f"{name}.key"),
@@ -144,7 +143,7 @@ def _write_pair(
     )
     if ExtendedKeyUsageOID.SERVER_AUTH in purposes:
         addresses = [x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", _SERVICE_IP)]
-        names = [x509.DNSName(n) for n in _NAMES]
+        names = [x509.DNSName(n) for n in _DNS_NAMES]
         builder = builder.add_extension(x509.SubjectAlternativeName([*addresses, *names]), critical=False)
     write_private(folder / f"{name}.crt", _pem(builder.sign(authority.key, hashes.SHA256())))
     write_private(folder / f"{name}.key", _private_pem(key))
@@ -156,13 +155,13 @@ def _builder(
     key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
-    """Start a certificate, with the key identifiers that strict clients (Python 3.13) want."""
+    """Return a certificate builder with the key identifiers that strict clients (Python 3.13) require."""
     now = datetime.now(UTC)
     authority_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key)
     return (
         x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # clocks go wrong
+        .not_valid_before(now - timedelta(days=1))  # tolerate corrections of the clock
         .not_valid_after(now + _LIFETIME)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(authority_id, critical=False)

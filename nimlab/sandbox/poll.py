@@ -1,4 +1,4 @@
-"""Asking again and again until the answer is yes, never for longer than was said."""
+"""Poll a condition until it holds or the timeout expires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PAUSE_S: Final = 0.02
 
 
 def wait_until(check: Callable[[], bool], *, within_s: float) -> bool:
-    """Return True as soon as `check` does; False if the time is over before."""
+    """Return True as soon as `check` returns True; return False if the timeout expires first."""
     deadline = time.monotonic() + within_s
     while not check():
         if time.monotonic() > deadline:

@@ -1,6 +1,7 @@
-"""Daemons: started so that they outlive us, told apart by pid and start time, stopped for good.
+"""Daemon processes: start them, identify them by pid and start time, stop them.
 
-A process that isn't the one we started is never signalled, whatever its pid. Linux and macOS.
+A process is signalled only if its start time matches the record, because the system reuses pids. Works on
+Linux and macOS.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import psutil
 
 from nimlab.errors import SandboxError
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.state import PART_NAMES, Daemon
+from nimlab.sandbox.record import Daemon
+from nimlab.sandbox.state import PART_NAMES
 
-# The shell ends at once, so init adopts the daemon: it never becomes a zombie of ours. Its standard
-# input is /dev/null and interrupts typed at the terminal don't reach it.
-# Niceness alone is of no use between sessions: Linux gives each its own share of the cores, and each share
-# its own niceness (sched(7), autogroup).
+# The shell exits at once and init adopts the daemon, so it never becomes a zombie of this process.
+# Its standard input is /dev/null, and Ctrl-C at the terminal does not reach it.
+# Niceness has no effect between sessions, because Linux gives each session its own share of the cores and
+# each share its own niceness (sched(7), autogroup). Therefore both are set.
 _LAUNCHER: Final = (
     "/bin/sh",
     "-c",
@@ -28,21 +30,20 @@ _LAUNCHER: Final = (
     "nimlab-sandbox",
 )
 
-# The start time that the system reports follows corrections of its clock; pids don't come round
-# that fast.
+# The reported start time shifts when the system clock is corrected. Pids are not reused within this time.
 _CLOCK_SLACK_S: Final = 5.0
 
 
 def start(argv: Sequence[str], *, log: Path, folder: Path, niceness: int = 0) -> Daemon | None:
-    """Start a program as a daemon whose output is appended to `log`; None if it ended at once.
+    """Start a program as a daemon, appending its output to `log`; return None if it exited at once.
 
-    The nicer it is, the more it lets others go first where there is more to do than there are cores. Its
-    environment is bare: etcd reads ETCD_*, Go programs read proxies, kwok reads a file in HOME.
+    The environment is minimal, because etcd reads ETCD_*, Go programs read proxy variables, and kwok reads
+    a file in HOME.
     """
     environment = {"PATH": os.defpath, "HOME": str(folder)}
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as output:
-        answer = subprocess.run(  # noqa: S603 -- the programs are those that we found or built
+        launcher = subprocess.run(  # noqa: S603 -- the programs are those that we found or built
             [*_LAUNCHER, str(niceness), *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -52,7 +53,7 @@ def start(argv: Sequence[str], *, log: Path, folder: Path, niceness: int = 0) ->
             start_new_session=True,
             check=True,
         )
-    return identify(int(answer.stdout))
+    return identify(int(launcher.stdout))
 
 
 def identify(pid: int) -> Daemon | None:
@@ -64,7 +65,7 @@ def identify(pid: int) -> Daemon | None:
 
 
 def is_alive(daemon: Daemon) -> bool:
-    """Tell whether this very process still runs; a zombie doesn't, however long init lets it."""
+    """Return True if this process is still running; a zombie is not."""
     process = _find(daemon)
     try:
         return process is not None and process.status() != psutil.STATUS_ZOMBIE
@@ -73,39 +74,42 @@ def is_alive(daemon: Daemon) -> bool:
 
 
 def stop(daemons: Iterable[Daemon], *, grace_s: float) -> None:
-    """End these processes: ask, wait, then kill. Raises SandboxError if one survives even that."""
-    left = [daemon for daemon in daemons if is_alive(daemon)]
+    """Terminate the processes; kill those that are still running after `grace_s`.
+
+    Raises SandboxError if a process survives both signals.
+    """
+    running = [daemon for daemon in daemons if is_alive(daemon)]
     for kill in (False, True):
-        for daemon in left:
+        for daemon in running:
             _signal(daemon, kill=kill)
-        left = _wait_for_end(left, within_s=grace_s)
-    if left:
-        pids = ", ".join(str(daemon.pid) for daemon in left)
-        raise SandboxError(f"process {pids} doesn't end", hint="see what holds it, then try again")
+        running = _wait_for_exit(running, within_s=grace_s)
+    if running:
+        pids = ", ".join(str(daemon.pid) for daemon in running)
+        raise SandboxError(f"process {pids} does not exit", hint="find out what blocks it, then try again")
 
 
 def find_strays(pki: Path, known: Collection[Daemon]) -> tuple[Daemon, ...]:
-    """Return the sandbox's processes that aren't in `known`, oldest first.
+    """Return the sandbox's processes that are not in `known`, oldest first.
 
-    There are some if `up` was killed between a start and its record, or if the folder was removed
-    by hand. A part is known by its name and by an argument that points into this sandbox's own
-    `pki` folder, which nobody else has a reason to name.
+    Such processes exist if `up` was killed between a start and its record, or if the user removed the folder.
+    A process belongs to this sandbox if it has the name of a part and an argument with a path in this
+    sandbox's `pki` folder.
     """
     pids = {daemon.pid for daemon in known if is_alive(daemon)}
-    found = []
+    strays = []
     for process in psutil.process_iter(["cmdline", "uids"]):
         uids = process.info["uids"]
-        mine = uids is not None and uids.real == os.getuid()
-        if mine and process.pid not in pids and _is_part(process.info["cmdline"] or [], pki):
-            found.append(identify(process.pid))
-    return tuple(sorted((d for d in found if d is not None), key=lambda d: d.started))
+        is_own = uids is not None and uids.real == os.getuid()
+        if is_own and process.pid not in pids and _is_part(process.info["cmdline"] or [], pki):
+            strays.append(identify(process.pid))
+    return tuple(sorted((d for d in strays if d is not None), key=lambda d: d.started))
 
 
 def _is_part(cmdline: Sequence[str], pki: Path) -> bool:
     argv = list(cmdline)
-    for head in (_LAUNCHER, ("nice", "-n")):  # what it is for a moment, each with its niceness after it
-        if tuple(argv[: len(head)]) == head:
-            argv = argv[len(head) + 1 :]
+    for prefix in (_LAUNCHER, ("nice", "-n")):  # for a moment, the process is the launcher, then `nice`
+        if tuple(argv[: len(prefix)]) == prefix:
+            argv = argv[len(prefix) + 1 :]  # the niceness follows the prefix
     if not argv or Path(argv[0]).name not in PART_NAMES:
         return False
     return any(f"={pki}/" in argument for argument in argv[1:])
@@ -114,14 +118,14 @@ def _is_part(cmdline: Sequence[str], pki: Path) -> bool:
 def _find(daemon: Daemon) -> psutil.Process | None:
     try:
         process = psutil.Process(daemon.pid)
-        same = abs(process.create_time() - daemon.started) < _CLOCK_SLACK_S
-    except (psutil.Error, ValueError):  # none with this pid, or none that there could be
+        is_same = abs(process.create_time() - daemon.started) < _CLOCK_SLACK_S
+    except (psutil.Error, ValueError):  # no such process, or an invalid pid
         return None
-    return process if same else None
+    return process if is_same else None
 
 
-def _wait_for_end(daemons: Sequence[Daemon], *, within_s: float) -> list[Daemon]:
-    """Return those that haven't ended by then."""
+def _wait_for_exit(daemons: Sequence[Daemon], *, within_s: float) -> list[Daemon]:
+    """Return the processes that are still running at the end of the timeout."""
     wait_until(lambda: not any(map(is_alive, daemons)), within_s=within_s)
     return [daemon for daemon in daemons if is_alive(daemon)]
 
@@ -132,6 +136,6 @@ def _signal(daemon: Daemon, *, kill: bool) -> None:
         if process is not None:
             process.kill() if kill else process.terminate()
     except psutil.NoSuchProcess:
-        return  # it ended meanwhile, which is what we want
+        return  # it exited in the meantime
     except psutil.AccessDenied as error:
-        raise SandboxError(f"process {daemon.pid} isn't ours to stop") from error
+        raise SandboxError(f"no permission to stop process {daemon.pid}") from error

@@ -1,7 +1,7 @@
-"""Validation of a lab as a whole: every file read, every manifest rendered and guarded, nothing sent.
+"""Validate a lab as a whole: load every file, render and guard every manifest, send nothing.
 
-In: the lab's folder. Out: every problem with file and line, and warnings. What passed before, with the same
-files and the same program, is recalled.
+In: the lab's folder. Out: every problem with file and line, and warnings. A successful result is cached by a
+digest of the files and the program.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from nimlab.text import to_json_text
 from nimlab.timing import stage
 from nimlab.workflow.desired import DesiredLab, cache_of, desired_lab, rendered_platform
 
-_PLACE: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?(:[0-9]+)?")
+_LOCATION: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?(:[0-9]+)?")
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]+")
 _TEMPLATES: Final = ("experiment", "platform", ".", "README")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidatedLab:
-    """What is wrong in a lab, what is probably a mistake, and how many experiments were read."""
+    """The problems of a lab, its warnings (probable mistakes), and the number of experiments."""
 
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
@@ -50,7 +50,7 @@ class ValidatedLab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Violation:
-    """One of the things that an error names: `where` is its object, or its template's file and line."""
+    """One violation in an error; `where` is the object, or the template's file and line."""
 
     error: RenderError | GuardError
     where: str
@@ -71,7 +71,7 @@ _PROBE: Final = NewExperiment(
 
 
 def check_lab(root: Path) -> ValidatedLab:
-    """Return all that is wrong in a lab. Raises NimlabError if Git refuses to read it."""
+    """Return all problems and warnings of a lab. Raises NimlabError if Git refuses to read it."""
     with stage("git"):
         commit = read_commit(root)
         secrets = tracked_secrets(root)
@@ -82,16 +82,16 @@ def check_lab(root: Path) -> ValidatedLab:
     except SpecError as error:
         paths = {problem.location.path for problem in error.problems}
         return ValidatedLab(problems=error.problems, warnings=secrets, experiments=len(paths))
-    found = [*files.problems, *_strays(root), *_render_problems(root, files, value_cache)]
+    problems = [*files.problems, *_unused_folders(root), *_render_problems(root, files, value_cache)]
     return ValidatedLab(
-        problems=tuple(sorted(found, key=lambda p: (p.location, p.code, p.what))),
+        problems=tuple(sorted(problems, key=lambda p: (p.location, p.code, p.what))),
         warnings=(*files.warnings, *secrets),
         experiments=len(files.experiments) + len(files.broken),
     )
 
 
-def _strays(root: Path) -> Iterator[Problem]:
-    """Folders that nothing reads: perhaps a misspelt one."""
+def _unused_folders(root: Path) -> Iterator[Problem]:
+    """Yield a problem for each entry in `templates/` that is never read; its name may be misspelt."""
     try:
         names = sorted(path.name for path in (root / "templates").iterdir())
     except OSError:
@@ -100,65 +100,74 @@ def _strays(root: Path) -> Iterator[Problem]:
         if not name.startswith(_TEMPLATES):
             what = "only `templates/experiment` and `templates/platform` are read"
             location = Location(path=f"templates/{name}")
-            yield Problem(code="file", what=what, location=location, hint="rename it, or move it away")
+            yield Problem(
+                code="file", what=what, location=location, hint="rename it, or move it out of `templates`"
+            )
 
 
 def _render_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
-    """Render and guard everything, unless the same files passed before."""
+    """Render and guard everything, unless the same files passed before; return the problems."""
     digest = None
     with suppress(RenderError):  # reported where the templates are used
         digest = _digest(root, files)
     if value_cache is not None and digest is not None and value_cache.get(digest):
         return []
-    found = [*_experiment_problems(root, files, value_cache), *_platform_problems(root, files, value_cache)]
+    problems = [
+        *_experiment_problems(root, files, value_cache),
+        *_platform_problems(root, files, value_cache),
+    ]
     if value_cache is not None:
-        if digest is not None and not found:
+        if digest is not None and not problems:
             value_cache.put(digest, True)  # noqa: FBT003 -- a value
         value_cache.save(forget=True)
-    return found
+    return problems
 
 
 def _digest(root: Path, files: LabFiles) -> str:
-    """Return a digest of all that rendering and guarding depend on. Raises RenderError."""
+    """Return a digest of everything that rendering and guarding depend on. Raises RenderError."""
     texts = [load_sources(root, EXPERIMENT_FOLDER)]
     if (root / FOLDER).is_dir():
         texts += [load_sources(root, folder) for folder in PLATFORM_FOLDERS]
-    contracts = [_stable(contract) for _, contract in sorted(files.contracts.items())]
-    experiments = [(one.source, one.digest) for one in files.experiments]
+    contracts = [_contract_texts(contract) for _, contract in sorted(files.contracts.items())]
+    experiments = [(experiment.source, experiment.digest) for experiment in files.experiments]
     text = to_json_text(["checked", texts, repr(files.lab), contracts, experiments])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _stable(contract: Contract) -> list[str]:
-    """All of a contract as text. The order of a set differs from process to process."""
+def _contract_texts(contract: Contract) -> list[str]:
+    """Return a contract as texts, with sorted sets: the order of a set differs between processes."""
     rest = replace(contract, fields=frozenset(), required=frozenset())
     return [repr(rest), *sorted(contract.fields), *sorted(contract.required)]
 
 
 def _experiment_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
     """Render and guard all experiments. An error that many of them share is reported once."""
-    probed = _with_probes(root, files, value_cache)
+    with_probes = _with_probes(root, files, value_cache)
     try:
-        intent = desired_lab(root, probed, None, value_cache)
-    except GuardError as error:  # two experiments make the same object
-        sources = [one.source for one in files.experiments if f"`{one.name}`" in error.what]
-        return [_problem(error, Location(path=sources[-1]) if sources else None)]
-    except RenderError as error:
-        return [_problem(error, None)]
+        lab = desired_lab(root, with_probes, None, value_cache)
+    except RenderError as unreadable:
+        return [_problem(unreadable, None)]
+    errors = [error for error in lab.errors if isinstance(error, RenderError | GuardError)]
     groups: dict[tuple[str, ...], list[_Violation]] = {}
-    for found in intent.errors:
-        if isinstance(found, RenderError | GuardError):
-            for one in _split(found):
-                groups.setdefault(_cause(one), []).append(one)
+    for violation in (v for error in errors if error.experiment is not None for v in _violations(error)):
+        groups.setdefault(_cause(violation), []).append(violation)
     merged: dict[tuple[Location, str], list[_Violation]] = {}
-    for group in groups.values():  # the same line may make objects of different names
-        merged.setdefault((_place(root, intent, group[0]), _alike(group[0])), []).extend(group)
-    return [_shared(intent, place, group) for (place, _), group in merged.items()]
+    for group in groups.values():  # one line of a template may make objects with different names
+        key = (_location_of(root, lab, group[0]), _without_names(group[0]))
+        merged.setdefault(key, []).extend(group)
+    shared = [_shared_problem(lab, location, group) for (location, _), group in merged.items()]
+    return [*shared, *(_clash_problem(error, files) for error in errors if error.experiment is None)]
+
+
+def _clash_problem(error: RenderError | GuardError, files: LabFiles) -> Problem:
+    """Return the problem of an object that two experiments make, at the file of the later one."""
+    sources = [e.source for e in files.experiments if f"`{e.name}`" in error.what]
+    return _problem(error, Location(path=sources[-1]) if sources else None)
 
 
 def _with_probes(root: Path, files: LabFiles, value_cache: ValueCache | None) -> LabFiles:
     """Add a minimal experiment for each contract that no experiment uses, so that it is rendered as well."""
-    used = {one.contract.name for one in files.experiments}
+    used = {experiment.contract.name for experiment in files.experiments}
     overlay = {}
     for number, name in enumerate(sorted(files.contracts.keys() - used)):
         contract = files.contracts[name]
@@ -168,12 +177,12 @@ def _with_probes(root: Path, files: LabFiles, value_cache: ValueCache | None) ->
     if not overlay:
         return files
     with stage("load"):
-        probes = [one for one in load_lab(root, overlay, value_cache).experiments if one.source in overlay]
+        probes = [e for e in load_lab(root, overlay, value_cache).experiments if e.source in overlay]
     return replace(files, experiments=(*files.experiments, *probes))
 
 
-def _split(error: RenderError | GuardError) -> Iterator[_Violation]:
-    """Each violation that an error names, at its own object."""
+def _violations(error: RenderError | GuardError) -> Iterator[_Violation]:
+    """Yield each violation in an error, with its own object."""
     first, *more = error.what.split("\n  ") if isinstance(error, GuardError) else [error.what]
     yield _Violation(error=error, where=error.where or "", what=first)
     for line in more:
@@ -181,31 +190,33 @@ def _split(error: RenderError | GuardError) -> Iterator[_Violation]:
         yield _Violation(error=error, where=where, what=what)
 
 
-def _cause(one: _Violation) -> tuple[str, ...]:
-    """What is the same in the errors of several experiments with one cause."""
-    name = one.error.experiment or ""
-    kind, last = _kind_and_name(one.where)
-    where = (kind, last.partition(name)[2]) if isinstance(one.error, GuardError) else (one.where,)
-    return (*where, _alike(one))
+def _cause(violation: _Violation) -> tuple[str, ...]:
+    """Return a key that is equal for violations of several experiments with the same cause."""
+    name = violation.error.experiment or ""
+    kind, last = _kind_and_name(violation.where)
+    is_of_object = isinstance(violation.error, GuardError)
+    where = (kind, last.partition(name)[2]) if is_of_object else (violation.where,)
+    return (*where, _without_names(violation))
 
 
-def _alike(one: _Violation) -> str:
-    """The text without the names in it."""
-    return re.sub(r"`[^`]*`", "", one.what)
+def _without_names(violation: _Violation) -> str:
+    """Return the text of a violation without the names in it."""
+    return re.sub(r"`[^`]*`", "", violation.what)
 
 
-def _shared(intent: DesiredLab, place: Location, group: list[_Violation]) -> Problem:
-    """The problem of a line in a template, reported for the first experiment that has it."""
-    real = {one.error.experiment for one in group if not (one.error.experiment or "").startswith(_PROBE.name)}
-    first = next((one for one in group if one.error.experiment in real), group[0])
+def _shared_problem(lab: DesiredLab, location: Location, group: list[_Violation]) -> Problem:
+    """Return the problem of a line in a template, reported for the first experiment that has it."""
+    names = {violation.error.experiment for violation in group}
+    real = {name for name in names if not (name or "").startswith(_PROBE.name)}
+    first = next((violation for violation in group if violation.error.experiment in real), group[0])
     about = f"{first.where}: " if isinstance(first.error, GuardError) else ""
     what = about + first.what
     if len(real) > 1:
         what += f"; the same for {len(real) - 1} more " + (
             "experiment" if len(real) - 1 == 1 else "experiments"
         )
-    problem = replace(_problem(first.error, place), what=what)
-    probe = next(e for e in intent.files.experiments if e.name == first.error.experiment)
+    problem = replace(_problem(first.error, location), what=what)
+    probe = next(e for e in lab.files.experiments if e.name == first.error.experiment)
     if first.error.experiment in real:
         return problem
     shown = f"a new experiment under contract `{probe.contract.name}`"
@@ -213,14 +224,15 @@ def _shared(intent: DesiredLab, place: Location, group: list[_Violation]) -> Pro
     return replace(problem, what=what.replace(f"experiment `{probe.name}`", shown), hint=hint)
 
 
-def _place(root: Path, intent: DesiredLab, violation: _Violation) -> Location:
-    """Return the template that makes the object which may not be sent, and the line of the field."""
+def _location_of(root: Path, lab: DesiredLab, violation: _Violation) -> Location:
+    """Return the template that makes the rejected object, and the line of the field."""
     if isinstance(violation.error, RenderError):
         return _problem(violation.error, None).location
-    one = next(e for e in intent.files.experiments if e.name == violation.error.experiment)
+    experiment = next(e for e in lab.files.experiments if e.name == violation.error.experiment)
     kind, name = _kind_and_name(violation.where)
-    found = find_template(load_templates(root, EXPERIMENT_FOLDER), one, intent.files.lab, kind, name)
-    return Location(path=one.source) if found is None else _line_of(*found, violation.what)
+    templates = load_templates(root, EXPERIMENT_FOLDER)
+    template = find_template(templates, experiment, lab.files.lab, kind, name)
+    return Location(path=experiment.source) if template is None else _line_of(*template, violation.what)
 
 
 def _kind_and_name(where: str) -> tuple[str, str]:
@@ -228,7 +240,10 @@ def _kind_and_name(where: str) -> tuple[str, str]:
 
 
 def _line_of(path: str, text: str, what: str) -> Location:
-    """The first line that sets the last of the keys that a violation names; the first line if none does."""
+    """Return the line that sets a key in the text of a violation; the first line if there is none.
+
+    The last key in the text that is set anywhere decides.
+    """
     lines = text.splitlines()
     for word in reversed(_WORD.findall(what)):
         for number, line in enumerate(lines, 1):
@@ -237,21 +252,21 @@ def _line_of(path: str, text: str, what: str) -> Location:
     return Location(path=path)
 
 
-def _problem(error: NimlabError, place: Location | None) -> Problem:
-    found = _PLACE.fullmatch(error.where or "") if isinstance(error, RenderError) else None
-    if place is None and found is not None:
-        place = Location(path=found["path"], line=int(found["line"] or 1))
-    about = "" if found or error.where is None else f"{error.where}: "
+def _problem(error: NimlabError, location: Location | None) -> Problem:
+    match = _LOCATION.fullmatch(error.where or "") if isinstance(error, RenderError) else None
+    if location is None and match is not None:
+        location = Location(path=match["path"], line=int(match["line"] or 1))
+    about = "" if match or error.where is None else f"{error.where}: "
     return Problem(
         code=error.code,
         what=about + error.what,
-        location=place or Location(path="lab.yaml"),
+        location=location or Location(path="lab.yaml"),
         hint=error.hint,
     )
 
 
 def _platform_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> Iterable[Problem]:
-    """Render and guard the platform, where the lab has templates for one."""
+    """Render and guard the monitoring stack, if the lab has templates for it."""
     if not (root / FOLDER).is_dir():
         return ()
     try:
@@ -264,11 +279,11 @@ def _platform_problems(root: Path, files: LabFiles, value_cache: ValueCache | No
     except RenderError as error:
         return (_problem(error, None),)
     except GuardError as error:
-        return [_of_platform(templates, files, one) for one in _split(error)]
+        return [_platform_problem(templates, files, violation) for violation in _violations(error)]
     return ()
 
 
-def _of_platform(templates: PlatformTemplates, files: LabFiles, violation: _Violation) -> Problem:
-    found = find_platform_template(templates, files, *_kind_and_name(violation.where))
-    place = _line_of(*found, violation.what) if found else Location(path=FOLDER)
-    return replace(_problem(violation.error, place), what=f"{violation.where}: {violation.what}")
+def _platform_problem(templates: PlatformTemplates, files: LabFiles, violation: _Violation) -> Problem:
+    template = find_platform_template(templates, files, *_kind_and_name(violation.where))
+    location = _line_of(*template, violation.what) if template else Location(path=FOLDER)
+    return replace(_problem(violation.error, location), what=f"{violation.where}: {violation.what}")

@@ -1,7 +1,7 @@
-"""What a network and a server can do to a sync: no wrong deletion, no false word, and the next run is clean.
+"""Network and server faults during a sync: no wrong deletion, no false report, and the next sync succeeds.
 
-Each fault meets each kind of request, once in passing and once for good, on the way from one state of a lab
-to another.
+Each fault is injected into each kind of request, once temporarily and once permanently, while a lab changes
+from one state to the other.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from nimlab.cluster.kube import client
-from tests.faults.world import OTHER, World, make_world
-from tests.live import Lab
-from tests.proxy import Broken, Proxy, Seen, run_proxy
+from nimlab.cluster.kube import transport
+from tests.faults.two_states import OTHER, World, make_world
+from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
+from tests.support.lab import Lab
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(900), pytest.mark.usefixtures("hasty")]
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("short_pauses", "count_faults"),
+]
 
 INJECTED: Counter[str] = Counter()
 
 
 def status(code: int, **headers: str) -> Broken:
-    """An answer that says no."""
+    """Return an error response with this status."""
     body = {"kind": "Status", "code": code, "message": "injected", "reason": "Injected"}
     return Broken(status=code, body=body, headers=headers)
 
@@ -54,12 +58,12 @@ PLACES: dict[str, Callable[[Seen], bool]] = {
     "a prune": lambda r: r.method == "DELETE" and "/configmaps/" in r.path,
     "everything": lambda r: True,
 }
-LOOKS = ("the parent", "a list", "everything")
+READS = ("the parent", "a list", "everything")
 
 
 @dataclass(slots=True)
 class Injector:
-    """Breaks the requests of one place, some times or always; counts them."""
+    """A proxy hook that injects a fault into the requests of one place and counts the faults."""
 
     place: str
     fault: str
@@ -68,7 +72,7 @@ class Injector:
     deletes: list[str] = field(default_factory=list)
 
     def __call__(self, request: Seen) -> Broken | None:
-        """Say what happens to a request."""
+        """Return the fault for a request, or None."""
         if request.method == "DELETE":
             self.deletes.append(request.path)
         if not PLACES[self.place](request) or self.hits == self.times:
@@ -79,10 +83,18 @@ class Injector:
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
+    """Add the faults of this test to those of the run."""
+    INJECTED.clear()
+    yield
+    counts["faults"].update(INJECTED)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses between attempts and the patience with a slow answer; not what a server asks for."""
-    monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(client, "_TIMEOUT", urllib3.Timeout(connect=2, read=0.5))
+    monkeypatch.setattr(transport, "_FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=0.5))
 
 
 @pytest.fixture
@@ -93,69 +105,72 @@ def proxy(lab: Lab, tmp_path: Path) -> Iterator[Proxy]:
 
 
 def free_lock(world: World) -> None:
-    """Let the time of a lock be over whose holder's last word never came back."""
+    """Expire a lock that the sync could not release, because the response was lost."""
     live = world.lab.get("Lease", "nimlab-experiments")
     if live is not None and live["spec"].get("holderIdentity"):
         spec = {**live["spec"], "renewTime": "2020-01-01T00:00:00.000000Z"}
         world.lab.cluster.replace({**live, "spec": spec})
 
 
-def meet(world: World, proxy: Proxy, injector: Injector, goal: str) -> int:
-    """Sync towards a state through a fault, check what must always hold, and mend; return the exit code."""
-    alive = world.sign_of_life()
+def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) -> int:
+    """Sync with a fault and check the invariants, then sync without it.
+
+    Return the exit code of the first sync.
+    """
+    bystander = world.bystander_version()
     before = world.names()
-    world.ask_for(goal)
+    world.ask_for(state)
     through = replace(world.lab, kubeconfig=proxy.kubeconfig)
     proxy.seen.clear()
     proxy.fault = injector
-    if injector.times is None and injector.place in LOOKS:
+    if injector.times is None and injector.place in READS:
         dry = through.run("sync", "--dry-run", "--exit-code")
-        assert dry.code in (1, 3), f"called in sync: {dry.out}"
+        assert dry.code in (1, 3), f"falsely reported as in sync: {dry.out}"
         assert proxy.writes == []
     answer = through.run("sync", "--no-wait")
     proxy.fault = None
-    said = answer.out + answer.err
-    about = f"{injector.fault} at {injector.place}, {injector.times or 'for good'}: {said}"
-    assert answer.code in (0, 1), about
-    assert "Traceback" not in said, about
+    output = answer.out + answer.err
+    context = f"{injector.fault} at {injector.place}, {injector.times or 'always'}: {output}"
+    assert answer.code in (0, 1), context
+    assert "Traceback" not in output, context
     if answer.code == 1:
-        assert "error[" in said, about
-        assert "In sync" not in said, about
-    if injector.times is None and injector.place in LOOKS:
-        assert answer.code == 1, about
-        assert proxy.writes == [], about
-        assert world.names() == before, about
-    assert not any("bystander" in path for path in injector.deletes), about
-    assert world.sign_of_life() == alive, about
+        assert "error[" in output, context
+        assert "In sync" not in output, context
+    if injector.times is None and injector.place in READS:
+        assert answer.code == 1, context
+        assert proxy.writes == [], context
+        assert world.names() == before, context
+    assert not any("bystander" in path for path in injector.deletes), context
+    assert world.bystander_version() == bystander, context
     if answer.code == 0:
-        through_nothing = world.lab.run("sync", "--dry-run", "--output", "json")
-        actions = {o["action"] for o in json.loads(through_nothing.out)["objects"]}
-        assert actions <= {"keep", "update"}, about  # peers may still be on their way
+        dry = world.lab.run("sync", "--dry-run", "--output", "json")
+        actions = {change["action"] for change in json.loads(dry.out)["objects"]}
+        assert actions <= {"keep", "update"}, context  # peers may still be starting
     free_lock(world)
     clean = world.lab.run("sync", "--timeout", "60s")
-    assert clean.code == 0, about + clean.out + clean.err
-    world.assert_is(goal)
+    assert clean.code == 0, context + clean.out + clean.err
+    world.assert_is(state)
     return answer.code
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_fault_anywhere_deletes_wrongly_or_lies(lab: Lab, proxy: Proxy, fault: str) -> None:
-    world, goal = make_world(lab), "B"
+def test_no_fault_causes_a_wrong_deletion_or_a_false_report(lab: Lab, proxy: Proxy, fault: str) -> None:
+    world, state = make_world(lab), "B"
     for place in PLACES:
         for times in (2, None):
             if fault == "429 with Retry-After" and times is None and place != "a list":
-                continue  # each takes five seconds of waiting as the server asks
+                continue  # each takes five seconds, because the client obeys Retry-After
             injector = Injector(place=place, fault=fault, times=times)
-            code = meet(world, proxy, injector, goal)
-            assert injector.hits, f"{place} was never asked"
+            code = sync_with_fault(world, proxy, injector, state)
+            assert injector.hits, f"no request matched {place}"
             if times is not None and fault != "403":
-                assert code == 0, f"{fault} at {place} was in passing"
-            goal = OTHER[goal]
+                assert code == 0, f"{fault} at {place} was temporary"
+            state = OTHER[state]
 
 
 @pytest.mark.parametrize("fault", ["a cut after", "half a body", "slowness"])
-def test_every_request_may_need_a_second_try(lab: Lab, proxy: Proxy, fault: str) -> None:
-    """Also the first sync of all, which makes the namespace and the lock."""
+def test_every_request_can_be_retried(lab: Lab, proxy: Proxy, fault: str) -> None:
+    """Including the first sync, which creates the namespace and the lock."""
     seen: set[tuple[str, str, bytes]] = set()
 
     def first_time(request: Seen) -> Broken | None:
@@ -172,18 +187,18 @@ def test_every_request_may_need_a_second_try(lab: Lab, proxy: Proxy, fault: str)
     assert answer.code == 0, answer.out + answer.err
     proxy.fault = None
     world = make_world(lab)
-    alive = world.sign_of_life()
-    for goal in ("B", "A"):
-        world.ask_for(goal)
+    bystander = world.bystander_version()
+    for state in ("B", "A"):
+        world.ask_for(state)
         proxy.fault = first_time
         answer = through.run("sync")
         assert answer.code == 0, answer.out + answer.err
         proxy.fault = None
-        world.assert_is(goal)
-    assert world.sign_of_life() == alive
+        world.assert_is(state)
+    assert world.bystander_version() == bystander
 
 
-def test_a_server_that_asks_for_patience_gets_it(lab: Lab, proxy: Proxy) -> None:
+def test_retry_after_is_obeyed(lab: Lab, proxy: Proxy) -> None:
     through = replace(lab, kubeconfig=proxy.kubeconfig)
     proxy.fault = Injector(place="a list", fault="429 with Retry-After", times=2)
     started_s = time.monotonic()
@@ -192,19 +207,19 @@ def test_a_server_that_asks_for_patience_gets_it(lab: Lab, proxy: Proxy) -> None
 
 
 @pytest.mark.parametrize("times", [1, 2, None])
-def test_pages_that_expire_are_read_anew_and_never_taken_for_all(
+def test_expired_pages_are_read_again_and_never_taken_for_the_whole_list(
     lab: Lab, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, times: int | None
 ) -> None:
     world = make_world(lab)
-    alive = world.sign_of_life()
+    bystander = world.bystander_version()
     world.ask_for("B")
-    monkeypatch.setattr(client, "PAGE", 2)
-    left = [times]
+    monkeypatch.setattr(transport, "PAGE", 2)
+    remaining = [times]
 
     def expire(request: Seen) -> Broken | None:
-        if "continue=" not in request.path or left[0] == 0:
+        if "continue=" not in request.path or remaining[0] == 0:
             return None
-        left[0] = None if left[0] is None else left[0] - 1
+        remaining[0] = None if remaining[0] is None else remaining[0] - 1
         INJECTED["410"] += 1
         return status(410)
 
@@ -219,21 +234,21 @@ def test_pages_that_expire_are_read_anew_and_never_taken_for_all(
     proxy.fault = None
     assert lab.run("sync").code == 0
     world.assert_is("B")
-    assert world.sign_of_life() == alive
+    assert world.bystander_version() == bystander
 
 
 @pytest.mark.parametrize("fault", ["a cut before", "a cut after", "half a body"])
-def test_watches_that_break_are_taken_up_again(lab: Lab, proxy: Proxy, fault: str) -> None:
+def test_broken_watches_are_resumed(lab: Lab, proxy: Proxy, fault: str) -> None:
     hits: list[str] = []
-    # As from a cache that is behind: so that only watches can tell, however soon all peers run.
+    # LISTs return an outdated, empty result, so that only watches can report that the peers run.
     version = next(iter(lab.cluster.pages("Pod", namespace=lab.namespace))).resource_version
-    none = {"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": []}
-    behind = json.dumps(none).encode()
+    empty = {"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": []}
+    outdated = json.dumps(empty).encode()
 
     def broken(request: Seen) -> Broken | None:
         if "watch=true" not in request.path:
             is_followed = "/pods?" in request.path or "/statefulsets?" in request.path
-            return Broken(instead=behind) if is_followed else None
+            return Broken(instead=outdated) if is_followed else None
         if len(hits) >= 4:
             return None
         hits.append(request.path)
@@ -248,10 +263,10 @@ def test_watches_that_break_are_taken_up_again(lab: Lab, proxy: Proxy, fault: st
 
 
 def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], None]:
-    """Note answers as they come; return what makes the proxy give the same ones for ever."""
+    """Record responses; return a function that makes the proxy repeat the recorded ones from then on."""
     known: dict[str, bytes] = {}
 
-    def note(request: Seen, code: int, body: bytes) -> None:
+    def record(request: Seen, code: int, body: bytes) -> None:
         if request.method == "GET" and matches(request) and "watch=true" not in request.path:
             known[request.path] = body if code == 200 else b""
 
@@ -266,42 +281,44 @@ def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], N
         proxy.answered = None
         proxy.fault = repeat
 
-    proxy.answered = note
+    proxy.answered = record
     return freeze
 
 
-def test_stale_reads_overwrite_and_delete_nothing_that_came_since(lab: Lab, proxy: Proxy) -> None:
-    """Since the look, somebody has made what is to be created, and remade what is to be pruned."""
+def test_stale_reads_never_overwrite_or_delete_newer_objects(lab: Lab, proxy: Proxy) -> None:
+    """After the first reads, a user creates the object to create and recreates the object to prune."""
     world = make_world(lab)
     world.ask_for("B")
     through = replace(lab, kubeconfig=proxy.kubeconfig)
     freeze = stale_reads(proxy, lambda request: True)
     assert through.run("sync", "--dry-run", "--exit-code").code == 3
-    theirs = {"metadata": {"name": "nimp2p-exp-green", "namespace": lab.namespace}}
-    service = {"apiVersion": "v1", "kind": "Service", **theirs, "spec": {"ports": [{"port": 1}]}}
-    made = lab.cluster.create(service)
+    metadata = {"metadata": {"name": "nimp2p-exp-green", "namespace": lab.namespace}}
+    service = {"apiVersion": "v1", "kind": "Service", **metadata, "spec": {"ports": [{"port": 1}]}}
+    foreign = lab.cluster.create(service)
     old = lab.get("ConfigMap", "nimp2p-exp-blue-spec")
     assert old is not None
     lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
-    keep = {k: old["metadata"][k] for k in ("name", "namespace", "labels", "annotations")}
-    again = lab.cluster.create(
+    keep = {field: old["metadata"][field] for field in ("name", "namespace", "labels", "annotations")}
+    recreated = lab.cluster.create(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": keep, "data": {"x": "y"}}
     )
     freeze()
     answer = through.run("sync", "--no-wait", "--timeout", "2s")
     assert answer.code == 1, answer.out
-    assert lab.get("Service", "nimp2p-exp-green") == made
-    assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == again
+    assert lab.get("Service", "nimp2p-exp-green") == foreign
+    assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == recreated
     proxy.fault = None
     free_lock(world)
     lab.kubectl("delete", "service", "nimp2p-exp-green")
     assert lab.run("sync").code == 0
-    assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == again, "made by somebody else, with our labels"
+    assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == recreated, (
+        "created by somebody else with our labels"
+    )
     lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
     world.assert_is("B")
 
 
-def test_stale_lock_is_noticed_and_never_ends_in_a_loop(lab: Lab, proxy: Proxy) -> None:
+def test_stale_read_of_the_lock_is_detected_without_an_endless_loop(lab: Lab, proxy: Proxy) -> None:
     world = make_world(lab)
     world.ask_for("B")
     through = replace(lab, kubeconfig=proxy.kubeconfig)
@@ -318,8 +335,3 @@ def test_stale_lock_is_noticed_and_never_ends_in_a_loop(lab: Lab, proxy: Proxy) 
     proxy.fault = None
     assert lab.run("sync").code == 0
     world.assert_is("B")
-
-
-def test_faults_are_counted(figure: Callable[[str], None]) -> None:
-    kinds = ", ".join(f"{count} times {name}" for name, count in sorted(INJECTED.items()))
-    figure(f"faults: {sum(INJECTED.values())} injected ({kinds}): 0 wrong deletions, 0 times falsely in sync")

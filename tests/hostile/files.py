@@ -283,12 +283,12 @@ SCHEMAS: Final[dict[str, str | bytes]] = {
 
 def schemas() -> Iterator[Hostile]:
     """Yield schemas that a merge request has changed."""
-    other = "isn't the schema of nimlab"
+    other = "differs from the schema of nimlab"
     for kind in ("lab", "contract", "experiment"):
         path = f"schema/{kind}.schema.json"
-        yield Hostile(f"{path}: link", link(path, "/etc/hostname"), "it is a link")
-        yield Hostile(f"{path}: pipe", pipe(path), "no ordinary file")
-        yield Hostile(f"{path}: link to nothing", link(path, "nowhere"), "it is a link")
+        yield Hostile(f"{path}: link", link(path, "/etc/hostname"), "it is a symbolic link")
+        yield Hostile(f"{path}: pipe", pipe(path), "not a regular file")
+        yield Hostile(f"{path}: link to nothing", link(path, "nowhere"), "it is a symbolic link")
         for what, old, new in (
             ("open", '"additionalProperties": false', '"additionalProperties": true'),
             ("nothing required", '"required"', '"x-required"'),
@@ -335,7 +335,7 @@ def unseen() -> Iterator[Hostile]:
 def named_file(what: str, path: str) -> Hostile:
     """Return a case with a file of this path."""
     name = f"{what} in a file's name in {path.rpartition('/')[0]}"
-    return Hostile(name, text_file(path, GREEN), "name holds characters that can't be seen")
+    return Hostile(name, text_file(path, GREEN), "name contains invisible characters")
 
 
 def named_template(what: str, name: str) -> Hostile:

@@ -20,7 +20,7 @@ from nimlab.workflow.desired import read_desired_lab
 from tests.hostile.changed import CHANGES, changed
 from tests.hostile.files import REFUSED, text_file
 from tests.hostile.templates import TEMPLATES
-from tests.live import REPOSITORY
+from tests.support.paths import SAMPLE_LAB
 
 TEMPLATE = "templates/experiment/x.yaml.j2"
 
@@ -37,9 +37,9 @@ def lay_out(root: Path) -> None:
     """Create a new copy of the shipped lab."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    shutil.copy(REPOSITORY / "lab.yaml", root)
+    shutil.copy(SAMPLE_LAB / "lab.yaml", root)
     for folder in ("contracts", "experiments", "schema", "templates"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
+        shutil.copytree(SAMPLE_LAB / folder, root / folder)
 
 
 def outcome(root: Path) -> dict[str, object]:

@@ -18,8 +18,9 @@ from tests.hostile.changed import BASES, CHANGES
 from tests.hostile.files import CODE_LIKE, HEAD, REFUSED
 from tests.hostile.run import TEMPLATE, cases, lay_out
 from tests.hostile.templates import TEMPLATES
-from tests.live import REPOSITORY, Sandbox
-from tests.proxy import run_proxy
+from tests.support.api_proxy import run_proxy
+from tests.support.lab import Sandbox
+from tests.support.paths import REPOSITORY
 
 CPU_LIMIT_S = 2.0
 MEMORY_LIMIT_MB = 200

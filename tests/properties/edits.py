@@ -1,4 +1,4 @@
-"""What others do to an object meanwhile: every way of writing that the API has, at random."""
+"""Random edits of an object by other managers, by every kind of write of the API."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of
 from tests.properties.objects import PARTS, Dice, account, binding, role_rules
 
 OPEN = ("annotations", "data", "labels", "matchLabels", "nodeSelector", "selector")
-"""Maps that may have any key; another map with one is refused as it stands."""
-FIRM = (
+"""Maps that accept any key; in other maps the server rejects unknown keys."""
+ESSENTIAL = (
     "accessModes", "app", "clusterIP", "clusterIPs", "containerPort", "containers", "kind", "labels",
     "matchLabels", "metadata", "name", "restartPolicy", "roleRef", "selector", "spec", "template", "volumes",
 )  # fmt: skip
-"""What most objects aren't valid without, as it is: seldom changed, since a refusal proves nothing."""
+"""Fields that most objects need unchanged to be valid: seldom changed, because a rejection proves nothing."""
 NEEDED = ("apiGroups", "image", "key", "port", "resources", "verbs")
-"""What may be another, and seldom goes."""
-FEW = {"protocol": ["TCP", "UDP"], "type": ["RollingUpdate", "OnDelete"], "operator": ["Exists", "Equal"]}
-"""Texts that have to be one of some."""
+"""Fields whose value can change but that are seldom removed."""
+ENUMS = {"protocol": ["TCP", "UDP"], "type": ["RollingUpdate", "OnDelete"], "operator": ["Exists", "Equal"]}
+"""Fields with a fixed set of values."""
 WORKLOADS = ("DaemonSet", "Deployment", "StatefulSet")
 
 
-def send(cluster: KubeCluster, method: str, key: ObjectKey, body: object, how: str, tail: str = "") -> None:
-    """Write as another manager; what the server refuses leaves the object as it is."""
+def send(
+    cluster: KubeCluster, method: str, key: ObjectKey, body: object, manager: str, subresource: str = ""
+) -> None:
+    """Write as another manager; ignore a rejection by the server."""
     kind = KINDS[key.kind]
     base = f"/apis/{kind.api_version}" if kind.group else "/api/v1"
-    where = f"namespaces/{key.namespace}/" if key.namespace else ""
-    path = f"{base}/{where}{kind.plural}/{key.name}{tail}?fieldManager={how}"
-    content = {"PUT": "application/json", "PATCH": "application/merge-patch+json"}[method]
+    namespace = f"namespaces/{key.namespace}/" if key.namespace else ""
+    path = f"{base}/{namespace}{kind.plural}/{key.name}{subresource}?fieldManager={manager}"
+    content_type = {"PUT": "application/json", "PATCH": "application/merge-patch+json"}[method]
     if isinstance(body, list):
-        content = "application/json-patch+json"
+        content_type = "application/json-patch+json"
     try:
-        cluster._json(
+        cluster.transport.json(
             method,
             path,
             verb=method,
             where=str(key),
             body=json.dumps(body).encode(),
-            content_type=content,
+            content_type=content_type,
         )
     except ClusterError:
         return
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every path in a value."""
+    """Yield every path in a value."""
     if path:
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
@@ -59,12 +61,12 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def mutate(dice: Dice, value: dict[str, Any]) -> None:
     """Change, remove, add or reorder something in place."""
-    paths = [path for path in leaves(value) if path[-1] not in FIRM or not dice.chance(0.95)]
+    paths = [path for path in leaves(value) if path[-1] not in ESSENTIAL or not dice.chance(0.95)]
     if not paths:
         return
-    *above, last = dice.random.choice(paths)
+    *parents, last = dice.random.choice(paths)
     inner: Any = value
-    for part in above:
+    for part in parents:
         inner = inner[part]
     item = inner[last]
     roll = dice.random.uniform(0, 0.6 if last in NEEDED and dice.chance(0.95) else 1)
@@ -77,7 +79,7 @@ def mutate(dice: Dice, value: dict[str, Any]) -> None:
     elif roll < 0.6 and isinstance(item, int):
         inner[last] = item + 1
     elif roll < 0.6 and isinstance(item, str):
-        inner[last] = dice.random.choice(FEW[last]) if last in FEW else dice.word() or "z"
+        inner[last] = dice.random.choice(ENUMS[last]) if last in ENUMS else dice.word() or "z"
     elif isinstance(inner, dict) and (roll >= 0.6 or last not in NEEDED):
         del inner[last]
     elif isinstance(inner, list):
@@ -85,22 +87,22 @@ def mutate(dice: Dice, value: dict[str, Any]) -> None:
 
 
 def mutate_part(dice: Dice, manifest: Manifest) -> None:
-    """Change something in what an object asks for; in its labels, when that is nothing or for ever."""
+    """Change something in the spec of an object, or in its labels if it has no spec or an immutable one."""
     part = next((name for name in PARTS if manifest.get(name)), None)
     is_fixed = manifest["kind"] == "PersistentVolumeClaim" and dice.chance(0.9)
     if part is None or is_fixed:
         mutate(dice, manifest["metadata"].setdefault("labels", {}))
-    elif manifest["kind"] in WORKLOADS and dice.chance(0.9):  # most of the rest can't be changed
+    elif manifest["kind"] in WORKLOADS and dice.chance(0.9):  # most other fields are immutable
         mutate(dice, manifest[part].get("template") or {})
     elif isinstance(manifest[part], dict):
         mutate(dice, manifest[part])
     else:
-        mutate(dice, view := {part: manifest.pop(part)})
-        manifest.update({name: value for name, value in view.items() if name in PARTS})
+        mutate(dice, wrapper := {part: manifest.pop(part)})
+        manifest.update({name: value for name, value in wrapper.items() if name in PARTS})
 
 
 def edit_put(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """An Update by another manager."""
+    """PUT the object with changes, as another manager."""
     changed = copy.deepcopy(live)
     for _ in range(dice.random.randint(1, 2)):
         mutate_part(dice, changed)
@@ -109,33 +111,35 @@ def edit_put(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
 
 
 def edit_labels(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """A label or annotation, ours or new."""
+    """Change or remove one of our labels, or add a new one."""
     name = dice.random.choice(["experiment", "team"])
     body = {"metadata": {"labels": {name: dice.random.choice(["x", "y", None])}}}
     send(cluster, "PATCH", key_of(live), body, "kubectl-label")
 
 
 def edit_scale(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """The scale subresource."""
+    """Write the scale subresource."""
     if live["kind"] in ("Deployment", "StatefulSet"):
         body = {"spec": {"replicas": dice.random.choice([0, 1])}}
-        send(cluster, "PATCH", key_of(live), body, "kubectl", tail="/scale")
+        send(cluster, "PATCH", key_of(live), body, "kubectl", subresource="/scale")
 
 
 def edit_status(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """The status subresource: not our business."""
+    """Write the status subresource, which nimlab ignores."""
     if live["kind"] in WORKLOADS:
         field = "desiredNumberScheduled" if live["kind"] == "DaemonSet" else "replicas"
         body = {"status": {field: dice.random.choice([0, 2])}}
-        send(cluster, "PATCH", key_of(live), body, "controller", tail="/status")
+        send(cluster, "PATCH", key_of(live), body, "controller", subresource="/status")
 
 
 def edit_apply(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """A forced apply by another manager of a part of the object."""
-    part = {k: live[k] for k in ("apiVersion", "kind")}
-    part["metadata"] = {k: live["metadata"][k] for k in ("name", "namespace") if k in live["metadata"]}
+    """Apply a part of the object with force, as another manager."""
+    part = {field: live[field] for field in ("apiVersion", "kind")}
+    part["metadata"] = {
+        field: live["metadata"][field] for field in ("name", "namespace") if field in live["metadata"]
+    }
     if live["kind"] == "ConfigMap":
-        part["data"] = {k: dice.word() for k in dice.subset(["a", "z"])}
+        part["data"] = {name: dice.word() for name in dice.subset(["a", "z"])}
     elif live["kind"] in ("Role", "ClusterRole"):
         part["rules"] = role_rules(dice)
     elif live["kind"] in ("RoleBinding", "ClusterRoleBinding"):
@@ -157,19 +161,19 @@ def edit_apply(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
 
 
 def edit_reset(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """Somebody wipes managedFields."""
+    """Remove all managedFields."""
     del dice
     patch = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
-    send(cluster, "PATCH", key_of(live), patch, "wiper")
+    send(cluster, "PATCH", key_of(live), patch, "resetter")
 
 
 def edit_remove(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """A JSON patch that takes something out."""
+    """Remove a value by a JSON patch."""
     part = dice.random.choice(["metadata", *[name for name in PARTS if live.get(name)]])
-    paths = [path for path in leaves(live[part]) if "managedFields" not in path]
+    paths = [steps for steps in leaves(live[part]) if "managedFields" not in steps]
     if paths:
-        place = dice.random.choice(paths)
-        pointer = "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in (part, *place))
+        path = dice.random.choice(paths)
+        pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in (part, *path))
         send(cluster, "PATCH", key_of(live), [{"op": "remove", "path": pointer}], "remover")
 
 

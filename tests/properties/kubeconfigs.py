@@ -1,4 +1,4 @@
-"""Random kubeconfigs, and what kubectl and nimlab make of each: which user, by which way, or a refusal."""
+"""Random kubeconfigs, and the verdict of kubectl and nimlab on each: the user, or a rejection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PROXIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What kubeconfigs are made of: a server, an administrator, two accounts and a proxy."""
+    """The parts of the kubeconfigs: a server, an administrator, two accounts and a proxy."""
 
     cluster: Mapping[str, Any]
     admin: Mapping[str, Any]
@@ -51,7 +51,7 @@ class World:
 class Case:
     """One kubeconfig. `stricter` names a field that only nimlab rejects.
 
-    `for_kubectl` is the same file, but without white space around the token, which only nimlab removes.
+    `for_kubectl` is the same file without white space around the token, because only nimlab removes it.
     """
 
     path: Path
@@ -64,14 +64,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Who the server takes the user for, None for a refusal; the text explains it."""
+    """The user that the server authenticates, None if rejected; `text` is the error message."""
 
     user: str | None
     text: str = field(compare=False)
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """A proxy for CONNECT that notes who came, by the user's name in Proxy-Authorization."""
+    """A CONNECT proxy that records the user names in Proxy-Authorization."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -94,8 +94,8 @@ class _Relaying(socketserver.StreamRequestHandler):
         while (line := self.rfile.readline().decode("latin-1").strip()) != "":
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        code = headers.get("proxy-authorization", "").removeprefix("Basic ")
-        self.server.seen.add(base64.b64decode(code).decode().partition(":")[0])
+        encoded = headers.get("proxy-authorization", "").removeprefix("Basic ")
+        self.server.seen.add(base64.b64decode(encoded).decode().partition(":")[0])
         host, _, port = first.split()[1].rpartition(":")
         with suppress(ConnectionRefusedError), socket.create_connection((host, int(port))) as upstream:
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -115,7 +115,7 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 @contextmanager
 def run_relay() -> Iterator[Relay]:
-    """Run a proxy while the block runs."""
+    """Run a proxy until the end of the block."""
     with Relay() as relay:
         thread = threading.Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -130,7 +130,7 @@ class Maker:
     """Makes one kubeconfig from a seed."""
 
     def __init__(self, seed: int, world: World, folder: Path) -> None:
-        self.random = random.Random(seed)  # noqa: S311 -- a test's choices
+        self.random = random.Random(seed)  # noqa: S311 -- not a secret
         self.seed, self.world, self.folder = seed, world, folder
         self.cluster: dict[str, Any] = dict(world.cluster)
         self.user: dict[str, Any] = {}
@@ -145,9 +145,9 @@ class Maker:
         """Return the case, written to a folder of its own."""
         self.folder.mkdir(parents=True)
         self._pick(_GOOD_USERS if self.random.random() < 0.7 else _ODD_USERS)
-        tables = ((_GOOD_SERVERS, 0.5), (_ODD_SERVERS, 0.15), (_IMPERSONATIONS, 0.4), (_WHOLES, 0.15))
-        for table, likely in tables:
-            if self.random.random() < likely:
+        tables = ((_GOOD_SERVERS, 0.5), (_ODD_SERVERS, 0.15), (_IMPERSONATIONS, 0.4), (_DOCUMENTS, 0.15))
+        for table, probability in tables:
+            if self.random.random() < probability:
                 self._pick(table)
         self.document = {
             "apiVersion": "v1",
@@ -179,7 +179,7 @@ class Maker:
         step(self)
 
     def token(self) -> str:
-        """A token of one of the accounts."""
+        """Return a token of one of the accounts."""
         return self.random.choice(self.world.tokens)
 
     def as_file(self, entry: dict[str, Any], name: str) -> None:
@@ -522,20 +522,29 @@ def _namespaced(m: Maker) -> None:
     m.context["namespace"] = m.random.choice(["default", "elsewhere", "", 7])
 
 
-_WHOLES = (_other_context, _no_current, _no_user, _no_cluster, _twice, _other_kind, _wrong_shape, _namespaced)
+_DOCUMENTS = (
+    _other_context,
+    _no_current,
+    _no_user,
+    _no_cluster,
+    _twice,
+    _other_kind,
+    _wrong_shape,
+    _namespaced,
+)
 
 
 def clean_environment(case: Case, home: Path) -> dict[str, str]:
-    """The environment of both programs: no settings of the machine."""
+    """Return the environment for both programs, without proxy settings and kubeconfig of the machine."""
     kept = {name: value for name, value in os.environ.items() if name not in (*_PROXIES, "KUBECONFIG")}
     return {**kept, "HOME": str(home), **case.environment}
 
 
 def by_kubectl(case: Case, home: Path) -> Verdict:
-    """Ask kubectl who it is."""
+    """Return the user that the server authenticates for kubectl."""
     program = Path(sys.executable).parent / "kubectl"
     flags = [] if case.context is None else ["--context", case.context]
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(program), "--kubeconfig", str(case.for_kubectl), *flags, "--request-timeout=20s", "create",
          "--raw", _WHOAMI, "-f", "-"],
         env=clean_environment(case, home),
@@ -544,13 +553,13 @@ def by_kubectl(case: Case, home: Path) -> Verdict:
         text=True,
         timeout=120,
     )  # fmt: skip
-    if done.returncode:
-        return Verdict(None, done.stderr)
-    return Verdict(_user_in(json.loads(done.stdout)), "")
+    if completed.returncode:
+        return Verdict(None, completed.stderr)
+    return Verdict(_user_in(json.loads(completed.stdout)), "")
 
 
 def by_nimlab(case: Case, monkeypatch: pytest.MonkeyPatch) -> Verdict:
-    """Connect, and ask the server who we are. Errors that aren't ours pass: they are bugs."""
+    """Return the user that the server authenticates for nimlab. Other errors than NimlabError are bugs."""
     for name in (*_PROXIES, "KUBECONFIG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in case.environment.items():
@@ -558,7 +567,7 @@ def by_nimlab(case: Case, monkeypatch: pytest.MonkeyPatch) -> Verdict:
     target = Target(kubeconfig=case.path, context=case.context, name="x", why="")
     try:
         with closing(connect(target, parallel=1)) as cluster:
-            answer = cluster._request(
+            response = cluster.transport.request(
                 "POST",
                 _WHOAMI,
                 verb="create",
@@ -567,7 +576,7 @@ def by_nimlab(case: Case, monkeypatch: pytest.MonkeyPatch) -> Verdict:
                 headers={"Content-Type": "application/json"},
                 attempts=1,
             )
-            return Verdict(_user_in(json.loads(answer.data)), "")
+            return Verdict(_user_in(json.loads(response.data)), "")
     except NimlabError as error:
         return Verdict(None, str(error))
 
@@ -575,6 +584,6 @@ def by_nimlab(case: Case, monkeypatch: pytest.MonkeyPatch) -> Verdict:
 def _user_in(review: Mapping[str, Any]) -> str:
     user = dict(review["status"]["userInfo"])
     extra = user.get("extra")
-    if isinstance(extra, dict):  # names each credential, which a plugin that expires may be asked for twice
+    if isinstance(extra, dict):  # the order of its keys may differ
         user["extra"] = dict(sorted(extra.items()))
     return json.dumps(user, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Random objects of every kind that nimlab renders, as templates could say them: canonical or not."""
+"""Random objects of every kind that nimlab renders, in canonical and other notations."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ WORDS = ["a", "b", "", "true", "5", "x: y", "two\nlines\n", "é 😀", "{{ x }}"
 
 
 class Dice:
-    """Random choices, made by hypothesis, which can repeat and simplify them."""
+    """Random choices, made by Hypothesis, which can repeat and simplify them."""
 
     def __init__(self, source: random.Random) -> None:
         self.random = source
 
     def word(self) -> str:
-        """Some text."""
+        """Return a random text."""
         return self.random.choice(WORDS)
 
     def subset(self, names: list[str]) -> list[str]:
-        """Some of the names, in some order."""
+        """Return some of the names, in random order."""
         return self.random.sample(names, self.random.randint(0, len(names)))
 
-    def chance(self, share: float) -> bool:
-        """True in that share of the cases."""
-        return self.random.random() < share
+    def chance(self, probability: float) -> bool:
+        """Return True with this probability."""
+        return self.random.random() < probability
 
 
 def container(dice: Dice, name: str) -> dict[str, Any]:
-    """A container as a template could render it, canonical or not."""
+    """Return a container as a template could render it, canonical or not."""
     ports = [
         {"containerPort": p, "name": f"p{p}", **({"protocol": "UDP"} if dice.chance(0.3) else {})}
         for p in (5000, 8008)
@@ -53,7 +53,7 @@ def container(dice: Dice, name: str) -> dict[str, Any]:
 
 
 def statefulset_spec(dice: Dice) -> dict[str, Any]:
-    """A StatefulSet's spec; no peers, so that nothing has to run."""
+    """Return the spec of a StatefulSet without peers, so that nothing has to run."""
     pod: dict[str, Any] = {"containers": [container(dice, n) for n in ("main", "side")]}
     if dice.chance(0.6):
         pod["initContainers"] = [container(dice, n) for n in dice.subset(["i1", "i2", "i3"])]
@@ -74,7 +74,7 @@ def statefulset_spec(dice: Dice) -> dict[str, Any]:
 
 
 def service_spec(dice: Dice) -> dict[str, Any]:
-    """A headless Service's spec."""
+    """Return the spec of a headless Service."""
     ports = [
         {"name": f"p{p}{q.lower()}", "port": p, "protocol": q, "targetPort": p}
         for p in (5000, 8008)
@@ -92,7 +92,7 @@ def service_spec(dice: Dice) -> dict[str, Any]:
 
 
 def policy_spec(dice: Dice) -> dict[str, Any]:
-    """A NetworkPolicy's spec."""
+    """Return the spec of a NetworkPolicy."""
     peer = {"podSelector": {"matchLabels": {"app": dice.random.choice("xy")}}}
     ports = [{"port": p, "protocol": "TCP"} for p in (53, 8008) if dice.chance(0.6)]
     return {
@@ -103,12 +103,12 @@ def policy_spec(dice: Dice) -> dict[str, Any]:
 
 
 def configmap_data(dice: Dice) -> dict[str, str]:
-    """A ConfigMap's data."""
+    """Return the data of a ConfigMap."""
     return {k: dice.word() for k in dice.subset(["a", "b", "c.d", "e"])}
 
 
 def quota_spec(dice: Dice) -> dict[str, Any]:
-    """A ResourceQuota's spec; a thousand pods read differently in the server's words."""
+    """Return the spec of a ResourceQuota; the server writes 1000 pods as `1k`."""
     amounts: dict[str, list[Any]] = {
         "pods": ["1000", 1000, "7"],
         "requests.cpu": ["0.5", "500m", 2],
@@ -120,19 +120,19 @@ def quota_spec(dice: Dice) -> dict[str, Any]:
 
 
 def limits_spec(dice: Dice) -> dict[str, Any]:
-    """A LimitRange's spec, with all that the server would fill in."""
+    """Return the spec of a LimitRange, with all values that the server would default."""
     bounds = {"cpu": dice.random.choice(["1", "1000m", "0.5"])}
-    whole = {"default": bounds, "defaultRequest": bounds, "max": bounds}
+    limits = {"default": bounds, "defaultRequest": bounds, "max": bounds}
     return {
         "limits": [
-            {"type": "Container", **whole},
+            {"type": "Container", **limits},
             *([{"type": "Pod", "max": bounds}] if dice.chance(0.5) else []),
         ]
     }
 
 
 def budget_spec(dice: Dice) -> dict[str, Any]:
-    """A PodDisruptionBudget's spec."""
+    """Return the spec of a PodDisruptionBudget."""
     field = dice.random.choice(["minAvailable", "maxUnavailable"])
     return {
         field: dice.random.choice([0, 1, "50%"]),
@@ -141,7 +141,7 @@ def budget_spec(dice: Dice) -> dict[str, Any]:
 
 
 def deployment_spec(dice: Dice) -> dict[str, Any]:
-    """A Deployment's spec; no pods."""
+    """Return the spec of a Deployment without pods."""
     kept = ("replicas", "selector", "template")
     spec = {name: part for name, part in statefulset_spec(dice).items() if name in kept}
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": dice.random.choice([1, "25%"])}}
@@ -150,19 +150,19 @@ def deployment_spec(dice: Dice) -> dict[str, Any]:
 
 
 def daemonset_spec(dice: Dice) -> dict[str, Any]:
-    """A DaemonSet's spec, for nodes that there are none of."""
-    whole = statefulset_spec(dice)
-    whole["template"]["spec"]["nodeSelector"] = {"never": "here"}
+    """Return the spec of a DaemonSet that matches no node."""
+    spec = statefulset_spec(dice)
+    spec["template"]["spec"]["nodeSelector"] = {"never": "here"}
     update = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": dice.random.choice([1, "10%"])}}
     return {
-        "selector": whole["selector"],
-        "template": whole["template"],
+        "selector": spec["selector"],
+        "template": spec["template"],
         **({"updateStrategy": update} if dice.chance(0.6) else {}),
     }
 
 
 def claim_spec(dice: Dice) -> dict[str, Any]:
-    """A PersistentVolumeClaim's spec, of a class that nothing provides."""
+    """Return the spec of a PersistentVolumeClaim whose class has no provisioner."""
     return {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": dice.random.choice(["1Gi", "1024Mi", "0.5Gi", 1073741824])}},
@@ -171,7 +171,7 @@ def claim_spec(dice: Dice) -> dict[str, Any]:
 
 
 def account(dice: Dice) -> dict[str, Any]:
-    """What a ServiceAccount says of itself."""
+    """Return the fields of a ServiceAccount."""
     secrets = [{"name": n} for n in dice.subset(["p", "q"])]
     return {
         "automountServiceAccountToken": dice.chance(0.5),
@@ -180,7 +180,7 @@ def account(dice: Dice) -> dict[str, Any]:
 
 
 def role_rules(dice: Dice) -> list[dict[str, Any]]:
-    """Rules of a Role; their order is theirs, since the list is one value."""
+    """Return rules of a Role; their order matters, because the list is atomic."""
     return [
         {"apiGroups": [""], "resources": dice.subset(["pods", "nodes/metrics"]) or ["pods"], "verbs": verbs}
         for verbs in (["get", "list", "watch"], ["get"])
@@ -189,7 +189,7 @@ def role_rules(dice: Dice) -> list[dict[str, Any]]:
 
 
 def binding(dice: Dice, namespace: str, kind: str) -> dict[str, Any]:
-    """Whom a role is given to."""
+    """Return the role and the subjects of a binding."""
     names = dice.subset(["a", "b", "c"]) or ["a"]
     return {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "x"},
@@ -216,21 +216,21 @@ BODIES: dict[str, Callable[[Dice, str], dict[str, Any]]] = {
     "ClusterRoleBinding": lambda dice, namespace: binding(dice, namespace, "ClusterRole"),
 }
 PARTS = ("spec", "data", "rules", "subjects", "imagePullSecrets", "automountServiceAccountToken")
-"""What is changed of an object, where it has it."""
+"""The fields of an object that edits change, if it has them."""
 _OFTEN = [*BODIES, "StatefulSet", "StatefulSet", "Service", "Deployment", "DaemonSet"]
 
 
 def make_desired(dice: Dice, namespace: str, name: str) -> Manifest:
-    """A random object of a kind that experiments or the platform have."""
+    """Return a random object of a kind of the experiments or the platform."""
     kind = dice.random.choice(_OFTEN)
-    is_inside = KINDS[kind].namespaced
+    is_namespaced = KINDS[kind].namespaced
     annotations = {f"x/{k}": dice.word() for k in dice.subset(["a", "b"])}
     plain = {
         "apiVersion": KINDS[kind].api_version,
         "kind": kind,
         "metadata": {
-            "name": name if is_inside else f"{namespace}-{name}",
-            **({"namespace": namespace} if is_inside else {}),
+            "name": name if is_namespaced else f"{namespace}-{name}",
+            **({"namespace": namespace} if is_namespaced else {}),
             "labels": {"experiment": "x"},
             "annotations": annotations,
         },

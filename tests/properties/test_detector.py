@@ -1,8 +1,8 @@
-"""The managedFields rule against the server's own word, on random objects after random edits by others.
+"""The change detector compared with the API server, on random objects after random edits by others.
 
-Truth is a server dry-run of the apply, held against the object: equal, and owned alike, means that an apply
-changes nothing. The rule may suspect such an object; it must never call another one unchanged.
-`NIMLAB_EXAMPLES` and `NIMLAB_SEED` set how many and which.
+The reference is a server dry run of the apply. If its result has the same content and the same ownership as
+the object, an apply would change nothing. The detector may suspect such an object, but it must never report a
+changed object as unchanged. `NIMLAB_EXAMPLES` and `NIMLAB_SEED` set the number of examples and the seed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
 from nimlab.objects.applyset import EXPERIMENTS, FIELD_MANAGER, PLATFORM, ApplySet
 from nimlab.objects.canonical import canonical
-from nimlab.objects.managed_fields import compare, own_entry
+from nimlab.objects.change_detector import compare
+from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.takeover import effective, only_at, takeover_of, takeover_patch
 from nimlab.units import UnitError
-from tests.live import remove_namespaces
 from tests.properties.edits import EDITS, mutate_part
 from tests.properties.objects import BODIES, Dice, make_desired
+from tests.support.lab import remove_namespaces
 
 pytestmark = pytest.mark.live
 
@@ -39,18 +40,18 @@ EXAMPLES = int(os.environ.get("NIMLAB_EXAMPLES", "2000"))
 
 
 def change_desired(dice: Dice, desired: Manifest) -> Manifest:
-    """What Git may ask for next: the same, or something changed, dropped or reordered."""
+    """Return the next desired object: the same, or one with something changed, removed or reordered."""
     changed = copy.deepcopy(desired)
     if dice.chance(0.3):
         mutate_part(dice, changed)
     try:
         return canonical(changed)
-    except UnitError:  # the templates would have been refused
+    except UnitError:  # such templates would be rejected
         return desired
 
 
 def bare(live: Manifest) -> Manifest:
-    """The object without what every write moves, and what its controller writes meanwhile."""
+    """Return the object without its status and the fields that change with every write."""
     kept = copy.deepcopy(live)
     kept.pop("status", None)
     for name in ("managedFields", "resourceVersion", "generation"):
@@ -59,9 +60,9 @@ def bare(live: Manifest) -> Manifest:
 
 
 def would_change(cluster: KubeCluster, desired: Manifest, live: Manifest) -> bool | None:
-    """The server's word; None when it refuses the apply, so that nothing may be called unchanged.
+    """Return whether an apply would change the object; None if the server rejects the apply.
 
-    What others own is taken back: a conflict says who owns what, not what an apply would change.
+    The dry run is forced, because a conflict would report only owners, not changes.
     """
     try:
         predicted = cluster.apply(desired, manager=FIELD_MANAGER, force=True, dry_run=True)
@@ -70,8 +71,11 @@ def would_change(cluster: KubeCluster, desired: Manifest, live: Manifest) -> boo
     return bare(predicted) != bare(live) or own_entry(predicted) != own_entry(live)
 
 
-def settled(cluster: KubeCluster, desired: Manifest, key: ObjectKey) -> tuple[Manifest, bool | None]:
-    """The object, and the server's word on just this state of it: controllers write when they like."""
+def read_with_truth(cluster: KubeCluster, desired: Manifest, key: ObjectKey) -> tuple[Manifest, bool | None]:
+    """Return the object and whether an apply would change exactly this version of it.
+
+    Repeats the reads if a controller writes in the meantime.
+    """
     live = cluster.get(key)
     while True:
         assert live is not None
@@ -83,8 +87,8 @@ def settled(cluster: KubeCluster, desired: Manifest, key: ObjectKey) -> tuple[Ma
         live = now
 
 
-@pytest.mark.timeout(300 + EXAMPLES)  # about 0.05 s each, on a machine that does nothing else
-def test_rule_never_says_unchanged_when_the_server_would_change_something(
+@pytest.mark.timeout(300 + EXAMPLES)  # about 0.05 s each on an idle machine
+def test_detector_never_reports_a_changed_object_as_unchanged(
     cluster: KubeCluster, figure: Callable[[str], None]
 ) -> None:
     number = int(os.environ.get("NIMLAB_SEED") or secrets.randbelow(10**9))
@@ -122,35 +126,35 @@ def test_rule_never_says_unchanged_when_the_server_would_change_something(
     assert seen["false-suspect"] <= 2 + seen["unchanged"] / 100
 
 
-def test_every_kind_that_is_rendered_is_among_them() -> None:
+def test_every_rendered_kind_is_tested() -> None:
     sets = [ApplySet(name=name, namespace="x") for name in (EXPERIMENTS, PLATFORM)]
-    assert {kind for one in sets for kind in one.kinds} <= BODIES.keys()
+    assert {kind for apply_set in sets for kind in apply_set.kinds} <= BODIES.keys()
 
 
 def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> ObjectKey:
-    """Apply, let others edit, ask the rule and the server."""
+    """Apply an object, edit it as others, then compare the detector with the server."""
     desired = make_desired(dice, namespace, name)
     key = key_of(desired)
     live = cluster.apply(desired, manager=FIELD_MANAGER, force=False, dry_run=False)
     assert compare(desired, live).unchanged, compare(desired, live).reason
-    number = dice.random.getrandbits(32)  # hypothesis can repeat this, not what a server shows
-    luck = Dice(random.Random(number))  # noqa: S311 -- not a secret
-    for _ in range(luck.random.randint(0, 3)):
-        luck.random.choice(EDITS)(luck, cluster, live)
-        found = cluster.get(key)
-        assert found is not None
-        live = found
+    number = dice.random.getrandbits(32)  # Hypothesis can repeat this number, but not the state of a server
+    edit_dice = Dice(random.Random(number))  # noqa: S311 -- not a secret
+    for _ in range(edit_dice.random.randint(0, 3)):
+        edit_dice.random.choice(EDITS)(edit_dice, cluster, live)
+        edited = cluster.get(key)
+        assert edited is not None
+        live = edited
     wanted = change_desired(dice, desired)
-    truth = judge(cluster, wanted, key, seen)
+    truth = check_detector(cluster, wanted, key, seen)
     if truth is None and wanted != desired:
-        judge(cluster, desired, key, seen)  # so that the edits haven't been for nothing
+        check_detector(cluster, desired, key, seen)  # use the edits of this example nevertheless
     check_cleaning(cluster, wanted, live, seen)
     return key
 
 
-def judge(cluster: KubeCluster, wanted: Manifest, key: ObjectKey, seen: Counter[str]) -> bool | None:
-    """Hold the rule against the server's word, and return that."""
-    live, truth = settled(cluster, wanted, key)
+def check_detector(cluster: KubeCluster, wanted: Manifest, key: ObjectKey, seen: Counter[str]) -> bool | None:
+    """Compare the detector with the server; return whether an apply would change the object."""
+    live, truth = read_with_truth(cluster, wanted, key)
     if compare(wanted, live).unchanged:
         assert truth is False, json.dumps([wanted, live])
         seen["unchanged"] += 1
@@ -162,17 +166,17 @@ def judge(cluster: KubeCluster, wanted: Manifest, key: ObjectKey, seen: Counter[
 
 
 def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen: Counter[str]) -> None:
-    """Removing what others have added leaves nothing of it but defaults, and nothing to do the next time."""
+    """Check that after removing foreign fields, only defaults remain and nothing is left to remove."""
     takeover = takeover_of(wanted, live, remove_foreign=True)
     if takeover is None:
         return
     try:
         cluster.patch(key_of(live), [only_at(live), *takeover_patch(takeover, live)], dry_run=False)
-        made = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=False)
-    except ClusterError:  # what is wanted may not be valid at all
+        applied = cluster.apply(wanted, manager=FIELD_MANAGER, force=True, dry_run=False)
+    except ClusterError:  # the desired object may be invalid
         return
     seen["cleaned"] += 1
-    left = takeover_of(wanted, made, remove_foreign=True)
-    if left is not None:
-        again = cluster.patch(key_of(live), takeover_patch(left, made), dry_run=True)
-        assert effective(left, made, again) is None, json.dumps([wanted, live, made])
+    remaining = takeover_of(wanted, applied, remove_foreign=True)
+    if remaining is not None:
+        patched = cluster.patch(key_of(live), takeover_patch(remaining, applied), dry_run=True)
+        assert effective(remaining, applied, patched) is None, json.dumps([wanted, live, applied])

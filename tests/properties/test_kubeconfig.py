@@ -1,6 +1,6 @@
-"""nimlab and kubectl make the same of a kubeconfig: the same server, the same user, the same refusal.
+"""nimlab and kubectl interpret random kubeconfigs alike: the same server, the same user, the same rejection.
 
-`NIMLAB_KUBECONFIGS=2000` tries so many; `NIMLAB_KUBECONFIGS_SEED` starts elsewhere.
+`NIMLAB_KUBECONFIGS` sets the number of kubeconfigs, `NIMLAB_KUBECONFIGS_SEED` the first seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pytest
 import trustme
 import yaml
 
-from tests.live import Lab
 from tests.properties.kubeconfigs import (
     Case,
     Maker,
@@ -27,6 +26,7 @@ from tests.properties.kubeconfigs import (
     by_nimlab,
     run_relay,
 )
+from tests.support.lab import Lab
 
 CASES = int(os.environ.get("NIMLAB_KUBECONFIGS", "150"))
 FIRST = int(os.environ.get("NIMLAB_KUBECONFIGS_SEED", "0"))
@@ -34,7 +34,7 @@ FIRST = int(os.environ.get("NIMLAB_KUBECONFIGS_SEED", "0"))
 
 @pytest.fixture
 def world(lab: Lab) -> Iterator[World]:
-    """The sandbox's server and administrator, and two accounts without any rights."""
+    """Yield the sandbox's server and administrator, and two accounts without any rights."""
     document = yaml.safe_load(lab.kubeconfig.read_text(encoding="utf-8"))
     names = [f"fuzz-{secrets.token_hex(3)}" for _ in range(2)]
     for name in names:
@@ -52,11 +52,11 @@ def world(lab: Lab) -> Iterator[World]:
 
 
 def difference(case: Case, theirs: Verdict, ours: Verdict) -> str | None:
-    """Return what is wrong with our verdict; None if nothing is."""
+    """Return the difference between kubectl's verdict and ours; None if there is none."""
     if theirs.user is None and ours.user is None:
         return None
     if case.stricter and ours.user is None:
-        return None if case.stricter in ours.text else f"the error doesn't name {case.stricter}: {ours.text}"
+        return None if case.stricter in ours.text else f"the error does not name {case.stricter}: {ours.text}"
     if ours == theirs:
         return None
     return f"kubectl: {theirs.user or theirs.text}\n  nimlab: {ours.user or ours.text}"
@@ -64,7 +64,7 @@ def difference(case: Case, theirs: Verdict, ours: Verdict) -> str | None:
 
 @pytest.mark.live
 @pytest.mark.timeout(3600)
-def test_random_kubeconfigs_mean_what_they_mean_to_kubectl(
+def test_random_kubeconfigs_are_interpreted_as_by_kubectl(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None]
 ) -> None:
     cases = [Maker(seed, world, tmp_path / str(seed)).make() for seed in range(FIRST, FIRST + CASES)]
@@ -73,23 +73,28 @@ def test_random_kubeconfigs_mean_what_they_mean_to_kubectl(
     by_proxy = set(world.proxy.seen)
     world.proxy.seen.clear()
     ours = [by_nimlab(case, monkeypatch) for case in cases]
-    found = [
-        f"{case.path.parent.name} ({case.what}): {wrong}"
-        for case, one, other in zip(cases, theirs, ours, strict=True)
-        if (wrong := difference(case, one, other)) is not None
+    verdicts = list(zip(cases, theirs, ours, strict=True))
+    differences = [
+        f"{case.path.parent.name} ({case.what}): {text}"
+        for case, kubectl, nimlab in verdicts
+        if (text := difference(case, kubectl, nimlab)) is not None
     ]
-    let_in = {
+    accepted = {
         f"case{case.path.parent.name}"
-        for case, one, other in zip(cases, theirs, ours, strict=True)
-        if one.user is not None and other.user is not None
+        for case, kubectl, nimlab in verdicts
+        if kubectl.user is not None and nimlab.user is not None
     }
-    found += [f"{name}: not by the same way" for name in sorted((by_proxy ^ world.proxy.seen) & let_in)]
+    other_route = sorted((by_proxy ^ world.proxy.seen) & accepted)
+    differences += [f"{name}: only one of the two used the proxy" for name in other_route]
     kinds = Counter(
-        (("kubectl refuses" if one.user is None else "kubectl is let in"),
-         ("nimlab refuses" if other.user is None else "nimlab is let in"))
-        for one, other in zip(theirs, ours, strict=True)
+        (("kubectl is rejected" if kubectl.user is None else "kubectl is accepted"),
+         ("nimlab is rejected" if nimlab.user is None else "nimlab is accepted"))
+        for _, kubectl, nimlab in verdicts
     )  # fmt: skip
-    figure(f"kubeconfigs: {CASES} tried, {dict(kinds)}, {len(by_proxy)} by a proxy, {len(found)} differences")
-    assert not found, "\n".join(found)
+    figure(
+        f"kubeconfigs: {CASES} tried, {dict(kinds)}, {len(by_proxy)} by a proxy, "
+        f"{len(differences)} differences"
+    )
+    assert not differences, "\n".join(differences)
     credentials = [*world.tokens, world.admin["client-key-data"]]
-    assert not [one.text for one in ours if any(secret in one.text for secret in credentials)]
+    assert not [verdict.text for verdict in ours if any(secret in verdict.text for secret in credentials)]

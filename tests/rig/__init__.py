@@ -1,5 +1,5 @@
-"""A real node for tests: kubelet, containerd, CNI, kube-proxy and CoreDNS beside a control plane of its own.
+"""A real node for tests: kubelet, containerd, CNI, kube-proxy and CoreDNS with a control plane of their own.
 
-`make test-lab` prepares what it needs (`programs`, `images`), then enters namespaces of its own (`__main__`)
-and runs the tests there; whatever ends, the kernel takes everything with it. docs/rig.md says more.
+`make test-lab` builds the programs and images, enters new Linux namespaces and runs the tests there. When the
+first process ends, for any reason, the kernel removes everything in the namespaces. See docs/rig.md.
 """

@@ -1,8 +1,8 @@
-"""`python -m tests.rig [pytest's arguments]`: prepare, enter namespaces of its own, run the tests there.
+"""Run the rig's tests (`python -m tests.rig [arguments of pytest]`) in new Linux namespaces.
 
-The network, the mounts and the processes are the rig's own: when the first of them ends, however it ends, the
-kernel removes pods, interfaces, rules and mounts. `python -m tests.rig shell` opens a shell beside a running
-rig instead.
+The rig has its own network, mount and process namespaces. When its first process ends, for any reason, the
+kernel removes its pods, interfaces, rules and mounts. `python -m tests.rig shell` opens a shell with a
+running rig instead.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Final
 from nimlab.cache import default_cache
 from nimlab.errors import SandboxError
 from nimlab.sandbox.build_programs import find_go_version
-from nimlab.sandbox.control import provide_programs
-from nimlab.sandbox.programs import find_cached
-from tests.rig.images import make_images
-from tests.rig.programs import PROGRAMS, RigError, provide
-from tests.rig.ready import CONTROL_PLANE, HOME, Ready, cgroups
+from nimlab.sandbox.find_programs import find_cached
+from nimlab.sandbox.lifecycle import provide_programs
+from tests.rig.node_images import make_images
+from tests.rig.node_programs import PROGRAMS, RigError, provide
+from tests.rig.prepared import CONTROL_PLANE, HOME, Prepared, cgroup_roots
 
-_NEEDED: Final = {
+_PACKAGES: Final = {  # required program: its Debian package
     "containerd": "containerd",
     "ctr": "containerd",
     "runc": "runc",
@@ -48,43 +48,44 @@ _PREFIX: Final = "nimlab-rig-"
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare, enter, clear away; return the exit code."""
+    """Prepare the rig, run the tests or the shell in it, and clean up; return the exit code."""
     try:
-        _check()
-        ready = _prepare()
+        _check_requirements()
+        prepared = _prepare()
     except (RigError, SandboxError) as error:
-        print(f"rig  can't be started: {error}", file=sys.stderr)
+        print(f"rig  cannot be started: {error}", file=sys.stderr)
         return 1
-    _sweep()
-    with _home() as home:
-        (home / "ready.json").write_text(json.dumps(ready.to_json()), encoding="utf-8")
-        run = ["tests.rig.inside"] if arguments == ["shell"] else ["pytest", "tests/rig", *arguments]
-        return _enter(home, [sys.executable, "-m", *run])
+    _remove_abandoned()
+    with _temporary_home() as home:
+        (home / "prepared.json").write_text(json.dumps(prepared.to_json()), encoding="utf-8")
+        module = ["tests.rig.shell"] if arguments == ["shell"] else ["pytest", "tests/rig", *arguments]
+        return _enter(home, [sys.executable, "-m", *module])
 
 
 def _enter(home: Path, command: list[str]) -> int:
-    """Run a command in new namespaces, and return its exit code when all in them has ended.
+    """Run a command in new namespaces; return its exit code after all processes in them have ended.
 
-    Its first process is a shell, which takes in those whose parents have ended, as pods' shims do.
+    The first process is a shell, because a shell reaps orphaned processes such as the shims of pods.
     """
     flags = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    first = ["bash", "-c", 'mount --make-rshared / && "$@"; exit $?', "rig", *command]
+    shell = ["bash", "-c", 'mount --make-rshared / && "$@"; exit $?', "rig", *command]
     library = ctypes.CDLL(None)
     with subprocess.Popen(
-        ["unshare", *flags, *first],
+        ["unshare", *flags, *shell],
         env={**os.environ, HOME: str(home)},
-        preexec_fn=lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # who kills us kills the rig
+        # If this process is killed, the kernel kills the rig too.
+        preexec_fn=lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
     ) as child:
         while True:
             try:
                 return child.wait()
-            except KeyboardInterrupt:  # it was told so itself
+            except KeyboardInterrupt:  # the child received the signal too and ends by itself
                 continue
 
 
 @contextmanager
-def _home() -> Iterator[Path]:
-    """A folder that goes with everything in it: what was mounted there isn't any more."""
+def _temporary_home() -> Iterator[Path]:
+    """Yield a temporary folder, and remove it afterwards; by then the kernel has removed all mounts in it."""
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         yield home
@@ -92,8 +93,8 @@ def _home() -> Iterator[Path]:
         _remove(home)
 
 
-def _sweep() -> None:
-    """Remove what rigs have left whose end was too sudden."""
+def _remove_abandoned() -> None:
+    """Remove the folders of rigs that were killed."""
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = home.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path("/proc", pid).exists():
@@ -101,39 +102,42 @@ def _sweep() -> None:
 
 
 def _remove(home: Path) -> None:
-    for controller in cgroups():
-        for folder in sorted((controller / home.name).glob("**/"), key=lambda path: -len(path.parts)):
-            with suppress(OSError):  # not empty: then it is not over yet
+    for root in cgroup_roots():
+        for folder in sorted((root / home.name).glob("**/"), key=lambda path: -len(path.parts)):
+            with suppress(OSError):  # the cgroup still contains processes
                 folder.rmdir()
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _check() -> None:
-    """Say at once everything that is missing. Raises RigError."""
+def _check_requirements() -> None:
+    """Raise RigError with all missing requirements."""
     missing = []
     if sys.platform != "linux":
         missing.append("Linux")
     elif os.geteuid() != 0:
-        missing.append("root: namespaces and containers need it")
-    packages = sorted({package for name, package in _NEEDED.items() if shutil.which(name) is None})
+        missing.append("root rights for namespaces and containers")
+    packages = sorted({package for name, package in _PACKAGES.items() if shutil.which(name) is None})
     if packages:
         missing.append(f"these packages: {' '.join(packages)}")
     if missing:
         raise RigError(f"a real node needs {'; and '.join(missing)}")
 
 
-def _prepare() -> Ready:
-    def say(text: str) -> None:
+def _prepare() -> Prepared:
+    def note(text: str) -> None:
         print(f"rig  {text}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="nimlab-build-") as home:
-        provide_programs(Path(home) / "sandbox", cache=default_cache(), report=lambda step: say(step.text))
+        provide_programs(Path(home) / "sandbox", cache=default_cache(), report=lambda step: note(step.text))
     cached = find_cached(default_cache(), find_go_version())
     if cached is None:
-        raise RigError("the control plane's programs aren't in the cache")
-    programs = provide(tuple(PROGRAMS), say)
-    images = make_images(programs, say)
-    return Ready(
+        raise RigError(
+            "the control plane's programs are not in the cache; "
+            "the rig does not use those in KUBEBUILDER_ASSETS or PATH: remove them, then run this again"
+        )
+    programs = provide(tuple(PROGRAMS), note)
+    images = make_images(programs, note)
+    return Prepared(
         programs={**programs, **{name: cached / name for name in CONTROL_PLANE}}, images=tuple(images)
     )
 

@@ -1,4 +1,4 @@
-"""The session's rig, and the lab whose experiments run in it."""
+"""Fixtures of the rig's tests: the session's rig, and the lab whose experiments run in it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import make_lab
-from tests.rig.cluster import Rig, RigLab
-from tests.rig.node import Node
-from tests.rig.ready import home, read_ready
+from tests.rig.prepared import find_home, read_prepared
+from tests.rig.real_node import Node
+from tests.rig.running_rig import Rig, RigLab
+from tests.support.lab import make_lab
 
 PURPLE = (
     "{contract: nimp2p, peers: 5, connectTo: 2, message: {size: 1440B, interval: 2000ms}, "
@@ -25,12 +25,12 @@ APART = PURPLE.replace("peers: 5", "peers: 3").replace("contract: nimp2p", "cont
 
 @pytest.fixture(scope="session")
 def rig(pytestconfig: pytest.Config) -> Iterator[Rig]:
-    """Start the rig, which ends with the namespaces that this session runs in."""
-    folder = home()
+    """Start the rig; the kernel removes it together with the namespaces of this session."""
+    folder = find_home()
     if folder is None:
-        pytest.fail("these tests run in namespaces of their own: `make test-lab`")
+        pytest.fail("these tests need namespaces of their own: run `make test-lab`")
     started_s = time.monotonic()
-    node = Node(folder, read_ready(folder))
+    node = Node(folder, read_prepared(folder))
     try:
         node.start()
         _report(pytestconfig, f"rig  up after {time.monotonic() - started_s:.0f} s; logs in {folder}/logs")
@@ -48,10 +48,14 @@ def _report(config: pytest.Config, text: str) -> None:
 
 @pytest.fixture(scope="session")
 def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
-    """The shipped lab with purple and blue, running; the contract `apart` is for namespaces of their own."""
+    """Return the shipped lab with purple and blue running.
+
+    The additional contract `apart` gives each experiment its own namespace.
+    """
     root: Path = make_lab(tmp_path_factory.mktemp("rig") / "lab", "dst-lab", experiments=())
     contract = (root / "contracts" / "nimp2p.yaml").read_text(encoding="utf-8")
-    for old, new in (("name: nimp2p\n", "name: apart\n"), ("isolation: label", "isolation: namespace")):
+    isolated = "isolation: namespace\n  workload: pod\n  service: nimp2p-service"
+    for old, new in (("name: nimp2p\n", "name: apart\n"), ("isolation: label", isolated)):
         assert old in contract
         contract = contract.replace(old, new, 1)
     (root / "contracts" / "apart.yaml").write_text(contract, encoding="utf-8")
@@ -65,9 +69,10 @@ def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
 
 @pytest.fixture(scope="session")
 def platform(lab: RigLab) -> RigLab:
-    """The monitoring stack without its log store and log agent, whose licence forbids to build them here.
+    """Sync the monitoring stack without the log store and the log agent, which are not built for the rig.
 
-    No image of cAdvisor or Grafana can be had either.
+    There are no images of cAdvisor and Grafana either: the kubelet's cAdvisor is used, and Grafana never
+    starts.
     """
     path = lab.root / "lab.yaml"
     text = path.read_text(encoding="utf-8")
@@ -77,15 +82,15 @@ def platform(lab: RigLab) -> RigLab:
         for template in (lab.root / "templates" / "platform").glob(pattern):
             template.unlink()
     answer = lab.run("sync", "platform", "--timeout", "100s", "--output", "json")
-    stuck = [one for one in json.loads(answer.out)["peers"] if not one["settled"]]
-    assert [one["experiment"] for one in stuck] == ["grafana"], answer.out + answer.err
-    assert "docker.io/grafana/grafana" in stuck[0]["troubles"][0]["message"]
+    unsettled = [workload for workload in json.loads(answer.out)["peers"] if not workload["settled"]]
+    assert [workload["experiment"] for workload in unsettled] == ["grafana"], answer.out + answer.err
+    assert "docker.io/grafana/grafana" in unsettled[0]["troubles"][0]["message"]
     return lab
 
 
 @pytest.fixture(scope="session")
 def synced(lab: RigLab) -> Callable[[], None]:
-    """Return a function that syncs and expects it to go well."""
+    """Return a function that syncs the lab and requires success."""
 
     def sync() -> None:
         answer = lab.run("sync", "--timeout", "120s")
@@ -96,7 +101,7 @@ def synced(lab: RigLab) -> Callable[[], None]:
 
 @pytest.fixture(scope="module")
 def apart(lab: RigLab, synced: Callable[[], None]) -> Iterator[None]:
-    """Two experiments with namespaces of their own, running."""
+    """Run two experiments that have their own namespaces."""
     for name in ("green", "red"):
         lab.write(name, APART)
     synced()

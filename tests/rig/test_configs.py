@@ -1,4 +1,4 @@
-"""The rendered configurations, held against the programs that read them."""
+"""The rendered configurations are accepted by the programs that read them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_platform
-from tests.live import REPOSITORY
-from tests.rig.ready import home, read_ready
+from tests.rig.prepared import find_home, read_prepared
+from tests.support.paths import SAMPLE_LAB
 
-LAB = (REPOSITORY / "lab.yaml").read_text(encoding="utf-8")
+LAB = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
 LABS = {
     "shipped": LAB,
     "other": LAB.replace("cadvisor: daemonset", "cadvisor: kubelet"),
@@ -28,24 +28,24 @@ CHECKS = {
 def test_the_programs_accept_their_configurations(
     name: str, lab: str, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    folder = home()
+    folder = find_home()
     assert folder is not None
-    files = load_lab(REPOSITORY, {"lab.yaml": LABS[lab]})
-    manifests = render_platform(load_platform_templates(REPOSITORY), files)
+    files = load_lab(SAMPLE_LAB, {"lab.yaml": LABS[lab]})
+    manifests = render_platform(load_platform_templates(SAMPLE_LAB), files)
     text = next(m["data"][name] for m in manifests if m["kind"] == "ConfigMap" and name in m["data"])
     program, arguments = CHECKS[name]
-    for content, good in (
+    for content, is_valid in (
         (text, True),
         (text.replace("relabel_configs", "relable").replace("retention", "x"), False),
     ):
         path = tmp_path / name
         path.write_text(content, encoding="utf-8")
-        done = subprocess.run(
-            [str(read_ready(folder).programs[program]), *arguments, str(path)],
+        result = subprocess.run(
+            [str(read_prepared(folder).programs[program]), *arguments, str(path)],
             capture_output=True,
             text=True,
             check=False,
             env={"HOSTNAME": "node1"},
         )
-        assert (done.returncode == 0) is good, done.stdout + done.stderr
-    figure(f"rig: {program} accepts {name} of the {lab} lab, and refuses it with a wrong word")
+        assert (result.returncode == 0) is is_valid, result.stdout + result.stderr
+    figure(f"rig: {program} accepts {name} of the {lab} lab, and rejects it with a misspelt key")

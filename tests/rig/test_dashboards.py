@@ -1,4 +1,4 @@
-"""Every panel and every variable of every dashboard, asked of the real Prometheus; log panels aside."""
+"""Every panel and variable of every dashboard gets data from the real Prometheus, except log panels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.render.render_platform import load_platform_templates, render_dashboards
-from tests.dashboards import Choice, Query, choices, has_values, queries, without_zeros
-from tests.rig.cluster import Rig, RigLab, eventually
-from tests.rig.monitoring import NAMESPACE, prometheus
-from tests.rig.node import NAME
+from tests.rig.prometheus_query import NAMESPACE, prometheus
+from tests.rig.real_node import NAME
+from tests.rig.running_rig import Rig, RigLab, eventually
+from tests.support.dashboard_linter import Choice, Query, choices, has_values, queries, without_zeros
 
-CRASHED = "nimp2p-exp-purple-3"  # no other test asks for more than that it is there
-OFFERED = {
+CRASHED = "nimp2p-exp-purple-3"  # the other tests only require that this pod exists
+EXPECTED_VALUES = {
     "experiment": {"purple", "blue"},
     "peer": {f"nimp2p-exp-purple-{i}" for i in range(5)},
     "node": {NAME},
@@ -28,109 +28,115 @@ OFFERED = {
 
 
 @pytest.fixture(scope="module")
-def boards(platform: RigLab) -> Sequence[Mapping[str, Any]]:
-    """The provisioned dashboards."""
+def dashboards(platform: RigLab) -> Sequence[Mapping[str, Any]]:
+    """Return the provisioned dashboards."""
     return render_dashboards(load_platform_templates(platform.root), load_lab(platform.root, {}))
 
 
 @pytest.fixture(scope="module")
-def asked(boards: Sequence[Mapping[str, Any]]) -> list[Query]:
-    """Their queries to Prometheus about purple."""
-    found = queries(boards, experiment="purple", peer=".+", node=".+")
-    return [query for query in found if query.source == "prometheus"]
+def prometheus_queries(dashboards: Sequence[Mapping[str, Any]]) -> list[Query]:
+    """Return the dashboards' queries to Prometheus for purple."""
+    all_queries = queries(dashboards, experiment="purple", peer=".+", node=".+")
+    return [query for query in all_queries if query.source == "prometheus"]
 
 
 @pytest.fixture(scope="module")
-def restarts_before(asked: list[Query], rig: Rig) -> float:
-    """How many restarts purple had before one of its nodes crashed, which it tells of in its log.
+def restarts_before(prometheus_queries: list[Query], rig: Rig) -> float:
+    """Crash one peer of purple; return the number of purple's restarts before.
 
-    Go's runtime writes "SIGBUS: bus error" for the signal, and ends with code 2.
+    Go's runtime logs "SIGBUS: bus error" for the signal, and exits with code 2.
     """
-    before = eventually(lambda: restarts_of_purple(asked, rig), within_s=60, what="restarts are counted")
+    before = eventually(
+        lambda: restarts_of_purple(prometheus_queries, rig), within_s=60, what="restarts are counted"
+    )
     (process,) = processes_of(rig, CRASHED, "nimp2p")
     os.kill(process, signal.SIGBUS)
     return before
 
 
 def processes_of(rig: Rig, pod: str, container: str) -> list[int]:
-    """The processes of a container of purple's, as the node numbers them."""
+    """Return the pids, on the node, of the processes in one of purple's containers."""
     (status,) = [p["status"] for p in rig.pods(NAMESPACE, "purple") if p["metadata"]["name"] == pod]
     (name,) = [c["containerID"] for c in status["containerStatuses"] if c["name"] == container]
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended
             if (
                 folder.name.isdigit()
                 and name.removeprefix("containerd://") in (folder / "cgroup").read_text()
             ):
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
-def answer_to(rig: Rig, query: Query) -> list[Any]:
-    """What a query gives now."""
-    found: list[Any] = prometheus(rig, "query", query=query.expression)["result"]
-    return found
+def result_of(rig: Rig, query: Query) -> list[Any]:
+    """Return the current result of a query."""
+    result: list[Any] = prometheus(rig, "query", query=query.expression)["result"]
+    return result
 
 
-def restarts_of_purple(asked: list[Query], rig: Rig) -> float | None:
-    """What the panel of its dashboard shows; None before it shows anything."""
-    (query,) = [one for one in asked if (one.dashboard, one.panel) == ("lab-experiment", "Restarts")]
-    answer = answer_to(rig, query)
-    return float(answer[0]["value"][1]) if answer else None
+def restarts_of_purple(prometheus_queries: list[Query], rig: Rig) -> float | None:
+    """Return the value of the panel `Restarts` in purple's dashboard; None while it has no data."""
+    (query,) = [q for q in prometheus_queries if (q.dashboard, q.panel) == ("lab-experiment", "Restarts")]
+    result = result_of(rig, query)
+    return float(result[0]["value"][1]) if result else None
 
 
 @pytest.mark.usefixtures("restarts_before")
-def test_every_panel_shows_something(asked: list[Query], rig: Rig, figure: Callable[[str], None]) -> None:
-    left = [replace(query, expression=without_zeros(query.expression)) for query in asked]
-    zeros = len(set(asked) - set(left))
+def test_every_panel_has_data(
+    prometheus_queries: list[Query], rig: Rig, figure: Callable[[str], None]
+) -> None:
+    empty = [replace(query, expression=without_zeros(query.expression)) for query in prometheus_queries]
+    zeros = len(set(prometheus_queries) - set(empty))
 
-    def look() -> bool | None:
-        left[:] = [query for query in left if not has_values(answer_to(rig, query))]
-        return None if left else True
+    def all_have_data() -> bool | None:
+        empty[:] = [query for query in empty if not has_values(result_of(rig, query))]
+        return None if empty else True
 
     try:
-        eventually(look, within_s=120, what="every panel shows something")
+        eventually(all_have_data, within_s=120, what="every panel has data")
     except AssertionError:
-        pytest.fail("\n".join(f"{q.dashboard}/{q.panel} shows nothing: {q.expression}" for q in left))
-    panels = {(query.dashboard, query.panel) for query in asked}
+        pytest.fail("\n".join(f"{q.dashboard}/{q.panel} has no data: {q.expression}" for q in empty))
+    panels = {(query.dashboard, query.panel) for query in prometheus_queries}
     figure(
-        f"rig: all {len(panels)} panels of metrics show something, by {len(asked)} queries, "
-        f"{zeros} of them asked without the zeros that they fill up with; no exception"
+        f"rig: all {len(panels)} panels of metrics have data, from {len(prometheus_queries)} queries, "
+        f"{zeros} of them sent without their default zeros; no exception"
     )
 
 
-def test_a_container_that_began_anew_is_counted(
-    asked: list[Query], restarts_before: float, rig: Rig, figure: Callable[[str], None]
+def test_a_restarted_container_is_counted(
+    prometheus_queries: list[Query], restarts_before: float, rig: Rig, figure: Callable[[str], None]
 ) -> None:
     eventually(
-        lambda: True if restarts_of_purple(asked, rig) == restarts_before + 1 else None,
+        lambda: True if restarts_of_purple(prometheus_queries, rig) == restarts_before + 1 else None,
         within_s=60,
         what=f"one restart more than {restarts_before:.0f}",
     )
-    (query,) = [one for one in asked if (one.dashboard, one.panel) == ("lab-kubernetes", "Restarts")]
-    (value,) = [one["value"][1] for one in answer_to(rig, query) if one["metric"]["pod"] == CRASHED]
+    (query,) = [q for q in prometheus_queries if (q.dashboard, q.panel) == ("lab-kubernetes", "Restarts")]
+    (value,) = [s["value"][1] for s in result_of(rig, query) if s["metric"]["pod"] == CRASHED]
     assert float(value) >= 1
-    figure(f"rig: a crashed node is one restart more, {restarts_before + 1:.0f} in all")
+    figure(f"rig: a crashed peer adds one restart; the total is {restarts_before + 1:.0f}")
 
 
-def test_every_variable_offers_what_there_is(boards: Sequence[Mapping[str, Any]], rig: Rig) -> None:
-    for one in choices(boards, experiment="purple"):
+def test_every_variable_offers_all_existing_values(dashboards: Sequence[Mapping[str, Any]], rig: Rig) -> None:
+    for choice in choices(dashboards, experiment="purple"):
 
-        def offered(one: Choice = one) -> set[str] | None:
-            found = set(prometheus(rig, f"label/{one.label}/values", **{"match[]": one.selector}))
-            return found if found >= OFFERED[one.variable] else None
+        def offered(choice: Choice = choice) -> set[str] | None:
+            values = set(prometheus(rig, f"label/{choice.label}/values", **{"match[]": choice.selector}))
+            return values if values >= EXPECTED_VALUES[choice.variable] else None
 
-        found = eventually(offered, within_s=60, what=f"{one.dashboard} offers each {one.variable}")
-        if one.variable == "peer":
-            assert all(name.startswith("nimp2p-exp-purple-") for name in found), one
+        values = eventually(offered, within_s=60, what=f"{choice.dashboard} offers each {choice.variable}")
+        if choice.variable == "peer":
+            assert all(name.startswith("nimp2p-exp-purple-") for name in values), choice
 
 
-def test_what_an_experiments_dashboards_show_is_its_own(asked: list[Query], rig: Rig) -> None:
-    for query in asked:
+def test_an_experiments_dashboard_shows_only_its_own_series(
+    prometheus_queries: list[Query], rig: Rig
+) -> None:
+    for query in prometheus_queries:
         if query.dashboard == "lab-experiment":
-            for one in answer_to(rig, query):
-                labels = one.get("metric") or {}
+            for series in result_of(rig, query):
+                labels = series.get("metric") or {}
                 assert labels.get("experiment", "purple") == "purple", query
                 for name in ("pod", "peer"):
                     assert labels.get(name, "nimp2p-exp-purple-").startswith("nimp2p-exp-purple-"), query

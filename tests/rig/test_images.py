@@ -1,4 +1,4 @@
-"""The monitoring programs, under the names that lab.yaml pins, as the users that they run as upstream."""
+"""The monitoring images run under the names that lab.yaml pins, as the users of the official images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 
 from nimlab.files.load import load_lab
 from nimlab.files.spec import Image
-from tests.live import REPOSITORY
-from tests.rig.cluster import Rig, eventually
+from tests.rig.running_rig import Rig, eventually
+from tests.support.paths import SAMPLE_LAB
 
-IMAGES = load_lab(REPOSITORY).lab.images
+IMAGES = load_lab(SAMPLE_LAB).lab.images
 USERS = {"prometheus": 65534, "node_exporter": 65534}
 
 
 @pytest.mark.parametrize("name", ["prometheus", "node_exporter"])
-def test_the_pinned_version_is_what_runs(rig: Rig, name: str) -> None:
+def test_the_running_program_has_the_pinned_version(rig: Rig, name: str) -> None:
     image: Image = getattr(IMAGES, name)
     pod = f"version-{name.replace('_', '-')}"
     limits = {
@@ -40,9 +40,9 @@ def test_the_pinned_version_is_what_runs(rig: Rig, name: str) -> None:
     )
 
     def ended() -> str | None:
-        found = json.loads(rig.kubectl("-n", "default", "get", "pod", pod, "-o", "json"))["status"]
-        return str(found["phase"]) if found["phase"] in ("Succeeded", "Failed") else None
+        status = json.loads(rig.kubectl("-n", "default", "get", "pod", pod, "-o", "json"))["status"]
+        return str(status["phase"]) if status["phase"] in ("Succeeded", "Failed") else None
 
-    assert eventually(ended, within_s=60, what=f"{image} has said its version") == "Succeeded"
-    said = rig.kubectl("-n", "default", "logs", pod)
-    assert f"version {image.tag.removeprefix('v')}" in said
+    assert eventually(ended, within_s=60, what=f"{image} prints its version") == "Succeeded"
+    log = rig.kubectl("-n", "default", "logs", pod)
+    assert f"version {image.tag.removeprefix('v')}" in log

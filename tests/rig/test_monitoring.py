@@ -1,4 +1,4 @@
-"""The monitoring stack in real pods: everything is scraped, and each experiment stands apart."""
+"""The monitoring stack in real pods: all targets are scraped, and the series of experiments do not mix."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.rig.cluster import Rig, RigLab, eventually
-from tests.rig.monitoring import NAMESPACE, prometheus
+from tests.rig.prometheus_query import NAMESPACE, prometheus
+from tests.rig.running_rig import Rig, RigLab, eventually
 
 pytestmark = pytest.mark.usefixtures("platform")
 EXPERIMENTS = {"purple": 5, "blue": 4}
@@ -22,38 +22,41 @@ SERIES = {
 
 
 def pods_in(rig: Rig, expression: str) -> set[str]:
-    """The pods that series of an expression are about."""
-    return {one["metric"].get("pod", "") for one in prometheus(rig, "query", query=expression)["result"]}
+    """Return the pods in the series of an expression."""
+    result = prometheus(rig, "query", query=expression)["result"]
+    return {series["metric"].get("pod", "") for series in result}
 
 
 def test_every_target_is_up(rig: Rig, figure: Callable[[str], None]) -> None:
-    wanted = {"node-exporter": 1, "cadvisor": 1, "nimp2p": 9, "rtt": 9}
+    expected = {"node-exporter": 1, "cadvisor": 1, "nimp2p": 9, "rtt": 9}
 
-    def look() -> dict[str, int] | None:
+    def count_up() -> dict[str, int] | None:
         targets = prometheus(rig, "targets", state="active")["activeTargets"]
         up: dict[str, int] = {}
-        for one in targets:
-            if one["health"] != "up":
+        for target in targets:
+            if target["health"] != "up":
                 return None
-            up[one["labels"]["job"]] = up.get(one["labels"]["job"], 0) + 1
-        return up if up == wanted else None
+            up[target["labels"]["job"]] = up.get(target["labels"]["job"], 0) + 1
+        return up if up == expected else None
 
-    up = eventually(look, within_s=90, what=f"targets that are up: {wanted}")
+    up = eventually(count_up, within_s=90, what=f"these targets are up: {expected}")
     figure(f"rig: targets up: {', '.join(f'{count} {job}' for job, count in sorted(up.items()))}")
 
 
-@pytest.mark.parametrize("what", SERIES)
-def test_an_experiments_series_are_its_own(rig: Rig, what: str, figure: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("measure", SERIES)
+def test_the_series_of_an_experiment_cover_its_own_pods_only(
+    rig: Rig, measure: str, figure: Callable[[str], None]
+) -> None:
     for name, peers in EXPERIMENTS.items():
         expected = {f"nimp2p-exp-{name}-{i}" for i in range(peers)}
         eventually(
             lambda expected=expected, name=name: (  # type: ignore[misc]
-                True if pods_in(rig, f'{SERIES[what]}{{experiment="{name}"}}') == expected else None
+                True if pods_in(rig, f'{SERIES[measure]}{{experiment="{name}"}}') == expected else None
             ),
             within_s=60,
-            what=f"{what} of {name} is about {sorted(expected)} and nothing else",
+            what=f"series of {measure} of {name} cover {sorted(expected)} and no other pod",
         )
-    figure(f"rig: series of {what} are about the experiment's own pods alone: 5 of purple, 4 of blue")
+    figure(f"rig: series of {measure} cover only the experiment's own pods: 5 of purple, 4 of blue")
 
 
 def test_each_container_has_one_series_and_each_pod_one_interface(rig: Rig) -> None:
@@ -61,16 +64,16 @@ def test_each_container_has_one_series_and_each_pod_one_interface(rig: Rig) -> N
         'max(count by (pod, container) (container_cpu_usage_seconds_total{experiment="purple"}))',
         'max(count by (pod) (container_network_receive_bytes_total{experiment="purple"}))',
     ):
-        ((_, value),) = [one["value"] for one in prometheus(rig, "query", query=expression)["result"]]
+        ((_, value),) = [s["value"] for s in prometheus(rig, "query", query=expression)["result"]]
         assert value == "1"
 
 
 def test_nothing_outside_the_labs_namespaces_is_scraped(rig: Rig) -> None:
-    found = prometheus(rig, "query", query='count by (namespace) ({namespace!=""})')["result"]
-    assert {one["metric"]["namespace"] for one in found} == {NAMESPACE}
+    result = prometheus(rig, "query", query='count by (namespace) ({namespace!=""})')["result"]
+    assert {series["metric"]["namespace"] for series in result} == {NAMESPACE}
 
 
-def test_what_runs_is_in_sync(platform: RigLab) -> None:
+def test_the_running_stack_is_in_sync(platform: RigLab) -> None:
     answer = platform.run("sync", "platform", "--dry-run", "--exit-code")
     assert answer.code == 0, answer.out + answer.err
 
@@ -86,23 +89,23 @@ def test_experiments_with_namespaces_of_their_own_are_scraped_after_a_sync(
         )
 
     before = uid_of("prometheus")
-    answer = platform.run("sync", "platform", "--no-wait")  # Grafana's image isn't to be had
+    answer = platform.run("sync", "platform", "--no-wait")  # Grafana never starts: its image is missing
     assert answer.code == 0, answer.out + answer.err
     began_s = time.monotonic()
     for name in ("green", "red"):
         expected = {("nimp2p-exp-" + name, f"pod-{i}") for i in range(3)}
 
         def scraped(name: str = name, expected: set[tuple[str, str]] = expected) -> bool | None:
-            found = [
+            pods_by_metric = [
                 {
-                    (one["metric"]["namespace"], one["metric"]["pod"])
-                    for one in prometheus(rig, "query", query=f'{series}{{experiment="{name}"}}')["result"]
+                    (series["metric"]["namespace"], series["metric"]["pod"])
+                    for series in prometheus(rig, "query", query=f'{metric}{{experiment="{name}"}}')["result"]
                 }
-                for series in SERIES.values()
+                for metric in SERIES.values()
             ]
-            assert all(one <= expected for one in found)
-            return True if all(one == expected for one in found) else None
+            assert all(pods <= expected for pods in pods_by_metric)
+            return True if all(pods == expected for pods in pods_by_metric) else None
 
-        eventually(scraped, within_s=150, what=f"series of {name}, and of it alone")
+        eventually(scraped, within_s=150, what=f"the series of {name} cover its own pods only")
     figure(f"rig: Prometheus reads a changed configuration {time.monotonic() - began_s:.0f} s after a sync")
-    assert uid_of("prometheus") == before, "it reads its configuration again by itself"
+    assert uid_of("prometheus") == before, "Prometheus reloads its configuration without a restart"

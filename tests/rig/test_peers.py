@@ -1,4 +1,4 @@
-"""Real peers: from Git to Running, meshed, heard by all of their own and by nobody else."""
+"""Real peers run, form a mesh, and exchange messages within their own experiment only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.rig.cluster import Rig, RigLab, eventually
 from tests.rig.conftest import PURPLE
+from tests.rig.running_rig import Rig, RigLab, eventually
 
 pytestmark = pytest.mark.usefixtures("lab")
 
@@ -19,8 +19,8 @@ SENT = "Sending message at: "
 DELIVERED = " milliseconds: "
 
 
-class Place(NamedTuple):
-    """Where an experiment's peers are, how their names begin, and through which Service they find others."""
+class Location(NamedTuple):
+    """An experiment's namespace, the prefix of its pods' names, its Service, and its number of peers."""
 
     namespace: str
     pods: str
@@ -28,112 +28,115 @@ class Place(NamedTuple):
     peers: int
 
 
-TOGETHER = {
-    "purple": Place("dst-lab", "nimp2p-exp-purple", "nimp2p-exp-purple", 5),
-    "blue": Place("dst-lab", "nimp2p-exp-blue", "nimp2p-exp-blue", 4),
+SHARED_NAMESPACE = {
+    "purple": Location("dst-lab", "nimp2p-exp-purple", "nimp2p-exp-purple", 5),
+    "blue": Location("dst-lab", "nimp2p-exp-blue", "nimp2p-exp-blue", 4),
 }
-APART = {
-    "green": Place("nimp2p-exp-green", "pod", "nimp2p-service", 3),
-    "red": Place("nimp2p-exp-red", "pod", "nimp2p-service", 3),
+OWN_NAMESPACE = {
+    "green": Location("nimp2p-exp-green", "pod", "nimp2p-service", 3),
+    "red": Location("nimp2p-exp-red", "pod", "nimp2p-service", 3),
 }
-ALL = TOGETHER | APART
+ALL = SHARED_NAMESPACE | OWN_NAMESPACE
 
 
 def degree(rig: Rig, namespace: str, pod: str) -> float:
-    """A peer's mesh degree, as it shows it."""
+    """Return the mesh degree that a peer's metrics report."""
     samples = rig.samples(namespace, pod, 8008)
     return next(s.value for s in samples if s.name == "libp2p_gossipsub_peers_per_topic_mesh")
 
 
-def meshed(rig: Rig, experiment: str, peers: int | None = None) -> list[int]:
-    """Every peer's mesh degree, once each has one; sorted."""
-    place = ALL[experiment]
+def wait_for_mesh(rig: Rig, experiment: str, peers: int | None = None) -> list[int]:
+    """Wait until every peer has a mesh; return the sorted mesh degrees."""
+    location = ALL[experiment]
 
-    def look() -> list[int] | None:
-        names = [str(pod["metadata"]["name"]) for pod in rig.pods(place.namespace, experiment)]
-        degrees = sorted(int(degree(rig, place.namespace, name)) for name in names)
-        return degrees if len(degrees) == (peers or place.peers) and all(degrees) else None
+    def degrees_if_meshed() -> list[int] | None:
+        names = [str(pod["metadata"]["name"]) for pod in rig.pods(location.namespace, experiment)]
+        degrees = sorted(int(degree(rig, location.namespace, name)) for name in names)
+        return degrees if len(degrees) == (peers or location.peers) and all(degrees) else None
 
-    return eventually(look, within_s=60, what=f"each peer of {experiment} has a mesh")
+    return eventually(degrees_if_meshed, within_s=60, what=f"each peer of {experiment} has a mesh")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What each peer of an experiment has sent and received, as times in ns, and after how many ms."""
+class MessageLog:
+    """The messages that each peer sent and received, by sending time in ns, and the delays in ms."""
 
     sent: dict[str, set[int]]
     received: dict[str, set[int]]
     delays_ms: list[int]
 
 
-def heard(rig: Rig, experiment: str) -> Heard:
-    """What an experiment's peers have logged so far."""
-    found = Heard({}, {}, [])
+def read_message_log(rig: Rig, experiment: str) -> MessageLog:
+    """Return the messages in the logs of an experiment's peers."""
+    messages = MessageLog({}, {}, [])
     namespace = ALL[experiment].namespace
     for pod in rig.pods(namespace, experiment):
         name = str(pod["metadata"]["name"])
         lines = rig.logs(namespace, name, "nimp2p")
         delivered = [line.split(DELIVERED) for line in lines if DELIVERED in line]
-        found.sent[name] = {int(line.removeprefix(SENT)) for line in lines if line.startswith(SENT)}
-        found.received[name] = {int(sent) for sent, _ in delivered}
-        found.delays_ms.extend(int(delay) for _, delay in delivered)
-    return found
+        messages.sent[name] = {int(line.removeprefix(SENT)) for line in lines if line.startswith(SENT)}
+        messages.received[name] = {int(sent) for sent, _ in delivered}
+        messages.delays_ms.extend(int(delay) for _, delay in delivered)
+    return messages
 
 
-def test_from_git_to_running(lab: RigLab, rig: Rig) -> None:
-    for name, place in TOGETHER.items():
-        pods = rig.pods(place.namespace, name)
-        assert [pod["metadata"]["name"] for pod in pods] == [f"{place.pods}-{i}" for i in range(place.peers)]
+def test_synced_peers_run_and_are_in_sync(lab: RigLab, rig: Rig) -> None:
+    for name, location in SHARED_NAMESPACE.items():
+        pods = rig.pods(location.namespace, name)
+        expected = [f"{location.pods}-{i}" for i in range(location.peers)]
+        assert [pod["metadata"]["name"] for pod in pods] == expected
         assert all(pod["status"]["phase"] == "Running" for pod in pods)
     answer = lab.run("sync", "--dry-run", "--exit-code")
-    assert answer.code == 0, answer.out + answer.err  # all that a real kubelet and server fill in is no drift
+    assert answer.code == 0, answer.out + answer.err  # fields set by the kubelet and the server are no drift
 
 
 @pytest.mark.usefixtures("apart")
 def test_messages_reach_all_peers_of_their_own_experiment_and_no_other(
     rig: Rig, figure: Callable[[str], None]
 ) -> None:
-    degrees = {name: meshed(rig, name) for name in ALL}
+    degrees = {name: wait_for_mesh(rig, name) for name in ALL}
     from_ns = time.time_ns()
-    time.sleep(25)  # each of five has had its turn twice
+    time.sleep(25)  # each of five peers sends twice
     until_ns = time.time_ns()
-    time.sleep(3)  # what was sent by then has arrived
-    found = {name: heard(rig, name) for name in ALL}
-    for name, own in found.items():
+    time.sleep(3)  # messages sent before `until_ns` have arrived
+    messages = {name: read_message_log(rig, name) for name in ALL}
+    for name, own in messages.items():
         counted = {peer: {at for at in times if from_ns < at < until_ns} for peer, times in own.sent.items()}
-        assert all(counted.values()), f"every peer of {name} has sent something: {counted}"
+        assert all(counted.values()), f"every peer of {name} has sent a message: {counted}"
         for sender, times in counted.items():
-            for peer, got in own.received.items():
+            for peer, received in own.received.items():
                 if peer != sender:
-                    assert times <= got, f"{peer} of {name} has heard all that {sender} has sent"
-        others = set().union(*(s for n, other in found.items() if n != name for s in other.sent.values()))
+                    assert times <= received, f"{peer} of {name} has received all messages of {sender}"
+        others = set().union(
+            *(sent for n, other in messages.items() if n != name for sent in other.sent.values())
+        )
         assert others
-        assert not others & set().union(*own.received.values()), f"nothing of another experiment at {name}"
-    for name, one in degrees.items():
-        figure(f"rig: mesh degrees of {name}: {one}")
-    delays_ms = sorted(delay for own in found.values() for delay in own.delays_ms)
+        assert not others & set().union(*own.received.values()), f"{name} received no foreign message"
+    for name, mesh_degrees in degrees.items():
+        figure(f"rig: mesh degrees of {name}: {mesh_degrees}")
+    delays_ms = sorted(delay for own in messages.values() for delay in own.delays_ms)
     figure(
         f"rig: {len(delays_ms)} deliveries, median {delays_ms[len(delays_ms) // 2]} ms, "
-        f"most {delays_ms[-1]} ms; none crossed over"
+        f"maximum {delays_ms[-1]} ms; none between experiments"
     )
 
 
-def test_counters_say_what_logs_say(rig: Rig) -> None:
+def test_counters_equal_the_numbers_of_log_lines(rig: Rig) -> None:
     pod = "nimp2p-exp-purple-0"
 
-    def look() -> bool | None:
+    def are_equal() -> bool | None:
         samples = {s.name: s.value for s in rig.samples("dst-lab", pod, 8008)}
-        logged = heard(rig, "purple")
-        told = (
+        logged = read_message_log(rig, "purple")
+        counters = (
             samples["libp2p_pubsub_messages_published_total"],
             samples["libp2p_gossipsub_received_total"],
         )
-        return True if told == (float(len(logged.sent[pod])), float(len(logged.received[pod]))) else None
+        return True if counters == (float(len(logged.sent[pod])), float(len(logged.received[pod]))) else None
 
-    eventually(look, within_s=20, what="the counters of a peer equal its lines")
+    eventually(are_equal, within_s=20, what="a peer's counters equal the numbers of its log lines")
 
 
-def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
+def test_after_scaling_to_seven_every_peer_has_peers_set_to_seven(
     lab: RigLab, rig: Rig, synced: Callable[[], None], figure: Callable[[str], None]
 ) -> None:
     lab.write("purple", PURPLE.replace("peers: 5", "peers: 7"))
@@ -143,27 +146,30 @@ def test_scaled_to_seven_every_peer_knows_that_they_are_seven(
     for pod in pods:
         (node,) = pod["spec"]["containers"]
         assert {"name": "PEERS", "value": "7"} in node["env"]
-    figure(f"rig: scaled to 7, PEERS is 7 at all {len(pods)}; mesh degrees {meshed(rig, 'purple', 7)}")
+    degrees = wait_for_mesh(rig, "purple", 7)
+    figure(f"rig: scaled to 7, PEERS is 7 at all {len(pods)}; mesh degrees {degrees}")
     lab.write("purple", PURPLE)
     synced()
     assert len(rig.pods("dst-lab", "purple")) == 5
-    meshed(rig, "purple", 5)
+    wait_for_mesh(rig, "purple", 5)
 
 
 @pytest.mark.usefixtures("apart")
-def test_discovery_yields_peers_of_the_own_experiment_only(rig: Rig, figure: Callable[[str], None]) -> None:
+def test_discovery_returns_peers_of_the_own_experiment_only(rig: Rig, figure: Callable[[str], None]) -> None:
     addresses: dict[str, set[str]] = {}
-    for name, place in ALL.items():
-        own = {str(pod["status"]["podIP"]) for pod in rig.pods(place.namespace, name)}
-        assert len(own) == place.peers
-        script = f"import socket, json; print(json.dumps(socket.gethostbyname_ex({place.service!r})[2]))"
+    for name, location in ALL.items():
+        own = {str(pod["status"]["podIP"]) for pod in rig.pods(location.namespace, name)}
+        assert len(own) == location.peers
+        script = f"import socket, json; print(json.dumps(socket.gethostbyname_ex({location.service!r})[2]))"
 
-        def found(place: Place = place, script: str = script, own: set[str] = own) -> set[str] | None:
-            known = set(json.loads(rig.python(place.namespace, f"{place.pods}-0", script)))
-            assert known <= own  # never one of another experiment, however early DNS is asked
-            return known if known == own else None
+        def resolve(
+            location: Location = location, script: str = script, own: set[str] = own
+        ) -> set[str] | None:
+            resolved = set(json.loads(rig.python(location.namespace, f"{location.pods}-0", script)))
+            assert resolved <= own  # DNS never returns a peer of another experiment, not even early on
+            return resolved if resolved == own else None
 
-        addresses[name] = eventually(found, within_s=40, what=f"DNS knows all peers of {name}")
+        addresses[name] = eventually(resolve, within_s=40, what=f"DNS returns all peers of {name}")
     assert len(set().union(*addresses.values())) == sum(map(len, addresses.values()))
-    counts = ", ".join(f"{len(found)} for {name}" for name, found in addresses.items())
-    figure(f"rig: addresses that DNS gives, none to two experiments: {counts}")
+    counts = ", ".join(f"{len(resolved)} for {name}" for name, resolved in addresses.items())
+    figure(f"rig: addresses from DNS, none shared by two experiments: {counts}")

@@ -1,4 +1,4 @@
-"""Links in real pods: as fast as asked for and no faster, and never silently otherwise."""
+"""Link shaping in real pods: the rate is as specified, and settings that cannot be applied are reported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.rig.cluster import Rig, RigLab
+from tests.rig.running_rig import Rig, RigLab
 
 PORT = 7000
 SECONDS = 6
@@ -41,7 +41,7 @@ peer.close()
 
 @pytest.fixture
 def plain(lab: RigLab) -> Iterator[None]:
-    """An experiment without limits, beside purple."""
+    """Run an experiment without limits, in addition to purple."""
     lab.write(
         "plain",
         "{contract: nimp2p, peers: 2, connectTo: 1, resources: {cpu: 50m, memory: 96Mi}, "
@@ -55,14 +55,14 @@ def plain(lab: RigLab) -> Iterator[None]:
 
 
 def goodput_mbit_per_s(rig: Rig, source: str, target: str) -> float:
-    """Send from one pod to another for some seconds; return what arrived, in Mbit/s of payload."""
+    """Send from one pod to another for some seconds; return the received payload in Mbit/s."""
     pod = next(p for p in rig.pods("dst-lab", target.split("-")[2]) if p["metadata"]["name"] == target)
-    said: list[str] = []
-    listener = threading.Thread(target=lambda: said.append(rig.python("dst-lab", target, RECEIVE)))
+    outputs: list[str] = []
+    listener = threading.Thread(target=lambda: outputs.append(rig.python("dst-lab", target, RECEIVE)))
     listener.start()
     rig.python("dst-lab", source, SEND.replace("ADDRESS", pod["status"]["podIP"]))
     listener.join()
-    return float(said[0])
+    return float(outputs[0])
 
 
 @pytest.mark.usefixtures("plain")
@@ -70,20 +70,20 @@ def test_a_link_of_16_megabits_carries_16_both_ways(rig: Rig, figure: Callable[[
     shaped, free = "nimp2p-exp-purple-0", "nimp2p-exp-plain-0"
     up = goodput_mbit_per_s(rig, shaped, free)
     down = goodput_mbit_per_s(rig, free, shaped)
-    without = goodput_mbit_per_s(rig, free, "nimp2p-exp-plain-1")
-    figure(f"rig: 16 Mbit/s asked, {up:.1f} up and {down:.1f} down between pods; {without:,.0f} without")
+    unlimited = goodput_mbit_per_s(rig, free, "nimp2p-exp-plain-1")
+    figure(f"rig: with a limit of 16 Mbit/s, {up:.1f} up and {down:.1f} down; without, {unlimited:,.0f}")
     assert 12 <= up <= 17
     assert 12 <= down <= 17
-    assert without > 100
+    assert unlimited > 100
 
 
 def has_netem() -> bool:
-    """Whether this machine's kernel can delay packets at all."""
+    """Return True if this machine's kernel can delay packets."""
     command = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def test_what_a_kernel_can_not_do_is_said(lab: RigLab, rig: Rig, figure: Callable[[str], None]) -> None:
+def test_a_missing_kernel_feature_is_reported(lab: RigLab, rig: Rig, figure: Callable[[str], None]) -> None:
     lab.write(
         "slow",
         "{contract: nimp2p, peers: 1, connectTo: 1, resources: {cpu: 50m, memory: 96Mi}, "
@@ -98,13 +98,14 @@ def test_what_a_kernel_can_not_do_is_said(lab: RigLab, rig: Rig, figure: Callabl
         assert answer.code != 0
         assert "no netem" in answer.out + answer.err
         assert "modprobe sch_netem" in answer.out + answer.err
-        assert all(not one["ready"] for one in pod["status"]["containerStatuses"])  # no peer on such a link
-        figure(f"rig: 20 ms of latency asked of a kernel without netem: exit {answer.code}, no peer starts")
+        # No peer runs with a wrong link.
+        assert all(not container["ready"] for container in pod["status"]["containerStatuses"])
+        figure(f"rig: 20 ms of latency on a kernel without netem: exit code {answer.code}, no peer starts")
     lab.remove("slow")
     assert lab.run("sync").code == 0
 
 
-def test_the_image_has_no_more_rights_than_it_needs(rig: Rig, lab: RigLab) -> None:
+def test_the_agents_run_without_unneeded_rights(rig: Rig, lab: RigLab) -> None:
     del lab
     status = rig.python("dst-lab", "nimp2p-exp-purple-0", "print(open('/proc/1/status').read())")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)

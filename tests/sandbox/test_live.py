@@ -1,4 +1,4 @@
-"""The real control plane: started, broken in every way, mended, and gone without a trace."""
+"""The real control plane: it starts, is repaired after every kind of damage, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -30,38 +30,40 @@ from nimlab.sandbox import (
     Step,
     build_programs,
     down,
+    find_programs,
     is_up,
-    programs,
     read_state,
     up,
 )
-from nimlab.sandbox.client import Api
+from nimlab.sandbox.folder_layout import Layout
+from nimlab.sandbox.http_client import SandboxClient
 from nimlab.sandbox.launch import is_port_free
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.state import PART_NAMES, Layout, load_record
+from nimlab.sandbox.record import load_record
+from nimlab.sandbox.state import PART_NAMES
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("sandbox of its own")]
 
 PODS = "/api/v1/namespaces/default/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 def ignore(_: Step) -> None:
-    """Want no progress."""
+    """Ignore a step of progress."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(pytestconfig: pytest.Config) -> None:
-    """Skip, or fail if asked to, rather than build for minutes."""
-    cached = programs.find_cached(default_cache(), build_programs.find_go_version())
-    if programs.find_programs(os.environ, cached, ignore) is None:
-        why = "the sandbox's programs aren't built yet: run `nimlab sandbox up` once"
-        pytest.fail(why) if pytestconfig.getoption("--require-live") else pytest.skip(why)
+    """Skip, or fail with `--require-live`, instead of building the programs, which takes minutes."""
+    cached = find_programs.find_cached(default_cache(), build_programs.find_go_version())
+    if find_programs.find_programs(os.environ, cached, ignore) is None:
+        reason = "the sandbox's programs are not built: run `nimlab sandbox build` once"
+        pytest.fail(reason) if pytestconfig.getoption("--require-live") else pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of one sandbox for all tests here, which leave it running."""
+    """Return the folder of one sandbox, shared by all tests of this module, which leave it running."""
     folder = tmp_path_factory.mktemp("a sandbox") / "home"
     up(folder, cache=default_cache(), report=ignore)
     yield folder
@@ -70,30 +72,30 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def api(home: Path) -> Iterator[Api]:
+def client(home: Path) -> Iterator[SandboxClient]:
     record = load_record(Layout(home=home))
     assert record is not None
-    with Api(Layout(home=home), record.ports["kube-apiserver"]) as connection:
+    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as connection:
         yield connection
 
 
 @pytest.fixture
 def other_home(tmp_path: Path) -> Iterator[Path]:
-    """Where a test may make a sandbox of its own; a comma, because some flags are lists."""
+    """Return a folder for a second sandbox; the comma in its path would break flags that are lists."""
     folder = tmp_path / "an, other" / "home"
     yield folder
     down(folder, report=ignore)
 
 
 def find_processes(home: Path) -> list[str]:
-    """The names of the running processes that work in the folder; any other may end meanwhile."""
-    found = []
+    """Return the names of the running processes whose command line contains the folder."""
+    names = []
     for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess):  # other processes may end during the loop
             command = process.cmdline()
             if process.status() != psutil.STATUS_ZOMBIE and f"{home}/" in " ".join(command):
-                found.append(Path(command[0]).name)
-    return found
+                names.append(Path(command[0]).name)
+    return names
 
 
 def repair(home: Path, nodes: int = 3) -> SandboxState:
@@ -132,10 +134,11 @@ def make_pod(name: str, image: str, **spec: Any) -> Mapping[str, object]:
     }
 
 
-def read_pod(api: Api, name: str) -> Any:
-    return api.call("GET", f"{PODS}/{name}").body.get("status", {})
+def read_pod(client: SandboxClient, name: str) -> Any:
+    return client.request("GET", f"{PODS}/{name}").body.get("status", {})
 
 
+@pytest.mark.serial
 def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
     before = read_state(home)
     began = time.monotonic()
@@ -147,7 +150,7 @@ def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
     assert is_up(home)
 
 
-def test_only_the_owner_may_read_it(home: Path) -> None:
+def test_only_the_owner_can_read_the_files(home: Path) -> None:
     layout = Layout(home=home)
     modes = {
         path: stat.S_IMODE(path.stat().st_mode)
@@ -158,7 +161,7 @@ def test_only_the_owner_may_read_it(home: Path) -> None:
     assert not (layout.pki / "ca.key").exists()
 
 
-def test_all_listens_on_the_loopback_alone(home: Path) -> None:
+def test_all_ports_are_on_the_loopback_interface(home: Path) -> None:
     state = read_state(home)
     assert state is not None
     listening = [
@@ -171,7 +174,7 @@ def test_all_listens_on_the_loopback_alone(home: Path) -> None:
 
 
 @pytest.mark.parametrize("server", ["kube-apiserver", "etcd"])
-def test_no_stranger_is_trusted_in_either_direction(home: Path, server: str) -> None:
+def test_servers_and_clients_require_certificates_of_the_sandbox(home: Path, server: str) -> None:
     layout = Layout(home=home)
     record = load_record(layout)
     assert record is not None
@@ -179,18 +182,18 @@ def test_no_stranger_is_trusted_in_either_direction(home: Path, server: str) -> 
     without_ca = http.client.HTTPSConnection(*address, context=ssl.create_default_context())
     with pytest.raises(ssl.SSLCertVerificationError):
         without_ca.request("GET", "/")
-    nobody = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
-    connection = http.client.HTTPSConnection(*address, context=nobody)
+    without_client_certificate = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
+    connection = http.client.HTTPSConnection(*address, context=without_client_certificate)
     try:
         connection.request("GET", "/version")
         assert connection.getresponse().status == 401
     except (OSError, http.client.HTTPException):
-        assert server == "etcd"  # which hangs up instead
+        assert server == "etcd"  # etcd closes the connection instead
     finally:
         connection.close()
 
 
-def test_the_kubeconfig_has_all_and_skips_no_check(home: Path) -> None:
+def test_the_kubeconfig_is_complete_and_verifies_the_server(home: Path) -> None:
     document = json.loads((home / "kubeconfig").read_text())
     state = read_state(home)
     assert state is not None
@@ -199,27 +202,27 @@ def test_the_kubeconfig_has_all_and_skips_no_check(home: Path) -> None:
     assert document["clusters"][0]["cluster"]["server"] == state.server
 
 
-def test_a_pod_runs_with_its_sidecar_ready(api: Api) -> None:
-    others = [
+def test_a_pod_runs_with_its_sidecar_ready(client: SandboxClient) -> None:
+    init_containers = [
         {"name": "once", "image": "some/init:1"},
         {"name": "sidecar", "image": "some/sidecar:1", "restartPolicy": "Always"},
     ]
-    assert api.call("POST", PODS, make_pod("good", "some/image:1", initContainers=others)).ok
-    assert wait_until(lambda: read_pod(api, "good").get("phase") == "Running", within_s=10.0)
-    status = read_pod(api, "good")
+    assert client.request("POST", PODS, make_pod("good", "some/image:1", initContainers=init_containers)).ok
+    assert wait_until(lambda: read_pod(client, "good").get("phase") == "Running", within_s=10.0)
+    status = read_pod(client, "good")
     assert status["podIP"].startswith("198.18.")
     assert [c["ready"] for c in status["containerStatuses"]] == [True]
     once, sidecar = status["initContainerStatuses"]
     assert "terminated" in once["state"]
     assert (sidecar["started"], "running" in sidecar["state"]) == (True, True)
-    api.call("DELETE", f"{PODS}/good")
-    assert wait_until(lambda: api.call("GET", f"{PODS}/good").status == 404, within_s=10.0)
+    client.request("DELETE", f"{PODS}/good")
+    assert wait_until(lambda: client.request("GET", f"{PODS}/good").status == 404, within_s=10.0)
 
 
-def test_a_missing_image_looks_like_one(api: Api) -> None:
-    assert api.call("POST", PODS, make_pod("bad", "some/image:no-such-image")).ok
-    assert wait_until(lambda: "containerStatuses" in read_pod(api, "bad"), within_s=10.0)
-    status = read_pod(api, "bad")
+def test_a_missing_image_is_simulated(client: SandboxClient) -> None:
+    assert client.request("POST", PODS, make_pod("bad", "some/image:no-such-image")).ok
+    assert wait_until(lambda: "containerStatuses" in read_pod(client, "bad"), within_s=10.0)
+    status = read_pod(client, "bad")
     assert status["phase"] == "Pending"
     assert status["containerStatuses"][0]["state"] == {
         "waiting": {
@@ -227,10 +230,10 @@ def test_a_missing_image_looks_like_one(api: Api) -> None:
             "message": "image some/image:no-such-image not found",
         }
     }
-    api.call("DELETE", f"{PODS}/bad")
+    client.request("DELETE", f"{PODS}/bad")
 
 
-def test_a_set_of_pods_runs_and_goes_with_its_owner(api: Api) -> None:
+def test_the_pods_of_a_statefulset_run_and_are_deleted_with_it(client: SandboxClient) -> None:
     sets = "/apis/apps/v1/namespaces/default/statefulsets"
     labels = {"app": "peers"}
     template = {"metadata": {"labels": labels}, "spec": make_pod("x", "some/image:1")["spec"]}
@@ -242,20 +245,20 @@ def test_a_set_of_pods_runs_and_goes_with_its_owner(api: Api) -> None:
         "template": template,
     }
     body = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "peers"}}
-    assert api.call("POST", sets, {**body, "spec": spec}).ok
-    there = f"{PODS}?labelSelector=app%3Dpeers"
+    assert client.request("POST", sets, {**body, "spec": spec}).ok
+    peers = f"{PODS}?labelSelector=app%3Dpeers"
 
     def count_ready() -> int:
-        return int(api.call("GET", f"{sets}/peers").body["status"].get("readyReplicas", 0))
+        return int(client.request("GET", f"{sets}/peers").body["status"].get("readyReplicas", 0))
 
     assert wait_until(lambda: count_ready() == 3, within_s=10.0)
-    api.call("DELETE", f"{sets}/peers?propagationPolicy=Background")
-    assert wait_until(lambda: not api.call("GET", there).body["items"], within_s=15.0)
+    client.request("DELETE", f"{sets}/peers?propagationPolicy=Background")
+    assert wait_until(lambda: not client.request("GET", peers).body["items"], within_s=15.0)
 
 
-def test_nodes_are_added_and_removed(home: Path, api: Api) -> None:
+def test_nodes_are_added_and_removed(home: Path, client: SandboxClient) -> None:
     def list_names() -> list[str]:
-        return [n["metadata"]["name"] for n in api.call("GET", "/api/v1/nodes").body["items"]]
+        return [n["metadata"]["name"] for n in client.request("GET", "/api/v1/nodes").body["items"]]
 
     assert repair(home, nodes=5).nodes == 5
     assert list_names() == [f"sim-{i}" for i in range(1, 6)]
@@ -266,9 +269,11 @@ def test_nodes_are_added_and_removed(home: Path, api: Api) -> None:
 
 
 @pytest.mark.parametrize("names", [*((n,) for n in PART_NAMES), PART_NAMES], ids="+".join)
-def test_what_is_killed_is_mended_and_nothing_else(home: Path, api: Api, names: tuple[str, ...]) -> None:
-    mark = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
-    api.call("POST", CONFIG_MAPS, {**mark, "data": {"by": names[0]}})
+def test_killed_parts_are_restarted_and_no_others(
+    home: Path, client: SandboxClient, names: tuple[str, ...]
+) -> None:
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
+    client.request("POST", CONFIG_MAPS, {**config_map, "data": {"by": names[0]}})
     before = read_state(home)
     assert before is not None
     credentials = (home / "kubeconfig").read_bytes()
@@ -281,68 +286,79 @@ def test_what_is_killed_is_mended_and_nothing_else(home: Path, api: Api, names: 
     after = repair(home)
     assert after.running
     assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} >= set(names)
-    if "kube-apiserver" not in names:  # the controller-manager may not survive its loss
+    if "kube-apiserver" not in names:  # the controller-manager may exit without it
         assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} == set(names)
     assert (home / "kubeconfig").read_bytes() == credentials
-    assert api.call("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
+    assert client.request("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
 
 
-def test_controllers_let_the_servers_go_first_and_both_whoever_asks(home: Path) -> None:
-    """Else thousands of pods that start leave a user's `list` no time."""
+def test_controllers_have_a_lower_priority_than_servers_and_both_than_users(home: Path) -> None:
+    """Otherwise thousands of starting pods would leave no CPU time for a user's `list`."""
     state = read_state(home)
     assert state is not None
-    own, least = os.getpriority(os.PRIO_PROCESS, 0), 19
-    behind = {
-        name: {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in psutil.Process(pid).threads()}
-        for name, pid in pids(state).items()
-        if pid is not None
-    }
+    own, lowest = os.getpriority(os.PRIO_PROCESS, 0), 19
     servers = {"etcd", "kube-apiserver"}
-    assert behind == {n: {min(least, own + (5 if n in servers else 15))} for n in PART_NAMES}
+    expected = {n: {min(lowest, own + (5 if n in servers else 15))} for n in PART_NAMES}
+
+    def read_niceness() -> dict[str, set[int]]:
+        return {
+            name: {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in psutil.Process(pid).threads()}
+            for name, pid in pids(state).items()
+            if pid is not None
+        }
+
+    # On a busy machine, `nice` may not have run yet for a part that the previous test restarted.
+    wait_until(lambda: read_niceness() == expected, within_s=5.0)
+    assert read_niceness() == expected
     for name, pid in pids(state).items():
         share = Path(f"/proc/{pid}/autogroup")
-        if share.exists() and os.access(share, os.W_OK):  # a kernel that gives each session its share
+        if share.exists() and os.access(share, os.W_OK):  # the kernel uses autogroups
             assert share.read_text().split()[-2:] == ["nice", "5" if name in servers else "15"]
 
 
-def test_controllers_wait_in_a_queue_of_their_own_and_who_asks_in_none(api: Api) -> None:
-    """Else a user's `list` waits with hundreds of requests of the controllers."""
+def test_controllers_are_queued_and_users_are_not(client: SandboxClient) -> None:
+    """Otherwise a user's `list` would wait together with hundreds of the controllers' requests."""
 
-    def served() -> dict[str, int]:
-        found = re.findall(
+    def count_requests() -> dict[str, int]:
+        matches = re.findall(
             r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="([^"]+)".*\} ([0-9]+)$',
-            api.call("GET", "/metrics").body,
+            client.request("GET", "/metrics").body,
             re.MULTILINE,
         )
-        return {flow: int(count) for flow, count in found}
+        return {flow: int(count) for flow, count in matches}
 
-    before = served()
-    assert api.call("POST", PODS, make_pod("waits", "some/image:1")).ok
-    assert wait_until(lambda: read_pod(api, "waits").get("phase") == "Running", within_s=10.0)
-    assert api.call("DELETE", f"{PODS}/waits").ok
-    grown = {flow for flow, count in served().items() if count > before.get(flow, 0)}
-    assert grown - {"probes"} == {"exempt", "nimlab-sandbox-controllers"}  # anybody may ask how it is
+    before = count_requests()
+    assert client.request("POST", PODS, make_pod("waits", "some/image:1")).ok
+    assert wait_until(lambda: read_pod(client, "waits").get("phase") == "Running", within_s=10.0)
+    assert client.request("DELETE", f"{PODS}/waits").ok
+    grown = {flow for flow, count in count_requests().items() if count > before.get(flow, 0)}
+    assert grown - {"probes"} == {
+        "exempt",
+        "nimlab-sandbox-controllers",
+    }  # health checks may come from anywhere
 
 
-def test_pods_run_soon_after_the_player_of_kubelets_was_killed(home: Path, api: Api) -> None:
+def test_pods_run_soon_after_kwok_was_killed(home: Path, client: SandboxClient) -> None:
     before = read_state(home)
     assert before is not None
     kill(home, before, "kwok")
     repair(home)
-    assert api.call("POST", PODS, make_pod("later", "some/image:1")).ok
-    assert wait_until(lambda: read_pod(api, "later").get("phase") == "Running", within_s=10.0)
-    api.call("DELETE", f"{PODS}/later")
+    assert client.request("POST", PODS, make_pod("later", "some/image:1")).ok
+    assert wait_until(lambda: read_pod(client, "later").get("phase") == "Running", within_s=10.0)
+    client.request("DELETE", f"{PODS}/later")
 
 
 @pytest.mark.parametrize("server", ["kube-apiserver", "etcd"])
-def test_a_port_that_was_taken_meanwhile_is_given_up(home: Path, server: str) -> None:
+def test_a_server_whose_port_was_taken_moves_to_another_port(home: Path, server: str) -> None:
     before = load_record(Layout(home=home))
     state = read_state(home)
     assert before is not None
     assert state is not None
     kill(home, state, server)
     port = before.ports[server]
-    assert wait_until(lambda: is_port_free(port), within_s=5.0)  # the dead hold it for a moment
+    assert wait_until(
+        lambda: is_port_free(port), within_s=5.0
+    )  # the killed process may occupy it for a moment
     with socket.create_server(("127.0.0.1", port)):
         after = repair(home)
     record = load_record(Layout(home=home))
@@ -351,12 +367,12 @@ def test_a_port_that_was_taken_meanwhile_is_given_up(home: Path, server: str) ->
     assert record.ports[server] != before.ports[server]
     document = json.loads((home / "kubeconfig").read_text())
     assert document["clusters"][0]["cluster"]["server"] == after.server
-    with Api(Layout(home=home), record.ports["kube-apiserver"]) as api:
-        assert api.call("GET", f"{CONFIG_MAPS}/kept-1").ok
+    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
+        assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
 
 
-def test_a_start_that_was_never_recorded_leaves_no_second_process(home: Path) -> None:
-    """As if `up` had been killed between the start of a process and its record."""
+def test_an_unrecorded_process_is_replaced(home: Path) -> None:
+    """Simulate that `up` was killed between the start of a process and its record."""
     layout = Layout(home=home)
     document = json.loads(layout.record.read_text())
     del document["daemons"]["kwok"]
@@ -365,8 +381,8 @@ def test_a_start_that_was_never_recorded_leaves_no_second_process(home: Path) ->
     assert sorted(find_processes(home)) == sorted(PART_NAMES)
 
 
-def test_up_killed_halfway_is_mended(other_home: Path) -> None:
-    """`up` in a process of its own, killed as soon as the first part has started; then `down`."""
+def test_an_up_that_was_killed_is_completed(other_home: Path) -> None:
+    """Run `up` in a process that kills itself after the first part has started, then run `up` and `down`."""
     code = (
         "import os, sys; from pathlib import Path\n"
         "from nimlab.cache import default_cache; from nimlab.sandbox import up\n"
@@ -374,32 +390,32 @@ def test_up_killed_halfway_is_mended(other_home: Path) -> None:
         "    if step.text == 'kube-apiserver': os.kill(os.getpid(), 9)\n"
         "up(Path(sys.argv[1]), cache=default_cache(), report=report)"
     )
-    answer = subprocess.run([sys.executable, "-c", code, str(other_home)], check=False)
-    assert answer.returncode == -signal.SIGKILL
-    half = read_state(other_home)
-    assert half is not None
-    assert not half.running
-    assert [p.name for p in half.parts if p.alive] == ["etcd"]
-    whole = repair(other_home)
-    assert whole.running
-    assert pids(whole)["etcd"] == pids(half)["etcd"]
+    result = subprocess.run([sys.executable, "-c", code, str(other_home)], check=False)
+    assert result.returncode == -signal.SIGKILL
+    partial = read_state(other_home)
+    assert partial is not None
+    assert not partial.running
+    assert [p.name for p in partial.parts if p.alive] == ["etcd"]
+    complete = repair(other_home)
+    assert complete.running
+    assert pids(complete)["etcd"] == pids(partial)["etcd"]
     assert down(other_home, report=ignore)
     assert list(other_home.parent.iterdir()) == []
     assert find_processes(other_home) == []
     assert not down(other_home, report=ignore)
 
 
-def test_lost_credentials_are_made_anew_and_the_data_stays(home: Path) -> None:
+def test_missing_credentials_are_replaced_and_the_data_is_kept(home: Path) -> None:
     (home / "pki" / "admin.key").unlink()
     assert read_state(home) is not None
     assert repair(home).running
     record = load_record(Layout(home=home))
     assert record is not None
-    with Api(Layout(home=home), record.ports["kube-apiserver"]) as api:
-        assert api.call("GET", f"{CONFIG_MAPS}/kept-1").ok
+    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
+        assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
 
 
-def test_two_at_once_make_one(home: Path) -> None:
+def test_two_concurrent_ups_give_one_sandbox(home: Path) -> None:
     before = read_state(home)
     assert before is not None
     kill(home, before, "kube-scheduler", "kwok")
@@ -413,7 +429,7 @@ def test_two_at_once_make_one(home: Path) -> None:
     assert len(find_processes(home)) == len(PART_NAMES)
 
 
-def test_a_part_that_cannot_start_is_named_with_its_last_words(
+def test_a_part_that_cannot_start_is_reported_with_the_end_of_its_log(
     tmp_path: Path, other_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "assets" / "etcd"
@@ -424,14 +440,14 @@ def test_a_part_that_cannot_start_is_named_with_its_last_words(
     )
     program.chmod(0o755)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(program.parent))
-    with pytest.raises(SandboxError, match=r"etcd ended while .*\n.*made of cheese") as caught:
+    with pytest.raises(SandboxError, match=r"etcd exited while .*\n.*made of cheese") as caught:
         repair(other_home)
     assert caught.value.where == str(other_home / "logs" / "etcd.log")
     assert down(other_home, report=ignore)
     assert not other_home.exists()
 
 
-def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     with pytest.raises(SandboxError, match=r"thesis\.tex"):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nimlab.sandbox import down, process
+from nimlab.sandbox.folder_layout import Layout
 from nimlab.sandbox.launch import find_free_ports, is_port_free
 from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.state import Daemon, Layout, Record, save_record
+from nimlab.sandbox.record import Daemon, Record, save_record
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def sleeper(layout: Layout) -> Iterator[Daemon]:
 
 
 def fake_part(folder: Path, name: str, *arguments: str, niceness: int = 0) -> Daemon:
-    """Start a program that only sleeps, with a part's name and arguments: a copy of the shell."""
+    """Start a copy of the shell that sleeps, with the name and arguments of a part."""
     program = folder / name
     shutil.copy("/bin/sh", program)
     script = "while sleep 0.1; do :; done"
@@ -45,13 +46,15 @@ def record_of(daemon: Daemon) -> Record:
     return Record(version="v1", nodes=0, ports={"kube-apiserver": 1}, daemons={"etcd": daemon})
 
 
-def test_a_daemon_lives_until_it_is_stopped(sleeper: Daemon) -> None:
+@pytest.mark.process
+def test_a_daemon_runs_until_it_is_stopped(sleeper: Daemon) -> None:
     assert process.is_alive(sleeper)
     process.stop([sleeper], grace_s=5.0)
     assert not process.is_alive(sleeper)
 
 
-def test_who_ignores_the_request_is_killed(layout: Layout) -> None:
+@pytest.mark.process
+def test_a_process_that_ignores_sigterm_is_killed(layout: Layout) -> None:
     script = 'trap "" TERM; echo ready; while :; do sleep 0.1; done'
     log = layout.home.parent / "log"
     daemon = process.start(["/bin/sh", "-c", script], log=log, folder=layout.home)
@@ -61,7 +64,8 @@ def test_who_ignores_the_request_is_killed(layout: Layout) -> None:
     assert not process.is_alive(daemon)
 
 
-def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(layout: Layout, sleeper: Daemon) -> None:
+@pytest.mark.process
+def test_a_reused_pid_is_not_signalled(layout: Layout, sleeper: Daemon) -> None:
     stale = replace(sleeper, started=sleeper.started - 60)
     assert not process.is_alive(stale)
     save_record(layout, record_of(stale))
@@ -70,7 +74,8 @@ def test_a_pid_that_is_somebody_elses_by_now_is_not_touched(layout: Layout, slee
     assert not layout.home.exists()
 
 
-def test_a_daemon_starts_with_a_bare_environment(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.process
+def test_a_daemon_gets_a_minimal_environment(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETCD_NAME", "evil")
     log = layout.home.parent / "log"
     process.start(["/bin/sh", "-c", "env; echo end"], log=log, folder=layout.home)
@@ -78,7 +83,8 @@ def test_a_daemon_starts_with_a_bare_environment(layout: Layout, monkeypatch: py
     assert "ETCD_NAME" not in log.read_text()
 
 
-def test_strays_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> None:
+@pytest.mark.process
+def test_unrecorded_processes_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> None:
     stray = fake_part(tmp_path, "kwok", f"--kubeconfig={layout.pki}/kwok.kubeconfig", niceness=7)
     neighbour = fake_part(tmp_path, "etcd", f"--cert-file={layout.home}2/pki/etcd.crt")
     reader = fake_part(tmp_path, "kubectl", f"--kubeconfig={layout.pki}/kwok.kubeconfig")
@@ -92,12 +98,13 @@ def test_strays_are_found_by_name_and_folder(layout: Layout, tmp_path: Path) -> 
         process.stop([stray, neighbour, reader], grace_s=5.0)
 
 
-def test_strays_are_found_though_the_folder_is_gone(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_unrecorded_processes_are_found_without_their_folder(tmp_path: Path) -> None:
     folder = tmp_path / "programs"
     folder.mkdir()
-    gone = Layout(home=tmp_path / "gone" / "sandbox")
-    stray = fake_part(folder, "etcd", f"--cert-file={gone.pki}/etcd.crt")
-    assert down(gone.home, report=lambda _: None)
+    removed = Layout(home=tmp_path / "gone" / "sandbox")
+    stray = fake_part(folder, "etcd", f"--cert-file={removed.pki}/etcd.crt")
+    assert down(removed.home, report=lambda _: None)
     assert not process.is_alive(stray)
 
 

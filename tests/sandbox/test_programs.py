@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from nimlab.errors import SandboxError
-from nimlab.sandbox import build_programs as build
-from nimlab.sandbox import programs
+from nimlab.sandbox import build_programs, find_programs
 from nimlab.sandbox.state import PART_NAMES, Step
 
-FITTING = {
+SUPPORTED = {
     "etcd": "etcd Version: 3.6.1\nGit SHA: x",
     "kube-apiserver": "Kubernetes v1.34.9",
     "kube-controller-manager": "Kubernetes v1.34.9",
@@ -18,98 +17,103 @@ FITTING = {
 }
 
 
-def make_program(folder: Path, name: str, says: str) -> Path:
+def make_program(folder: Path, name: str, output: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / name
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n")
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\n")
     program.chmod(0o755)
     return program
 
 
 def make_set(folder: Path, **other: str) -> Path:
-    for name, says in {**FITTING, **other}.items():
-        make_program(folder, name, says)
+    for name, output in {**SUPPORTED, **other}.items():
+        make_program(folder, name, output)
     return folder
 
 
-def find(cached: Path | None = None, **environment: str) -> tuple[programs.Programs | None, list[Step]]:
+def find(cached: Path | None = None, **environment: str) -> tuple[find_programs.Programs | None, list[Step]]:
     steps: list[Step] = []
-    return programs.find_programs(environment, cached, steps.append), steps
+    return find_programs.find_programs(environment, cached, steps.append), steps
 
 
+@pytest.mark.process
 def test_assets_come_before_path_and_path_before_the_cache(tmp_path: Path) -> None:
     assets, path, cached = (make_set(tmp_path / n) for n in ("assets", "path", "cached"))
     (assets / "kwok").unlink()
     (path / "kwok").unlink()
     (assets / "etcd").unlink()
-    found, _ = find(cached, KUBEBUILDER_ASSETS=str(assets), PATH=str(path))
-    assert found is not None
-    where = {name: program.parent.name for name, program in found.paths.items()}
-    assert where == {
+    programs, _ = find(cached, KUBEBUILDER_ASSETS=str(assets), PATH=str(path))
+    assert programs is not None
+    sources = {name: program.parent.name for name, program in programs.paths.items()}
+    assert sources == {
         "etcd": "path",
         "kube-apiserver": "assets",
         "kube-controller-manager": "assets",
         "kube-scheduler": "assets",
         "kwok": "cached",
     }
-    assert found.version == "v1.34.9"
+    assert programs.version == "v1.34.9"
 
 
-@pytest.mark.parametrize("says", ["Kubernetes v1.33.4", "Kubernetes v2.34.4", "no number", ""])
-def test_another_minor_version_is_passed_over_and_said(tmp_path: Path, says: str) -> None:
-    path = make_set(tmp_path / "path", **{"kube-apiserver": says})
+@pytest.mark.process
+@pytest.mark.parametrize("output", ["Kubernetes v1.33.4", "Kubernetes v2.34.4", "no number", ""])
+def test_an_unsupported_version_is_skipped_and_reported(tmp_path: Path, output: str) -> None:
+    path = make_set(tmp_path / "path", **{"kube-apiserver": output})
     cached = make_set(tmp_path / "cached")
-    found, steps = find(cached, PATH=str(path))
-    assert found is not None
-    assert found.paths["kube-apiserver"] == cached / "kube-apiserver"
-    assert found.version == programs.VERSION
-    assert [step.text.split(":")[0] for step in steps] == [f"{path}/kube-apiserver isn't used"]
+    programs, steps = find(cached, PATH=str(path))
+    assert programs is not None
+    assert programs.paths["kube-apiserver"] == cached / "kube-apiserver"
+    assert programs.version == find_programs.VERSION
+    assert [step.text.split(":")[0] for step in steps] == [f"{path}/kube-apiserver is not used"]
 
 
-def test_a_program_that_fails_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_a_program_that_fails_is_skipped(tmp_path: Path) -> None:
     path = make_set(tmp_path / "path")
     (path / "etcd").write_text("#!/bin/sh\necho etcd Version: 3.6.1\nexit 1\n")
     assert find(PATH=str(path))[0] is None
 
 
-def test_nothing_is_found_on_an_empty_machine() -> None:
+def test_no_program_is_found_on_an_empty_machine() -> None:
     assert find() == (None, [])
     assert find(PATH="", KUBEBUILDER_ASSETS="") == (None, [])
 
 
-def test_the_cache_is_one_set_for_each_go_and_complete_or_nothing(tmp_path: Path) -> None:
-    made = make_set(tmp_path / "sandbox" / programs.name_set("go1.26.1"))
-    assert programs.find_cached(tmp_path, "go1.26.1") == made
-    assert programs.find_cached(tmp_path, "go1.26.2") is None
-    assert programs.find_cached(tmp_path, None) == made  # Go was removed since
+def test_the_cache_has_one_complete_set_per_version_of_go(tmp_path: Path) -> None:
+    made = make_set(tmp_path / "sandbox" / find_programs.name_set("go1.26.1"))
+    assert find_programs.find_cached(tmp_path, "go1.26.1") == made
+    assert find_programs.find_cached(tmp_path, "go1.26.2") is None
+    assert find_programs.find_cached(tmp_path, None) == made  # as if Go had been uninstalled
     (made / PART_NAMES[-1]).unlink()
-    assert programs.find_cached(tmp_path, "go1.26.1") is None
-    assert programs.find_cached(tmp_path, None) is None
+    assert find_programs.find_cached(tmp_path, "go1.26.1") is None
+    assert find_programs.find_cached(tmp_path, None) is None
 
 
 @pytest.mark.parametrize("go", [None, "go1.23.9"])
-def test_without_a_go_that_will_do_the_error_says_what_to_do(tmp_path: Path, go: str | None) -> None:
+def test_a_missing_or_old_go_is_an_error_with_a_hint(tmp_path: Path, go: str | None) -> None:
     with pytest.raises(SandboxError, match="needs Go") as caught:
-        build.build_programs(tmp_path, go, log_path=tmp_path / "log", report=lambda _: None)
+        build_programs.build_programs(tmp_path, go, log_path=tmp_path / "log", report=lambda _: None)
     assert "KUBEBUILDER_ASSETS" in str(caught.value.hint)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_build_that_fails_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.process
+def test_a_failed_build_is_reported_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_program(tmp_path / "path", "go", "no")
     (tmp_path / "path" / "go").write_text("#!/bin/sh\necho 'the disk is full'\nexit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
     log = tmp_path / "build.log"
     with pytest.raises(SandboxError, match="the disk is full") as caught:
-        build.build_programs(tmp_path / "cache", "go1.26.1", log_path=log, report=lambda _: None)
+        build_programs.build_programs(tmp_path / "cache", "go1.26.1", log_path=log, report=lambda _: None)
     assert caught.value.where == str(log)
     assert "the disk is full" in log.read_text()
     assert list((tmp_path / "cache" / "sandbox").iterdir()) == []
 
 
-def test_a_build_appears_whole_and_reports_its_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.process
+def test_a_build_is_atomic_and_reports_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = make_program(tmp_path / "path", "go", "")
     go.write_text(
         "#!/bin/sh\n"
@@ -119,9 +123,9 @@ def test_a_build_appears_whole_and_reports_its_packages(
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
     steps: list[Step] = []
     log = tmp_path / "build.log"
-    built = build.build_programs(tmp_path, "go1.26.1", log_path=log, report=steps.append)
-    assert built == programs.find_cached(tmp_path, "go1.26.1")
+    built = build_programs.build_programs(tmp_path, "go1.26.1", log_path=log, report=steps.append)
+    assert built == find_programs.find_cached(tmp_path, "go1.26.1")
     assert {p.name for p in built.parent.iterdir()} == {built.name}
     assert steps[0].log == log
     totals = {s.text: s.total for s in steps if s.phase == "compile"}
-    assert totals == {s.name: 3 if s.name == "etcd" else 1 for s in programs.SOURCES}
+    assert totals == {s.name: 3 if s.name == "etcd" else 1 for s in find_programs.SOURCES}

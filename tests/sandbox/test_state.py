@@ -14,18 +14,10 @@ import pytest
 
 from nimlab.cache import default_cache
 from nimlab.sandbox import down, is_up, read_state
-from nimlab.sandbox.state import (
-    PART_NAMES,
-    Daemon,
-    Layout,
-    Record,
-    exclude_from_git,
-    keep_private,
-    load_record,
-    save_record,
-    write_private,
-)
-from tests.live import git
+from nimlab.sandbox.folder_layout import Layout, exclude_from_git, restrict_permissions, write_private
+from nimlab.sandbox.record import Daemon, Record, load_record, save_record
+from nimlab.sandbox.state import PART_NAMES
+from tests.support.lab import git
 
 RECORD = Record(
     version="v1.34.4",
@@ -42,7 +34,7 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(home=home)
 
 
-def test_what_is_remembered_is_what_was(layout: Layout) -> None:
+def test_a_saved_record_is_loaded_unchanged(layout: Layout) -> None:
     save_record(layout, RECORD)
     assert load_record(layout) == RECORD
     assert stat.S_IMODE(layout.record.stat().st_mode) == 0o600
@@ -63,7 +55,7 @@ def test_what_is_remembered_is_what_was(layout: Layout) -> None:
         '{"format": 1, "version": "v1", "nodes": 1, "ports": {}, "daemons": {"etcd": 7}}',
     ],
 )
-def test_what_cannot_be_understood_is_no_memory(layout: Layout, content: str) -> None:
+def test_an_invalid_record_is_ignored(layout: Layout, content: str) -> None:
     layout.record.write_text(content)
     assert load_record(layout) is None
     assert read_state(layout.home) is None
@@ -71,7 +63,7 @@ def test_what_cannot_be_understood_is_no_memory(layout: Layout, content: str) ->
 
 
 @pytest.mark.parametrize("before", [None, "", "build.log\n", "*\n", "link"])
-def test_all_of_the_folder_is_excluded_from_git(tmp_path: Path, before: str | None) -> None:
+def test_the_whole_folder_is_excluded_from_git(tmp_path: Path, before: str | None) -> None:
     home = tmp_path / "lab" / ".nimlab" / "sandbox"
     home.mkdir(parents=True)
     ignore = home.parent / ".gitignore"
@@ -89,7 +81,7 @@ def test_all_of_the_folder_is_excluded_from_git(tmp_path: Path, before: str | No
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_home_elsewhere_excludes_itself_and_not_the_folder_above(layout: Layout) -> None:
+def test_a_home_outside_the_lab_excludes_only_itself_from_git(layout: Layout) -> None:
     (layout.home / "kubeconfig").write_text("x", encoding="utf-8")
     (layout.home.parent / "mine").write_text("x", encoding="utf-8")
     exclude_from_git(layout)
@@ -99,7 +91,7 @@ def test_home_elsewhere_excludes_itself_and_not_the_folder_above(layout: Layout)
     assert ".gitignore" in layout.own_names
 
 
-def test_folders_and_keys_of_an_older_sandbox_are_made_private(layout: Layout) -> None:
+def test_permissions_of_an_older_sandbox_are_restricted(layout: Layout) -> None:
     layout.pki.mkdir()
     for folder in (layout.home, layout.pki):
         folder.chmod(0o755)
@@ -107,7 +99,7 @@ def test_folders_and_keys_of_an_older_sandbox_are_made_private(layout: Layout) -
     for path in paths:
         path.write_text("x", encoding="utf-8")
         path.chmod(0o644)
-    keep_private(layout)
+    restrict_permissions(layout)
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in (layout.home, layout.pki)} == {0o700}
 
@@ -121,7 +113,7 @@ def test_a_private_file_replaces_a_public_one(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_nowhere_is_no_sandbox(tmp_path: Path) -> None:
+def test_a_missing_folder_is_no_sandbox(tmp_path: Path) -> None:
     steps: list[Any] = []
     assert read_state(tmp_path / "none" / "sandbox") is None
     assert not is_up(tmp_path / "none" / "sandbox")
@@ -131,22 +123,24 @@ def test_nowhere_is_no_sandbox(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_up_means_that_all_pids_exist_and_the_port_answers(layout: Layout) -> None:
-    ours = Daemon(pid=os.getpid(), started=0.0)
+def test_a_sandbox_is_up_if_all_pids_exist_and_the_port_is_open(layout: Layout) -> None:
+    this_process = Daemon(pid=os.getpid(), started=0.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        record = replace(RECORD, ports={"kube-apiserver": port}, daemons=dict.fromkeys(PART_NAMES, ours))
+        record = replace(
+            RECORD, ports={"kube-apiserver": port}, daemons=dict.fromkeys(PART_NAMES, this_process)
+        )
         save_record(layout, record)
         assert is_up(layout.home)
         save_record(layout, record.with_daemon("kwok", Daemon(pid=2**22 + 1, started=0.0)))
         assert not is_up(layout.home)
-        save_record(layout, replace(record, daemons={"etcd": ours}))
+        save_record(layout, replace(record, daemons={"etcd": this_process}))
         assert not is_up(layout.home)
     save_record(layout, record)
     assert not is_up(layout.home)
 
 
-def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_follows_the_xdg_specification(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/some/cache")
     assert default_cache() == Path("/some/cache/nimlab")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
@@ -154,10 +148,11 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPa
     assert default_cache() == Path("/home/someone/.cache/nimlab")
 
 
-def test_the_door_is_light() -> None:
+@pytest.mark.process
+def test_the_package_imports_only_light_modules() -> None:
     code = (
         "import sys, nimlab.sandbox; "
         "print([m for m in ('psutil', 'cryptography', 'ssl', 'subprocess') if m in sys.modules])"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert json.loads(answer.stdout) == []
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert json.loads(result.stdout) == []

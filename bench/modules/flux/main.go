@@ -1,9 +1,9 @@
 // Command flux is Flux's engine (github.com/fluxcd/pkg/ssa) used as kustomize-controller uses it.
 //
-// In: a file of rendered objects, the inventory of the last run, and a kubeconfig. It applies what has drifted
-// (ApplyAllStaged), deletes what the inventory has and the file hasn't (DeleteAll), and writes the new inventory.
-// Nothing is built, fetched or decrypted, no status is written and no health is waited for: all of that
-// the controller would do on top.
+// In: a file of rendered objects, the inventory of the last run, and a kubeconfig. It applies objects that have drifted
+// (ApplyAllStaged), deletes objects that are in the inventory but not in the file (DeleteAll), and writes the new
+// inventory. Unlike the controller, it builds, fetches and decrypts nothing, writes no status and does not wait for
+// health.
 package main
 
 import (
@@ -38,11 +38,11 @@ type entry struct {
 
 func main() {
 	objects := flag.String("objects", "", "file of rendered objects")
-	inventory := flag.String("inventory", "", "file that remembers what was applied")
+	inventory := flag.String("inventory", "", "file with the inventory of applied objects")
 	kubeconfig := flag.String("kubeconfig", "", "kubeconfig")
 	namespace := flag.String("namespace", "", "namespace of the owner")
 	// kustomize-controller's own default of --concurrent-ssa
-	concurrency := flag.Int("concurrency", 4, "dry runs under way at once")
+	concurrency := flag.Int("concurrency", 4, "number of concurrent dry runs")
 	flag.Parse()
 	counts, err := run(context.Background(), *objects, *inventory, *kubeconfig, *namespace, *concurrency)
 	if err != nil {
@@ -52,7 +52,7 @@ func main() {
 	fmt.Println(counts)
 }
 
-// run applies, prunes and remembers; it returns how many objects met which action.
+// run applies, prunes and writes the inventory; it returns the number of objects per action.
 func run(
 	ctx context.Context, objectsPath, inventoryPath, kubeconfig, namespace string, concurrency int,
 ) (map[string]int, error) {
@@ -68,7 +68,7 @@ func run(
 	if err != nil {
 		return nil, err
 	}
-	// Remembered before anything of it is changed, for the engine sorts and labels the objects in place.
+	// Computed first, because the engine sorts and labels the objects in place.
 	fresh := inventoryOf(desired)
 	engine.SetOwnerLabels(desired, "bench", namespace)
 	applied, err := engine.ApplyAllStaged(ctx, desired, ssa.DefaultApplyOptions())
@@ -90,8 +90,8 @@ func run(
 	return counts, writeInventory(inventoryPath, fresh)
 }
 
-// connect returns the engine with a client like the controller's: reads that are not cached, as its own of
-// unstructured objects are, and no limit of its own on requests, as it has where the server has priorities.
+// connect returns the engine with a client like the controller's: it does not cache reads of unstructured objects and
+// does not limit its requests, because the server has API Priority and Fairness.
 func connect(kubeconfig string, concurrency int) (*ssa.ResourceManager, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -103,7 +103,7 @@ func connect(kubeconfig string, concurrency int) (*ssa.ResourceManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	// No poller: it waits for definitions and namespaces, and none are applied here.
+	// No poller: it would wait for CRDs and namespaces, and none are applied here.
 	engine := ssa.NewResourceManager(kube, nil, ssa.Owner{Field: manager, Group: group})
 	engine.SetConcurrency(concurrency)
 	return engine, nil
@@ -154,7 +154,7 @@ func inventoryOf(objects []*unstructured.Unstructured) []entry {
 	return entries
 }
 
-// gone returns what the old inventory has and the fresh one hasn't.
+// gone returns the objects that are in the old inventory but not in the fresh one.
 func gone(old, fresh []entry) []*unstructured.Unstructured {
 	kept := make(map[entry]bool, len(fresh))
 	for _, one := range fresh {

@@ -1,8 +1,8 @@
-"""A plan carried out: locked, staged, in parallel, each step told as an event.
+"""The only writer: takes the lock, executes a plan in parallel, and reports each step as an event.
 
-In: a `Plan` and the port to the cluster. Out: events. This is the only room that writes to a cluster, and
-it writes nothing that isn't in the plan. Any of its writes may be the last one before a crash: the next sync
-repairs what is missing, since nothing is recorded but ownership.
+In: a `Plan` and the port to the cluster. Out: events. This is the only package that writes to a cluster, and
+it writes only what the plan contains. A crash after any write is safe: only ownership is recorded, so the
+next sync completes the work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from nimlab.cluster.apply.execute import ApplyOptions, create_namespace, create_
 from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire, acquire_all, hold_of
 from nimlab.cluster.apply.readiness import WaitTarget
 from nimlab.cluster.apply.terminating_namespace import with_reason
-from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_until_settled
+from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_targets, wait_until_settled
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -44,6 +44,7 @@ __all__ = [
     "execute",
     "hold_of",
     "system_clock",
+    "wait_targets",
     "wait_until_settled",
     "with_reason",
 ]

@@ -1,7 +1,7 @@
-"""The writes of a sync, in their order: scope, applies, prunes, scope again.
+"""The execution of a plan: record the scope, apply, prune, record the final scope.
 
-Experiments don't wait for each other and one's failure doesn't stop another; inside one, stage follows
-stage. Nothing is pruned unless everything was applied.
+Experiments are independent: they run in parallel, and a failure of one does not stop the others. Within an
+experiment, objects are applied in order. Nothing is pruned unless everything was applied.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from nimlab.cluster.apply.restart_peers import restart_peers
 from nimlab.cluster.apply.terminating_namespace import with_reason
-from nimlab.cluster.apply.write_object import NO_VERSION, apply_object, prune_object, restart_peers
-from nimlab.cluster.port import Cluster, Propagation
+from nimlab.cluster.apply.write_object import NO_VERSION, apply_object, prune_object
+from nimlab.cluster.port import RUN_AGAIN, Cluster, Propagation
 from nimlab.errors import Forbidden, NimlabError, PreconditionFailed
 from nimlab.objects.applyset import POD_SECURITY
 from nimlab.objects.applyset_parent import PARENT_MANAGER, Parent, parent_manifest, parse_parent
@@ -30,7 +31,7 @@ from nimlab.plan.sync_events import Event, Notice, ObjectDone, Outcome, PeersRes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyOptions:
-    """How a plan is carried out. `version` is recorded on the parent; `timeout_s` bounds each waiting."""
+    """How to execute a plan. `version` is recorded on the parent; `timeout_s` limits each wait."""
 
     parallel: int
     take_ownership: bool
@@ -40,19 +41,18 @@ class ApplyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every worker needs."""
+    """The inputs that all workers share. `emit` queues an event, from any thread."""
 
     cluster: Cluster
     plan: Plan
     options: ApplyOptions
     stop: threading.Event
-    tell: Callable[[Event], None]
+    emit: Callable[[Event], None]
 
 
 _ATTEMPTS: Final = 5
-_AGAIN: Final = "run it again: it looks anew"
 _Work: TypeAlias = Callable[[ExperimentPlan, Job], None]
-_DONE = {
+_OUTCOMES: Final = {
     Action.CREATE: Outcome.CREATED,
     Action.UPDATE: Outcome.UPDATED,
     Action.REPLACE: Outcome.REPLACED,
@@ -61,26 +61,26 @@ _DONE = {
 
 
 def create_namespace(cluster: Cluster, name: str) -> Notice:
-    """Make the lab's namespace. Raises Forbidden with the command that an administrator runs."""
+    """Create the lab's namespace. Raises Forbidden with the command for an administrator."""
     try:
         metadata = {"name": name, "labels": dict(POD_SECURITY)}
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     except PreconditionFailed:
-        return Notice(text=f"namespace {name} is there already")
+        return Notice(text=f"namespace {name} already exists")
     except Forbidden as error:
         raise Forbidden(
-            f"the lab's namespace `{name}` doesn't exist, and these credentials may not create it",
+            f"the lab's namespace `{name}` does not exist, and these credentials may not create it",
             where=ObjectKey("Namespace", "", name),
-            hint=f"an administrator runs `kubectl create namespace {name}`",
+            hint=f"an administrator must run `kubectl create namespace {name}`",
             status=error.status,
         ) from error
     return Notice(text=f"namespace {name} created")
 
 
 def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | None:
-    """Make a Secret with a password that nobody has seen; None if there is one already.
+    """Create a Secret with a random password; return None if the Secret already exists.
 
-    It is never read, changed or deleted here, and is no member of any set. Raises ClusterError.
+    nimlab never reads, changes or deletes this Secret, and it is not a member of a set. Raises ClusterError.
     """
     manifest: Manifest = {
         "apiVersion": "v1",
@@ -97,10 +97,10 @@ def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | Non
 
 
 def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: threading.Event) -> Iterator[Event]:
-    """Carry out the plan and yield what happens; exactly one ObjectDone for each change that isn't KEEP.
+    """Execute the plan and yield its events; exactly one ObjectDone for each change that is not KEEP.
 
-    When `stop` is set, no further object is begun; the rest is told as not attempted. Errors of single
-    objects are events; a NimlabError is raised only where the parent itself can't be written.
+    Once `stop` is set, no further object is started; the remaining objects are reported as not attempted.
+    Errors of single objects are events. A NimlabError is raised only if the parent cannot be written.
     """
     recorded = plan.before
     if plan.during != plan.before:
@@ -109,22 +109,24 @@ def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: thread
     for event in _in_parallel(plan, _apply_experiment, cluster, options, stop):
         failed |= _is_failure(event)
         yield event
-    withheld = failed or bool(plan.stops)
-    for event in _in_parallel(
-        plan, _leave_experiment if withheld else _prune_experiment, cluster, options, stop
-    ):
+    withhold_prunes = failed or bool(plan.stops)
+    prune = _withhold_prunes if withhold_prunes else _prune_experiment
+    for event in _in_parallel(plan, prune, cluster, options, stop):
         failed |= _is_failure(event)
         yield event
-    clean = not (failed or plan.stops or stop.is_set())
-    if clean:
+    is_complete = not (failed or plan.stops or stop.is_set())
+    if is_complete:
         for former in plan.retired:
-            yield _retire(former, cluster)
-    if clean and plan.after != plan.during:
+            yield _delete_former_parent(former, cluster)
+    if is_complete and plan.after != plan.during:
         _record(plan.after, recorded, cluster, plan, options)
 
 
-def _retire(former: Former, cluster: Cluster) -> Notice:
-    """Delete the parent of a former set, exactly as it was read, once no member is left. Raises Moved."""
+def _delete_former_parent(former: Former, cluster: Cluster) -> Notice:
+    """Delete the parent of a former set without members, exactly as it was read.
+
+    Raises PreconditionFailed if it has changed since.
+    """
     metadata, key = former.manifest["metadata"], former.apply_set.parent_key
     cluster.delete(
         key,
@@ -132,24 +134,23 @@ def _retire(former: Former, cluster: Cluster) -> Notice:
         resource_version=metadata["resourceVersion"],
         propagation=Propagation.BACKGROUND,
     )
-    return Notice(text=f"{key} deleted: the lab has moved; namespace {key.namespace} itself is kept")
+    return Notice(text=f"{key} deleted: the lab has moved; the namespace {key.namespace} itself is kept")
 
 
 def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: ApplyOptions) -> Parent:
-    """Write the parent's record over the one that was read, and return it as written.
+    """Replace the parent's record, if it is still the one that was read, and return it as written.
 
-    The apply is forced, because the annotations are ours alone. An annotation that somebody has set by hand
-    is taken over first, then removed. Raises Moved when another sync has written the record meanwhile;
-    changes beside the record don't matter.
+    The apply is forced because the annotations belong to nimlab alone. If somebody has added an annotation by
+    hand, a first apply takes it over and a second one removes it. Raises PreconditionFailed if another sync
+    has written the record in the meantime. Changes outside of the record do not matter.
     """
     with_empty = False
     for _ in range(_ATTEMPTS):
         manifest = parent_manifest(plan.apply_set, wanted, options.version, with_empty=with_empty)
-        bound = {**manifest["metadata"], "resourceVersion": recorded.version or NO_VERSION}
+        metadata = {**manifest["metadata"], "resourceVersion": recorded.version or NO_VERSION}
+        versioned = {**manifest, "metadata": metadata}
         try:
-            made = cluster.apply(
-                {**manifest, "metadata": bound}, manager=PARENT_MANAGER, force=True, dry_run=False
-            )
+            applied = cluster.apply(versioned, manager=PARENT_MANAGER, force=True, dry_run=False)
         except PreconditionFailed:
             live = parse_parent(cluster.get(plan.apply_set.parent_key), plan.apply_set) or Parent.none()
             if live == wanted:
@@ -158,98 +159,100 @@ def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, opti
                 raise
             recorded = live
         else:
-            recorded = parse_parent(made, plan.apply_set) or Parent.none()
+            recorded = parse_parent(applied, plan.apply_set) or Parent.none()
             is_as_wanted = recorded == wanted
             if is_as_wanted and not with_empty:
                 return recorded
             with_empty = not is_as_wanted
     raise PreconditionFailed(
-        "it changes faster than it can be written", where=plan.apply_set.parent_key, hint=_AGAIN
+        f"the parent kept changing; gave up after {_ATTEMPTS} attempts",
+        where=plan.apply_set.parent_key,
+        hint=RUN_AGAIN,
     )
 
 
 def _in_parallel(
     plan: Plan, work: _Work, cluster: Cluster, options: ApplyOptions, stop: threading.Event
 ) -> Iterator[Event]:
-    """Run the work for every experiment and yield its events as they come; a bug in it is raised here."""
-    told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    """Run `work` for every experiment and yield the events as they come; raise the exceptions of `work`."""
+    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=options.parallel) as pool:
-        job = Job(cluster=cluster, plan=plan, options=options, stop=stop, tell=told.put)
-        futures = [pool.submit(work, one, job) for one in plan.experiments]
+        job = Job(cluster=cluster, plan=plan, options=options, stop=stop, emit=events.put)
+        futures = [pool.submit(work, experiment, job) for experiment in plan.experiments]
         for future in futures:
-            future.add_done_callback(lambda _: told.put(None))
+            future.add_done_callback(lambda _: events.put(None))
         for _ in futures:
-            while (event := told.get()) is not None:
+            while (event := events.get()) is not None:
                 yield event
         for future in futures:
             future.result()
 
 
-def _apply_experiment(one: ExperimentPlan, job: Job) -> None:
-    """Apply one experiment's objects in their order; after a failure the later stages are left out.
+def _apply_experiment(experiment: ExperimentPlan, job: Job) -> None:
+    """Apply one experiment's objects in order; after a failure, skip the rest.
 
-    An object that the plan already knows to be blocked blocks its whole experiment: half a change is worse
-    than none. A new experiment that the plan holds back is not begun.
+    If the plan already contains a blocked object, the whole experiment is blocked, because a partial change
+    is worse than none. A new experiment that the plan holds back is not started.
     """
-    changes = [c for c in one.changes if c.action is not Action.PRUNE and c.action is not Action.KEEP]
-    error = next((c.error for c in changes if c.error is not None), None)
+    changes = [c for c in experiment.changes if c.action is not Action.PRUNE and c.action is not Action.KEEP]
+    error = next((change.error for change in changes if change.error is not None), None)
     for change in changes:
         if change.error is not None:
-            job.tell(_done(change, Outcome.FAILED, change.error))
-        elif error is not None or one.held or job.stop.is_set():
-            job.tell(_done(change, Outcome.NOT_ATTEMPTED, error))
+            job.emit(_done(change, Outcome.FAILED, change.error))
+        elif error is not None or experiment.held or job.stop.is_set():
+            job.emit(_done(change, Outcome.NOT_ATTEMPTED, error))
         else:
             error = _apply_change(change, job)
 
 
 def _apply_change(change: Change, job: Job) -> NimlabError | None:
-    """Apply one object and restart its peers where the plan says so; return what went wrong."""
+    """Apply one object and restart its peers if the plan requires it; return the error, if any."""
     options = job.options
     try:
         with hide_secrets(change.desired, change.live):
-            made = apply_object(
+            applied = apply_object(
                 change,
                 job.cluster,
                 job.plan.apply_set,
                 force=options.take_ownership,
                 timeout_s=options.timeout_s,
                 stop=job.stop,
-                tell=job.tell,
+                emit=job.emit,
             )
-        restarted = restart_peers(change, made, job.cluster, parallel=options.parallel, stop=job.stop)
+        restarted = restart_peers(change, applied, job.cluster, parallel=options.parallel, stop=job.stop)
     except NimlabError as error:
-        told = with_reason(error, job.cluster, change.key.namespace)
-        job.tell(_done(change, Outcome.FAILED, told))
-        return told
-    job.tell(_done(change, _DONE[change.action]))
+        explained = with_reason(error, job.cluster, change.key.namespace)
+        job.emit(_done(change, Outcome.FAILED, explained))
+        return explained
+    job.emit(_done(change, _OUTCOMES[change.action]))
     if restarted:
-        job.tell(PeersRestarted(experiment=change.experiment, peers=restarted))
+        job.emit(PeersRestarted(experiment=change.experiment, peers=restarted))
     return None
 
 
-def _prune_experiment(one: ExperimentPlan, job: Job) -> None:
-    """Delete one experiment's leftovers; after a failure the rest of them stay for the next sync."""
-    pruned = [c for c in one.changes if c.action is Action.PRUNE]
-    ours = {c.live["metadata"]["uid"]: c.key for c in pruned if c.live is not None}
+def _prune_experiment(experiment: ExperimentPlan, job: Job) -> None:
+    """Delete one experiment's orphaned objects; after a failure, leave the rest to the next sync."""
+    prunes = [change for change in experiment.changes if change.action is Action.PRUNE]
+    own_uids = {change.live["metadata"]["uid"]: change.key for change in prunes if change.live is not None}
     error: NimlabError | None = None
-    for change in pruned:
+    for change in prunes:
         if error is not None or job.stop.is_set():
-            job.tell(_done(change, Outcome.NOT_ATTEMPTED, error))
+            job.emit(_done(change, Outcome.NOT_ATTEMPTED, error))
             continue
         try:
-            prune_object(change, job.cluster, job.plan.apply_set, ours)
-        except NimlabError as problem:
-            error = problem
-            job.tell(_done(change, Outcome.FAILED, problem))
+            prune_object(change, job.cluster, job.plan.apply_set, own_uids)
+        except NimlabError as failure:
+            error = failure
+            job.emit(_done(change, Outcome.FAILED, failure))
         else:
-            job.tell(_done(change, Outcome.PRUNED))
+            job.emit(_done(change, Outcome.PRUNED))
 
 
-def _leave_experiment(one: ExperimentPlan, job: Job) -> None:
-    """Tell of each withheld prune that it was not attempted."""
-    for change in one.changes:
+def _withhold_prunes(experiment: ExperimentPlan, job: Job) -> None:
+    """Report each prune of an experiment as not attempted."""
+    for change in experiment.changes:
         if change.action is Action.PRUNE:
-            job.tell(_done(change, Outcome.NOT_ATTEMPTED))
+            job.emit(_done(change, Outcome.NOT_ATTEMPTED))
 
 
 def _done(change: Change, outcome: Outcome, error: NimlabError | None = None) -> ObjectDone:

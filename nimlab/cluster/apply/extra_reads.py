@@ -1,7 +1,7 @@
-"""Reads beside the watches: events about refused pods, and deleted objects that no watch covers.
+"""Periodic reads beside the watches: FailedCreate events, and deleted objects of kinds without a watch.
 
-In: what is awaited. Out: entries on a board. A LIST for each kind, over all namespaces where the credentials
-allow that; kinds of which nothing is awaited any more are not read again.
+In: the pending wait targets. Out: updates of a `Readiness`. Each kind is read by one LIST, over all
+namespaces if the credentials allow that. A kind is no longer read once nothing of it is pending.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ from nimlab.plan.kstatus import peers_of
 
 
 class ExtraReads:
-    """Reads what no watch tells; remembers which kinds can't be read in all namespaces at once."""
+    """LISTs of what no watch covers; remembers the kinds that cannot be listed over all namespaces."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
         self._cluster = cluster
         self._labels = f"{PART_OF}={apply_set.id}"
         self._forbidden: set[str] = set()
 
-    def read(self, pending: Sequence[WaitTarget], board: Readiness, now: datetime) -> None:
-        """Put on the board which deleted objects still exist, and why pods are refused.
+    def read(self, pending: Sequence[WaitTarget], readiness: Readiness, now: datetime) -> None:
+        """Record which deleted objects still exist, and why pods cannot be created.
 
         Raises ClusterError.
         """
-        awaited = {key for one in pending for key in one.leaving if key.kind not in WORKLOADS}
-        still = {key for key in awaited if key.kind not in board.listed or key in board.leaving}
-        for kind in sorted({key.kind for key in still}):
-            board.put_leaving(kind, self._leaving(kind, {key for key in awaited if key.kind == kind}))
-        short = {key for one in pending for key in one.workloads if _is_short(key, board)}
-        fields = "reason=FailedCreate,type=Warning"
-        for event in self._items("Event", {key.namespace for key in short}, fields=fields):
-            board.note_refusal(event, now)
+        awaited = {key for target in pending for key in target.leaving if key.kind not in WORKLOADS}
+        unread = {key for key in awaited if key.kind not in readiness.listed or key in readiness.leaving}
+        for kind in sorted({key.kind for key in unread}):
+            remaining = self._read_leaving(kind, {key for key in awaited if key.kind == kind})
+            readiness.put_leaving(kind, remaining)
+        workloads = {key for target in pending for key in target.workloads}
+        namespaces = {key.namespace for key in workloads if _lacks_pods(key, readiness)}
+        for event in self._list("Event", namespaces, fields="reason=FailedCreate,type=Warning"):
+            readiness.note_refusal(event, now)
 
-    def _leaving(self, kind: str, keys: set[ObjectKey]) -> Iterable[Manifest]:
+    def _read_leaving(self, kind: str, keys: set[ObjectKey]) -> Iterable[Manifest]:
         if KINDS[kind].namespaced:
-            return self._items(kind, {key.namespace for key in keys}, labels=self._labels)
+            return self._list(kind, {key.namespace for key in keys}, labels=self._labels)
         return self._cluster.list_objects(kind, namespace=None, labels=self._labels).items
 
-    def _items(
+    def _list(
         self, kind: str, namespaces: set[str], *, labels: str = "", fields: str = ""
     ) -> Iterable[Manifest]:
-        """All objects in these namespaces: one LIST where the credentials allow it."""
+        """Return all objects in these namespaces, by a single LIST if the credentials allow it."""
         if len(namespaces) > 1 and kind not in self._forbidden:
             try:
                 return self._cluster.list_objects(kind, namespace=None, labels=labels, fields=fields).items
@@ -62,6 +63,6 @@ class ExtraReads:
         )
 
 
-def _is_short(key: ObjectKey, board: Readiness) -> bool:
-    live = board.workloads.get(key)
+def _lacks_pods(key: ObjectKey, readiness: Readiness) -> bool:
+    live = readiness.workloads.get(key)
     return live is not None and peers_of(live).existing < peers_of(live).wanted

@@ -1,14 +1,15 @@
-"""One sync at a time: a Lease with an expiry, which is also the proof that a snapshot is still good.
+"""Lock for syncs: a Lease that expires, so that only one sync of a set writes at a time.
 
-A sync reads the lease together with everything else. Taking it demands that it still has the
-resourceVersion that was read, so whoever holds it knows that no other sync has written since its own look.
-A holder that dies stops renewing, and the lease may be taken when its time is over. One that was only
-paused (a laptop asleep, a frozen container) asks `check` before each write, and writes no more once its time
-may be over. Machines whose clocks differ by more than the duration can take it too early; then the former
-holder's next renewal fails, and it stops.
+The lease also proves that a snapshot is current. A sync reads the lease together with everything else. It can
+acquire the lease only with the resourceVersion that it read. So no other sync has written since that read.
 
-A lease whose end can't be determined (no time, a time that isn't one, a time in the far future) counts as
-held. It is never taken on doubt: the error names its holder, its time, and the command that frees it.
+If the holder dies, it no longer renews the lease, and another sync can acquire it after its expiry. A holder
+that was only suspended (a sleeping laptop, a frozen container) calls `check` before each write, and stops
+writing once its lease may have expired. If the clocks of two machines differ by more than the lease duration,
+the second one can acquire the lease too early. Then the next renewal by the first holder fails, and it stops.
+
+If the expiry cannot be determined (no renew time, an invalid one, or one in the far future), the lease counts
+as held. The error names the holder, the renew time, and the command that deletes the lease.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from nimlab.cluster.port import Cluster
+from nimlab.cluster.port import RUN_AGAIN, Cluster
 from nimlab.errors import ClusterError, Interrupted, LockHeld, NimlabError, PreconditionFailed
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 
 _DURATION_S: Final = 60
 _RENEW_EVERY_S: Final = 15
-_RELEASES: Final = 3
-_CLOCKS_DIFFER: Final = timedelta(seconds=5)  # more is worth a word
-_SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # room for a write that is under way
+_RELEASE_ATTEMPTS: Final = 3
+_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)  # a larger difference is reported
+_SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # leaves time for a write in progress
 
 
 class Lock:
     """A lease that is held and renewed until `release`.
 
-    `lost` is set once somebody else has taken it, or may have; `stop` is set with it.
+    `lost` is set once somebody else has acquired the lease or may have acquired it; `stop` is set with it.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class Lock:
         lease: Manifest,
         now: Callable[[], datetime],
         *,
-        taken: datetime,
+        acquired: datetime,
         stop: threading.Event,
     ) -> None:
         self._cluster = cluster
         self._lease = lease
         self._now = now
-        self._renewed = taken
+        self._renewed = acquired
         self._stop = stop
         self._done = threading.Event()
         self.lost = threading.Event()
@@ -57,28 +58,28 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise LockHeld unless the lease is certainly held still; asked before every write."""
+        """Raise LockHeld unless the lease is certainly still held; called before every write."""
         if self._now() - self._renewed > _SURELY_HELD:
             self._lose()
         if self.lost.is_set():
             raise LockHeld(
-                "this sync's lock has run out, and another may be at work: it writes no more",
+                "the lock of this sync has expired, and another sync may be running; this sync stops writing",
                 where=key_of(self._lease),
-                hint="run it again: it looks anew",
+                hint=RUN_AGAIN,
             )
 
     def release(self) -> None:
-        """Give the lease back, once; a lease that can't be given back expires by itself."""
+        """Release the lease, once. If the request fails, the lease expires by itself."""
         if self._done.is_set():
             return
         self._done.set()
         self._thread.join()
         if self.lost.is_set():
             return
-        for _ in range(_RELEASES):
+        for _ in range(_RELEASE_ATTEMPTS):
             try:
                 self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
-            except Interrupted:  # a signal allows no pause: try again at once
+            except Interrupted:  # a signal was received: retry without a pause
                 continue
             except NimlabError:
                 return
@@ -86,16 +87,16 @@ class Lock:
 
     def _renew(self) -> None:
         while not self._done.wait(_RENEW_EVERY_S):
-            begun = self._now()
+            renew_time = self._now()
             try:
-                renewal = _with_spec(self._lease, renewTime=_stamp(begun))
-                self._lease = _sent(self._cluster, self._cluster.replace, renewal)
-                self._renewed = begun
+                renewal = _with_spec(self._lease, renewTime=_format_time(renew_time))
+                self._lease = _write(self._cluster, self._cluster.replace, renewal)
+                self._renewed = renew_time
             except PreconditionFailed:
                 self._lose()
             except NimlabError as error:
-                is_freed = isinstance(error, ClusterError) and error.status == 404  # by hand
-                if is_freed or self._now() - self._renewed > _SURELY_HELD:
+                is_deleted = isinstance(error, ClusterError) and error.status == 404  # by a user
+                if is_deleted or self._now() - self._renewed > _SURELY_HELD:
                     self._lose()
             if self.lost.is_set():
                 return
@@ -106,7 +107,7 @@ class Lock:
 
 
 class Locks:
-    """Several leases that are held together; the first one is the current set's."""
+    """Several locks that are held together; the first one is that of the current set."""
 
     def __init__(self, locks: Sequence[Lock]) -> None:
         self._locks = tuple(locks)
@@ -123,7 +124,7 @@ class Locks:
 
     @property
     def is_lost(self) -> bool:
-        """True once one of the leases is lost, or may be."""
+        """True once one of the leases is lost or may be lost."""
         return any(lock.lost.is_set() for lock in self._locks)
 
 
@@ -135,7 +136,7 @@ def acquire_all(
     now: Callable[[], datetime],
     stop: threading.Event,
 ) -> Locks:
-    """Take the lease of each set as it was read; all of them or none. Raises as `acquire` does."""
+    """Acquire the lease of each set, all of them or none. Raises the errors of `acquire`."""
     locks: list[Lock] = []
     try:
         for apply_set, lease in leases:
@@ -155,39 +156,41 @@ def acquire(
     now: Callable[[], datetime],
     stop: threading.Event,
 ) -> Lock:
-    """Take the lease as it was read and return the lock; `stop` is set should it be lost.
+    """Acquire the lease, which must be unchanged since it was read. `stop` is set if the lock is lost later.
 
-    Raises Moved when it has changed since (look again), LockHeld when another sync holds it.
+    Raises PreconditionFailed when the lease has changed (read it again), LockHeld when another sync holds it.
     """
-    taken = now()
-    current = hold_of(lease, taken)
+    acquired = now()
+    current = hold_of(lease, acquired)
     if current is not None:
-        raise _held(current, apply_set.lease_key, taken)
+        raise _lock_held(current, apply_set.lease_key, acquired)
     spec = {
         "holderIdentity": holder,
         "leaseDurationSeconds": _DURATION_S,
-        "acquireTime": _stamp(taken),
-        "renewTime": _stamp(taken),
+        "acquireTime": _format_time(acquired),
+        "renewTime": _format_time(acquired),
     }
-    key = apply_set.lease_key
-    new = {
+    if lease is None:
+        written = _write(cluster, cluster.create, _new_lease(apply_set.lease_key, spec))
+    else:
+        written = _write(cluster, cluster.replace, _with_spec(lease, **spec))
+    return Lock(cluster, written, now, acquired=acquired, stop=stop)
+
+
+def _new_lease(key: ObjectKey, spec: Manifest) -> Manifest:
+    return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": key.name, "namespace": key.namespace},
         "spec": spec,
     }
-    if lease is None:
-        made = _sent(cluster, cluster.create, new)
-    else:
-        made = _sent(cluster, cluster.replace, _with_spec(lease, **spec))
-    return Lock(cluster, made, now, taken=taken, stop=stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Who holds a lease; the times are as the lease says them.
+    """The holder of a lease; `renewed` is the renew time as the lease contains it.
 
-    `until` is when it ends unless it is renewed, None where that can't be told.
+    `until` is the expiry of the lease unless it is renewed; None if it cannot be determined.
     """
 
     holder: str
@@ -196,19 +199,19 @@ class Hold:
 
 
 def hold_of(lease: Manifest | None, now: datetime) -> Hold | None:
-    """Return who holds the lease, None when nobody does or its time is certainly over."""
+    """Return the holder of the lease; None if nobody holds it or if it has certainly expired."""
     spec = (lease or {}).get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder:
         return None
-    until = _end_of(renewed, spec.get("leaseDurationSeconds"))
+    until = _expiry(renewed, spec.get("leaseDurationSeconds"))
     if until is not None and now >= until:
         return None
-    return Hold(holder=str(holder), renewed=str(renewed or "at no time that it says"), until=until)
+    return Hold(holder=str(holder), renewed=str(renewed or "at an unknown time"), until=until)
 
 
-def _end_of(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -- any JSON value
-    """When a lease ends; None for a time that isn't one, or that lies beyond what can be computed."""
+def _expiry(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -- any JSON value
+    """Return the expiry of a lease; None if the renew time is invalid or the sum is out of range."""
     try:
         begun = datetime.fromisoformat(renewed).astimezone(UTC)
         return begun + timedelta(seconds=_DURATION_S if duration_s is None else int(duration_s))
@@ -216,30 +219,27 @@ def _end_of(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -
         return None
 
 
-def _held(hold: Hold, key: ObjectKey, now: datetime) -> LockHeld:
-    """The error for a lock that another sync holds: how long for, and what to do if that sync is dead."""
-    free = f"`kubectl -n {key.namespace} delete lease {key.name}` frees it"
-    longest = now + timedelta(seconds=_DURATION_S) + _CLOCKS_DIFFER
-    if hold.until is not None and hold.until <= longest:
-        left_s = max(1, round((hold.until - now).total_seconds()))
-        what = f"another sync is at work: {hold.holder}; its lock ends in {left_s} s unless it is renewed"
-        return LockHeld(
-            what,
-            where=key,
-            hint="wait for it (`--lock-timeout 5m`); a dead one's lock ends by itself within a minute",
-        )
-    here = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    end = "can't be computed" if hold.until is None else f"is at {hold.until:%Y-%m-%dT%H:%M:%SZ}"
+def _lock_held(hold: Hold, key: ObjectKey, now: datetime) -> LockHeld:
+    """Return the error for a lock that another sync holds: until when, and how to free a stale lock."""
+    latest_expiry = now + timedelta(seconds=_DURATION_S) + _MAX_CLOCK_SKEW
+    if hold.until is not None and hold.until <= latest_expiry:
+        remaining_s = max(1, round((hold.until - now).total_seconds()))
+        what = f"another sync is running: {hold.holder}; its lock expires in {remaining_s} s unless renewed"
+        hint = "wait for it (`--lock-timeout 5m`); if that sync has died, its lock expires within a minute"
+        return LockHeld(what, where=key, hint=hint)
+    local_time = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expiry = "cannot be determined" if hold.until is None else f"is {hold.until:%Y-%m-%dT%H:%M:%SZ}"
     what = (
-        f"another sync may be at work: {hold.holder}; its lock was renewed {hold.renewed}, "
-        f"its end {end}, and it is {here} now"
+        f"another sync may be running: {hold.holder}; its lock was renewed {hold.renewed}, "
+        f"its expiry {expiry}, and the time on this machine is {local_time}"
     )
-    hint = f"compare the clocks; the lock won't end by itself soon. If no sync is at work, {free}"
+    command = f"`kubectl -n {key.namespace} delete lease {key.name}`"
+    hint = f"compare the clocks; the lock will not expire soon. If no sync is running, free it with {command}"
     return LockHeld(what, where=key, hint=hint)
 
 
-def _sent(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
-    """Write the lease; when the answer to a first try got lost, the second one finds our own writing."""
+def _write(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
+    """Write the lease. A conflict with our own earlier attempt, whose response was lost, is a success."""
     try:
         return send(lease)
     except PreconditionFailed:
@@ -253,5 +253,5 @@ def _with_spec(lease: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 -- 
     return {**lease, "spec": {**(lease.get("spec") or {}), **changes}}
 
 
-def _stamp(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

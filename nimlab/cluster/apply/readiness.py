@@ -1,6 +1,6 @@
-"""What is known of the peers while waiting for them, and what that means for each experiment.
+"""Readiness of the experiments: the known state of their peers, and the resulting event for each experiment.
 
-In: objects as watches and LISTs tell of them. Out: for an experiment, how it stands. Nothing is read here.
+In: objects from watches and LISTs. Out: an event per experiment. Nothing is read here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from nimlab.plan.kstatus import PeerCount, State, is_observed, peers_of, seen_at
 from nimlab.plan.pod_trouble import Trouble, after_grace_period, event_trouble, is_due, pod_trouble
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 
-_REFUSAL_GRACE: Final = timedelta(seconds=10)  # a quota may be freed by peers that are just leaving
-_EVENT_AGE: Final = timedelta(minutes=2)
+_REJECTION_GRACE: Final = timedelta(seconds=10)  # terminating peers may still free the quota
+_MAX_EVENT_AGE: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitTarget:
-    """What one experiment waits for: these workloads to settle, these objects to be gone.
+    """What one experiment waits for: workloads that must settle, and objects that must disappear.
 
-    `noun` is what its pods are called. `uids` are those of the leaving objects: another one of the same
-    name isn't awaited. `needs_pods` is False when all its workloads have settled already.
+    `noun` is the word for its pods. `uids` are the uids of the leaving objects; an object of the same name
+    with another uid is not awaited. `needs_pods` is False if all its workloads have settled already.
+    `settled_peers` is the number of running peers if the snapshot shows that nothing is awaited; None
+    otherwise.
     """
 
     experiment: str
@@ -36,11 +38,16 @@ class WaitTarget:
     noun: str = "peer"
     uids: Mapping[ObjectKey, str] = field(default_factory=dict)
     needs_pods: bool = True
+    settled_peers: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RejectedPod:
-    """Why a workload gets no pods: since when that is known, and which object the event is about."""
+class _PodRejection:
+    """Why no pods are created for a workload.
+
+    `since` is when nimlab first saw the event, `seen_at` is the event's own time, and `uid` identifies the
+    workload that the event is about.
+    """
 
     since: datetime
     trouble: Trouble
@@ -50,32 +57,34 @@ class _RejectedPod:
 
 @dataclass(slots=True)
 class Readiness:
-    """What the watches have told so far of a set; only the waiting thread writes it.
+    """The state of a set as the watches have reported it; only the waiting thread writes it.
 
-    `troubled` says of each experiment which pods don't run for a reason, without holding the pods; `refused`
-    are workloads whose pods may not be made: they have no pod to carry the reason. `leaving` are deleted
-    objects of other kinds that still exist. `listed` are the kinds of which everything is known.
+    `troubled` holds, for each experiment, the reasons of pods that do not run (not the pods themselves).
+    `rejected_pods` holds the workloads whose pods are rejected, because no pod exists to show the reason.
+    `leaving` holds deleted objects of other kinds that still exist. `listed` holds the kinds that have been
+    listed completely.
     """
 
     apply_set: ApplySet
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
     troubled: dict[str | None, dict[ObjectKey, Trouble]] = field(default_factory=dict)
-    refused: dict[ObjectKey, _RejectedPod] = field(default_factory=dict)
+    rejected_pods: dict[ObjectKey, _PodRejection] = field(default_factory=dict)
     leaving: dict[ObjectKey, Manifest] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
 
-    def forget(self, kind: str, namespace: str | None) -> None:
-        """Drop what is known of a kind in a namespace; a fresh LIST follows."""
+    def clear(self, kind: str, namespace: str | None) -> None:
+        """Remove all entries of a kind in a namespace (None: in all), before a new LIST fills them again."""
         if kind != "Pod":
-            for key in [k for k in self.workloads if k.kind == kind and namespace in (None, k.namespace)]:
+            keys = [key for key in self.workloads if key.kind == kind and namespace in (None, key.namespace)]
+            for key in keys:
                 del self.workloads[key]
             return
-        for known in self.troubled.values():
-            for key in [k for k in known if namespace in (None, k.namespace)]:
-                del known[key]
+        for troubles in self.troubled.values():
+            for key in [key for key in troubles if namespace in (None, key.namespace)]:
+                del troubles[key]
 
-    def put(self, live: Manifest, now: datetime) -> None:
-        """Take note of an object as it is."""
+    def update(self, live: Manifest, now: datetime) -> None:
+        """Record the current state of an object."""
         key = key_of(live)
         if key.kind != "Pod":
             self.workloads[key] = live
@@ -87,74 +96,80 @@ class Readiness:
             troubled[key] = trouble
 
     def put_leaving(self, kind: str, items: Iterable[Manifest]) -> None:
-        """Take note of all objects of a kind that still exist; what isn't among them is gone."""
+        """Record all objects of a kind that still exist; all others of that kind have been deleted."""
         for key in [key for key in self.leaving if key.kind == kind]:
             del self.leaving[key]
         self.leaving.update((key_of(live), live) for live in items)
         self.listed.add(kind)
 
     def note_refusal(self, event: Manifest, now: datetime) -> None:
-        """Take note of an event that says why a workload gets no peers; an old one says nothing."""
+        """Record an event that explains why a workload gets no pods; ignore old events."""
         about = event.get("involvedObject") or {}
         key = ObjectKey(str(about.get("kind")), str(about.get("namespace") or ""), str(about.get("name")))
-        trouble, at = event_trouble(event), seen_at(event)
-        if trouble is None or at is None or now - at >= _EVENT_AGE:
+        trouble, event_at = event_trouble(event), seen_at(event)
+        if trouble is None or event_at is None or now - event_at >= _MAX_EVENT_AGE:
             return
-        uid, known = str(about.get("uid") or ""), self.refused.get(key)
+        uid, known = str(about.get("uid") or ""), self.rejected_pods.get(key)
         if known is not None and known.uid == uid:
-            at = max(at, known.seen_at)
-            self.refused[key] = replace(known, trouble=trouble, seen_at=at)
-        elif known is None or known.seen_at <= at:
-            self.refused[key] = _RejectedPod(since=now, trouble=trouble, uid=uid, seen_at=at)
+            latest = max(event_at, known.seen_at)
+            self.rejected_pods[key] = replace(known, trouble=trouble, seen_at=latest)
+        elif known is None or known.seen_at <= event_at:
+            self.rejected_pods[key] = _PodRejection(since=now, trouble=trouble, uid=uid, seen_at=event_at)
 
-    def drop(self, live: Manifest) -> None:
-        """Take note that an object is gone."""
+    def remove(self, live: Manifest) -> None:
+        """Remove an object that has been deleted."""
         key = key_of(live)
         self.troubled.get(self.apply_set.group_of(live), {}).pop(key, None)
         self.workloads.pop(key, None)
 
 
 def judge(
-    one: WaitTarget, board: Readiness, now: datetime, *, waited_s: float, timeout_s: float
+    target: WaitTarget, readiness: Readiness, now: datetime, *, waited_s: float, timeout_s: float
 ) -> Event | None:
-    """Return how an experiment stands; None as long as nothing is known. Pure."""
-    if not {key.kind for key in one.workloads | one.leaving} <= board.listed:
+    """Return the event for an experiment's state; None before all its kinds have been listed. Pure."""
+    if target.settled_peers is not None:
+        return ExperimentSettled(
+            experiment=target.experiment, running=target.settled_peers, after_s=0.0, noun=target.noun
+        )
+    if not {key.kind for key in target.workloads | target.leaving} <= readiness.listed:
         return None
-    known = [board.workloads[key] for key in one.workloads if key in board.workloads]
-    counts = [_count(live) for live in known]
+    workloads = [readiness.workloads[key] for key in target.workloads if key in readiness.workloads]
+    counts = [_count(live) for live in workloads]
     running, wanted = sum(c.running for c in counts), sum(c.wanted for c in counts)
-    left = _left(one, board)
-    settled = all(status_of(live).state is State.CURRENT for live in known)
-    if settled and len(known) == len(one.workloads) and not left:
-        return ExperimentSettled(experiment=one.experiment, running=running, after_s=waited_s, noun=one.noun)
-    troubles = _troubles(one, board, now)
+    remaining = _remaining(target, readiness)
+    are_current = all(status_of(live).state is State.CURRENT for live in workloads)
+    if are_current and len(workloads) == len(target.workloads) and not remaining:
+        return ExperimentSettled(
+            experiment=target.experiment, running=running, after_s=waited_s, noun=target.noun
+        )
+    troubles = _troubles(target, readiness, now)
     timed_out = waited_s > timeout_s
     if timed_out or any(trouble.fatal for trouble in troubles):
         return ExperimentStuck(
-            experiment=one.experiment,
+            experiment=target.experiment,
             running=running,
             wanted=wanted,
-            troubles=(*troubles, *map(leaving_trouble, left)),
+            troubles=(*troubles, *map(leaving_trouble, remaining)),
             timed_out=timed_out,
             waited_s=waited_s,
-            noun=one.noun,
-            held=tuple(key_of(live) for live in left),
+            noun=target.noun,
+            held=tuple(key_of(live) for live in remaining),
         )
-    leaving = sum(c.leaving for c in counts) + sum(_existing(live) for live in left)
-    is_told = leaving or running < wanted  # else the counts would read as if nothing were awaited
+    leaving = sum(c.leaving for c in counts) + sum(_existing_peers(live) for live in remaining)
+    counts_explain = leaving or running < wanted  # otherwise the counts alone would look finished
     return PeersProgress(
-        experiment=one.experiment,
+        experiment=target.experiment,
         running=running,
         wanted=wanted,
         leaving=leaving,
-        noun=one.noun,
-        why="" if is_told else _why(one, known, left),
+        noun=target.noun,
+        why="" if counts_explain else _pending_reason(target, workloads, remaining),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Count:
-    """Peers of one workload: asked for, ready and to stay, still to go."""
+    """Peers of one workload: desired, running peers that will stay, and peers that must still terminate."""
 
     wanted: int
     running: int
@@ -162,18 +177,21 @@ class _Count:
 
 
 def _count(live: Manifest) -> _Count:
-    """Count a workload's peers: those of an older revision that a sync has deleted are still to go."""
+    """Count a workload's peers. Deleted peers of an older revision count as leaving until they are gone."""
     peers = peers_of(live)
-    old = _old_peers(live, peers)
-    leaving = max(peers.existing - peers.wanted, old, 0)
-    running = min(peers.running, peers.updated) if old else peers.running
+    outdated = _outdated_peers(live, peers)
+    leaving = max(peers.existing - peers.wanted, outdated, 0)
+    running = min(peers.running, peers.updated) if outdated else peers.running
     return _Count(
         wanted=peers.wanted, running=min(running, peers.wanted) if leaving else running, leaving=leaving
     )
 
 
-def _old_peers(live: Manifest, peers: PeerCount) -> int:
-    """How many peers are of an older revision; only where the status counts revisions, and all are to go."""
+def _outdated_peers(live: Manifest, peers: PeerCount) -> int:
+    """Return the number of peers of older revisions.
+
+    0 for kinds whose status does not count revisions, and for a partitioned rollout, which keeps old peers.
+    """
     spec, status = live.get("spec") or {}, live.get("status") or {}
     rolling = (spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
     if live["kind"] != "StatefulSet" or not status.get("updateRevision") or rolling.get("partition"):
@@ -181,52 +199,53 @@ def _old_peers(live: Manifest, peers: PeerCount) -> int:
     return max(peers.existing - peers.updated, 0) if is_observed(live) else 0
 
 
-def _left(one: WaitTarget, board: Readiness) -> list[Manifest]:
-    """The deleted objects that still exist, and are not others of the same name."""
-    found = []
-    for key in sorted(one.leaving):
-        live = board.workloads.get(key) if key.kind in WORKLOADS else board.leaving.get(key)
-        if live is not None and one.uids.get(key) in (None, live["metadata"].get("uid")):
-            found.append(live)
-    return found
+def _remaining(target: WaitTarget, readiness: Readiness) -> list[Manifest]:
+    """Return the deleted objects that still exist; a new object of the same name does not count."""
+    remaining = []
+    for key in sorted(target.leaving):
+        known = readiness.workloads if key.kind in WORKLOADS else readiness.leaving
+        live = known.get(key)
+        if live is not None and target.uids.get(key) in (None, live["metadata"].get("uid")):
+            remaining.append(live)
+    return remaining
 
 
-def _existing(live: Manifest) -> int:
+def _existing_peers(live: Manifest) -> int:
     return peers_of(live).existing if live["kind"] in WORKLOADS else 0
 
 
-def _why(one: WaitTarget, known: Sequence[Manifest], left: Sequence[Manifest]) -> str:
-    """What is awaited where the counts of peers don't show it."""
-    missing = sorted(one.workloads - {key_of(live) for live in known})
+def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining: Sequence[Manifest]) -> str:
+    """Return what is pending in an experiment whose peer counts look finished."""
+    missing = sorted(target.workloads - {key_of(live) for live in workloads})
     if missing:
-        return f"{missing[0]} doesn't exist"
-    for live in known:
+        return f"{missing[0]} does not exist"
+    for live in workloads:
         status = status_of(live)
         if status.state is not State.CURRENT:
             return f"{key_of(live)}: {status.message}"
-    others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-    return f"{key_of(left[0])}: {held_by(left[0])}{others}" if left else ""
+    others = f" (and {len(remaining) - 1} more)" if len(remaining) > 1 else ""
+    return f"{key_of(remaining[0])}: {held_by(remaining[0])}{others}" if remaining else ""
 
 
-def _troubles(one: WaitTarget, board: Readiness, now: datetime) -> tuple[Trouble, ...]:
-    """What keeps the peers of an experiment from running; nobody waits for those of a deleted workload."""
-    if not one.workloads:
+def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[Trouble, ...]:
+    """Return why peers of an experiment do not run; none if the experiment only waits for deletions."""
+    if not target.workloads:
         return ()
-    noted = board.troubled.get(one.experiment, {}).values()
-    found = [after_grace_period(trouble, now) for trouble in noted if is_due(trouble, now)]
-    for key, refusal in board.refused.items():
-        live = board.workloads.get(key)
-        if key not in one.workloads or live is None or not _is_about(refusal, live):
+    of_pods = readiness.troubled.get(target.experiment, {}).values()
+    troubles = [after_grace_period(trouble, now) for trouble in of_pods if is_due(trouble, now)]
+    for key, rejection in readiness.rejected_pods.items():
+        live = readiness.workloads.get(key)
+        if key not in target.workloads or live is None or not _concerns(rejection, live):
             continue
-        count = peers_of(live)
-        if count.existing < count.wanted and now - refusal.since > _REFUSAL_GRACE:
-            trouble = refusal.trouble
-            found.append(replace(trouble, message=redact(trouble.message, secrets_in(live))))
-    return tuple(sorted(found, key=lambda t: (not t.fatal, t.pod)))
+        peers = peers_of(live)
+        if peers.existing < peers.wanted and now - rejection.since > _REJECTION_GRACE:
+            trouble = rejection.trouble
+            troubles.append(replace(trouble, message=redact(trouble.message, secrets_in(live))))
+    return tuple(sorted(troubles, key=lambda trouble: (not trouble.fatal, trouble.pod)))
 
 
-def _is_about(refusal: _RejectedPod, live: Manifest) -> bool:
-    """True when the event is about this very object, as it is since its last change."""
+def _concerns(rejection: _PodRejection, live: Manifest) -> bool:
+    """Return True if the event is about this object (by uid) and not older than its last spec change."""
     changed_at = spec_changed_at(live)
-    is_same = refusal.uid in ("", live["metadata"].get("uid"))
-    return is_same and (changed_at is None or refusal.seen_at >= changed_at)
+    is_same = rejection.uid in ("", live["metadata"].get("uid"))
+    return is_same and (changed_at is None or rejection.seen_at >= changed_at)

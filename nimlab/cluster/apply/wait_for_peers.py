@@ -1,7 +1,8 @@
-"""Waiting until peers run, or can't: by watches, with progress, failing early and with the reason.
+"""Wait until the peers of each experiment run, or until it is certain that they will not.
 
-In: what should settle. Out: progress events, and for each experiment at last one ExperimentSettled or
-ExperimentStuck. Only reads happen here. The clock is an argument.
+In: the experiments to wait for. Out: progress events, and for each experiment one final ExperimentSettled or
+ExperimentStuck with the reasons. Changes are reported by watches. Only reads happen here.
+The clock is an argument.
 """
 
 from __future__ import annotations
@@ -18,28 +19,33 @@ from nimlab.cluster.apply.readiness import Readiness, WaitTarget, judge
 from nimlab.cluster.apply.watcher import Watcher
 from nimlab.cluster.port import Cluster
 from nimlab.objects.applyset import ApplySet
+from nimlab.objects.manifest import WORKLOADS, ObjectKey
+from nimlab.plan.change import Action, Change
+from nimlab.plan.kstatus import State, peers_of, status_of
+from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.snapshot import Snapshot
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 
-_ASIDE_EVERY_S: Final = 2.0
+_EXTRA_READS_EVERY_S: Final = 2.0
 _PACE_AFTER_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """From when on peers of an experiment have come or gone, and how many had to at first."""
+    """The start of an experiment's progress: its time, and the number of peers that were missing then."""
 
     since_s: float
     missing: int
 
     def left_s(self, missing: int, now_s: float) -> float | None:
-        """Return how long the rest takes at the pace so far; None before there is one. Pure."""
+        """Return the time that the rest takes at the pace so far; None in the first seconds. Pure."""
         done, spent_s = self.missing - missing, now_s - self.since_s
         return missing * spent_s / done if done > 0 and spent_s >= _PACE_AFTER_S else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """Time as an argument: UTC now, and seconds that never jump."""
+    """Time as an argument: the time of day in UTC, and seconds that never jump."""
 
     now: Callable[[], datetime]
     monotonic_s: Callable[[], float]
@@ -50,9 +56,55 @@ def system_clock() -> Clock:
     return Clock(now=lambda: datetime.now(UTC), monotonic_s=time.monotonic)
 
 
+def wait_targets(
+    plan: Plan, snapshot: Snapshot, *, failed: frozenset[str], not_deleted: frozenset[ObjectKey]
+) -> tuple[WaitTarget, ...]:
+    """Return what each experiment waits for after the plan was executed. Pure.
+
+    Experiments in `failed` and those that the plan holds back are left out. So is an experiment without
+    workloads and deletions. Deleted objects of every kind are awaited until they no longer exist; objects in
+    `not_deleted` were not deleted.
+    """
+    targets = (
+        _target_of(experiment, plan, snapshot, not_deleted)
+        for experiment in plan.experiments
+        if experiment.name not in failed and not experiment.held
+    )
+    return tuple(target for target in targets if target.workloads or target.leaving)
+
+
+def _target_of(
+    experiment: ExperimentPlan, plan: Plan, snapshot: Snapshot, not_deleted: frozenset[ObjectKey]
+) -> WaitTarget:
+    workloads = [c for c in experiment.changes if _is_awaited_workload(c)]
+    leaving = [c for c in experiment.changes if _is_leaving(c, plan, not_deleted)]
+    unchanged = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]
+    settled = [live for live in unchanged if live and status_of(live).state is State.CURRENT]
+    is_settled = len(settled) == len(workloads)
+    return WaitTarget(
+        experiment=experiment.name,
+        workloads=frozenset(c.key for c in workloads),
+        leaving=frozenset(c.key for c in leaving),
+        noun=plan.apply_set.noun,
+        uids={c.key: c.live["metadata"]["uid"] for c in leaving if c.live is not None},
+        needs_pods=not is_settled,
+        settled_peers=sum(peers_of(live).running for live in settled) if is_settled and not leaving else None,
+    )
+
+
+def _is_awaited_workload(change: Change) -> bool:
+    return bool(change.desired) and change.key.kind in WORKLOADS and not change.outdated_peers_kept
+
+
+def _is_leaving(change: Change, plan: Plan, not_deleted: frozenset[ObjectKey]) -> bool:
+    """Return True for an object that this sync deleted, or that was being deleted before."""
+    is_pruned = change.action is Action.PRUNE and not plan.stops and change.key not in not_deleted
+    return is_pruned or change.leaving
+
+
 def wait_until_settled(
     cluster: Cluster,
-    awaited: Sequence[WaitTarget],
+    targets: Sequence[WaitTarget],
     apply_set: ApplySet,
     *,
     timeout_s: float,
@@ -61,33 +113,37 @@ def wait_until_settled(
 ) -> Iterator[Event]:
     """Yield progress until every experiment has settled or is stuck, or `stop` is set.
 
-    Raises ClusterError when the cluster can't be watched at all.
+    No request is sent for an experiment that the snapshot shows settled. Raises ClusterError if the cluster
+    cannot be watched at all.
     """
-    pending = {one.experiment: one for one in awaited}
+    readiness, shown, paces = Readiness(apply_set), dict[str, Event](), dict[str, Pace]()
+    settled = [target for target in targets if target.settled_peers is not None]
+    yield from filter(None, (judge(t, readiness, clock.now(), waited_s=0.0, timeout_s=0.0) for t in settled))
+    pending = {target.experiment: target for target in targets if target.settled_peers is None}
     if not pending:
         return
-    board, shown, paces = Readiness(apply_set), dict[str, Event](), dict[str, Pace]()
-    aside = ExtraReads(cluster, apply_set)
+    extra_reads = ExtraReads(cluster, apply_set)
     started_s = clock.monotonic_s()
     next_read_s = started_s
-    with Watcher(cluster, awaited, apply_set) as feed:
+    with Watcher(cluster, tuple(pending.values()), apply_set) as watcher:
         while pending and not stop.is_set():
-            feed.drain(board, clock.now())
+            watcher.drain(readiness, clock.now())
             if clock.monotonic_s() >= next_read_s:
-                aside.read(tuple(pending.values()), board, clock.now())
-                next_read_s = clock.monotonic_s() + _ASIDE_EVERY_S
+                extra_reads.read(tuple(pending.values()), readiness, clock.now())
+                next_read_s = clock.monotonic_s() + _EXTRA_READS_EVERY_S
             waited_s = clock.monotonic_s() - started_s
-            for one in tuple(pending.values()):
-                event = judge(one, board, clock.now(), waited_s=waited_s, timeout_s=timeout_s)
-                if event is not None and shown.get(one.experiment) != event:
-                    shown[one.experiment] = event
-                    yield _estimated(event, paces, waited_s)
+            for target in tuple(pending.values()):
+                event = judge(target, readiness, clock.now(), waited_s=waited_s, timeout_s=timeout_s)
+                if event is None or shown.get(target.experiment) == event:
+                    continue
+                shown[target.experiment] = event
+                yield _with_estimate(event, paces, waited_s)
                 if isinstance(event, ExperimentSettled | ExperimentStuck):
-                    del pending[one.experiment]
+                    del pending[target.experiment]
 
 
-def _estimated(event: Event, paces: dict[str, Pace], waited_s: float) -> Event:
-    """Say of progress how long the rest takes."""
+def _with_estimate(event: Event, paces: dict[str, Pace], waited_s: float) -> Event:
+    """Return a progress event with the time that the rest takes; other events as they are."""
     if not isinstance(event, PeersProgress):
         return event
     missing = max(event.wanted - event.running, 0) + event.leaving

@@ -1,6 +1,7 @@
-"""Watches that fill a board: one thread a kind and namespace, each from a LIST on, renewed as they end.
+"""Watches that update a `Readiness`: one thread per kind and namespace.
 
-Threads only send messages; the board belongs to whoever drains them.
+Each thread starts with a LIST, watches from its resourceVersion, and renews the watch when it ends. The
+threads only send messages. The thread that drains the messages is the only one that writes the `Readiness`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from nimlab.cluster.apply.readiness import Readiness, WaitTarget
-from nimlab.cluster.port import Cluster, WatchEvent
+from nimlab.cluster.port import MAX_SELECTED_EXPERIMENTS, Cluster, WatchEvent
 from nimlab.errors import ClusterError, Expired, Forbidden, Interrupted, Unreachable
 from nimlab.objects.applyset import PART_OF, ApplySet
 from nimlab.objects.manifest import WORKLOADS, Manifest
 
-_TICK_S: Final = 0.2
-_WATCH_S: Final = 30  # short, so that a thread whose feed is closed ends soon
-_FAILURES: Final = 5
-_NAMED: Final = 50  # more experiments than that aren't named in a selector: it is part of an URL
+_DRAIN_TIMEOUT_S: Final = 0.2
+_WATCH_TIMEOUT_S: Final = 30  # short, so that a thread ends soon after the watcher is closed
+_MAX_FAILURES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A page of what there is of a kind; the first replaces what was known."""
+    """A page of a LIST; the first page replaces everything known of the kind in this namespace."""
 
     kind: str
     namespace: str | None
@@ -37,7 +37,7 @@ class _Page:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """All pages of a kind have been told."""
+    """All pages of a LIST have been sent."""
 
     kind: str
     namespace: str | None
@@ -47,28 +47,30 @@ _Message: TypeAlias = _Page | _Listed | WatchEvent
 
 
 class Watcher:
-    """Running watches over the awaited workloads and all peers; a context manager."""
+    """Watches over the awaited workloads and all their peers; a context manager."""
 
-    def __init__(self, cluster: Cluster, awaited: Sequence[WaitTarget], apply_set: ApplySet) -> None:
+    def __init__(self, cluster: Cluster, targets: Sequence[WaitTarget], apply_set: ApplySet) -> None:
         self._cluster = cluster
         self._messages: queue.SimpleQueue[_Message | ClusterError] = queue.SimpleQueue()
-        self._done = threading.Event()
-        keys = {key for one in awaited for key in one.workloads | one.leaving}
+        self._closed = threading.Event()
+        keys = {key for target in targets for key in target.workloads | target.leaving}
         self._unlisted: set[tuple[str, str | None]] = set()
         self._namespaces = sorted({key.namespace for key in keys if key.kind in WORKLOADS})
-        names = sorted(one.experiment for one in awaited if one.workloads and one.needs_pods)
+        names = sorted(target.experiment for target in targets if target.workloads and target.needs_pods)
         label = apply_set.group_label
-        pods = f"{label} in ({','.join(names)})" if len(names) <= _NAMED else label
+        pods = f"{label} in ({','.join(names)})" if len(names) <= MAX_SELECTED_EXPERIMENTS else label
         members = dict.fromkeys({key.kind for key in keys} & WORKLOADS, f"{PART_OF}={apply_set.id}")
         self._selectors = {**members, "Pod": pods} if names else members
 
     def __enter__(self) -> Self:
         self._unlisted = {
-            (kind, n) for kind, labels in self._selectors.items() for n in self._reach(kind, labels)
+            (kind, namespace)
+            for kind, labels in self._selectors.items()
+            for namespace in self._namespaces_to_watch(kind, labels)
         }
         for kind, namespace in tuple(self._unlisted):
             labels = self._selectors[kind]
-            threading.Thread(target=self._follow, args=(kind, namespace, labels), daemon=True).start()
+            threading.Thread(target=self._list_and_watch, args=(kind, namespace, labels), daemon=True).start()
         return self
 
     def __exit__(
@@ -77,41 +79,41 @@ class Watcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._done.set()
+        self._closed.set()
 
-    def drain(self, board: Readiness, now: datetime) -> None:
-        """Put all that has arrived on the board; wait a moment when there is nothing.
+    def drain(self, readiness: Readiness, now: datetime) -> None:
+        """Apply all queued messages to `readiness`; if there are none, wait up to 0.2 s for one.
 
-        Raises ClusterError when a watch has given up.
+        Raises ClusterError when a watch has failed for good.
         """
-        wait_s: float | None = _TICK_S
+        timeout_s: float | None = _DRAIN_TIMEOUT_S
         while True:
             try:
-                message = self._messages.get(timeout=wait_s) if wait_s else self._messages.get_nowait()
+                message = self._messages.get(timeout=timeout_s) if timeout_s else self._messages.get_nowait()
             except queue.Empty:
                 return
-            wait_s = None
+            timeout_s = None
             if isinstance(message, ClusterError):
                 raise message
-            self._note(message, board, now)
+            self._handle(message, readiness, now)
 
-    def _note(self, message: _Message, board: Readiness, now: datetime) -> None:
+    def _handle(self, message: _Message, readiness: Readiness, now: datetime) -> None:
         if isinstance(message, _Page):
             if message.is_first:
-                board.forget(message.kind, message.namespace)
+                readiness.clear(message.kind, message.namespace)
             for item in message.items:
-                board.put(item, now)
+                readiness.update(item, now)
         elif isinstance(message, _Listed):
             self._unlisted.discard((message.kind, message.namespace))
             if all(kind != message.kind for kind, _ in self._unlisted):
-                board.listed.add(message.kind)
+                readiness.listed.add(message.kind)
         elif message.type == "DELETED":
-            board.drop(message.object)
+            readiness.remove(message.object)
         else:
-            board.put(message.object, now)
+            readiness.update(message.object, now)
 
-    def _reach(self, kind: str, labels: str) -> Sequence[str | None]:
-        """One watch over all namespaces where the rights allow it, one for each where they don't."""
+    def _namespaces_to_watch(self, kind: str, labels: str) -> Sequence[str | None]:
+        """Return None (all namespaces) if the credentials allow such a LIST, else each namespace."""
         if len(self._namespaces) == 1:
             return self._namespaces
         try:
@@ -120,41 +122,46 @@ class Watcher:
             return self._namespaces
         return (None,)
 
-    def _follow(self, kind: str, namespace: str | None, labels: str) -> None:
-        """LIST, then watch from there, again and again; give up after some failures in a row."""
+    def _list_and_watch(self, kind: str, namespace: str | None, labels: str) -> None:
+        """LIST, then watch from there; start again when the watch expires. Give up after some failures."""
         failures = 0
-        while not self._done.is_set():
+        while not self._closed.is_set():
             try:
-                version = ""
-                for page in self._cluster.pages(kind, namespace=namespace, labels=labels):
-                    is_first, version = not version, page.resource_version
-                    self._messages.put(_Page(kind, namespace, page.items, is_first))
-                self._messages.put(_Listed(kind, namespace))
-                while not self._done.is_set():
-                    version = self._watch(kind, namespace, labels, version)
+                version = self._send_list(kind, namespace, labels)
+                while not self._closed.is_set():
+                    version = self._send_changes(kind, namespace, labels, version)
                     failures = 0
             except Expired:
                 continue
-            except Interrupted:  # a signal: whoever drains the feed knows of it
+            except Interrupted:  # the draining thread handles the signal itself
                 return
             except ClusterError as error:
                 failures += 1
-                if failures == _FAILURES or not isinstance(error, Unreachable):
+                if failures == _MAX_FAILURES or not isinstance(error, Unreachable):
                     self._messages.put(error)
                     return
-                self._done.wait(failures)
+                self._closed.wait(failures)
 
-    def _watch(self, kind: str, namespace: str | None, labels: str, version: str) -> str:
-        """Pass on what one watch tells; return the resourceVersion to go on from."""
+    def _send_list(self, kind: str, namespace: str | None, labels: str) -> str:
+        """Send all objects page by page; return the resourceVersion to watch from."""
+        version = ""
+        for page in self._cluster.pages(kind, namespace=namespace, labels=labels):
+            is_first, version = not version, page.resource_version
+            self._messages.put(_Page(kind, namespace, page.items, is_first))
+        self._messages.put(_Listed(kind, namespace))
+        return version
+
+    def _send_changes(self, kind: str, namespace: str | None, labels: str, version: str) -> str:
+        """Send the changes that one watch reports; return the resourceVersion to continue from."""
         for event in self._cluster.watch(
             kind,
             namespace=namespace,
             labels=labels,
             resource_version=version,
-            timeout_s=_WATCH_S,
+            timeout_s=_WATCH_TIMEOUT_S,
         ):
             version = event.object["metadata"]["resourceVersion"]
-            if self._done.is_set():
+            if self._closed.is_set():
                 break
             if event.type != "BOOKMARK":
                 self._messages.put(event)

@@ -1,10 +1,15 @@
-"""The port to a cluster, spoken to a real API server.
+"""The port implemented over HTTP for a real API server.
 
-In: a `Target` (which kubeconfig, which context). Out: a `KubeCluster` that satisfies `cluster.Cluster`.
-Only this package knows the HTTP library and its exceptions. `kubeconfig` reads the files, `credentials` and
-`plugin` make the headers, `proxies` chooses a proxy, `access` puts them together. The REST paths are fixed
-(no discovery but for `survey`), and bodies stay plain dicts. `answers` maps the server's answers to errors,
-`refusals` explains missing ones.
+In: a `Target` (a kubeconfig and a context). Out: a `KubeCluster`, which implements `cluster.port.Cluster`.
+Only this package imports the HTTP library and handles its exceptions. From a target to a response:
+
+- `kubeconfig` reads the files, `credentials` and `exec_plugin` produce the headers, `proxies` chooses the
+  proxy, and `server_access` combines them with the `tls` settings.
+- `client` builds the requests with `rest_paths`, and `transport` sends them and retries.
+- `responses` checks the bodies, `http_errors` translates error responses, and `transport_errors` explains
+  missing ones.
+
+Bodies stay plain dicts. Discovery is used only to list all objects of a namespace.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which API server, and as whom: a target -> a connected `KubeCluster`.
+"""Connection to a cluster: a `Target` -> a `KubeCluster`.
 
 The user's kubeconfig is read, never written.
 """
@@ -14,12 +14,18 @@ from pathlib import Path
 
 from nimlab.cluster.kube.client import KubeCluster
 from nimlab.cluster.kube.server_access import Access, in_cluster_access, read_access
+from nimlab.cluster.kube.transport import Transport
 from nimlab.errors import Interrupted
+
+_WATCH_CONNECTIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The cluster of this run; None is kubectl's default. `why` is shown to the user."""
+    """The cluster to connect to; None means kubectl's default.
+
+    `name` and `why` (the reason for the choice) are shown to the user.
+    """
 
     kubeconfig: Path | None
     context: str | None
@@ -37,32 +43,31 @@ def connect(
 ) -> KubeCluster:
     """Read the credentials and return a client; no request is sent. Raises NimlabError.
 
-    `parallel` is how many requests may be under way at once. Once `stop` is set, a request that would have to
-    be sent again raises Interrupted. `tell` is called with a word and a text for each warning of the server
-    and each reason to try again, from any thread.
+    `parallel` is the number of concurrent requests. Once `stop` is set, a request that would have to be
+    repeated raises Interrupted. `tell` is called, from any thread, with a label and a text for each warning
+    of the server and each reason for a retry.
     """
-    connections = parallel + 4  # the watches' beside the workers'
     access = in_cluster_access() if target.in_cluster else read_access(target.kubeconfig, target.context)
-    return KubeCluster(
-        pool=access.pool(connections),
+    transport = Transport(
+        pool=access.pool(parallel + _WATCH_CONNECTIONS),
         host=access.server,
         credentials=access.credentials,
         sleep=time.sleep if stop is None else partial(_sleep_unless, stop),
-        tell=tell,
+        notify=tell,
         proxy=None if access.proxy is None else str(access.proxy),
-        cautions=_cautions(access),
     )
+    return KubeCluster(transport, cautions=_cautions(access))
 
 
 def _cautions(access: Access) -> tuple[str, ...]:
     if not access.is_insecure:
         return ()
     return (
-        f"insecure-skip-tls-verify is set: whoever answers at {access.server} is taken for the cluster, "
-        "and gets your credentials",
+        f"insecure-skip-tls-verify is set: the identity of {access.server} is not verified, "
+        "and any server at this address receives your credentials",
     )
 
 
 def _sleep_unless(stop: threading.Event, pause_s: float) -> None:
     if stop.wait(pause_s):
-        raise Interrupted("interrupted while the server was too busy to answer")
+        raise Interrupted("interrupted while waiting to repeat a request")

@@ -1,6 +1,6 @@
-"""What authenticates a request: tokens, passwords, exec plugins, and who is impersonated -> headers.
+"""Authentication headers of a request, from tokens, passwords, exec plugins and impersonation settings.
 
-Each credential is remembered by `masking` before it is used, so that no error and no report shows it.
+Each credential is registered with `masking` before its use, so that no error and no report shows it.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from nimlab.cluster.kube.kubeconfig import Fields, KubeconfigEntry
 from nimlab.errors import NimlabError
 from nimlab.objects.masking import keep_secret
 
-_TOKEN: Final = re.compile(r"[!-~]+")  # more than RFC 6750 allows, and nothing that ends a header
+_TOKEN: Final = re.compile(r"[!-~]+")  # wider than RFC 6750, but without characters that could end a header
 _HEADER: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _LEGAL_KEY: Final = frozenset((string.ascii_letters + string.digits + "!#$&'*+-.^_`|~").encode())
-_REREAD_S: Final = 60.0  # as client-go: a ServiceAccount's token is rotated long before it expires
-_SHARED: Final = ("as-uid", "as-groups", "as-user-extra")
+_REREAD_S: Final = 60.0  # as client-go; tokens are rotated long before they expire
+_NEEDS_AS: Final = ("as-uid", "as-groups", "as-user-extra")
 
 Header = tuple[str, str]
 
 
 def clean_token(text: str, what: str, where: object) -> str:
-    """Return the token without white space around it. Raises NimlabError, which doesn't show it."""
+    """Return the token without surrounding white space. Raises NimlabError, which does not contain it."""
     keep_secret(text)
     token = text.strip()
     if not _TOKEN.fullmatch(token):
-        why = "is empty" if not token else "holds characters that no token can have"
-        raise NimlabError(f"{what} {why}", where=where, hint="fetch a new token, in ASCII and on one line")
+        reason = "is empty" if not token else "contains characters that are not allowed in a token"
+        raise NimlabError(
+            f"{what} {reason}", where=where, hint="fetch a new token: a single line of ASCII characters"
+        )
     return token
 
 
 class TokenFile:
-    """A file with a token, read anew once a minute; what was read last counts while it can't be read."""
+    """A file with a token, read again once per minute. If a read fails, the previous token is kept."""
 
     def __init__(
         self, path: Path, *, fallback: str | None = None, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read the file. Raises NimlabError where it gives no token, and there is no other one."""
+        """Read the file. Raises NimlabError if it contains no token and there is no fallback."""
         self._path = path
         self._clock_s = clock_s
         self._lock = threading.Lock()
@@ -63,7 +65,7 @@ class TokenFile:
                 self._read_at_s = self._clock_s()
                 try:
                     self._token = self._read()
-                except NimlabError:  # it may be replaced at this moment
+                except NimlabError:  # another process may be replacing the file
                     return self._token
             return self._token
 
@@ -72,15 +74,15 @@ class TokenFile:
             text = self._path.read_bytes().decode("utf-8", errors="replace")
         except OSError as error:
             raise NimlabError(
-                f"the token file can't be read: {(error.strerror or '').lower()}",
+                f"the token file cannot be read: {(error.strerror or '').lower()}",
                 where=self._path,
-                hint="correct the path of the file, or its rights",
+                hint="correct the path of the file or its permissions",
             ) from None
         return clean_token(text, "the token file", self._path)
 
 
 def authenticate(entry: KubeconfigEntry, plugin: Plugin | None) -> Callable[[], tuple[Header, ...]]:
-    """Return a function that gives the headers of a request. Raises NimlabError for unusable settings."""
+    """Return a function that returns the headers of a request. Raises NimlabError for invalid settings."""
     fixed = _impersonation(entry)
     user = entry.user
     token = clean_token(user["token"], "user.token", entry.path) if user.get("token") else None
@@ -105,25 +107,25 @@ def _of_plugin(plugin: Plugin, entry: KubeconfigEntry) -> Iterator[Header]:
 
 
 def bearer(token: str) -> Header:
-    """Return the header that sends a token."""
+    """Return the Authorization header for a token."""
     return "authorization", f"Bearer {token}"
 
 
 def _basic(user: Fields) -> Header:
     keep_secret(user.get("password", ""))
-    code = base64.b64encode(f"{user['username']}:{user.get('password', '')}".encode()).decode()
-    keep_secret(code)
-    return "authorization", f"Basic {code}"
+    encoded = base64.b64encode(f"{user['username']}:{user.get('password', '')}".encode()).decode()
+    keep_secret(encoded)
+    return "authorization", f"Basic {encoded}"
 
 
 def _impersonation(entry: KubeconfigEntry) -> tuple[Header, ...]:
-    """The headers that let the server judge by another user's rights."""
+    """Return the impersonation headers: the server checks the rights of the user that they name."""
     user = entry.user
     name = user.get("as")
     if not name:
-        given = [field for field in _SHARED if user.get(field)]
+        given = [field for field in _NEEDS_AS if user.get(field)]
         if given:
-            raise entry.wrong(f"user.{given[0]} is set without user.as", "name the user in `as`")
+            raise entry.error(f"user.{given[0]} is set without user.as", "set the user in `as`")
         return ()
     headers = [("Impersonate-User", name)]
     if user.get("as-uid"):
@@ -133,15 +135,18 @@ def _impersonation(entry: KubeconfigEntry) -> tuple[Header, ...]:
         headers += [(f"Impersonate-Extra-{_header_key(key)}", value) for value in values]
     for header, value in headers:
         if not _HEADER.fullmatch(value):
-            raise entry.wrong(f"the value for {header} holds control characters", "remove them")
+            raise entry.error(f"the value for {header} contains control characters", "remove them")
     return tuple((header, _as_utf_8(value)) for header, value in headers)
 
 
 def _header_key(key: str) -> str:
-    """The key as client-go escapes it for a header's name."""
+    """Return the key escaped for a header name, as client-go escapes it."""
     return "".join(chr(byte) if byte in _LEGAL_KEY else f"%{byte:02X}" for byte in key.encode())
 
 
 def _as_utf_8(value: str) -> str:
-    """A text whose Latin-1 bytes, which Python's HTTP library sends, are the value's in UTF-8."""
+    """Return a string whose Latin-1 bytes are the UTF-8 bytes of the value.
+
+    Python's HTTP library encodes headers as Latin-1.
+    """
     return value.encode().decode("latin-1")

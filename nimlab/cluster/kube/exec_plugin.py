@@ -1,7 +1,7 @@
-"""Exec plugins of a kubeconfig: run one, read its `ExecCredential`, keep it until it expires.
+"""Exec plugins of a kubeconfig: run the plugin, read its `ExecCredential`, cache it until it expires.
 
-Follows client-go's `plugin/pkg/client/auth/exec`. One plugin runs at a time, whatever the number of threads.
-What a plugin prints to stdout is a credential and is shown nowhere.
+Follows client-go's `plugin/pkg/client/auth/exec`. The plugin is never run by two threads at once. Its stdout
+is a credential and is never shown.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from nimlab.errors import NimlabError
 from nimlab.objects.masking import conceal, is_secret_name, keep_secret
 
 _VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-_MODES: Final = ("Never", "IfAvailable", "Always")
-_EXTENSION: Final = "client.authentication.k8s.io/exec"
+_INTERACTIVE_MODES: Final = ("Never", "IfAvailable", "Always")
+_CONFIG_EXTENSION: Final = "client.authentication.k8s.io/exec"
 _SHOWN_LINES: Final = 5
 _SHOWN_CHARACTERS: Final = 400
-_SHORTEST_WORD: Final = 8
+_MIN_SECRET_LENGTH: Final = 8
 _PUBLIC_WORDS: Final = frozenset({"ExecCredential", "apiVersion", *_VERSIONS})
 _CONTROL: Final = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x09\x0b-\x1f\x7f-\x9f]"
@@ -36,7 +36,10 @@ _CONTROL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What a plugin returned; texts are PEM. Without `expires` it is valid for this run."""
+    """The credential that a plugin returned; certificate and key are PEM.
+
+    If `expires` is None, it is valid for the whole run.
+    """
 
     token: str
     certificate: str
@@ -45,32 +48,32 @@ class Credential:
 
 
 class Plugin:
-    """A plugin with the credential that it returned last. Safe to use from several threads."""
+    """A plugin and its cached credential. Safe to use from several threads."""
 
     def __init__(
         self, entry: KubeconfigEntry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        """Take the settings of `exec`. Raises NimlabError for those that can't be used."""
+        """Read the settings of `exec`. Raises NimlabError for invalid settings."""
         self._entry = entry
         self._exec: Mapping[str, Any] = entry.user["exec"]
         self._now = now
         self._lock = threading.Lock()
-        self._held: Credential | None = None
+        self._cached: Credential | None = None
         self._check()
 
     def credential(self) -> Credential:
-        """Return the held credential; run the plugin if there is none or it has expired.
+        """Return the cached credential; run the plugin if there is none or if it has expired.
 
-        The threads that wait for a run take its result, even if it expires at once.
+        Threads that wait for a run use its result, even if it expires at once.
         """
-        seen = self._held
-        if seen is not None and not self._is_expired(seen):
-            return seen
+        before = self._cached
+        if before is not None and not self._is_expired(before):
+            return before
         with self._lock:
-            held = self._held
-            if held is None or (held is seen and self._is_expired(held)):
-                held = self._held = self._run()
-            return held
+            cached = self._cached
+            if cached is None or (cached is before and self._is_expired(cached)):
+                cached = self._cached = self._run()
+            return cached
 
     def _is_expired(self, credential: Credential) -> bool:
         return credential.expires is not None and self._now() > credential.expires
@@ -78,44 +81,47 @@ class Plugin:
     def _check(self) -> None:
         command, version = self._exec.get("command"), self._exec.get("apiVersion")
         if not command:
-            raise self._wrong("exec.command is missing", "name the plugin's program")
+            raise self._error("exec.command is missing", "set it to the plugin's program")
         if version not in _VERSIONS:
-            raise self._wrong(f"exec.apiVersion is {_shown(version)}", f"write {' or '.join(_VERSIONS)}")
+            raise self._error(f"exec.apiVersion is {_quote(version)}", f"write {' or '.join(_VERSIONS)}")
         mode = self._exec.get("interactiveMode") or ("IfAvailable" if version != _VERSIONS[0] else None)
-        if mode not in _MODES:
-            raise self._wrong(f"exec.interactiveMode is {_shown(mode)}", f"write one of {', '.join(_MODES)}")
+        if mode not in _INTERACTIVE_MODES:
+            raise self._error(
+                f"exec.interactiveMode is {_quote(mode)}", f"write one of {', '.join(_INTERACTIVE_MODES)}"
+            )
         self._mode = mode
         if any(not variable.get("name") for variable in self._exec.get("env", ())):
-            raise self._wrong("a variable in exec.env has no name", "name it, or remove it")
+            raise self._error("a variable in exec.env has no name", "name it, or remove it")
 
-    def _wrong(self, what: str, hint: str) -> NimlabError:
-        return self._entry.wrong(what, hint)
+    def _error(self, what: str, hint: str) -> NimlabError:
+        return self._entry.error(what, hint)
 
     def _run(self) -> Credential:
         is_interactive = self._is_interactive()
         command = [self._exec["command"], *self._exec.get("args", ())]
         try:
-            done = subprocess.run(  # noqa: S603 -- the user's kubeconfig names it
+            completed = subprocess.run(  # noqa: S603 -- the command comes from the user's kubeconfig
                 command,
                 env=self._environment(is_interactive=is_interactive),
                 stdin=None if is_interactive else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=None if is_interactive else subprocess.PIPE,  # a prompt has to be seen
+                stderr=None if is_interactive else subprocess.PIPE,  # a prompt must be visible
                 check=False,
             )
         except (OSError, ValueError) as error:
-            why = "isn't installed" if isinstance(error, FileNotFoundError) else "can't be started"
-            raise self._failed(why, "install the program that the kubeconfig names in exec.command") from None
-        if done.returncode:
-            _keep_words(done.stdout)
-            said = _readable(done.stderr or b"")
-            why = f"failed with exit code {done.returncode}" + (f": {said}" if said else "")
-            raise self._failed(why, "run its command by hand to see why; a login may have expired")
-        return self._read(done.stdout)
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "is not installed" if is_missing else "cannot be started"
+            raise self._failed(reason, "install the program in exec.command of the kubeconfig") from None
+        if completed.returncode:
+            _keep_words(completed.stdout)
+            message = _last_lines(completed.stderr or b"")
+            reason = f"failed with exit code {completed.returncode}" + (f": {message}" if message else "")
+            raise self._failed(reason, "run its command by hand to see why; the login may have expired")
+        return self._read(completed.stdout)
 
-    def _failed(self, why: str, hint: str) -> NimlabError:
-        install = _readable(str(self._exec.get("installHint", "")).encode(errors="replace"))
-        return self._wrong(f"the exec plugin `{self._exec['command']}` {why}", install or hint)
+    def _failed(self, reason: str, hint: str) -> NimlabError:
+        install_hint = _last_lines(str(self._exec.get("installHint", "")).encode(errors="replace"))
+        return self._error(f"the exec plugin `{self._exec['command']}` {reason}", install_hint or hint)
 
     def _is_interactive(self) -> bool:
         is_terminal = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
@@ -124,7 +130,7 @@ class Plugin:
         return self._mode != "Never" and is_terminal
 
     def _environment(self, *, is_interactive: bool) -> dict[str, str]:
-        """The environment of this process, with the plugin's own variables and its request."""
+        """Return this process's environment with the plugin's variables and the `ExecCredential` request."""
         own = {variable["name"]: variable.get("value", "") for variable in self._exec.get("env", ())}
         for value in own.values():
             keep_secret(value)
@@ -143,20 +149,20 @@ class Plugin:
             "server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data",
             "proxy-url", "disable-compression",
         )  # fmt: skip
-        made = {name: cluster[name] for name in names if cluster.get(name)}
-        if not made.get("certificate-authority-data") and (path := cluster.get("certificate-authority")):
+        info = {name: cluster[name] for name in names if cluster.get(name)}
+        if not info.get("certificate-authority-data") and (path := cluster.get("certificate-authority")):
             try:
-                with open(path, "rb") as file:  # noqa: PTH123 -- a text
-                    made["certificate-authority-data"] = base64.b64encode(file.read()).decode()
+                with open(path, "rb") as file:  # noqa: PTH123 -- a string
+                    info["certificate-authority-data"] = base64.b64encode(file.read()).decode()
             except OSError:
-                raise self._wrong("certificate-authority can't be read", "correct its path") from None
-        for part in cluster.get("extensions", ()):
-            if part.get("name") == _EXTENSION:
-                made["config"] = part.get("extension")
-        return made
+                raise self._error("certificate-authority cannot be read", "correct its path") from None
+        for extension in cluster.get("extensions", ()):
+            if extension.get("name") == _CONFIG_EXTENSION:
+                info["config"] = extension.get("extension")
+        return info
 
     def _read(self, output: bytes) -> Credential:
-        """Return the credential in the output. Raises NimlabError, which shows nothing of it."""
+        """Return the credential in the output. Raises NimlabError, which contains nothing of the output."""
         _keep_words(output)
         try:
             answer = json.loads(output)
@@ -169,16 +175,17 @@ class Plugin:
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise self._failed(
-                "didn't print an ExecCredential with a status", "see its documentation"
+                "did not print an ExecCredential with a status", "see its documentation"
             ) from None
         if answer.get("kind") != "ExecCredential" or answer.get("apiVersion") != self._exec["apiVersion"]:
             raise self._failed(
-                f"didn't answer with an ExecCredential of {self._exec['apiVersion']}",
+                f"did not print an ExecCredential of {self._exec['apiVersion']}",
                 "correct exec.apiVersion to the one that the plugin supports",
             )
         if bool(credential.certificate) != bool(credential.key):
             raise self._failed(
-                "returned a certificate without its key, or a key alone", "see its documentation"
+                "returned a certificate without its key, or a key without its certificate",
+                "see its documentation",
             )
         if not credential.token and not credential.certificate:
             raise self._failed("returned neither a token nor a certificate", "see its documentation")
@@ -187,7 +194,7 @@ class Plugin:
         return credential
 
 
-def _shown(value: object) -> str:
+def _quote(value: object) -> str:
     return f"`{value}`" if value else "missing"
 
 
@@ -199,7 +206,7 @@ def _text(status: Mapping[str, Any], name: str) -> str:
 
 
 def _time(text: str) -> datetime | None:
-    """The time in RFC 3339; more digits than Python knows are cut."""
+    """Parse a time in RFC 3339, truncated to microseconds."""
     if not text:
         return None
     moment = datetime.fromisoformat(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text))
@@ -209,14 +216,14 @@ def _time(text: str) -> datetime | None:
 
 
 def _keep_words(output: bytes) -> None:
-    """Let nothing of a plugin's output be shown, whatever form it has."""
+    """Register every long word of a plugin's output as a secret, because its format is unknown."""
     for word in re.findall(r'[^\s"\'\\{}\[\],:]+', output.decode(errors="replace")):
-        if len(word) >= _SHORTEST_WORD and word not in _PUBLIC_WORDS:
+        if len(word) >= _MIN_SECRET_LENGTH and word not in _PUBLIC_WORDS:
             keep_secret(word)
 
 
-def _readable(output: bytes) -> str:
-    """The last lines without control characters and known secrets."""
+def _last_lines(output: bytes) -> str:
+    """Return the last lines without control characters and known secrets, at most 400 characters."""
     clean = _CONTROL.sub(
         "", conceal(output.decode(errors="replace")).replace("\r\n", "\n").replace("\t", " ")
     )

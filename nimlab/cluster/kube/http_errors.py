@@ -1,8 +1,7 @@
-"""What the API server answered, in our words: a status and a body -> one of our errors.
+"""Errors for the error responses of the API server: an HTTP status and a `Status` object -> a ClusterError.
 
-In: HTTP status, the server's `Status` object, what was asked. Out: the error to raise and whether asking
-again can help. The original text may hold what must not be shown; the error shows a short form of it, once
-that is taken out. Pure.
+In: the HTTP status, the server's `Status` object, the request. Out: the error to raise, and whether a retry
+can help. The server's message can contain secrets, which `hide_secrets` redacts in the error. Pure.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nimlab.cluster.port import RUN_AGAIN
 from nimlab.errors import (
     ClusterError,
     Conflict,
@@ -23,24 +23,25 @@ from nimlab.errors import (
 )
 
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
-_OUR_FAULT_500: Final = ("failed to create typed patch object", "failed to convert new object")
+_SHOWN_CONFLICTS: Final = 4
+_INVALID_PATCH_500: Final = ("failed to create typed patch object", "failed to convert new object")
 
 
 def is_retried(status: int, message: str) -> bool:
-    """Return True when the same request may succeed later.
+    """Return True if the same request may succeed later.
 
-    A 500 that blames the patch itself never will: the server parses an apply body before it validates it
-    and reports an unknown field this way.
+    A 500 for an invalid patch is final: the server parses an apply body before it validates it, and reports
+    an unknown field with this status.
     """
-    return status in _RETRIED and not any(mark in message for mark in _OUR_FAULT_500)
+    return status in _RETRIED and not any(text in message for text in _INVALID_PATCH_500)
 
 
-def error_of(status: int, answer: Mapping[str, Any], *, verb: str, where: str, path: str) -> ClusterError:
-    """Return the error that a failed request means. `answer` is the server's Status, or empty."""
-    message = str(answer.get("message") or f"HTTP status {status} without an explanation")
-    causes = _causes(answer)
+def error_of(status: int, details: Mapping[str, Any], *, verb: str, where: str, path: str) -> ClusterError:
+    """Return the error for a failed request. `details` is the server's `Status` object, or empty."""
+    message = str(details.get("message") or f"HTTP status {status} without a message")
+    causes = _causes(details)
     if status in (401, 403):
-        return _refusal(status, message, causes, verb=verb, where=where, path=path)
+        return _forbidden(status, message, causes, verb=verb, where=where, path=path)
     if status == 409:
         return _conflict(message, causes, where=where)
     if status == 410:
@@ -49,15 +50,15 @@ def error_of(status: int, answer: Mapping[str, Any], *, verb: str, where: str, p
         return ClusterError(f"{verb}: {message}", where=where, status=status)
     if is_retried(status, message):
         return Unreachable(
-            f"{verb}: the server answers {status}: {message}",
+            f"{verb}: the server responded with {status}: {message}",
             where=where,
-            hint="run it again; what is done stays done",
+            hint="run the command again; completed changes are kept",
             status=status,
         )
     return Rejected(f"{verb}: {message}", where=where, status=status)
 
 
-def _refusal(
+def _forbidden(
     status: int,
     message: str,
     causes: list[Mapping[str, Any]],
@@ -67,24 +68,24 @@ def _refusal(
     path: str,
 ) -> ClusterError:
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        return PreconditionFailed(f"{verb}: {message}", where=where, hint="wait until the namespace is gone")
+        return PreconditionFailed(f"{verb}: {message}", where=where, hint="wait until it is deleted")
     if status == 401:
-        hint = "the credentials are unknown or expired: renew them"
-    elif _is_by_admission(message):
-        hint = "a rule of the cluster refuses this object, whatever right the credentials have"
+        hint = "the server rejects the credentials as unknown or expired: renew them"
+    elif _is_admission_error(message):
+        hint = "an admission rule of the cluster rejects this object; other credentials do not help"
         return Rejected(f"{verb}: {message}", where=where, hint=hint, status=status)
     else:
         hint = f"the credentials need the right to {verb} at {path.split('?')[0]}"
     return Forbidden(f"{verb}: {message}", where=where, hint=hint, status=status)
 
 
-def _is_by_admission(message: str) -> bool:
-    """True for a 403 that isn't about rights: a policy, a webhook, a quota, Pod Security.
+def _is_admission_error(message: str) -> bool:
+    """Return True for a 403 of admission (a policy, a webhook, a quota, Pod Security), not of RBAC.
 
-    Who lacks a right is named as the user (apiserver, `responsewriters.Forbidden`; RBAC's escalation check).
+    A 403 for a missing right names the user (apiserver: `responsewriters.Forbidden`, RBAC escalation check).
     """
-    told = "is forbidden: " in message and not re.search(r'[Uu]ser "', message)
-    return told or "denied request" in message
+    names_user = re.search(r'[Uu]ser "', message) is not None
+    return ("is forbidden: " in message and not names_user) or "denied request" in message
 
 
 def _conflict(message: str, causes: list[Mapping[str, Any]], *, where: str) -> ClusterError:
@@ -94,13 +95,13 @@ def _conflict(message: str, causes: list[Mapping[str, Any]], *, where: str) -> C
         if cause.get("reason") == "FieldManagerConflict"
     )
     if not conflicts:
-        return PreconditionFailed(message, where=where, hint="run it again: it looks anew", status=409)
-    owned = ", ".join(f"{c.field.lstrip('.')} is owned by `{c.manager}`" for c in conflicts[:4])
-    more = f" and {len(conflicts) - 4} more" if len(conflicts) > 4 else ""
+        return PreconditionFailed(message, where=where, hint=RUN_AGAIN, status=409)
+    shown = [f"{c.field.lstrip('.')} is owned by `{c.manager}`" for c in conflicts[:_SHOWN_CONFLICTS]]
+    hidden = len(conflicts) - len(shown)
     return FieldConflict(
-        owned + more,
+        ", ".join(shown) + (f" and {hidden} more" if hidden else ""),
         where=where,
-        hint="leave it out of the spec, or take it over with `nimlab sync --take-ownership`",
+        hint="remove it from the spec, or take ownership with `nimlab sync --take-ownership`",
         conflicts=conflicts,
     )
 
@@ -110,7 +111,7 @@ def _manager(message: str) -> str:
     return match[1] if match else "another manager"
 
 
-def _causes(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    details = answer.get("details")
+def _causes(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    details = status.get("details")
     causes = details.get("causes") if isinstance(details, Mapping) else None
-    return [c for c in causes if isinstance(c, Mapping)] if isinstance(causes, list) else []
+    return [cause for cause in causes if isinstance(cause, Mapping)] if isinstance(causes, list) else []

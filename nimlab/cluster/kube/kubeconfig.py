@@ -1,8 +1,9 @@
 """Kubeconfig files -> the cluster and the user of one context, with every field checked by name.
 
-In: paths and the name of a context. Out: an `Entry`: plain values whose types fit, with paths made absolute.
-Fields mean what client-go's `tools/clientcmd` defines. A field that isn't known is rejected, since a setting
-that is ignored may decide who acts. No error shows a value: it may be a credential.
+In: paths and the name of a context. Out: a `KubeconfigEntry`: plain values of the right types, with absolute
+paths. The fields have the meaning that client-go's `tools/clientcmd` defines. Unknown fields are rejected,
+because an ignored setting may determine the identity of the client. No error contains a value, because it
+may be a credential.
 """
 
 from __future__ import annotations
@@ -24,51 +25,51 @@ Fields: TypeAlias = Mapping[str, Any]
 
 _GROUPS: Final = {"clusters": "cluster", "users": "user", "contexts": "context"}
 _TOP: Final[dict[str, str]] = {
-    "apiVersion": "text", "kind": "text", "preferences": "map", "extensions": "list",
-    "current-context": "text",
+    "apiVersion": "string", "kind": "string", "preferences": "map", "extensions": "list",
+    "current-context": "string",
     **dict.fromkeys(_GROUPS, "list"),
 }  # fmt: skip
 _ENTRY_FIELDS: Final[dict[str, dict[str, str]]] = {
     "cluster": {
-        "server": "text", "tls-server-name": "text", "insecure-skip-tls-verify": "bool",
-        "certificate-authority": "text", "certificate-authority-data": "text", "proxy-url": "text",
+        "server": "string", "tls-server-name": "string", "insecure-skip-tls-verify": "bool",
+        "certificate-authority": "string", "certificate-authority-data": "string", "proxy-url": "string",
         "disable-compression": "bool", "extensions": "list",
     },
     "user": {
-        "client-certificate": "text", "client-certificate-data": "text", "client-key": "text",
-        "client-key-data": "text", "token": "text", "tokenFile": "text", "as": "text", "as-uid": "text",
-        "as-groups": "texts", "as-user-extra": "map of texts", "username": "text", "password": "text",
-        "auth-provider": "map", "exec": "map", "extensions": "list",
+        "client-certificate": "string", "client-certificate-data": "string", "client-key": "string",
+        "client-key-data": "string", "token": "string", "tokenFile": "string", "username": "string",
+        "password": "string", "as": "string", "as-uid": "string", "as-groups": "strings",
+        "as-user-extra": "map of string lists", "auth-provider": "map", "exec": "map", "extensions": "list",
     },
-    "context": {"cluster": "text", "user": "text", "namespace": "text", "extensions": "list"},
+    "context": {"cluster": "string", "user": "string", "namespace": "string", "extensions": "list"},
 }  # fmt: skip
 _EXEC_FIELDS: Final[dict[str, str]] = {
-    "command": "text", "args": "texts", "env": "list", "apiVersion": "text", "installHint": "text",
-    "provideClusterInfo": "bool", "interactiveMode": "text",
+    "command": "string", "args": "strings", "env": "list", "apiVersion": "string", "installHint": "string",
+    "provideClusterInfo": "bool", "interactiveMode": "string",
 }  # fmt: skip
-_ENV_FIELDS: Final[dict[str, str]] = {"name": "text", "value": "text"}
+_ENV_FIELDS: Final[dict[str, str]] = {"name": "string", "value": "string"}
 _PATHS: Final = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 _TYPES: Final[dict[str, tuple[str, type | tuple[type, ...]]]] = {
-    "text": ("a text", str),
+    "string": ("a string", str),
     "bool": ("true or false", bool),
     "list": ("a list", list),
-    "texts": ("a list of texts", list),
+    "strings": ("a list of strings", list),
     "map": ("a map", dict),
-    "map of texts": ("a map of lists of texts", dict),
+    "map of string lists": ("a map of lists of strings", dict),
 }
-_MOST_NAMES: Final = 8
+_MAX_SHOWN_NAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeconfigEntry:
-    """The chosen context: who and where. `path` is the file that errors name."""
+    """The cluster and the user of the chosen context. `path` is the file that error messages name."""
 
     path: Path
     context: str
     cluster: Fields
     user: Fields
 
-    def wrong(self, what: str, hint: str) -> NimlabError:
+    def error(self, what: str, hint: str) -> NimlabError:
         """Return the error for a setting of this context."""
         return NimlabError(f"context `{self.context}`: {what}", where=self.path, hint=hint)
 
@@ -81,32 +82,32 @@ class _File:
 
 
 def default_paths() -> tuple[Path, ...]:
-    """Return the files that kubectl reads when no flag names one; the first one wins."""
+    """Return the files that kubectl reads without a flag; the first one has precedence."""
     named = os.environ.get("KUBECONFIG", "")
     if named:
         return tuple(dict.fromkeys(Path(part) for part in named.split(os.pathsep) if part))
-    home = os.environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 -- Path raises where there is no home
+    home = os.environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 -- Path.home() raises without one
     return (Path(home) / ".kube" / "config",)
 
 
 def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
-    """Return the context's cluster and user; None takes the current context. Raises NimlabError."""
+    """Return the context's cluster and user; None means the current context. Raises NimlabError."""
     files = _read_files(kubeconfig)
     if not files:
-        looked = ", ".join(str(path) for path in default_paths())
+        searched = ", ".join(str(path) for path in default_paths())
         raise NimlabError(
             "there is no kubeconfig",
-            where=looked,
-            hint="name one with `--kubeconfig FILE`, or set KUBECONFIG",
+            where=searched,
+            hint="choose one with `--kubeconfig FILE`, or set KUBECONFIG",
         )
     first = files[0].path
     name = context or next((file.current for file in files if file.current), "")
     if not name:
         raise NimlabError("no current context is set", where=first, hint=_choose(files, ""))
-    found = _find(files, "contexts", name)
-    if found is None:
+    entry = _find(files, "contexts", name)
+    if entry is None:
         raise NimlabError(f"there is no context `{name}`", where=first, hint=_choose(files, name))
-    path, chosen = found
+    path, chosen = entry
     _reject_unknown(chosen, _ENTRY_FIELDS["context"], f"context `{name}`", path)
     return KubeconfigEntry(
         path=path,
@@ -117,7 +118,7 @@ def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
 
 
 def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
-    """Return the names of the contexts in the kubeconfig, sorted; empty if there is none to read."""
+    """Return the names of the contexts in the kubeconfig, sorted; empty if it cannot be read."""
     try:
         return _context_names(_read_files(kubeconfig))
     except NimlabError:
@@ -129,25 +130,25 @@ def _context_names(files: Iterable[_File]) -> tuple[str, ...]:
 
 
 def _choose(files: Sequence[_File], name: str) -> str:
-    """The hint that lists the contexts and suggests a close one."""
+    """Return a hint that lists the contexts and suggests a similar name."""
     known = _context_names(files)
     if not known:
-        return "the file defines no context; name another with `--kubeconfig FILE`"
-    listed = ", ".join(known[:_MOST_NAMES]) + (", …" if len(known) > _MOST_NAMES else "")
-    return f"{did_you_mean(name, known)} choose with `--context NAME`; there are: {listed}".lstrip()
+        return "the file defines no context; choose another with `--kubeconfig FILE`"
+    listed = ", ".join(known[:_MAX_SHOWN_NAMES]) + (", …" if len(known) > _MAX_SHOWN_NAMES else "")
+    return f"{did_you_mean(name, known)} choose one with `--context NAME`: {listed}".lstrip()
 
 
 def _part(files: Sequence[_File], group: str, chosen: Fields, context: str) -> Fields:
     name = chosen.get(group, "")
-    found = _find(files, f"{group}s", name) if name else None
-    if found is None:
-        what = f"names the {group} `{name}`, which isn't defined" if name else f"names no {group}"
+    entry = _find(files, f"{group}s", name) if name else None
+    if entry is None:
+        what = f"refers to the {group} `{name}`, which is not defined" if name else f"has no {group}"
         raise NimlabError(
             f"context `{context}` {what}",
             where=files[0].path,
             hint=f"add it to `{group}s`, or choose another context",
         )
-    path, fields = found
+    path, fields = entry
     _reject_unknown(fields, _ENTRY_FIELDS[group], f"{group} `{name}`", path)
     if "exec" in fields:
         _reject_unknown(fields["exec"], _EXEC_FIELDS, f"user `{name}`: exec", path)
@@ -164,18 +165,21 @@ def _find(files: Iterable[_File], group: str, name: str) -> tuple[Path, Fields] 
 
 
 def _absolute(fields: Fields, folder: Path) -> Fields:
-    """The fields with each path counted from the kubeconfig's folder; a bare command is looked up on PATH."""
-    made: dict[str, Any] = {
+    """Return the fields with each path resolved from the kubeconfig's folder.
+
+    An exec command without a slash is unchanged, because it is searched on PATH.
+    """
+    resolved: dict[str, Any] = {
         name: str(folder / text) if name in _PATHS and text else text for name, text in fields.items()
     }
-    plugin = made.get("exec")
+    plugin = resolved.get("exec")
     if plugin and os.sep in plugin.get("command", ""):
-        made["exec"] = {**plugin, "command": str(folder / plugin["command"])}
-    return made
+        resolved["exec"] = {**plugin, "command": str(folder / plugin["command"])}
+    return resolved
 
 
 def _read_files(kubeconfig: Path | None) -> tuple[_File, ...]:
-    """Every file that takes part. A missing one is an error only where a flag names it."""
+    """Read the file that the flag names, else all default files that exist."""
     if kubeconfig is not None:
         return (_read(kubeconfig),)
     return tuple(_read(path) for path in default_paths() if path.exists())
@@ -192,35 +196,40 @@ def _read(path: Path) -> _File:
         "",
     ):
         raise NimlabError(
-            "this isn't a kubeconfig of `apiVersion: v1` and `kind: Config`",
+            "the file is not a kubeconfig with `apiVersion: v1` and `kind: Config`",
             where=path,
-            hint="name another file",
+            hint="choose another file with `--kubeconfig FILE`",
         )
     groups = {group: _by_name(document.get(group, ()), group, path) for group in _GROUPS}
     return _File(path=path, current=document.get("current-context", ""), groups=groups)
 
 
 def _load(path: Path) -> Fields:
-    """The document without nulls. What the parser reports isn't shown: it may quote a credential."""
+    """Return the document without nulls.
+
+    The parser's message is not shown, because it can quote a credential.
+    """
     try:
         document = yaml.load(path.read_bytes(), Loader=SAFE_LOADER)  # noqa: S506 -- a safe one
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise _unreadable("it isn't valid YAML", place) from None
+        raise _unreadable("it is not valid YAML", place) from None
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise _unreadable("it isn't valid YAML", str(path)) from None
+        raise _unreadable("it is not valid YAML", str(path)) from None
     except OSError as error:
-        raise _unreadable((error.strerror or "it can't be read").lower(), str(path)) from None
+        raise _unreadable((error.strerror or "it cannot be read").lower(), str(path)) from None
     if not isinstance(document, dict | None):
-        raise _unreadable("it isn't a map", str(path))
+        raise _unreadable("it is not a map", str(path))
     fields: Fields = _without_nulls(document or {})
     return fields
 
 
-def _unreadable(why: str, where: str) -> NimlabError:
+def _unreadable(reason: str, where: str) -> NimlabError:
     return NimlabError(
-        f"the kubeconfig can't be read: {why}", where=where, hint="name another with `--kubeconfig FILE`"
+        f"the kubeconfig cannot be read: {reason}",
+        where=where,
+        hint="correct it, or choose another with `--kubeconfig FILE`",
     )
 
 
@@ -231,29 +240,27 @@ def _without_nulls(value: Any) -> Any:  # noqa: ANN401 -- any YAML
 
 
 def _by_name(entries: Iterable[Any], group: str, path: Path) -> Mapping[str, Fields]:
-    """The entries of a list by their names, which must differ."""
-    inner, found = _GROUPS[group], dict[str, Fields]()
+    """Return the entries of a list by their names, which must be unique."""
+    inner, by_name = _GROUPS[group], dict[str, Fields]()
     for entry in entries:
         _check_type(entry, "map", group, path)
-        _check_type(entry.get("name", ""), "text", f"{group}.name", path)
+        _check_type(entry.get("name", ""), "string", f"{group}.name", path)
         name, fields = entry.get("name", ""), entry.get(inner, {})
-        if name in found:
-            raise NimlabError(
-                f"{group}: the name `{name}` is there twice", where=path, hint="remove one of them"
-            )
+        if name in by_name:
+            raise NimlabError(f"{group}: duplicate name `{name}`", where=path, hint="remove one of them")
         _check_type(fields, "map", f"{group}.{inner}", path)
         _check_fields(fields, _ENTRY_FIELDS[inner], f"{inner} `{name}`", path)
-        _remember(fields)
+        _register_secrets(fields)
         if extra := entry.keys() - {"name", inner}:
             raise _unknown(
                 str(min(extra, key=str)), dict.fromkeys(("name", inner)), f"{group}: `{name}`", path
             )
-        found[name] = fields
-    return found
+        by_name[name] = fields
+    return by_name
 
 
-def _remember(fields: Fields) -> None:
-    """Keep each credential out of whatever is printed from now on."""
+def _register_secrets(fields: Fields) -> None:
+    """Register each credential with `masking`, so that it is never printed."""
     for name in ("token", "password", "client-key-data"):
         keep_secret(str(fields.get(name, "")))
 
@@ -262,9 +269,9 @@ def _check_fields(fields: Fields, known: Mapping[str, str], where: str, path: Pa
     for name, value in fields.items():
         if name in known:
             _check_type(value, known[name], f"{where}: {name}", path)
-    for part in fields.get("extensions", ()) if "extensions" in known else ():
-        _check_type(part, "map", f"{where}: extensions", path)
-        _check_type(part.get("name", ""), "text", f"{where}: extensions.name", path)
+    for extension in fields.get("extensions", ()) if "extensions" in known else ():
+        _check_type(extension, "map", f"{where}: extensions", path)
+        _check_type(extension.get("name", ""), "string", f"{where}: extensions.name", path)
     if isinstance(plugin := fields.get("exec"), dict) and "exec" in known:
         _check_fields(plugin, _EXEC_FIELDS, f"{where}: exec", path)
         for variable in plugin.get("env", ()):
@@ -273,19 +280,21 @@ def _check_fields(fields: Fields, known: Mapping[str, str], where: str, path: Pa
 
 
 def _check_type(value: object, kind: str, where: str, path: Path) -> None:
-    wanted, python = _TYPES[kind]
-    fits = isinstance(value, python)
-    if fits and kind == "texts":
-        fits = _are_texts(value)
-    if fits and kind == "map of texts" and isinstance(value, dict):
-        fits = all(isinstance(key, str) and _are_texts(items) for key, items in value.items())
+    description, python_type = _TYPES[kind]
+    fits = isinstance(value, python_type)
+    if fits and kind == "strings":
+        fits = _are_strings(value)
+    if fits and kind == "map of string lists" and isinstance(value, dict):
+        fits = all(isinstance(key, str) and _are_strings(items) for key, items in value.items())
     if not fits:
         raise NimlabError(
-            f"{where} must be {wanted}", where=path, hint="quote a text that looks like a number"
+            f"{where} must be {description}",
+            where=path,
+            hint="correct its type; quote a string that looks like a number",
         )
 
 
-def _are_texts(value: object) -> bool:
+def _are_strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
@@ -297,7 +306,7 @@ def _reject_unknown(fields: Fields, known: Mapping[str, str], where: str, path: 
 
 def _unknown(name: str, known: Mapping[str, Any], where: str, path: Path) -> NimlabError:
     return NimlabError(
-        f"{where}: the field `{name}` isn't known, and none is ignored",
+        f"{where}: unknown field `{name}`; nimlab rejects unknown fields",
         where=path,
-        hint=f"{did_you_mean(name, known)} remove it, or correct its name".lstrip(),
+        hint=f"{did_you_mean(name, known)} remove the field or correct its name".lstrip(),
     )

@@ -1,7 +1,8 @@
-"""Which proxy leads to a server: the kubeconfig's own, else the environment's, by the rules of Go's net/http.
+"""The proxy for a server: that of the kubeconfig, else that of the environment.
 
-In: a server's URL, a proxy's URL, an environment. Out: a `Proxy`, or None for a direct connection. The
-kubeconfig's proxy always counts. The environment's never counts for loopback, nor for the hosts of NO_PROXY.
+In: the server's URL, the kubeconfig's proxy-url, the environment. Out: a `Proxy`, or None for a direct
+connection. A proxy in the kubeconfig always applies. The environment is read by the rules of Go's net/http:
+its proxy does not apply to loopback addresses and to the hosts in NO_PROXY.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """A proxy's address without its credentials, and the header value that authenticates there."""
+    """A proxy: its URL without credentials, its `user:password` or None, and where it is configured."""
 
     url: str
     user: str | None
@@ -30,10 +31,13 @@ class Proxy:
         return f"{self.url} (from {self.source})"
 
 
-def choose_proxy(server: str, own: str, environment: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy for a server's URL. Raises NimlabError for one that can't be used."""
-    if own:
-        return _parse(own, "proxy-url in the kubeconfig")
+def choose_proxy(server: str, proxy_url: str, environment: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy for a server's URL. Raises NimlabError for a proxy that cannot be used.
+
+    `proxy_url` is the setting in the kubeconfig, empty if there is none.
+    """
+    if proxy_url:
+        return _parse(proxy_url, "proxy-url in the kubeconfig")
     target = urlsplit(server)
     name = f"{target.scheme.upper()}_PROXY"
     source = next((key for key in (name, name.lower()) if environment.get(key)), None)
@@ -54,13 +58,13 @@ def _parse(text: str, source: str) -> Proxy:
         keep_secret(secret or "")
     if not host:
         raise NimlabError(
-            "the proxy's address isn't a URL", where=source, hint="write it as http://HOST:PORT"
+            "the proxy's address is not a URL", where=source, hint="write it as http://HOST:PORT"
         )
     if parts.scheme not in _SUPPORTED:
         raise NimlabError(
-            f"the proxy {shown} can't be used: `{parts.scheme}` isn't supported",
+            f"the proxy {shown} cannot be used: `{parts.scheme}` is not supported",
             where=source,
-            hint="name a proxy with http:// or https://, or none",
+            hint="use a proxy with http:// or https://, or remove the setting",
         )
     user = None
     if parts.username is not None:
@@ -73,7 +77,7 @@ def _bracket(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True for `localhost` and the addresses of this machine's loopback."""
+    """Return True for `localhost` and loopback addresses."""
     if host == "localhost":
         return True
     try:
@@ -88,19 +92,19 @@ def _is_exempt(target: SplitResult, no_proxy: str) -> bool:
     if is_loopback(host):
         return True
     rules = (rule.strip().lower() for rule in no_proxy.split(","))
-    return any(_covers(rule, host, port) for rule in rules if rule)
+    return any(_matches(rule, host, port) for rule in rules if rule)
 
 
-def _covers(rule: str, host: str, port: int) -> bool:
-    """True when a rule of NO_PROXY fits: `*`, an address, a CIDR, a name or `.name`, with a port or none."""
+def _matches(rule: str, host: str, port: int) -> bool:
+    """Return True if a NO_PROXY rule matches: `*`, an address, a CIDR, or a name with an optional port."""
     if rule == "*":
         return True
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
     except ValueError:
         pass
-    name, _, wanted = rule.rpartition(":") if rule.rpartition(":")[2].isdigit() else (rule, "", "")
-    if wanted and int(wanted) != port:
+    name, _, rule_port = rule.rpartition(":") if rule.rpartition(":")[2].isdigit() else (rule, "", "")
+    if rule_port and int(rule_port) != port:
         return False
     name = name.strip("[]")
     if name.startswith(("*.", ".")):

@@ -1,6 +1,6 @@
-"""Where the API server is, how it is trusted, and through which proxy: an `Entry` -> an `Access`.
+"""Access to an API server: a `KubeconfigEntry` -> an `Access` with URL, CA, credentials and proxy.
 
-Settings that contradict each other are rejected as kubectl rejects them.
+Contradictory settings are rejected, as kubectl rejects them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nimlab.errors import NimlabError
 from nimlab.objects.masking import keep_secret
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_MOUNT_HINT: Final = "let the pod mount its ServiceAccount's token (automountServiceAccountToken)"
+_MOUNT_HINT: Final = "mount the ServiceAccount's token in the pod (automountServiceAccountToken)"
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
 _SECRET_FIELDS: Final = (
     "token", "tokenFile", "username", "password", "client-certificate", "client-certificate-data",
@@ -42,7 +42,11 @@ _SECRET_FIELDS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """An API server and what gives access to it; texts are PEM. Without `ca` the system's roots count."""
+    """An API server with the means to access it.
+
+    `ca` and `certificate` are PEM. If `ca` is None, the CAs of the system are trusted. `rotates` is True if
+    the client certificate can change during a run. `where` is the file or folder that error messages name.
+    """
 
     server: str
     ca: str | None
@@ -55,11 +59,11 @@ class Access:
     rotates: bool = False
 
     def credentials(self) -> Mapping[str, str]:
-        """Return the headers that authenticate a request; one name may have several values."""
+        """Return the headers that authenticate a request; a name can have several values."""
         return HTTPHeaderDict(self.headers())
 
     def pool(self, connections: int) -> urllib3.PoolManager:
-        """Return a pool that trusts this CA and no other. Raises NimlabError for what is no certificate."""
+        """Return a connection pool that trusts only this CA. Raises NimlabError for invalid certificates."""
         if self.rotates:
             return _RotatingPool(self.certificate, partial(self._pool, connections))
         return self._pool(connections)
@@ -82,7 +86,7 @@ class Access:
     def _context(self) -> ssl.SSLContext:
         context = make_context()
         if self.is_insecure:
-            urllib3.disable_warnings(InsecureRequestWarning)  # the user is warned once, in one line of ours
+            urllib3.disable_warnings(InsecureRequestWarning)  # nimlab itself warns once (`cautions`)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         else:
@@ -100,22 +104,24 @@ class Access:
             context.load_verify_locations(cadata=self.ca)
         except ssl.SSLError:
             raise NimlabError(
-                "certificate-authority holds no valid certificate", where=self.where, hint="fetch it anew"
+                "certificate-authority contains no valid certificate",
+                where=self.where,
+                hint="fetch a new kubeconfig",
             ) from None
 
 
 class _ThroughProxy(urllib3.ProxyManager):
-    """A proxy to which each header is sent as often as it was given."""
+    """A proxy pool that keeps headers with several values."""
 
     def _set_proxy_headers(self, url: str, headers: Mapping[str, str] | None = None) -> Mapping[str, str]:
-        sent = HTTPHeaderDict(headers or {})
-        sent.setdefault("Accept", "*/*")
-        sent.setdefault("Host", urlsplit(url).netloc)
-        return sent
+        merged = HTTPHeaderDict(headers or {})
+        merged.setdefault("Accept", "*/*")
+        merged.setdefault("Host", urlsplit(url).netloc)
+        return merged
 
 
 class _RotatingPool(urllib3.PoolManager):
-    """A pool for each client certificate that a plugin returns: a context in use is never changed."""
+    """One pool per client certificate of an exec plugin, because a TLS context in use must not change."""
 
     def __init__(
         self, certificate: Callable[[], tuple[str, str] | None], make: Callable[[], urllib3.PoolManager]
@@ -127,8 +133,8 @@ class _RotatingPool(urllib3.PoolManager):
         self._pair = certificate()
         self._current = make()
 
-    def urlopen(self, method: str, url: str, *args: Any, **settings: Any) -> urllib3.BaseHTTPResponse:  # noqa: ANN401 -- passed on as they are
-        """Send by the pool of the certificate that is valid now."""
+    def urlopen(self, method: str, url: str, *args: Any, **settings: Any) -> urllib3.BaseHTTPResponse:  # noqa: ANN401 -- passed through
+        """Send the request through the pool of the current certificate."""
         pair = self._certificate()
         with self._lock:
             if pair != self._pair:
@@ -142,7 +148,7 @@ class _RotatingPool(urllib3.PoolManager):
 
 
 def read_access(kubeconfig: Path | None, context: str | None) -> Access:
-    """Return what a context, the current one for None, gives access to. Raises NimlabError."""
+    """Return the access of a context; None means the current context. Raises NimlabError."""
     entry = read_entry(kubeconfig, context)
     server = server_url(entry)
     is_secure = server.startswith("https://")
@@ -150,7 +156,7 @@ def read_access(kubeconfig: Path | None, context: str | None) -> Access:
     is_insecure = bool(entry.cluster.get("insecure-skip-tls-verify"))
     ca = _pem(entry, entry.cluster, "certificate-authority", "CERTIFICATE")
     if ca is not None and is_insecure and is_secure:
-        raise entry.wrong(
+        raise entry.error(
             "certificate-authority and insecure-skip-tls-verify contradict each other", "remove one"
         )
     plugin = Plugin(entry) if "exec" in entry.user else None
@@ -171,12 +177,12 @@ def read_access(kubeconfig: Path | None, context: str | None) -> Access:
 
 
 def in_cluster_access(folder: Path | None = None) -> Access:
-    """Return what the ServiceAccount of this pod gives access to. Raises NimlabError outside of a pod."""
+    """Return the access of this pod's ServiceAccount. Raises NimlabError outside of a pod."""
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
     if not host or not port.isdecimal():
         raise NimlabError(
-            "--in-cluster works only in a pod: KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT isn't set",
-            hint="name a cluster with `--context NAME` or `--kubeconfig FILE`",
+            "--in-cluster works only in a pod: KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set",
+            hint="choose a cluster with `--context NAME` or `--kubeconfig FILE`",
         )
     folder = folder or SERVICE_ACCOUNT
     tokens = TokenFile(folder / "token")
@@ -185,7 +191,7 @@ def in_cluster_access(folder: Path | None = None) -> Access:
         text = ca.read_bytes().decode("latin-1")
     except OSError as error:
         raise NimlabError(
-            f"the ServiceAccount's CA can't be read: {error.strerror}", where=ca, hint=_MOUNT_HINT
+            f"the ServiceAccount's CA cannot be read: {error.strerror}", where=ca, hint=_MOUNT_HINT
         ) from None
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     return Access(
@@ -201,23 +207,23 @@ def in_cluster_access(folder: Path | None = None) -> Access:
 
 
 def server_url(entry: KubeconfigEntry) -> str:
-    """Return the server's URL with its scheme in small letters. Raises NimlabError for anything else."""
+    """Return the server's URL with a lower-case scheme. Raises NimlabError for an invalid URL."""
     text = entry.cluster.get("server", "")
     if not text:
-        raise entry.wrong("the cluster has no server", "add `server: https://HOST:PORT`")
+        raise entry.error("the cluster has no server", "add `server: https://HOST:PORT`")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f]", text):
-        raise entry.wrong(
-            "cluster.server isn't a URL with https://", "write it as `server: https://HOST:PORT`"
+        raise entry.error(
+            "cluster.server is not a URL with https://", "write it as `server: https://HOST:PORT`"
         )
     if parts.username is not None or parts.query or parts.fragment:
         keep_secret(parts.password or "")
-        raise entry.wrong(
-            "cluster.server holds more than a host, a port and a path", "remove the user, `?` or `#`"
+        raise entry.error(
+            "cluster.server must contain only a host, a port and a path", "remove the user, `?` or `#`"
         )
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "") + parts.path.rstrip("/")
@@ -227,27 +233,27 @@ def _check_user(entry: KubeconfigEntry, *, is_secure: bool) -> None:
     user = entry.user
     given = [field for field in _SECRET_FIELDS if user.get(field)]
     if user.get("auth-provider"):
-        raise entry.wrong(
-            "user.auth-provider isn't supported", "use an exec plugin, a token or a certificate"
+        raise entry.error(
+            "user.auth-provider is not supported", "use an exec plugin, a token or a certificate"
         )
     if given and not is_secure:
-        raise entry.wrong(
-            f"user.{given[0]} isn't sent over http://, where everybody could read it",
+        raise entry.error(
+            f"user.{given[0]} is not sent over http://, because everybody could read it",
             "use https:// in cluster.server",
         )
     if is_secure and not given:
-        raise entry.wrong("the user has no credentials", "add a token, a certificate or an exec plugin")
+        raise entry.error("the user has no credentials", "add a token, a certificate or an exec plugin")
     has_token, has_password = (
         user.get("token") or user.get("tokenFile"),
         user.get("username") or user.get("password"),
     )
     if has_token and has_password:
-        raise entry.wrong("the user has a token and a password", "remove one of them")
+        raise entry.error("the user has both a token and a password", "remove one of them")
     if has_password and not user.get("username"):
-        raise entry.wrong("user.password is set without user.username", "add the username")
+        raise entry.error("user.password is set without user.username", "add the username")
     others = [field for field in given if field != "exec"]
     if "exec" in user and others:
-        raise entry.wrong(f"user.exec and user.{others[0]} are both set", "remove one of them")
+        raise entry.error(f"user.exec and user.{others[0]} are both set", "remove one of them")
 
 
 def _fixed_certificate(entry: KubeconfigEntry) -> tuple[str, str] | None:
@@ -255,7 +261,7 @@ def _fixed_certificate(entry: KubeconfigEntry) -> tuple[str, str] | None:
     key = _pem(entry, entry.user, "client-key", "KEY")
     if (certificate is None) != (key is None):
         missing = "client-key" if key is None else "client-certificate"
-        raise entry.wrong(f"user.{missing} is missing", "a client certificate needs its key")
+        raise entry.error(f"user.{missing} is missing", "configure both: a client certificate needs its key")
     return None if certificate is None or key is None else (certificate, key)
 
 
@@ -264,10 +270,10 @@ def _of_plugin(credential: Credential) -> tuple[str, str] | None:
 
 
 def _pem(entry: KubeconfigEntry, fields: Any, name: str, kind: str) -> str | None:  # noqa: ANN401 -- checked fields
-    """The blocks of PEM in the data or the file, of which only one may be given."""
+    """Return the PEM blocks of a kind from the inline data or the file; only one of the two may be set."""
     data, path = fields.get(f"{name}-data"), fields.get(name)
     if data and path:
-        raise entry.wrong(f"{name} and {name}-data are both set", "remove one of them")
+        raise entry.error(f"{name} and {name}-data are both set", "remove one of them")
     if not data and not path:
         return None
     if kind == "KEY":
@@ -277,28 +283,30 @@ def _pem(entry: KubeconfigEntry, fields: Any, name: str, kind: str) -> str | Non
             base64.b64decode(re.sub(r"[\r\n]", "", data), validate=True) if data else Path(path).read_bytes()
         )
     except (binascii.Error, ValueError):
-        raise entry.wrong(f"{name}-data isn't base64", "encode the PEM file with `base64 -w0`") from None
+        raise entry.error(f"{name}-data is not base64", "encode the PEM file with `base64 -w0`") from None
     except OSError as error:
-        raise entry.wrong(f"{name} {path} can't be read: {error.strerror}", "correct the path") from None
+        raise entry.error(f"{name} {path} cannot be read: {error.strerror}", "correct the path") from None
     text = raw.decode("latin-1")
     if kind == "KEY":
         keep_secret(text)
     blocks = [match[0] for match in _PEM.finditer(text) if match[1].endswith(kind)]
     if not blocks:
-        raise entry.wrong(f"{name} holds no {kind.lower()} in PEM", "write the PEM file's content in base64")
+        raise entry.error(
+            f"{name} contains no {kind.lower()} in PEM", "use a PEM file, or its content in base64"
+        )
     return "\n".join(blocks) + "\n"
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: str, key: str, where: str) -> None:
-    """Give the context our certificate. OpenSSL takes it from a file only, which nobody else can read."""
+    """Load our certificate from a temporary file that only this user can read: OpenSSL loads only files."""
     with tempfile.NamedTemporaryFile("w", prefix="nimlab-", suffix=".pem") as file:
         file.write(certificate + "\n" + key)
         file.flush()
         try:
-            context.load_cert_chain(file.name, password=b"")  # an encrypted key is refused, not asked for
+            context.load_cert_chain(file.name, password=b"")  # an encrypted key is an error, not a prompt
         except (OSError, ValueError):
             raise NimlabError(
-                "the client certificate and its key can't be used",
+                "the client certificate and its key cannot be used",
                 where=where,
                 hint="they must be in PEM, belong together, and the key must not be encrypted",
             ) from None

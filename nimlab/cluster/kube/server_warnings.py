@@ -1,7 +1,6 @@
-"""What a server or a connection has to say beside the answers: warnings and retries, each text once.
+"""Notices about requests: the server's `Warning` headers and the reasons for retries, without duplicates.
 
-In: headers and reasons, from several threads. Out: one call for each new text, and the list of the server's
-warnings.
+In: headers and reasons, from several threads. Out: one call per new text, and the list of the warnings.
 """
 
 from __future__ import annotations
@@ -13,29 +12,29 @@ from typing import Final
 
 from nimlab.errors import shorten
 
-_MOST: Final = 100  # of different warnings; more help nobody, and a list in memory has to end
+_MAX_WARNINGS: Final = 100  # different texts; limits the memory
 _WARNING: Final = re.compile(
     r"""\s*(?P<code>[0-9]{3})[ ](?P<agent>[^\s,"]+)[ ]"(?P<text>(?:[^"\\]|\\.)*)"(?:[ ]"[^"]*")?\s*(?:,|$)"""
 )
-_SHOWN_CODE: Final = "299"  # a persistent warning; Kubernetes sends no other, and kubectl shows no other
+_SHOWN_CODE: Final = "299"  # a persistent warning: the only code that Kubernetes sends and kubectl shows
 
 
 def warnings_in(headers: Iterable[str]) -> Iterator[str]:
-    """Yield the texts of `Warning` headers (RFC 7234, section 5.5), one or several in each header.
+    """Yield the texts of `Warning` headers (RFC 7234, section 5.5); a header can contain several.
 
-    What isn't one ends its header: the rest can't be read for sure.
+    A malformed warning ends its header, because the rest cannot be parsed reliably.
     """
     for header in headers:
-        place = 0
-        while match := _WARNING.match(header, place):
-            place = match.end()
+        position = 0
+        while match := _WARNING.match(header, position):
+            position = match.end()
             text = re.sub(r"\\(.)", r"\1", match["text"])
             if match["code"] == _SHOWN_CODE and text.strip():
                 yield _as_utf_8(text)
 
 
 def _as_utf_8(text: str) -> str:
-    """The text as the server wrote it: Python's HTTP library takes the bytes of a header for Latin-1."""
+    """Return the text decoded as UTF-8; Python's HTTP library decodes headers as Latin-1."""
     try:
         return text.encode("latin-1").decode("utf-8")
     except UnicodeError:
@@ -43,36 +42,36 @@ def _as_utf_8(text: str) -> str:
 
 
 class Notices:
-    """Collects texts from several threads and passes each new one on."""
+    """The notices of all threads; each new text is reported once."""
 
-    def __init__(self, tell: Callable[[str, str], None] | None) -> None:
-        """Pass on to `tell` what it is (`warning`, `retry`) and the text."""
-        self._tell = tell
+    def __init__(self, notify: Callable[[str, str], None] | None) -> None:
+        """Call `notify` with a label (`warning` or `retry`) and the text."""
+        self._notify = notify
         self._lock = threading.Lock()
         self._warnings: dict[str, None] = {}
         self._retries: set[str] = set()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The server's warnings, in the order in which they first came."""
+        """The server's warnings, in the order of their first occurrence."""
         with self._lock:
             return tuple(self._warnings)
 
     def add_warnings(self, headers: Iterable[str]) -> None:
-        """Take the warnings of one answer."""
+        """Add the warnings of one response."""
         for text in warnings_in(headers):
             short = shorten(text)
             with self._lock:
-                is_new = short not in self._warnings and len(self._warnings) < _MOST
+                is_new = short not in self._warnings and len(self._warnings) < _MAX_WARNINGS
                 if is_new:
                     self._warnings[short] = None
-            if is_new and self._tell is not None:
-                self._tell("warning", short)
+            if is_new and self._notify is not None:
+                self._notify("warning", short)
 
-    def add_retry(self, reason: str, at_most_s: float) -> None:
-        """Take that a request is sent again, and for how long at most; a reason is passed on once."""
+    def add_retry(self, reason: str, max_wait_s: float) -> None:
+        """Add the reason for a retry, with the longest time that retries can take; report a reason once."""
         with self._lock:
             is_new = reason not in self._retries
             self._retries.add(reason)
-        if is_new and self._tell is not None:
-            self._tell("retry", f"{reason}; trying again for {max(1, round(at_most_s))} s at most")
+        if is_new and self._notify is not None:
+            self._notify("retry", f"{reason}; retrying for up to {max(1, round(max_wait_s))} s")

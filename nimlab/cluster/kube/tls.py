@@ -1,4 +1,4 @@
-"""One TLS context for all threads, whose settings don't change once it is in use."""
+"""A TLS context that all threads share; its settings do not change once it is in use."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
 
 class SharedContext(ssl.SSLContext):
-    """A context whose ALPN list is set once.
+    """A TLS context whose ALPN list is set only once.
 
-    urllib3 sets the same list again for every connection. OpenSSL then frees the buffer and copies the new
-    one, without a lock, while another thread's handshake may read it. Its ClientHello carries garbage, and
-    the server answers `tlsv1 alert decode error`.
+    urllib3 sets the same list again for every connection. OpenSSL then frees its buffer and copies the list,
+    without a lock, while the handshake of another thread may read the buffer. That ClientHello can contain
+    garbage, and the server rejects it with `tlsv1 alert decode error`.
     """
 
     _protocols: tuple[str, ...] | None = None
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
-        """Set the list; the same one again does nothing. Raises ValueError for another one."""
+        """Set the list; do nothing if it is the same. Raises ValueError for a different list."""
         wanted = tuple(alpn_protocols)
         if self._protocols is None:
             super().set_alpn_protocols(wanted)
             self._protocols = wanted
         elif wanted != self._protocols:
-            raise ValueError("the ALPN list of a shared context can't be changed")
+            raise ValueError("the ALPN list of a shared context cannot be changed")
 
 
 def make_context() -> ssl.SSLContext:
-    """Return a context for clients that verifies servers, with the settings that urllib3 has for its own."""
-    plain = create_urllib3_context()
+    """Return a client context that verifies servers, with the settings of urllib3's own contexts."""
+    default = create_urllib3_context()
     context = SharedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = plain.minimum_version
-    context.maximum_version = plain.maximum_version
-    context.options = plain.options
-    context.verify_flags = plain.verify_flags
-    context.post_handshake_auth = plain.post_handshake_auth
-    context.hostname_checks_common_name = plain.hostname_checks_common_name
-    if plain.keylog_filename:
-        context.keylog_filename = plain.keylog_filename
+    context.minimum_version = default.minimum_version
+    context.maximum_version = default.maximum_version
+    context.options = default.options
+    context.verify_flags = default.verify_flags
+    context.post_handshake_auth = default.post_handshake_auth
+    context.hostname_checks_common_name = default.hostname_checks_common_name
+    if default.keylog_filename:
+        context.keylog_filename = default.keylog_filename
     context.set_alpn_protocols(ALPN_PROTOCOLS)
     return context

@@ -1,6 +1,6 @@
 """`lab.yaml` -> `Lab`.
 
-In: a document that fits its schema. Out: a `Lab`. Pure.
+In: a document that fits its schema and passed `value_rules.lab_problems`. Out: a `Lab`. Pure.
 """
 
 from __future__ import annotations
@@ -8,20 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nimlab.files.load.build_experiment import _optional
-from nimlab.files.load.unit_parsers import PARSERS, image_of
-from nimlab.files.load.yaml_strict import Document
-from nimlab.files.spec import (
-    Images,
-    Lab,
-    Limits,
-    Platform,
-    SyncSettings,
-)
+from nimlab.files.load.document import Document
+from nimlab.files.load.unit_parsers import PARSERS, image_of, parse_optional
+from nimlab.files.spec import Images, Lab, Limits, Platform, SyncSettings
 
 
 def build_lab(document: Document) -> Lab:
-    """Return the lab of a `lab.yaml` that fits its schema. Pure."""
+    """Return the lab that a valid `lab.yaml` describes. Pure."""
     spec = document.data["spec"]
     limits, sync = spec.get("limits", {}), spec.get("sync", {})
     prune = sync.get("maxPrune", {})
@@ -35,8 +28,8 @@ def build_lab(document: Document) -> Lab:
         limits=Limits(
             peers_per_experiment=limits.get("peersPerExperiment", 10_000),
             peers_total=limits.get("peers"),
-            cpu_m_total=_optional("cpu", limits.get("cpu")),
-            memory_bytes_total=_optional("memory", limits.get("memory")),
+            cpu_m_total=parse_optional("cpu", limits.get("cpu")),
+            memory_bytes_total=parse_optional("memory", limits.get("memory")),
         ),
         sync=SyncSettings(
             max_prune_objects=prune.get("objects", 20),

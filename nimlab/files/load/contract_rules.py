@@ -1,6 +1,6 @@
-"""Facts of a contract that contradict each other, the rest of a peer's pod, or the experiment that uses it.
+"""Rules for a contract: contradictions inside it, and clashes with the containers and ports of nimlab itself.
 
-In: a contract's document that fits its schema, or an experiment's and its contract. Out: problems. Pure.
+In: a contract's document that fits its schema. Out: problems. Pure.
 """
 
 from __future__ import annotations
@@ -9,135 +9,148 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
+from nimlab.files.load.document import Document
+from nimlab.files.load.field_units import CONTRACT_FIELDS, IMAGE_UNITS
 from nimlab.files.load.value_rules import contract_delay_problems
-from nimlab.files.load.yaml_strict import Document
-from nimlab.files.spec import (
-    POD_CONTAINERS,
-    RTT_ECHO_PORT,
-    RTT_METRICS_PORT,
-    RTT_PORT_NAMES,
-    Contract,
-    Isolation,
-    Lab,
-    Setting,
-)
+from nimlab.files.spec import HTTP_PORTS, POD_CONTAINERS, RTT_ECHO_PORT, RTT_METRICS_PORT, RTT_PORT_NAMES
 
-_SIDECARS: Final = (
-    "nimlab adds containers to each peer's pod that shape its link and measure round-trip times"
-)
-_TAKEN: Final[Mapping[tuple[int, str], str]] = {
-    (RTT_METRICS_PORT, "TCP"): "the metrics of round-trip times",
-    (RTT_ECHO_PORT, "TCP"): "the echoes of round-trip times",
-    (RTT_ECHO_PORT, "UDP"): "the echoes of round-trip times",
+_RESERVED_PORTS: Final[Mapping[tuple[int, str], str]] = {
+    (RTT_METRICS_PORT, "TCP"): "nimlab's RTT metrics",
+    (RTT_ECHO_PORT, "TCP"): "nimlab's RTT echo",
+    (RTT_ECHO_PORT, "UDP"): "nimlab's RTT echo",
 }
-_UNITS_OF: Final[Mapping[str, frozenset[str]]] = {  # field: in which units an image can read it
-    "message.size": frozenset({"bytes"}),
-    "message.interval": frozenset({"ms", "s"}),
-    "startDelay": frozenset({"ms", "s"}),
-    "gossipsub.heartbeat": frozenset({"ms", "s"}),
-    "gossipsub.pruneBackoff": frozenset({"ms", "s"}),
-    "gossipsub.gossipFactor": frozenset({"ratio"}),
-    "gossipsub.floodPublish": frozenset({"flag"}),
-    "selfTrigger": frozenset({"flag"}),
-    "muxer": frozenset({"word"}),
-    **{
-        name: frozenset({"count"})
-        for name in (
-            "peers",
-            "connectTo",
-            "fragments",
-            "maxConnections",
-            *(f"gossipsub.{d}" for d in ("d", "dLow", "dHigh", "dScore", "dOut", "dLazy")),
-        )
-    },
-}
-_BY_HTTP: Final = ("metrics", "publish")  # ports that are read and commanded by HTTP
+_ORDINAL_HOST: Final = "pod-<ordinal>"
+_ORDINAL_WORKLOAD: Final = "pod"  # the only StatefulSet whose pods have such host names
+_FIXED_NAMES: Final = ("workload", "service")
 
 
 def contract_problems(document: Document) -> Iterator[Problem]:
-    """Yield what contradicts itself, or the rest of the pod, in a contract."""
+    """Yield the contradictions in a contract."""
     spec = document.data["spec"]
-    if spec["container"] in POD_CONTAINERS:
-        what = f"the container `{spec['container']}` is nimlab's own"
-        hint = f"choose another name: {_SIDECARS}"
-        yield document.problem("contract", what, ("spec", "container"), hint=hint)
+    yield from _name_problems(document, spec)
     yield from _env_problems(document, spec["env"])
+    yield from _extra_env_problems(document, spec)
+    yield from _unit_problems(document, spec["env"])
+    if spec["container"] in POD_CONTAINERS:
+        what = f"nimlab itself adds a container `{spec['container']}` to each peer's pod"
+        yield document.problem("contract", what, ("spec", "container"), hint="choose another name")
     yield from _port_problems(document, spec["ports"])
     yield from contract_delay_problems(document)
     if spec.get("metrics") and "metrics" not in {port["name"] for port in spec["ports"]}:
-        what = "the node exports metrics, and there is no port `metrics`"
-        hint = "add the port, or leave `metrics` out"
+        what = "the node exports metrics, but the contract has no port `metrics`"
+        hint = "add the port, or remove `metrics`"
         yield document.problem("contract", what, ("spec", "metrics"), hint=hint, at_key=True)
 
 
-def use_problems(
-    document: Document, settings: Mapping[str, Setting], contract: Contract, lab: Lab
-) -> Iterator[Problem]:
-    """Yield what an experiment asks for, and its contract can't do here."""
-    name = document.data["metadata"]["name"]
-    if contract.isolation is Isolation.NAMESPACE and lab.prefix + name == lab.namespace:
-        what = f"its own namespace would be `{lab.namespace}`, which is the lab's"
-        yield document.problem("bad-name", what, ("metadata", "name"), hint="choose another name")
-    muxer = settings.get("muxer")
-    if muxer is None or "muxer" not in contract.fields:
-        return
-    needed = "UDP" if muxer == "quic" else "TCP"
-    others = [port for port in contract.ports if port.name not in _BY_HTTP]
-    if not any(needed in port.protocols for port in others):
-        what = f"`muxer` is `{muxer}`, and under contract `{contract.name}` peers have no {needed} port"
-        yield document.problem(
-            "contract", what, ("spec", "muxer"), hint=f"see the ports in {contract.source}"
-        )
+def _name_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield problems of the fixed names of StatefulSet and Service.
+
+    They require a namespace per experiment: in a shared one, two experiments would use the same objects.
+    """
+    is_isolated = spec["isolation"] == "namespace"
+    needs_ordinal = spec["hostName"] == _ORDINAL_HOST
+    if needs_ordinal and not is_isolated:
+        what = f"a node that parses `{_ORDINAL_HOST}` needs a namespace of its own"
+        hint = "write `isolation: namespace`"
+        yield document.problem("contract", what, ("spec", "isolation"), hint=hint)
+    for name in _FIXED_NAMES:
+        if is_isolated and name not in spec:
+            what = f"`{name}` is missing in spec; `isolation: namespace` requires it"
+            hint = "write the name that the node's code expects; contracts/dst-go.yaml is an example"
+            yield document.problem("missing-key", what, ("spec",), hint=hint, at_key=True)
+        elif name in spec and not is_isolated and not needs_ordinal:
+            what = f"`{name}` needs `isolation: namespace`: experiments in one namespace need different names"
+            hint = f"remove `{name}`; experiments then use their full names"
+            yield document.problem("contract", what, ("spec", name), hint=hint, at_key=True)
+    if needs_ordinal and spec.get("workload", _ORDINAL_WORKLOAD) != _ORDINAL_WORKLOAD:
+        what = f"a node that parses `{_ORDINAL_HOST}` needs a StatefulSet called `{_ORDINAL_WORKLOAD}`"
+        hint = f"write `workload: {_ORDINAL_WORKLOAD}`"
+        yield document.problem("contract", what, ("spec", "workload"), hint=hint)
 
 
 def _env_problems(document: Document, env: list[Mapping[str, Any]]) -> Iterator[Problem]:
-    for index, one in enumerate(env):
-        unit = one.get("as")
+    seen: set[str] = set()
+    for index, variable in enumerate(env):
+        path, name = ("spec", "env", index), variable["name"]
+        if name in seen:
+            what = f"duplicate variable `{name}`"
+            yield document.problem("contract", what, (*path, "name"), hint="remove one of them")
+        seen.add(name)
+        if ("from" in variable) == ("value" in variable):
+            what = f"the variable `{name}` needs either `from` or `value`"
+            yield document.problem("contract", what, path)
+        source = variable.get("from")
+        if source is not None and source not in CONTRACT_FIELDS:
+            hint = did_you_mean(source, CONTRACT_FIELDS, f"fields: {', '.join(sorted(CONTRACT_FIELDS))}")
+            what = f"experiments have no field `{source}`"
+            yield document.problem("contract", what, (*path, "from"), hint=hint)
+
+
+def _extra_env_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Problem]:
+    derived = {variable["name"] for variable in spec["env"]}
+    for index, extra in enumerate(spec.get("extraEnv", ())):
+        if extra["pattern"] in derived:
+            what = f"experiments cannot set `{extra['pattern']}`, because `env` sets it already"
+            yield document.problem("contract", what, ("spec", "extraEnv", index, "pattern"), hint="remove it")
+
+
+def _unit_problems(document: Document, env: list[Mapping[str, Any]]) -> Iterator[Problem]:
+    for index, variable in enumerate(env):
+        unit = variable.get("as")
         if unit is None:
             continue
         path = ("spec", "env", index, "as")
-        allowed = _UNITS_OF.get(one.get("from", ""), frozenset())
-        if "value" in one and "from" not in one:
-            what = f"the variable `{one['name']}` has a fixed value, and `as` is for a field"
-            yield document.problem("contract", what, path, hint="leave `as` out", at_key=True)
+        allowed = IMAGE_UNITS.get(variable.get("from", ""), frozenset())
+        if "value" in variable and "from" not in variable:
+            what = f"the variable `{variable['name']}` has a fixed value, so `as` is not allowed"
+            yield document.problem("contract", what, path, hint="remove `as`", at_key=True)
         elif allowed and unit not in allowed:
-            what = f"`{one['from']}` can't be read as `{unit}`"
+            what = f"`{variable['from']}` cannot be passed on as `{unit}`"
             yield document.problem("contract", what, path, hint=f"write `as: {' or '.join(sorted(allowed))}`")
 
 
 def _port_problems(document: Document, ports: list[Mapping[str, Any]]) -> Iterator[Problem]:
-    numbers: dict[tuple[int, str], str] = dict(_TAKEN)
-    names: dict[str, str] = dict.fromkeys(RTT_PORT_NAMES, "nimlab's own")
+    numbers: dict[tuple[int, str], str] = dict(_RESERVED_PORTS)
+    names: dict[str, str] = dict.fromkeys(RTT_PORT_NAMES, "a port of nimlab itself")
     for index, port in enumerate(ports):
         own = f"the port `{port['name']}`"
         path = ("spec", "ports", index)
-        twice = [name for name in _full_names(port) if name in names]
+        taken = [name for name in _full_names(port) if name in names]
         if not _is_port_name(port["name"]):
-            what = f"{own} has no name that Kubernetes takes"
+            what = f"{own} has a name that Kubernetes rejects"
             hint = "use at least one letter, and no two `-` in a row"
             yield document.problem("bad-name", what, (*path, "name"), hint=hint)
-        elif twice:
-            whose = names[twice[0]]
-            what = f"{own} stands twice" if whose == own else f"{own} is called `{twice[0]}`, as {whose} is"
+        elif taken:
+            other = names[taken[0]]
+            what = f"duplicate port `{port['name']}`" if other == own else _same_name(own, taken[0], other)
             yield document.problem("contract", what, (*path, "name"), hint="rename one of them")
-        taken = next((found for p in port["protocols"] if (found := numbers.get((port["port"], p)))), None)
-        if taken is not None and not twice:
-            what = f"{own} has the number {port['port']}, which {taken} has"
-            yield document.problem("contract", what, (*path, "port"), hint="give one of them another number")
-        if port["name"] in _BY_HTTP and "TCP" not in port["protocols"]:
-            what = f"{own} is used by HTTP, and needs the protocol TCP"
+        user = next((numbers[key] for key in _numbers(port) if key in numbers), None)
+        if user is not None and not taken:
+            what = f"{own} has the number {port['port']}, which {user} already uses"
+            yield document.problem("contract", what, (*path, "port"), hint="change one of the two numbers")
+        if port["name"] in HTTP_PORTS and "TCP" not in port["protocols"]:
+            what = f"{own} serves HTTP, which needs the protocol TCP"
             yield document.problem("contract", what, (*path, "protocols"), hint="write `[TCP]`")
         names |= dict.fromkeys(_full_names(port), own)
-        numbers |= {(port["port"], protocol): own for protocol in port["protocols"]}
+        numbers |= dict.fromkeys(_numbers(port), own)
+
+
+def _same_name(port: str, name: str, other: str) -> str:
+    return f"{port} gets the name `{name}`, which {other} already has"
 
 
 def _full_names(port: Mapping[str, Any]) -> list[str]:
-    """The port's name, and those in a Service: with several protocols, each has a port of its own."""
+    """Return the port's name, and its names in the Service if it has several protocols."""
     name, protocols = port["name"], port["protocols"]
     return [name, *(f"{name}-{protocol.lower()}" for protocol in protocols if len(protocols) > 1)]
 
 
+def _numbers(port: Mapping[str, Any]) -> list[tuple[int, str]]:
+    return [(port["port"], protocol) for protocol in port["protocols"]]
+
+
 def _is_port_name(name: str) -> bool:
-    """Return True for an IANA service name."""
+    """Return True for an IANA service name; the schema has checked the other rules of such names."""
     return re.search("[a-z]", name) is not None and "--" not in name

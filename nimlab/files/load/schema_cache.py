@@ -1,11 +1,11 @@
-"""A file against its kind's schema, unless it is known to fit.
+"""Reading and validation of files, with a cache of the files that passed validation before.
 
-In: a file's bytes, and what may be recalled of earlier runs. Out: its document and its problems. What fitted
-under the same schema, read by the same code, fits again; what didn't isn't recalled, so that its problems are
-found anew with their places.
+In: the bytes of a file, and the cache of earlier runs. Out: the document and its problems. Only documents
+that fit their schema are cached, by a digest of schema and file. Other files are validated again, which also
+finds the places of their problems.
 
-The schemas are the tool's own, since all that comes after relies on what they ask for. A lab has copies, for
-editors and for people; one that says something else is refused, never compiled.
+nimlab validates by its own schemas, because the code relies on them. A lab contains copies for editors and
+for people. A copy that differs is refused and never compiled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 from nimlab import __version__
 from nimlab.cache import ValueCache
 from nimlab.errors import Location, Problem, SpecError
-from nimlab.files.load.yaml_strict import Document, read_document, recalled_document
+from nimlab.files.load.document import Document
+from nimlab.files.load.yaml_strict import cached_document, read_document
 from nimlab.files.safe_open import foreign_content, read_file
 from nimlab.timing import stage
 
@@ -30,29 +31,29 @@ _LIMIT_BYTES: Final = 256 * 1024
 
 
 class Schema:
-    """The schema of a kind of file, compiled when something has to be checked."""
+    """Schema of one kind of file. It is compiled when the first file has to be validated."""
 
     def __init__(self, root: Path, kind: str, value_cache: ValueCache | None = None) -> None:
-        """Read it. Raises SpecError when the lab's copy isn't one."""
-        self._recall = value_cache
+        """Read the schema. Raises SpecError if the lab's copy is missing or differs."""
+        self._cache = value_cache
         self._validator: Validator | None = None
         self._text = (SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8")
         _check_copy(root, f"schema/{kind}.schema.json", self._text)
 
     def read(self, path: str, data: bytes) -> tuple[Document | None, tuple[Problem, ...]]:
-        """Return the document in a file, None if there is none to be read, and all that is wrong with it."""
-        if self._recall is None:
-            return self._check(path, data)
+        """Return the document of a file and all its problems; the document is None if it is unreadable."""
+        if self._cache is None:
+            return self._validate(path, data)
         digest = self._digest(data)
-        known = self._recall.get(digest)
-        if known is not None:
-            return recalled_document(path, data, known), ()
-        document, problems = self._check(path, data)
+        cached = self._cache.get(digest)
+        if cached is not None:
+            return cached_document(path, data, cached), ()
+        document, problems = self._validate(path, data)
         if document is not None and not problems:
-            self._recall.put(digest, document.data)
+            self._cache.put(digest, document.data)
         return document, problems
 
-    def _check(self, path: str, data: bytes) -> tuple[Document | None, tuple[Problem, ...]]:
+    def _validate(self, path: str, data: bytes) -> tuple[Document | None, tuple[Problem, ...]]:
         from nimlab.files.load.validate import check_document
 
         document = read_document(path, data)
@@ -74,21 +75,21 @@ class Schema:
 
 
 def _check_copy(root: Path, path: str, own: str) -> None:
-    """Raise SpecError unless the lab's file says, line by line, what the tool's own schema does."""
+    """Raise SpecError unless the lab's copy of a schema has the same lines as nimlab's own."""
     try:
         text = read_file(root, path, _LIMIT_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
-        raise _unusable(path, 1, f"the schema can't be read: {error}") from error
+        raise _unusable(path, 1, f"cannot read the schema: {error}") from error
     foreign = foreign_content(text)
     if foreign is not None:
         raise _unusable(path, foreign[0], foreign[1])
     lines = text.splitlines()
-    for number, (there, here) in enumerate(zip_longest(lines, own.splitlines()), 1):
-        if there != here:
-            what = f"from this line on it isn't the schema of nimlab {__version__}"
+    for number, (copied, expected) in enumerate(zip_longest(lines, own.splitlines()), 1):
+        if copied != expected:
+            what = f"differs from the schema of nimlab {__version__} from this line on"
             raise _unusable(path, number, what)
 
 
 def _unusable(path: str, line: int, what: str) -> SpecError:
-    hint = f"what a file may hold is the tool's to say: copy its schemas from {SCHEMAS}"
+    hint = f"the lab's schema copy is outdated; copy the current one from {SCHEMAS}"
     return SpecError((Problem(code="file", what=what, location=Location(path=path, line=line), hint=hint),))

@@ -1,6 +1,6 @@
-"""Texts of the files -> values in base units: what the schemas' keyword `x-unit` means.
+"""Parsers for the schemas' keyword `x-unit`: text of a file -> value in base units.
 
-Kept apart from the checking by schema, whose library a lab without changes doesn't need.
+This module does not import jsonschema: a lab whose files are cached needs the parsers, but no validation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def parse_image(text: str) -> tuple[str, str, str | None]:
         )
     if match["tag"] in _MOVING_TAGS:
         raise units.UnitError(
-            f"the tag `{match['tag']}` moves", "pin a version, so that a run can be repeated"
+            f"the tag `{match['tag']}` does not name a fixed version",
+            "pin a version, so that a run can be repeated",
         )
     return match["name"], match["tag"], match["digest"]
 
@@ -43,10 +44,15 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "memory": units.parse_memory_bytes,
     "image": parse_image,
 }
-"""What `x-unit` means: a text -> its value in base units, or UnitError."""
+"""Parser for each value of `x-unit`. A parser returns the value in base units, or raises UnitError."""
+
+
+def parse_optional(unit: str, text: str | None) -> Any:  # noqa: ANN401 -- the type depends on the unit
+    """Return the value of a text in base units; None if there is no text. Raises UnitError."""
+    return None if text is None else PARSERS[unit](text)
 
 
 def image_of(text: str) -> Image:
-    """Return an image reference as a value. Raises UnitError."""
+    """Return the `Image` of an image reference. Raises UnitError."""
     name, tag, digest = parse_image(text)
     return Image(name=name, tag=tag, digest=digest)

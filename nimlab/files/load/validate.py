@@ -1,6 +1,6 @@
-"""A document against its JSON Schema: every mistake once, at its place, with a hint.
+"""Validation of a document by its JSON Schema: one problem per mistake, at its place, with a hint.
 
-In: a `Document` and a schema. Out: problems. Units are checked here too, by the schemas' keyword `x-unit`.
+In: a `Document` and a schema. Out: problems. The schemas' own keyword `x-unit` also validates units.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from jsonschema.protocols import Validator
 from nimlab import units
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
+from nimlab.files.load.document import Document, Path, pointer_text
 from nimlab.files.load.unit_parsers import PARSERS
-from nimlab.files.load.yaml_strict import Document, Path, pointer_text
 from nimlab.text import to_json_text
 
 _TYPE_WORDS: Final = {
@@ -30,15 +30,23 @@ _TYPE_WORDS: Final = {
     "object": "a map",
     "array": "a list",
 }
-_WITH_UNIT: Final = frozenset(PARSERS) - {"image"}
-_EXACT: Final = 2**53  # up to here, a float is the whole number that was written
-_RULES_OF_KEYS: Final = ("additionalProperties", "required")
-_PROBLEM_LIMIT: Final = 1000  # of a file: more of them help nobody, and each costs time
+_QUANTITIES: Final = {
+    "duration": "a duration with a unit",
+    "size": "a size with a unit",
+    "rate": "a rate with a unit",
+    "ratio": "a percentage",
+    "cpu": "an amount of CPU",
+    "memory": "an amount of memory with a unit",
+}
+_EXACT: Final = 2**53  # below this bound, a float represents every whole number exactly
+_KEY_RULES: Final = ("additionalProperties", "required")
+_NAMES: Final = ("name", "contract", "namespace", "prefix", "workload", "service")
+_PROBLEM_LIMIT: Final = 1000  # per file; more problems are of no use, and each takes time to locate
 
 
 @lru_cache(maxsize=8)
 def compile_schema(text: str) -> Validator:
-    """Return the validator of a schema's text, which has to be one of the tool's own."""
+    """Return the validator for the text of one of nimlab's own schemas."""
     validator: Validator = _STRICT(json.loads(text))
     return validator
 
@@ -57,31 +65,31 @@ def _check_unit(
 def _check_pattern(
     validator: Validator, pattern: str, instance: object, schema: Mapping[str, Any]
 ) -> Iterator[jsonschema.ValidationError]:
-    """Take a pattern as JSON Schema means it: Python's `$` would let a newline follow."""
+    """Match the entire text: unlike in JSON Schema, `$` in Python also matches before a final newline."""
     del validator, schema
     if isinstance(instance, str) and not re.fullmatch(pattern, instance):
-        yield jsonschema.ValidationError("it doesn't fit the pattern")
+        yield jsonschema.ValidationError("it does not match the pattern")
 
 
 def _check_unique(
     validator: Validator,
-    wanted: object,
+    is_required: object,
     instance: object,
     schema: Mapping[str, Any],
 ) -> Iterator[jsonschema.ValidationError]:
-    """Compare texts: the library holds every two maps of a list against each other."""
+    """Compare canonical texts: the library compares every pair of maps, which takes quadratic time."""
     del validator, schema
-    if wanted and isinstance(instance, list) and len({*map(to_json_text, instance)}) < len(instance):
-        yield jsonschema.ValidationError("it has equal items")
+    if is_required and isinstance(instance, list) and len({*map(to_json_text, instance)}) < len(instance):
+        yield jsonschema.ValidationError("it contains duplicate items")
 
 
 def _is_integer(checker: object, instance: object) -> bool:
-    """Return True for an integer alone: the library takes `3.0` for one, too, and manifests would show it."""
+    """Return True for integers only: the library also accepts `3.0`, which would end up in manifests."""
     del checker
     return isinstance(instance, int) and not isinstance(instance, bool)
 
 
-_STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-call] # the stubs miss it
+_STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-call] # it has no type in the stubs
     jsonschema.Draft202012Validator,
     {"x-unit": _check_unit, "pattern": _check_pattern, "uniqueItems": _check_unique},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
@@ -89,13 +97,13 @@ _STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-c
 
 
 def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
-    """Return in which ways the document isn't what its schema says: every one, up to a thousand.
+    """Return how the document violates its schema, at most 1,000 problems.
 
-    A value that breaks several rules is one problem: `-1.5` as a count isn't also too small.
+    Each value has at most one problem: `-1.5` as a count has the wrong type, and is not also too small.
     """
     problems = (
         problem
-        for mistake in _one_each(map(_mistake, validator.iter_errors(document.data)))
+        for mistake in _one_per_value(map(_mistake, validator.iter_errors(document.data)))
         for problem in _problems(document, mistake)
     )
     return tuple(islice(problems, _PROBLEM_LIMIT))
@@ -103,7 +111,7 @@ def check_document(document: Document, validator: Validator) -> tuple[Problem, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mistake:
-    """What jsonschema found: the schema's rule and its bound, and the value that breaks it."""
+    """A validation error: the schema's rule with its bound, and the value that breaks it."""
 
     path: Path
     rule: str
@@ -127,11 +135,11 @@ def _mistake(error: jsonschema.ValidationError) -> _Mistake:
     )
 
 
-def _one_each(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
-    """Yield one mistake for each value, the first; a map's keys are mistakes of their own."""
+def _one_per_value(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
+    """Yield the first mistake of each value; unknown and missing keys of a map are always reported."""
     seen: set[Path] = set()
     for mistake in mistakes:
-        if mistake.rule not in _RULES_OF_KEYS:
+        if mistake.rule not in _KEY_RULES:
             if mistake.path in seen:
                 continue
             seen.add(mistake.path)
@@ -159,23 +167,23 @@ def _unknown_keys(document: Document, error: _Mistake) -> Iterator[Problem]:
     path = error.path
     allowed = sorted(error.schema["properties"])
     inside = f" in {pointer_text(path)}" if path else ""
-    forms = tuple(error.schema.get("patternProperties", ()))
+    patterns = tuple(error.schema.get("patternProperties", ()))
     for key in error.value:
-        if key in allowed or any(re.fullmatch(form, key) for form in forms):
+        if key in allowed or any(re.fullmatch(pattern, key) for pattern in patterns):
             continue
         what = f"unknown key `{key[:60]}`{inside}"
-        hint = f"{did_you_mean(key, allowed)} allowed here: {', '.join(allowed)}".lstrip()
-        if forms:
-            what, hint = f"`{key[:60]}` is not a label's key{inside}", str(error.schema["description"])
+        hint = f"{did_you_mean(key, allowed)} allowed keys: {', '.join(allowed)}".lstrip()
+        if patterns:
+            what, hint = f"`{key[:60]}` is not a valid label key{inside}", str(error.schema["description"])
         yield document.problem("unknown-key", what, (*path, key), hint=hint, at_key=True)
 
 
 def _missing_key(document: Document, error: _Mistake) -> Problem:
     path = error.path
     key = next((k for k in error.bound if f"'{k}' is a required" in error.message), "?")
-    facts = error.schema["properties"].get(key, {})
-    example = (facts.get("examples") or [None])[0]
-    hint = str(facts.get("description", ""))
+    schema = error.schema["properties"].get(key, {})
+    example = (schema.get("examples") or [None])[0]
+    hint = str(schema.get("description", ""))
     if isinstance(example, str | int):
         hint += f" For example `{key}: {example}`"
     what = f"`{key}` is missing in {pointer_text(path) or 'the file'}"
@@ -186,19 +194,19 @@ def _wrong_type(document: Document, error: _Mistake) -> Problem:
     path, value = error.path, error.value
     example = json.dumps((error.schema.get("examples") or ["…"])[0], ensure_ascii=False).strip('"')
     unit = error.schema.get("x-unit")
-    if unit in _WITH_UNIT and _is_number(value):
+    if unit in _QUANTITIES and _is_number(value):
         what = f"`{units.format_number(value)}` has no unit"
-        hint = _cpu_hint(value) if unit == "cpu" else f"write it with its unit, such as `{example}`"
+        hint = _cpu_hint(value) if unit == "cpu" else f"write {_QUANTITIES[unit]}, such as `{example}`"
         return document.problem("bad-unit", what, path, hint=hint)
     name = pointer_text(path) or "the file"
     what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
-    same = None if unit == "image" else _type_hint(error.bound, value)  # in quotes, `3.0` is no image either
-    hint = same or f"for example `{example}`"
+    same_value = None if unit == "image" else _type_hint(error.bound, value)  # "3.0" is not an image either
+    hint = same_value or f"for example `{example}`"
     return document.problem("wrong-type", what, path, hint=hint)
 
 
 def _cpu_hint(cores: float) -> str:
-    """The two ways to write this number of cores, which mean the same."""
+    """Return a hint with the two equivalent ways to write this number of cores."""
     text = units.format_number(cores)
     try:
         cpu_m = units.parse_cpu_m(text)
@@ -208,15 +216,15 @@ def _cpu_hint(cores: float) -> str:
     return f'write `{cpu_m}m` or `"{text}"`, {amount}'
 
 
-def _type_hint(wanted: object, value: object) -> str | None:
-    """How to write this very value as the type that is wanted; None if that can't be known."""
-    if wanted == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+def _type_hint(required: object, value: object) -> str | None:
+    """Return a hint on how to write the same value as the required type; None if that is impossible."""
+    if required == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return f"write `{int(value)}`"
-    if wanted == "integer" and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,17}|0", value):
+    if required == "integer" and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,17}|0", value):
         return f"write `{value}` without quotes"
-    if wanted == "boolean" and value in ("true", "false"):
+    if required == "boolean" and value in ("true", "false"):
         return f"write `{value}` without quotes"
-    if wanted == "string" and isinstance(value, int | float):
+    if required == "string" and isinstance(value, int | float):
         return f'put it in quotes: `"{_scalar_text(value)}"`'
     return None
 
@@ -232,21 +240,21 @@ def _scalar_text(value: float) -> str:
 def _not_allowed(document: Document, error: _Mistake) -> Problem:
     path = error.path
     allowed = [error.bound] if error.rule == "const" else list(error.bound)
-    meant = did_you_mean(str(error.value), [str(a) for a in allowed])
+    nearest = did_you_mean(str(error.value), [str(a) for a in allowed])
     what = f"`{str(error.value)[:60]}` is not allowed for {pointer_text(path)}"
-    hint = f"{meant} allowed: {', '.join(str(a) for a in allowed[:8])}".lstrip()
+    hint = f"{nearest} allowed: {', '.join(str(a) for a in allowed[:8])}".lstrip()
     return document.problem("bad-value", what, path, hint=hint)
 
 
 def _out_of_bounds(document: Document, error: _Mistake) -> Problem:
     path = error.path
     name, value, bound = pointer_text(path), str(error.value)[:60], error.bound
-    facts = str(error.schema.get("description", ""))
-    is_name = bool(path) and path[-1] in ("name", "contract", "namespace", "prefix")
+    description = str(error.schema.get("description", ""))
+    is_name = bool(path) and path[-1] in _NAMES
     match error.rule:
         case "maxLength":
             size = len(error.value)
-            what = f"{name} has {size} characters, {bound} are allowed"
+            what = f"{name} has {size} characters; at most {bound} are allowed"
         case "minimum" | "exclusiveMinimum":
             what = f"{name} is `{value}`, and must be at least {bound}"
         case "maximum":
@@ -254,12 +262,12 @@ def _out_of_bounds(document: Document, error: _Mistake) -> Problem:
         case "minItems":
             what = f"{name} has {len(error.value)} items, and must have at least {bound}"
         case "uniqueItems":
-            what = f"{name} says one thing twice"
+            what = f"{name} contains duplicate items"
         case "pattern":
-            what = f"`{value}` doesn't fit {name}"
+            what = f"`{value}` is not a valid value for {name}"
         case _:
-            what = f"{name} isn't as it should be: {error.rule} {bound}"
-    return document.problem("bad-name" if is_name else "bad-value", what, path, hint=facts or None)
+            what = f"{name} violates the rule `{error.rule}: {bound}`"
+    return document.problem("bad-name" if is_name else "bad-value", what, path, hint=description or None)
 
 
 def _word_for(value: object) -> str:

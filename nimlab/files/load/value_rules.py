@@ -1,8 +1,8 @@
-"""Values that make no sense, alone or beside each other, although each fits its schema.
+"""Rules for values that fit their schema and still make no sense, alone or together with other values.
 
-In: a checked document with the values that hold for it, its own and the defaults below. Out: problems, each
-at a value that the document itself states. What concerns only defaults is a problem of `lab.yaml`, reported
-once there and not again for each experiment. Pure.
+In: a document that fits its schema, with the values in effect: its own, above the defaults. Out: problems,
+each at a value that the document itself contains. Contradictions between defaults are reported once, in
+`lab.yaml`, and not again for each experiment. Pure.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from functools import lru_cache
 from typing import Any, Final
 
 from nimlab.errors import Problem
+from nimlab.files.load.document import Document, Path
+from nimlab.files.load.field_units import UNIT_OF
+from nimlab.files.load.merge_defaults import BUILT_IN, flat
 from nimlab.files.load.unit_parsers import PARSERS
-from nimlab.files.load.yaml_strict import Document, Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """The values that hold for a document, by dotted name and as they are written; `own` are its own.
+    """Values in effect for a document by dotted name, each as the text or number that a file contains.
 
-    `base` is the place of the values in the document, `defaults` the file that states the other values.
+    `own` are the names of the values in the document itself, below its path `base`. `defaults` is the file
+    that contains the other values.
     """
 
     document: Document
@@ -34,11 +37,11 @@ class Values:
         return name in self.written
 
     def number(self, name: str) -> float | None:
-        """Return the value in its base unit; None if there is none."""
+        """Return the value in its base unit; None if it is not set."""
         return _number(name, self.written.get(name))
 
     def problem(self, what: str, names: Iterable[str], hint: str | None) -> Problem | None:
-        """Return a problem at the first of these values that the document states; None if it states none."""
+        """Return a problem at the first of these values that is in the document, or None if none is."""
         names = tuple(names)
         own = [name for name in names if name in self.own]
         if not own:
@@ -51,53 +54,17 @@ class Values:
         )
 
 
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values in nested maps by their dotted names: `message.size`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found.update({f"{key}.{name}": inner for name, inner in flat(value).items()})
-        else:
-            found[key] = value
-    return found
-
-
-_UNIT_OF: Final[Mapping[str, str]] = {
-    "message.size": "size",
-    "message.interval": "duration",
-    "startDelay": "duration",
-    "gossipsub.heartbeat": "duration",
-    "gossipsub.pruneBackoff": "duration",
-    "resources.cpu": "cpu",
-    "resources.memory": "memory",
-    "network.downlink": "rate",
-    "network.uplink": "rate",
-    "network.latency": "duration",
-    "network.jitter": "duration",
-    "network.loss": "ratio",
-    "rtt.interval": "duration",
-    "cpu": "cpu",
-    "memory": "memory",
-    "timeout": "duration",
-    "metrics.retention": "duration",
-    "logs.retention": "duration",
-    "metrics.storage": "memory",
-    "logs.storage": "memory",
-}
-
-_ROUGHLY_ALL: Final = "1000000"  # of anything that is counted: far beyond every lab, and safe in 32 bits
+_MAX_COUNT: Final = "1000000"  # far more than any lab has, and safe in 32 bits
 _MESSAGE: Final = "a peer keeps whole messages in memory, several at a time"
 _MEMORY: Final = "no container runtime starts a container with less than 6Mi, Docker's documented minimum"
 _MACHINE: Final = "no machine has more"
-_RANGES: Final[Mapping[str, tuple[str, str, str | None]]] = {  # name: least, most, why
-    "connectTo": ("0", _ROUGHLY_ALL, None),
-    "maxConnections": ("1", _ROUGHLY_ALL, None),
+_RANGES: Final[Mapping[str, tuple[str, str, str | None]]] = {  # field: least, most, reason
+    "connectTo": ("0", _MAX_COUNT, None),
+    "maxConnections": ("1", _MAX_COUNT, None),
     "message.size": ("1B", "1GiB", _MESSAGE),
     "message.interval": ("1ms", "24h", None),
     "startDelay": ("0ms", "24h", None),
-    **{
-        f"gossipsub.{d}": ("0", _ROUGHLY_ALL, None) for d in ("d", "dLow", "dHigh", "dScore", "dOut", "dLazy")
-    },
+    **{f"gossipsub.{d}": ("0", _MAX_COUNT, None) for d in ("d", "dLow", "dHigh", "dScore", "dOut", "dLazy")},
     "gossipsub.heartbeat": ("1ms", "1h", None),
     "gossipsub.pruneBackoff": ("1ms", "24h", None),
     "resources.cpu": ("1m", "1024", _MACHINE),
@@ -109,7 +76,7 @@ _RANGES: Final[Mapping[str, tuple[str, str, str | None]]] = {  # name: least, mo
     "rtt.interval": ("50ms", "1h", None),
 }
 _RANGES_OF_LIMITS: Final[Mapping[str, tuple[str, str, str | None]]] = {
-    "peersPerExperiment": ("1", _ROUGHLY_ALL, None),
+    "peersPerExperiment": ("1", _MAX_COUNT, None),
     "cpu": ("1m", "1000000000", None),
     "memory": ("6Mi", "1000000Ti", _MEMORY),
 }
@@ -123,10 +90,10 @@ _RANGES_OF_PLATFORM: Final[Mapping[str, tuple[str, str, str | None]]] = {
 _IN_SECONDS: Final = frozenset({"timeout", "metrics.retention", "logs.retention"})
 
 _MESH: Final = "GossipSub keeps a mesh between two bounds: dLow <= d <= dHigh"
-_SCORE: Final = "of the d peers that stay in a mesh that is too large, dScore are chosen by their score"
+_SCORE: Final = "GossipSub reduces a mesh that is too large to d peers, and chooses dScore of them by score"
 _OUT: Final = "GossipSub requires dOut < dLow and dOut <= d / 2"
-_CONNECTIONS: Final = "a peer that may not open these connections never joins as it should"
-_AT_MOST: Final = (  # the first is at most the second; why
+_CONNECTIONS: Final = "with fewer connections, a peer cannot reach its configured degree"
+_AT_MOST: Final = (  # the first field is at most the second; reason
     ("gossipsub.dLow", "gossipsub.d", _MESH),
     ("gossipsub.d", "gossipsub.dHigh", _MESH),
     ("gossipsub.dScore", "gossipsub.d", _SCORE),
@@ -134,71 +101,71 @@ _AT_MOST: Final = (  # the first is at most the second; why
     ("gossipsub.d", "maxConnections", _CONNECTIONS),
     ("gossipsub.dLow", "maxConnections", _CONNECTIONS),
     ("gossipsub.heartbeat", "gossipsub.pruneBackoff", "peers are pruned and grafted once per heartbeat"),
-    ("network.jitter", "network.latency", "a delay can't vary by more than itself"),
+    ("network.jitter", "network.latency", "a delay cannot vary by more than its own length"),
     ("fragments", "message.size", "a fragment has at least one byte"),
 )
 _AT_MOST_WITHOUT_D: Final = (
     ("gossipsub.dLow", "gossipsub.dHigh", _MESH),
     ("gossipsub.dScore", "gossipsub.dHigh", _SCORE),
 )
-_WARNINGS: Final = (  # name, least, most: what is unusual, though possible; why
+_WARNINGS: Final = (  # field, least and most usual value, reason
     (
         "resources.cpu",
         "10m",
         "64",
-        "a kubelet grants at least `10m`, and a peer with more cores than its node never starts",
+        "a kubelet grants at least `10m`, and a peer never starts if it needs more cores than its node has",
     ),
     (
         "resources.memory",
         "6Mi",
         "256Gi",
-        "few nodes have as much, and a peer with more than its node never starts",
+        "few nodes have this much memory, and a peer never starts if it needs more than its node has",
     ),
 )
 
 
-def experiment_problems(values: Values) -> Iterator[Problem]:
-    """Yield what makes no sense in an experiment, or in the defaults of a lab: one problem per value."""
+def value_problems(values: Values) -> Iterator[Problem]:
+    """Yield contradictions in the values of an experiment or of a lab's defaults: one problem per value."""
     yield from _one_per_place(_all_problems(values))
 
 
-def lab_problems(document: Document, built_in: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what makes no sense in `lab.yaml`; `built_in` are the values below its defaults."""
-    spec = document.data["spec"]
-    yield from experiment_problems(default_values(document, built_in))
-    for group, ranges in (
+def lab_problems(document: Document) -> tuple[Problem, ...]:
+    """Return the contradictions and warnings of a `lab.yaml` that fits its schema."""
+    defaults = _default_values(document)
+    problems = list(value_problems(defaults))
+    for section, ranges in (
         ("limits", _RANGES_OF_LIMITS),
         ("sync", _RANGES_OF_SYNC),
         ("platform", _RANGES_OF_PLATFORM),
     ):
-        stated = flat(spec.get(group, {}))
-        yield from _range_problems(_own_values(document, ("spec", group), stated), ranges)
-    yield from _default_peers(document)
+        stated = flat(document.data["spec"].get(section, {}))
+        problems.extend(_range_problems(_own_values(document, ("spec", section), stated), ranges))
+    return (*problems, *_default_peers(document), *warnings_of(defaults))
 
 
 def contract_delay_problems(document: Document) -> Iterator[Problem]:
-    """Yield what makes no sense in the delay that a contract states for its node."""
+    """Yield the problem of a contract's `startDelay` that is out of range, or not in whole seconds."""
     stated = {name: value for name, value in document.data["spec"].items() if name == "startDelay"}
     values = _own_values(document, ("spec",), stated)
     yield from _range_problems(values, {"startDelay": _RANGES["startDelay"]}, in_seconds=frozenset(stated))
 
 
 def warnings_of(values: Values) -> Iterator[Problem]:
-    """Yield what is possible but unusual: probably a mistake, and no reason to refuse the file."""
+    """Yield warnings about values that are possible but unusual, and therefore probably a mistake."""
     for name, least, most, why in _WARNINGS:
         number, low, high = values.number(name), _number(name, least), _number(name, most)
         if number is None or low is None or high is None or low <= number <= high:
             continue
         what = f"`{name}` is `{values.written[name]}`, and usual values are from `{least}` to `{most}`"
-        found = values.problem(what, (name,), why)
-        if found is not None:
-            yield replace(found, is_warning=True)
+        problem = values.problem(what, (name,), why)
+        if problem is not None:
+            yield replace(problem, is_warning=True)
 
 
-def default_values(document: Document, built_in: Mapping[str, Any]) -> Values:
-    """Return the values that hold for an experiment that states none itself."""
+def _default_values(document: Document) -> Values:
+    """Return the values in effect for an experiment that sets nothing itself."""
     stated = flat(document.data["spec"].get("defaults", {}))
-    return replace(_own_values(document, ("spec", "defaults"), stated), written={**flat(built_in), **stated})
+    return replace(_own_values(document, ("spec", "defaults"), stated), written={**flat(BUILT_IN), **stated})
 
 
 def _own_values(document: Document, base: Path, stated: Mapping[str, Any]) -> Values:
@@ -206,7 +173,7 @@ def _own_values(document: Document, base: Path, stated: Mapping[str, Any]) -> Va
 
 
 def _one_per_place(problems: Iterable[Problem | None]) -> Iterator[Problem]:
-    """Leave out a second problem of the same value: it usually has the same cause."""
+    """Yield the first problem of each value; further problems of a value usually have the same cause."""
     seen: set[str] = set()
     for problem in problems:
         if problem is not None and problem.pointer not in seen:
@@ -216,8 +183,8 @@ def _one_per_place(problems: Iterable[Problem | None]) -> Iterator[Problem]:
 
 def _all_problems(values: Values) -> Iterator[Problem | None]:
     yield from _range_problems(values, _RANGES)
-    sane = {name: value for name, value in values.written.items() if _is_in_range(name, value)}
-    yield from _relation_problems(replace(values, written=sane))
+    in_range = {name: value for name, value in values.written.items() if _is_in_range(name, value)}
+    yield from _relation_problems(replace(values, written=in_range))
     yield from _network_problems(values)
 
 
@@ -233,8 +200,8 @@ def _relation_problems(values: Values) -> Iterator[Problem | None]:
     pairs = _AT_MOST if "gossipsub.d" in values else (*_AT_MOST_WITHOUT_D, *_AT_MOST)
     for lesser, greater, why in pairs:
         yield _at_most(values, lesser, greater, why)
-    yield _outbound(values)
-    yield _size_in_memory(values)
+    yield _outbound_problem(values)
+    yield _memory_problem(values)
 
 
 def _range_problems(
@@ -246,15 +213,15 @@ def _range_problems(
         number, low, high = values.number(name), _number(name, least), _number(name, most)
         if number is None or low is None or high is None:
             continue
-        found = None
+        problem = None
         if not low <= number <= high:
             what = f"`{name}` is `{values.written[name]}`, and must be from `{least}` to `{most}`"
-            found = values.problem(what, (name,), why)
+            problem = values.problem(what, (name,), why)
         elif name in in_seconds and number % 1000:
             what = f"`{name}` is `{values.written[name]}`, and must be a whole number of seconds"
-            found = values.problem(what, (name,), None)
-        if found is not None:
-            yield found
+            problem = values.problem(what, (name,), None)
+        if problem is not None:
+            yield problem
 
 
 def _at_most(values: Values, lesser: str, greater: str, why: str) -> Problem | None:
@@ -266,8 +233,8 @@ def _at_most(values: Values, lesser: str, greater: str, why: str) -> Problem | N
     return values.problem(what, (lesser, greater), why)
 
 
-def _outbound(values: Values) -> Problem | None:
-    """A mesh without peers (a bootstrap node) has no outbound ones either: zero always fits."""
+def _outbound_problem(values: Values) -> Problem | None:
+    """Return the problem of a `dOut` that is too large; zero always fits, as for a bootstrap node."""
     out = values.number("gossipsub.dOut")
     if not out:
         return None
@@ -281,30 +248,33 @@ def _outbound(values: Values) -> Problem | None:
     return None
 
 
-def _size_in_memory(values: Values) -> Problem | None:
+def _memory_problem(values: Values) -> Problem | None:
     size, memory = values.number("message.size"), values.number("resources.memory")
     if size is None or memory is None or size < memory:
         return None
     written = values.written
-    what = f"`message.size` is `{written['message.size']}`, and a peer has `{written['resources.memory']}`"
+    amount = written["resources.memory"]
+    what = (
+        f"`message.size` is `{written['message.size']}`, and must be less than `resources.memory`, `{amount}`"
+    )
     return values.problem(what, ("message.size", "resources.memory"), _MESSAGE)
 
 
 def _network_problems(values: Values) -> Iterator[Problem | None]:
     method = values.written.get("network.method")
     if method == "tc" and "network.jitter" in values and "network.latency" not in values:
-        what = "`jitter` varies a delay, and there is no `latency`"
-        yield values.problem(what, ("network.jitter",), None)
+        what = "`jitter` varies the delay `latency`, which is not set"
+        yield values.problem(what, ("network.jitter",), "write `latency`, or remove `jitter`")
     if method in ("cni", "none"):
         for name in ("network.latency", "network.jitter", "network.loss"):
             if values.number(name):
-                what = f"method `{method}` can't set `{name}`"
-                yield values.problem(what, (name, "network.method"), "leave it out, or write `method: tc`")
-    if method == "none" and values.base == ("spec",):  # as defaults, rates are for experiments that limit
+                what = f"the method `{method}` cannot set `{name}`"
+                yield values.problem(what, (name, "network.method"), "remove it, or write `method: tc`")
+    if method == "none" and values.base == ("spec",):  # rates in defaults are for other experiments
         for name in ("network.downlink", "network.uplink"):
             if {name, "network.method"} <= values.own:
-                what = f"method `none` sets no limits, and `{name}` would be ignored"
-                yield values.problem(what, (name,), "leave one of them out")
+                what = f"the method `none` sets no limits, so `{name}` would be ignored"
+                yield values.problem(what, (name,), "remove one of them")
 
 
 def _default_peers(document: Document) -> Iterator[Problem]:
@@ -319,13 +289,16 @@ def _default_peers(document: Document) -> Iterator[Problem]:
 
 
 def _number(name: str, written: object) -> float | None:
-    """Return the value in its base unit, None for no value; a bound of a count is written as text, too."""
+    """Return the value in its base unit; None for a value that is not a number.
+
+    The bounds in this module are texts: `1ms`, or `64` for a count, which has no unit.
+    """
     if isinstance(written, str):
-        return _parsed(_UNIT_OF.get(name), written)
+        return _parsed(UNIT_OF.get(name), written)
     return written if isinstance(written, int | float) else None
 
 
-@lru_cache(maxsize=4096)  # a thousand experiments state much the same, and the bounds are the same
+@lru_cache(maxsize=4096)  # experiments mostly use the same values, and always the same bounds
 def _parsed(unit: str | None, text: str) -> float:
     value: float = int(text) if unit is None else PARSERS[unit](text)
     return value

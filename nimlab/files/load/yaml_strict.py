@@ -1,126 +1,79 @@
-"""YAML bytes -> plain data with a place for every key and value; strict where YAML surprises.
+"""Strict YAML reader: bytes -> a `Document`, or the problems that make the file unreadable.
 
-In: a file's bytes. Out: a `Document`, or the problems that make it unreadable. The dialect is small: one
-document of maps, lists and scalars; no anchors, aliases, tags or merge keys; keys are strings and stand once;
-`true` and `false` are the only booleans, integers are decimal. What YAML 1.1 and 1.2 read differently is an
-error that says so.
+In: the bytes of a file. Out: a `Document` with the place of every key and value, or problems. The reader
+accepts a subset of YAML: one document of maps, lists and scalars, without anchors, aliases, tags and merge
+keys. Keys are strings and unique within their map. The only booleans are `true` and `false`, and integers are
+decimal. A plain value that YAML 1.1 and YAML 1.2 interpret differently is an error.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import yaml
 
 from nimlab.errors import Location, Problem
-from nimlab.files.safe_open import UNSEEN, foreign_content
+from nimlab.files.load.document import Document, Path, Place, Places, file_problem, problem_at
+from nimlab.files.safe_open import INVISIBLE, foreign_content
 from nimlab.text import SAFE_LOADER
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024
 _DEPTH_LIMIT: Final = 32
-_NODE_LIMIT: Final = 20_000
-_EXCERPT_LIMIT: Final = 160
+_VALUE_LIMIT: Final = 20_000
 
-Path: TypeAlias = tuple[str | int, ...]
-_NODES: Final = (yaml.ScalarEvent, yaml.CollectionStartEvent)
-_UNSEEN_INSIDE: Final = re.compile(f"{UNSEEN.pattern}|\r")  # where no line ends
+_VALUE_EVENTS: Final = (yaml.ScalarEvent, yaml.CollectionStartEvent)
+# A carriage return inside a value would let the rest of the line overwrite its beginning on a terminal.
+_INVISIBLE_IN_VALUE: Final = re.compile(f"{INVISIBLE.pattern}|\r")
 _INT: Final = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
+_ONE_PER_FILE: Final = "write one experiment per file"
+_REMOVE_IT: Final = "remove it"
 # fmt: off
-_SURPRISES: Final = (  # pattern, what the readers make of it, what to write instead
+_SURPRISES: Final = (  # pattern, how YAML readers interpret it, what to write instead
     (r"(?i:y|n|yes|no|on|off|true|false)", "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
     (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal one in 1.2", "the number without leading zeros"),
     (r"[-+]?0[xob][0-9A-Fa-f_]+", "a number in another base", "a decimal number"),
     (r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", "a number in base 60 in YAML 1.1", "a number with a unit"),
     (r"[-+]?[0-9][0-9,]*_[0-9_]*(?:\.[0-9_]*)?", "a number in YAML 1.1, text in 1.2", "the digits without `_`"),
     (r"[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)[eE][-+]?[0-9]+", "text in YAML 1.1, a number in 1.2", "the number in full"),
-    (r"[-+]?\.(?i:inf|nan)", "no finite number", "a finite number"),
-    (r"\+[0-9.]+|-0|[-+]?[0-9]{19,}(?:\.[0-9]*)?|[-+]?[0-9]*\.[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\.", "a number that readers take differently", "plain digits"),
+    (r"[-+]?\.(?i:inf|nan)", "not a finite number", "a finite number"),
+    (r"\+[0-9.]+|-0|[-+]?[0-9]{19,}(?:\.[0-9]*)?|[-+]?[0-9]*\.[0-9]{19,}|[-+]?\.[0-9]+|[-+]?[0-9]+\.", "a number that YAML readers interpret differently", "plain digits"),
     (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?", "a date in YAML 1.1", ""),
 )
 # fmt: on
 _SURPRISE: Final = re.compile("|".join(f"({pattern})" for pattern, _, _ in _SURPRISES))
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where something stands: line and column from 1, and how many characters to underline."""
-
-    line: int
-    column: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where each key and value of a text stands, and its lines."""
-
-    keys: dict[Path, Place]
-    values: dict[Path, Place]
-    lines: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A file's data; `places` are asked for when there is a problem to tell."""
-
-    path: str
-    data: Any
-    places: Callable[[], Places]
-
-    def problem(
-        self, code: str, what: str, path: Path, *, hint: str | None = None, at_key: bool = False
-    ) -> Problem:
-        """Return a problem at a key or value; what isn't there is reported at the nearest parent."""
-        found = self.places()
-        place = found.keys.get(path) if at_key else found.values.get(path)
-        here = path
-        while place is None:
-            here = here[:-1]
-            place = found.keys.get(here) or found.values.get(here) or (Place(1, 1, 1) if not here else None)
-        return _problem(self.path, found.lines, code, what, place, pointer_text(path), hint)
-
-
-def pointer_text(path: Path) -> str:
-    """Return `spec.env[0].name` for its parts."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
-    return text
+_WITH_EXPONENT: Final = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?[eE][-+]?(?:[0-9]|1[0-8])")
 
 
 def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
-    """Return the document in a file, or why there is none. Raises nothing."""
+    """Return the document in a file, or the problems that prevent reading it. Raises nothing."""
     if len(data) > _SIZE_LIMIT_BYTES:
         what = f"the file is larger than {_SIZE_LIMIT_BYTES // 1024} KiB"
-        return (file_problem(path, what, "one experiment a file"),)
+        return (file_problem(path, what, _ONE_PER_FILE),)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        what = "the file isn't UTF-8 text"
-        return (
-            Problem(
-                code="yaml-syntax",
-                what=what,
-                location=Location(path=path, line=line, column=column),
-            ),
-        )
+        return (_encoding_problem(path, data, error.start),)
     lines = re.split(r"\r\n|\r|\n", text)
-    foreign = foreign_content(text)
-    if foreign is not None:
-        line, what, hint = foreign
-        width = len(lines[line - 1])
-        return (_problem(path, lines, "yaml-syntax", what, Place(line, 1, width), "", hint),)
-    unsafe = UNSEEN.search(text)
-    if unsafe is not None:
-        place = _place_of(text, unsafe.start())
-        return (_problem(path, lines, "yaml-syntax", _not_seen(unsafe[0]), place, "", _NOT_SEEN_HINT),)
+    unsafe = _unsafe_text(path, lines, text)
+    return (unsafe,) if unsafe is not None else _parse(path, lines, text)
+
+
+def cached_document(path: str, data: bytes, cached: object) -> Document:
+    """Return the document of a file whose data is cached; it is parsed only if its places are needed."""
+
+    def places() -> Places:
+        document = read_document(path, data)
+        return document.places() if isinstance(document, Document) else Places({}, {}, [""])
+
+    return Document(path, cached, places)
+
+
+def _parse(path: str, lines: list[str], text: str) -> Document | tuple[Problem, ...]:
     reader = _Reader(path, lines)
     try:
         reader.read(text)
@@ -130,34 +83,44 @@ def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
         pass
     if reader.problems:
         return tuple(reader.problems)
-    if not reader.done:
-        return (file_problem(path, "the file is empty", "`nimlab create --name NAME` writes one"),)
+    if not reader.has_root:
+        return (file_problem(path, "the file is empty", "`nimlab create --name NAME` writes a new one"),)
     places = Places(reader.keys, reader.values, lines)
     return Document(path, reader.root, lambda: places)
 
 
-def recalled_document(path: str, data: bytes, known: object) -> Document:
-    """Return the document in a file that has been read before and held `known`; its places are read anew."""
+def _encoding_problem(path: str, data: bytes, offset: int) -> Problem:
+    """Return the problem of a file that is not UTF-8; `offset` is its first invalid byte."""
+    line = data[:offset].count(b"\n") + 1
+    column = offset - (data.rfind(b"\n", 0, offset) + 1) + 1
+    return Problem(
+        code="yaml-syntax",
+        what="the file is not UTF-8 text",
+        location=Location(path=path, line=line, column=column),
+        hint="save the file in the encoding UTF-8",
+    )
 
-    def places() -> Places:
-        document = read_document(path, data)
-        return document.places() if isinstance(document, Document) else Places({}, {}, [""])
 
-    return Document(path, known, places)
-
-
-def file_problem(path: str, what: str, hint: str | None) -> Problem:
-    """Return a problem of a file as a whole."""
-    return Problem(code="file", what=what, location=Location(path=path), hint=hint)
+def _unsafe_text(path: str, lines: list[str], text: str) -> Problem | None:
+    """Return the first problem that makes parsing useless: a Git marker, or an invisible character."""
+    foreign = foreign_content(text)
+    if foreign is not None:
+        line, what, hint = foreign
+        return problem_at(path, lines, "yaml-syntax", what, Place(line, 1, len(lines[line - 1])), "", hint)
+    invisible = INVISIBLE.search(text)
+    if invisible is None:
+        return None
+    place = _place_of(text, invisible.start())
+    return problem_at(path, lines, "yaml-syntax", _invisible(invisible[0]), place, "", _REMOVE_IT)
 
 
 class _StopReading(Exception):
-    """There is no sense in reading on."""
+    """The rest of the file cannot be interpreted; the problems are recorded already."""
 
 
 @dataclass(slots=True)
-class _Open:
-    """A map or list that is being read."""
+class _OpenCollection:
+    """Map or list whose end is not read yet. `key` is the key of a map whose value comes next."""
 
     value: dict[str, Any] | list[Any]
     path: Path
@@ -166,7 +129,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Reader:
-    """Builds the data from the parser's events, without recursion: depth costs no stack."""
+    """Builds the data from the parser's events without recursion: deep nesting cannot exhaust the stack."""
 
     path: str
     lines: list[str]
@@ -174,100 +137,104 @@ class _Reader:
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     root: Any = None
-    done: bool = False
-    _stack: list[_Open] = field(default_factory=list)
+    has_root: bool = False
+    _stack: list[_OpenCollection] = field(default_factory=list)
     _documents: int = 0
 
     def read(self, text: str) -> None:
         """Read all events. Raises yaml.YAMLError."""
         has_escapes = "\\" in text
         for event in _events(text):
-            if isinstance(event, _NODES):
-                self._check_plain(event)
+            if isinstance(event, _VALUE_EVENTS):
+                self._check_subset(event)
                 if has_escapes:
-                    self._check_seen(event)
-                self._node(event)
+                    self._check_visible(event)
+                self._add_value(event)
             elif isinstance(event, yaml.CollectionEndEvent):
                 self._stack.pop()
             elif isinstance(event, yaml.DocumentStartEvent):
-                self._documents += 1
-                if event.version is not None or event.tags:
-                    self._add("yaml-syntax", "directives are not allowed", event, "leave the `%…` away")
-                    raise _StopReading
-                if self._documents > 1:
-                    self._add("yaml-syntax", "a second document begins here", event, "one document a file")
-                    raise _StopReading
+                self._start_document(event)
             elif isinstance(event, yaml.AliasEvent):
-                self._add("yaml-syntax", "aliases are not allowed", event, "write the value out")
+                self._add("yaml-syntax", "aliases are not allowed", event, "repeat the value instead")
                 raise _StopReading
 
-    def _check_plain(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
-        if event.anchor is not None:
-            self._add("yaml-syntax", "anchors are not allowed", event, "write the value out")
-        if event.tag is not None:
-            self._add("yaml-syntax", "tags are not allowed", event, "leave the `!…` away")
-        if len(self._stack) >= _DEPTH_LIMIT or len(self.values) > _NODE_LIMIT:
-            what = f"the file is nested deeper than {_DEPTH_LIMIT}, or holds more than {_NODE_LIMIT} values"
-            self._add("file", what, event, "one experiment a file")
+    def _start_document(self, event: yaml.DocumentStartEvent) -> None:
+        self._documents += 1
+        if event.version is not None or event.tags:
+            hint = "remove the line that starts with `%`"
+            self._add("yaml-syntax", "directives are not allowed", event, hint)
+            raise _StopReading
+        if self._documents > 1:
+            self._add("yaml-syntax", "a second document begins here", event, "write one document per file")
             raise _StopReading
 
-    def _check_seen(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
-        """Refuse what escapes stand for as the characters themselves, and what lets a line overwrite itself."""
-        if isinstance(event, yaml.ScalarEvent):
-            unsafe = _UNSEEN_INSIDE.search(event.value)
-            if unsafe is not None:
-                self._add("yaml-syntax", _not_seen(unsafe[0]), event, _NOT_SEEN_HINT)
+    def _check_subset(self, event: Any) -> None:  # noqa: ANN401 -- the stubs lack these attributes
+        if event.anchor is not None:
+            self._add("yaml-syntax", "anchors are not allowed", event, "repeat the value instead")
+        if event.tag is not None:
+            self._add("yaml-syntax", "tags are not allowed", event, "remove the `!…`")
+        if len(self._stack) >= _DEPTH_LIMIT or len(self.values) > _VALUE_LIMIT:
+            what = f"the file has more than {_DEPTH_LIMIT} levels, or more than {_VALUE_LIMIT} values"
+            self._add("file", what, event, _ONE_PER_FILE)
+            raise _StopReading
 
-    def _node(self, event: Any) -> None:  # noqa: ANN401 -- the stubs miss the attributes
-        above = self._stack[-1] if self._stack else None
-        if above is not None and isinstance(above.value, dict) and above.key is None:
-            above.key = self._key(event, above)
+    def _check_visible(self, event: Any) -> None:  # noqa: ANN401 -- the stubs lack these attributes
+        r"""Report invisible characters that are written as escapes, such as `\u202e`."""
+        if isinstance(event, yaml.ScalarEvent):
+            invisible = _INVISIBLE_IN_VALUE.search(event.value)
+            if invisible is not None:
+                self._add("yaml-syntax", _invisible(invisible[0]), event, _REMOVE_IT)
+
+    def _add_value(self, event: Any) -> None:  # noqa: ANN401 -- the stubs lack these attributes
+        parent = self._stack[-1] if self._stack else None
+        if parent is not None and isinstance(parent.value, dict) and parent.key is None:
+            parent.key = self._key(event, parent)
             return
-        path = self._path(above)
+        path = self._path(parent)
         self.values[path] = _place(event)
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
         else:
             value = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self._put(above, value)
+        self._put(parent, value)
         if not isinstance(event, yaml.ScalarEvent):
-            self._stack.append(_Open(value, path))
+            self._stack.append(_OpenCollection(value, path))
 
-    def _path(self, above: _Open | None) -> Path:
-        if above is None:
+    def _path(self, parent: _OpenCollection | None) -> Path:
+        if parent is None:
             return ()
-        if isinstance(above.value, list):
-            return (*above.path, len(above.value))
-        return (*above.path, above.key or "")
+        if isinstance(parent.value, list):
+            return (*parent.path, len(parent.value))
+        return (*parent.path, parent.key or "")
 
-    def _put(self, above: _Open | None, value: Any) -> None:  # noqa: ANN401 -- any JSON value
-        if above is None:
-            self.root, self.done = value, True
-        elif isinstance(above.value, list):
-            above.value.append(value)
+    def _put(self, parent: _OpenCollection | None, value: Any) -> None:  # noqa: ANN401 -- any JSON value
+        if parent is None:
+            self.root, self.has_root = value, True
+        elif isinstance(parent.value, list):
+            parent.value.append(value)
         else:
-            above.value[above.key or ""] = value
-            above.key = None
+            parent.value[parent.key or ""] = value
+            parent.key = None
 
-    def _key(self, event: Any, above: _Open) -> str:  # noqa: ANN401 -- the stubs miss the attributes
+    def _key(self, event: Any, parent: _OpenCollection) -> str:  # noqa: ANN401 -- the stubs lack these attributes
         if not isinstance(event, yaml.ScalarEvent):
             self._add("yaml-syntax", "a key must be text", event, None)
             raise _StopReading
         key = event.value
         if event.implicit[0] and not isinstance(self._scalar(event), str):
-            self._add("yaml-syntax", f"the key `{_shortened(key)}` isn't text", event, "put it in quotes")
-        path = (*above.path, key)
-        if key in above.value:
+            self._add("yaml-syntax", f"the key `{_shortened(key)}` is not text", event, "put it in quotes")
+        path = (*parent.path, key)
+        if key in parent.value:
             first = self.keys[path].line
-            what = f"the key `{_shortened(key)}` stands twice; it was first given in line {first}"
-            self._add("duplicate-key", what, event, "leave one of them away")
+            what = f"duplicate key `{_shortened(key)}`; first defined in line {first}"
+            self._add("duplicate-key", what, event, "remove one of them")
         self.keys[path] = _place(event)
         return str(key)
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:  # noqa: ANN401 -- any JSON scalar
         text = str(event.value)
-        if not event.implicit[0]:  # quoted, or a block of text
+        if not event.implicit[0]:  # a quoted or block scalar is always text
             return text
         if text in ("true", "false"):
             return text == "true"
@@ -280,17 +247,17 @@ class _Reader:
         surprise = _SURPRISE.fullmatch(text)
         if surprise is not None:
             _, what, instead = _SURPRISES[(surprise.lastindex or 0) - 1]
-            instead = _in_full(text) or instead
+            instead = _without_exponent(text) or instead
             hint = f"put it in quotes if it is text, else write {instead}" if instead else "put it in quotes"
             self._add("yaml-surprise", f"`{_shortened(text)}` is {what}", event, hint)
         return text
 
     def _add(self, code: str, what: str, event: Any, hint: str | None) -> None:  # noqa: ANN401 -- as above
-        self.problems.append(_problem(self.path, self.lines, code, what, _place(event), "", hint))
+        self.problems.append(problem_at(self.path, self.lines, code, what, _place(event), "", hint))
 
 
-def _in_full(text: str) -> str | None:
-    """Return `100` in backticks for `1e2`; None for a text that isn't a number of a readable length."""
+def _without_exponent(text: str) -> str | None:
+    """Return `100` in backticks for `1e2`; None if the text is not a number of readable length."""
     match = _WITH_EXPONENT.fullmatch(text)
     if match is None:
         return None
@@ -298,11 +265,7 @@ def _in_full(text: str) -> str | None:
     return f"`{number.to_integral_value() if number == number.to_integral_value() else number:f}`"
 
 
-_WITH_EXPONENT: Final = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?[eE][-+]?(?:[0-9]|1[0-8])")
-_NOT_SEEN_HINT: Final = "leave it away"
-
-
-def _not_seen(character: str) -> str:
+def _invisible(character: str) -> str:
     return f"the invisible character U+{ord(character):04X} is not allowed"
 
 
@@ -310,7 +273,7 @@ def _events(text: str) -> Iterator[Any]:
     return yaml.parse(text, Loader=SAFE_LOADER)
 
 
-def _place(event: Any) -> Place:  # noqa: ANN401 -- the stubs miss the attributes
+def _place(event: Any) -> Place:  # noqa: ANN401 -- the stubs lack these attributes
     start, end = event.start_mark, event.end_mark
     width = end.column - start.column if end.line == start.line else 1
     return Place(start.line + 1, start.column + 1, max(width, 1))
@@ -325,25 +288,9 @@ def _place_of(text: str, index: int) -> Place:
 def _syntax_problem(path: str, lines: list[str], error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     place = Place(1, 1, 1) if mark is None else Place(mark.line + 1, mark.column + 1, 1)
-    what = getattr(error, "problem", None) or "this isn't YAML"
+    what = getattr(error, "problem", None) or "the file is not valid YAML"
     context = getattr(error, "context", None)
-    return _problem(path, lines, "yaml-syntax", f"{what} {context or ''}".strip(), place, "", None)
-
-
-def _problem(
-    path: str, lines: list[str], code: str, what: str, place: Place, pointer: str, hint: str | None
-) -> Problem:
-    line = min(max(place.line, 1), len(lines))
-    excerpt = lines[line - 1]
-    return Problem(
-        code=code,
-        what=what,
-        location=Location(path=path, line=line, column=place.column),
-        pointer=pointer,
-        hint=hint,
-        excerpt=excerpt if len(excerpt) <= _EXCERPT_LIMIT else excerpt[: _EXCERPT_LIMIT - 1] + "…",
-        width=place.width,
-    )
+    return problem_at(path, lines, "yaml-syntax", f"{what} {context or ''}".strip(), place, "", None)
 
 
 def _shortened(text: str) -> str:

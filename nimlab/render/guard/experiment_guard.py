@@ -13,7 +13,7 @@ from typing import Any, Final
 from nimlab.errors import GuardError
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Experiment, Isolation, Lab
-from nimlab.objects.applyset import EXPERIMENT, MEMBER, PART_OF, POD_SECURITY, ApplySet
+from nimlab.objects.applyset import EXPERIMENT, EXPERIMENT_KINDS, MEMBER, PART_OF, POD_SECURITY, ApplySet
 from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.render.guard.shared_rules import (
     NAME,
@@ -28,10 +28,6 @@ from nimlab.render.guard.shared_rules import (
     unlisted,
 )
 
-_ALLOWED_KINDS: Final = frozenset({
-    "NetworkPolicy", "ResourceQuota", "LimitRange", "ConfigMap", "Service", "PodDisruptionBudget",
-    "StatefulSet",
-})  # fmt: skip
 _POD: Final = frozenset({
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
     "dnsPolicy", "enableServiceLinks", "hostAliases", "hostname", "imagePullSecrets", "initContainers",
@@ -120,7 +116,7 @@ def check_unique(by_experiment: Mapping[str, Sequence[Manifest]]) -> None:
 def _violations(manifest: Manifest, experiment: Experiment, lab: Lab, apply_set: ApplySet) -> Iterator[str]:
     key = key_of(manifest)
     is_namespace = key.kind == "Namespace" and experiment.contract.isolation is Isolation.NAMESPACE
-    if not is_namespace and (key.kind not in KINDS or key.kind not in _ALLOWED_KINDS):
+    if not is_namespace and (key.kind not in KINDS or key.kind not in EXPERIMENT_KINDS):
         yield "an experiment cannot contain objects of this kind"
         return
     if is_namespace:

@@ -17,7 +17,7 @@ import (
 
 const lowDegree = 4
 
-// counts is what the node shows under the names of nim-libp2p; it is told by GossipSub of all that happens.
+// counts holds the metrics of the node, named as in nim-libp2p; GossipSub calls it for every event.
 type counts struct {
 	host  host.Host
 	bytes *metrics.BandwidthCounter
@@ -104,7 +104,7 @@ func (c *counts) note(change func()) {
 	change()
 }
 
-// The rest is pubsub.RawTracer: a peer is known as long as a stream to it is open.
+// The methods below implement pubsub.RawTracer. A peer is known while a stream to it is open.
 
 func (c *counts) OnNewOutboundStream(id peer.ID, _ protocol.ID) {
 	c.note(func() { c.known[id] = true })

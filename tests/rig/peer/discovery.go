@@ -16,14 +16,14 @@ import (
 	"github.com/multiformats/go-multiaddr"
 )
 
-// keyOf makes a node's key from its name: whoever is dialled has to be known by its key, and only names are known.
+// keyOf derives a node's key from its name: dialling needs the key of a peer, and DNS provides only the name.
 func keyOf(name string) (crypto.PrivKey, error) {
 	seed := sha256.Sum256([]byte("nimlab.dev/rig/peer " + name))
 	key, _, err := crypto.GenerateEd25519Key(bytes.NewReader(seed[:]))
 	return key, err
 }
 
-// dial keeps as many connections open as were asked for, to peers of the headless Service drawn by lot.
+// dial keeps the requested number of connections open, to random peers of the headless Service.
 func dial(ctx context.Context, self host.Host, asked settings) {
 	for ctx.Err() == nil {
 		if wanted := asked.connectTo - len(self.Network().Peers()); wanted > 0 {
@@ -69,7 +69,7 @@ func connect(ctx context.Context, self host.Host, name string, wanted int) {
 	}
 }
 
-// serviceOf returns the Service through which this pod is known: what follows its own name in its full one.
+// serviceOf returns the Service of this pod: the part of its full name after its own name.
 func serviceOf(ctx context.Context, name string) (string, error) {
 	own, err := net.DefaultResolver.LookupIP(ctx, "ip4", name)
 	if err != nil || len(own) == 0 {
@@ -101,7 +101,7 @@ func whoIs(ctx context.Context, address string) (peer.AddrInfo, error) {
 	return peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{at}}, err
 }
 
-// fullName returns the name that an address resolves back to, the one with most parts: /etc/hosts has short ones too.
+// fullName returns the longest name that an address resolves back to, because /etc/hosts also has short names.
 func fullName(ctx context.Context, address string) (string, error) {
 	names, err := net.DefaultResolver.LookupAddr(ctx, address)
 	if err != nil {

@@ -1,8 +1,8 @@
-// Command peer is a GossipSub node that keeps the contract `nimp2p` (contracts/nimp2p.yaml), for tests with real pods.
+// Command peer is a GossipSub node for tests with real pods; it implements the contract `nimp2p` (contracts/nimp2p.yaml).
 //
-// It reads PEERS, CONNECTTO, MSGRATE (ms) and MSGSIZE (bytes), dials peers that it finds through its headless Service,
-// listens on 5000, shows metrics on 8008, and writes a line for each message sent and received. Unlike the original
-// it doesn't wait a minute before it dials, and dials again as long as it has too few connections.
+// It reads PEERS, CONNECTTO, MSGRATE (ms) and MSGSIZE (bytes) and dials peers that it finds through its headless
+// Service. It listens on port 5000, exposes metrics on port 8008, and logs one line for each message sent and received.
+// Unlike the original, it dials without waiting for a minute, and dials again while it has too few connections.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 
 const (
 	topicName   = "test"
-	stampBytes  = 8 // nanoseconds since 1970, little endian, before MSGSIZE bytes of nothing
+	stampBytes  = 8 // nanoseconds since 1970, little endian, followed by MSGSIZE zero bytes
 	listenOn    = "/ip4/0.0.0.0/tcp/5000"
 	metricsOn   = ":8008"
 	redialEvery = time.Second
@@ -94,7 +94,7 @@ func run(ctx context.Context, asked settings) error {
 	}
 }
 
-// publish sends in turn with the others: one message a rate in the whole network, if all start together.
+// publish sends a message when it is this peer's turn: one message per interval in the whole network if all start at once.
 func publish(ctx context.Context, topic *pubsub.Topic, asked settings, counts *counts) {
 	fmt.Println("Publishing turn is: ", asked.ordinal)
 	clock := time.NewTicker(asked.rate)
@@ -147,7 +147,7 @@ func read() settings {
 	}
 }
 
-// number ends the process where a variable is missing, as the original does.
+// number exits the process if a variable is missing, as the original does.
 func number(variable string) int {
 	value, err := strconv.Atoi(os.Getenv(variable))
 	if err != nil {

@@ -1,0 +1,70 @@
+"""Predictions by server dry run: the result of an apply, without a write.
+
+In: desired and live objects. Out: a `Prediction` for each object whose managed fields do not prove it to be
+in sync. Dry runs pass admission and defaulting, so their result is exactly what a sync would produce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from nimlab.cluster.port import Cluster
+from nimlab.cluster.reclaim_fields import reclaim_fields
+from nimlab.errors import ClusterError, Forbidden
+from nimlab.objects.applyset import FIELD_MANAGER, PART_OF
+from nimlab.objects.change_detector import compare
+from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
+from nimlab.objects.masking import hide_secrets
+from nimlab.objects.takeover import Takeover, effective, takeover_of, takeover_patch
+from nimlab.plan.snapshot import Prediction
+from nimlab.plan.workload import immutable_changes, trial_of
+
+
+def find_suspects(
+    wanted: Mapping[ObjectKey, Manifest], live: Mapping[ObjectKey, Manifest], *, remove_foreign: bool
+) -> dict[ObjectKey, Takeover | None]:
+    """Return the existing objects that may differ from the desired ones, each with its takeover. Pure."""
+    suspects = {}
+    for key, manifest in wanted.items():
+        if key in live:
+            takeover = takeover_of(manifest, live[key], remove_foreign=remove_foreign)
+            if takeover is not None or not compare(manifest, live[key]).unchanged:
+                suspects[key] = takeover
+    return suspects
+
+
+def predict(
+    cluster: Cluster,
+    own_sets: frozenset[str],
+    desired: Manifest,
+    live: Manifest,
+    takeover: Takeover | None,
+    *,
+    force: bool,
+) -> Prediction:
+    """Return the result of an apply, or check that the server would accept a replacement.
+
+    No request is sent for objects of other sets and for objects that are being deleted.
+    """
+    owner = labels_of(live).get(PART_OF)
+    if owner not in {None, *own_sets} or live["metadata"].get("deletionTimestamp"):
+        return Prediction()
+    after_takeover = None
+    try:
+        with hide_secrets(desired, live):
+            if immutable_changes(desired, live):
+                cluster.apply(trial_of(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
+                return Prediction()
+            if takeover is not None:
+                after_takeover = cluster.patch(key_of(live), takeover_patch(takeover, live), dry_run=True)
+                takeover = effective(takeover, live, after_takeover)
+            dry_run = partial(cluster.apply, desired, manager=FIELD_MANAGER, dry_run=True)
+            applied, reclaimed = reclaim_fields(dry_run, force=force)
+    except Forbidden:
+        return Prediction(takeover=takeover)
+    except ClusterError as error:
+        return Prediction(error=error, takeover=takeover)
+    if takeover is None:
+        return Prediction(manifest=applied, taken=reclaimed)
+    return Prediction(manifest=applied, taken=reclaimed, takeover=takeover, after_takeover=after_takeover)

@@ -1,0 +1,49 @@
+"""Foreign objects: the contents of a namespace that deleting the namespace would delete with it.
+
+In: the cluster and the known members of the lab. Out: keys of the other objects. `plan.namespace_contents`
+decides which objects count; this module only reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nimlab.cluster.port import Cluster
+from nimlab.cluster.read_members import ParallelMap
+from nimlab.errors import Forbidden, IncompleteDiscovery
+from nimlab.objects.applyset import ApplySet
+from nimlab.objects.manifest import Manifest, ObjectKey
+from nimlab.plan.namespace_contents import foreign_objects_among
+
+
+def read_foreign_objects(
+    cluster: Cluster,
+    parallel_map: ParallelMap,
+    apply_set: ApplySet,
+    wanted: Mapping[ObjectKey, Manifest],
+    live: Mapping[ObjectKey, Manifest],
+) -> dict[str, tuple[ObjectKey, ...] | None]:
+    """Return the foreign objects in each member namespace that the lab no longer needs.
+
+    None marks a namespace whose contents cannot be read completely. Raises ClusterError.
+    """
+    own_uids = {item["metadata"]["uid"]: key for key, item in live.items()}
+
+    def read(name: str) -> tuple[ObjectKey, ...] | None:
+        try:
+            return find_foreign_objects(cluster, name, apply_set, own_uids)
+        except (Forbidden, IncompleteDiscovery):
+            return None
+
+    unneeded = [key.name for key in live if key.kind == "Namespace" and key not in wanted]
+    return dict(zip(unneeded, parallel_map(read, unneeded), strict=True))
+
+
+def find_foreign_objects(
+    cluster: Cluster, namespace: str, apply_set: ApplySet, own_uids: Mapping[str, ObjectKey]
+) -> tuple[ObjectKey, ...]:
+    """Return the objects in a namespace that are not ours (by uid) and not owned by ours; sorted.
+
+    Raises IncompleteDiscovery when the server cannot list all of them, ClusterError.
+    """
+    return foreign_objects_among(cluster.list_namespace_metadata(namespace), apply_set, own_uids)

@@ -1,0 +1,64 @@
+"""Units of the fields: how files write them, and how contracts can pass them on to an image.
+
+All rules and builders use these tables. Fields are named by their dotted path below `spec`, or below a
+section of `lab.yaml` (`limits`, `sync`, `platform`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+UNIT_OF: Final[Mapping[str, str]] = {
+    "message.size": "size",
+    "message.interval": "duration",
+    "startDelay": "duration",
+    "gossipsub.heartbeat": "duration",
+    "gossipsub.pruneBackoff": "duration",
+    "gossipsub.gossipFactor": "ratio",
+    "resources.cpu": "cpu",
+    "resources.memory": "memory",
+    "network.downlink": "rate",
+    "network.uplink": "rate",
+    "network.latency": "duration",
+    "network.jitter": "duration",
+    "network.loss": "ratio",
+    "rtt.interval": "duration",
+    # limits of lab.yaml
+    "cpu": "cpu",
+    "memory": "memory",
+    # sync of lab.yaml
+    "timeout": "duration",
+    # platform of lab.yaml
+    "metrics.retention": "duration",
+    "logs.retention": "duration",
+    "metrics.storage": "memory",
+    "logs.storage": "memory",
+}
+"""Unit (a key of `PARSERS`) in which files write a field; a field that is missing here has no unit."""
+
+IMAGE_UNITS: Final[Mapping[str, frozenset[str]]] = {
+    "message.size": frozenset({"bytes"}),
+    "message.interval": frozenset({"ms", "s"}),
+    "startDelay": frozenset({"ms", "s"}),
+    "gossipsub.heartbeat": frozenset({"ms", "s"}),
+    "gossipsub.pruneBackoff": frozenset({"ms", "s"}),
+    "gossipsub.gossipFactor": frozenset({"ratio"}),
+    "gossipsub.floodPublish": frozenset({"flag"}),
+    "selfTrigger": frozenset({"flag"}),
+    "muxer": frozenset({"word"}),
+    **{
+        name: frozenset({"count"})
+        for name in (
+            "peers",
+            "connectTo",
+            "fragments",
+            "maxConnections",
+            *(f"gossipsub.{d}" for d in ("d", "dLow", "dHigh", "dScore", "dOut", "dLazy")),
+        )
+    },
+}
+"""Units in which an image can read a field: the values of `as` that a contract may use for it."""
+
+CONTRACT_FIELDS: Final = frozenset({*IMAGE_UNITS, "role"})
+"""Fields of an experiment that a contract can pass on to an image; `role` is the name of a peer's role."""

@@ -1,0 +1,80 @@
+"""One change -> notes: what a reader has to know in addition to its changed fields.
+
+In: a change. Out: texts about restarts, takeovers, reverted manual changes and limits of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nimlab.files.spec import OnImmutableChange
+from nimlab.objects.takeover import Takeover
+from nimlab.plan.change import Action, Change
+from nimlab.plan.kstatus import peers_of
+from nimlab.plan.workload import caveats_of, restarts_together
+from nimlab.report.styled_text import named_list
+
+
+def notes_of(change: Change) -> Iterator[str]:
+    """Yield all notes of a change."""
+    for manager in sorted({conflict.manager for conflict in change.taken}):
+        fields = [c.field.lstrip(".") for c in change.taken if c.manager == manager]
+        yield f"reverts manual changes made with `{manager}`: {named_list(fields)}"
+    if change.takeover is not None:
+        yield from _takeover_notes(change.takeover)
+    cause = restart_cause(change)
+    if cause:
+        yield f"restarts {_restarted_peers(change)}{cause} (about {change.restart_s} s)"
+    yield from general_notes_of(change)
+
+
+def general_notes_of(change: Change) -> Iterator[str]:
+    """Yield the notes that similar changes have in common: they contain no numbers and no managers."""
+    if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
+        peers = "until then they keep" if change.restarts else "its peers keep"
+        yield f"{peers} running: the new object adopts them"
+    if change.action not in (Action.KEEP, Action.PRUNE):
+        yield from caveats_of(change.desired)
+    if change.unverified and change.action is not Action.KEEP:  # a kept object has a reason that explains it
+        yield "unverified: computed locally, because the credentials do not allow a server-side dry run"
+
+
+def restart_cause(change: Change) -> str:
+    """Return how and why the peers restart, starting with a comma or colon; empty if none restart."""
+    if change.error is not None or not change.restarts:
+        return ""
+    if change.takes_peers:
+        return ": the object is deleted and recreated"
+    together = change.desired is not None and restarts_together(change.desired)
+    how = "" if together or change.restarts == 1 else ", one after another"
+    changes_template = any(field.in_template for field in change.fields)
+    why = "the pod template changes" if changes_template else "they are of an older revision"
+    return f"{how}: {why}"
+
+
+def _takeover_notes(takeover: Takeover) -> Iterator[str]:
+    """Yield the managers that lose the object, and the fields of others that are removed."""
+    for manager in takeover.managers:
+        yield f"takes over the fields of `{manager}`: from now on, a field removed from Git is removed here"
+    for manager in sorted({f.manager for f in takeover.removed} - set(takeover.managers)):
+        fields = [f.text for f in takeover.removed if f.manager == manager]
+        yield f"removes fields added by `{manager}`: {named_list(fields)}"
+
+
+def _restarted_peers(change: Change) -> str:
+    """Return which peers restart, and how many of them run; restarting a stopped peer loses nothing."""
+    if change.live is None:
+        return f"all {change.restarts} peers"
+    peers = peers_of(change.live)
+    if peers.running >= peers.existing:
+        if change.restarts < peers.existing:
+            return f"{change.restarts} of {peers.existing} running peers"
+        return "the one running peer" if peers.existing == 1 else f"all {peers.existing} running peers"
+    if change.restarts < peers.existing:
+        which = f"{change.restarts} of {peers.existing} peers"
+    else:
+        which = "the one peer" if peers.existing == 1 else f"all {peers.existing} peers"
+    if not peers.running:
+        state = "which is not running" if peers.existing == 1 else "none of which is running"
+        return f"{which}, {state}"
+    return f"{which}, of which {peers.running} are running" if change.restarts == peers.existing else which

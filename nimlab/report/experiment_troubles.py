@@ -1,0 +1,81 @@
+"""Pods and events of one experiment -> the troubles that keep its peers from running.
+
+In: an experiment's plan, its pods, its events, the time. Out: troubles. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from nimlab.objects.manifest import Manifest, key_of
+from nimlab.plan.deletion_blockers import leaving_trouble
+from nimlab.plan.health import is_short
+from nimlab.plan.kstatus import peers_of, seen_at, spec_changed_at
+from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.pod_trouble import Trouble, event_trouble, is_due, pod_trouble, warning_trouble
+from nimlab.report.experiment_events import own_events, time_of
+from nimlab.report.list_rows import leaving_objects, live_workloads
+
+
+def short_experiments(plan: Plan) -> tuple[ExperimentPlan, ...]:
+    """Return the experiments whose pods do not all run, so that the caller can read their pods and events."""
+    return tuple(planned for planned in plan.experiments if is_short(live_workloads(planned)))
+
+
+def troubles_of(
+    planned: ExperimentPlan, pods: Sequence[Manifest], events: Sequence[Manifest], now: datetime
+) -> tuple[Trouble, ...]:
+    """Return the troubles for a row of `list`.
+
+    These are the troubles of its pods. If there are none, return the last warning of the current run.
+    """
+    own = own_events(events, planned, pods)
+    troubles = _pod_troubles(pods, _current_events(own, live_workloads(planned)), now)
+    due = tuple(trouble for trouble in troubles if is_due(trouble, now))
+    if due:
+        return due
+    warnings = (warning_trouble(event, now) for event in sorted(own, key=time_of))
+    return tuple(warning for warning in warnings if warning is not None)[-1:]
+
+
+def detail_troubles(
+    planned: ExperimentPlan | None, pods: Sequence[Manifest], own: Sequence[Manifest], now: datetime
+) -> tuple[Trouble, ...]:
+    """Return the troubles for `status`: those of its pods, and of its objects that are being deleted.
+
+    `own` are the events of the experiment. They count only while peers are missing.
+    """
+    if planned is None:  # its file is broken, so that only its pods are known
+        return _pod_troubles(pods, (), now)
+    lives = live_workloads(planned)
+    is_missing_peers = any(peers_of(live).running < peers_of(live).wanted for live in lives)
+    current = _current_events(own, lives) if is_missing_peers else ()
+    return (*_pod_troubles(pods, current, now), *map(leaving_trouble, leaving_objects(planned)))
+
+
+def ordinal_of(pod: Manifest) -> tuple[str, int]:
+    """Return the sort key of a pod: the name of its StatefulSet and its number."""
+    stem, _, number = pod["metadata"]["name"].rpartition("-")
+    return (stem, int(number) if number.isdigit() else 0)
+
+
+def _pod_troubles(pods: Sequence[Manifest], events: Sequence[Manifest], now: datetime) -> tuple[Trouble, ...]:
+    """Return the trouble of each pod, and the last failure to create a pod."""
+    troubles = (pod_trouble(pod, now) for pod in sorted(pods, key=ordinal_of))
+    due = (trouble for trouble in troubles if trouble is not None and is_due(trouble, now))
+    failures = (event_trouble(event) for event in sorted(events, key=time_of))
+    return (*due, *[failure for failure in failures if failure is not None][-1:])
+
+
+def _current_events(events: Sequence[Manifest], workloads: Sequence[Manifest]) -> list[Manifest]:
+    """Return the events since the last change of their workload; older ones do not apply to it any more."""
+    changed_at = {str(key_of(live)): spec_changed_at(live) for live in workloads}
+
+    def is_current(event: Manifest) -> bool:
+        about = event.get("involvedObject") or {}
+        since = changed_at.get(f"{about.get('kind')}/{about.get('namespace')}/{about.get('name')}")
+        at = seen_at(event)
+        return since is None or (at is not None and at >= since)
+
+    return [event for event in events if is_current(event)]

@@ -1,0 +1,71 @@
+"""The lock of a sync: acquire it for exactly what was observed, or wait until another sync releases it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Final
+
+from nimlab.cluster.apply import Event, Locks, acquire_all, hold_of, system_clock, with_reason
+from nimlab.errors import Forbidden, NimlabError, PreconditionFailed
+from nimlab.plan.snapshot import Snapshot
+from nimlab.plan.sync_events import LockAwaited
+from nimlab.workflow.session import Session
+
+_POLL_S: Final = 1.0
+
+
+def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
+    """Take the lease as it was observed, and those of the lab's former apply-sets.
+
+    Raises PreconditionFailed if a lease has changed since, LockHeld if another sync holds one, Forbidden.
+    """
+    leases = [
+        (snapshot.apply_set, snapshot.lease),
+        *((former.apply_set, former.lease) for former in snapshot.former),
+    ]
+    now = _server_clock(session)
+    try:
+        return acquire_all(session.cluster, leases, holder=_holder(), now=now, stop=session.stop)
+    except (Forbidden, PreconditionFailed) as error:
+        explained = with_reason(error, session.cluster, snapshot.apply_set.namespace)
+        if explained is error:
+            raise
+        raise explained from error
+
+
+def wait_for_lock(
+    session: Session, snapshot: Snapshot, error: NimlabError, deadline_s: float
+) -> Iterator[Event]:
+    """Return once all leases are free; raise `error` at the deadline. Yields one LockAwaited if it waits."""
+    sets = (snapshot.apply_set, *(former.apply_set for former in snapshot.former))
+    now = _server_clock(session)
+    is_reported = False
+    while True:
+        holds = (hold_of(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
+        hold = next(filter(None, holds), None)
+        if hold is None:
+            return
+        session.raise_if_stopped()
+        if time.monotonic() > deadline_s:
+            raise error
+        if not is_reported:
+            yield LockAwaited(holder=hold.holder)
+            is_reported = True
+        session.stop.wait(_POLL_S)
+
+
+def _server_clock(session: Session) -> Callable[[], datetime]:
+    """Return the server's clock, which all syncs share, however wrong the clock of their machine is."""
+    ahead = timedelta(seconds=session.cluster.ahead_s())
+    own_now = system_clock().now
+    return lambda: own_now() + ahead
+
+
+def _holder() -> str:
+    """Return the name of this sync in the lock: its pipeline job, or else user, machine and process."""
+    job = os.environ.get("CI_JOB_URL")
+    return job or f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()} (pid {os.getpid()})"

@@ -1,0 +1,97 @@
+"""IDs of apply-sets as in kubectl, marks of members, and proofs before a prune."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
+from nimlab.objects.managed_fields import is_hand_tool
+from nimlab.objects.manifest import Manifest
+from nimlab.objects.prune_proofs import missing_proofs
+
+SET = ApplySet(name="experiments", namespace="lab")
+
+
+def test_ids_equal_those_of_kubectl() -> None:
+    """The test vectors come from kubectl's own tests (KEP-3659)."""
+    assert (
+        apply_set_id("my-set", "test", "Secret", "")
+        == "applyset-0eFHV8ySqp7XoShsGvyWFQD3s96yqwHmzc4e0HR1dsY-v1"
+    )
+    assert (
+        apply_set_id("my-set", "", "ApplySet", "company.com")
+        == "applyset-rhp1a-HVAVT_dFgyEygyA1BEB82HPp2o10UiFTpqtAs-v1"
+    )
+    assert len(SET.id) <= 63
+
+
+def plain() -> Manifest:
+    """Return a manifest without the marks of a member."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "a", "namespace": "lab", "labels": {"b": "c"}},
+    }
+
+
+def test_stamp_marks_a_copy() -> None:
+    before = plain()
+    marked = stamp(before, SET)
+    assert before == plain()
+    assert marked["metadata"]["labels"] == {PART_OF: SET.id, "b": "c"}
+    assert marked["metadata"]["annotations"] == {MEMBER: "experiments:apps/StatefulSet:lab/a"}
+
+
+def member() -> Any:
+    """Return a live member with all proofs."""
+    live = stamp(plain(), SET)
+    live["metadata"]["managedFields"] = [
+        {
+            "manager": "nimlab",
+            "operation": "Apply",
+            "fieldsV1": {"f:metadata": {"f:labels": {f"f:{PART_OF}": {}}}},
+        }
+    ]
+    return live
+
+
+def test_member_has_all_proofs() -> None:
+    assert missing_proofs(member(), SET) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v["metadata"]["labels"].pop(PART_OF), "label"),
+        (lambda v: v["metadata"]["labels"].update({PART_OF: "x"}), "label"),
+        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name it"),
+        (lambda v: v["metadata"].update(name="copy"), "does not name it"),
+        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name it"),
+        (lambda v: v.update(apiVersion="other.io/v1"), "does not name it"),
+        (lambda v: v["metadata"].pop("managedFields"), "not applied"),
+        (lambda v: v["metadata"]["managedFields"][0].update(operation="Update"), "not applied"),
+        (lambda v: v["metadata"]["managedFields"][0].update(manager="kubectl"), "not applied"),
+        (lambda v: v["metadata"]["managedFields"][0].update(fieldsV1={"f:metadata": {}}), "not applied"),
+        (lambda v: v["metadata"].update(ownerReferences=[{"uid": "u"}]), "owned by"),
+        (lambda v: v["metadata"]["annotations"].update({"nimlab.dev/protect": "true"}), "protected"),
+        (lambda v: v["metadata"]["annotations"].update({"nimlab.dev/protect": "yes"}), "protected"),
+        (lambda v: v["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z"), "being deleted"),
+        (lambda v: v.update(kind="PersistentVolumeClaim"), "never pruned"),
+    ],
+)
+def test_each_proof_can_be_missing(change: Callable[[Any], object], words: str) -> None:
+    live = copy.deepcopy(member())
+    change(live)
+    assert any(words in text for text in missing_proofs(live, SET))
+
+
+@pytest.mark.parametrize(
+    ("manager", "hand"),
+    [("kubectl", True), ("kubectl-edit", True), ("k9s", True), ("hpa-controller", False), ("helm", False)],
+)
+def test_hand_tools_and_controllers(manager: str, hand: bool) -> None:
+    assert is_hand_tool(manager) is hand

@@ -1,0 +1,77 @@
+"""The benchmark's arithmetic: equal experiments for equal seeds, and targets that can be missed."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.lab import Step, plan_steps
+from bench.measure import Cost
+from bench.rounds import Sample
+from bench.targets import format_targets
+
+
+def sample(name: str, size: int, step: Step, seconds: float, requests: int = 10) -> Sample:
+    """Return the sample of a turn with this duration."""
+    return Sample(
+        name=name,
+        size=size,
+        objects=4 * size,
+        step=step,
+        round=1,
+        cost=Cost(wall_s=seconds, cpu_s=seconds, peak_bytes=10**8),
+        requests={"list": requests, "bytes": 10**6},
+    )
+
+
+def test_equal_seeds_give_equal_experiments_and_each_step_changes_them() -> None:
+    steps = plan_steps(5, seed=3)
+    assert steps == plan_steps(5, seed=3)
+    assert steps != plan_steps(5, seed=4)
+    first, one, gone, all_changed = (steps[s] for s in (Step.FIRST, Step.ONE, Step.GONE, Step.ALL))
+    assert sum(a != b for a, b in zip(first, one, strict=True)) == 1
+    assert len(gone) == 4
+    assert set(gone) < set(one)
+    assert not set(all_changed) & set(gone)
+
+
+GOOD = [
+    sample("nimlab", 334, Step.NOOP, 1.0),
+    sample("flux", 334, Step.NOOP, 4.0),
+    sample("helm", 334, Step.NOOP, 10.0),
+    sample("nimlab", 1000, Step.NOOP, 3.2, requests=14),
+    sample("nimlab", 334, Step.ONE, 1.1, requests=17),
+    sample("nimlab", 1000, Step.ONE, 3.3, requests=21),
+    sample("nimlab", 334, Step.FIRST, 5.0),
+    sample("flux", 334, Step.FIRST, 5.0),
+    sample("nimlab", 1000, Step.CHECK, 2.5),
+    sample("nimlab", 1000, Step.HELP, 0.25),
+]
+
+
+def test_targets_that_are_met() -> None:
+    lines = format_targets(GOOD).splitlines()[4:]
+    assert len(lines) == 10
+    assert all(line.endswith("| yes |") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("worse", "target"),
+    [
+        (sample("nimlab", 334, Step.NOOP, 1.01), "Flux's engine"),
+        (sample("helm", 334, Step.NOOP, 9.9), "Helm"),
+        (sample("nimlab", 1000, Step.NOOP, 3.3, requests=14), "1,000 experiments to 334"),
+        (sample("nimlab", 334, Step.NOOP, 1.0, requests=11), "334 experiments: 2 and the pages"),
+        (sample("nimlab", 1000, Step.ONE, 3.3, requests=22), "no more in a large lab"),
+        (sample("nimlab", 334, Step.FIRST, 5.1), "first apply"),
+        (sample("nimlab", 1000, Step.CHECK, 2.6), "`validate`"),
+        (sample("nimlab", 1000, Step.HELP, 0.26), "`--help`"),
+    ],
+)
+def test_each_target_can_be_missed(worse: Sample, target: str) -> None:
+    others = [s for s in GOOD if (s.name, s.size, s.step) != (worse.name, worse.size, worse.step)]
+    missed = [line for line in format_targets([*others, worse]).splitlines() if "**no**" in line]
+    assert any(target in line for line in missed)
+
+
+def test_targets_without_figures_are_omitted() -> None:
+    assert format_targets([sample("flux", 334, Step.NOOP, 1.0)]) == ""

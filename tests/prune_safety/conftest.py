@@ -1,0 +1,45 @@
+"""Fixtures of the tests of prune safety."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nimlab.cluster.kube import KubeCluster
+from tests.prune_safety.counters import Counters
+from tests.prune_safety.direct_writes import Admin
+from tests.prune_safety.server_fixtures import Ground
+from tests.support import figures
+from tests.support.lab import Sandbox
+
+
+@pytest.fixture
+def counters(counts: dict[str, Counter[str]]) -> Iterator[Counters]:
+    """Counters of this test, which are added to those of the run."""
+    counters = Counters(seed=figures.seed())
+    yield counters
+    counts["prune safety"].update({
+        "planned": counters.planned,
+        "served": counters.served,
+        "foreign deleted": counters.foreign_deleted,
+        "ours left": counters.ours_left,
+    })  # fmt: skip
+
+
+@pytest.fixture
+def ground(
+    sandbox: Sandbox,
+    cluster: KubeCluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    counters: Counters,
+) -> Iterator[Ground]:
+    """Namespaces of this test's own."""
+    made = Ground(Admin(cluster), sandbox, tmp_path, capsys, counters)
+    try:
+        yield made
+    finally:
+        made.clean()

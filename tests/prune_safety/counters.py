@@ -1,0 +1,16 @@
+"""Counters of the tests of prune safety: how many situations, and how many wrong results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counters of one test, and the seed that repeats its random choices."""
+
+    seed: int
+    planned: int = 0
+    served: int = 0
+    foreign_deleted: int = 0
+    ours_left: int = 0

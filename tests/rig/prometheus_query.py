@@ -1,0 +1,17 @@
+"""Queries to the lab's Prometheus through its Service, as Grafana sends them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+from tests.rig.running_rig import Rig
+
+NAMESPACE = "dst-lab"
+
+
+def prometheus(rig: Rig, path: str, **query: str) -> Any:
+    """Return the data of a response of the running Prometheus."""
+    base = f"/api/v1/namespaces/{NAMESPACE}/services/lab-prometheus:http/proxy/api/v1"
+    return json.loads(rig.node.get(f"{base}/{path}?{urlencode(query)}"))["data"]

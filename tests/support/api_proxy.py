@@ -1,0 +1,233 @@
+"""A proxy in front of the real API server that counts requests and can answer some of them itself.
+
+It listens on loopback without TLS; its kubeconfig holds no credentials, since the proxy adds its own.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nimlab.cluster.kube import KubeCluster, Target, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    body: bytes
+    accept: str = ""
+
+    @property
+    def is_write(self) -> bool:
+        """True for a request that could change something: not a read, and no dry-run."""
+        return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """What goes wrong with one request.
+
+    With a `status` the request never arrives: the proxy answers it with `body` and `headers`. `cut_before`
+    closes the connection at once. Otherwise it is passed on, after `delay_s`; `cut` closes the connection
+    instead of answering, `half` in the middle of the answer. `instead` answers with these bytes, as an API
+    server does whose cache is behind.
+    """
+
+    status: int | None = None
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    cut: bool = False
+    cut_before: bool = False
+    half: bool = False
+    instead: bytes | None = None
+
+
+Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
+"""Returns what to do instead of passing a request on: a status and a body, or more; None to pass it on."""
+
+
+@dataclass(slots=True)
+class Gate:
+    """A fault that breaks nothing: what fits is held until `opened` is set, and `reached` tells of it."""
+
+    fits: Callable[[Seen], bool]
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, request: Seen) -> None:
+        """Hold the request if it fits; then it is passed on."""
+        if self.fits(request):
+            self.reached.set()
+            self.opened.wait(60)
+
+
+@dataclass(slots=True)
+class Proxy:
+    """A running proxy; `fault` may be set at any time, as may `answered`, told of all that was passed on."""
+
+    kubeconfig: Path
+    seen: list[Seen] = field(default_factory=list)
+    fault: Fault | None = None
+    answered: Callable[[Seen, int, bytes], None] | None = None
+
+    @property
+    def writes(self) -> list[Seen]:
+        """All requests that could have changed something."""
+        return [request for request in self.seen if request.is_write]
+
+
+class _Server(ThreadingHTTPServer):
+    """Listens on a free port of loopback; its threads end with the test."""
+
+    daemon_threads = True
+
+    def __init__(self, proxy: Proxy, upstream: KubeCluster) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.proxy = proxy
+        self.upstream = upstream
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has gone: a test reads what is printed as the tool's own words."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Notes a request, then answers it by the fault or passes it on."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
+        del format, args
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        request = Seen(self.command, self.path, self.rfile.read(length), self.headers.get("Accept", ""))
+        proxy = self.server.proxy
+        proxy.seen.append(request)
+        fault = proxy.fault(request) if proxy.fault else None
+        if isinstance(fault, tuple):
+            fault = Broken(status=fault[0], body=fault[1])
+        fault = fault or Broken()
+        if fault.status is not None:
+            self._send(fault.status, json.dumps(fault.body).encode(), dict(fault.headers))
+            return
+        if fault.cut_before:
+            self._cut()
+            return
+        time.sleep(fault.delay_s)
+        answer = self._pass_on(request)
+        if "watch=true" in self.path and not fault.cut:
+            self._stream(answer, limit=1 if fault.half else None)
+            return
+        body = answer.read(decode_content=False)
+        if proxy.answered is not None:
+            proxy.answered(request, answer.status, body)
+        if fault.cut:
+            self._cut()
+            return
+        if fault.instead is not None:
+            self._send(200, fault.instead, {"Content-Type": "application/json"})
+            return
+        self._send(answer.status, body, dict(answer.headers), half=fault.half)
+
+    def _pass_on(self, request: Seen) -> Any:
+        upstream = self.server.upstream
+        passed = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("host", "content-length", "connection")
+        }
+        if self.server.proxy.answered is not None:
+            passed.pop("Accept-Encoding", None)  # what is told of is told in plain words
+        return upstream.transport.pool.request(
+            request.method,
+            upstream.host + request.path,
+            body=request.body or None,
+            headers={**passed, **upstream.transport.credentials()},
+            preload_content=False,
+            decode_content=False,
+            retries=False,
+        )
+
+    def _cut(self) -> None:
+        """Close the connection without a word."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], *, half: bool = False) -> None:
+        self.send_response(status)
+        for name in ("Content-Type", "Content-Encoding", "Retry-After", "Warning"):
+            if name in headers:
+                self.send_header(name, headers[name])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(OSError):  # whoever asked may have lost patience
+            self.wfile.write(body[: len(body) // 2] if half else body)
+        if half:
+            self._cut()
+
+    def _stream(self, answer: Any, limit: int | None) -> None:
+        """Pass a watch on, chunk by chunk; cut it in the middle after so many."""
+        self.send_response(answer.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for number, chunk in enumerate(answer.stream(decode_content=True)):
+                if number == limit:
+                    self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk[: len(chunk) // 2])
+                    self._cut()
+                    return
+                self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            return
+        finally:
+            answer.close()
+
+    do_GET = do_PATCH = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 -- the base class's names
+
+
+@contextmanager
+def run_proxy(kubeconfig: Path, folder: Path) -> Iterator[Proxy]:
+    """Run a proxy to the cluster of a kubeconfig, and give it a kubeconfig of its own in the folder."""
+    target = Target(kubeconfig=kubeconfig, context=None, name="sandbox", why="a test")
+    upstream = connect(target, parallel=32)
+    proxy = Proxy(kubeconfig=folder / "proxy-kubeconfig")
+    server = _Server(proxy, upstream)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    cluster = {"server": f"http://127.0.0.1:{server.server_port}"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "p", "cluster": cluster}],
+        "users": [{"name": "p", "user": {}}],
+        "contexts": [{"name": "p", "context": {"cluster": "p", "user": "p"}}],
+        "current-context": "p",
+    }
+    proxy.kubeconfig.write_text(json.dumps(config), encoding="utf-8")
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        upstream.close()

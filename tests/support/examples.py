@@ -1,0 +1,37 @@
+"""Number of random examples in a property test: all of them, or a quarter with `--quick`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_DEFAULT: Final = 100
+_QUICK_SHARE: Final = 4
+
+_is_quick = False
+
+
+def examples(number: int) -> int:
+    """Return how many of the examples to run; always at least 10."""
+    return max(number // _QUICK_SHARE, 10) if _is_quick else number
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--quick`."""
+    parser.addoption("--quick", action="store_true", help="run a quarter of the random examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the number of examples of tests that do not set their own.
+
+    There is no deadline, because the time of an example depends on the load of the machine, too.
+    """
+    global _is_quick
+    _is_quick = bool(config.getoption("--quick"))
+    checks = [HealthCheck.too_slow]
+    settings.register_profile(
+        "nimlab", deadline=None, suppress_health_check=checks, max_examples=examples(_DEFAULT)
+    )
+    settings.load_profile("nimlab")

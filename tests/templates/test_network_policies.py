@@ -1,0 +1,106 @@
+"""Experiments stand apart: every pair of pods and ports, under the policies that are rendered.
+
+Leaving and entering are looked at each by itself: what one side forbids would hide what the other allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import permutations, product
+
+import pytest
+
+from nimlab.files.load import load_lab
+from nimlab.files.spec import Experiment
+from nimlab.objects.manifest import Manifest
+from nimlab.render import load_templates, render_experiment
+from tests.support.network_policy import Pod, may_enter, may_leave
+from tests.support.paths import SAMPLE_LAB
+
+GO = "apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {name: NAME}\n"
+GO += "spec: {contract: dst-go, peers: 3}\n"
+PORTS = (22, 53, 80, 5000, 8008, 8645, 9090, 9105, 9106)
+ONE_NAMESPACE = ("blue", "purple")
+NAMESPACE_EACH = ("green", "red")
+LAYOUTS = {
+    "one namespace": ONE_NAMESPACE,
+    "a namespace each": NAMESPACE_EACH,
+    "both": (*ONE_NAMESPACE, *NAMESPACE_EACH),
+}
+FILES = load_lab(
+    SAMPLE_LAB, {f"experiments/{name}.yaml": GO.replace("NAME", name) for name in NAMESPACE_EACH}
+)
+TEMPLATES = load_templates(SAMPLE_LAB, "templates/experiment")
+LAB = FILES.lab.namespace
+OTHERS = (
+    Pod(name="prometheus", namespace=LAB, labels={"nimlab.dev/component": "prometheus"}),
+    Pod(name="impostor of green", namespace=LAB, labels={"experiment": "green"}),
+    Pod(name="impostor of purple", namespace="elsewhere", labels={"experiment": "purple"}),
+    Pod(name="stranger", namespace="elsewhere", labels={}),
+    Pod(name="dns", namespace="kube-system", labels={"k8s-app": "kube-dns"}),
+)
+
+
+def in_layout(layout: str) -> tuple[Experiment, ...]:
+    """The experiments of a layout."""
+    found = tuple(one for one in FILES.experiments if one.name in LAYOUTS[layout])
+    assert len(found) == len(LAYOUTS[layout])
+    return found
+
+
+def rendered(one: Experiment, kind: str) -> Manifest:
+    """The only object of a kind that an experiment has."""
+    (found,) = (m for m in render_experiment(TEMPLATES, one, FILES.lab) if m["kind"] == kind)
+    return found
+
+
+def peers_of(one: Experiment) -> list[Pod]:
+    """Two peers of an experiment, labelled as its template labels them."""
+    labels = rendered(one, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    return [Pod(name=f"{one.name}-{i}", namespace=one.namespace, labels=labels) for i in range(2)]
+
+
+def scraped_ports(one: Experiment) -> set[int]:
+    """What the lab's own pods may ask a peer."""
+    return {port.port for port in one.contract.ports if port.name in ("metrics", "publish")} | {9105}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_side_of_every_pair_and_port(layout: str, figure: Callable[[str], None]) -> None:
+    experiments = in_layout(layout)
+    policies = [rendered(one, "NetworkPolicy") for one in experiments]
+    home = {pod.name: one for one in experiments for pod in peers_of(one)}
+    everybody = [pod for one in experiments for pod in peers_of(one)] + list(OTHERS)
+    pairs = list(permutations(everybody, 2))
+    wheres = list(product(PORTS, ("TCP", "UDP")))
+    assert {port.port for one in experiments for port in one.contract.ports} <= set(PORTS)
+    apart = 0
+    for (source, target), (port, protocol) in product(pairs, wheres):
+        mine, theirs = home.get(source.name), home.get(target.name)
+        told = f"{source.name} -> {target.name}:{port}/{protocol}"
+        together = mine is not None and mine is theirs
+        leaves = mine is None or together or port == 53
+        asks = source.name == "prometheus" and protocol == "TCP"
+        enters = theirs is None or together or (asks and port in scraped_ports(theirs))
+        assert may_leave(policies, source, target, port, protocol) is leaves, f"leaves: {told}"
+        assert may_enter(policies, source, target, port, protocol) is enters, f"enters: {told}"
+        apart += mine is not None and theirs is not None and not together and port != 53
+    between = len(peers_of(experiments[0])) ** 2 * len(list(permutations(experiments, 2)))
+    assert apart == between * (len(wheres) - 2)  # all but DNS
+    figure(
+        f"isolation, {layout}: {len(pairs)} pairs of pods x {len(wheres)} ports, both sides each by itself; "
+        f"{apart} between experiments, each forbidden twice"
+    )
+
+
+def test_services_select_the_peers_of_one_experiment_only() -> None:
+    peers = [pod for one in FILES.experiments for pod in peers_of(one)]
+    for one in FILES.experiments:
+        service = rendered(one, "Service")
+        found = {
+            pod.labels["experiment"]
+            for pod in peers
+            if pod.namespace == service["metadata"]["namespace"]
+            and service["spec"]["selector"].items() <= pod.labels.items()
+        }
+        assert found == {one.name}
