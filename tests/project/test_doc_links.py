@@ -1,4 +1,4 @@
-"""Every relative link and anchor of a Markdown file leads to an existing file and heading."""
+"""Links, anchors and paths in Markdown files lead to existing files and headings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 IGNORED_FOLDERS = {"node_modules", "build"}  # and all folders that begin with a dot
 
 FENCE = re.compile(r"^ *```")
@@ -18,6 +18,7 @@ INLINE_CODE = re.compile(r"`[^`]*`")
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(<?([^)<>\s]+)>?(?: +\"[^\"]*\")?\)")
 REFERENCE = re.compile(r"^\[[^\]]+\]: +<?(\S+?)>?(?: |$)")
 EXTERNAL = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+PATH = re.compile(r"`(?:[^` ]+ )*((?:bench|contracts|docs|nimlab|schema|templates|tests)/[a-z_][\w./-]*)`")
 MODULE = re.compile(r"`([a-z_/]+\.py|[a-z_]+/[a-z_/]+/)`")
 
 
@@ -78,17 +79,27 @@ def broken_links(path: Path, root: Path) -> list[str]:
     return messages
 
 
-@pytest.mark.parametrize("path", markdown_files(REPOSITORY), ids=lambda p: str(p.relative_to(REPOSITORY)))
+DOCUMENTS = markdown_files(REPOSITORY)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_links_of_documents_lead_to_existing_files_and_headings(path: Path) -> None:
     assert broken_links(path, REPOSITORY) == []
 
 
-def test_modules_named_in_the_architecture_exist() -> None:
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_paths_in_documents_exist(path: Path) -> None:
+    names = [name for _, line in prose_lines(path.read_text(encoding="utf-8")) for name in PATH.findall(line)]
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []
+
+
+def test_modules_in_the_architecture_exist() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     names = {name for _, line in prose_lines(text) for name in MODULE.findall(line)}
-    missing = [n for n in names if not (REPOSITORY / n).exists() and not (REPOSITORY / "nimlab" / n).exists()]
     assert names
-    assert sorted(missing) == []
+    assert [
+        n for n in sorted(names) if not (REPOSITORY / n).exists() and not (REPOSITORY / "nimlab" / n).exists()
+    ] == []
 
 
 @pytest.mark.parametrize(
