@@ -183,8 +183,8 @@ def create(
 ) -> None:
     """Write the file of a new experiment: experiments/NAME.yaml.
 
-    The options are those of nimp2p-lab: numbers without units, which the file contains with their units. Only
-    fields that the contract's image reads are written.
+    The options are those of nimp2p-lab, with numbers without units. The file contains the units. Only fields
+    that the contract's image reads are written.
     """
     from nimlab.files import edit  # keeps `--help` fast
     from nimlab.files.load import load_lab

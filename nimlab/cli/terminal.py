@@ -161,7 +161,11 @@ def _is_too_soon(event: Event, printed_at: dict[str, float]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """The state of a progress bar; `completed` are peers that run, and peers that were to be deleted."""
+    """The state of a progress bar.
+
+    `completed` counts peers that run and peers that are deleted; `total` counts all that should run or be
+    deleted. `most` is the largest number of peers to delete so far.
+    """
 
     completed: int
     total: int
@@ -169,7 +173,7 @@ class Bar:
 
     @classmethod
     def of(cls, event: PeersProgress, before: Bar | None) -> Bar:
-        """Return the bar for an event; `most` is the largest number of peers to delete so far. Pure."""
+        """Return the bar for an event; `before` is the experiment's previous bar. Pure."""
         most = max(event.leaving, before.most if before else 0)
         total = event.wanted + most
         return cls(completed=min(event.running + most - event.leaving, total), total=max(total, 1), most=most)
@@ -210,7 +214,7 @@ class StepPrinter:
         self._tenth = -1
 
     def __call__(self, step: Step) -> None:
-        """Show one step."""
+        """Print one step, or update its bar."""
         counted = step.done is not None and step.total is not None
         if self._progress is not None and (counted or step.done is not None):
             self._draw(self._progress, step)

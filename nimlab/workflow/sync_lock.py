@@ -21,7 +21,8 @@ _POLL_S: Final = 1.0
 def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
     """Take the lease as it was observed, and those of the lab's former apply-sets.
 
-    Raises PreconditionFailed if a lease has changed since, LockHeld if another sync holds one, Forbidden.
+    Raises PreconditionFailed if a lease has changed since, LockHeld if another sync holds one, Forbidden if
+    the account may not write leases.
     """
     leases = [
         (snapshot.apply_set, snapshot.lease),

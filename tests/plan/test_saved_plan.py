@@ -202,7 +202,7 @@ def another_tool(lab: Lab) -> None:
         (another_object, "nimp2p-exp-blue-spec has changed in the cluster"),
         (another_sync, "has changed in the cluster"),
         (another_commit, "at commit"),
-        (another_file, "asked for differently"),
+        (another_file, "has changed in the files"),
         (another_tool, "made by nimlab/0.0"),
     ],
 )

@@ -33,6 +33,7 @@ from nimlab.workflow.options import SyncOptions
 from nimlab.workflow.save_plan import make_saved_plan
 from nimlab.workflow.session import Session, open_session, read_lab
 from nimlab.workflow.sync import sync
+from nimlab.workflow.validate_lab import check_lab
 from tests.support.lab import Sandbox, make_lab, remove_namespaces
 
 EXPERIMENT = """\
@@ -269,7 +270,8 @@ def test_policy_rejects_an_invalid_limit(limit: str) -> None:
         SyncPolicy(max_prune=limit)
 
 
-def test_name_clash_hides_no_other_error(tmp_path: Path) -> None:
+def test_name_clash_hides_no_other_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = make_lab(tmp_path / "lab", "x", ())
     for name in ("red", "red-spec", "green", "blue"):
         (root / "experiments" / f"{name}.yaml").write_text(EXPERIMENT.format(name=name), encoding="utf-8")
@@ -281,6 +283,8 @@ def test_name_clash_hides_no_other_error(tmp_path: Path) -> None:
     wrong.write_text(wrong.read_text(encoding="utf-8").replace("peers: 2", "peers: many"), encoding="utf-8")
     lab = read_desired_lab(root, None)
     assert [type(error) for error in lab.errors] == [SpecError, GuardError]
-    assert "both make it" in lab.errors[1].what
+    assert "both contain this object" in lab.errors[1].what
     assert {broken.name for broken in lab.broken} == {"blue", "red", "red-spec"}
     assert [group.name for group in lab.desired] == ["green"]
+    problems = {(problem.code, problem.location.path) for problem in check_lab(root).problems}
+    assert problems == {("wrong-type", "experiments/blue.yaml"), ("guard", "experiments/red-spec.yaml")}
