@@ -97,8 +97,8 @@ def test_the_documented_number_of_series_is_right() -> None:
         recorder.count_round(duration_s=0.1, skipped=0)
         counted.append(len(read_exposition(recorder.expose(now_s=0)).samples))
     assert (
-        f"With one method and eight targets these are {counted[0]} series a pod, "
-        f"with eight more peers lingering at most {counted[1]}."
+        f"With one method and eight targets, each pod has {counted[0]} series. "
+        f"With eight further peers whose series linger, it has at most {counted[1]}."
     ) in FLOWING
 
 
