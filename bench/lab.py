@@ -19,7 +19,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.paths import SAMPLE_LAB
 from nimlab.objects.applyset import MEMBER, PART_OF
 
 REPOSITORY: Final = Path(__file__).parent.parent
@@ -136,9 +135,9 @@ def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
     """Make a lab's folder without experiments, from the shipped one; its peers run only where asked."""
     root.mkdir(parents=True)
     for name in _FOLDERS:
-        shutil.copytree(SAMPLE_LAB / name, root / name)
+        shutil.copytree(REPOSITORY / name, root / name)
     (root / "experiments").mkdir()
-    _edit(SAMPLE_LAB / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
+    _edit(REPOSITORY / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
     workload = root / "templates" / "experiment" / "statefulset.yaml.j2"
     if not peers_run:
         _edit(workload, workload, _REPLICAS, "replicas: 0")
