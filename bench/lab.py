@@ -138,9 +138,9 @@ def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
     """Create a lab folder without experiments from the shipped lab; peers run only with `peers_run`."""
     root.mkdir(parents=True)
     for name in _FOLDERS:
-        shutil.copytree(SAMPLE_LAB / name, root / name)
+        shutil.copytree(REPOSITORY / name, root / name)
     (root / "experiments").mkdir()
-    _edit(SAMPLE_LAB / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
+    _edit(REPOSITORY / "lab.yaml", root / "lab.yaml", "namespace: dst-lab", f"namespace: {namespace}")
     workload = root / "templates" / "experiment" / "statefulset.yaml.j2"
     if not peers_run:
         _edit(workload, workload, _REPLICAS, "replicas: 0")

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,3 +269,11 @@ def test_sync_runs_one_at_a_time_with_the_whole_history() -> None:
     assert config["plan"]["artifacts"]["when"] == "always"
     assert config["plan"]["artifacts"]["access"] == "developer"
     assert all("timeout" in config[job] for job in config["stages"])
+
+
+def test_nimlab_is_tested_on_every_supported_python_and_on_the_lowest_dependencies() -> None:
+    config = yaml.safe_load((REPOSITORY / ".gitlab-ci.yml").read_text(encoding="utf-8"))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [part.rpartition(" ")[2] for part in project["classifiers"] if ":: 3." in part]
+    assert config["test"]["parallel"]["matrix"] == [{"PYTHON_VERSION": named}]
+    assert config["test-lowest"]["script"] == ["make test-lowest"]
