@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from nimlab.objects.applyset import MEMBER, PART_OF
-from tests.support.paths import SAMPLE_LAB
 
 REPOSITORY: Final = Path(__file__).parent.parent
 

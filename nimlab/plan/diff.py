@@ -101,6 +101,7 @@ def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]: 
 
 def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]:  # noqa: ANN401 -- any JSON
     """Yield the paths at which two values differ; a list of plain values differs as a whole."""
+    before, after = _like_keyed_list(before, after), _like_keyed_list(after, before)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
             if key in before and key in after:
@@ -111,6 +112,12 @@ def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]
         yield from (path + inner for inner in _changed_items(before, after))
     elif type(before) is not type(after) or before != after:
         yield path
+
+
+def _like_keyed_list(value: Any, other: Any) -> Any:  # noqa: ANN401 -- any JSON
+    """Convert an empty list to a map if the other value is a keyed list, so that its items are listed."""
+    is_keyed = isinstance(other, Mapping) and _ORDER in other
+    return {_ORDER: []} if is_keyed and value == [] else value
 
 
 def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
@@ -222,7 +229,7 @@ def _is_server_field(key: str, path: tuple[str, ...]) -> bool:
 def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: ANN401 -- any JSON
     field = path[-1] if path else ""
     names = [item_name(item, field) for item in items]
-    if field not in _LIST_KEYS or None in names or len(set(names)) != len(names):
+    if not items or field not in _LIST_KEYS or None in names or len(set(names)) != len(names):
         return [_comparable(item, path) for item in items]
     by_name: dict[str, Any] = {
         f"[{name}]": _comparable(item, path) for name, item in zip(names, items, strict=True)

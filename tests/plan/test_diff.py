@@ -309,6 +309,23 @@ def test_reordering_of_desired_items_is_a_difference() -> None:
     assert [c.path for c in diff_desired(live, STATEFULSET)] == [f"{POD}.containers order"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "paths"),
+    [
+        ({"ports": []}, {"ports": {}}, ["spec.x.ports"]),
+        ({}, {"ports": []}, ["spec.x.ports"]),
+        ({"ports": []}, {"ports": [{"port": 1}]}, ["spec.x.ports[1/TCP]"]),
+        ({"ports": [{"port": 1}]}, {"ports": []}, ["spec.x.ports[1/TCP]"]),
+        ({"ports": [{"port": 1}]}, {"ports": {}}, ["spec.x.ports[1/TCP]"]),
+    ],
+)
+def test_empty_keyed_list_differs_from_a_missing_one_and_from_a_map(
+    old: Any, new: Any, paths: list[str]
+) -> None:
+    changes = diff_objects({"kind": "X", "spec": {"x": old}}, {"kind": "X", "spec": {"x": new}})
+    assert [change.path for change in changes] == paths
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
     lambda inner: (
