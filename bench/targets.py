@@ -70,7 +70,7 @@ def _requests(samples: Sequence[Sample]) -> Iterator[_Row]:
         # A full page is followed by another one, because the server filters by labels page by page.
         pages = used_kinds * (size // PAGE_SIZE + 1) + len(_KINDS) - used_kinds
         yield (
-            f"requests, nothing to do, {size:,} experiments: 2 and the pages of the kinds",
+            f"requests, nothing to do, {size:,} experiments: at most 2, plus one per page of each kind",
             f"{_SET_READS + pages}",
             f"{noop:.0f}",
             noop <= _SET_READS + pages,
