@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from nimlab.errors import Rejected
-from nimlab.files.git import Commit, Relation
+from nimlab.files.git_history import Commit, Relation
 from nimlab.files.spec import BrokenFile, OnImmutableChange
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope

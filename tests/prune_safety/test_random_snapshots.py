@@ -9,7 +9,7 @@ import os
 import random
 from collections import Counter
 
-from nimlab.files.git import Relation
+from nimlab.files.git_history import Relation
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import Plan, make_plan

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from nimlab.errors import SpecError
 from nimlab.files.load import load_lab
-from nimlab.objects.canonical import canonical
+from nimlab.objects.canonical_form import canonical
 from nimlab.objects.manifest import Manifest
-from nimlab.text import to_yaml_safe_json
 from nimlab.units import canonical_quantity
-from nimlab.workflow.desired import read_desired_lab
+from nimlab.workflow.desired_lab import read_desired_lab
+from nimlab.yaml_and_json import to_yaml_safe_json
 from tests.support.examples import examples
 from tests.support.lab import make_lab
 from tests.support.paths import REPOSITORY, SAMPLE_LAB

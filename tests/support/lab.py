@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from nimlab import sandbox as control_plane
-from nimlab.cache import default_cache
 from nimlab.cli import main
+from nimlab.cluster.interface import Propagation
 from nimlab.cluster.kube import KubeCluster, Target, connect
-from nimlab.cluster.port import Propagation
 from nimlab.errors import SandboxError
 from nimlab.objects.manifest import Manifest, ObjectKey
+from nimlab.value_cache import default_cache
 from tests.support.paths import copy_sample_lab
 
 
