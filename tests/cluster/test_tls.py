@@ -29,6 +29,7 @@ def hello(context: ssl.SSLContext) -> bytes:
     pytest.fail("a handshake without a server waits for one")
 
 
+@pytest.mark.process
 def test_every_hello_is_whole_while_other_threads_connect() -> None:
     """What urllib3 does to the context for each connection, beside threads that begin a handshake."""
     context = make_context()
