@@ -1,4 +1,4 @@
-"""A machine that can't carry the rig hears what is missing, at once, and the run fails."""
+"""On a machine that lacks requirements of the rig, the rig reports them at once and fails."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Relabelling as Prometheus and Promtail do it, so that rules can be held against rendered pods.
+"""Relabelling as in Prometheus and Promtail, to test the rules with rendered pods.
 
-In: rules as their configurations have them, labels. Out: the labels after, or None for what is dropped. Only
-the actions that the lab's rules use; another one is a KeyError. Pure.
+In: rules from a configuration, and labels. Out: the new labels, or None if a rule drops the target. Supports
+only the actions that the lab's rules use; any other action is a KeyError. Pure.
 
 Source: prometheus.io/docs/prometheus/latest/configuration/configuration, "relabel_config".
 """
@@ -16,13 +16,13 @@ from nimlab.objects.manifest import Manifest
 
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return a target's labels after all rules, without those that begin with `__`; None for one dropped."""
+    """Return the labels of a target after all rules, without those that begin with `__`; None if dropped."""
     found = stored(labels, rules)
     return None if found is None else {n: value for n, value in found.items() if not n.startswith("__")}
 
 
 def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return a series' labels after all rules, its `__name__` among them; None when it is dropped."""
+    """Return the labels of a series after all rules, including `__name__`; None if it is dropped."""
     found = dict(labels)
     for rule in rules:
         separator = rule.get("separator", ";")
@@ -45,7 +45,7 @@ def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dic
 
 
 def targets_of(workload: Manifest) -> Iterator[dict[str, str]]:
-    """Yield what service discovery tells of each port of a workload's first pod, sidecars' included."""
+    """Yield the labels from service discovery for each port of a workload's first pod, sidecars included."""
     template = workload["spec"]["template"]
     about = {
         "__meta_kubernetes_namespace": workload["metadata"]["namespace"],

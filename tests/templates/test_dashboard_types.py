@@ -1,4 +1,4 @@
-"""The dashboards, held against the types that the pinned Grafana publishes: every field by its name."""
+"""Types of the dashboards: every field must exist in the TypeScript types of the pinned Grafana."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OPTIONS = {
 
 
 def statements(boards: Any) -> Iterator[str]:
-    """Say in TypeScript what each part of the dashboards is."""
+    """Return a TypeScript program that declares the type of each part of the dashboards."""
 
     def is_a(kind: str, value: Any) -> str:
         return f"(({json.dumps(value)}) satisfies Json<{kind}>);"
@@ -60,7 +60,7 @@ def statements(boards: Any) -> Iterator[str]:
 
 
 def complaints(boards: Any, folder: Path) -> str:
-    """What the compiler has to say of them."""
+    """Return the errors of the TypeScript compiler."""
     version = FILES.lab.images.grafana.tag
     home = install(f"grafana-schema-{version}", f"@grafana/schema@{version}", f"typescript@{TYPESCRIPT}")
     types = home / "node_modules" / "@grafana" / "schema" / "dist" / "types"

@@ -1,6 +1,6 @@
-"""Experiments stand apart: every pair of pods and ports, under the policies that are rendered.
+"""Isolation of experiments: every pair of pods and every port, with the rendered policies.
 
-Leaving and entering are looked at each by itself: what one side forbids would hide what the other allows.
+Egress and ingress are tested separately, because a refusal by one side hides a mistake on the other side.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ OTHERS = (
 
 
 def in_layout(layout: str) -> tuple[Experiment, ...]:
-    """The experiments of a layout."""
+    """Return the experiments of a layout."""
     found = tuple(one for one in FILES.experiments if one.name in LAYOUTS[layout])
     assert len(found) == len(LAYOUTS[layout])
     return found
 
 
 def rendered(one: Experiment, kind: str) -> Manifest:
-    """The only object of a kind that an experiment has."""
+    """Return the only object of a kind of an experiment."""
     (found,) = (m for m in render_experiment(TEMPLATES, one, FILES.lab) if m["kind"] == kind)
     return found
 
 
 def peers_of(one: Experiment) -> list[Pod]:
-    """Two peers of an experiment, labelled as its template labels them."""
+    """Return two peers of an experiment with the labels of its template."""
     labels = rendered(one, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
     return [Pod(name=f"{one.name}-{i}", namespace=one.namespace, labels=labels) for i in range(2)]
 
 
 def scraped_ports(one: Experiment) -> set[int]:
-    """What the lab's own pods may ask a peer."""
+    """Return the ports of a peer that the lab's own pods may use."""
     return {port.port for port in one.contract.ports if port.name in ("metrics", "publish")} | {9105}
 
 
@@ -86,7 +86,7 @@ def test_each_side_of_every_pair_and_port(layout: str, figure: Callable[[str], N
         assert may_enter(policies, source, target, port, protocol) is enters, f"enters: {told}"
         apart += mine is not None and theirs is not None and not together and port != 53
     between = len(peers_of(experiments[0])) ** 2 * len(list(permutations(experiments, 2)))
-    assert apart == between * (len(wheres) - 2)  # all but DNS
+    assert apart == between * (len(wheres) - 2)  # all except DNS
     figure(
         f"isolation, {layout}: {len(pairs)} pairs of pods x {len(wheres)} ports, both sides each by itself; "
         f"{apart} between experiments, each forbidden twice"

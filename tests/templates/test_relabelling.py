@@ -1,4 +1,4 @@
-"""What is kept of cAdvisor's series: the rules, held against series as daemon and kubelet give them."""
+"""Rules for cAdvisor's series, tested with the labels from the daemon and from the kubelet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ kind: Experiment
 metadata: {name: green}
 spec: {contract: dst-go, peers: 3}
 """
-FILES = load_lab(SAMPLE_LAB, {"experiments/green.yaml": GREEN})  # in a namespace of its own; purple isn't
+FILES = load_lab(SAMPLE_LAB, {"experiments/green.yaml": GREEN})  # in its own namespace, unlike purple
 TEMPLATES = load_platform_templates(SAMPLE_LAB)
 SOURCES = ("daemonset", "kubelet")
 CPU = "container_cpu_usage_seconds_total"
@@ -30,14 +30,14 @@ DEVICES = ["lo", "ifb0", "tunl0", "cni0", "flannel.1", "veth1a2b3c4d", "eth1", "
 
 
 def manifests_of(source: str, change: Callable[[Lab], Lab]) -> tuple[Manifest, ...]:
-    """The platform's manifests, with containers' metrics from there, and the lab changed."""
+    """Return the platform's manifests with this source of container metrics and changes of the lab."""
     lab = replace(FILES.lab, platform=replace(FILES.lab.platform, cadvisor=source))
     files: LabFiles = replace(FILES, lab=change(lab))
     return render_platform(TEMPLATES, files)
 
 
 def config_of(manifests: tuple[Manifest, ...], name: str) -> list[dict[str, Any]]:
-    """The jobs of Prometheus or Promtail."""
+    """Return the scrape jobs of Prometheus or Promtail."""
     text = next(m["data"][name] for m in manifests if m["kind"] == "ConfigMap" and name in m["data"])
     jobs: list[dict[str, Any]] = yaml.safe_load(text)["scrape_configs"]
     return jobs
@@ -49,7 +49,7 @@ def kept(
     labels: Mapping[str, str],
     change: Callable[[Lab], Lab] = lambda lab: lab,
 ) -> dict[str, str] | None:
-    """What is stored of one of cAdvisor's series, without its name."""
+    """Return the stored labels of a series of cAdvisor, without its name."""
     jobs = config_of(manifests_of(source, change), "prometheus.yaml")
     (rules,) = [job["metric_relabel_configs"] for job in jobs if job["job_name"] == "cadvisor"]
     series = {"__name__": name, "id": "/kubepods/a", "name": "3f2a", "image": "i", **told(source, labels)}
@@ -61,7 +61,7 @@ def kept(
 
 
 def told(source: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels of a series as cAdvisor itself gives them; the kubelet's own has given them names."""
+    """Return the labels of a series from cAdvisor itself; the kubelet's series have other names."""
     if source == "kubelet":
         return dict(labels)
     words = {"namespace": "pod_namespace", "pod": "pod_name", "container": "container_name"}
@@ -72,12 +72,12 @@ def told(source: str, labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_pod(namespace: str, pod: str, **labels: str) -> dict[str, str]:
-    """The labels of a pod's series."""
+    """Return the labels of the series of a pod."""
     return {"namespace": namespace, "pod": pod, **labels}
 
 
 def on_host_network(manifests: tuple[Manifest, ...]) -> Iterator[str]:
-    """Names of pods that have their node's network."""
+    """Names of pods in the network of their node."""
     for one in manifests:
         if one["kind"] in ("DaemonSet", "Deployment") and one["spec"]["template"]["spec"].get("hostNetwork"):
             yield f"{one['metadata']['name']}-x7k2p"
@@ -99,7 +99,7 @@ def test_a_pods_series_are_kept_under_one_set_of_labels(
     for name, labels in ((CPU, {"container": "c"}), (SENT, {"interface": "eth0"})):
         found = kept(source, name, of_pod(namespace, pod, **labels))
         assert found is not None
-        found.pop("name", None)  # which the kubelet's has, and no query asks for
+        found.pop("name", None)  # only in the kubelet's series; no query uses it
         assert found == {**of_pod(namespace, pod, **labels), **whose, "id": "/kubepods/a", "image": "i"}
 
 
@@ -162,7 +162,7 @@ def test_what_is_said_of_the_machine_is_kept(source: str, name: str) -> None:
 
 
 def dotted(lab: Lab) -> Lab:
-    """A lab whose names would match others, were they taken for regular expressions."""
+    """A lab whose names would match other names if they were used as regular expressions."""
     return replace(lab, prefix="n.p-", namespace="d.t")
 
 
