@@ -85,8 +85,8 @@ class Pipeline:
     def report(self, kind: str) -> str:
         """Return a report of the plan job, found by the path in the pipeline."""
         config = yaml.safe_load((self.root / ".gitlab-ci.yml").read_text(encoding="utf-8"))
-        (found,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
-        return found.read_text(encoding="utf-8")
+        (path,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
+        return path.read_text(encoding="utf-8")
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -16,6 +16,6 @@ def test_what_is_missing_is_said(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main([]) == 1
-    said = capsys.readouterr().err
-    assert "can't be started: a real node needs root" in said
-    assert "these packages: buildah conntrack containerd" in said
+    message = capsys.readouterr().err
+    assert "can't be started: a real node needs root" in message
+    assert "these packages: buildah conntrack containerd" in message

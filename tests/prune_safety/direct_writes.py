@@ -51,12 +51,12 @@ class DirectAccess:
     def get(self, item: Object) -> Object | None:
         """Read the object with this kind, namespace and name; None if it does not exist."""
         try:
-            found: Object = self.send("GET", self.path(item))
+            live: Object = self.send("GET", self.path(item))
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
-        return found
+        return live
 
     def apply(self, item: Object, manager: str = MANAGER, tail: str = "") -> Object:
         """Apply an object on the server with `force`."""

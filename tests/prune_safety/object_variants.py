@@ -38,14 +38,14 @@ class Draft:
     @property
     def labels(self) -> dict[str, str]:
         """The object's labels."""
-        found: dict[str, str] = self.item["metadata"]["labels"]
-        return found
+        values: dict[str, str] = self.item["metadata"]["labels"]
+        return values
 
     @property
     def annotations(self) -> dict[str, str]:
         """The object's annotations."""
-        found: dict[str, str] = self.item["metadata"]["annotations"]
-        return found
+        values: dict[str, str] = self.item["metadata"]["annotations"]
+        return values
 
     def set_self_name(self, text: str | None) -> None:
         """Set the annotation that names the object itself, or remove it."""
@@ -87,8 +87,8 @@ def _shorter(draft: Draft) -> str:
 
 
 def _metadata(draft: Draft) -> Object:
-    found: Object = draft.item["metadata"]
-    return found
+    values: Object = draft.item["metadata"]
+    return values
 
 
 METADATA_VARIANTS: Final[Mapping[str, MetadataVariant]] = {

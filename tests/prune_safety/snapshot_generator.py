@@ -361,9 +361,9 @@ def _relabelled(situation: Situation, piece: Piece) -> Piece:
         labels["experiment"] = situation.rng.choice(NAMES)
     else:
         del labels["experiment"]
-    for one in piece.item["metadata"]["managedFields"]:
-        if isinstance(one, dict) and isinstance(one.get("fieldsV1"), dict):
-            one["fieldsV1"] = without(one["fieldsV1"], "f:metadata", "f:labels", "f:experiment")
+    for managed in piece.item["metadata"]["managedFields"]:
+        if isinstance(managed, dict) and isinstance(managed.get("fieldsV1"), dict):
+            managed["fieldsV1"] = without(managed["fieldsV1"], "f:metadata", "f:labels", "f:experiment")
     return replace(piece, doubtful=True, oddities=(*piece.oddities, "relabelled"))
 
 
@@ -381,12 +381,12 @@ def _add_left_over(situation: Situation, name: str, part: Part) -> None:
 def _add_left_over_namespace(situation: Situation, name: str, part: Part) -> None:
     """Add an experiment's own namespace with its contents."""
     space = situation.scope.prefix + name
-    whole = situation.chance(0.5)
+    is_complete = situation.chance(0.5)
     scope = member(situation.scope, "Namespace", "", space, name)
-    situation.put(_own(situation, scope, name, part) if whole else _odd(situation, scope, name, part))
+    situation.put(_own(situation, scope, name, part) if is_complete else _odd(situation, scope, name, part))
     for kind in situation.rng.sample(INSIDE, situation.rng.randint(0, 3)):
         item = member(situation.scope, kind, space, "pod", name)
-        situation.put(_own(situation, item, name, part) if whole else _odd(situation, item, name, part))
+        situation.put(_own(situation, item, name, part) if is_complete else _odd(situation, item, name, part))
     if situation.chance(0.2):
         item = member(situation.scope, "ConfigMap", space, "other", "zeta")
         situation.put(_odd(situation, item, "zeta", Part.LEFT_OVER))

@@ -181,7 +181,7 @@ def due(space: OwnNamespace, case: Case) -> set[Key]:
 def assert_planned(lab: Lab, made: list[tuple[OwnNamespace, Case]]) -> None:
     """Check that the plan contains each namespace correctly, except for changes during the sync."""
     dry = sync(lab, "--dry-run", "--output", "json").out
-    pruned = {one["key"] for one in json.loads(dry)["objects"] if one["action"] == "prune"}
+    pruned = {case["key"] for case in json.loads(dry)["objects"] if case["action"] == "prune"}
     wrong = [
         f"{space.name}: {case}"
         for space, case in made
@@ -196,7 +196,9 @@ def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(server: LiveSer
     sync(lab)
     cases = list(CASES.values())
     numbered = list(enumerate(cases))
-    spaces = server.direct.each(lambda one: make_own_namespace(server, scope, f"s{one[0]}", one[1]), numbered)
+    spaces = server.direct.each(
+        lambda case: make_own_namespace(server, scope, f"s{case[0]}", case[1]), numbered
+    )
     for space, name in zip(spaces, CASES, strict=True):
         server.variants_by_key[key_of(space.ours("Namespace"))] = (name,)
     widen_scope(server, scope)

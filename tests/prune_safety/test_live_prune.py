@@ -174,7 +174,7 @@ def make_late_changes(server: LiveServer, scope: LabScope, *, again: bool) -> li
             server.variants_by_key[piece.key] = (name,)
             found.append((piece, late_change))
     server.direct.reference(scope.namespace)
-    server.direct.each(lambda one: server.direct.apply(one[0].item), found)
+    server.direct.each(lambda case: server.direct.apply(case[0].item), found)
     return found
 
 
@@ -185,14 +185,14 @@ def read_identity(direct: DirectAccess, item: Object) -> Identity | None:
 
 
 def check_late_changes(
-    server: LiveServer, cases: list[tuple[Piece, LateChange]], there: dict[Key, Identity | None]
+    server: LiveServer, cases: list[tuple[Piece, LateChange]], identities_after: dict[Key, Identity | None]
 ) -> None:
     """Check that each object that had to be kept exists, and that the others are deleted."""
-    identities = {key: identity for key, identity in there.items() if identity is not None}
+    identities = {key: identity for key, identity in identities_after.items() if identity is not None}
     expected = {
         piece.key for piece, late_change in cases if not late_change.stays and piece.key in identities
     }
-    gone = [piece.key for piece, _ in cases if piece.key not in there]
+    gone = [piece.key for piece, _ in cases if piece.key not in identities_after]
     assert not gone, f"nothing was ever tried with {gone}"
     server.check_deletions(identities, expected, "changes between plan and execution")
     server.counters.served += len(cases)
@@ -206,23 +206,23 @@ def test_object_changed_just_before_its_delete_arrives_is_kept(server: LiveServe
     widen_scope(server, scope)
     by_path = {server.direct.path(piece.item): (piece, late_change) for piece, late_change in cases}
     planned = {piece.key: server.direct.get(piece.item) for piece, _ in cases}
-    there: dict[Key, Identity | None] = {}
+    identities_after: dict[Key, Identity | None] = {}
 
     def fault(request: Seen) -> None:
         found = by_path.get(request.path) if request.method == "DELETE" else None
         if found is None:
             return
         piece, late_change = found
-        if piece.key not in there or late_change.again:
+        if piece.key not in identities_after or late_change.again:
             late_change.do(server.direct, piece.item)
-            there[piece.key] = read_identity(server.direct, piece.item)
+            identities_after[piece.key] = read_identity(server.direct, piece.item)
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.fault = fault
         answer = sync(replace(lab, kubeconfig=proxy.kubeconfig), code=1)
         assert_preconditions(proxy, planned, by_path)
     assert "another object has its name now" in answer.out
-    check_late_changes(server, cases, there)
+    check_late_changes(server, cases, identities_after)
 
 
 def assert_preconditions(
@@ -251,17 +251,17 @@ def test_object_changed_between_plan_and_execution_is_kept(server: LiveServer) -
     plan = make_plan([], seen, allow_everything())
     assert not plan.stops
     assert len(plan.changes) == len(cases)
-    there: dict[Key, Identity | None] = {}
+    identities_after: dict[Key, Identity | None] = {}
 
     def change_it(case: tuple[Piece, LateChange]) -> None:
         piece, late_change = case
         late_change.do(server.direct, piece.item)
-        there[piece.key] = read_identity(server.direct, piece.item)
+        identities_after[piece.key] = read_identity(server.direct, piece.item)
 
     server.direct.each(change_it, cases)
     options = ApplyOptions(parallel=8, take_ownership=True, timeout_s=5, version="0")
     list(execute(plan, cluster, options, stop=threading.Event()))
-    check_late_changes(server, cases, there)
+    check_late_changes(server, cases, identities_after)
 
 
 def allow_everything() -> Policy:

@@ -23,8 +23,8 @@ class WriteSequence:
 
 
 def _label(item: Object) -> str | None:
-    found: str | None = item["metadata"]["labels"].get(PART_OF)
-    return found
+    label: str | None = item["metadata"]["labels"].get(PART_OF)
+    return label
 
 
 def _unlabelled(item: Object, **labels: str) -> Object:

@@ -9,9 +9,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def cases(kind: str) -> list[Path]:
     """Return the sorted folders of one kind of case; their names are the test ids."""
-    found = sorted(path for path in (GOLDEN / kind).iterdir() if path.is_dir())
-    assert found, f"no cases in {GOLDEN / kind}"
-    return found
+    folders = sorted(path for path in (GOLDEN / kind).iterdir() if path.is_dir())
+    assert folders, f"no cases in {GOLDEN / kind}"
+    return folders
 
 
 def overlay_of(case: Path) -> dict[str, str | None]:

@@ -63,8 +63,8 @@ class Lab:
             flags += ["--kubeconfig", str(self.kubeconfig)]
         self.capture.readouterr()
         code = main([*arguments, *flags])
-        said = self.capture.readouterr()
-        return Answer(code=code, out=said.out, err=said.err)
+        printed = self.capture.readouterr()
+        return Answer(code=code, out=printed.out, err=printed.err)
 
     def write(self, name: str, text: str) -> Path:
         """Write the file of an experiment."""

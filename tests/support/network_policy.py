@@ -70,14 +70,14 @@ def _names_peer(peers: list[Mapping[str, Any]] | None, other: Pod, *, spec_names
 
 
 def _names_port(ports: list[Mapping[str, Any]] | None, where: tuple[int, str]) -> bool:
-    assert all(set(one) == {"port", "protocol"} for one in ports or ())
-    return not ports or any((one["port"], one["protocol"]) == where for one in ports)
+    assert all(set(item) == {"port", "protocol"} for item in ports or ())
+    return not ports or any((item["port"], item["protocol"]) == where for item in ports)
 
 
 def _selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     assert set(selector) <= {"matchLabels", "matchExpressions"}
-    for one in selector.get("matchExpressions", ()):
-        assert one["operator"] == "DoesNotExist"
-        if one["key"] in labels:
+    for item in selector.get("matchExpressions", ()):
+        assert item["operator"] == "DoesNotExist"
+        if item["key"] in labels:
             return False
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())

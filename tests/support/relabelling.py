@@ -17,16 +17,16 @@ from nimlab.objects.manifest import Manifest
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
     """Return the labels of a target after all rules, without those that begin with `__`; None if dropped."""
-    found = stored(labels, rules)
-    return None if found is None else {n: value for n, value in found.items() if not n.startswith("__")}
+    result = stored(labels, rules)
+    return None if result is None else {n: value for n, value in result.items() if not n.startswith("__")}
 
 
 def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
     """Return the labels of a series after all rules, including `__name__`; None if it is dropped."""
-    found = dict(labels)
+    result = dict(labels)
     for rule in rules:
         separator = rule.get("separator", ";")
-        value = separator.join(found.get(name, "") for name in rule.get("source_labels", ()))
+        value = separator.join(result.get(name, "") for name in rule.get("source_labels", ()))
         match = re.fullmatch(rule.get("regex", "(.*)"), value)
         action = rule.get("action", "replace")
         if action == "keep" and match is None:
@@ -34,14 +34,14 @@ def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dic
         if action == "drop" and match is not None:
             return None
         if action == "replace" and match is not None:
-            found[rule["target_label"]] = match.expand(
+            result[rule["target_label"]] = match.expand(
                 re.sub(r"\$(\d)", r"\\\1", rule.get("replacement", "$1"))
             )
         elif action == "labeldrop":
-            found = {n: value for n, value in found.items() if not re.fullmatch(rule["regex"], n)}
+            result = {n: value for n, value in result.items() if not re.fullmatch(rule["regex"], n)}
         elif action not in ("keep", "drop", "replace"):
             raise KeyError(action)
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in result.items() if value}
 
 
 def targets_of(workload: Manifest) -> Iterator[dict[str, str]]:

@@ -85,7 +85,7 @@ def test_grafanas_own_types_have_every_field_that_the_dashboards_have(tmp_path: 
 @pytest.mark.parametrize("place", ["board", "panel", "options", "custom", "enum"])
 def test_a_field_that_grafana_does_not_have_is_found(place: str, tmp_path: Path) -> None:
     board = copy.deepcopy(dict(SHIPPED[0]))
-    panel = next(one for one in board["panels"] if one["type"] == "timeseries")
+    panel = next(candidate for candidate in board["panels"] if candidate["type"] == "timeseries")
     custom = panel["fieldConfig"]["defaults"]["custom"]
     at = {"board": board, "panel": panel, "options": panel["options"], "custom": custom}
     if place == "enum":

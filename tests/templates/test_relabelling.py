@@ -53,11 +53,11 @@ def kept(
     jobs = config_of(manifests_of(source, change), "prometheus.yaml")
     (rules,) = [job["metric_relabel_configs"] for job in jobs if job["job_name"] == "cadvisor"]
     series = {"__name__": name, "id": "/kubepods/a", "name": "3f2a", "image": "i", **told(source, labels)}
-    found = stored(series, rules)
-    if found is None:
+    stored_labels = stored(series, rules)
+    if stored_labels is None:
         return None
-    assert found.pop("__name__") == name
-    return found
+    assert stored_labels.pop("__name__") == name
+    return stored_labels
 
 
 def told(source: str, labels: Mapping[str, str]) -> dict[str, str]:
@@ -97,10 +97,15 @@ def test_a_pods_series_are_kept_under_one_set_of_labels(
 ) -> None:
     whose = {} if experiment is None else {"experiment": experiment}
     for name, labels in ((CPU, {"container": "c"}), (SENT, {"interface": "eth0"})):
-        found = kept(source, name, of_pod(namespace, pod, **labels))
-        assert found is not None
-        found.pop("name", None)  # only in the kubelet's series; no query uses it
-        assert found == {**of_pod(namespace, pod, **labels), **whose, "id": "/kubepods/a", "image": "i"}
+        stored_labels = kept(source, name, of_pod(namespace, pod, **labels))
+        assert stored_labels is not None
+        stored_labels.pop("name", None)  # only in the kubelet's series; no query uses it
+        assert stored_labels == {
+            **of_pod(namespace, pod, **labels),
+            **whose,
+            "id": "/kubepods/a",
+            "image": "i",
+        }
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -121,9 +126,9 @@ def test_a_role_is_no_part_of_the_experiments_name(
         for one in FILES.experiments
     )
     monkeypatch.setattr("tests.templates.test_relabelling.FILES", replace(FILES, experiments=experiments))
-    found = kept(source, CPU, of_pod("dst-lab", pod, container="c"))
-    assert found is not None
-    assert found["experiment"] == experiment
+    stored_labels = kept(source, CPU, of_pod("dst-lab", pod, container="c"))
+    assert stored_labels is not None
+    assert stored_labels["experiment"] == experiment
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -134,9 +139,9 @@ def test_only_a_pods_own_interface_is_counted(source: str, device: str) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_nodes_network_is_not_counted_as_a_pods(source: str) -> None:
-    found = list(on_host_network(manifests_of(source, lambda lab: lab)))
-    assert found == ["lab-node-exporter-x7k2p"]
-    for pod in found:
+    stored_labels = list(on_host_network(manifests_of(source, lambda lab: lab)))
+    assert stored_labels == ["lab-node-exporter-x7k2p"]
+    for pod in stored_labels:
         for device in ("eth0", *DEVICES):
             assert kept(source, SENT, of_pod("dst-lab", pod, interface=device)) is None
         assert kept(source, CPU, of_pod("dst-lab", pod, container="node-exporter")) is not None
@@ -168,9 +173,9 @@ def dotted(lab: Lab) -> Lab:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_names_are_not_taken_for_regular_expressions(source: str) -> None:
-    found = kept(source, CPU, of_pod("d.t", "n.p-purple-0", container="c"), dotted)
-    assert found is not None
-    assert found["experiment"] == "purple"
+    stored_labels = kept(source, CPU, of_pod("d.t", "n.p-purple-0", container="c"), dotted)
+    assert stored_labels is not None
+    assert stored_labels["experiment"] == "purple"
     assert kept(source, CPU, of_pod("dot", "n.p-purple-0", container="c"), dotted) is None
     other = kept(source, CPU, of_pod("d.t", "nip-purple-0", container="c"), dotted)
     assert other is not None
@@ -185,8 +190,8 @@ def test_a_prefix_is_not_taken_for_a_regular_expression(file: str, job: str) -> 
     (rules,) = [one["relabel_configs"] for one in jobs if one["job_name"] == job]
     target = {"__meta_kubernetes_pod_container_port_name": "metrics", "__meta_kubernetes_pod_name": "a"}
     for prefix, is_read in (("n.p-purple", True), ("nip-purple", False)):
-        found = relabelled({**target, "__meta_kubernetes_pod_label_prefix": prefix}, rules)
-        assert (found is not None) is is_read
+        stored_labels = relabelled({**target, "__meta_kubernetes_pod_label_prefix": prefix}, rules)
+        assert (stored_labels is not None) is is_read
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -194,6 +199,8 @@ def test_a_labs_namespace_that_begins_like_an_experiments_is_none(source: str) -
     def inside(lab: Lab) -> Lab:
         return replace(lab, namespace="nimp2p-exp-lab")
 
-    found = kept(source, CPU, of_pod("nimp2p-exp-lab", "lab-loki-7d9f-x7k2p", container="loki"), inside)
-    assert found is not None
-    assert "experiment" not in found
+    stored_labels = kept(
+        source, CPU, of_pod("nimp2p-exp-lab", "lab-loki-7d9f-x7k2p", container="loki"), inside
+    )
+    assert stored_labels is not None
+    assert "experiment" not in stored_labels
