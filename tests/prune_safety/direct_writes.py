@@ -68,12 +68,12 @@ class DirectAccess:
         """Create an object; the manager then owns its fields with the operation Update."""
         namespace = item["metadata"].get("namespace", "")
         if item["kind"] == "Pod":
-            self._await_account(namespace)
+            self.wait_for_account(namespace)
         where = self.collection(item["kind"], namespace)
         made: Object = self.send("POST", f"{where}?fieldManager={manager}", item)
         return made
 
-    def _await_account(self, namespace: str) -> None:
+    def wait_for_account(self, namespace: str) -> None:
         """Wait for the default ServiceAccount of a new namespace, which every pod requires."""
         account = plain("ServiceAccount", namespace, "default")
         for _ in range(_READS):

@@ -78,6 +78,7 @@ def _put(kind: str) -> Callable[[OwnNamespace], object]:
 
 def _put_pod(space: OwnNamespace) -> None:
     body = {"spec": {"containers": [{"name": "c", "image": "a/b:1"}], "nodeSelector": {"no": "node"}}}
+    space.direct.wait_for_account(space.name)
     space.direct.create({**space.theirs("Pod"), **body})
 
 
