@@ -29,6 +29,7 @@ def client_hello(context: ssl.SSLContext) -> bytes:
     pytest.fail("the handshake must wait for a server")
 
 
+@pytest.mark.process
 def test_client_hello_is_intact_while_other_threads_connect() -> None:
     """One thread sets the ALPN list, as urllib3 does for each connection, while others start handshakes."""
     context = make_context()

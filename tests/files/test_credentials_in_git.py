@@ -14,6 +14,8 @@ from nimlab.files.credentials_in_git import tracked_secrets
 from tests.support.lab import git, make_lab
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.process  # each test makes several repositories
+
 BODY = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
 PEM = "-----BEGIN {}PRIVATE KEY-----\n" + BODY + "\n-----END {}PRIVATE KEY-----\n"
 CONFIG = "apiVersion: v1\nkind: Config\nusers:\n- name: a\n  user:\n    {}\n"

@@ -12,6 +12,8 @@ from nimlab.errors import NimlabError
 from nimlab.files.git_history import Commit, Relation, read_commit, relation_to, remedy_for, removed_in
 from tests.support.lab import git
 
+pytestmark = pytest.mark.process  # each test makes several repositories
+
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
