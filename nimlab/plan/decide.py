@@ -1,7 +1,7 @@
 """One object, desired and live -> the change to make, and the reason for it.
 
-In: a desired manifest or an orphan, the snapshot, and the policy. Out: one `Change`. Each object is judged
-alone; rules about several objects are in `make_plan`. Pure.
+In: a desired manifest or an orphan, the snapshot, and the policy. Out: one `Change`. `make_plan` contains the
+rules about several objects. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nimlab.plan.workload import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A desired object that exists. `base` is the change that keeps it; decisions modify a copy of it."""
+    """A desired object that exists. `base` is a change that keeps it; decisions return modified copies."""
 
     desired: Manifest
     live: Manifest
@@ -111,11 +111,11 @@ def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, inp
 def _ownership_conflict(
     key: ObjectKey, live: Manifest, snapshot: Snapshot, inputs: PlanInputs
 ) -> OwnershipConflict | None:
-    """Return who owns the object; None if nimlab owns it or may take it over.
+    """Return the conflict with the owner of the object; None if nimlab owns it or may take it over.
 
     The label alone proves nothing, because anybody can set or copy it. nimlab owns a labelled object if its
-    annotation names the object itself, as in the output of `nimlab render`, or if nimlab applied it. An
-    object without the label, and one of this lab's set in a former namespace, needs both.
+    annotation names the object itself, as in the output of `nimlab render`, or if nimlab applied it. Both are
+    required for an object without the label, and for a member of this lab's set in a former namespace.
     """
     apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
@@ -235,7 +235,7 @@ def _decide_takeover(
 
 
 def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest) -> int:
-    """Count the restarts: all peers if the template changes, else those with the removed foreign fields."""
+    """Count the restarts: all peers if the template changes, else the peers with removed foreign fields."""
     is_changed = changes_template(live, predicted)
     if not is_changed and changes_template(live, taken_over) and restart_pending(live):
         return peers_of(live).updated
@@ -260,7 +260,7 @@ def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) 
 
 
 def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
-    """Return why an object may not be replaced: this deletes it, so it needs all proofs of a prune."""
+    """Return why an object may not be replaced. A replacement deletes it, so it needs all proofs."""
     missing = missing_proofs(live, apply_set)
     if not missing:
         return None

@@ -41,8 +41,8 @@ _ByName: TypeAlias = Mapping[str, list[Change]]
 class ExperimentPlan:
     """The changes of one experiment, in the order of execution, and the resources that they add.
 
-    `source` is the experiment's file, None if it was removed; `added` may be negative. `held`: the experiment
-    is new and is not created, because its peers would run beside peers whose prune is withheld.
+    `source` is the experiment's file, None if it was removed; `added` may be negative. `held` is True if the
+    experiment is new and is not created, because its peers would run beside peers whose prune is withheld.
     """
 
     name: str
@@ -145,7 +145,7 @@ def _decide(
 def _refusal(
     snapshot: Snapshot, inputs: PlanInputs, known_names: set[str], changes: Sequence[Change]
 ) -> PlanError | None:
-    """Return why this run may change nothing; None if it may."""
+    """Return the reason why this run must not change anything; None if it may proceed."""
     before, apply_set = snapshot.parent or Parent.none(), snapshot.apply_set
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
     return (
@@ -212,10 +212,10 @@ def _changing(experiments: Iterable[ExperimentPlan], stops: Sequence[PruneBlocke
 def _hold_back(
     experiments: tuple[ExperimentPlan, ...], stops: Sequence[PruneBlocked]
 ) -> tuple[ExperimentPlan, ...]:
-    """Mark the new experiments whose peers would run beside peers whose prune is withheld.
+    """Mark the new experiments that are not created, because their peers would run beside unpruned peers.
 
-    Renaming an experiment is a prune and a create: without the prune, the same peers would run twice. A
-    changed experiment is not held back, since its peers have only this one file.
+    A renamed experiment is a prune and a create: without the prune, the same peers would run twice. A changed
+    experiment is not held back, because an update does not add a second copy of its peers.
     """
     pruned = [change for plan in experiments for change in plan.changes if change.action is Action.PRUNE]
     if not stops or not any(resources_of(change.live).pods for change in pruned):
@@ -249,7 +249,7 @@ def _is_in_run(
 ) -> bool:
     """Return True if this run covers the object's experiment.
 
-    If the run does not cover all experiments, nimlab must own the label: anybody could have changed it.
+    If the run does not cover all experiments, nimlab must own the label, because anybody can change a label.
     """
     if not unreadable and names is None:
         return True
@@ -270,7 +270,7 @@ def _experiment_plans(
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
-    """Order the changes: first what is applied, in apply order, then the prunes, in the reverse order."""
+    """Order the changes: first the applied objects in apply order, then the prunes in the reverse order."""
     pruned = [c for c in changes if c.action is Action.PRUNE]
     applied = [c for c in changes if c.action is not Action.PRUNE]
     applied.sort(key=lambda c: apply_order(c.key))
@@ -308,10 +308,10 @@ def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Ch
 
 
 def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
-    """Return the former sets without any member after this run.
+    """Return the former sets that will have no member after this run.
 
-    A protected member stays, and so does the parent of its set. Otherwise later runs would not find the
-    object.
+    A protected member stays in the cluster, and so does the parent of its set. Without the parent, later runs
+    would not find the object.
     """
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     adopted = {change.key for change in changes if change.desired is not None}

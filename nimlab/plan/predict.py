@@ -123,7 +123,7 @@ def _merge_set(live: list[Any], desired: list[Any], own: FieldTree, foreign: Fie
 
 
 def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> Any:  # noqa: ANN401 -- any JSON
-    """Return what remains of a value that is no longer desired: the parts that nimlab does not own alone."""
+    """Return the rest of a value that is no longer desired: the parts that nimlab does not own alone."""
     if own is None:
         return live
     parts = [child for child in own if child != "."]

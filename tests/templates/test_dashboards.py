@@ -52,7 +52,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
 
 # What has to be shown: by subject, the dashboard, what the panels' queries have in them, and the panels.
 SUBJECTS = {
-    "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that don't answer"]),
+    "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that do not answer"]),
     "mesh": ("lab-experiment", "libp2p_gossipsub_peers_per_topic_mesh", ["Smallest mesh", "Mesh degree"]),
     "message rate": ("lab-experiment", "libp2p_pubsub_messages_published_total", ["Published"]),
     "messages that arrive": ("lab-experiment", "libp2p_gossipsub_received_total", ["Delivered"]),
@@ -70,7 +70,7 @@ SUBJECTS = {
     "loss": ("lab-experiment", "nimlab_rtt_peer_loss_ratio", ["Loss towards a peer"]),
     "errors in logs": ("lab-experiment", "(err|error|", ["Errors in logs", "Errors"]),
     "side by side": ("lab-overview", "by (experiment", ["Experiments", "Peers", "Round-trip time", "Loss"]),
-    "what measures": ("lab-overview", "by (job)", ["Targets that don't answer", "Duration of a scrape"]),
+    "what measures": ("lab-overview", "by (job)", ["Targets that do not answer", "Duration of a scrape"]),
     "machines": ("lab-nodes", "node_", ["CPU", "Memory", "Space used", "Down", "Up", "Clock"]),
     "pods": ("lab-kubernetes", "container_", ["Pods by node", "Restarts", "Network"]),
     "shares of the cluster": ("lab-kubernetes", "/ scalar(sum(machine_", ["CPU", "Memory"]),

@@ -128,7 +128,7 @@ def _port_problems(document: Document, ports: list[Mapping[str, Any]]) -> Iterat
             yield document.problem("contract", what, (*path, "name"), hint="rename one of them")
         user = next((numbers[key] for key in _numbers(port) if key in numbers), None)
         if user is not None and not taken:
-            what = f"{own} has the number {port['port']}, which {user} already uses"
+            what = f"{own} has the number {port['port']}, which is already used by {user}"
             yield document.problem("contract", what, (*path, "port"), hint="change one of the two numbers")
         if port["name"] in HTTP_PORTS and "TCP" not in port["protocols"]:
             what = f"{own} serves HTTP, which needs the protocol TCP"
@@ -138,7 +138,7 @@ def _port_problems(document: Document, ports: list[Mapping[str, Any]]) -> Iterat
 
 
 def _same_name(port: str, name: str, other: str) -> str:
-    return f"{port} gets the name `{name}`, which {other} already has"
+    return f"{port} gets the name `{name}`, which is already the name of {other}"
 
 
 def _full_names(port: Mapping[str, Any]) -> list[str]:
