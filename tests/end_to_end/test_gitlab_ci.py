@@ -1,4 +1,4 @@
-"""The pipeline as shipped, run for real: commit a file, and it runs; remove it, and it goes."""
+"""The shipped GitLab pipeline: a committed experiment runs, and a removed one is pruned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.live
 
-VERSION = "4.73.0"  # later ones need a newer Node than 20
+VERSION = "4.73.0"  # newer versions require a newer Node than 20
 MERGE_REQUEST = "merge_request_event"
 
 
@@ -36,7 +36,7 @@ def gitlab_ci_local() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a pipeline said, and which of its jobs ran."""
+    """Exit code and output of a pipeline, and the jobs that ran."""
 
     code: int
     text: str
@@ -45,19 +45,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A clone of the lab with an origin, whose pipeline runs on this machine with the documented rights."""
+    """A clone of the lab; its pipeline runs on this machine with the documented accounts."""
 
     root: Path
     program: Path
     variables: Path
 
     def commit(self, message: str) -> None:
-        """Commit everything."""
+        """Commit all changes."""
         git(self.root, "add", "-A")
         git(self.root, "commit", "-qm", message)
 
     def run(self, source: str = "push") -> Answer:
-        """Run the jobs that the rules choose for a pipeline of that source."""
+        """Run the jobs that the rules select for this source of a pipeline."""
         ready = (f"NIMLAB={sys.executable} -m nimlab", "NIMLAB_INSTALL=true", f"CI_PIPELINE_SOURCE={source}")
         flags = [part for variable in ready for part in ("--variable", variable)]
         if source == MERGE_REQUEST:
@@ -79,24 +79,24 @@ class Pipeline:
         return Answer(code=done.returncode, text=text, jobs=started)
 
     def artifact(self, name: str) -> str:
-        """Return a file that the plan job has kept."""
+        """Return an artifact of the plan job."""
         return (self.root / ".gitlab-ci-local" / "artifacts" / "plan" / name).read_text(encoding="utf-8")
 
     def report(self, kind: str) -> str:
-        """Return a report that the plan job has made for GitLab, from where the pipeline says it is."""
+        """Return a report of the plan job, found by the path in the pipeline."""
         config = yaml.safe_load((self.root / ".gitlab-ci.yml").read_text(encoding="utf-8"))
-        (found,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
-        return found.read_text(encoding="utf-8")
+        (path,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
+        return path.read_text(encoding="utf-8")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, with the tests' own kubectl on PATH and none of the machine's Git settings."""
+    """Return this process's environment with the tests' kubectl on PATH and without Git settings."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
 
 
 def shim(folder: Path) -> Path:
-    """A folder whose `nimlab` is this checkout's."""
+    """Make a folder with a program `nimlab` that runs this checkout, and return it."""
     folder.mkdir()
     program = folder / "nimlab"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nimlab "$@"\n', encoding="utf-8")
@@ -112,7 +112,7 @@ FILES = {
 
 
 def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
-    """Make the accounts' kubeconfigs in the folder as docs/gitlab.md says, by its own commands."""
+    """Create the kubeconfigs of the accounts with the commands in docs/gitlab.md."""
     guide = (REPOSITORY / "docs" / "gitlab.md").read_text(encoding="utf-8")
     variables = environment(KUBECONFIG=str(lab.kubeconfig), PYTHONPATH=str(REPOSITORY))
     variables["PATH"] = f"{shim(folder / 'bin')}{os.pathsep}{variables['PATH']}"
@@ -132,7 +132,7 @@ def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
 
 
 def file_variables(folder: Path, *names: str) -> dict[str, Any]:
-    """Variables that docs/gitlab.md asks for, of type file."""
+    """Return the variables of type file that docs/gitlab.md requires."""
     return {
         name: {"type": "file", "values": {"*": (folder / FILES[name]).read_text(encoding="utf-8")}}
         for name in names
@@ -141,7 +141,7 @@ def file_variables(folder: Path, *names: str) -> dict[str, Any]:
 
 @pytest.fixture
 def pipeline(lab: Lab, gitlab_ci_local: Path, tmp_path: Path) -> Iterator[Pipeline]:
-    """A lab whose pipeline can be run; the platform's credentials are not set."""
+    """A lab with a pipeline; the credentials of the platform are not set."""
     home = tmp_path / "home"
     home.mkdir()
     documented_kubeconfigs(lab, home)

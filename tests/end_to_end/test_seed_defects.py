@@ -1,6 +1,7 @@
-"""The defects of the lab that this one succeeds, each held off by a test; numbered as they were found there.
+"""Regression tests for the defects of nimp2p-lab, the predecessor of this project.
 
-What is rendered is held against what reads it by the readers' own rules; the rig shows it with real pods.
+The numbers are from its review. The tests apply the rules of the programs that read the manifests; `make
+test-lab` repeats them with real pods.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from nimlab.files.edit import NewExperiment, experiment_text, set_peers
+from nimlab.files.edit_experiment_file import NewExperiment, experiment_text, set_peers
 from nimlab.files.load import load_lab
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.workload import resources_of
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.render_platform import load_platform_templates, render_dashboards, render_platform
 from nimlab.units import parse_quantity
-from tests.access.test_rbac import account_kubeconfig
+from tests.access.test_pipeline_roles import account_kubeconfig
 from tests.support.dashboard_linter import queries
 from tests.support.lab import Lab
 from tests.support.paths import SAMPLE_LAB
@@ -30,7 +31,7 @@ PURPLE = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8"
 
 
 def rendered(text: str = PURPLE) -> dict[str, Manifest]:
-    """What purple is rendered to, by kind."""
+    """Return the manifests of purple by kind."""
     files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": text})
     assert not files.problems
     one = next(e for e in files.experiments if e.name == "purple")
@@ -39,13 +40,13 @@ def rendered(text: str = PURPLE) -> dict[str, Manifest]:
 
 
 def pod_of(objects: dict[str, Manifest]) -> dict[str, Any]:
-    """The pods' spec."""
+    """Return the pod spec."""
     pod: dict[str, Any] = objects["StatefulSet"]["spec"]["template"]["spec"]
     return pod
 
 
 def config(name: str, key: str, text: str = PURPLE, **settings: str) -> dict[str, Any]:
-    """A configuration of the platform's beside purple, with some words of lab.yaml replaced."""
+    """Return a configuration of the platform, rendered with purple and with replacements in lab.yaml."""
     lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     for old, new in settings.items():
         lab = re.sub(rf"{old}: \w+", f"{old}: {new}", lab)
@@ -58,7 +59,7 @@ def config(name: str, key: str, text: str = PURPLE, **settings: str) -> dict[str
 
 
 def scraped(job: str, text: str = PURPLE) -> list[dict[str, str]]:
-    """The targets that a job of Prometheus makes of purple's first peer."""
+    """Return the targets that a Prometheus job derives from purple's first peer."""
     jobs = config("lab-prometheus-config", "prometheus.yaml", text)["scrape_configs"]
     (rules,) = [one["relabel_configs"] for one in jobs if one["job_name"] == job]
     found = [(about, relabelled(about, rules)) for about in targets_of(rendered(text)["StatefulSet"])]
@@ -83,7 +84,9 @@ def test_defect_1_a_peer_probes_others_and_not_itself() -> None:
     exporter = next(c for c in pod_of(rendered())["initContainers"] if c["name"] == "rtt")
     env = {e["name"]: e for e in exporter["env"]}
     assert env["SERVICE"]["value"] == rendered()["Service"]["metadata"]["name"]
-    assert env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"  # to leave itself out
+    assert (
+        env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    )  # so that it does not probe itself
 
 
 def test_defect_2_the_nodes_own_metrics_are_scraped() -> None:
@@ -109,7 +112,7 @@ def test_defect_4_sent_messages_are_counted_by_the_words_that_the_node_prints() 
         query.expression
         for query in queries(boards, experiment="purple", peer=".+", node=".+")
         if (query.dashboard, query.panel)
-        in {("lab-experiment", "Sent, by the logs"), ("lab-logs", "Messages sent")}
+        in {("lab-experiment", "Sent according to the logs"), ("lab-logs", "Messages sent")}
     ]
     assert len(counts) == 2
     assert all(f'|= "{words}"' in expression for expression in counts)
@@ -129,7 +132,7 @@ def test_defect_6_an_experiment_is_made_whole_and_its_end_is_awaited(lab: Lab) -
     assert lab.run("sync", "--no-wait").code == 0
     lab.kubectl(
         "delete", "statefulset", "nimp2p-exp-purple"
-    )  # as far as one came that died after the Service
+    )  # the state after a crash that followed the Service
     assert lab.run("sync").code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
     assert lab.run("delete", "purple", "--force", "--sync").code == 0
@@ -238,5 +241,5 @@ def test_defect_11_who_reads_the_logs_is_one_word_and_not_the_one_that_is_no_lon
         config("lab-promtail-config", "promtail.yaml", logAgent=a) for a in ("alloy", "promtail")
     )
     for one in promtail["scrape_configs"][0]["kubernetes_sd_configs"]:
-        del one["selectors"]  # Promtail asks the server for its own node's pods
+        del one["selectors"]  # Promtail lists the pods of its own node only
     assert alloy == promtail

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from nimlab.cluster.kube import transport
+from nimlab.cluster.kube import retry, transport
 from tests.faults.two_states import OTHER, World, make_world
 from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
 from tests.support.lab import Lab
@@ -93,7 +93,7 @@ def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses between attempts and the patience with a slow answer; not what a server asks for."""
-    monkeypatch.setattr(transport, "_FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.002)
     monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=0.5))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
-from nimlab.objects.managed_fields import is_hand_tool
+from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.manifest import Manifest
 from nimlab.objects.prune_proofs import missing_proofs
 
@@ -68,10 +68,10 @@ def test_member_has_all_proofs() -> None:
     [
         (lambda v: v["metadata"]["labels"].pop(PART_OF), "label"),
         (lambda v: v["metadata"]["labels"].update({PART_OF: "x"}), "label"),
-        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name it"),
-        (lambda v: v["metadata"].update(name="copy"), "does not name it"),
-        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name it"),
-        (lambda v: v.update(apiVersion="other.io/v1"), "does not name it"),
+        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name this object"),
+        (lambda v: v["metadata"].update(name="copy"), "does not name this object"),
+        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name this object"),
+        (lambda v: v.update(apiVersion="other.io/v1"), "does not name this object"),
         (lambda v: v["metadata"].pop("managedFields"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(operation="Update"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(manager="kubectl"), "not applied"),

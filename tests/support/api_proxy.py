@@ -1,6 +1,7 @@
-"""A proxy in front of the real API server that counts requests and can answer some of them itself.
+"""A proxy in front of the real API server that counts requests and can inject faults.
 
-It listens on loopback without TLS; its kubeconfig holds no credentials, since the proxy adds its own.
+It listens on the loopback interface without TLS. Its kubeconfig contains no credentials, because the proxy
+adds them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nimlab.cluster.kube import KubeCluster, Target, connect
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it arrived."""
+    """One received request."""
 
     method: str
     path: str
@@ -31,18 +32,18 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """True for a request that could change something: not a read, and no dry-run."""
+        """True for a request that can change objects: neither a read nor a dry run."""
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """What goes wrong with one request.
+    """The fault of one request.
 
-    With a `status` the request never arrives: the proxy answers it with `body` and `headers`. `cut_before`
-    closes the connection at once. Otherwise it is passed on, after `delay_s`; `cut` closes the connection
-    instead of answering, `half` in the middle of the answer. `instead` answers with these bytes, as an API
-    server does whose cache is behind.
+    With `status`, the proxy answers with `body` and `headers`, and the server never receives the request.
+    `cut_before` closes the connection at once. Otherwise the proxy passes the request on after `delay_s`.
+    Then `cut` closes the connection without a response, and `half` closes it in the middle of the response.
+    `instead` responds with these bytes, like an API server with an outdated cache.
     """
 
     status: int | None = None
@@ -56,19 +57,19 @@ class Broken:
 
 
 Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
-"""Returns what to do instead of passing a request on: a status and a body, or more; None to pass it on."""
+"""Returns the fault of a request, as a status and a body or as `Broken`; None passes the request on."""
 
 
 @dataclass(slots=True)
 class Gate:
-    """A fault that breaks nothing: what fits is held until `opened` is set, and `reached` tells of it."""
+    """A delay: it holds matching requests until `opened` is set. `reached` is set when one arrives."""
 
     fits: Callable[[Seen], bool]
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Seen) -> None:
-        """Hold the request if it fits; then it is passed on."""
+        """Hold a matching request, then pass it on."""
         if self.fits(request):
             self.reached.set()
             self.opened.wait(60)
@@ -76,7 +77,7 @@ class Gate:
 
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy; `fault` may be set at any time, as may `answered`, told of all that was passed on."""
+    """A running proxy. It calls `answered` after each request that it has passed on."""
 
     kubeconfig: Path
     seen: list[Seen] = field(default_factory=list)
@@ -85,12 +86,12 @@ class Proxy:
 
     @property
     def writes(self) -> list[Seen]:
-        """All requests that could have changed something."""
+        """All requests that can change objects."""
         return [request for request in self.seen if request.is_write]
 
 
 class _Server(ThreadingHTTPServer):
-    """Listens on a free port of loopback; its threads end with the test."""
+    """A server on a free loopback port; its threads end with the test."""
 
     daemon_threads = True
 
@@ -100,13 +101,13 @@ class _Server(ThreadingHTTPServer):
         self.upstream = upstream
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that has gone: a test reads what is printed as the tool's own words."""
+        """Print no errors of closed connections, because a test would read them as output of nimlab."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Notes a request, then answers it by the fault or passes it on."""
+    """Records a request, then applies the fault or passes the request on."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -153,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("host", "content-length", "connection")
         }
         if self.server.proxy.answered is not None:
-            passed.pop("Accept-Encoding", None)  # what is told of is told in plain words
+            passed.pop("Accept-Encoding", None)  # without compression, because `answered` reads the body
         return upstream.transport.pool.request(
             request.method,
             upstream.host + request.path,
@@ -165,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _cut(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without a response."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -177,13 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, headers[name])
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        with suppress(OSError):  # whoever asked may have lost patience
+        with suppress(OSError):  # the client may have closed the connection
             self.wfile.write(body[: len(body) // 2] if half else body)
         if half:
             self._cut()
 
     def _stream(self, answer: Any, limit: int | None) -> None:
-        """Pass a watch on, chunk by chunk; cut it in the middle after so many."""
+        """Pass a watch on, chunk by chunk; close it in the middle after this number of chunks."""
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -207,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_proxy(kubeconfig: Path, folder: Path) -> Iterator[Proxy]:
-    """Run a proxy to the cluster of a kubeconfig, and give it a kubeconfig of its own in the folder."""
+    """Run a proxy to the cluster of a kubeconfig, and write a kubeconfig for the proxy into the folder."""
     target = Target(kubeconfig=kubeconfig, context=None, name="sandbox", why="a test")
     upstream = connect(target, parallel=32)
     proxy = Proxy(kubeconfig=folder / "proxy-kubeconfig")

@@ -1,6 +1,6 @@
-"""What somebody with one set's token might do to the other set, and what refuses it.
+"""Attacks with the token of one set on the objects of the other set, and the text of each refusal.
 
-Writes are dry-runs; deletions would be real.
+Writes are dry runs. A deletion would be real if the server allowed it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nimlab.cluster.interface import Propagation
 from nimlab.cluster.kube import KubeCluster
-from nimlab.cluster.port import Propagation
 from nimlab.objects.applyset import COMPONENT, EXPERIMENTS, PART_OF, PLATFORM, ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.lab import Lab
 
 RIGHT = "cannot"
-"""What a refusal says that comes from a missing right."""
+"""Text of a refusal because of a missing right (RBAC)."""
 GRANT = "attempting to grant"
-"""What the server says by itself to who gives what they haven't got."""
+"""Text of the server's own check against privilege escalation."""
 NAMES = "may only write objects named"
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Both sets in one cluster, and an account that belongs to one of them."""
+    """Both sets in one cluster, and the account of one of them."""
 
     lab: Lab
     account: KubeCluster
@@ -33,7 +33,7 @@ class Ground:
     own: str
 
     def made(self, kind: str, name: str, change: Callable[[Any], object], new: str | None = None) -> Manifest:
-        """A rendered object with something changed, under its name or a new one."""
+        """Return a changed copy of a rendered object, with its own name or a new one."""
         manifest = copy.deepcopy(self.manifests[kind, name])
         if new is not None:
             manifest["metadata"]["name"] = new
@@ -41,11 +41,11 @@ class Ground:
         return manifest
 
     def apply(self, manifest: Manifest) -> None:
-        """Try to write it, without writing it."""
+        """Apply an object as a dry run."""
         self.account.apply(manifest, manager="nimlab", force=True, dry_run=True)
 
     def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
-        """Try to delete what is there."""
+        """Try to delete an existing object."""
         home = self.lab.namespace if namespace is None else namespace
         live = self.lab.cluster.get(ObjectKey(kind, home, name))
         assert live is not None, f"there is no {kind} {name} to be deleted"
@@ -57,7 +57,7 @@ class Ground:
         )
 
     def take_lock(self, apply_set: str) -> None:
-        """Try to update another set's lease."""
+        """Try to update the lease of another set."""
         live = self.lab.get("Lease", f"nimlab-{apply_set}")
         assert live is not None
         self.account.replace(live)
@@ -67,39 +67,39 @@ Attack = Callable[[Ground], object]
 
 
 def template(manifest: Any) -> Any:
-    """The pods that a workload makes."""
+    """Return the pod template of a workload."""
     return manifest["spec"]["template"]
 
 
 def peers(change: Callable[[Any], object]) -> Attack:
-    """A new experiment's StatefulSet whose pods' spec is changed."""
+    """Return an attack: a StatefulSet of a new experiment with a changed pod spec."""
     return lambda g: g.apply(
         g.made("StatefulSet", "nimp2p-exp-blue", lambda m: change(template(m)["spec"]), "nimp2p-exp-evil")
     )
 
 
 def pods(change: Callable[[Any], object], kind: str = "Deployment", name: str = "lab-loki") -> Attack:
-    """A new workload of the platform whose pods' spec is changed."""
+    """Return an attack: a new workload of the platform with a changed pod spec."""
     return lambda g: g.apply(g.made(kind, name, lambda m: change(template(m)["spec"]), "lab-evil"))
 
 
 def volume(source: str, fields: dict[str, Any]) -> Callable[[Any], object]:
-    """Add a volume to a pod."""
+    """Return a change that adds a volume to a pod spec."""
     return lambda pod: pod.setdefault("volumes", []).append({"name": "evil", source: fields})
 
 
 def container(**fields: Any) -> Callable[[Any], object]:
-    """Set fields of a pod's first container."""
+    """Return a change that sets fields of the first container."""
     return lambda pod: pod["containers"][0].update(fields)
 
 
 def changed(kind: str, name: str, change: Callable[[Any], object], new: str | None = None) -> Attack:
-    """A rendered object with something else in it."""
+    """Return an attack: a changed rendered object."""
     return lambda g: g.apply(g.made(kind, name, change, new))
 
 
 def config_map(name: str, namespace: str | None = None, **metadata: Any) -> Attack:
-    """A ConfigMap where none of the account's is."""
+    """Return an attack: a ConfigMap with a name that the account must not write."""
     return lambda g: g.apply({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -109,13 +109,13 @@ def config_map(name: str, namespace: str | None = None, **metadata: Any) -> Atta
 
 
 def namespace(name: str) -> Attack:
-    """A namespace, new or marked."""
+    """Return an attack: a new namespace, or a label on an existing one."""
     metadata = {"name": name, "labels": {"evil": "true"}}
     return lambda g: g.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
 def secret(name: str, kind: str, of: str) -> Attack:
-    """A Secret that the server would fill with an account's token."""
+    """Return an attack: a Secret into which the server would write the token of an account."""
     return lambda g: g.account.create({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -129,7 +129,7 @@ def secret(name: str, kind: str, of: str) -> Attack:
 
 
 def bounds(kind: str, spec: dict[str, Any]) -> Attack:
-    """What bounds all pods of the lab's namespace."""
+    """Return an attack: a limit on all pods of the lab's namespace."""
     return lambda g: g.apply({
         "apiVersion": "v1",
         "kind": kind,
@@ -139,7 +139,7 @@ def bounds(kind: str, spec: dict[str, Any]) -> Attack:
 
 
 def budget(g: Ground) -> None:
-    """Try to forbid the eviction of the platform's pods."""
+    """Try to prevent the eviction of the platform's pods."""
     g.apply({
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -149,19 +149,19 @@ def budget(g: Ground) -> None:
 
 
 def prometheus_pod(g: Ground) -> None:
-    """Try to delete Prometheus' pod."""
+    """Try to delete the pod of Prometheus."""
     g.lab.kubectl("wait", "--for=create", "pod", "-l", f"{COMPONENT}=prometheus", "--timeout=60s")
     (pod,) = (name for name in g.lab.names("Pod") if name.startswith("lab-prometheus-"))
     g.delete("Pod", pod)
 
 
 def label_of(apply_set: str) -> Callable[[Ground], dict[str, str]]:
-    """The label of a set's members."""
+    """Return the label of the members of a set."""
     return lambda g: {PART_OF: ApplySet(name=apply_set, namespace=g.lab.namespace).id}
 
 
 def replaced(field: str, value: object) -> Callable[[Any], object]:
-    """Set a field of an object's spec."""
+    """Return a change that sets a field of the spec."""
     return lambda manifest: manifest["spec"].update({field: value})
 
 
@@ -184,7 +184,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     "a secret": (secret("nimp2p-exp-evil", "Opaque", "nimlab-sync-platform"), RIGHT),
     "the other label": (
         lambda g: config_map("nimp2p-exp-evil", labels=label_of(PLATFORM)(g))(g),
-        "may not set the label of another set",
+        "may not set the label of another apply-set",
     ),
     "its account": (peers(lambda p: p.update(serviceAccountName="lab-prometheus")), "account `default`"),
     "its account, by the old name": (
@@ -270,7 +270,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     "a quota": (bounds("ResourceQuota", {"hard": {"pods": "0"}}), RIGHT),
     "limits": (bounds("LimitRange", {"limits": [{"type": "Pod", "max": {"cpu": "1m"}}]}), RIGHT),
 }
-"""What the account of experiments may not do to the platform, and what refuses it."""
+"""Attacks of the experiments' account on the platform, and the text of each refusal."""
 
 WITH_NAMESPACES: dict[str, tuple[Attack, str]] = {
     "a quota": (ON_PLATFORM["a quota"][0], "may not write quotas"),
@@ -281,7 +281,7 @@ WITH_NAMESPACES: dict[str, tuple[Attack, str]] = {
     "what is in another": (config_map("nimp2p-exp-evil", "default"), NAMES),
     "a role in its own": (lambda g: g.delete("Role", "lab-discovery", g.own), RIGHT),
 }
-"""The same, where it may make namespaces."""
+"""The same attacks by an account that may create namespaces."""
 
 ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     "a spec": (lambda g: g.delete("ConfigMap", "nimp2p-exp-blue-spec"), NAMES),
@@ -294,7 +294,7 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     "a policy": (lambda g: g.delete("NetworkPolicy", "nimp2p-exp-blue"), RIGHT),
     "the other label": (
         lambda g: config_map("lab-evil", labels=label_of(EXPERIMENTS)(g))(g),
-        "may not set the label of another set",
+        "may not set the label of another apply-set",
     ),
     "its account's rights": (lambda g: g.delete("RoleBinding", "nimlab-sync"), RIGHT),
     "its account": (pods(lambda p: p.update(serviceAccountName="nimlab-sync")), "service accounts `default`"),
@@ -371,7 +371,7 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     ),
     "what is in another namespace": (config_map("lab-evil", "default"), RIGHT),
 }
-"""What the account of the platform may not do to experiments, and what refuses it."""
+"""Attacks of the platform's account on experiments, and the text of each refusal."""
 
 WITH_DISCOVERY: dict[str, tuple[Attack, str]] = {
     "what is in an experiment's namespace": (lambda g: config_map("lab-evil", g.own)(g), RIGHT),
@@ -380,4 +380,4 @@ WITH_DISCOVERY: dict[str, tuple[Attack, str]] = {
         NAMES,
     ),
 }
-"""The same, where it may find pods in experiments' namespaces."""
+"""The same attacks by an account that may read pods in the namespaces of experiments."""

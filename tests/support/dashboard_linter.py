@@ -1,7 +1,7 @@
-"""Dashboards as Grafana reads them -> what is wrong with them, and the queries that they make.
+"""Linter for dashboards: their errors, and their queries.
 
-In: dashboards' data. Out: complaints in words, or queries with the variables filled in. PromQL is parsed
-here; LogQL by `tests/templates/test_dashboard_logql.py`, whose parser is one of npm's. Pure.
+In: the data of dashboards. Out: error texts, or queries with their variables filled in. This module parses
+PromQL. LogQL is parsed by `tests/templates/test_dashboard_logql.py` with a package from npm. Pure.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ Dashboard = Mapping[str, Any]
 
 SOURCES: Final = {"prometheus": "lab-prometheus", "loki": "lab-loki"}
 _COLUMNS: Final = 24
-_UID_LIMIT: Final = 40  # Grafana's
+_UID_LIMIT: Final = 40  # the limit of Grafana
 _GIVEN: Final = {"__rate_interval": "1m", "__auto": "1m", "__range": "30m"}
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 _LOG_SELECTOR: Final = re.compile(r"\{([^{}]*)\}")
-_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the last is the kernel's name
+_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the last one is a name of the kernel
 _RATES: Final = frozenset({"rate", "irate", "increase"})
 _CHOSEN: Final = {"experiment": promql_parser.MatchOp.Equal, "node": promql_parser.MatchOp.Re}
 _CHANGES: Final = frozenset({"changes", "resets", "delta", "idelta", "deriv"})
 _VALUES: Final = re.compile(r"label_values\((?P<selector>.+), *(?P<label>\w+)\)")
-_LABELS: Final = frozenset({"experiment", "namespace", "node", "pod"})  # on series, by relabelling
+_LABELS: Final = frozenset(
+    {"experiment", "namespace", "node", "pod"}
+)  # labels that relabelling adds to series
 _ZERO: Final = re.compile(
     r"\s+or (?:vector\(0\)|sum by \(\w+\) \(count_over_time\(\{[^{}]*\}\s*\[[^\[\]]+\]\)\) \* 0)$"
 )
@@ -38,7 +40,7 @@ _BY: Final = re.compile(r"\bby \(([^()]*)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One expression of a panel, ready to be asked."""
+    """One expression of a panel, with its variables filled in."""
 
     dashboard: str
     panel: str
@@ -48,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What a variable of a dashboard offers: the values that a label has in these series."""
+    """The values that a variable offers: those of a label in these series."""
 
     dashboard: str
     variable: str
@@ -57,7 +59,7 @@ class Choice:
 
 
 def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choice]:
-    """Yield what every variable of every dashboard offers. Raises KeyError for a variable not given."""
+    """Yield the choices of every variable of every dashboard. Raises KeyError for an unknown variable."""
     for board in dashboards:
         for variable in board["templating"]["list"]:
             found = _VALUES.fullmatch(variable["query"]["query"])
@@ -71,7 +73,7 @@ def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choic
 
 
 def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query]:
-    """Yield every query of every panel, with these variables filled in. Raises KeyError for one not given."""
+    """Yield every query of every panel with these variables. Raises KeyError for an unknown variable."""
     for board in dashboards:
         for panel in panels_of(board):
             for target in panel["targets"]:
@@ -84,30 +86,30 @@ def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query
 
 
 def filled(expression: str, variables: Mapping[str, str]) -> str:
-    """Return an expression with its variables replaced, as Grafana does."""
+    """Return an expression with its variables replaced, as in Grafana."""
     return _VARIABLE.sub(lambda found: {**_GIVEN, **variables}[found[1]], expression)
 
 
 def without_zeros(expression: str) -> str:
-    """Return an expression without the zeros where it gives nothing, with which it is never empty."""
+    """Return an expression without its fallback to zeros, because with the fallback it is never empty."""
     return _ZERO.sub("", expression)
 
 
 def has_values(answer: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether an answer of Prometheus or Loki shows anything: series that are no numbers don't."""
+    """Return whether a response of Prometheus or Loki contains data other than NaN."""
     return any(one["value"][1] != "NaN" if "value" in one else bool(one["values"]) for one in answer)
 
 
 def panels_of(board: Dashboard) -> list[Mapping[str, Any]]:
-    """Return a dashboard's panels without the rows' titles."""
+    """Return the panels of a dashboard without its row headings."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
 def lint(dashboards: Sequence[Dashboard], metrics: Collection[str]) -> list[str]:
-    """Return what is wrong with dashboards; `metrics` are the names that are there.
+    """Return the errors of dashboards; `metrics` are the names of the existing metrics.
 
-    The rules are after github.com/grafana/dashboard-linter, and the lab's own: a dashboard of one experiment
-    asks for nothing of another.
+    The rules are those of github.com/grafana/dashboard-linter, and one of the lab: a dashboard of one
+    experiment must not query the data of another one.
     """
     found = [f"uid `{uid}` stands twice" for uid, n in Counter(b["uid"] for b in dashboards).items() if n > 1]
     found += [
@@ -129,7 +131,7 @@ def _board(board: Dashboard) -> Iterator[str]:
 
 
 def _variables(board: Dashboard, metrics: Collection[str]) -> Iterator[str]:
-    """What is wrong with the variables; one can use those before it."""
+    """Return the errors of the variables; a variable may use those before it."""
     before: list[str] = []
     for variable in board["templating"]["list"]:
         if variable["datasource"]["uid"] != SOURCES["prometheus"]:
@@ -188,7 +190,7 @@ def _panel(panel: Mapping[str, Any], board: Dashboard, metrics: Collection[str])
 
 
 def _zeros(expression: str) -> Iterator[str]:
-    """What stands after `or` may only be zeros, which `without_zeros` knows, and of the same series."""
+    """Check that `or` is only followed by the fallback to zeros of the same series, see `without_zeros`."""
     rest = without_zeros(expression)
     if re.search(r"\bor\b", _QUOTED.sub("", rest)):
         yield "what stands after its `or` would hide that it gives nothing"
@@ -210,7 +212,7 @@ def _promql(expression: str, defined: Collection[str], metrics: Collection[str])
     try:
         tree = promql_parser.parse(filled(expression, variables))
     except KeyError:
-        return  # a variable that isn't defined, which has been said
+        return  # an undefined variable, which is reported already
     except ValueError as error:
         yield f"it can't be parsed: {error}"
         return
@@ -232,7 +234,7 @@ def _promql(expression: str, defined: Collection[str], metrics: Collection[str])
 
 
 def _selectors(tree: Any, function: str) -> Iterator[tuple[promql_parser.VectorSelector, str]]:
-    """Every selector of an expression, with the function or aggregation that it is directly in."""
+    """Yield every selector of an expression with the function or aggregation around it."""
     if isinstance(tree, promql_parser.VectorSelector):
         yield tree, function
     elif isinstance(tree, promql_parser.MatrixSelector):

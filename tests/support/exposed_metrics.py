@@ -1,7 +1,7 @@
-"""Metrics that cAdvisor and node-exporter show, as far as dashboards may ask for them.
+"""Metrics of cAdvisor and node-exporter that dashboards may query.
 
-Written down, not taken from the dashboards: a name that is misspelt there isn't here. The rig asks the real
-ones for all that is used.
+The list is independent of the dashboards, so that it reveals their misspelt names. `make test-lab` queries
+all used metrics from the real programs.
 
 Source: github.com/google/cadvisor metrics/prometheus.go and prometheus_machine.go, v0.52 (the kubelet's), for
 `--enable_metrics=cpu,memory,network,process,oom_event`; github.com/prometheus/node_exporter

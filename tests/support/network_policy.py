@@ -1,7 +1,7 @@
-"""What a NetworkPolicy allows, worked out as its API says: no engine that enforces one runs in these tests.
+"""Evaluation of NetworkPolicies, because no program that enforces them runs in these tests.
 
-Source: kubernetes.io/docs/concepts/services-networking/network-policies. Only what our policies use is known;
-anything else is a KeyError or a failed assertion, not a guess.
+Source: kubernetes.io/docs/concepts/services-networking/network-policies. Supports only the fields that our
+policies use; any other field is a KeyError or a failed assertion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nimlab.objects.manifest import Manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod as policies see it."""
+    """The properties of a pod that policies select by."""
 
     name: str
     namespace: str
@@ -23,12 +23,12 @@ class Pod:
 
 
 def may_leave(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
-    """Return whether the policies about the source let a connection out; it is open if it may enter, too."""
+    """Return whether the policies of the source pod allow a connection. It also requires `may_enter`."""
     return _side_allows(list(policies), source, target, "Egress", (port, protocol))
 
 
 def may_enter(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
-    """Return whether the policies about the target let a connection in."""
+    """Return whether the policies of the target pod allow a connection."""
     return _side_allows(list(policies), target, source, "Ingress", (port, protocol))
 
 
@@ -42,7 +42,7 @@ def _side_allows(
         and _selects(policy["spec"]["podSelector"], subject.labels)
         and direction in policy["spec"]["policyTypes"]
     ]
-    if not about:  # a pod that no policy is about is open
+    if not about:  # a pod without a policy accepts every connection
         return True
     peers = "from" if direction == "Ingress" else "to"
     rules = [rule for spec in about for rule in spec.get(direction.lower(), ())]
@@ -55,7 +55,7 @@ def _side_allows(
 
 
 def _names_peer(peers: list[Mapping[str, Any]] | None, other: Pod, *, spec_namespace: str) -> bool:
-    if not peers:  # none named means all
+    if not peers:  # an empty list means all
         return True
     for peer in peers:
         assert set(peer) <= {"podSelector", "namespaceSelector"}
@@ -70,14 +70,14 @@ def _names_peer(peers: list[Mapping[str, Any]] | None, other: Pod, *, spec_names
 
 
 def _names_port(ports: list[Mapping[str, Any]] | None, where: tuple[int, str]) -> bool:
-    assert all(set(one) == {"port", "protocol"} for one in ports or ())
-    return not ports or any((one["port"], one["protocol"]) == where for one in ports)
+    assert all(set(item) == {"port", "protocol"} for item in ports or ())
+    return not ports or any((item["port"], item["protocol"]) == where for item in ports)
 
 
 def _selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     assert set(selector) <= {"matchLabels", "matchExpressions"}
-    for one in selector.get("matchExpressions", ()):
-        assert one["operator"] == "DoesNotExist"
-        if one["key"] in labels:
+    for item in selector.get("matchExpressions", ()):
+        assert item["operator"] == "DoesNotExist"
+        if item["key"] in labels:
             return False
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())

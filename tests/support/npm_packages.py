@@ -1,4 +1,4 @@
-"""Programs from npm, for tests that hold our output against somebody else's reader."""
+"""Programs from npm, for tests that read nimlab's output with other programs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.cache import default_cache
+from nimlab.value_cache import default_cache
 
 
 def install(name: str, *packages: str, needs: tuple[str, ...] = ()) -> Path:
-    """Return the folder in the user's cache with these pinned packages in it, installing what isn't there.
+    """Install these pinned packages into the user's cache if they are missing, and return the folder.
 
-    Where npm or another program is missing the test is skipped, but fails in CI: Node is no need of a user.
+    If npm or another program is missing, the test is skipped; in CI it fails. Users do not need Node.
     """
     missing = [program for program in ("npm", *needs) if shutil.which(program) is None]
     if missing:
-        why = f"{' and '.join(missing)} missing on this machine"
+        why = f"{' and '.join(missing)} not installed on this machine"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
     folder = default_cache() / name
     if not (folder / "installed").exists():
