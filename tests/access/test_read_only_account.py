@@ -104,7 +104,7 @@ def test_field_that_another_manager_took_over_unchanged_is_reported(lab: Lab, re
     assert "not proven to be as desired: data.extra" in reader.run("sync", "--dry-run").out
 
 
-def test_saved_plan_of_a_read_only_account_is_carried_out_with_its_restarts(
+def test_saved_plan_of_a_read_only_account_is_executed_with_its_restarts(
     lab: Lab, reader: Lab, tmp_path: Path
 ) -> None:
     edit(lab, "statefulset", LINES[0], "")

@@ -114,7 +114,7 @@ def test_whole_number_as_a_float_is_a_wrong_type(path: str, text: str, before: s
         ("9" * 18, "limit", "the limit is `limits.peersPerExperiment` in lab.yaml"),
     ],
 )
-def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None:
+def test_other_spellings_of_a_number_are_rejected_with_a_hint(written: str, code: str, hint: str) -> None:
     result = load({"experiments/green.yaml": EXPERIMENT.replace("peers: 5", f"peers: {written}")})
     assert isinstance(result, tuple)
     (problem,) = result

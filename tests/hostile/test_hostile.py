@@ -78,7 +78,7 @@ def complaint(result: dict[str, Any], expected: str) -> str | None:
     return None
 
 
-def test_there_are_enough_cases_with_unique_names() -> None:
+def test_cases_are_numerous_and_have_unique_names() -> None:
     assert len(REFUSED) + len(TEMPLATES) + len(CHANGES) >= 200
     assert len({case.name for case in REFUSED}) == len(REFUSED)
     assert not CHANGES.keys() & TEMPLATES.keys()
@@ -122,7 +122,7 @@ def test_text_that_looks_like_code_is_rendered_unchanged(text: str, tmp_path: Pa
 
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["syntax: alias bomb", "name: path", "lab: namespace with a newline"])
-def test_nothing_is_sent_of_a_hostile_file(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
+def test_hostile_file_is_never_sent_to_the_server(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
     """Only GET requests are allowed, and none for the hostile experiment."""
     lay_out(tmp_path / "lab")
     cases("files")[name](tmp_path / "lab")

@@ -79,7 +79,7 @@ BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
         (container({"running": {}}, ready=True), None),
     ],
 )
-def test_terminated_containers(item: Manifest, reason: str | None) -> None:
+def test_reason_of_a_terminated_container(item: Manifest, reason: str | None) -> None:
     trouble = pod_trouble(item, NOW)
     assert (trouble.reason if trouble else None) == reason
 

@@ -370,7 +370,7 @@ def test_changed_experiment_is_not_held_back() -> None:
     assert plan.held == ()
 
 
-def test_experiment_that_is_held_back_is_not_recorded_as_begun() -> None:
+def test_held_back_experiment_is_not_recorded_as_begun() -> None:
     commit = Commit(sha="a" * 40, branch=None, dirty=False)
     plan = make_plan(
         [group("green", workload("green"))],
@@ -543,7 +543,7 @@ def test_namespace_stays_while_it_contains_foreign_or_protected_objects() -> Non
     assert {c.action for c in plan.changes} == {Action.KEEP}
 
 
-def test_first_sync_widens_the_scope_and_the_last_narrows_it() -> None:
+def test_scope_is_widened_before_a_sync_and_narrowed_after_it() -> None:
     red = workload("red")
     plan = make_plan([group("red", red)], snapshot(), policy())
     assert plan.after.scope == plan.during.scope

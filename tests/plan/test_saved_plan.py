@@ -48,7 +48,7 @@ def test_schema_is_strict_and_the_docs_describe_every_key() -> None:
 @pytest.mark.parametrize(
     "document", [None, 1, [], {}, {"binding": {}}, {"binding": {"options": {"names": 1}}}]
 )
-def test_other_documents_than_saved_plans_are_errors_with_a_place(document: Any) -> None:
+def test_document_that_is_not_a_saved_plan_is_an_error_with_a_place(document: Any) -> None:
     with pytest.raises(PlanError) as caught:
         SavedPlan.from_json(document, "plan.json")
     assert caught.value.where == "plan.json"
