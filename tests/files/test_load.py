@@ -236,7 +236,7 @@ def test_mutated_file_raises_only_spec_errors(data: st.DataObject) -> None:
 
 
 def _walk(schema: Any, where: str) -> list[str]:
-    """Return what a schema lacks: descriptions, examples, closed objects."""
+    """Return the descriptions, examples and `additionalProperties: false` that a schema lacks."""
     missing = []
     for name, inner in schema.get("properties", {}).items():
         place = f"{where}.{name}"

@@ -191,7 +191,7 @@ def test_number_is_refused_at_its_place_or_rendered_in_plain_digits(field: Any, 
         {"experiments/green.yaml": EXPERIMENT, path: text.replace(before + usual, before + number, 1)}
     )
     if isinstance(result, tuple):
-        if result[0].code != "limit":  # a limit is reported at what exceeds it
+        if result[0].code != "limit":  # a limit is reported at the value that exceeds it
             assert {p.location.path for p in result} >= {path}
         return
     assert re.fullmatch(r"0|[1-9][0-9]*", number)

@@ -1,4 +1,4 @@
-"""IDs of apply-sets as in kubectl, marks of members, and proofs before a prune."""
+"""IDs of apply-sets as in kubectl, label and annotation of members, and proofs before a prune."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_ids_equal_those_of_kubectl() -> None:
 
 
 def plain() -> Manifest:
-    """Return a manifest without the marks of a member."""
+    """Return a manifest without the label and the annotation of a member."""
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",

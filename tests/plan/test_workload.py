@@ -32,7 +32,7 @@ def test_cost_is_replicas_times_requests_with_sidecars() -> None:
         ([sidecar], 150, 17),
         ([step], 120, 20),
         ([step, sidecar], 150, 20),
-        ([sidecar, step], 220, 21),  # the sidecar runs beside the step
+        ([sidecar, step], 220, 21),  # the sidecar runs at the same time as the init container
         ([sidecar, sidecar], 250, 18),
     ):
         pod = {"spec": {"containers": containers, "initContainers": before}}
