@@ -3,8 +3,8 @@
 In: an apply-set, the prefix of experiments' names, and whether each experiment has its own namespace. Out:
 manifests that an administrator applies. Pure.
 
-The accounts of one apply-set cannot write objects of the other. `admission` adds the rules that roles cannot
-express. No rule allows more than a plan or a sync requests; a test compares the rules with the requests.
+The accounts of one apply-set cannot write objects of the other. `pipeline_admission` adds the rules that
+roles cannot express. No rule allows more than a plan or a sync requests; a test compares the rules with the requests.
 """
 
 from __future__ import annotations

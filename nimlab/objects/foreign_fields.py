@@ -97,8 +97,8 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
     """Return the fields that other managers own and that `desired` does not specify; sorted by path.
 
     A list item that is foreign as a whole (a container, an env variable) is one entry. Fields that the
-    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, whoever
-    owns it. A field that nimlab owns together with another manager is foreign once `desired` no longer
+    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, for any
+    owner. A field that nimlab owns together with another manager is foreign once `desired` no longer
     specifies it, because it stays in the object when nimlab no longer applies it. The name of a manager
     proves little, because any client can choose it.
     """

@@ -1,6 +1,6 @@
 """One planned change of one object.
 
-In: the result of a decision in `decide`. Out: a `Change`, and what follows from it for the peers. Pure.
+In: a decision of `decide_change`. Out: a `Change`, and its consequences for the peers. Pure.
 """
 
 from __future__ import annotations

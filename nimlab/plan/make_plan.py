@@ -111,12 +111,12 @@ class Plan:
 
 def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs) -> Plan:
     """Return what a sync will do. Pure; raises nothing."""
-    wanted = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
-    by_name = _decide(desired, snapshot, inputs, wanted)
+    desired_keys = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
+    by_name = _decide(desired, snapshot, inputs, desired_keys)
     retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
-    experiments = _experiment_plans(desired, snapshot, wanted, by_name)
+    experiments = _experiment_plans(desired, snapshot, desired_keys, by_name)
     changes = [change for experiment in experiments for change in experiment.changes]
-    stops = prune_blockers(changes, desired, snapshot, inputs, wanted)
+    stops = prune_blockers(changes, desired, snapshot, inputs, desired_keys)
     known_names = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
     return _assemble(
         snapshot,
@@ -125,18 +125,18 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs
         stops=stops,
         refusal=_refusal(snapshot, inputs, known_names, changes),
         retired=retired,
-        scope=_scope(snapshot, wanted, changes, narrowed=inputs.policy.names is not None),
+        scope=_scope(snapshot, desired_keys, changes, narrowed=inputs.policy.names is not None),
     )
 
 
 def _decide(
-    desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]
+    desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]
 ) -> _ByName:
     """Return the changes of all desired objects and orphans, by experiment."""
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
         by_name[group.name] += [decide_desired(m, group, snapshot, inputs) for m in group.manifests]
-    for live in _orphans(snapshot, inputs, wanted):
+    for live in _orphans(snapshot, inputs, desired_keys):
         name = snapshot.apply_set.group_of(live)
         by_name.setdefault(name, []).append(decide_orphan(live, snapshot, inputs))
     return by_name
@@ -225,12 +225,12 @@ def _hold_back(
 
 def _is_new(experiment: ExperimentPlan) -> bool:
     """Return True if no object of the experiment exists yet and it would add peers."""
-    wanted = [change for change in experiment.changes if change.desired is not None]
-    adds_peers = any(resources_of(change.desired).pods for change in wanted)
-    return adds_peers and all(change.action is Action.CREATE for change in wanted)
+    desired = [change for change in experiment.changes if change.desired is not None]
+    adds_peers = any(resources_of(change.desired).pods for change in desired)
+    return adds_peers and all(change.action is Action.CREATE for change in desired)
 
 
-def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]) -> list[Manifest]:
+def _orphans(snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]) -> list[Manifest]:
     """Return the members that no file specifies, of this run's experiments, also in former namespaces.
 
     An object of an unreadable file is not an orphan, because the file may specify it.
@@ -240,7 +240,7 @@ def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey
     return [
         live
         for key, live in (*snapshot.live.items(), *in_former_sets)
-        if key not in wanted and _is_in_run(live, snapshot.apply_set, unreadable, inputs.policy.names)
+        if key not in desired_keys and _is_in_run(live, snapshot.apply_set, unreadable, inputs.policy.names)
     ]
 
 
@@ -259,10 +259,12 @@ def _is_in_run(
 
 
 def _experiment_plans(
-    desired: Sequence[Desired], snapshot: Snapshot, wanted: frozenset[ObjectKey], by_name: _ByName
+    desired: Sequence[Desired], snapshot: Snapshot, desired_keys: frozenset[ObjectKey], by_name: _ByName
 ) -> tuple[ExperimentPlan, ...]:
     sources = {group.name: group.source for group in desired}
-    occupied = _occupied_namespaces(snapshot, wanted, (c for changes in by_name.values() for c in changes))
+    occupied = _occupied_namespaces(
+        snapshot, desired_keys, (c for changes in by_name.values() for c in changes)
+    )
     return tuple(
         _experiment_plan(name, sources.get(name), _keep_namespaces(changes, occupied))
         for name, changes in sorted(by_name.items())
@@ -288,12 +290,14 @@ def _occupant(change: Change) -> Manifest | None:
 
 
 def _occupied_namespaces(
-    snapshot: Snapshot, wanted: frozenset[ObjectKey], changes: Iterable[Change]
+    snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Iterable[Change]
 ) -> frozenset[str]:
     """Return the namespaces in which any object stays, also objects of experiments outside this run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     in_former_sets = {key for former in snapshot.former for key in former.live}
-    return frozenset(key.namespace for key in wanted | ((snapshot.live.keys() | in_former_sets) - pruned))
+    return frozenset(
+        key.namespace for key in desired_keys | ((snapshot.live.keys() | in_former_sets) - pruned)
+    )
 
 
 def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Change]:
@@ -345,11 +349,11 @@ def _unknown_name(known_names: set[str], inputs: PlanInputs) -> PlanError | None
 
 
 def _scope(
-    snapshot: Snapshot, wanted: frozenset[ObjectKey], changes: Sequence[Change], *, narrowed: bool
+    snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Sequence[Change], *, narrowed: bool
 ) -> Scope:
     """Return the kinds and namespaces of all members after the run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
-    keys = wanted | {key for key in snapshot.live if key not in pruned}
+    keys = desired_keys | {key for key in snapshot.live if key not in pruned}
     lab_namespace = Scope(kinds=frozenset(), namespaces=frozenset({snapshot.apply_set.namespace}))
     scope = Scope.of(keys).union(lab_namespace)
     return scope.union(snapshot.parent.scope) if narrowed and snapshot.parent else scope

@@ -32,7 +32,7 @@ def prune_blockers(
     desired: Sequence[Desired],
     snapshot: Snapshot,
     inputs: PlanInputs,
-    wanted: Collection[ObjectKey],
+    desired_keys: Collection[ObjectKey],
 ) -> tuple[PruneBlocked, ...]:
     """Return all reasons why the planned prunes are withheld; empty if there is nothing to prune."""
     pruned = [change for change in changes if change.action is Action.PRUNE]
@@ -43,7 +43,7 @@ def prune_blockers(
         *_failed_changes(changes),
         *_unknown_lab(snapshot, inputs),
         *_no_experiments(desired, inputs),
-        *_over_limit(pruned, snapshot, inputs, wanted),
+        *_over_limit(pruned, snapshot, inputs, desired_keys),
     )
 
 
@@ -91,7 +91,7 @@ def _no_experiments(desired: Sequence[Desired], inputs: PlanInputs) -> Iterator[
 
 
 def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, wanted: Collection[ObjectKey]
+    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, desired_keys: Collection[ObjectKey]
 ) -> Iterator[PruneBlocked]:
     """Yield a reason if the prunes exceed the limit.
 
@@ -100,7 +100,7 @@ def _over_limit(
     """
     limit, count = inputs.limit, len(pruned)
     in_current_set = [change for change in pruned if change.former is None]
-    members = max(_count_members(snapshot, wanted), len(in_current_set), 1)
+    members = max(_count_members(snapshot, desired_keys), len(in_current_set), 1)
     percent = 100 * len(in_current_set) / members
     is_single = len({change.experiment for change in in_current_set}) == 1 and all(
         has_applied_label(c.live, snapshot.apply_set.group_label) for c in in_current_set if c.live
@@ -117,8 +117,9 @@ def _over_limit(
     yield PruneBlocked(code="limit", what=what, hint=f"if this is intended, pass `--max-prune {count}`")
 
 
-def _count_members(snapshot: Snapshot, wanted: Collection[ObjectKey]) -> int:
+def _count_members(snapshot: Snapshot, desired_keys: Collection[ObjectKey]) -> int:
     """Count the apply-set's objects; objects with its label but without all proofs do not count."""
     return sum(
-        key in wanted or not missing_proofs(live, snapshot.apply_set) for key, live in snapshot.live.items()
+        key in desired_keys or not missing_proofs(live, snapshot.apply_set)
+        for key, live in snapshot.live.items()
     )

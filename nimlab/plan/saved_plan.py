@@ -215,8 +215,8 @@ def _digest(manifest: Manifest) -> str:
 
 
 def _masked(manifest: Manifest) -> Manifest:
-    secret = {"data": None, "stringData": None} if manifest["kind"] == "Secret" else {}
-    masked: Manifest = mask({**manifest, **secret})
+    hidden_fields = {"data": None, "stringData": None} if manifest["kind"] == "Secret" else {}
+    masked: Manifest = mask({**manifest, **hidden_fields})
     return masked
 
 

@@ -49,10 +49,10 @@ OWNER: Final = {"apiVersion": "v1", "kind": "ConfigMap", "name": "operator", "ui
 class Part(Enum):
     """Relation of an object to the lab."""
 
-    WANTED = "a file asks for it"
-    LEFT_OVER = "no file asks for it any more"
-    UNREADABLE = "its file can't be read"
-    FOREIGN = "it was never the lab's"
+    WANTED = "a file specifies it"
+    LEFT_OVER = "no file specifies it any more"
+    UNREADABLE = "its file cannot be read"
+    FOREIGN = "it never belonged to the lab"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

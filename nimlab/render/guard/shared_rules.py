@@ -56,7 +56,7 @@ def reject_violations(
 
 
 def api_version_violations(manifest: Manifest) -> Iterator[str]:
-    """Yield a violation if the apiVersion is not the one that nimlab uses for this kind."""
+    """Yield a violation if the apiVersion differs from the version that nimlab uses for this kind."""
     expected = KINDS[manifest["kind"]].api_version
     if manifest["apiVersion"] != expected:
         yield f"apiVersion must be `{expected}`"
