@@ -4,7 +4,7 @@ In: an apply-set, the prefix of experiments' names, and whether each experiment 
 manifests that an administrator applies. Pure.
 
 The accounts of one apply-set cannot write objects of the other. `pipeline_admission` adds the rules that
-roles cannot express. No rule allows more than a plan or a sync requests; a test compares the rules with the requests.
+roles cannot express. No rule allows more than a plan or a sync requests. A test compares rules and requests.
 """
 
 from __future__ import annotations

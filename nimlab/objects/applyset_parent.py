@@ -140,7 +140,7 @@ class Parent:
 def parent_manifest(
     apply_set: ApplySet, parent: Parent, version: str, *, with_empty: bool = False
 ) -> Manifest:
-    """Return the parent's manifest for a forced apply; `version` is nimlab's. Deterministic.
+    """Return the parent's manifest for a forced apply; `version` is the version of nimlab. Deterministic.
 
     An apply that omits an annotation does not remove a value that somebody set by hand. `with_empty` sets
     each such annotation to an empty text, which makes nimlab its owner. The next apply then removes it.

@@ -152,7 +152,7 @@ def _forms(value: str) -> frozenset[str]:
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """Yield the text as Go quotes it (`%q`), and as Go's and other JSON encoders do."""
+    """Yield the text as it is quoted by Go (`%q`), by Go's JSON encoder, and by other JSON encoders."""
     yield "".join(c if c.isprintable() and c not in '\\"' else _go_escape(c) for c in text)
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     yield plain

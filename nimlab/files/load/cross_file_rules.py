@@ -45,7 +45,7 @@ def without_duplicates(
 def total_problems(built: list[BuiltExperiment], lab: Lab) -> Iterator[Problem]:
     """Yield the limits of the lab that all experiments together exceed, each at the largest experiment.
 
-    No experiment becomes unusable by this, because the user decides which one to reduce.
+    The experiments remain usable, because the user decides which experiment to reduce.
     """
     limits = lab.limits
     yield from _exceeded(built, lab, limits.peers_total, lambda e: e.peers, lambda n: f"{n} peers")
