@@ -1,10 +1,11 @@
 """ValidatingAdmissionPolicies that restrict each write account by object name and content.
 
-In: an account, its set and the kinds that it writes. Out: a ValidatingAdmissionPolicy and its binding. Pure.
+In: an account, its apply-set and the kinds that it writes. Out: a ValidatingAdmissionPolicy and its binding.
+Pure.
 
-RBAC roles cannot separate two sets in one namespace, because they do not support prefixes of names. They also
-cannot stop a pod from running under another service account. The policies repeat those rules of
-`render.guard` that protect other sets. So the rules also apply to clients that use the account's token
+RBAC roles cannot separate two apply-sets in one namespace, because they do not support prefixes of names.
+They also cannot prevent a pod from running under another service account. The policies repeat those rules of
+`render.guard` that protect other apply-sets. So the rules also apply to clients that use the account's token
 without nimlab.
 """
 
@@ -34,7 +35,7 @@ _VARIABLES: Final = {
     " ? [object.spec.template] : []",
     "containers": "variables.templates.map(t, t.spec.containers + t.spec.?initContainers.orValue([]))",
 }
-"""CEL variables. The lists are empty if the object has no pod template, so the rules then hold."""
+"""CEL variables. If the object has no pod template, the lists are empty and the rules for pods are true."""
 
 _Rule: TypeAlias = tuple[str, str]
 """A CEL expression that must be true, and the message for a request that violates it."""
@@ -60,16 +61,16 @@ def admission_manifests(
     account: str, apply_set: ApplySet, kinds: Iterable[str], *, prefix: str, own_namespaces: bool
 ) -> tuple[Manifest, Manifest]:
     """Return the policy for an account's writes of these kinds, and its binding; both are cluster-scoped."""
-    home = apply_set.namespace
+    namespace = apply_set.namespace
     is_platform = apply_set.name == PLATFORM
     rules = [
         _own_names(apply_set, prefix, own_namespaces=own_namespaces),
         _own_members(apply_set),
         *_SERVICES,
-        *(_platform_rules(home) if is_platform else _experiment_rules(home)),
+        *(_platform_rules(namespace) if is_platform else _experiment_rules(namespace)),
     ]
-    name = f"{account}-{home}"
-    user = f"system:serviceaccount:{home}:{account}"
+    name = f"{account}-{namespace}"
+    user = f"system:serviceaccount:{namespace}:{account}"
     policy = {
         "apiVersion": f"{_GROUP}/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -111,41 +112,41 @@ def _resource_rules(kinds: Sequence[Kind]) -> list[dict[str, list[str]]]:
 
 
 def _own_names(apply_set: ApplySet, prefix: str, *, own_namespaces: bool) -> _Rule:
-    """Return the rule for names: of the set's objects, its parent and lease. An empty name is denied."""
-    home, parent_name = apply_set.namespace, apply_set.parent_key.name
-    at_home = f"request.namespace == '{home}'"
-    in_experiments_own = f"request.namespace.startsWith('{prefix}') && !({at_home})"
+    """Return the rule for the names of the set's objects, parent and lease. An empty name is denied."""
+    namespace, parent_name = apply_set.namespace, apply_set.parent_key.name
+    in_lab_namespace = f"request.namespace == '{namespace}'"
+    in_experiments_own = f"request.namespace.startsWith('{prefix}') && !({in_lab_namespace})"
     is_own_record = f"variables.kind in ['configmaps', 'leases'] && request.name == '{parent_name}'"
     if apply_set.name == PLATFORM:
         cases = [
-            f"{at_home} && request.name.startsWith('{_PLATFORM_PREFIX}')",
-            f"variables.kind in {_CLUSTER_KINDS} && request.name == '{node_metrics_role(home)}'",
+            f"{in_lab_namespace} && request.name.startsWith('{_PLATFORM_PREFIX}')",
+            f"variables.kind in {_CLUSTER_KINDS} && request.name == '{node_metrics_role(namespace)}'",
         ]
-        message = f"may only write objects named `{_PLATFORM_PREFIX}…` in namespace {home}"
+        message = f"may only write objects named `{_PLATFORM_PREFIX}…` in namespace {namespace}"
         if own_namespaces:
             is_discovery = f"variables.kind in {_DISCOVERY_KINDS} && request.name == '{DISCOVERY}'"
             cases.append(f"{is_discovery} && {in_experiments_own}")
             message += f", and `{DISCOVERY}` in namespaces of experiments"
     else:
         is_prefixed = f"request.name.startsWith('{prefix}')"
-        cases = [f"variables.kind != 'namespaces' && {at_home} && {is_prefixed}"]
-        message = f"may only write objects named `{prefix}…` in namespace {home}"
+        cases = [f"variables.kind != 'namespaces' && {in_lab_namespace} && {is_prefixed}"]
+        message = f"may only write objects named `{prefix}…` in namespace {namespace}"
         if own_namespaces:
             cases += [
                 f"variables.kind != 'namespaces' && {in_experiments_own}",
-                f"variables.kind == 'namespaces' && {is_prefixed} && request.name != '{home}'",
+                f"variables.kind == 'namespaces' && {is_prefixed} && request.name != '{namespace}'",
             ]
             message += ", and namespaces with such names and the objects in them"
-    return " || ".join([f"{at_home} && {is_own_record}", *cases]), message
+    return " || ".join([f"{in_lab_namespace} && {is_own_record}", *cases]), message
 
 
 def _own_members(apply_set: ApplySet) -> _Rule:
-    """Return the rule for the label of the set.
+    """Return the rule for the label of the apply-set.
 
-    An object with the label of another set could be pruned by a sync of that set.
+    A sync of another apply-set could prune an object with the label of that set.
     """
     label = f"object.metadata.?labels[?'{PART_OF}'].orValue('{apply_set.id}')"
-    return f"!variables.writes || {label} == '{apply_set.id}'", "may not set the label of another set"
+    return f"!variables.writes || {label} == '{apply_set.id}'", "may not set the label of another apply-set"
 
 
 _SERVICES: Final[Sequence[_Rule]] = (
@@ -168,11 +169,11 @@ def _all_containers(condition: str) -> str:
     return f"variables.containers.all(cs, cs.all(c, {condition}))"
 
 
-def _experiment_rules(home: str) -> Iterable[_Rule]:
+def _experiment_rules(namespace: str) -> Iterable[_Rule]:
     """Yield the rules that protect the platform and the nodes from objects of experiments."""
     yield (
-        f"!(variables.kind in ['resourcequotas', 'limitranges']) || request.namespace != '{home}'",
-        f"may not write quotas and limit ranges in {home}, which would also limit the platform",
+        f"!(variables.kind in ['resourcequotas', 'limitranges']) || request.namespace != '{namespace}'",
+        f"may not write quotas and limit ranges in {namespace}, which would also limit the platform",
     )
     for kind, selector in (("networkpolicies", "podSelector"), ("poddisruptionbudgets", "selector")):
         yield (
@@ -214,14 +215,14 @@ def _experiment_rules(home: str) -> Iterable[_Rule]:
     yield _secrets("false")
 
 
-def _platform_rules(home: str) -> Iterable[_Rule]:
+def _platform_rules(namespace: str) -> Iterable[_Rule]:
     """Yield the rules that protect experiments from the platform, and limit the platform to reading."""
     yield (
         "variables.kind != 'secrets'"
         f" || request.operation == 'CREATE' && request.name == '{GRAFANA_SECRET}' && object.type == 'Opaque'",
         f"may only create the Secret {GRAFANA_SECRET}, and may not change or delete any Secret",
     )
-    yield from _granted_rules(home)
+    yield from _granted_rules(namespace)
     yield (
         _all_pods(f"!('{EXPERIMENT}' in t.?metadata.?labels.orValue({{}}))"),
         f"may not create pods with the label `{EXPERIMENT}`, which marks peers",
@@ -259,10 +260,10 @@ def _platform_rules(home: str) -> Iterable[_Rule]:
     yield _secrets(f"s == '{GRAFANA_SECRET}'")
 
 
-def _granted_rules(home: str) -> Iterable[_Rule]:
+def _granted_rules(namespace: str) -> Iterable[_Rule]:
     """Yield the rules for the rights that the platform grants.
 
-    Without them, it could grant an account all the rights that the other rules deny.
+    Without these rules, the account could grant another account the rights that the other rules deny.
     """
     verbs = {"roles": ("pods", "['get', 'list', 'watch']"), "clusterroles": ("nodes/metrics", "['get']")}
     for kind, (resource, allowed) in verbs.items():
@@ -273,10 +274,10 @@ def _granted_rules(home: str) -> Iterable[_Rule]:
         )
     yield (
         "!variables.writes || !(variables.kind in ['rolebindings', 'clusterrolebindings'])"
-        f" || object.roleRef.name in ['{DISCOVERY}', '{node_metrics_role(home)}']"
+        f" || object.roleRef.name in ['{DISCOVERY}', '{node_metrics_role(namespace)}']"
         " && object.?subjects.orValue([]).all(s, s.kind == 'ServiceAccount'"
-        f" && s.?namespace.orValue('') == '{home}' && s.name.startsWith('{_PLATFORM_PREFIX}'))",
-        f"may only grant rights to its own service accounts: `{_PLATFORM_PREFIX}…` in {home}",
+        f" && s.?namespace.orValue('') == '{namespace}' && s.name.startsWith('{_PLATFORM_PREFIX}'))",
+        f"may only grant rights to its own service accounts: `{_PLATFORM_PREFIX}…` in {namespace}",
     )
 
 

@@ -3,8 +3,8 @@
 In: an apply-set, the prefix of experiments' names, and whether each experiment has its own namespace. Out:
 manifests that an administrator applies. Pure.
 
-The accounts of one set cannot write objects of the other. Where roles cannot express this, `admission` does.
-No rule allows more than a plan or a sync requests; a test compares the rules with the requests.
+The accounts of one apply-set cannot write objects of the other. `pipeline_admission` adds the rules that
+roles cannot express. No rule allows more than a plan or a sync requests. A test compares rules and requests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GROUP: Final = "rbac.authorization.k8s.io"
 class Right:
     """Verbs on a kind, in the lab's namespace or cluster-wide; only for the objects in `names`, if any.
 
-    With `names`, the verb `create` allows only applying (PATCH): RBAC does not know the name in a POST.
+    With `names`, the verb `create` allows only an apply (PATCH), because a POST has no name in its path.
     """
 
     kind: str
@@ -50,7 +50,7 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
     Raises NimlabError if the prefix does not separate the names of the two sets.
     """
     check_prefix(prefix, apply_set.namespace)
-    home = apply_set.namespace
+    namespace = apply_set.namespace
     is_platform = apply_set.name == PLATFORM
     suffix = f"-{PLATFORM}" if is_platform else ""
     plan = tuple(_plan_rights(apply_set, own_namespaces=own_namespaces))
@@ -59,21 +59,25 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
     )
     written = sorted({right.kind for right in sync if not {*_WRITE, "update"}.isdisjoint(right.verbs)})
     return (
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home, "labels": dict(POD_SECURITY)}},
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": dict(POD_SECURITY)},
+        },
         *admission_manifests(SYNC + suffix, apply_set, written, prefix=prefix, own_namespaces=own_namespaces),
-        *_account_manifests(PLAN + suffix, home, plan, []),
-        *_account_manifests(SYNC + suffix, home, sync, [_NODES] if is_platform else []),
+        *_account_manifests(PLAN + suffix, namespace, plan, []),
+        *_account_manifests(SYNC + suffix, namespace, sync, [_NODES] if is_platform else []),
     )
 
 
 def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
-    """Return the readable kinds, and for each whether the rights are cluster-wide."""
+    """Return all readable kinds; the value is True if the rights for the kind are cluster-wide."""
     reach = {
         kind: not KINDS[kind].namespaced or (own_namespaces and kind in apply_set.kinds_elsewhere)
         for kind in apply_set.kinds
     }
     if not own_namespaces:
-        reach.pop("Namespace", None)  # syncs create namespaces only for experiments with their own
+        reach.pop("Namespace", None)  # syncs create namespaces only for experiments that have their own
     return reach
 
 
@@ -145,16 +149,16 @@ def _rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
 
 
 def _account_manifests(
-    account: str, home: str, rights: Sequence[Right], cluster_rules: Sequence[dict[str, Any]]
+    account: str, namespace: str, rights: Sequence[Right], cluster_rules: Sequence[dict[str, Any]]
 ) -> Iterator[Manifest]:
     """Yield an account, its token, its role in the lab's namespace, and its ClusterRole if it needs one."""
-    yield _account(account, home)
-    yield _token(account, home)
+    yield _account(account, namespace)
+    yield _token(account, namespace)
     in_namespace = _rules(right for right in rights if not right.is_everywhere)
-    yield from _role_and_binding(account, home, in_namespace, everywhere=False)
+    yield from _role_and_binding(account, namespace, in_namespace, everywhere=False)
     cluster_wide = [*_rules(right for right in rights if right.is_everywhere), *cluster_rules]
     if cluster_wide:
-        yield from _role_and_binding(account, home, cluster_wide, everywhere=True)
+        yield from _role_and_binding(account, namespace, cluster_wide, everywhere=True)
 
 
 def _account(name: str, namespace: str) -> Manifest:

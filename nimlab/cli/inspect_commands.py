@@ -224,7 +224,7 @@ def _pods_of(experiment: Experiment, role: str | None, peer: int | None) -> list
     if not groups or (peer is not None and len(groups) > 1):
         roles = ", ".join(group.role for group in experiment.groups if group.role is not None)
         what = f"`{name}` has no role `{role}`" if role is not None else f"`{name}` has several roles"
-        hint = f"name one with `--role`: {roles}" if roles else "leave out `--role`"
+        hint = f"choose a role with `--role`: {roles}" if roles else "remove `--role`"
         raise NimlabError(what, where=experiment.source, hint=hint)
     return [
         ObjectKey("Pod", experiment.namespace, f"{experiment.workload_of(group)}-{number}")

@@ -50,8 +50,8 @@ def tracked_secrets(root: Path) -> tuple[Problem, ...]:
         if _DATABASE.search(path) and path not in own
     ]
     if own:
-        more = f" and {len(own) - 1} more files" if len(own) > 1 else ""
-        warnings.append(_warning(own[0], f"this file{more} of nimlab's own folder, which contains keys", 1))
+        others = f" and {len(own) - 1} others" if len(own) > 1 else ""
+        warnings.append(_warning(own[0], f"this file{others} in nimlab's own folder, which contains keys", 1))
     return (*warnings, *(warning for warning in _in_content(root) if warning.location.path not in own))
 
 

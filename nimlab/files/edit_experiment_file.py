@@ -31,15 +31,15 @@ _DEFAULT_SIZE_BYTES: Final = 1440
 _DEFAULT_INTERVAL_MS: Final = 2000
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _HEADER: Final = "# yaml-language-server: $schema=../schema/experiment.schema.json\n"
-_SEE_VALIDATE: Final = "`nimlab validate` shows what is wrong"
+_SEE_VALIDATE: Final = "`nimlab validate` lists the errors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExperiment:
     """Values of a new experiment, in the units of the flags of nimp2p-lab.
 
-    `msg_size` in bytes, `msg_rate` in milliseconds between messages, `cpu` in cores, `ram` in MiB, the
-    bandwidths in megabits per second. None stands for the default, if the contract supports the field.
+    `msg_size` is in bytes, `msg_rate` in milliseconds between messages, `cpu` in cores, `ram` in MiB, and the
+    bandwidths are in megabits per second. None means the default, if the contract supports the field.
     """
 
     name: str
@@ -61,10 +61,10 @@ def experiment_text(
 ) -> str:
     """Return the file of a new experiment, with units and the schema header for editors. Pure.
 
-    The file contains only fields that the contract supports; without a contract, it contains all fields. For
-    fields that the contract requires, and that have neither a flag nor a default in the lab, the file
-    contains the schema's example. Raises EditError for a fraction of a core that Kubernetes cannot represent,
-    and for a flag whose field the contract does not support.
+    The file contains only fields that the contract supports; without a contract, it contains all fields. If
+    the contract requires a field that has neither a flag nor a default in the lab, the file contains the
+    schema's example. Raises EditError for a fraction of a core that Kubernetes cannot represent, and for a
+    flag whose field the contract does not support.
     """
     metadata = [f"name: {_scalar(new.name)}"]
     if new.owner:
@@ -159,9 +159,9 @@ def set_peers(text: str, peers: int, role: str | None = None) -> str:
         node = _value(spec, "peers")
         return _with_peers(text, spec, peers) if node is None else _with_number(text, node, peers)
     if role not in roles:
-        other = "the file has no roles" if not roles else f"the file has no role `{role}`"
-        hint = f"name one with `--role`: {', '.join(roles)}" if roles else "remove `--role`"
-        raise EditError("the experiment has roles" if role is None else other, hint=hint)
+        unknown = "the file has no roles" if not roles else f"the file has no role `{role}`"
+        hint = f"choose a role with `--role`: {', '.join(roles)}" if roles else "remove `--role`"
+        raise EditError("the experiment has roles" if role is None else unknown, hint=hint)
     node = _value(roles[role], "peers")
     if node is None:
         raise EditError(f"the role `{role}` has no `peers`", hint=_SEE_VALIDATE)
@@ -179,7 +179,7 @@ def _roles(spec: yaml.MappingNode) -> dict[str, yaml.Node]:
 def _with_number(text: str, node: yaml.Node, peers: int) -> str:
     """Return the text with another number at a node that is a plain scalar. Raises EditError."""
     start, end = node.start_mark.index, node.end_mark.index
-    # If the text differs from the value, it is quoted, tagged, or an alias, whose own text is elsewhere.
+    # If the text differs from the value, the value is quoted, tagged, or an alias.
     if not isinstance(node, yaml.ScalarNode) or text[start:end] != node.value or start == end:
         raise EditError("`peers` is not a plain number", hint=f"write `peers: {peers}` by hand")
     return f"{text[:start]}{peers}{text[end:]}"
@@ -191,10 +191,10 @@ def new_experiment_path(root: Path, name: str) -> Path:
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
         raise EditError(f"`{name}` cannot be a file name", hint="use lower-case letters, digits, `-`")
-    # `path.exists()` would raise for a name that is too long; the schema's message about it is better.
+    # `path.exists()` would raise for a name that is too long. The schema reports such a name with a hint.
     if path in set(folder.glob("*")):
         raise EditError(
-            "the file exists already",
+            "the file already exists",
             where=f"experiments/{name}.yaml",
             hint=f"edit it, or run `nimlab scale {name} --peers N`",
         )
@@ -202,19 +202,19 @@ def new_experiment_path(root: Path, name: str) -> Path:
 
 
 def find_experiment_file(root: Path, name: str) -> Path:
-    """Return the file of the experiment with this name. Raises EditError with the nearest name.
+    """Return the file of the experiment with this name. Raises EditError that suggests the nearest name.
 
-    A file without a name counts under its file name, unless another file contains that name.
+    A file without `metadata.name` is found by its file name, unless another file contains that name.
     """
     named: dict[str, Path] = {}
     unnamed: dict[str, Path] = {}
     for path in sorted((root / "experiments").glob("*.yaml")):
-        own = _name_in(path)
-        (unnamed if own is None else named).setdefault(own or path.stem, path)
+        own_name = _name_in(path)
+        (unnamed if own_name is None else named).setdefault(own_name or path.stem, path)
     paths = {**unnamed, **named}
     if name in paths:
         return paths[name]
-    hint = did_you_mean(name, paths, "`nimlab list` shows all experiments")
+    hint = did_you_mean(name, paths, "`nimlab list` lists all experiments")
     raise EditError(f"no file in experiments/ contains an experiment `{name}`", hint=hint)
 
 
@@ -237,12 +237,12 @@ def _cpu_m(cores: float) -> int:
 
 
 def _memory(ram_mib: int) -> str:
-    """Return the amount with its unit; an invalid amount is kept, because validation reports it."""
+    """Return the amount with its unit. An invalid amount is not changed, because validation reports it."""
     return format_memory_bytes(ram_mib * 1024**2) if ram_mib > 0 else f"{ram_mib}Mi"
 
 
 def _scalar(text: str) -> str:
-    """Return YAML that every reader takes for this text: plain if that is safe, else in quotes."""
+    """Return the text as a YAML scalar that all readers interpret equally: plain if possible, else quoted."""
     if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
         return text
     return to_yaml_safe_json(text)

@@ -1,7 +1,7 @@
 """Calls of the program `git` in the lab's folder, with a timeout and independent of the environment.
 
-In: a folder and arguments. Out: the output of git. nimlab uses the program itself, not a library, so that its
-results are those that users get.
+In: a folder and arguments. Out: the output of git. nimlab runs the program instead of a library, so that it
+gets the same results as the user.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 _TIMEOUT_S: Final = 30
 # The variables that `git rev-parse --local-env-vars` lists, and those that change the meaning of a path. Git
-# sets them when it runs a hook, whose repository may be another one.
+# sets them when it runs a hook, which may belong to another repository.
 _DROPPED: Final = frozenset({
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE",

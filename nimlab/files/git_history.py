@@ -67,7 +67,7 @@ def read_commit(root: Path) -> Commit | None:
 
 
 def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
-    """Return the relation of the checked-out commit to a recorded one; UNKNOWN if Git cannot determine it."""
+    """Return the relation of `head` to a recorded commit; UNKNOWN if Git cannot determine it."""
     if head is None or not _SHA.fullmatch(recorded):
         return Relation.UNKNOWN
     if head.sha == recorded:
@@ -82,16 +82,16 @@ def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
 
 
 def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
-    """Return a hint on how to check out a commit that may follow a recorded one."""
+    """Return a hint on how to check out a commit that descends from a recorded commit."""
     if head is None:
         return "sync from a clone of the lab's repository"
     if not _SHA.fullmatch(recorded):
-        return "the cluster's record is not a commit: find out which program writes it"
+        return "the cluster records a text that is not a commit: find out which program wrote it"
     short = recorded[:7]
-    if not _is_here(root, recorded) or not _is_related(root, head.sha, recorded):
+    if not _contains_commit(root, recorded) or not _is_related(root, head.sha, recorded):
         if _is_shallow(root):
             return "this clone is shallow: `git fetch --unshallow` (in GitLab CI: `GIT_DEPTH: 0`)"
-        if not _is_here(root, recorded):
+        if not _contains_commit(root, recorded):
             return (
                 f"{short} is not in this clone: `git fetch origin {recorded}`; if the server does not have "
                 "it either, the history was rewritten, or this is another repository"
@@ -102,7 +102,7 @@ def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
     return f"{short} is on {branch}: check out that branch, or `git merge {branch}`"
 
 
-def _is_here(root: Path, sha: str) -> bool:
+def _contains_commit(root: Path, sha: str) -> bool:
     """Return True if the clone contains the commit."""
     result = run_git(root, "cat-file", "-e", f"{sha}^{{commit}}")
     return result is not None and result.returncode == 0
@@ -132,8 +132,8 @@ def former_values(root: Path, path: str, key: str) -> tuple[str, ...]:
 
     The values come from lines that commits removed, so they may belong to another key of the same name.
     """
-    shown = ("--no-show-signature", "--format=", "--patch", "--unified=0", "--no-color", "--no-ext-diff")
-    log = run_git(root, "log", *shown, "--", path)
+    options = ("--no-show-signature", "--format=", "--patch", "--unified=0", "--no-color", "--no-ext-diff")
+    log = run_git(root, "log", *options, "--", path)
     if log is None or log.returncode != 0:
         return ()
     pattern = re.compile(rf"-\s*{re.escape(key)}:\s*[\"']?([^\s#\"']+)")
@@ -148,8 +148,8 @@ def removed_in(root: Path, path: str) -> str | None:
     current = run_git(root, "ls-tree", "--name-only", "HEAD", "--", path)
     if current is None or current.returncode != 0 or current.stdout:
         return None
-    shown = ("--no-show-signature", "--diff-filter=D", "--format=%h")
-    log = run_git(root, "log", "-1", *shown, "--", path)
+    options = ("--no-show-signature", "--diff-filter=D", "--format=%h")
+    log = run_git(root, "log", "-1", *options, "--", path)
     return (log.stdout.strip() or None) if log and log.returncode == 0 else None
 
 

@@ -1,9 +1,9 @@
 """Comparison of the lab's folder with Git's index: uncommitted changes, and files that Git hides.
 
-In: the lab's folder. Out: whether a file that a sync reads differs from the commit, and the hidden files. A
-file is hidden if it is in the commit and missing in the folder, but `git status` does not report it: no user
-deleted it, so its objects must not be pruned. A file is also hidden if its content differs and Git ignores
-this. This module writes nothing.
+In: the lab's folder. Out: a `Worktree` with the differences and the hidden files. A file is hidden if it is
+in the commit and missing in the folder, but `git status` does not report it: no user deleted it, so its
+objects must not be pruned. A file is also hidden if its content differs and `git status` does not report the
+difference. This module writes nothing.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _tracked_paths(root: Path, entry: _Entry) -> Iterator[str]:
 def _listed_files(root: Path) -> Iterator[str]:
     """Yield the input files directly in `experiments` and `contracts`.
 
-    They are listed without Git, because `git status` leaves some of them out if `core.ignoreCase` is set.
+    They are listed without Git, because `git status` omits some of them if `core.ignoreCase` is set.
     """
     for folder in ("experiments", "contracts"):
         try:

@@ -1,4 +1,4 @@
-"""Placement rules: the nodes that peers may run on. Applied by the loader to files, by the guard to pods.
+"""Placement rules: the nodes that peers may run on. The loader applies them to files, the guard to pods.
 
 In: fields of a pod spec. Out: one message per field that is forbidden or contradicts itself. Pure.
 """

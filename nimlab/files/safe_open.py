@@ -1,9 +1,9 @@
 """Safe reading of regular files inside the lab's folder, up to a size limit.
 
 In: the lab's folder and a path relative to it. Out: bytes. Symbolic links and special files are refused: a
-link can lead out of the repository, and reading a pipe never ends (CVE-2022-31036 and CVE-2022-24877 used
-such links). This module also recognizes invisible characters, and the text that Git writes into a file
-instead of its content.
+link can lead out of the repository (as in CVE-2022-31036 and CVE-2022-24877), and reading a pipe may never
+end. This module also detects invisible characters, and files in which Git has replaced the content (LFS
+pointers, conflict markers).
 """
 
 from __future__ import annotations

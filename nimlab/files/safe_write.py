@@ -1,7 +1,7 @@
-"""Safe writing of files that users name: regular files are replaced atomically, other targets are opened.
+"""Safe writing of files whose paths users choose: regular files are replaced atomically, others overwritten.
 
-An atomic replacement renames a temporary file, which would also replace a device, a FIFO, an open descriptor
-(`/dev/stdout`, `>(cat)`) or a dangling link. Such targets are opened and written instead.
+An atomic replacement renames a temporary file to the path. This would also replace a device, a FIFO, an open
+descriptor (`/dev/stdout`, `>(cat)`) or a dangling link. Such targets are opened and written instead.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _links(path: Path) -> list[Path]:
-    """Return the path and the targets of all links on the way, each in its real folder."""
+    """Return the path and the targets of all links that it leads to, each in its real folder."""
     places: list[Path] = []
     while len(places) < _LINK_LIMIT:
         place = Path(os.path.realpath(path.parent)) / path.name

@@ -111,11 +111,11 @@ class Extra:
 class Contract:
     """Interface of a node image: everything that manifests, scrape rules and log rules need to know about it.
 
-    `fields` are the spec fields that the image reads, by dotted name (`message.size`). The `required` ones
-    have no default in the image. `host_name` is `any`, or `pod-<ordinal>` if the node parses its number out
-    of its host name. `workload` and `service` are the names of StatefulSet and Service that the node's code
-    expects; None stands for the experiment's full name. `start_delay_s` is how long the node waits before it
-    dials.
+    `fields` are the spec fields that the image reads, by dotted name (`message.size`); `required` are those
+    without a default in the image. `host_name` is `any`, or `pod-<ordinal>` if the node derives its number
+    from its host name. `workload` and `service` are the names of StatefulSet and Service that the node's code
+    expects; None means the experiment's full name. `start_delay_s` is the time that the node waits before it
+    dials other peers.
     """
 
     name: str
@@ -273,7 +273,7 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of the lab, per experiment and for all experiments together. None stands for no limit."""
+    """Limits of the lab, per experiment and for all experiments together. None means no limit."""
 
     peers_per_experiment: int
     peers_total: int | None
@@ -327,7 +327,7 @@ class Platform:
 class Lab:
     """The lab: its namespace, images, platform, defaults, limits and sync options.
 
-    `id` identifies the lab in the cluster if Git cannot; None if the file does not set it.
+    `id` identifies the lab in the cluster independently of Git; None if the file does not set it.
     """
 
     id: str | None
@@ -345,7 +345,7 @@ class Lab:
 class BrokenFile:
     """A file in `experiments/` that cannot be used. `name` is its experiment's name, or else the file's stem.
 
-    `cause` is the file of the experiment's contract, if the problem is there.
+    `cause` is the file of the experiment's contract, if that file has the problem.
     """
 
     name: str

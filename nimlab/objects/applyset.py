@@ -23,7 +23,7 @@ COMPONENT: Final = "nimlab.dev/component"
 FIELD_MANAGER: Final = "nimlab"
 
 POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
-"""Label of a namespace with shaped peers: every other Pod Security level rejects NET_ADMIN."""
+"""Label of a namespace whose peers have network limits: every other Pod Security level rejects NET_ADMIN."""
 
 EXPERIMENTS: Final = "experiments"
 PLATFORM: Final = "platform"
@@ -37,18 +37,20 @@ EXPERIMENT_KINDS: Final = (
     "PodDisruptionBudget",
     "StatefulSet",
 )
-"""The kinds that templates of experiments may render. A sync prunes them, and namespaces of experiments."""
+"""The kinds that templates of experiments may render. A sync can prune them, and Namespaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SetTraits:
-    """Properties that follow from a set's name: kinds of members, label of their group, noun for their pods.
+    """Properties of an apply-set that depend only on its name.
 
-    `elsewhere` are the kinds that members outside the lab's namespace can have.
+    `kinds` are the kinds that members can have, and `kinds_elsewhere` those that members outside the lab's
+    namespace can have. `group_label` is the label with the member's experiment or component. `noun` is the
+    word for the set's pods in messages.
     """
 
     kinds: tuple[str, ...]
-    elsewhere: frozenset[str]
+    kinds_elsewhere: frozenset[str]
     group_label: str
     noun: str
 
@@ -56,7 +58,7 @@ class _SetTraits:
 _SETS: Final[Mapping[str, _SetTraits]] = {
     EXPERIMENTS: _SetTraits(
         kinds=("Namespace", *EXPERIMENT_KINDS),
-        elsewhere=frozenset(EXPERIMENT_KINDS),
+        kinds_elsewhere=frozenset(EXPERIMENT_KINDS),
         group_label=EXPERIMENT,
         noun="peer",
     ),
@@ -73,7 +75,7 @@ _SETS: Final[Mapping[str, _SetTraits]] = {
             "Deployment",
             "DaemonSet",
         ),
-        elsewhere=frozenset({"Role", "RoleBinding"}),
+        kinds_elsewhere=frozenset({"Role", "RoleBinding"}),
         group_label=COMPONENT,
         noun="pod",
     ),
@@ -99,7 +101,7 @@ class ApplySet:
 
     @property
     def id(self) -> str:
-        """The set's ID. It depends on the parent's key, so another parent cannot use the same ID."""
+        """The set's ID, which is derived from the parent's key: two parents never have the same ID."""
         return apply_set_id(self.parent_key.name, self.namespace, "ConfigMap", "")
 
     @property
@@ -115,7 +117,7 @@ class ApplySet:
     @property
     def kinds_elsewhere(self) -> frozenset[str]:
         """The kinds that members outside the lab's namespace can have."""
-        return _SETS[self.name].elsewhere
+        return _SETS[self.name].kinds_elsewhere
 
     @property
     def group_label(self) -> str:

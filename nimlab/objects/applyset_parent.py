@@ -4,7 +4,7 @@ In: the parent as the server returned it, and the changes that a run will make. 
 and the record before, during and after the run. Compatible with kubectl's apply-sets (KEP-3659). Pure.
 
 A commit is recorded as begun before the first write of a sync, and as synced after the last one. So after an
-interrupted sync, an older commit cannot claim the partial state.
+interrupted sync, nimlab still refuses an older commit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ON_HOST: Final = "host:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The kinds and namespaces of the members; the empty namespace is left out."""
+    """The kinds of the members, and the namespaces of those that are not cluster-scoped."""
 
     kinds: frozenset[str]
     namespaces: frozenset[str]
@@ -65,7 +65,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedCommit:
-    """A commit that the parent records: for one experiment, or for all of them (None)."""
+    """A commit that the parent records, for one experiment or for all of them (`experiment` is None)."""
 
     sha: str
     experiment: str | None
@@ -73,7 +73,7 @@ class AppliedCommit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """Record of an apply-set.
+    """The record that a parent contains.
 
     `commit` is the last commit that was synced completely. `begun` contains the commits of later syncs that
     were interrupted or covered only some experiments; its keys are experiments, or `*` for all. `origin` is
@@ -96,7 +96,10 @@ class Parent:
         return cls(scope=Scope.empty())
 
     def entries(self, names: frozenset[str] | None) -> tuple[AppliedCommit, ...]:
-        """Return the commits recorded for these experiments (None: all); those of the whole lab first."""
+        """Return the commits recorded for the whole lab, then those recorded for these experiments.
+
+        `names` is None for all experiments.
+        """
         whole_lab = [sha for sha in (self.commit, self.begun.get(_ALL_EXPERIMENTS)) if sha is not None]
         single = [
             (n, sha)
@@ -137,10 +140,10 @@ class Parent:
 def parent_manifest(
     apply_set: ApplySet, parent: Parent, version: str, *, with_empty: bool = False
 ) -> Manifest:
-    """Return the parent's manifest for a forced apply; `version` is nimlab's. Deterministic.
+    """Return the parent's manifest for a forced apply; `version` is the version of nimlab. Deterministic.
 
     An apply that omits an annotation does not remove a value that somebody set by hand. `with_empty` sets
-    each such annotation to an empty text. That takes over its ownership, so the next apply removes it.
+    each such annotation to an empty text, which makes nimlab its owner. The next apply then removes it.
     """
     others = sorted(parent.scope.namespaces - {apply_set.namespace})
     annotations = {
@@ -173,8 +176,8 @@ def parent_manifest(
 def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
     """Return the record on the parent; None if there is no parent.
 
-    Raises OwnershipConflict if the object belongs to another tool or has another set's ID. Raises PlanError
-    if it names kinds that this version of nimlab does not support.
+    Raises OwnershipConflict if the object belongs to another tool or has the ID of another apply-set. Raises
+    PlanError if it names kinds that this version of nimlab does not support.
     """
     if live is None:
         return None
@@ -188,7 +191,7 @@ def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
         )
     if labels_of(live).get(ID) != apply_set.id:
         raise OwnershipConflict(
-            "the apply-set's parent has the ID of another set",
+            "the apply-set's parent has the ID of another apply-set",
             where=apply_set.parent_key,
             hint=f"find out who changed it, then set its label {ID} to {apply_set.id}",
         )
@@ -197,7 +200,7 @@ def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
     unknown = [name for name in names if by_group_kind.get(name) not in apply_set.kinds]
     if unknown:
         raise PlanError(
-            f"the set contains kinds that this version of nimlab does not support: {', '.join(unknown)}",
+            f"this version of nimlab does not support some kinds of the apply-set: {', '.join(unknown)}",
             where=apply_set.parent_key,
             hint=f"use {tooling}, which synced it last, or a newer version",
         )

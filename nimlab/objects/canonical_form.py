@@ -1,4 +1,4 @@
-"""Canonical form of a manifest: what the server would store if it were applied.
+"""Canonical form of a manifest: the form in which the API server would store it.
 
 In: a parsed manifest. Out: the manifest in canonical form, or the first field of the wrong type. Pure.
 """
@@ -121,9 +121,9 @@ _CHECKED: Final = frozenset(path[-1] for path in _TEXTS) | _MAPS | _LISTS | _TEX
 
 
 def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: ANN401 -- any JSON
-    """Return the path of the first field with a type that no Kubernetes object allows, and the right type.
+    """Return a message about the first field whose type no Kubernetes object allows; None if there is none.
 
-    Return None if there is none. Other modules can then rely on these types.
+    The message names the path and the required type. Other modules rely on the types that are checked here.
     """
     if isinstance(value, list):
         return next((fault for item in value if (fault := shape_fault(item, path))), None)

@@ -97,10 +97,10 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
     """Return the fields that other managers own and that `desired` does not specify; sorted by path.
 
     A list item that is foreign as a whole (a container, an env variable) is one entry. Fields that the
-    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, whoever
-    owns it. A field that nimlab owns together with another manager is foreign once `desired` no longer
-    specifies it, because it stays when nimlab releases it. A manager's name proves little: any client can
-    choose it.
+    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, for any
+    owner. A field that nimlab owns together with another manager is foreign once `desired` no longer
+    specifies it, because it stays in the object when nimlab no longer applies it. The name of a manager
+    proves little, because any client can choose it.
     """
     foreign: dict[FieldPath, ForeignField] = {}
     for entry in entries_of(live):
@@ -121,7 +121,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
 
 
 def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Iterator[tuple[FieldPath, Any]]:
-    """Yield path and value of each field below the roots that a manager owns and `desired` lacks."""
+    """Yield path and value of each field below `_ROOTS` that a manager owns and `desired` lacks."""
     for root in _ROOTS:
         owned, desired_part, live_part = fields, desired, live
         for part in root:
@@ -137,8 +137,8 @@ def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Ite
 def _is_set_by_kubernetes(manager: str, path: FieldPath, value: Any) -> bool:  # noqa: ANN401 -- any JSON
     """Return True for bookkeeping, a field that a controller set, or a default of the server.
 
-    Controllers of the control plane never write into a pod template. A default that the server fills in after
-    a JSON patch of nimlab belongs to nimlab's Update entry.
+    Controllers of the control plane never write into a pod template. If the server fills in a default after a
+    JSON patch by nimlab, the default belongs to nimlab's Update entry.
     """
     if path[0] == "f:metadata":
         return path[-1][2:] in BOOKKEEPING

@@ -68,7 +68,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("Lease", "coordination.k8s.io/v1", "leases", 2),
     )
 }
-"""All kinds that nimlab reads or writes, by name. Each name stands for the kind of one API group only."""
+"""All kinds that nimlab reads or writes, by name. Each name refers to the kind in one API group only."""
 
 
 WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})

@@ -1,7 +1,8 @@
 """Identity of a lab: decides whether an apply-set in a cluster belongs to the lab on disk.
 
-In: the identity from the files, and the one recorded on the apply-set's parent. Out: a `LabRelation`. The
-namespace does not identify a lab: two labs can use the same namespace, and a lab can move to another. Pure.
+In: the identity from the files, and the identity recorded on the apply-set's parent. Out: a `LabRelation`.
+The namespace does not identify a lab: two labs can use the same namespace, and a lab can move to another.
+Pure.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class LabIdentity:
 def lab_relation(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool | None) -> LabRelation:
     """Return whether a recorded apply-set belongs to this lab.
 
-    `knows_commit`: this repository contains a commit from which the set was synced; None if no commit is
-    recorded. The root commit of a repository proves nothing, because every fork contains it.
+    `knows_commit` is True if this repository contains a commit from which the apply-set was synced; None if
+    no commit is recorded. The root commit of a repository proves nothing, because every fork contains it.
     """
     if own.id is not None and recorded.id is not None:
         return LabRelation.SAME if own.id == recorded.id else LabRelation.OTHER

@@ -1,7 +1,7 @@
 """managedFields of a live object: its entries, the field trees inside them, and paths in such a tree.
 
 In: a live object. Out: the entries of nimlab and of other managers, and the values that their paths point to.
-`change_detector` and `foreign_fields` build on this module. Pure.
+`unchanged_check` and `foreign_fields` build on this module. Pure.
 
 Format: a tree of maps. A key `f:NAME` is a field, `k:{JSON}` an item of a keyed list, `v:JSON` an item of a
 set, and `.` the node itself.
@@ -28,7 +28,7 @@ ATOMIC_MAPS: Final = frozenset({
 
 
 def entries_of(live: Manifest) -> list[Mapping[str, Any]]:
-    """Return the managedFields entries of an object; malformed ones are left out."""
+    """Return the managedFields entries of an object; malformed entries are left out."""
     entries = live["metadata"].get("managedFields")
     return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
 

@@ -1,4 +1,4 @@
-"""Kubernetes kinds and object keys.
+"""Manifests of Kubernetes objects: keys, sort order, labels and annotations.
 
 In: parsed manifests and live objects, both plain dicts. Out: keys, sort keys, labels and annotations. Pure.
 """

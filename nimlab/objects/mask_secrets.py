@@ -2,7 +2,8 @@
 
 In: values, objects, errors. Out: the same with the secret values hidden. The name of a variable decides
 whether its value is secret; names themselves are never hidden. Pure, except for `hide_secrets`, which
-modifies the errors that pass through it, and `keep_secret`, which stores the credentials of this process.
+modifies the errors that pass through it, and `remember_credential`, which stores the credentials of this
+process.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ _GO_ESCAPES: Final = {c: "\\" + e for c, e in zip('\a\b\f\n\r\t\v\\"', 'abfnrtv\
 def is_secret_name(name: object) -> bool:
     """Return True if the name of an env variable suggests a secret value.
 
-    These words suggest it anywhere in a name: token, secret, password, passwd, passphrase, credential, key,
-    cookie, signature, authorization, mnemonic. These only at its end: pass, pwd, auth, private, dsn, jwt,
-    bearer, session, cred. (`GF_AUTH_ANONYMOUS_ENABLED` and `PASS_COUNT` are not secret.) Certificates are
-    public, and the variable `PWD` of a shell is its working directory.
+    These words suggest a secret anywhere in a name: token, secret, password, passwd, passphrase, credential,
+    key, cookie, signature, authorization, mnemonic. These words suggest one only at the end of a name: pass,
+    pwd, auth, private, dsn, jwt, bearer, session, cred. So `GF_AUTH_ANONYMOUS_ENABLED` and `PASS_COUNT` are
+    not secret. Certificates are public, and `PWD` is the working directory of a shell.
     """
     text = str(name)
     if _SECRET_ANYWHERE.search(text):
@@ -78,10 +79,10 @@ def secrets_in(*objects: Manifest | None) -> frozenset[str]:
 
 
 def redact(text: str, secrets: frozenset[str]) -> str:
-    """Return the text without these values, in any form in which a server or a kubelet may write them.
+    """Return the text with these values hidden, in any form in which a server or a kubelet may write them.
 
-    The forms are: unchanged, with other white space, quoted as in Go or JSON, in base64, single lines, and
-    fragments at the start or the end of a truncated text.
+    A value may be unchanged, have other white space, be quoted as in Go or JSON, or be encoded in base64. The
+    text may also contain a single line of it, or, where the text was truncated, a fragment of it.
     """
     folded, indexes = _folded(text)
     forms = frozenset(" ".join(form.split()) for value in secrets for form in _forms(value))
@@ -94,36 +95,37 @@ def redact(text: str, secrets: frozenset[str]) -> str:
     return redacted + text[position:]
 
 
-# Credentials of this process, which `conceal` hides.
-_KNOWN: set[str] = set()
-_KNOWN_LOCK: Final = threading.Lock()
+# Credentials of this process, which `redact_credentials` hides.
+_CREDENTIALS: set[str] = set()
+_CREDENTIALS_LOCK: Final = threading.Lock()
 
 
 def remember_credential(text: str) -> None:
-    """Store a credential of this process, so that `conceal` removes it from everything printed or saved."""
-    with _KNOWN_LOCK:
-        _KNOWN.update(part for part in (text, text.strip()) if len(part) >= _MIN_LENGTH)
+    """Store a credential of this process, so that `redact_credentials` hides it in all output."""
+    with _CREDENTIALS_LOCK:
+        _CREDENTIALS.update(part for part in (text, text.strip()) if len(part) >= _MIN_LENGTH)
 
 
 def redact_credentials(text: str) -> str:
-    """Return the text without the credentials of this process, in any form that `redact` handles.
+    """Return the text with the credentials of this process hidden, in any form that `redact` handles.
 
-    A short credential is hidden only as a whole word: the password `one` would garble `component`.
+    A short credential is hidden only as a whole word. Otherwise the password `one` would garble `component`.
     """
-    with _KNOWN_LOCK:
-        known = frozenset(_KNOWN)
-    long = frozenset(value for value in known if len(value) >= _MIN_LENGTH_INSIDE_WORD)
+    with _CREDENTIALS_LOCK:
+        credentials = frozenset(_CREDENTIALS)
+    long = frozenset(value for value in credentials if len(value) >= _MIN_LENGTH_INSIDE_WORD)
     redacted = redact(text, long) if long else text
-    for value in sorted(known - long, key=len, reverse=True):
+    for value in sorted(credentials - long, key=len, reverse=True):
         redacted = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, redacted)
     return redacted
 
 
 @contextmanager
 def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
-    """Redact the objects' secret values in every NimlabError raised inside, since servers may echo a request.
+    """Redact the objects' secret values in every NimlabError raised inside.
 
-    Redacts before truncating; a truncated secret could not be matched.
+    Servers may echo a request in an error. Messages are redacted before they are truncated, because a
+    truncated secret could not be found.
     """
     try:
         yield
@@ -150,7 +152,7 @@ def _forms(value: str) -> frozenset[str]:
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """Yield the text as Go quotes it (`%q`), and as Go's and other JSON encoders do."""
+    """Yield the text as it is quoted by Go (`%q`), by Go's JSON encoder, and by other JSON encoders."""
     yield "".join(c if c.isprintable() and c not in '\\"' else _go_escape(c) for c in text)
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     yield plain
@@ -175,7 +177,7 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 
 def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
-    """Yield where a text contains a form, and where it starts or ends with a fragment of that form."""
+    """Yield the spans at which a text contains a form, or starts or ends with a fragment of that form."""
     start = text.find(form)
     while start >= 0:
         yield start, start + len(form)

@@ -1,6 +1,6 @@
 """Proofs that an object must have before it is pruned.
 
-In: a live object and the apply-set. Out: the proofs that it lacks. A malformed mark proves nothing. Pure.
+In: a live object and the apply-set. Out: the proofs that the object lacks. Pure.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ _LABELS: Final = ("f:metadata", "f:labels")
 
 
 def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
-    """Return in words why an object may not be pruned; empty if it has all proofs.
+    """Return the reasons why an object must not be pruned, as text; empty if it has all proofs.
 
-    The label must name the set. The annotation must name the object itself, so a copy of an object has no
-    proof. nimlab's Apply entry must own the label. There must be no owner reference, since controllers set
-    one on the objects that they create. The kind must be prunable, and no annotation may protect the object.
+    The label must name the apply-set. The annotation must name the object itself, so a copy of an object has
+    no proof. nimlab's Apply entry must own the label. There must be no owner reference, because controllers
+    set one on the objects that they create. The kind must be prunable, and no annotation may protect the
+    object. A malformed label or annotation proves nothing.
 
     A field manager is only a name: any client that applies an object with `--field-manager=nimlab`, the label
     and the annotation makes it a member.
@@ -30,9 +31,9 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
     metadata = live["metadata"]
     missing = []
     if labels_of(live).get(PART_OF) != apply_set.id:
-        missing.append("it does not have the set's label")
+        missing.append("it does not have the label of the apply-set")
     if annotations_of(live).get(MEMBER) != _own_reference(live, apply_set):
-        missing.append(f"its annotation {MEMBER} does not name it: it is a copy, or not created by nimlab")
+        missing.append(f"its annotation {MEMBER} does not name this object, so it may be a copy of another")
     if not has_applied_label(live, PART_OF):
         missing.append("nimlab has not applied it")
     if metadata.get("ownerReferences"):
@@ -47,7 +48,7 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
 
 
 def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
-    """Return the member annotation that the object must have; None if its API group is not its kind's."""
+    """Return the member annotation that the object must have; None if its API group does not fit its kind."""
     key = key_of(live)
     kind = KINDS.get(key.kind)
     if kind is None or str(live.get("apiVersion", "")).rpartition("/")[0] != kind.group:

@@ -37,7 +37,7 @@ _BEFORE_FIRST_APPLY: Final = "before-first-apply"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takeover:
-    """`managers`: their entries become part of nimlab's entry, sorted. `removed`: fields to remove."""
+    """Changes before an apply: the entries of `managers` (sorted) become nimlab's, `removed` are removed."""
 
     managers: tuple[str, ...]
     removed: tuple[ForeignField, ...]
@@ -46,8 +46,8 @@ class Takeover:
 def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Takeover | None:
     """Return the takeover that must precede an apply; None if there is nothing to do.
 
-    Entries of hand tools are taken over only while nimlab has no entry of its own. Their later entries are
-    foreign additions, which stay unless `remove_foreign`.
+    Entries of hand tools are taken over only before nimlab's first apply. Later entries of such tools are
+    foreign additions, which stay unless `remove_foreign` is set.
     """
     managers = _legacy_managers(live)
     if not managers and not remove_foreign:
@@ -85,7 +85,7 @@ def after_takeover(takeover: Takeover, live: Manifest) -> Manifest:
 
 
 def _locations(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]]:
-    """Return where the fields to remove are; later list items come first."""
+    """Return the locations of the fields to remove; later list items come first."""
     locations = [
         location for foreign in takeover.removed if (location := _location(live, foreign.path)) is not None
     ]

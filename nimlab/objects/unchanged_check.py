@@ -1,7 +1,7 @@
 """Detect without a request whether an apply would change a live object.
 
-In: a desired manifest (canonical) and the live object. Out: a `Comparison`. It may call an unchanged object
-suspect, but must never call an object unchanged that an apply would change. Pure.
+In: a desired manifest (canonical) and the live object. Out: a `Comparison`. An unchanged object may be
+reported as suspect, but an object that an apply would change must never be reported as unchanged. Pure.
 
 Rule: a server-side apply is a no-op exactly if the manifest equals the live values *and* the fields that
 nimlab owns equal the fields of the manifest (structured-merge-diff, `merge/update.go`). Values and ownership
@@ -50,11 +50,11 @@ class _Suspect(Exception):
 
 
 def compare(desired: Manifest, live: Manifest) -> Comparison:
-    """Return whether applying `desired` would change nothing. Never raises."""
+    """Return a Comparison: `unchanged` if an apply of `desired` would change nothing. Never raises."""
     try:
         _check(desired, live)
-    except _Suspect as suspicion:
-        return Comparison(unchanged=False, reason=str(suspicion))
+    except _Suspect as suspect:
+        return Comparison(unchanged=False, reason=str(suspect))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         return Comparison(unchanged=False, reason=f"its managedFields cannot be read: {error}")
     return Comparison(unchanged=True)
@@ -119,8 +119,8 @@ def _check_map(
     names = {child[2:] for child in children}
     if names != set(desired):
         name = sorted(names ^ set(desired))[0]
-        how = "desired, but not owned by nimlab" if name in desired else "owned by nimlab, but not desired"
-        raise _Suspect(f"{path_text((*path, 'f:' + name))}: {how}")
+        reason = "desired, but not owned by nimlab" if name in desired else "owned by nimlab, but not desired"
+        raise _Suspect(f"{path_text((*path, 'f:' + name))}: {reason}")
     for child in children:
         name = child[2:]
         if name not in live:
@@ -165,7 +165,7 @@ def _by_child(
     names: Sequence[str],
     path: FieldPath,
 ) -> dict[str, Any]:
-    """Return the items with one of the keys, in the list's order. A duplicate key is suspect."""
+    """Return the items with one of the keys, in the list's order. Raises _Suspect for a duplicate key."""
     matches: dict[str, Any] = {}
     for item in items:
         child = child_by_key.get(_key_of(item, names))

@@ -1,6 +1,6 @@
 """One planned change of one object.
 
-In: the result of a decision in `decide`. Out: a `Change`, and what follows from it for the peers. Pure.
+In: a decision of `decide_change`. Out: a `Change`, and its consequences for the peers. Pure.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Change:
 
     `reason` explains the action; a KEEP with a reason is shown to the user. `fields` are the changed fields,
     `foreign` the fields of other managers that stay. `error` prevents the action. `restarts` counts the
-    running peers that are deleted and created again. `unverified`: nimlab predicted fields and restarts
-    itself, because the server could not be asked for a dry run. `reclaimed_fields` are the fields that the
+    running peers that are deleted and created again. `unverified` is True if nimlab predicted the changes
+    itself, because the credentials do not allow a dry run. `reclaimed_fields` are the fields that the
     apply takes back from hand tools. `takeover` precedes the apply; the fields that it removes are among
-    `fields`, not among `foreign`. `outdated_peers_possible`: an interrupted sync may have left peers of an
-    older template that no status counts yet. `former` is the apply-set of an orphan in a former namespace
-    of the lab; None for the current set. `leaving`: no file specifies the object, and it is still being
-    deleted. The sync then waits until it is gone.
+    `fields`, not among `foreign`. `outdated_peers_possible` is True if an interrupted sync may have left
+    peers of an older template that no status counts yet. `former` is the apply-set of an orphan in a former
+    namespace of the lab; None for the current set. `leaving` is True if no file specifies the object and its
+    deletion has begun. The sync then waits until the object no longer exists.
     """
 
     action: Action
@@ -98,5 +98,5 @@ class Change:
 
 
 def must_keep_outdated_peers(live: Manifest, foreign: tuple[ForeignField, ...]) -> bool:
-    """Return True if peers are outdated but a restart would give them foreign fields of the new template."""
+    """Return True if peers are outdated, but restarted peers would get foreign fields of the new template."""
     return live["kind"] == "StatefulSet" and restart_pending(live) and any(f.in_template for f in foreign)

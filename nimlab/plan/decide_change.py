@@ -1,7 +1,7 @@
 """One object, desired and live -> the change to make, and the reason for it.
 
-In: a desired manifest or an orphan, the snapshot, and the policy. Out: one `Change`. Each object is judged
-alone; rules about several objects are in `make_plan`. Pure.
+In: a desired manifest or an orphan, the snapshot, and the policy. Out: one `Change`. `make_plan` contains the
+rules about several objects. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nimlab.plan.workload import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A desired object that exists. `base` is the change that keeps it; decisions modify a copy of it."""
+    """A desired object that exists. `base` is a change that keeps it; decisions return modified copies."""
 
     desired: Manifest
     live: Manifest
@@ -73,14 +73,14 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, inputs: PlanInputs) -> Cha
     """Return the change for an object with nimlab's label that no file specifies any more."""
     apply_set = snapshot.set_of(live)
     leaving = is_terminating(live) and not missing_proofs(_without_deletion(live), apply_set)
-    kept = describe_blockers(live) if leaving else _reason_to_keep(live, apply_set, snapshot, inputs)
+    reason = describe_blockers(live) if leaving else _reason_to_keep(live, apply_set, snapshot, inputs)
     return Change(
-        action=Action.KEEP if kept else Action.PRUNE,
+        action=Action.KEEP if reason else Action.PRUNE,
         key=key_of(live),
         experiment=apply_set.group_of(live),
         desired=None,
         live=live,
-        reason=kept,
+        reason=reason,
         former=None if apply_set == snapshot.apply_set else apply_set,
         leaving=leaving,
     )
@@ -111,11 +111,11 @@ def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, inp
 def _ownership_conflict(
     key: ObjectKey, live: Manifest, snapshot: Snapshot, inputs: PlanInputs
 ) -> OwnershipConflict | None:
-    """Return who owns the object; None if nimlab owns it or may take it over.
+    """Return the conflict with the owner of the object; None if nimlab owns it or may take it over.
 
     The label alone proves nothing, because anybody can set or copy it. nimlab owns a labelled object if its
-    annotation names the object itself, as in the output of `nimlab render`, or if nimlab applied it. An
-    object without the label, and one of this lab's set in a former namespace, needs both.
+    annotation names the object itself, as in the output of `nimlab render`, or if nimlab applied it. Both are
+    required for an object without the label, and for a member of this lab's set in a former namespace.
     """
     apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
@@ -235,7 +235,7 @@ def _decide_takeover(
 
 
 def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest) -> int:
-    """Count the restarts: all peers if the template changes, else those with the removed foreign fields."""
+    """Count the restarts: all peers if the template changes, else the peers with removed foreign fields."""
     is_changed = changes_template(live, predicted)
     if not is_changed and changes_template(live, taken_over) and restart_pending(live):
         return peers_of(live).updated
@@ -253,14 +253,14 @@ def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) 
     if own_entry(live) != own_entry(predicted):
         return replace(update, reason="no value differs, but nimlab takes back the ownership of some fields")
     unchanged = _decide_unchanged(pair)
-    kept = ", ".join(field.path for field in diff_desired(live, pair.desired)[:3])
-    if unchanged.action is Action.UPDATE or not kept:
+    kept_fields = ", ".join(field.path for field in diff_desired(live, pair.desired)[:3])
+    if unchanged.action is Action.UPDATE or not kept_fields:
         return unchanged
-    return replace(pair.base, reason=f"the server keeps its own value of {kept}")
+    return replace(pair.base, reason=f"the server keeps its own value of {kept_fields}")
 
 
 def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
-    """Return why an object may not be replaced: this deletes it, so it needs all proofs of a prune."""
+    """Return why an object may not be replaced. A replacement deletes it, so it needs all proofs."""
     missing = missing_proofs(live, apply_set)
     if not missing:
         return None
@@ -273,14 +273,14 @@ def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
 
 def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabError | None) -> Change:
     """Decide on an object that must be deleted and created again; its foreign fields are lost."""
-    desired, live, how = pair.desired, pair.live, pair.on_immutable_change
+    desired, live, policy = pair.desired, pair.live, pair.on_immutable_change
     reason = f"{', '.join(immutable)} cannot be changed in place"
     without_foreign = after_takeover(Takeover(managers=(), removed=pair.base.foreign), live)
-    if how is OnImmutableChange.ORPHAN:
+    if policy is OnImmutableChange.ORPHAN:
         restarts = _takeover_restarts(live, predict(desired, live), without_foreign)
     else:
         restarts = int((live.get("status") or {}).get("replicas") or 0)
-    error = refused or _replacement_error(desired, live, reason, how)
+    error = refused or _replacement_error(desired, live, reason, policy)
     return replace(
         pair.base,
         action=Action.REPLACE,
@@ -289,21 +289,21 @@ def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabErro
         foreign=pair.base.foreign if error else (),
         error=error,
         restarts=restarts,
-        replace_by=how,
+        replace_by=policy,
     )
 
 
 def _replacement_error(
-    desired: Manifest, live: Manifest, reason: str, how: OnImmutableChange
+    desired: Manifest, live: Manifest, reason: str, policy: OnImmutableChange
 ) -> ImmutableField | None:
     """Return why the experiment does not allow the replacement, or why its peers cannot be kept."""
-    if how is OnImmutableChange.FAIL:
+    if policy is OnImmutableChange.FAIL:
         return ImmutableField(
             reason,
             where=key_of(desired),
             hint="allow it with `onImmutableChange: recreate` (peers restart) or `orphan` in the experiment",
         )
-    if how is OnImmutableChange.ORPHAN and not adopts_peers(desired, live):
+    if policy is OnImmutableChange.ORPHAN and not adopts_peers(desired, live):
         return ImmutableField(
             f"{reason}, and the new object would not adopt the peers: they lack the labels of its selector",
             where=key_of(desired),

@@ -1,8 +1,7 @@
 """Two objects -> the field changes to show to the user.
 
 In: an object before and after a change. Out: the changed fields with old and new values. Keyed lists are
-compared by key, fields that the server maintains are left out, and secrets are masked. Decisions about a
-change are made in `decide`. Pure.
+compared by key, fields that the server maintains are left out, and secrets are masked. Pure.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ ABSENT: Final = Absent.ABSENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One changed field; `path` reads `spec.template.spec.containers[nimp2p].env[PEERS]`."""
+    """One changed field; `path` has the form `spec.template.spec.containers[nimp2p].env[PEERS]`."""
 
     path: str
     old: Any
@@ -75,7 +74,7 @@ def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
 
 
 def diff_desired(live: Manifest, desired: Manifest) -> tuple[FieldChange, ...]:
-    """Return where live differs from desired, sorted by path; fields that desired lacks are left out."""
+    """Return the differences in the fields that desired specifies, sorted by path."""
     secret = "Secret" in (live.get("kind"), desired.get("kind"))
     after = _comparable(desired)
     return _diff(_restricted(_comparable(live), after), after, secret=secret)
@@ -179,7 +178,7 @@ def _is_worth_showing(leaf: _Leaf) -> bool:
 
 
 def _shown_path(path: _Path, old: object, new: object, changed: frozenset[_Path]) -> _Path:
-    """Return the path to show: that of the env item, if only its value changes."""
+    """Return the path to show: the path of the env item if only its value changes."""
     if len(path) < 3 or path[-1] != "value" or path[-3] != "env" or ABSENT in (old, new):
         return path
     siblings = [other for other in changed if other[:-1] == path[:-1]]
@@ -250,7 +249,7 @@ def item_name(item: object, field: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Convert maps from `_comparable` back to lists, to show them."""
+    """Return the value with the maps from `_comparable` converted back to lists."""
     if isinstance(value, Mapping):
         if _ORDER in value:
             return [_plain(item) for key, item in value.items() if key != _ORDER]
@@ -259,7 +258,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the value to show: secrets masked, and an env item with a literal value as that value."""
+    """Return the value to show, with secrets masked. Of an env item with a literal value, show that value."""
     shown = mask(_plain(value))
     if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
         return shown["value"]

@@ -1,8 +1,8 @@
-"""A change -> whether the cluster was changed by another manager, or the checkout has changed.
+"""Origin of a difference: another manager has changed the cluster, or the checkout has changed.
 
-In: changes with their live object. Out: yes or no. The managedFields decide: a field that nimlab still owns
-has the value of nimlab's last apply; a field that another manager has written since belongs to that manager.
-Pure.
+In: a change with its live object. Out: True or False. The managedFields decide. A field that nimlab still
+owns has the value of nimlab's last apply. A field that another manager has written since then belongs to that
+manager. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def has_other_writer(change: Change) -> bool:
 
 
 def checkout_has_changed(change: Change) -> bool:
-    """Return True if a differing field has the value of the last apply: then the checkout has changed."""
+    """Return True if a field has the value of the last apply but differs from the files."""
     if change.action is Action.PRUNE:
         return change.live is not None and own_entry(change.live) is not None
     if change.action not in (Action.UPDATE, Action.REPLACE) or change.live is None:

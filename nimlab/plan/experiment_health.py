@@ -1,7 +1,7 @@
-"""The workloads of an experiment and the troubles of their pods -> one word, and the worst reason.
+"""Workloads of an experiment and troubles of their pods -> the health in one word, and the worst reason.
 
-In: live workloads, troubles, the time. Out: a `Verdict`. Differences between files and cluster do not matter
-here. Pure.
+In: live workloads, troubles, the time. Out: a `Verdict`. Differences between files and cluster do not affect
+it. Pure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The health, and the worst reason if there is one: as one word, and as a sentence."""
+    """The health, and the worst reason if there is one: one word in `reason`, a sentence in `message`."""
 
     health: Health
     reason: str = ""
@@ -72,7 +72,7 @@ def worst_trouble(troubles: Sequence[Trouble]) -> Trouble | None:
 def health_of(
     workloads: Sequence[Manifest], missing: int, troubles: Sequence[Trouble], now: datetime
 ) -> Verdict:
-    """Return the health of an experiment; `missing` is how many of its workloads do not exist."""
+    """Return the health of an experiment; `missing` is the number of its workloads that do not exist."""
     terminating = next((live for live in workloads if is_terminating(live)), None)
     if terminating is not None:
         return Verdict(health=Health.TERMINATING, message=describe_blockers(terminating))
@@ -92,7 +92,7 @@ def health_of(
 
 
 def lacks_running_pods(workloads: Sequence[Manifest]) -> bool:
-    """Return True if desired pods do not all run, so that it is worth looking for a reason."""
+    """Return True if not all desired pods run, so that their troubles must be read."""
     return any(
         not is_terminating(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
         for live in workloads

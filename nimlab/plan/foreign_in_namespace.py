@@ -1,7 +1,7 @@
-"""Foreign objects in a namespace: they must be known before a namespace is pruned with all its contents.
+"""Foreign objects in a namespace, which prevent a prune of the namespace with all its contents.
 
-In: the metadata of all objects in a namespace, and the keys of the set's members. Out: the foreign objects.
-Pure.
+In: the metadata of all objects in a namespace, and the keys of the apply-set's members. Out: the foreign
+objects. Pure.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ _TRANSIENT: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodM
 def foreign_objects_among(
     items: Sequence[Manifest], apply_set: ApplySet, ours: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return the objects that are neither members (by uid) nor owned by members; sorted.
+    """Return the objects that are neither members nor owned by members; sorted.
 
-    An owned object counts as ours if all its owners do, directly or indirectly. Ignores events, default
-    objects and verified members of the lab's other set (the discovery Role).
+    `ours` contains the keys of the members by uid. An object is owned by members if all its owners are
+    members or are themselves owned by members. Events, default objects and proven members of the lab's other
+    apply-set (such as the discovery Role) are ignored.
     """
     siblings = apply_set.siblings
     known = set(ours) | {

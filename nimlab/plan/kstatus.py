@@ -2,7 +2,7 @@
 
 In: live objects. Out: their status by the rules of kstatus, and the counts and times behind it. One rule is
 added: a StatefulSet with the strategy OnDelete is current only if all its pods have the newest revision. The
-status of a StatefulSet never shows that waiting is useless; see `pod_trouble` for that. Pure.
+status of a StatefulSet is never Failed; `pod_trouble` detects that waiting is useless. Pure.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def condition_of(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def last_seen_at(event: Manifest) -> datetime | None:
-    """Return when an event was last seen; the versions of the Event API use different fields for it."""
+    """Return the time of an event's last occurrence; the versions of the Event API use different fields."""
     series: Mapping[str, Any] = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),
@@ -129,12 +129,12 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def spec_changed_at(live: Manifest) -> datetime | None:
-    """Return when any client last wrote an object, except its status; None if that is not recorded."""
+    """Return when any client last wrote an object, except its status; None if the time is not recorded."""
     return _written_at(live, ())
 
 
 def template_changed_at(live: Manifest) -> datetime | None:
-    """Return when a workload's pod template was last written; None if that is not recorded."""
+    """Return when a workload's pod template was last written; None if the time is not recorded."""
     return _written_at(live, ("f:spec", "f:template"))
 
 

@@ -41,8 +41,8 @@ _ByName: TypeAlias = Mapping[str, list[Change]]
 class ExperimentPlan:
     """The changes of one experiment, in the order of execution, and the resources that they add.
 
-    `source` is the experiment's file, None if it was removed; `added` may be negative. `held`: the experiment
-    is new and is not created, because its peers would run beside peers whose prune is withheld.
+    `source` is the experiment's file, None if it was removed; `added` may be negative. `held` is True if the
+    experiment is new and is not created, because its peers would run beside peers whose prune is withheld.
     """
 
     name: str
@@ -111,12 +111,12 @@ class Plan:
 
 def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs) -> Plan:
     """Return what a sync will do. Pure; raises nothing."""
-    wanted = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
-    by_name = _decide(desired, snapshot, inputs, wanted)
+    desired_keys = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
+    by_name = _decide(desired, snapshot, inputs, desired_keys)
     retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
-    experiments = _experiment_plans(desired, snapshot, wanted, by_name)
+    experiments = _experiment_plans(desired, snapshot, desired_keys, by_name)
     changes = [change for experiment in experiments for change in experiment.changes]
-    stops = prune_blockers(changes, desired, snapshot, inputs, wanted)
+    stops = prune_blockers(changes, desired, snapshot, inputs, desired_keys)
     known_names = {*by_name, *map(snapshot.apply_set.group_of, snapshot.live.values())}
     return _assemble(
         snapshot,
@@ -125,18 +125,18 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs
         stops=stops,
         refusal=_refusal(snapshot, inputs, known_names, changes),
         retired=retired,
-        scope=_scope(snapshot, wanted, changes, narrowed=inputs.policy.names is not None),
+        scope=_scope(snapshot, desired_keys, changes, narrowed=inputs.policy.names is not None),
     )
 
 
 def _decide(
-    desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]
+    desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]
 ) -> _ByName:
     """Return the changes of all desired objects and orphans, by experiment."""
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
         by_name[group.name] += [decide_desired(m, group, snapshot, inputs) for m in group.manifests]
-    for live in _orphans(snapshot, inputs, wanted):
+    for live in _orphans(snapshot, inputs, desired_keys):
         name = snapshot.apply_set.group_of(live)
         by_name.setdefault(name, []).append(decide_orphan(live, snapshot, inputs))
     return by_name
@@ -145,7 +145,7 @@ def _decide(
 def _refusal(
     snapshot: Snapshot, inputs: PlanInputs, known_names: set[str], changes: Sequence[Change]
 ) -> PlanError | None:
-    """Return why this run may change nothing; None if it may."""
+    """Return the reason why this run must not change anything; None if it may proceed."""
     before, apply_set = snapshot.parent or Parent.none(), snapshot.apply_set
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
     return (
@@ -212,10 +212,10 @@ def _changing(experiments: Iterable[ExperimentPlan], stops: Sequence[PruneBlocke
 def _hold_back(
     experiments: tuple[ExperimentPlan, ...], stops: Sequence[PruneBlocked]
 ) -> tuple[ExperimentPlan, ...]:
-    """Mark the new experiments whose peers would run beside peers whose prune is withheld.
+    """Mark the new experiments that are not created, because their peers would run beside unpruned peers.
 
-    Renaming an experiment is a prune and a create: without the prune, the same peers would run twice. A
-    changed experiment is not held back, since its peers have only this one file.
+    A renamed experiment is a prune and a create: without the prune, the same peers would run twice. A changed
+    experiment is not held back, because an update does not add a second copy of its peers.
     """
     pruned = [change for plan in experiments for change in plan.changes if change.action is Action.PRUNE]
     if not stops or not any(resources_of(change.live).pods for change in pruned):
@@ -225,12 +225,12 @@ def _hold_back(
 
 def _is_new(experiment: ExperimentPlan) -> bool:
     """Return True if no object of the experiment exists yet and it would add peers."""
-    wanted = [change for change in experiment.changes if change.desired is not None]
-    adds_peers = any(resources_of(change.desired).pods for change in wanted)
-    return adds_peers and all(change.action is Action.CREATE for change in wanted)
+    desired = [change for change in experiment.changes if change.desired is not None]
+    adds_peers = any(resources_of(change.desired).pods for change in desired)
+    return adds_peers and all(change.action is Action.CREATE for change in desired)
 
 
-def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey]) -> list[Manifest]:
+def _orphans(snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]) -> list[Manifest]:
     """Return the members that no file specifies, of this run's experiments, also in former namespaces.
 
     An object of an unreadable file is not an orphan, because the file may specify it.
@@ -240,7 +240,7 @@ def _orphans(snapshot: Snapshot, inputs: PlanInputs, wanted: frozenset[ObjectKey
     return [
         live
         for key, live in (*snapshot.live.items(), *in_former_sets)
-        if key not in wanted and _is_in_run(live, snapshot.apply_set, unreadable, inputs.policy.names)
+        if key not in desired_keys and _is_in_run(live, snapshot.apply_set, unreadable, inputs.policy.names)
     ]
 
 
@@ -249,7 +249,7 @@ def _is_in_run(
 ) -> bool:
     """Return True if this run covers the object's experiment.
 
-    If the run does not cover all experiments, nimlab must own the label: anybody could have changed it.
+    If the run does not cover all experiments, nimlab must own the label, because anybody can change a label.
     """
     if not unreadable and names is None:
         return True
@@ -259,10 +259,12 @@ def _is_in_run(
 
 
 def _experiment_plans(
-    desired: Sequence[Desired], snapshot: Snapshot, wanted: frozenset[ObjectKey], by_name: _ByName
+    desired: Sequence[Desired], snapshot: Snapshot, desired_keys: frozenset[ObjectKey], by_name: _ByName
 ) -> tuple[ExperimentPlan, ...]:
     sources = {group.name: group.source for group in desired}
-    occupied = _occupied_namespaces(snapshot, wanted, (c for changes in by_name.values() for c in changes))
+    occupied = _occupied_namespaces(
+        snapshot, desired_keys, (c for changes in by_name.values() for c in changes)
+    )
     return tuple(
         _experiment_plan(name, sources.get(name), _keep_namespaces(changes, occupied))
         for name, changes in sorted(by_name.items())
@@ -270,7 +272,7 @@ def _experiment_plans(
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
-    """Order the changes: first what is applied, in apply order, then the prunes, in the reverse order."""
+    """Order the changes: first the applied objects in apply order, then the prunes in the reverse order."""
     pruned = [c for c in changes if c.action is Action.PRUNE]
     applied = [c for c in changes if c.action is not Action.PRUNE]
     applied.sort(key=lambda c: apply_order(c.key))
@@ -288,12 +290,14 @@ def _occupant(change: Change) -> Manifest | None:
 
 
 def _occupied_namespaces(
-    snapshot: Snapshot, wanted: frozenset[ObjectKey], changes: Iterable[Change]
+    snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Iterable[Change]
 ) -> frozenset[str]:
     """Return the namespaces in which any object stays, also objects of experiments outside this run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     in_former_sets = {key for former in snapshot.former for key in former.live}
-    return frozenset(key.namespace for key in wanted | ((snapshot.live.keys() | in_former_sets) - pruned))
+    return frozenset(
+        key.namespace for key in desired_keys | ((snapshot.live.keys() | in_former_sets) - pruned)
+    )
 
 
 def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Change]:
@@ -308,10 +312,10 @@ def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Ch
 
 
 def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
-    """Return the former sets without any member after this run.
+    """Return the former sets that will have no member after this run.
 
-    A protected member stays, and so does the parent of its set. Otherwise later runs would not find the
-    object.
+    A protected member stays in the cluster, and so does the parent of its set. Without the parent, later runs
+    would not find the object.
     """
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     adopted = {change.key for change in changes if change.desired is not None}
@@ -345,11 +349,11 @@ def _unknown_name(known_names: set[str], inputs: PlanInputs) -> PlanError | None
 
 
 def _scope(
-    snapshot: Snapshot, wanted: frozenset[ObjectKey], changes: Sequence[Change], *, narrowed: bool
+    snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Sequence[Change], *, narrowed: bool
 ) -> Scope:
     """Return the kinds and namespaces of all members after the run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
-    keys = wanted | {key for key in snapshot.live if key not in pruned}
+    keys = desired_keys | {key for key in snapshot.live if key not in pruned}
     lab_namespace = Scope(kinds=frozenset(), namespaces=frozenset({snapshot.apply_set.namespace}))
     scope = Scope.of(keys).union(lab_namespace)
     return scope.union(snapshot.parent.scope) if narrowed and snapshot.parent else scope

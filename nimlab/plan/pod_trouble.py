@@ -33,14 +33,14 @@ _TRANSIENT: Final = frozenset({_NOT_READY, _TERMINATING})  # every pod is in the
 _TRANSIENT_GRACE: Final = timedelta(seconds=30)
 _RECENT: Final = timedelta(minutes=10)  # a container that was killed so recently is likely to be killed again
 
-_MESSAGE_CHARACTERS: Final = 300  # of a termination message, of which a kubelet keeps up to 4,096 bytes
+_MESSAGE_CHARACTERS: Final = 300  # shown of a termination message, which can have up to 4,096 bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
     """Why a pod does not run. `pod` is its name; without a pod, the name of an object of `kind`.
 
-    `fatal` means that waiting longer does not help. `since` is the time when the trouble began, in RFC 3339.
+    `fatal` is True if waiting longer does not help. `since` is the time when the trouble began, in RFC 3339.
     """
 
     pod: str
@@ -120,7 +120,7 @@ def after_grace_period(trouble: Trouble, now: datetime) -> Trouble:
 
 
 def is_due(trouble: Trouble, now: datetime) -> bool:
-    """Return False for a transient state of normal pods that has not outlasted its grace period."""
+    """Return False within the grace period of a transient state, which normal pods have too."""
     since = parse_time(trouble.since)
     return trouble.reason not in _TRANSIENT or since is None or now - since > _TRANSIENT_GRACE
 
@@ -130,10 +130,10 @@ def _redacted(message: object, pod: Manifest) -> str:
     return redact(str(message), secrets_in(pod)) if message else ""
 
 
-def _last_words(message: object, pod: Manifest) -> str:
+def _termination_message(message: object, pod: Manifest) -> str:
     """Return the end of a termination message on one line, with a separator; empty without a message."""
-    words = " ".join(_redacted(message, pod).split())[-_MESSAGE_CHARACTERS:]
-    return f": {words}" if words else ""
+    text = " ".join(_redacted(message, pod).split())[-_MESSAGE_CHARACTERS:]
+    return f": {text}" if text else ""
 
 
 def _waiting_trouble(
@@ -166,7 +166,7 @@ def _restart_reason(
         return _OOM_KILLED, f"container {name} exceeds its memory limit: {count} restarts"
     code = f", last exit code {last['exitCode']}" if "exitCode" in last else ""
     message = f"container {name} keeps exiting: {count} restarts{code}"
-    return reason, message + _last_words(last.get("message"), pod)
+    return reason, message + _termination_message(last.get("message"), pod)
 
 
 def _exit_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) -> Trouble | None:
@@ -184,7 +184,7 @@ def _exit_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) ->
         _, message = _restart_reason(pod, container, ended, reason)
     else:
         message = f"container {container.get('name')} exited with code {ended.get('exitCode')}"
-        message += _last_words(ended.get("message"), pod)
+        message += _termination_message(ended.get("message"), pod)
     return Trouble(
         pod=pod["metadata"]["name"],
         reason=reason,
@@ -217,7 +217,7 @@ def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> T
 
 
 def _deletion_trouble(pod: Manifest) -> Trouble:
-    """Return what a pod's deletion waits for. The deletionTimestamp is when the pod should be gone."""
+    """Return what a pod's deletion waits for. The deletionTimestamp is the deadline of the deletion."""
     finalizers = pod["metadata"].get("finalizers") or ()
     node = (pod.get("spec") or {}).get("nodeName")
     if finalizers:

@@ -59,7 +59,7 @@ def _merge(
     """Return a live value after the apply of a desired value."""
     if isinstance(desired, Mapping) and isinstance(live, Mapping):
         if field in ATOMIC_MAPS or (desired and {} in (own, foreign) and not own and not foreign):
-            return desired  # the map is atomic: an apply replaces it, whoever owned it before
+            return desired  # the map is atomic, so an apply replaces it for any owner
         return _merge_map(live, desired, own or {}, foreign or {})
     if isinstance(desired, list) and isinstance(live, list) and {} not in (own, foreign):
         if any(child.startswith("v:") for child in own or ()):
@@ -123,7 +123,7 @@ def _merge_set(live: list[Any], desired: list[Any], own: FieldTree, foreign: Fie
 
 
 def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> Any:  # noqa: ANN401 -- any JSON
-    """Return what remains of a value that is no longer desired: the parts that nimlab does not own alone."""
+    """Return the rest of a value that is no longer desired: the parts that nimlab does not own alone."""
     if own is None:
         return live
     parts = [child for child in own if child != "."]

@@ -20,7 +20,7 @@ from nimlab.plan.sync_policy import PlanInputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneBlocked:
-    """A reason to prune nothing in this run. New experiments may then be held back too."""
+    """A reason to prune nothing in this run. New experiments may then be held back too (`make_plan`)."""
 
     code: str
     what: str
@@ -32,7 +32,7 @@ def prune_blockers(
     desired: Sequence[Desired],
     snapshot: Snapshot,
     inputs: PlanInputs,
-    wanted: Collection[ObjectKey],
+    desired_keys: Collection[ObjectKey],
 ) -> tuple[PruneBlocked, ...]:
     """Return all reasons why the planned prunes are withheld; empty if there is nothing to prune."""
     pruned = [change for change in changes if change.action is Action.PRUNE]
@@ -43,7 +43,7 @@ def prune_blockers(
         *_failed_changes(changes),
         *_unknown_lab(snapshot, inputs),
         *_no_experiments(desired, inputs),
-        *_over_limit(pruned, snapshot, inputs, wanted),
+        *_over_limit(pruned, snapshot, inputs, desired_keys),
     )
 
 
@@ -64,19 +64,19 @@ def _failed_changes(changes: Sequence[Change]) -> Iterator[PruneBlocked]:
         yield PruneBlocked(
             code="blocked",
             what=f"a sync with errors never prunes: {failed.key} cannot be applied",
-            hint="fix that first",
+            hint="fix this error first",
         )
 
 
 def _unknown_lab(snapshot: Snapshot, inputs: PlanInputs) -> Iterator[PruneBlocked]:
-    """Yield a reason if the set was synced from another folder without Git."""
+    """Yield a reason if the apply-set was synced from another folder without Git."""
     before = snapshot.parent or Parent.none()
     if before.lab.host_folder is None or before.entries(None):
         return
     if lab_relation_of(inputs.lab, before, inputs.relations) is not LabRelation.SAME:
         yield PruneBlocked(
             code="unknown-lab",
-            what="the set was synced from another folder without Git, and may belong to another lab",
+            what="the apply-set was synced from another folder without Git, and may belong to another lab",
             hint="put the lab into a Git repository, or give it an id (`metadata.id` in lab.yaml)",
         )
 
@@ -85,22 +85,22 @@ def _no_experiments(desired: Sequence[Desired], inputs: PlanInputs) -> Iterator[
     if not desired and inputs.policy.names is None and not inputs.policy.allow_empty:
         yield PruneBlocked(
             code="empty",
-            what="no experiment is left in `experiments/`: everything would be deleted",
+            what="`experiments/` contains no experiment, so all experiments would be deleted",
             hint="if this is intended, pass `--allow-empty`",
         )
 
 
 def _over_limit(
-    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, wanted: Collection[ObjectKey]
+    pruned: Sequence[Change], snapshot: Snapshot, inputs: PlanInputs, desired_keys: Collection[ObjectKey]
 ) -> Iterator[PruneBlocked]:
     """Yield a reason if the prunes exceed the limit.
 
-    The limit of objects counts all prunes. The percentage leaves out former namespaces, because a move
-    deletes everything there, and the user has requested it with `--move`.
+    The limit of objects counts all prunes. The percentage ignores former namespaces: a move, which the user
+    requested with `--move`, deletes everything there.
     """
     limit, count = inputs.limit, len(pruned)
     in_current_set = [change for change in pruned if change.former is None]
-    members = max(_count_members(snapshot, wanted), len(in_current_set), 1)
+    members = max(_count_members(snapshot, desired_keys), len(in_current_set), 1)
     percent = 100 * len(in_current_set) / members
     is_single = len({change.experiment for change in in_current_set}) == 1 and all(
         has_applied_label(c.live, snapshot.apply_set.group_label) for c in in_current_set if c.live
@@ -117,8 +117,9 @@ def _over_limit(
     yield PruneBlocked(code="limit", what=what, hint=f"if this is intended, pass `--max-prune {count}`")
 
 
-def _count_members(snapshot: Snapshot, wanted: Collection[ObjectKey]) -> int:
-    """Count the set's objects; objects with its label but without all proofs do not count."""
+def _count_members(snapshot: Snapshot, desired_keys: Collection[ObjectKey]) -> int:
+    """Count the apply-set's objects; objects with its label but without all proofs do not count."""
     return sum(
-        key in wanted or not missing_proofs(live, snapshot.apply_set) for key, live in snapshot.live.items()
+        key in desired_keys or not missing_proofs(live, snapshot.apply_set)
+        for key, live in snapshot.live.items()
     )

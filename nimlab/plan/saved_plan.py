@@ -1,12 +1,12 @@
-"""A saved plan: the state for which a plan was made, so that it is later executed exactly, or not at all.
+"""A saved plan: a record of the state for which a plan was made. It is executed later exactly, or not at all.
 
-In: a plan and the policy it was made with. Out: a `SavedPlan` with tool, commit, policy and a digest of every
-object, and the differences between two of them. Pure.
+In: a plan and its policy. Out: a `SavedPlan` with tool, commit, policy and a digest of every object, and the
+differences between two saved plans. Pure.
 
 Objects are recorded as digests. Secret values are masked before hashing, so a published plan file does not
-leak them. All masked values together have one digest of their own, salted and slow (scrypt): about a tenth of
-a second and 32 MiB for each guess. An attacker with the file can still brute-force that digest, but only for
-all hidden values together. Random secrets are safe; weak passwords are not.
+reveal them. All masked values together have one further digest, which is salted and slow to compute (scrypt:
+about a tenth of a second and 32 MiB). An attacker with the file can still guess values by brute force, but
+only all masked values together. Random secrets are safe; weak passwords are not.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SCRYPT: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterIdentity:
-    """What distinguishes one cluster from others: the uid of an object that every cluster creates itself.
+    """Identity of a cluster: the uid of an object that every cluster creates itself.
 
-    If none could be read, `object` is None and `id` is the server's address. A cluster that was restored from
-    a copy of another one's etcd has the same uids as that one.
+    If no such object could be read, `object` is None and `id` is the server's address. A cluster that was
+    restored from an etcd backup has the same uids as the original cluster.
     """
 
     object: str | None
@@ -53,10 +53,10 @@ class SavedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedPlan:
-    """Everything that must be unchanged when the plan is executed; `objects` are by key.
+    """Everything that must be unchanged when the plan is executed.
 
-    `hidden` is the digest of all masked values, made with the random `salt`; None if nothing is masked.
-    `source` is the file that the plan was read from.
+    `objects` contains each object by its key. `hidden` is the digest of all masked values, computed with the
+    random `salt`; None if nothing is masked. `source` is the file from which the plan was read.
     """
 
     tool: str
@@ -106,9 +106,9 @@ class SavedPlan:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise PlanError(
-                f"this is not a saved plan, or one of another version: {error}",
+                f"this is not a saved plan, or another version of nimlab saved it: {error}",
                 where=source,
-                hint="make one with `nimlab sync --dry-run --out FILE`",
+                hint="create one with `nimlab sync --dry-run --out FILE`",
             ) from error
 
 
@@ -129,9 +129,9 @@ def _policy_from_json(options: Mapping[str, Any]) -> SyncPolicy:
 def saved_plan_of(
     plan: Plan, policy: SyncPolicy, tool: str, *, cluster: ClusterIdentity, salt: str
 ) -> SavedPlan:
-    """Return what must be unchanged to execute a plan.
+    """Return the record of everything that must be unchanged when the plan is executed.
 
-    `salt` is random for a plan that is saved. To compare with a saved plan, use the salt of that plan.
+    `salt` is random for a plan that is saved. For a comparison with a saved plan, use the salt of that plan.
     """
     return SavedPlan(
         tool=tool,
@@ -148,27 +148,25 @@ def saved_plan_of(
 
 
 def differences_since(saved: SavedPlan, current: SavedPlan) -> tuple[str, ...]:
-    """Return what has changed since the plan was saved, as text; empty if the plan is still valid."""
+    """Return the changes since the plan was saved, as text; empty if the plan is still valid."""
     differences = tuple(_differences(saved, current))
     if not differences and saved.hidden != current.hidden:
-        return (
-            "a masked value has changed: of a Secret, or of an env variable whose name suggests a secret",
-        )
+        return ("a masked value has changed, in a Secret or in an env variable whose name suggests a secret",)
     return differences
 
 
 def _differences(saved: SavedPlan, current: SavedPlan) -> Iterator[str]:
     if saved.tool != current.tool:
-        yield f"it was made by {saved.tool}, this is {current.tool}"
+        yield f"it was made by {saved.tool}, and this is {current.tool}"
     if saved.apply_set != current.apply_set:
         yield "it was made for another lab"
     if saved.cluster != current.cluster:
         yield (
-            f"it was made for another cluster: {_cluster_text(saved.cluster)}, "
+            f"it was made for another cluster: there {_cluster_text(saved.cluster)}, "
             f"here {_cluster_text(current.cluster)}"
         )
     if saved.commit != current.commit:
-        yield f"it was made at commit {_short(saved.commit)}, this is {_short(current.commit)}"
+        yield f"it was made at commit {_short(saved.commit)}, and this is commit {_short(current.commit)}"
     if saved.recorded_commit != current.recorded_commit:
         yield f"commit {_short(current.recorded_commit)} has been synced since"
     for key in sorted({*saved.objects, *current.objects}):
@@ -202,7 +200,7 @@ def _saved_object(change: Change) -> SavedObject:
 
 
 def _stable_part(live: Manifest) -> Manifest:
-    """Return the object without the fields that its controller updates all the time.
+    """Return the object without the fields that its controller updates frequently.
 
     An object without a status has no such controller, so its resourceVersion is kept.
     """
@@ -217,8 +215,8 @@ def _digest(manifest: Manifest) -> str:
 
 
 def _masked(manifest: Manifest) -> Manifest:
-    secret = {"data": None, "stringData": None} if manifest["kind"] == "Secret" else {}
-    masked: Manifest = mask({**manifest, **secret})
+    hidden_fields = {"data": None, "stringData": None} if manifest["kind"] == "Secret" else {}
+    masked: Manifest = mask({**manifest, **hidden_fields})
     return masked
 
 
@@ -237,7 +235,9 @@ def _hidden_digest(changes: Iterable[Change], salt: str) -> str | None:
 
 
 def _cluster_text(cluster: ClusterIdentity) -> str:
-    return cluster.id if cluster.object is None else f"{cluster.object} is {cluster.id}"
+    if cluster.object is None:
+        return f"the server's address is {cluster.id}"
+    return f"{cluster.object} has the uid {cluster.id}"
 
 
 def _short(commit: str | None) -> str:

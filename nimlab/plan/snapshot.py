@@ -1,6 +1,6 @@
-"""What planning reads: the desired objects of each experiment, and the cluster as it was read.
+"""Inputs of planning: the desired objects of each experiment, and the state of the cluster.
 
-Plain values, filled by the readers of files, Git and cluster; planning uses nothing else but these and a
+Plain values that other packages read from files, Git and the cluster. Planning uses only these values and
 `sync_policy.PlanInputs`.
 """
 
@@ -19,7 +19,7 @@ from nimlab.objects.takeover import Takeover
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """All objects of one experiment as Git describes them: stamped, guarded, in apply order."""
+    """All desired objects of one experiment: stamped, checked by the guard, and in apply order."""
 
     name: str
     manifests: tuple[Manifest, ...]
@@ -29,13 +29,12 @@ class Desired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The result of a server-side dry-run of an apply: the object, or the error.
+    """The result of a server-side dry run of an apply: the object, or the error.
 
-    Both are None in two cases. The credentials only allow reads, so the change is planned as `unverified`; or
-    the object has to be replaced, and the server would accept the new one.
-    `reclaimed_fields` are the fields that were changed by hand and that an apply sets back. `takeover` are
-    the changes of managed fields that come before the apply, and `after_takeover` is the object after these
-    alone.
+    Both are None in two cases. Either the credentials only allow reads, so the change is planned as
+    `unverified`. Or the object has to be replaced, and the server would accept the new object.
+    `reclaimed_fields` are fields that were changed by hand and that the apply sets back. `takeover` precedes
+    the apply, and `after_takeover` is the object between the two.
     """
 
     manifest: Manifest | None = None
@@ -61,12 +60,12 @@ class Former:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The cluster as it was read at one time.
+    """The state of the cluster, read at one time.
 
-    `live` contains every object that carries the set's label, and every desired object that exists.
-    `predicted` has an entry for each desired object that exists and either is not proven unchanged or needs a
-    takeover. `foreign_objects` has an entry for each namespace of this lab that no experiment needs any more:
-    the objects in it that are not this lab's, or None if the credentials or the server do not show them.
+    `live` contains every object with the apply-set's label, and every desired object that exists. `predicted`
+    has an entry for each existing desired object that is suspect or needs a takeover. `foreign_objects` has
+    an entry for each namespace of this lab that no experiment needs any more. The entry contains the foreign
+    objects in the namespace; it is None if they could not be listed (no permission, or a server error).
     `former` are this lab's sets in other namespaces. `unchecked` are namespaces that may contain such a set,
     but could not be read.
     """

@@ -30,18 +30,17 @@ def lab_relation_of(own: LabIdentity, parent: Parent, relations: Mapping[str, Re
 def refuse_other_lab(
     before: Parent, apply_set: ApplySet, inputs: PlanInputs, pending: frozenset[str]
 ) -> PlanError | None:
-    """Return the refusal if the set belongs, or may belong, to another lab; else None.
+    """Return the refusal if the apply-set belongs, or may belong, to another lab; else None.
 
-    No flag overrides this: `--allow-older` allows an older commit of the same lab, not the set of another
-    lab.
+    No flag overrides this refusal. `--allow-older` allows an older commit of the same lab only.
     """
     lab = lab_relation_of(inputs.lab, before, inputs.relations)
     if lab is LabRelation.OTHER:
-        what = f"the set `{apply_set.name}` in namespace {apply_set.namespace} belongs to another lab"
+        what = f"the apply-set `{apply_set.name}` in namespace {apply_set.namespace} belongs to another lab"
         return PlanError(what, where=apply_set.parent_key, hint=_other_lab_hint(before, apply_set, inputs))
     is_recorded = bool(before.entries(None))
     if lab is LabRelation.UNKNOWN and is_recorded and pending and inputs.policy.allow_older:
-        what = f"the set may belong to another lab: this repository does not contain {_synced(before)}"
+        what = f"the apply-set may belong to another lab: this repository does not contain {_synced(before)}"
         sha = before.entries(None)[0].sha
         return PlanError(what, where=apply_set.parent_key, hint=_unknown_lab_hint(sha, apply_set, inputs))
     return None
@@ -50,7 +49,7 @@ def refuse_other_lab(
 def refuse_stale_commit(
     before: Parent, apply_set: ApplySet, inputs: PlanInputs, pending: frozenset[str]
 ) -> PlanError | None:
-    """Return the refusal if this commit is or may be older than a recorded one; else None.
+    """Return the refusal if this commit is, or may be, older than a recorded commit; else None.
 
     A run never overwrites the changes of a newer commit. It changes nothing if the order is unknown.
     `pending` are the experiments that the run would change.
@@ -113,9 +112,9 @@ def _remedy(sha: str, inputs: PlanInputs) -> str:
 
 
 def _unknown_lab_hint(sha: str, apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the hint for unknown commits: they are not fetched, or the set belongs to another lab."""
+    """Return the hint for unknown commits: they are not fetched, or the apply-set belongs to another lab."""
     return (
-        f"{_remedy(sha, inputs)}; if the set belongs to another lab, choose another `spec.namespace` in"
+        f"{_remedy(sha, inputs)}; if the apply-set belongs to another lab, choose another `spec.namespace` in"
         f" lab.yaml; if it belongs to this lab and the commit no longer exists, {_claim(apply_set, inputs)}"
     )
 
@@ -123,10 +122,10 @@ def _unknown_lab_hint(sha: str, apply_set: ApplySet, inputs: PlanInputs) -> str:
 def _other_lab_hint(before: Parent, apply_set: ApplySet, inputs: PlanInputs) -> str:
     recorded, own = before.lab, inputs.lab
     if recorded.id is not None and own.id is not None:
-        difference = f"its id is `{recorded.id}`, this lab's `metadata.id` is `{own.id}`"
+        difference = f"its `metadata.id` is `{recorded.id}`, and this lab's is `{own.id}`"
     else:
         difference = f"its folder in the repository is `{recorded.repository_folder or '.'}`"
-        difference += f", this lab's is `{own.repository_folder or '.'}`"
+        difference += f", and this lab's is `{own.repository_folder or '.'}`"
     return (
         f"{difference}; choose another `spec.namespace` in lab.yaml;"
         f" if it belongs to this lab, {_claim(apply_set, inputs)}"
@@ -134,7 +133,7 @@ def _other_lab_hint(before: Parent, apply_set: ApplySet, inputs: PlanInputs) -> 
 
 
 def _claim(apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the steps that assign the set to this lab: one in Git, one in the cluster."""
+    """Return the steps that assign the apply-set to this lab: one in Git, one in the cluster."""
     parent = apply_set.parent_key
     name = inputs.lab.id or "NAME"
     step = "" if inputs.lab.id else f"set `metadata: {{id: {name}}}` in lab.yaml and "
@@ -153,7 +152,9 @@ def _synced(before: Parent) -> str:
 def _described(entry: AppliedCommit, before: Parent) -> str:
     if entry.experiment is not None:
         return f"{entry.sha[:7]}, from which {entry.experiment} was synced later"
-    state = "which was synced last" if entry.sha == before.commit else "a sync of which was begun later"
+    state = (
+        "which was synced last" if entry.sha == before.commit else "which a later, incomplete sync applied"
+    )
     return f"{entry.sha[:7]}, {state}"
 
 

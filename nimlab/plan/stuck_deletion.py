@@ -1,8 +1,8 @@
 """A live object that is being deleted -> what its deletion waits for.
 
 In: live objects. Out: the reasons in words, and a `Trouble` that names the object. An object exists until its
-last finalizer is removed. A namespace exists until all objects in it are gone; its conditions list them.
-Pure.
+last finalizer is removed. A namespace exists until all objects in it are deleted; its conditions list the
+remaining ones. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_terminating(live: Manifest | None) -> bool:
 
 
 def finalizers_of(live: Manifest) -> tuple[str, ...]:
-    """Return the finalizers that a client other than Kubernetes itself must remove."""
+    """Return the finalizers that Kubernetes itself does not remove."""
     in_metadata = live["metadata"].get("finalizers") or ()
     in_spec = (live.get("spec") or {}).get("finalizers") or () if live["kind"] == "Namespace" else ()
     names = [name for name in in_metadata if name not in _GARBAGE_COLLECTOR]

@@ -1,6 +1,6 @@
 """Events of a sync: one value for each step, from the plan to the last experiment that settles.
 
-Plain values. The receiver decides what a person or a program gets to see.
+Plain values. The receiver of the events decides which of them are shown.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanMade:
-    """The cluster was read and planned for.
+    """The cluster was read and a plan was made.
 
-    A later PlanMade replaces this one: another sync changed the cluster before the lock was acquired. A plan
-    with a `refusal` is the last event; nothing is executed.
+    A later PlanMade replaces this one if another sync changed the cluster before the lock was acquired. A
+    plan with a `refusal` is the last event, because nothing is executed.
     """
 
     plan: Plan
@@ -42,24 +42,24 @@ class PlanMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockAwaited:
-    """Another sync holds the lock, and this one waits for it; `holder` names the other one."""
+    """Another sync holds the lock, and this sync waits for it; `holder` names the other sync."""
 
     holder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionStarted:
-    """Execution of the last plan begins; where the plan has writes, the lock is held."""
+    """Execution of the last plan begins. If the plan writes anything, this sync holds the lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockLost:
-    """The lock expired during execution, so the sync stopped: another one may be writing."""
+    """The lock expired during execution, so this sync stopped: another sync may be writing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectDone:
-    """The sync has finished with one object; `error` is why it failed or was not attempted."""
+    """The sync has finished with one object; `error` is the reason if it failed or was not attempted."""
 
     experiment: str
     key: ObjectKey
@@ -77,11 +77,10 @@ class PeersRestarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersProgress:
-    """The number of peers of an experiment that run; sent whenever a value changes.
+    """The number of running peers of an experiment; sent whenever a value changes.
 
-    `leaving` counts the peers that are to be deleted and still exist. `why` names what is awaited where the
-    numbers do not show it. `left_s` is the estimated time that the rest takes; None before there is an
-    estimate.
+    `leaving` counts the existing peers that will be deleted. `why` describes what the sync waits for if the
+    numbers do not show it. `left_s` is the estimated remaining time in seconds; None without an estimate.
     """
 
     experiment: str
@@ -110,7 +109,7 @@ class ExperimentSettled:
 class ExperimentStuck:
     """An experiment did not settle: either waiting cannot help, or the timeout expired.
 
-    `held` are objects that were deleted and still exist.
+    `held` are objects that the sync has deleted but that still exist.
     """
 
     experiment: str

@@ -1,6 +1,6 @@
-"""The permissions of one sync, and what planning knows about the files and the Git repository.
+"""The options of one sync, and the facts about files and Git that planning uses.
 
-Plain values. `SyncPolicy` is what the user decides; `PlanInputs` adds what was computed from the lab's files.
+Plain values. `SyncPolicy` contains the user's options; `PlanInputs` adds facts about the lab's files and Git.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LIMIT: Final = re.compile(r"(?P<number>[0-9]{1,9}(?!%)|[0-9]{1,2}(?=%)|100(?=%)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneLimit:
-    """The most that one sync may delete; None means no limit.
+    """The largest number or percentage of objects that one sync may delete; None means no limit.
 
-    With `spare_single`, the percentage does not apply to a prune of one experiment only. In a lab of two
-    experiments, removing one is half of all objects, but a usual change.
+    With `spare_single`, the percentage does not apply if only one experiment is pruned. In a lab with two
+    experiments, the removal of one deletes half of all objects, but it is a usual change.
     """
 
     objects: int | None
@@ -43,11 +43,11 @@ class PruneLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncPolicy:
-    """What a sync may do, as the user decided. The same policy gives the same plan.
+    """The user's options for a sync. The same policy gives the same plan.
 
-    - `names`: the experiments to sync (or only `platform`, the monitoring stack); None is the whole lab
+    - `names`: the experiments to sync (or only `platform`, the monitoring stack); None for the whole lab
     - `prune`: delete the objects that no file describes
-    - `max_prune`: a number of objects (`20`) or a percentage (`30%`); None is the limit in lab.yaml
+    - `max_prune`: a number of objects (`20`) or a percentage (`30%`); None for the limit in lab.yaml
     - `allow_empty`: an empty folder `experiments/` may delete everything
     - `allow_older`: a commit older than the last synced one may be synced
     - `take_ownership`: take over fields and objects from other field managers
@@ -73,13 +73,13 @@ class SyncPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
-    """What planning knows besides the desired objects and the snapshot.
+    """Inputs of planning besides the desired objects and the snapshot.
 
-    `policy.names` are the groups of the apply-set that this run concerns; None is the whole set. `limit` is
-    the limit on prunes that applies. `broken` are the experiments that cannot be synced, and `file_errors`
-    counts all errors of files. `relations` contains the relation of `commit` to each commit that a parent
-    records. `remedies` contains, for each recorded commit that this one does not follow, how to get to a
-    commit that does.
+    `policy.names` are the experiments or components that this run covers; None for the whole apply-set.
+    `limit` is the limit on prunes that applies. `broken` are the experiments that cannot be synced, and
+    `file_errors` counts all errors in files. `relations` contains the relation of `commit` to each commit
+    that a parent records. `remedies` contains a hint for each recorded commit that is not an ancestor of
+    `commit`: how to check out a commit that descends from it.
     """
 
     policy: SyncPolicy

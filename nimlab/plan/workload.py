@@ -1,6 +1,6 @@
 """Facts about workloads: requested resources, immutable fields, and the peers that a change restarts.
 
-In: manifests and live objects. Out: numbers and field paths. Decisions are made in `decide`. Pure.
+In: manifests and live objects. Out: numbers and field paths. Pure.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def resources_of(manifest: Manifest | None) -> Resources:
 
 
 def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
-    """Return what a node must have free for a pod, by the scheduler's rule (KEP-753).
+    """Return the amount of a resource that a node must have free for a pod (KEP-753).
 
     Native sidecars keep running, so each init container runs beside the sidecars before it. The request is
     the maximum over these steps and the final state, in which all containers and sidecars run.
@@ -88,7 +88,7 @@ def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
 
 
 def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
-    """Return warnings about settings that do less than they seem to; sorted.
+    """Return warnings about settings with less effect than their names suggest; sorted.
 
     For the bandwidth annotations, container runtimes configure a burst of 512 MiB. At 16 Mbit/s, that is more
     than four minutes without a limit (kubernetes/kubernetes#90838; measured in docs/shaping.md).
@@ -103,8 +103,8 @@ def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
 def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
     """Return the paths of changed fields that the server refuses to change in place; sorted.
 
-    The comparison is done here, because the server's answer 422 does not name the field and has many other
-    causes.
+    nimlab compares the fields itself, because the server's response 422 does not name the field and has many
+    other causes.
     """
     kind = desired["kind"]
     changed = [
@@ -131,7 +131,7 @@ def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     """Return how many running peers an update deletes and creates again; 0 without a restart.
 
     Peers that are removed by scaling down do not count. `predicted` is None if the object itself does not
-    change. Then the outdated peers count, which an interrupted sync has left.
+    change. The result is then the number of outdated peers that an interrupted sync has left.
     """
     if live["kind"] != "StatefulSet":
         return 0

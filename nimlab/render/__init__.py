@@ -76,8 +76,8 @@ class Templates:
 def load_templates(root: Path, folder: str, value_cache: ValueCache | None = None) -> Templates:
     """Read and compile all `*.yaml.j2` files of a folder. Raises RenderError with file and line.
 
-    A template can include only other templates of the same folder. Templates that the cache knows are not
-    compiled, because an earlier run compiled them without an error.
+    A template can include only other templates of the same folder. If the cache contains the digest of the
+    templates, an earlier run compiled them without an error, so they are not compiled here.
     """
     templates = Templates(folder, load_sources(root, folder), value_cache)
     if value_cache is None or value_cache.get(templates.digest) is None:
@@ -117,8 +117,8 @@ def find_template(
     templates: Templates, experiment: Experiment, lab: Lab, kind: str, name: str
 ) -> tuple[str, str] | None:
     """Return path and source of the template that renders an object of an experiment, or None."""
-    places = (templates.find(variables, kind, name) for variables in template_contexts(experiment, lab))
-    return next((place for place in places if place is not None), None)
+    matches = (templates.find(variables, kind, name) for variables in template_contexts(experiment, lab))
+    return next((match for match in matches if match is not None), None)
 
 
 def _digest(value: object) -> str:

@@ -1,8 +1,9 @@
 """Rendering of one folder of templates with sandboxed Jinja: variables -> canonical manifests.
 
 In: the sources of the templates, and the variables of one experiment or of the platform. Out: canonical
-manifests. Jinja renders text with placeholders; the text is parsed, and the values are filled in unparsed.
-CPU time, memory and output size are limited, because templates come with merge requests.
+manifests. Jinja renders text with placeholders. The text is parsed, then the values replace the placeholders
+without being parsed. CPU time, memory and output size are limited, because merge requests can contain
+templates.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def _too_large(where: str, subject: str) -> RenderError:
 
 
 def _template_line(error: Exception, name: str) -> int | None:
-    """Return the line in the template. Jinja rewrites tracebacks, so its last frame has the right number."""
+    """Return the line in the template. Jinja rewrites tracebacks, so the last frame has the line number."""
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno for frame in reversed(frames) if frame.filename.endswith(name)), None)
 

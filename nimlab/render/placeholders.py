@@ -29,7 +29,7 @@ class OutputTooLargeError(ValueError):
 
 
 class ParsedTemplate:
-    """A rendered text after parsing; `marked` has the ids of the maps and lists that contain markers."""
+    """A rendered text after parsing; `marked` contains the ids of the maps and lists with markers."""
 
     def __init__(self, value: Any) -> None:  # noqa: ANN401 -- any YAML
         """Search the value once. Raises ValueError for a value that JSON cannot represent, such as a date."""

@@ -3,7 +3,7 @@
 In: `templates/platform/` and the lab's files. Out: manifests. `config/` contains the configurations of the
 programs. They are rendered first; the other templates receive them as texts with checksums. `namespaces/` is
 rendered once per namespace with peers. `dashboards/` describes the contents of each dashboard, and `layout/`
-turns each description into Grafana's format. Of the experiments, only namespaces, names and roles are used.
+converts each description to Grafana's format. Only the namespaces, names and roles of experiments are used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Limits for CPU time and memory, for templates that come with a merge request.
+"""Limits for CPU time and memory, for templates that a merge request contains.
 
 CPU time is limited instead of wall time, so that a busy machine does not cause false rejections. A signal
 limits it, in the main thread only. The kernel limits the address space (Linux only). Both raise an exception
-at the next Python instruction. A single long instruction is not interrupted; the caller must prevent it.
+at the next Python instruction. A single long instruction is not interrupted, so the caller must prevent such
+instructions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from types import FrameType
 class LimitExceededError(BaseException):
     """The CPU time or memory limit was exceeded.
 
-    Not a subclass of `Exception`, because the limited code could catch that and continue.
+    It is not a subclass of `Exception`, because the limited code could catch such an error and continue.
     """
 
 

@@ -1,7 +1,7 @@
 """The variables of an experiment's templates, in the terms of Kubernetes and of the contract's image.
 
-In: an experiment and the lab. Out: plain values. They depend on nothing else: not on the commit, the time,
-the version of nimlab, the machine or another experiment. Pure.
+In: an experiment and the lab. Out: plain values. They do not depend on the commit, the time, the version of
+nimlab, the machine or other experiments. Pure.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from nimlab.units import canonical_quantity, format_cpu_m, format_memory_bytes, 
 from nimlab.yaml_and_json import to_json_text
 
 RTT_GROUP: Final = 65534  # the group of the RTT exporter; with ICMP, only this group may send echoes
-_DEFAULT_FANOUT: Final = 8  # of the exporter; its series limit has room for as many former peers
-_DEFAULT_METHODS: Final = ("tcp",)  # of the exporter
+_DEFAULT_FANOUT: Final = 8  # default of the exporter, whose default limit on peer series is twice this number
+_DEFAULT_METHODS: Final = ("tcp",)  # default of the exporter
 ROLE: Final = "role"
 """Label of a role's StatefulSet and pods, in addition to the labels of all peers."""
 _NOT_IN_LABEL_VALUE: Final = re.compile(r"[^A-Za-z0-9._-]")
@@ -210,7 +210,7 @@ def _port_name(name: str, protocol: str, protocols: tuple[str, ...]) -> str:
 
 
 def _env(contract: Contract, settings: Mapping[str, Setting]) -> list[dict[str, str]]:
-    """Return the contract's env, in its order. Variables without a value keep the default of the image."""
+    """Return the contract's env, in its order. Variables without a value are omitted."""
     return [
         {"name": variable.name, "value": value}
         for variable in contract.env

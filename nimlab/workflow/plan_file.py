@@ -26,7 +26,7 @@ def read_saved_plan(path: Path) -> SavedPlan:
         raise PlanError(
             f"the saved plan cannot be read: {error}",
             where=path,
-            hint="make one with `nimlab sync --dry-run --out FILE`",
+            hint="create one with `nimlab sync --dry-run --out FILE`",
         ) from error
     return SavedPlan.from_json(document, str(path))
 

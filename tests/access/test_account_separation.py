@@ -1,4 +1,4 @@
-"""The accounts of one set cannot write objects of the other: the real API server rejects each attempt.
+"""The accounts of one apply-set cannot write objects of the other: a real API server rejects each attempt.
 
 A missing right rejects some attempts, and the policies of `nimlab rbac` reject the others. Every rule of the
 policies must reject at least one attempt.
@@ -41,7 +41,7 @@ from tests.support.paths import SAMPLE_LAB
 
 @pytest.fixture(params=[False, True], ids=["labels", "namespaces"])
 def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Ground]]:
-    """Yield both sets, each synced by its own account; experiments with or without own namespaces."""
+    """Yield both apply-sets, each synced by its own account, with and without own namespaces."""
     own_namespaces: bool = request.param
     flags = ("--namespaces",) if own_namespaces else ()
     name = f"go-{secrets.token_hex(3)}"
@@ -56,7 +56,7 @@ def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[d
     rendered += render_platform(load_platform_templates(lab.root), files)
     rendered.sort(
         key=lambda m: bool(m["metadata"].get("namespace") == lab.namespace)
-    )  # those last, and so kept
+    )  # the dict below keeps the last object of each name
     manifests = {(m["kind"], m["metadata"]["name"]): m for m in rendered}
     grounds = {}
     with ExitStack() as stack:
@@ -88,11 +88,11 @@ def refusals(ground: Ground, attacks: Mapping[str, tuple[Attack, str]]) -> set[s
         except (Forbidden, Rejected) as error:
             refused.add(error.what)
             is_policy = "ValidatingAdmissionPolicy" in error.what
-            is_told = isinstance(error, Rejected) is is_policy
-            if words not in error.what or is_policy is (words in (RIGHT, GRANT)) or not is_told:
+            has_right_type = isinstance(error, Rejected) is is_policy
+            if words not in error.what or is_policy is (words in (RIGHT, GRANT)) or not has_right_type:
                 wrong.append(f"{name}: {error.what}")
         else:
-            wrong.append(f"{name}: done")
+            wrong.append(f"{name}: not refused")
     assert wrong == []
     return refused
 
@@ -124,7 +124,7 @@ def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, G
             rule for rule in rules_of(lab, *options, *flags) if not any(rule[:60] in text for text in refused)
         }
         expected = {rule for rule in unused if "may not write quotas" in rule and not own_namespaces}
-        assert unused == expected, "these rules apply only beyond missing rights"
+        assert unused == expected, "no attempt is rejected by these rules"
     peers(lambda _: None)(both[EXPERIMENTS])
     pods(lambda _: None)(both[PLATFORM])
     pods(lambda _: None, "DaemonSet", "lab-log-agent")(both[PLATFORM])

@@ -42,7 +42,7 @@ MORE = {
 
 
 Right = tuple[str, str, str]
-"""A verb, a kind, and a place: the lab's namespace (`home`), or other namespaces (`beyond`)."""
+"""A verb, a kind, and a scope: the lab's namespace (`home`), or the whole cluster (`beyond`)."""
 
 
 @pytest.fixture(autouse=True)
@@ -79,16 +79,16 @@ def granted(lab: Lab, account: str, *flags: str) -> set[Right]:
     }
 
 
-def asked(request: Seen, home: str) -> set[Right]:
+def rights_of(request: Seen, home: str) -> set[Right]:
     """Return the rights that a request needs; ignores the listing of a namespace's contents."""
     path, _, query = request.path.partition("?")
     parts = path.split("/")
     plurals = {kind.plural: kind.name for kind in KINDS.values()}
-    place = next((n for n in (len(parts) - 1, len(parts) - 2) if parts[n] in plurals), 0)
-    if not place or "PartialObject" in request.accept:
+    index = next((n for n in (len(parts) - 1, len(parts) - 2) if parts[n] in plurals), 0)
+    if not index or "PartialObject" in request.accept:
         return set()
-    kind, named = plurals[parts[place]], place == len(parts) - 2
-    where = "home" if parts[place - 2 : place] == ["namespaces", home] else "beyond"
+    kind, named = plurals[parts[index]], index == len(parts) - 2
+    where = "home" if parts[index - 2 : index] == ["namespaces", home] else "beyond"
     verbs: dict[str, tuple[str, ...]] = {
         "GET": ("get" if named else "watch" if "watch=true" in query else "list",),
         "PATCH": ("patch", "create"),
@@ -147,11 +147,11 @@ def add_templates(lab: Lab, **changes: str) -> None:
 
 def used_by(proxy: Proxy, lab: Lab) -> set[Right]:
     """Return the rights that all requests so far needed."""
-    return {right for request in proxy.seen for right in asked(request, lab.namespace)}
+    return {right for request in proxy.seen for right in rights_of(request, lab.namespace)}
 
 
-def everyday(lab: Lab, through: Lab) -> None:
-    """Create, time out, fix, restart, correct drift and prune: this covers all requests of a sync."""
+def sync_everything(lab: Lab, through: Lab) -> None:
+    """Sync in all situations (create, time out, restart, correct drift, prune), to cover all its requests."""
     add_templates(lab)
     refused = through.run("sync")
     assert refused.code == 1, "only an administrator may write quotas in the lab's namespace"
@@ -174,7 +174,7 @@ def everyday(lab: Lab, through: Lab) -> None:
 def test_sync_account_can_sync_and_uses_all_its_rights(lab: Lab, tmp_path: Path) -> None:
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-sync")
     with run_proxy(kubeconfig, tmp_path) as proxy:
-        everyday(lab, replace(lab, kubeconfig=proxy.kubeconfig))
+        sync_everything(lab, replace(lab, kubeconfig=proxy.kubeconfig))
         used = used_by(proxy, lab)
     rights = granted(lab, "nimlab-sync")
     assert rights - used == set()
@@ -183,9 +183,9 @@ def test_sync_account_can_sync_and_uses_all_its_rights(lab: Lab, tmp_path: Path)
         "ConfigMap",
         "Namespace",
         "NetworkPolicy",
-    }, "only reads of the lab's namespace, of former namespaces, and a check for cluster-wide rights"
+    }, "a sync tries to read the lab's namespace and former namespaces, and checks for cluster-wide rights"
     assert {kind for _, kind, where in refused if where == "home"} == {"LimitRange"}, (
-        "the first of its stage that is refused"
+        "the first write of its stage is refused"
     )
 
 
@@ -237,7 +237,7 @@ def test_accounts_keep_a_namespace_that_they_cannot_list_completely(
 
 
 def in_own_namespaces(template: str) -> str:
-    """Add the template of a namespace for experiments."""
+    """Return the template, rendered only for experiments with their own namespace."""
     return "{% if own_namespace %}\n" + template + "{% endif %}\n"
 
 
@@ -300,10 +300,10 @@ def test_platform_accounts_can_sync_and_use_all_their_rights(
         ("list", "Event", "home"),  # read if a pod does not start
         *(("get", kind, "beyond") for kind in ("Role", "RoleBinding")),  # read again after a conflict (409)
     }
-    always_there = {right for right in rights if right[0] == "delete"}
-    assert rights - used - always_there <= spare
-    vain = {kind for _, kind, where in missing(used, rights) if where == "beyond"}
-    assert vain == {"ConfigMap", "Namespace", *(() if own_namespaces else ("Role",))}
+    delete_rights = {right for right in rights if right[0] == "delete"}
+    assert rights - used - delete_rights <= spare
+    refused_kinds = {kind for _, kind, where in missing(used, rights) if where == "beyond"}
+    assert refused_kinds == {"ConfigMap", "Namespace", *(() if own_namespaces else ("Role",))}
     assert {kind for _, kind, where in missing(used, rights) if where == "home"} == (
         {"Pod"} - {kind for verb, kind, _ in rights if verb == "list"}
     )

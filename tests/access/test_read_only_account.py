@@ -1,4 +1,4 @@
-"""Plan with the shipped read-only role: it shows everything that a sync would do."""
+"""Plans with the shipped read-only role show everything that a sync would do."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ RICHER = [
     ("service", f"  {LABELS}", f"  {LABELS}\n  annotations: {{team: x}}"),
 ]
 CHANGES = {
-    "env-goes": ("statefulset", LINES[0], "", PEERS, 4),
-    "env-moves": ("statefulset", "".join(LINES), "".join(reversed(LINES)), PEERS, 4),
-    "label-goes": ("statefulset", 'dict(labels, team="x")', "labels", PEERS, 4),
-    "argument-goes": ("statefulset", "args: [a, b]", "args: [a]", PEERS, 4),
-    "all-arguments-go": ("statefulset", "          args: [a, b]\n", "", PEERS, 4),
-    "key-goes": ("configmap", 'dict(spec_as_run, extra="x")', "spec_as_run", SPEC, 0),
-    "annotation-goes": ("service", "\n  annotations: {team: x}", "", SERVICE, 0),
-    "limit-goes": ("statefulset", "  revisionHistoryLimit: 2\n", "", PEERS, 0),
+    "env-removed": ("statefulset", LINES[0], "", PEERS, 4),
+    "env-reordered": ("statefulset", "".join(LINES), "".join(reversed(LINES)), PEERS, 4),
+    "label-removed": ("statefulset", 'dict(labels, team="x")', "labels", PEERS, 4),
+    "argument-removed": ("statefulset", "args: [a, b]", "args: [a]", PEERS, 4),
+    "all-arguments-removed": ("statefulset", "          args: [a, b]\n", "", PEERS, 4),
+    "key-removed": ("configmap", 'dict(spec_as_run, extra="x")', "spec_as_run", SPEC, 0),
+    "annotation-removed": ("service", "\n  annotations: {team: x}", "", SERVICE, 0),
+    "limit-removed": ("statefulset", "  revisionHistoryLimit: 2\n", "", PEERS, 0),
 }
 
 
@@ -104,7 +104,7 @@ def test_field_that_another_manager_took_over_unchanged_is_reported(lab: Lab, re
     assert "not proven to be as desired: data.extra" in reader.run("sync", "--dry-run").out
 
 
-def test_saved_plan_of_a_read_only_account_is_carried_out_with_its_restarts(
+def test_saved_plan_of_a_read_only_account_is_executed_with_its_restarts(
     lab: Lab, reader: Lab, tmp_path: Path
 ) -> None:
     edit(lab, "statefulset", LINES[0], "")
@@ -115,7 +115,7 @@ def test_saved_plan_of_a_read_only_account_is_carried_out_with_its_restarts(
     key = next(key for key in bound if key.startswith("StatefulSet"))
     assert bound[key]["restarts"] == 4
     bound[key]["restarts"] = 0
-    other = tmp_path / "untold.json"
+    other = tmp_path / "without-restarts.json"
     other.write_text(json.dumps(document), encoding="utf-8")
     refused = lab.run("sync", "--plan", str(other))
     assert refused.code == 1

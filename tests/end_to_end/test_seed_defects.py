@@ -112,7 +112,7 @@ def test_defect_4_sent_messages_are_counted_by_the_words_that_the_node_prints() 
         query.expression
         for query in queries(boards, experiment="purple", peer=".+", node=".+")
         if (query.dashboard, query.panel)
-        in {("lab-experiment", "Sent, by the logs"), ("lab-logs", "Messages sent")}
+        in {("lab-experiment", "Sent according to the logs"), ("lab-logs", "Messages sent")}
     ]
     assert len(counts) == 2
     assert all(f'|= "{words}"' in expression for expression in counts)

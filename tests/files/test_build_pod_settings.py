@@ -276,7 +276,7 @@ def test_scale_changes_the_peers_of_one_role_only() -> None:
     assert scaled == ROLES.replace("peers: 3", "peers: 7")
     with pytest.raises(EditError) as none:
         set_peers(ROLES, 7)
-    assert none.value.hint == "name one with `--role`: bootstrap, publisher"
+    assert none.value.hint == "choose a role with `--role`: bootstrap, publisher"
     with pytest.raises(EditError):
         set_peers(ROLES, 7, "attacker")
     with pytest.raises(EditError):
@@ -292,7 +292,7 @@ def test_logs_select_all_roles_or_one() -> None:
     for role, peer in (("attacker", None), (None, 2)):
         with pytest.raises(NimlabError) as refused:
             _pods_of(experiment, role, peer)
-        assert refused.value.hint == "name one with `--role`: bootstrap, publisher"
+        assert refused.value.hint == "choose a role with `--role`: bootstrap, publisher"
 
 
 @pytest.mark.live

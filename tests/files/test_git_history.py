@@ -290,7 +290,7 @@ def test_remedy_for_a_missing_commit_is_to_fetch_it(tmp_path: Path, root: Path) 
     assert relation_to(clone, head(clone), newer) is Relation.OLDER
 
 
-def test_remedy_after_a_rewritten_history_is_not_to_fetch(root: Path) -> None:
+def test_remedy_after_a_rewritten_history_does_not_suggest_a_fetch(root: Path) -> None:
     commit(root)
     recorded = commit(root)
     git(root, "reset", "-q", "--hard", "HEAD~1")

@@ -224,7 +224,7 @@ def test_any_bytes_give_a_document_or_problems_inside_the_file(data: bytes) -> N
 
 @settings(max_examples=examples(150))
 @given(data=st.data())
-def test_any_mutation_of_a_file_raises_nothing_else(data: st.DataObject) -> None:
+def test_mutated_file_raises_only_spec_errors(data: st.DataObject) -> None:
     text = PURPLE
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text)))
@@ -236,7 +236,7 @@ def test_any_mutation_of_a_file_raises_nothing_else(data: st.DataObject) -> None
 
 
 def _walk(schema: Any, where: str) -> list[str]:
-    """Return what a schema lacks: descriptions, examples, closed objects."""
+    """Return the descriptions, examples and `additionalProperties: false` that a schema lacks."""
     missing = []
     for name, inner in schema.get("properties", {}).items():
         place = f"{where}.{name}"

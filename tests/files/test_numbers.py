@@ -114,7 +114,7 @@ def test_whole_number_as_a_float_is_a_wrong_type(path: str, text: str, before: s
         ("9" * 18, "limit", "the limit is `limits.peersPerExperiment` in lab.yaml"),
     ],
 )
-def test_other_spellings_of_a_number(written: str, code: str, hint: str) -> None:
+def test_other_spellings_of_a_number_are_rejected_with_a_hint(written: str, code: str, hint: str) -> None:
     result = load({"experiments/green.yaml": EXPERIMENT.replace("peers: 5", f"peers: {written}")})
     assert isinstance(result, tuple)
     (problem,) = result
@@ -191,7 +191,7 @@ def test_number_is_refused_at_its_place_or_rendered_in_plain_digits(field: Any, 
         {"experiments/green.yaml": EXPERIMENT, path: text.replace(before + usual, before + number, 1)}
     )
     if isinstance(result, tuple):
-        if result[0].code != "limit":  # a limit is reported at what exceeds it
+        if result[0].code != "limit":  # a limit is reported at the value that exceeds it
             assert {p.location.path for p in result} >= {path}
         return
     assert re.fullmatch(r"0|[1-9][0-9]*", number)

@@ -1,4 +1,4 @@
-"""Writing to paths of users: regular files are replaced atomically, other targets are never replaced."""
+"""Writing to paths that users choose: regular files are replaced atomically, other targets never."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
 def make_device(folder: Path, name: str) -> Path:
     """A device like /dev/null that a faulty program may replace without harm to the machine.
 
-    Only root makes devices. Nobody else can replace the machine's own ones.
+    Only root can create devices, and only root can replace the devices of the machine.
     """
     if os.geteuid() != 0:
         return Path("/dev") / name
@@ -80,7 +80,7 @@ def make_device(folder: Path, name: str) -> Path:
 
 @pytest.fixture(params=["itself", "linked", "linked twice"])
 def null(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The path of a device that accepts all data."""
+    """Return the path of a device that accepts all data."""
     (tmp_path / "devices").mkdir()
     device = make_device(tmp_path / "devices", "null")
     if request.param == "itself":
@@ -125,7 +125,7 @@ def test_socket_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_path_of_an_open_descriptor_is_written_through_it(tmp_path: Path) -> None:
-    """Opening the file again would overwrite its beginning; replacing it would lose what others write."""
+    """Opening the file again would overwrite its beginning; replacing it would lose other writers' output."""
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as file:
         file.write("one\n")
@@ -137,10 +137,10 @@ def test_path_of_an_open_descriptor_is_written_through_it(tmp_path: Path) -> Non
 
 
 def test_path_of_an_open_socket_is_written_through_it() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        write_text(Path(f"/proc/self/fd/{ours.fileno()}"), "x")
-        assert theirs.recv(10) == b"x"
+    own_end, other_end = socket.socketpair()
+    with own_end, other_end:
+        write_text(Path(f"/proc/self/fd/{own_end.fileno()}"), "x")
+        assert other_end.recv(10) == b"x"
 
 
 def test_closed_pipe_is_not_an_error() -> None:
@@ -193,7 +193,7 @@ def test_unwritable_path_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
 
 
 def test_file_in_a_read_only_folder_is_overwritten() -> None:
-    """As with a single file that is mounted into a container; files in /proc behave alike."""
+    """For example, a single file that is mounted into a container, or a file in /proc."""
     path = Path("/proc/self/comm")
     write_text(path, "nimlab-test")
     assert path.read_text(encoding="utf-8") == "nimlab-test\n"
@@ -246,7 +246,7 @@ def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folde
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (
             "render --out lab.yaml",
@@ -266,11 +266,11 @@ def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folde
         ("delete folder --force", "cannot remove the file"),
     ],
 )
-def test_unusable_path_is_not_a_bug(lab_folder: Path, arguments: str, said: str) -> None:
+def test_unusable_path_is_not_a_bug(lab_folder: Path, arguments: str, output: str) -> None:
     (lab_folder / "circle").symlink_to("circle")
     (lab_folder / "experiments" / "folder.yaml").mkdir()
     full = make_device(lab_folder.parent, "full")
     done = shell(f"nimlab {arguments.replace('$FULL', str(full))}", cwd=lab_folder)
     assert done.returncode == 1, done
-    assert said in done.stderr
+    assert output in done.stderr
     assert "bug" not in done.stderr

@@ -1,4 +1,4 @@
-"""Values that make no sense, alone or together, are one problem at their place; valid values are none."""
+"""Values that are out of range or contradict each other are one problem at their place."""
 
 from __future__ import annotations
 

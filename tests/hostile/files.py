@@ -39,7 +39,7 @@ def text_file(path: str, text: str | bytes) -> Callable[[Path], object]:
     return write
 
 
-def in_green(text: str | bytes) -> Callable[[Path], object]:
+def green_file(text: str | bytes) -> Callable[[Path], object]:
     """Return a function that writes the experiment green."""
     return text_file("experiments/green.yaml", text)
 
@@ -125,18 +125,18 @@ FIELDS: Final = {
 def values() -> Iterator[Hostile]:
     """Yield each bad value in each field of a spec."""
     for field, form in FIELDS.items():
-        for what, value in BAD_VALUES.items():
+        for label, value in BAD_VALUES.items():
             field_value = form.format(value) if "{}" in form else value
             key = field.strip()
             text = HEAD + f"metadata: {{name: green}}\nspec:\n  {key}: {field_value}\n"
             if key != "contract":
                 text += "  contract: nimp2p\n"
-            yield Hostile(f"{what} in {field.strip()} {form}".strip(), in_green(text))
+            yield Hostile(f"{label} in {field.strip()} {form}".strip(), green_file(text))
 
 
 def names() -> Iterator[Hostile]:
-    """Yield names that leave the folder, clash, or look like other names."""
-    for what, name in {
+    """Yield names that point outside the folder, clash, or look like other names."""
+    for label, name in {
         "path": "../purple", "absolute": "/etc/passwd", "empty": '""', "upper": "Green", "dots": "..",
         "slash": "a/b", "space": "'a b'", "newline": '"a\\nb"', "template": "'{{ x }}'", "null": "null",
         "null byte": '"a\\0"', "bidi": '"a\\u202eb"', "cyrillic": "'\u0430bc'", "fullwidth": "'\uff41'",
@@ -146,7 +146,7 @@ def names() -> Iterator[Hostile]:
         "zero width": '"a\\u200bb"', "tab": '"a\\tb"', "emoji": "'\U0001f600'", "used": "purple",
     }.items():  # fmt: skip
         yield Hostile(
-            f"name: {what}", in_green(HEAD + f"metadata: {{name: {name}}}\nspec: {{contract: nimp2p}}\n")
+            f"name: {label}", green_file(HEAD + f"metadata: {{name: {name}}}\nspec: {{contract: nimp2p}}\n")
         )
 
 
@@ -224,12 +224,12 @@ def syntax() -> Iterator[Hostile]:
         "image with a path": SPEC.format("image: ../../a:1"),
         "image with a newline": SPEC.format('image: "a/b:1\\nx: y"'),
     }  # fmt: skip
-    for what, text in cases.items():
-        yield Hostile(f"syntax: {what}", in_green(text))
+    for label, text in cases.items():
+        yield Hostile(f"syntax: {label}", green_file(text))
 
 
 def places() -> Iterator[Hostile]:
-    """Yield links, devices, pipes and folders in the place of regular files."""
+    """Yield links, devices, pipes and folders instead of regular files."""
     for folder in ("experiments", "contracts"):
         yield Hostile(f"{folder}: link to a file", link(f"{folder}/x.yaml", "/etc/hostname"))
         yield Hostile(f"{folder}: link to a device", link(f"{folder}/x.yaml", "/dev/zero"))
@@ -278,7 +278,7 @@ SCHEMAS: Final[dict[str, str | bytes]] = {
     "closed without properties": '{"additionalProperties": false}',
     "required without properties": '{"required": ["x"]}',
 }  # fmt: skip
-"""Schemas that loop, expand, refer to other places, or allow what later code does not expect."""
+"""Schemas that loop, expand, refer to other places, or allow values that later code does not expect."""
 
 
 def schemas() -> Iterator[Hostile]:
@@ -289,18 +289,18 @@ def schemas() -> Iterator[Hostile]:
         yield Hostile(f"{path}: link", link(path, "/etc/hostname"), "it is a symbolic link")
         yield Hostile(f"{path}: pipe", pipe(path), "not a regular file")
         yield Hostile(f"{path}: link to nothing", link(path, "nowhere"), "it is a symbolic link")
-        for what, old, new in (
+        for label, old, new in (
             ("open", '"additionalProperties": false', '"additionalProperties": true'),
             ("nothing required", '"required"', '"x-required"'),
             ("other types", '"type": "string"', '"type": ["string", "object"]'),
         ):
-            yield Hostile(f"{path}: {what}", replaced(path, old, new), other)
-        for what, text in SCHEMAS.items():
+            yield Hostile(f"{path}: {label}", replaced(path, old, new), other)
+        for label, text in SCHEMAS.items():
             message = "decode" if isinstance(text, bytes) else other
-            yield Hostile(f"{path}: {what}", text_file(path, text), message)
+            yield Hostile(f"{path}: {label}", text_file(path, text), message)
 
 
-UNSEEN: Final = {
+INVISIBLE: Final = {
     "null": "\\0", "bell": "\\a", "backspace": "\\b", "escape": "\\e", "return": "\\r", "delete": "\\x7f",
     "next line": "\\x85", "C1": "\\x9b", "zero width": "\\u200b", "joiner": "\\u200d", "embedding": "\\u202a",
     "right to left": "\\u200f", "override": "\\u202e", "isolate": "\\u2066", "word joiner": "\\u2060",
@@ -309,38 +309,38 @@ UNSEEN: Final = {
 """Invisible characters, as YAML escapes."""
 
 
-def unseen() -> Iterator[Hostile]:
+def invisible_characters() -> Iterator[Hostile]:
     """Yield invisible characters in free text, keys and file names, escaped and unescaped."""
     message = "the invisible character"
-    for what, escaped in UNSEEN.items():
+    for label, escaped in INVISIBLE.items():
         for field in ("owner", "description"):
             text = HEAD + f'metadata: {{name: green, {field}: "a{escaped}b"}}\nspec: {{contract: nimp2p}}\n'
-            yield Hostile(f"{what} in {field}", in_green(text), message)
-        yield Hostile(f"{what} in a key", in_green(GREEN + f'"a{escaped}b": 1\n'), message)
+            yield Hostile(f"{label} in {field}", green_file(text), message)
+        yield Hostile(f"{label} in a key", green_file(GREEN + f'"a{escaped}b": 1\n'), message)
         plain = yaml.safe_load(f'"{escaped}"')
         if plain not in "\0\r":  # a file name cannot contain \0, and \r is allowed at the end of a line
-            yield Hostile(f"{what} as it is", in_green(GREEN + f"# a{plain}b\n"), message)
-            yield named_file(what, f"experiments/a{plain}b.yaml")
-    for what, plain in {"newline": "\n", "tab": "\t", "no UTF-8": "\udcff"}.items():
-        yield named_file(what, f"experiments/a{plain}b.yaml")
-        yield named_file(what, f"contracts/a{plain}b.yaml")
-        yield named_template(what, f"a{plain}b.yaml.j2")
-    for what, old, new in (
+            yield Hostile(f"{label} as it is", green_file(GREEN + f"# a{plain}b\n"), message)
+            yield named_file(label, f"experiments/a{plain}b.yaml")
+    for label, plain in {"newline": "\n", "tab": "\t", "no UTF-8": "\udcff"}.items():
+        yield named_file(label, f"experiments/a{plain}b.yaml")
+        yield named_file(label, f"contracts/a{plain}b.yaml")
+        yield named_template(label, f"a{plain}b.yaml.j2")
+    for label, old, new in (
         ("a contract's description", "  description:", '  description: "a\\eb" #'),
         ("what a node logs", "  logs:", '  logs:\n    "a\\eb": x'),
     ):
-        yield Hostile(f"escape in {what}", replaced("contracts/nimp2p.yaml", old, new), message)
+        yield Hostile(f"escape in {label}", replaced("contracts/nimp2p.yaml", old, new), message)
 
 
-def named_file(what: str, path: str) -> Hostile:
+def named_file(label: str, path: str) -> Hostile:
     """Return a case with a file of this path."""
-    name = f"{what} in a file's name in {path.rpartition('/')[0]}"
+    name = f"{label} in a file's name in {path.rpartition('/')[0]}"
     return Hostile(name, text_file(path, GREEN), "name contains invisible characters")
 
 
-def named_template(what: str, name: str) -> Hostile:
+def named_template(label: str, name: str) -> Hostile:
     """Return a case with a template of this name."""
-    case = f"{what} in a template's name"
+    case = f"{label} in a template's name"
     return Hostile(
         case, text_file(f"templates/experiment/{name}", GREEN), "name contains invisible characters"
     )
@@ -348,41 +348,41 @@ def named_template(what: str, name: str) -> Hostile:
 
 def equals() -> Iterator[Hostile]:
     """Yield very long lists whose items must be unique."""
-    for what, item in (("maps", "{{a: {}}}"), ("lists of maps", "[{{a: {}}}]"), ("words", "x{}")):
+    for label, item in (("maps", "{{a: {}}}"), ("lists of maps", "[{{a: {}}}]"), ("words", "x{}")):
         items = ", ".join(item.format(n) for n in range(4500))
         text = SPEC.format(f"rtt: {{methods: [{items}]}}")
-        yield Hostile(f"many {what} to compare", in_green(text), "rtt.methods")
+        yield Hostile(f"many {label} to compare", green_file(text), "rtt.methods")
 
 
 def settings() -> Iterator[Hostile]:
-    """Yield changes of the lab and of contracts that try to gain access to more."""
-    for what, new in {
+    """Yield changes of lab.yaml and of contracts that try to affect other objects."""
+    for label, new in {
         "namespace of the system": "namespace: kube-system",
         "namespace with a path": "namespace: ../x",
         "namespace with a newline": 'namespace: "a\\nb"',
         "namespace empty": 'namespace: ""',
         "namespace number": "namespace: 5",
     }.items():
-        yield Hostile(f"lab: {what}", replaced("lab.yaml", "namespace: dst-lab", new))
-    for what, new in {
+        yield Hostile(f"lab: {label}", replaced("lab.yaml", "namespace: dst-lab", new))
+    for label, new in {
         "prefix of nothing": 'prefix: ""',
         "prefix with a newline": 'prefix: "a\\n"',
         "prefix with a template": "prefix: '{{ x }}'",
         "long prefix": "prefix: " + "a" * 60,
     }.items():
-        yield Hostile(f"lab: {what}", replaced("lab.yaml", "prefix: nimp2p-exp-", new))
+        yield Hostile(f"lab: {label}", replaced("lab.yaml", "prefix: nimp2p-exp-", new))
     contract = "contracts/nimp2p.yaml"
-    for what, old, new in (
+    for label, old, new in (
         ("another name twice", "name: nimp2p", "name: dst-go"),
         ("name with a path", "name: nimp2p", "name: ../x"),
         ("unknown key", "kind: Contract", "kind: Contract\nhostNetwork: true"),
         ("other kind", "kind: Contract", "kind: Role"),
     ):
-        yield Hostile(f"contract: {what}", replaced(contract, old, new))
+        yield Hostile(f"contract: {label}", replaced(contract, old, new))
 
 
 REFUSED: Final = (
-    *values(), *names(), *syntax(), *places(), *schemas(), *unseen(), *equals(), *settings(),
+    *values(), *names(), *syntax(), *places(), *schemas(), *invisible_characters(), *equals(), *settings(),
 )  # fmt: skip
 
 CODE_LIKE: Final = (

@@ -32,7 +32,7 @@ MEMORY_LIMIT_MB = 200
 def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
     kind: str, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.hostile.run", kind, str(tmp_path / "lab")],
         cwd=REPOSITORY,
         check=False,
@@ -40,8 +40,8 @@ def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
         text=True,
         timeout=900,
     )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, f"{lines[-1] if lines else ''}: {done.stderr[-2000:]}"
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    assert process.returncode == 0, f"{lines[-1] if lines else ''}: {process.stderr[-2000:]}"
     results = [line for line in lines if "name" in line]
     assert [line["name"] for line in results] == list(cases(kind))
     if kind == "files":
@@ -49,7 +49,7 @@ def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
     else:
         expected = {name: change[3] for name, change in CHANGES.items()}
     wrong = {
-        line["name"]: why for line in results if (why := complaint(line, expected.get(line["name"], "")))
+        line["name"]: fault for line in results if (fault := fault_of(line, expected.get(line["name"], "")))
     }
     assert wrong == {}
     slowest, largest = max(r["cpu_s"] for r in results), max(r["rss_mb"] for r in results)
@@ -59,18 +59,18 @@ def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
     )
 
 
-def complaint(result: dict[str, Any], expected: str) -> str | None:
-    """Return what is wrong with the result of a case, or None."""
+def fault_of(result: dict[str, Any], expected: str) -> str | None:
+    """Return the fault in the result of a case; None if it is as expected."""
     if "crash" in result:
         return str(result["crash"])
     if not result["reported"]:
         return "accepted"
     if any(not where for _, where, _ in result["reported"]):
-        return f"no place: {result['said']}"
+        return f"no place: {result['reported']}"
     if not any(expected in what for _, _, what in result["reported"]):
-        return f"rejected for another reason: {result['said'][:3]}"
+        return f"rejected for another reason: {result['reported'][:3]}"
     if result["name"] in CHANGES and any("\n" in what for _, _, what in result["reported"]):
-        return f"rejected for more than one reason: {result['said'][:3]}"
+        return f"rejected for more than one reason: {result['reported'][:3]}"
     if result["cpu_s"] > CPU_LIMIT_S:
         return f"{result['cpu_s']:.1f} s"
     if result["rss_mb"] > MEMORY_LIMIT_MB:
@@ -78,7 +78,7 @@ def complaint(result: dict[str, Any], expected: str) -> str | None:
     return None
 
 
-def test_there_are_enough_cases_with_unique_names() -> None:
+def test_cases_are_numerous_and_have_unique_names() -> None:
     assert len(REFUSED) + len(TEMPLATES) + len(CHANGES) >= 200
     assert len({case.name for case in REFUSED}) == len(REFUSED)
     assert not CHANGES.keys() & TEMPLATES.keys()
@@ -89,10 +89,10 @@ def test_the_base_of_each_hostile_template_is_valid(base: str, tmp_path: Path) -
     lay_out(tmp_path / "lab")
     shipped = read_desired_lab(tmp_path / "lab", None)
     (tmp_path / "lab" / TEMPLATE).write_text(BASES[base], encoding="utf-8")
-    intent = read_desired_lab(tmp_path / "lab", None)
-    assert intent.errors == ()
-    assert [len(one.manifests) for one in intent.desired] == [
-        len(one.manifests) + 1 for one in shipped.desired
+    desired_lab = read_desired_lab(tmp_path / "lab", None)
+    assert desired_lab.errors == ()
+    assert [len(group.manifests) for group in desired_lab.desired] == [
+        len(group.manifests) + 1 for group in shipped.desired
     ]
 
 
@@ -103,9 +103,9 @@ def test_text_that_looks_like_code_is_rendered_unchanged(text: str, tmp_path: Pa
         metadata = to_yaml_safe_json({"name": "green", "owner": description, "description": description})
         path = tmp_path / "lab" / "experiments" / "green.yaml"
         path.write_text(f"{HEAD}metadata: {metadata}\nspec: {{contract: nimp2p}}\n", encoding="utf-8")
-        intent = read_desired_lab(tmp_path / "lab", frozenset({"green"}))
-        assert intent.errors == ()
-        (green,) = intent.desired
+        desired_lab = read_desired_lab(tmp_path / "lab", frozenset({"green"}))
+        assert desired_lab.errors == ()
+        (green,) = desired_lab.desired
         return green.manifests
 
     def shape(value: Any) -> Any:
@@ -122,7 +122,7 @@ def test_text_that_looks_like_code_is_rendered_unchanged(text: str, tmp_path: Pa
 
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["syntax: alias bomb", "name: path", "lab: namespace with a newline"])
-def test_nothing_is_sent_of_a_hostile_file(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
+def test_hostile_file_is_never_sent_to_the_server(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
     """Only GET requests are allowed, and none for the hostile experiment."""
     lay_out(tmp_path / "lab")
     cases("files")[name](tmp_path / "lab")

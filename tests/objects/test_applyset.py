@@ -1,4 +1,4 @@
-"""IDs of apply-sets as in kubectl, marks of members, and proofs before a prune."""
+"""IDs of apply-sets as in kubectl, label and annotation of members, and proofs before a prune."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_ids_equal_those_of_kubectl() -> None:
 
 
 def plain() -> Manifest:
-    """Return a manifest without the marks of a member."""
+    """Return a manifest without the label and the annotation of a member."""
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -68,10 +68,10 @@ def test_member_has_all_proofs() -> None:
     [
         (lambda v: v["metadata"]["labels"].pop(PART_OF), "label"),
         (lambda v: v["metadata"]["labels"].update({PART_OF: "x"}), "label"),
-        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name it"),
-        (lambda v: v["metadata"].update(name="copy"), "does not name it"),
-        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name it"),
-        (lambda v: v.update(apiVersion="other.io/v1"), "does not name it"),
+        (lambda v: v["metadata"]["annotations"].pop(MEMBER), "does not name this object"),
+        (lambda v: v["metadata"].update(name="copy"), "does not name this object"),
+        (lambda v: v["metadata"].update(namespace="elsewhere"), "does not name this object"),
+        (lambda v: v.update(apiVersion="other.io/v1"), "does not name this object"),
         (lambda v: v["metadata"].pop("managedFields"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(operation="Update"), "not applied"),
         (lambda v: v["metadata"]["managedFields"][0].update(manager="kubectl"), "not applied"),

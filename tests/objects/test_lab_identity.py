@@ -1,4 +1,4 @@
-"""A recorded set belongs to this lab only with evidence; forks and copies are not evidence."""
+"""A recorded apply-set belongs to this lab only with evidence. A fork or a copy is no evidence."""
 
 from __future__ import annotations
 

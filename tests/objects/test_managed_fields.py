@@ -182,7 +182,7 @@ def test_changed_object_is_suspect(name: str) -> None:
     assert verdict.reason
 
 
-def test_foreign_items_and_other_owners_do_not_matter() -> None:
+def test_foreign_items_and_other_owners_do_not_make_an_object_suspect() -> None:
     live = make_live()
     pod(live)["initContainers"].insert(1, {"name": "foreign"})
     live["metadata"]["labels"]["team"] = "x"
@@ -258,7 +258,7 @@ def test_foreign_additions_are_reported_at_their_topmost_path() -> None:
         with_foreign({"f:spec": {"f:gone": {}}}),
     ],
 )
-def test_what_is_not_foreign(live: Any) -> None:
+def test_fields_that_are_not_foreign(live: Any) -> None:
     assert foreign_fields(DESIRED, live) == ()
 
 

@@ -123,7 +123,7 @@ def test_truncated_text_contains_no_fragment_of_a_secret(form: str) -> None:
 
 
 def test_secrets_are_redacted_before_truncation() -> None:
-    """Only the start of a long message is shown, and the secret is where it ends."""
+    """Only the start of a long message is shown, and the secret is at the end of that part."""
     value = "correct horse  battery\nstaple " * 9
     for padding in range(380, 520, 7):
         answer = {"message": f'{"x" * padding} "{value}" is wrong'}
@@ -203,8 +203,8 @@ def test_no_output_of_any_command_contains_a_secret(lab: Lab, tmp_path: Path, br
     def echo(request: Seen) -> Broken | None:
         if not broken or request.method != "PATCH" or "/statefulsets/" not in request.path:
             return None
-        held = "hunter2-drifted" if "purple" in request.path else "hunter2-old, hunter2-foreign"
-        message = f"Invalid value: hunter2-new, {held} {'x' * 430} hunter2-new"
+        old_values = "hunter2-drifted" if "purple" in request.path else "hunter2-old, hunter2-foreign"
+        message = f"Invalid value: hunter2-new, {old_values} {'x' * 430} hunter2-new"
         return Broken(status=422, body={"kind": "Status", "code": 422, "message": message})
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:

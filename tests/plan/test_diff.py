@@ -231,7 +231,7 @@ def test_keys_with_dots_and_slashes_are_bracketed() -> None:
     ]
 
 
-def test_true_is_not_one_and_private_names_count() -> None:
+def test_true_differs_from_one_and_private_names_are_compared() -> None:
     old, new = config({"__a": 1, "b": 1}), config({"__a": 2, "b": True})
     assert shown(diff_objects(old, new)) == [("data.__a", 1, 2), ("data.b", 1, True)]
 

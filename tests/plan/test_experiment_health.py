@@ -1,4 +1,4 @@
-"""Health of an experiment's pods: the word, the worst reason, and the run to which it belongs."""
+"""Health of an experiment's pods: the word and the worst reason. Events of former runs do not count."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
         (container({"running": {}}, ready=True), None),
     ],
 )
-def test_terminated_containers(item: Manifest, reason: str | None) -> None:
+def test_reason_of_a_terminated_container(item: Manifest, reason: str | None) -> None:
     trouble = pod_trouble(item, NOW)
     assert (trouble.reason if trouble else None) == reason
 
@@ -103,9 +103,9 @@ def test_failing_probes_and_lost_nodes_have_different_reasons() -> None:
     assert starting is not None
     assert not is_due(starting, NOW), "starting pods are normal"
     for status in ({"phase": "Unknown"}, {"phase": "Running", "reason": "NodeLost"}):
-        gone = pod_trouble(pod(0, **status), NOW)
-        assert gone is not None
-        assert gone.reason == "NodeLost"
+        trouble = pod_trouble(pod(0, **status), NOW)
+        assert trouble is not None
+        assert trouble.reason == "NodeLost"
 
 
 def test_pods_that_stay_terminating_are_named_with_the_blocker() -> None:
@@ -116,9 +116,9 @@ def test_pods_that_stay_terminating_are_named_with_the_blocker() -> None:
     assert (trouble.reason, trouble.fatal, is_due(trouble, NOW)) == ("Terminating", False, True)
     assert "`a/b`" in trouble.message
     stuck["metadata"]["deletionTimestamp"] = NOW.isoformat()
-    going = pod_trouble(stuck, NOW)
-    assert going is not None
-    assert not is_due(going, NOW)
+    recent = pod_trouble(stuck, NOW)
+    assert recent is not None
+    assert not is_due(recent, NOW)
 
 
 def test_failed_pods_have_a_reason() -> None:
@@ -157,9 +157,9 @@ def test_health_of_workloads() -> None:
     assert health_of([full], 1, [], NOW).health is Health.NOT_READY
     assert health_of([statefulset(scale=0, running=0)], 0, [], NOW).health is Health.STOPPED
     assert health_of([], 0, [], NOW).health is Health.NONE
-    leaving = statefulset()
-    leaving["metadata"]["deletionTimestamp"] = MADE
-    assert health_of([leaving], 0, [], NOW).health is Health.TERMINATING
+    terminating = statefulset()
+    terminating["metadata"]["deletionTimestamp"] = MADE
+    assert health_of([terminating], 0, [], NOW).health is Health.TERMINATING
 
 
 def test_row_sums_over_all_workloads_of_an_experiment() -> None:
@@ -357,14 +357,14 @@ def test_progress_always_names_the_missing_peers() -> None:
 
 
 def test_progress_bar_counts_peers_to_stop() -> None:
-    def going(leaving: int) -> PeersProgress:
+    def progress(leaving: int) -> PeersProgress:
         return PeersProgress(experiment="red", running=0, wanted=0, leaving=leaving)
 
-    bar = Bar.of(going(800), None)
+    bar = Bar.of(progress(800), None)
     assert (bar.completed, bar.total) == (0, 800)
-    bar = Bar.of(going(200), bar)
+    bar = Bar.of(progress(200), bar)
     assert (bar.completed, bar.total) == (600, 800)
-    assert Bar.of(going(0), None).total == 1
+    assert Bar.of(progress(0), None).total == 1
 
 
 ON_DELETE = {"updateStrategy": {"type": "OnDelete"}, "template": {"spec": {"containers": []}}}
@@ -395,7 +395,7 @@ def test_restarted_peers_are_not_reported_as_running(peers: int, running: int, w
     assert words in join([entry.line for entry in entries], paint=False)
 
 
-class Blind:
+class ClusterWithoutPods:
     """A cluster whose credentials do not allow reading pods and events."""
 
     def pages(self, kind: str, **how: Any) -> Any:
@@ -403,9 +403,9 @@ class Blind:
 
 
 def test_list_works_without_the_right_to_read_pods() -> None:
-    blind: Any = Blind()
-    assert find_troubled_pods(blind, "experiment", {"a": "n", "b": "m"}, lambda pod: True) == ()
-    assert read_warnings(blind, ["n"]) == ()
+    cluster: Any = ClusterWithoutPods()
+    assert find_troubled_pods(cluster, "experiment", {"a": "n", "b": "m"}, lambda pod: True) == ()
+    assert read_warnings(cluster, ["n"]) == ()
 
 
 @pytest.mark.live

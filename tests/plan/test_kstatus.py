@@ -72,7 +72,7 @@ ROLLING = {"replicas": 3, "updateStrategy": {"type": "RollingUpdate", "rollingUp
         (live("Odd", {"conditions": [{"type": "Reconciling", "status": "True"}]}), State.IN_PROGRESS),
     ],
 )
-def test_status(item: Manifest | None, state: State) -> None:
+def test_status_of_each_kind(item: Manifest | None, state: State) -> None:
     status = status_of(item)
     assert status.state is state
     assert status.message
@@ -114,7 +114,7 @@ def waiting(reason: str, message: str = "", field: str = "containerStatuses") ->
     ],
 )
 @pytest.mark.parametrize("field", ["containerStatuses", "initContainerStatuses"])
-def test_waiting_containers(reason: str, fatal: bool, words: str, field: str) -> None:
+def test_reason_of_a_waiting_container(reason: str, fatal: bool, words: str, field: str) -> None:
     trouble = pod_trouble(waiting(reason, "no such key", field), NOW)
     assert trouble is not None
     assert (trouble.reason, trouble.fatal) == (reason, fatal)

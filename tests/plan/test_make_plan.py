@@ -1,4 +1,4 @@
-"""make_plan and its decision on each object, with snapshots that are made by hand."""
+"""Plans, and the decision on each object, for snapshots that the tests construct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHA = "a" * 40
 
 
 def manifest(kind: str, name: str, experiment: str, **spec: Any) -> Manifest:
-    """Return a manifest with the marks of a member."""
+    """Return a manifest with the label and the annotation of a member."""
     api = {"StatefulSet": "apps/v1"}.get(kind, "v1")
     plain: Manifest = {
         "apiVersion": api,
@@ -41,7 +41,7 @@ def manifest(kind: str, name: str, experiment: str, **spec: Any) -> Manifest:
 
 
 def workload(name: str, peers: int = 3, image: str = "a:1") -> Manifest:
-    """Return the StatefulSet of one experiment, with the marks of a member."""
+    """Return the StatefulSet of one experiment, with the label and the annotation of a member."""
     container = {"name": "c", "image": image, "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}
     return manifest(
         "StatefulSet",
@@ -100,10 +100,10 @@ def snapshot(*live: Manifest, predicted: dict[ObjectKey, Prediction] | None = No
 
 
 def policy(**given: Any) -> PlanInputs:
-    """The inputs of a run that may prune within generous limits, with fields of the policy or the inputs."""
-    own = {one.name: given.pop(one.name) for one in fields(SyncPolicy) if one.name in given}
+    """Return the inputs of a run with a high prune limit; `given` are fields of the policy or the inputs."""
+    options = {field.name: given.pop(field.name) for field in fields(SyncPolicy) if field.name in given}
     limit = PruneLimit(objects=100, percent=None, spare_single=False)
-    return PlanInputs(policy=SyncPolicy(**own), **{"limit": limit, **given})
+    return PlanInputs(policy=SyncPolicy(**options), **{"limit": limit, **given})
 
 
 def only(plan: Plan) -> Change:
@@ -222,13 +222,13 @@ def test_suspect_object_without_a_dry_run_is_never_kept() -> None:
     ours: dict[str, Any] = {'k:{"name":"c"}': {"f:args": {}}}
     (entry,) = old["metadata"]["managedFields"]
     entry["fieldsV1"]["f:spec"] = {"f:template": {"f:spec": {"f:containers": ours}}}
-    unasked = {key_of(wanted): Prediction()}
-    plan = make_plan([group("red", wanted)], snapshot(old, predicted=unasked), policy())
+    without_dry_run = {key_of(wanted): Prediction()}
+    plan = make_plan([group("red", wanted)], snapshot(old, predicted=without_dry_run), policy())
     change = only(plan)
     assert (change.action, change.restarts, change.unverified) == (Action.UPDATE, 3, True)
     assert [(f.path, f.old) for f in change.fields] == [("spec.template.spec.containers[c].args", ["-v"])]
     del container["args"]
-    plan = make_plan([group("red", wanted)], snapshot(old, predicted=unasked), policy())
+    plan = make_plan([group("red", wanted)], snapshot(old, predicted=without_dry_run), policy())
     assert (only(plan).action, only(plan).fields, only(plan).restarts) == (Action.UPDATE, (), 0)
     assert "not proven" in only(plan).reason
     assert not plan.is_empty
@@ -252,7 +252,7 @@ def test_takeover_is_predicted_without_the_server() -> None:
     assert (change.restarts, change.unverified, change.foreign) == (3, True, ())
     old["status"]["updatedReplicas"] = 1
     change = only(make_plan([group("red", wanted)], snapshot(old, predicted=predicted), policy()))
-    assert change.restarts == 1, "the other peers run without it"
+    assert change.restarts == 1, "the other peers do not have the removed field"
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_changed_experiment_is_not_held_back() -> None:
     assert plan.held == ()
 
 
-def test_experiment_that_is_held_back_is_not_recorded_as_begun() -> None:
+def test_held_back_experiment_is_not_recorded_as_begun() -> None:
     commit = Commit(sha="a" * 40, branch=None, dirty=False)
     plan = make_plan(
         [group("green", workload("green"))],
@@ -400,13 +400,13 @@ def test_spare_single_requires_labels_that_nimlab_applied() -> None:
 
 
 @pytest.mark.parametrize("how", list(OnImmutableChange))
-@pytest.mark.parametrize("is_leaving", [False, True])
+@pytest.mark.parametrize("is_terminating", [False, True])
 def test_new_object_may_adopt_outdated_peers_after_an_interrupted_replacement(
-    how: OnImmutableChange, is_leaving: bool
+    how: OnImmutableChange, is_terminating: bool
 ) -> None:
     red, old = workload("red"), live_of(workload("red"))
     old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    change = only(make_plan([group("red", red, how=how)], snapshot(*[old] * is_leaving), policy()))
+    change = only(make_plan([group("red", red, how=how)], snapshot(*[old] * is_terminating), policy()))
     assert change.action is Action.CREATE
     assert change.outdated_peers_possible is (how is OnImmutableChange.ORPHAN)
 
@@ -431,11 +431,11 @@ def test_only_descendants_of_the_synced_commit_may_change_anything(
     seen = snapshot(*live.values(), parent=recorded, predicted=predicted)
     ages = {"c" * 40: Relation.NEWER, SHA: relation}
     plan = make_plan([group("red", red)], seen, policy(commit=HEAD, relations=ages))
-    is_young = relation in (Relation.SAME, Relation.NEWER)
-    assert (plan.refusal is None) is is_young
+    is_descendant = relation in (Relation.SAME, Relation.NEWER)
+    assert (plan.refusal is None) is is_descendant
     allowed = make_plan([group("red", red)], seen, policy(commit=HEAD, relations=ages, allow_older=True))
     is_known = relation is not Relation.UNKNOWN or "c" * 40 in recorded.commits
-    assert (allowed.refusal is None) is is_known, "an unknown commit may be of another lab"
+    assert (allowed.refusal is None) is is_known, "an unknown commit may belong to another lab"
     if is_known:
         origin = recorded.commit or HEAD.sha
         assert allowed.after == Parent(scope=allowed.after.scope, commit=HEAD.sha, origin=origin)
@@ -532,18 +532,20 @@ def test_namespace_stays_while_it_contains_foreign_or_protected_objects() -> Non
     inside = live_of(manifest("ConfigMap", "c", "go"))
     inside["metadata"]["namespace"] = "nimp2p-exp-go"
     inside["metadata"]["annotations"][MEMBER] = "experiments:/ConfigMap:nimp2p-exp-go/c"
-    stranger = {"nimp2p-exp-go": (ObjectKey("Secret", "nimp2p-exp-go", "s"),)}
+    foreign_objects = {"nimp2p-exp-go": (ObjectKey("Secret", "nimp2p-exp-go", "s"),)}
     plan = make_plan([], snapshot(namespace, inside), policy(allow_empty=True))
     assert [c.action for c in plan.changes] == [Action.PRUNE, Action.PRUNE]
     assert plan.changes[-1].key.kind == "Namespace"
-    plan = make_plan([], snapshot(namespace, inside, foreign_objects=stranger), policy(allow_empty=True))
+    plan = make_plan(
+        [], snapshot(namespace, inside, foreign_objects=foreign_objects), policy(allow_empty=True)
+    )
     assert {c.key.kind: c.action for c in plan.changes}["Namespace"] is Action.KEEP
     inside["metadata"]["annotations"]["nimlab.dev/protect"] = "true"
     plan = make_plan([], snapshot(namespace, inside), policy(allow_empty=True))
     assert {c.action for c in plan.changes} == {Action.KEEP}
 
 
-def test_first_sync_widens_the_scope_and_the_last_narrows_it() -> None:
+def test_scope_is_widened_before_a_sync_and_narrowed_after_it() -> None:
     red = workload("red")
     plan = make_plan([group("red", red)], snapshot(), policy())
     assert plan.after.scope == plan.during.scope
@@ -561,7 +563,7 @@ FOREIGN = st.fixed_dictionaries(
         "owner": st.booleans(),
         "protect": st.booleans(),
         "kind": st.sampled_from(["ConfigMap", "Service", "Secret", "Pod"]),
-        "going": st.booleans(),
+        "terminating": st.booleans(),
     }
 )
 
@@ -584,13 +586,13 @@ def test_only_objects_with_all_proofs_are_pruned(marks: dict[str, Any]) -> None:
         metadata["ownerReferences"] = [{"uid": "u", "kind": "X", "name": "x", "apiVersion": "v1"}]
     if marks["protect"]:
         metadata["annotations"]["nimlab.dev/protect"] = "true"
-    if marks["going"]:
+    if marks["terminating"]:
         metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     proven = (
         marks["label"]
         and marks["member"] == "own"
         and marks["applied"]
-        and not (marks["owner"] or marks["protect"] or marks["going"])
+        and not (marks["owner"] or marks["protect"] or marks["terminating"])
         and marks["kind"] in ("ConfigMap", "Service")
     )
     plan = make_plan([], snapshot(live), policy(allow_empty=True))

@@ -152,7 +152,7 @@ def test_prediction_misses_no_change_of_the_server(
 ) -> None:
     """Use random objects with random edits by other managers and in Git."""
     number = int(os.environ.get("NIMLAB_SEED") or secrets.randbelow(10**9))
-    namespace = f"forecast-{secrets.token_hex(4)}"
+    namespace = f"prediction-{secrets.token_hex(4)}"
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     seen: Counter[str] = Counter()
     names = itertools.count()
@@ -161,23 +161,23 @@ def test_prediction_misses_no_change_of_the_server(
     @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=False))
     def examples(source: random.Random) -> None:
-        one_example(Dice(source), cluster, namespace, f"x{next(names)}", seen)
+        check_example(Dice(source), cluster, namespace, f"x{next(names)}", seen)
 
     try:
         examples()
     finally:
         remove_namespaces(cluster, [namespace])
     figure(
-        f"forecast: {EXAMPLES} examples, seed {number}: {seen['same']} predicted as the server does, "
-        f"{seen['more']} with more, {seen['refused']} that the server refuses, 0 changes missed"
+        f"prediction: {EXAMPLES} examples, seed {number}: {seen['same']} predicted exactly, "
+        f"{seen['more']} with additional changes, {seen['refused']} rejected by the server, 0 changes missed"
     )
     assert seen["same"] > EXAMPLES / 10
 
 
-def foretold(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, Manifest | None]:
-    """The object, and what an apply would make of that very one, None where the server refuses.
+def read_and_dry_run(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, Manifest | None]:
+    """Return the live object and the result of a dry run; the result is None if the server rejects the apply.
 
-    Controllers write too, as a Deployment's does when it has seen it: then both are asked for again.
+    If a controller, such as that of a Deployment, changes the object in between, both are read again.
     """
     live = cluster.get(key_of(wanted))
     while True:
@@ -192,7 +192,7 @@ def foretold(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, Manifest
         live = now
 
 
-def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> None:
+def check_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> None:
     """Apply an object, edit it as other managers, change Git, and compare prediction and server."""
     desired = make_desired(dice, namespace, name)
     live = cluster.apply(desired, manager=FIELD_MANAGER, force=False, dry_run=False)
@@ -201,7 +201,7 @@ def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, see
         luck.random.choice([edit for edit in EDITS if edit is not edit_reset])(luck, cluster, live)
         live = cluster.get(key_of(desired)) or live
     wanted = change_desired(dice, change_desired(dice, desired))
-    live, applied = foretold(cluster, wanted)
+    live, applied = read_and_dry_run(cluster, wanted)
     uid = live["metadata"]["uid"]
     cluster.delete(key_of(live), uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
     if applied is None or compare(wanted, live).unchanged:

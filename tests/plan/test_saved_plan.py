@@ -48,7 +48,7 @@ def test_schema_is_strict_and_the_docs_describe_every_key() -> None:
 @pytest.mark.parametrize(
     "document", [None, 1, [], {}, {"binding": {}}, {"binding": {"options": {"names": 1}}}]
 )
-def test_other_documents_than_saved_plans_are_errors_with_a_place(document: Any) -> None:
+def test_document_that_is_not_a_saved_plan_is_an_error_with_a_place(document: Any) -> None:
     with pytest.raises(PlanError) as caught:
         SavedPlan.from_json(document, "plan.json")
     assert caught.value.where == "plan.json"
@@ -56,14 +56,14 @@ def test_other_documents_than_saved_plans_are_errors_with_a_place(document: Any)
 
 
 def saved_with_token(value: str, peers: int = 3) -> SavedPlan:
-    """A saved plan whose live and desired object contain a secret value."""
+    """Return a saved plan whose live and desired objects contain a secret value."""
     wanted = workload("red", peers)
     wanted["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "API_TOKEN", "value": value}]
     return saved_plan(wanted, live_of(wanted))
 
 
 def saved_plan(wanted: Manifest, live: Manifest, commit: str | None = None) -> SavedPlan:
-    """A saved plan with one object."""
+    """Return a saved plan with one object."""
     plan = make_plan([group("red", wanted)], snapshot(live, parent=parent(commit)), policy())
     here = ClusterIdentity(object="Namespace/kube-system", id="1")
     return saved_plan_of(plan, SyncPolicy(), "nimlab/0", cluster=here, salt="5a17")
@@ -80,7 +80,7 @@ def test_digests_reveal_only_that_a_masked_value_has_changed() -> None:
         "a masked value" in word for word in differences_since(first, saved_with_token("hunter2", peers=4))
     )
     salted = replace(first, salt="beef", hidden=None)
-    assert "hunter" not in json.dumps(salted.to_json()), "nor is the secret in the salt"
+    assert "hunter" not in json.dumps(salted.to_json()), "the JSON contains no secret"
 
 
 def test_masked_values_of_secrets_have_a_digest_and_plain_objects_have_none() -> None:
@@ -132,9 +132,9 @@ def test_plan_that_would_restart_more_peers_than_shown_is_invalid() -> None:
 
 
 def test_saved_plan_survives_json() -> None:
-    saved_one = saved_with_token("x")
-    text = json.dumps({"binding": saved_one.to_json()})
-    assert SavedPlan.from_json(json.loads(text), "plan.json") == saved_one
+    original = saved_with_token("x")
+    text = json.dumps({"binding": original.to_json()})
+    assert SavedPlan.from_json(json.loads(text), "plan.json") == original
 
 
 def saved(lab: Lab, *arguments: str) -> Path:
@@ -167,27 +167,27 @@ def test_saved_plan_is_executed_as_it_was_shown(lab: Lab) -> None:
     assert "no longer valid" in again.err
 
 
-def by_hand(lab: Lab) -> None:
+def scale_by_hand(lab: Lab) -> None:
     lab.kubectl("scale", "statefulset/nimp2p-exp-blue", "--replicas=2")
 
 
-def another_object(lab: Lab) -> None:
+def delete_object(lab: Lab) -> None:
     lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
 
 
-def another_sync(lab: Lab) -> None:
+def sync_again(lab: Lab) -> None:
     assert lab.run("sync").code == 0
 
 
-def another_commit(lab: Lab) -> None:
+def add_commit(lab: Lab) -> None:
     git(lab.root, "commit", "-q", "--allow-empty", "-m", "two")
 
 
-def another_file(lab: Lab) -> None:
+def edit_file(lab: Lab) -> None:
     lab.edit("purple", "peers: 6", "peers: 7")
 
 
-def another_tool(lab: Lab) -> None:
+def change_tool(lab: Lab) -> None:
     path = lab.root.parent / "plan.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     document["binding"]["tool"] = "nimlab/0.0"
@@ -196,18 +196,18 @@ def another_tool(lab: Lab) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize(
-    ("meddle", "word"),
+    ("interfere", "word"),
     [
-        (by_hand, "nimp2p-exp-blue has changed in the cluster"),
-        (another_object, "nimp2p-exp-blue-spec has changed in the cluster"),
-        (another_sync, "has changed in the cluster"),
-        (another_commit, "at commit"),
-        (another_file, "has changed in the files"),
-        (another_tool, "made by nimlab/0.0"),
+        (scale_by_hand, "nimp2p-exp-blue has changed in the cluster"),
+        (delete_object, "nimp2p-exp-blue-spec has changed in the cluster"),
+        (sync_again, "has changed in the cluster"),
+        (add_commit, "at commit"),
+        (edit_file, "has changed in the files"),
+        (change_tool, "made by nimlab/0.0"),
     ],
 )
 def test_plan_that_is_no_longer_valid_writes_nothing(
-    lab: Lab, tmp_path: Path, meddle: Callable[[Lab], None], word: str
+    lab: Lab, tmp_path: Path, interfere: Callable[[Lab], None], word: str
 ) -> None:
     git(lab.root, "init", "-q", "-b", "main")
     git(lab.root, "add", "-A")
@@ -215,7 +215,7 @@ def test_plan_that_is_no_longer_valid_writes_nothing(
     assert lab.run("sync").code == 0
     lab.edit("purple", "peers: 5", "peers: 6")
     path = saved(lab)
-    meddle(lab)
+    interfere(lab)
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         through = Lab(lab.root, lab.namespace, proxy.kubeconfig, lab.cluster, lab.capture)
         answer = through.run("sync", "--plan", str(path))
@@ -237,7 +237,7 @@ def test_saved_plan_rejects_options_that_would_change_it(lab: Lab) -> None:
 
 @pytest.mark.live
 def test_plan_that_only_creates_is_invalid_in_another_cluster(lab: Lab, tmp_path: Path) -> None:
-    """None of its objects exists yet, so only the identity distinguishes the clusters, not their address."""
+    """None of its objects exists yet, so only the identity of the cluster can make the plan invalid."""
     path = saved(lab)
     bound_to = json.loads(path.read_text(encoding="utf-8"))["binding"]["cluster"]
     assert bound_to["object"] == "Namespace/kube-system"

@@ -32,7 +32,7 @@ def test_cost_is_replicas_times_requests_with_sidecars() -> None:
         ([sidecar], 150, 17),
         ([step], 120, 20),
         ([step, sidecar], 150, 20),
-        ([sidecar, step], 220, 21),  # the sidecar runs beside the step
+        ([sidecar, step], 220, 21),  # the sidecar runs at the same time as the init container
         ([sidecar, sidecar], 250, 18),
     ):
         pod = {"spec": {"containers": containers, "initContainers": before}}
@@ -44,7 +44,7 @@ def test_cost_is_replicas_times_requests_with_sidecars() -> None:
     assert resources_of(workload(template=odd)) == Resources(pods=1)
 
 
-def test_limits_that_hold_only_on_average_have_a_caveat() -> None:
+def test_limits_that_apply_only_to_the_average_have_a_caveat() -> None:
     annotations = {"kubernetes.io/egress-bandwidth": "16M"}
     (caveat,) = caveats_of(workload(template={"metadata": {"annotations": annotations}}))
     assert "average" in caveat
@@ -102,7 +102,7 @@ def test_immutable_config_and_role_references() -> None:
     ) == ("roleRef",)
 
 
-def test_peers_that_restart() -> None:
+def test_number_of_restarted_peers() -> None:
     live = workload(template={"a": 1}, updateStrategy={"type": "OnDelete"})
     live["status"] = {"replicas": 5, "updatedReplicas": 5, "observedGeneration": 1}
     assert restarts_of(live, workload(template={"a": 2}, replicas=9)) == 5

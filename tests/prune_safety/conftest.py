@@ -18,7 +18,7 @@ from tests.support.lab import Sandbox
 
 @pytest.fixture
 def counters(counts: dict[str, Counter[str]]) -> Iterator[Counters]:
-    """Counters of this test, which are added to those of the run."""
+    """Yield the counters of this test, which are added to those of the run afterwards."""
     counters = Counters(seed=figures.seed())
     yield counters
     counts["prune safety"].update({
@@ -37,9 +37,9 @@ def server(
     capsys: pytest.CaptureFixture[str],
     counters: Counters,
 ) -> Iterator[LiveServer]:
-    """Namespaces of this test's own."""
-    made = LiveServer(DirectAccess(cluster), sandbox, tmp_path, capsys, counters)
+    """Yield a server with namespaces for this test only."""
+    server_of_test = LiveServer(DirectAccess(cluster), sandbox, tmp_path, capsys, counters)
     try:
-        yield made
+        yield server_of_test
     finally:
-        made.clean()
+        server_of_test.clean()

@@ -1,4 +1,4 @@
-"""Counters of the tests of prune safety: how many situations, and how many wrong results."""
+"""Counters of the tests of prune safety: the number of situations, and of wrong results."""
 
 from __future__ import annotations
 

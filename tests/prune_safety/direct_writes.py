@@ -61,8 +61,8 @@ class DirectAccess:
     def apply(self, item: Object, manager: str = MANAGER, tail: str = "") -> Object:
         """Apply an object on the server with `force`."""
         query = f"?fieldManager={manager.replace(' ', '%20')}&force=true"
-        made: Object = self.send("PATCH", self.path(item, tail) + query, item, "apply-patch+yaml")
-        return made
+        result: Object = self.send("PATCH", self.path(item, tail) + query, item, "apply-patch+yaml")
+        return result
 
     def create(self, item: Object, manager: str = "kubectl-create") -> Object:
         """Create an object; the manager then owns its fields with the operation Update."""
@@ -70,8 +70,8 @@ class DirectAccess:
         if item["kind"] == "Pod":
             self.wait_for_account(namespace)
         where = self.collection(item["kind"], namespace)
-        made: Object = self.send("POST", f"{where}?fieldManager={manager}", item)
-        return made
+        result: Object = self.send("POST", f"{where}?fieldManager={manager}", item)
+        return result
 
     def wait_for_account(self, namespace: str) -> None:
         """Wait for the default ServiceAccount of a new namespace, which every pod requires."""
@@ -83,14 +83,14 @@ class DirectAccess:
     def merge(self, item: Object, metadata: Object, manager: str = "kubectl-edit") -> Object:
         """Change the metadata of an object as this manager."""
         path = f"{self.path(item)}?fieldManager={manager}"
-        made: Object = self.send("PATCH", path, {"metadata": metadata}, "merge-patch+json")
-        return made
+        result: Object = self.send("PATCH", path, {"metadata": metadata}, "merge-patch+json")
+        return result
 
     def wipe(self, item: Object) -> Object:
         """Remove the managed fields of an object."""
         wiped = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
-        made: Object = self.send("PATCH", self.path(item), wiped, "json-patch+json")
-        return made
+        result: Object = self.send("PATCH", self.path(item), wiped, "json-patch+json")
+        return result
 
     def delete(self, item: Object) -> None:
         """Delete an object without preconditions."""

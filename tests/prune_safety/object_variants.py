@@ -2,7 +2,7 @@
 
 An object starts as a member of the lab's set, with every proof. `METADATA_VARIANTS` change its metadata,
 `AUTHOR_VARIANTS` its managed fields. A variant with `stays` makes the object foreign or protected, so that no
-sync may delete it. The other variants occur in objects of the lab in normal operation.
+sync may delete it. Other variants occur in objects of the lab in normal operation.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class Draft:
         if text is not None:
             self.labels[PART_OF] = text
 
-    def add_owner(self, **given: Any) -> None:
+    def add_owner(self, **fields: Any) -> None:
         """Set an owner reference."""
-        self.item["metadata"]["ownerReferences"] = [{**self.owner, **given}]
+        self.item["metadata"]["ownerReferences"] = [{**self.owner, **fields}]
 
-    def move(self, **given: str) -> None:
+    def move(self, **fields: str) -> None:
         """Change the name or the namespace, and keep all other metadata."""
-        self.item["metadata"].update(given)
+        self.item["metadata"].update(fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +209,8 @@ def fields_of(item: Object) -> Object:
         for part in ("labels", "annotations")
         if metadata.get(part)
     }
-    rest: Object = {f"f:{name}": {".": {}} for name in ("spec", "data") if name in item}
-    return {"f:metadata": parts, **rest}
+    top_level: Object = {f"f:{name}": {".": {}} for name in ("spec", "data") if name in item}
+    return {"f:metadata": parts, **top_level}
 
 
 def without(fields: Object, *path: str) -> Object:
@@ -223,10 +223,10 @@ def without(fields: Object, *path: str) -> Object:
     return kept
 
 
-def entry(fields: object, manager: str = MANAGER, operation: str = "Apply", **given: str) -> Object:
+def entry(fields: object, manager: str = MANAGER, operation: str = "Apply", **extra: str) -> Object:
     """Return one entry of managedFields."""
     kind = {"apiVersion": "v1", "fieldsType": "FieldsV1", "time": "2026-11-23T12:00:00Z"}
-    return {"manager": manager, "operation": operation, **kind, "fieldsV1": fields, **given}
+    return {"manager": manager, "operation": operation, **kind, "fieldsV1": fields, **extra}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

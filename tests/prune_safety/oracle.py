@@ -92,7 +92,7 @@ def self_name(item: Object, *, set_name: str = "experiments") -> str:
 
 
 def body_of(kind: str) -> Object:
-    """Return the smallest valid body of a kind, without side effects."""
+    """Return a minimal valid body of a kind that causes no action of a controller."""
     bodies: dict[str, Object] = {
         "ConfigMap": {"data": {"a": "b"}},
         "Service": {"spec": {"clusterIP": "None", "ports": [{"name": "p", "port": 80, "protocol": "TCP"}]}},
@@ -126,8 +126,8 @@ def body_of(kind: str) -> Object:
 
 def plain(kind: str, namespace: str, name: str) -> Object:
     """Return an object without any metadata of nimlab."""
-    place = {"namespace": namespace} if FACTS[kind].namespaced else {}
-    metadata = {"name": name, **place, "labels": {}, "annotations": {}}
+    namespace_field = {"namespace": namespace} if FACTS[kind].namespaced else {}
+    metadata = {"name": name, **namespace_field, "labels": {}, "annotations": {}}
     return {"apiVersion": api_version(kind), "kind": kind, "metadata": metadata, **body_of(kind)}
 
 

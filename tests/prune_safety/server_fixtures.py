@@ -83,9 +83,9 @@ class LiveServer:
     variants_by_key: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     spent: set[str] = field(default_factory=set)  # UIDs of the objects whose deletion was due
 
-    def rng(self, what: str) -> random.Random:
+    def rng(self, purpose: str) -> random.Random:
         """Return the random choices of one test; the seed repeats them."""
-        return random.Random(f"{self.counters.seed}:{what}")  # noqa: S311 -- choices, not secrets
+        return random.Random(f"{self.counters.seed}:{purpose}")  # noqa: S311 -- choices, not secrets
 
     def space(self, tail: str = "") -> str:
         """Create a namespace that belongs to no lab and is deleted after the test."""
@@ -121,7 +121,7 @@ class LiveServer:
         return self.tag in name
 
     def check_deletions(
-        self, before: dict[Key, Identity], due: Iterable[Key], what: str, *, beside: Iterable[str] = ()
+        self, before: dict[Key, Identity], due: Iterable[Key], purpose: str, *, beside: Iterable[str] = ()
     ) -> None:
         """Compare the objects that have disappeared with those whose deletion was due.
 
@@ -132,12 +132,12 @@ class LiveServer:
         lost = {key for key, identity in before.items() if key not in after or after[key].uid != identity.uid}
         self.spent |= {before[key].uid for key in due if key in before}
         wrong = {key for key in lost - due if key[1] not in beside and not before[key].owners & self.spent}
-        left = due - lost
+        not_deleted = due - lost
         self.counters.foreign_deleted += len(wrong)
-        self.counters.ours_left += len(left)
-        where = f"NIMLAB_SEED={self.counters.seed}, {what}"
+        self.counters.ours_left += len(not_deleted)
+        where = f"NIMLAB_SEED={self.counters.seed}, {purpose}"
         assert not wrong, f"{where}: deleted {self._named(wrong)}"
-        assert not left, f"{where}: left {self._named(left)}"
+        assert not not_deleted, f"{where}: did not delete {self._named(not_deleted)}"
 
     def _named(self, keys: Iterable[Key]) -> list[str]:
         """Return the objects with their variants."""
@@ -188,13 +188,13 @@ def sync(lab: Lab, *arguments: str, code: int = 0) -> Answer:
 def choose_variants(rng: random.Random, count: int) -> list[tuple[tuple[str, ...], str]]:
     """Return variants and write sequences: first each alone, then random combinations."""
     served = sorted(name for name, variant in METADATA_VARIANTS.items() if variant.served)
-    found: list[tuple[tuple[str, ...], str]] = [((name,), "us") for name in (*served, GOING)]
-    found += [((), sequence) for sequence in sorted(WRITE_SEQUENCES)]
-    while len(found) < count:
+    variants_and_sequences: list[tuple[tuple[str, ...], str]] = [((name,), "us") for name in (*served, GOING)]
+    variants_and_sequences += [((), sequence) for sequence in sorted(WRITE_SEQUENCES)]
+    while len(variants_and_sequences) < count:
         variants = choose_metadata_variants(rng, "ConfigMap", served=True) if rng.random() < 0.6 else ()
         sequence = rng.choice(sorted(WRITE_SEQUENCES)) if variants and rng.random() < 0.5 else "us"
-        found.append((variants, sequence))
-    return found
+        variants_and_sequences.append((variants, sequence))
+    return variants_and_sequences
 
 
 def make_variant(

@@ -49,18 +49,18 @@ OWNER: Final = {"apiVersion": "v1", "kind": "ConfigMap", "name": "operator", "ui
 class Part(Enum):
     """Relation of an object to the lab."""
 
-    WANTED = "a file asks for it"
-    LEFT_OVER = "no file asks for it any more"
-    UNREADABLE = "its file can't be read"
-    FOREIGN = "it was never the lab's"
+    WANTED = "a file specifies it"
+    LEFT_OVER = "no file specifies it any more"
+    UNREADABLE = "its file cannot be read"
+    FOREIGN = "it never belonged to the lab"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """One live object and its part; `oddities` names its variants.
 
-    A `doubtful` object is ours, but somebody has changed the label of its experiment. A plan may prune it if
-    it is left over, but does not have to.
+    A `doubtful` object is ours, but somebody has changed the label of its experiment. If it is left over, a
+    plan may prune or keep it.
     """
 
     item: Object
@@ -176,22 +176,22 @@ class Situation:
         return {name: self.options["relations"][sha] for name, sha in concerned.items()}
 
     def may_be_another_labs(self) -> bool:
-        """Return whether only an option supports this lab: no synced commit is known here."""
+        """Return whether the apply-set may belong to another lab, because no synced commit is known here."""
         concerned = {self.recorded, *self.begun.values()} - {None}
         ages = {self.options["relations"][sha] for sha in concerned}
         return bool(self.options["allow_older"]) and ages == {Relation.UNKNOWN}
 
     def refusals(self) -> set[str]:
         """Return the reasons for which the whole run must be refused."""
-        found = set()
+        reasons = set()
         if (
             self.ages() & {Relation.OLDER, Relation.DIVERGED}
             or Relation.OLDER in self.ages_by_name().values()
         ):
-            found.add("stale")
+            reasons.add("stale")
         if self.names is not None and "nobody" in self.names:
-            found.add("unknown name")
-        return found
+            reasons.add("unknown name")
+        return reasons
 
     def replacements(self) -> set[ObjectKey]:
         """Return the objects to be replaced, whose experiment allows it."""
@@ -203,14 +203,14 @@ class Situation:
 
     def stops(self) -> set[str]:
         """Return the reasons for which the deletions must be withheld, except the prune limit."""
-        found = {"broken-files"} if self.broken else set()
+        reasons = {"broken-files"} if self.broken else set()
         if any(self.is_about(name) for name in self.blocked):
-            found.add("blocked")
+            reasons.add("blocked")
         if not self.options["take_ownership"] and any(self.is_about(name) for name in self.strange_seats):
-            found.add("blocked")
+            reasons.add("blocked")
         if not self.wanted and self.names is None and not self.options["allow_empty"]:
-            found.add("empty")
-        return found
+            reasons.add("empty")
+        return reasons
 
     def is_plainly_ours(self, piece: Piece) -> bool:
         """Return whether an object is ours beyond doubt."""
@@ -274,13 +274,13 @@ def _choose_options(situation: Situation) -> None:
 
 
 def _place(situation: Situation, name: str) -> tuple[str, bool]:
-    """Return the namespace of an experiment's objects, and whether the experiment has it alone."""
+    """Return the namespace of an experiment's objects, and whether it is the experiment's own namespace."""
     isolated = situation.chance(0.3)
     return (situation.scope.prefix + name if isolated else situation.scope.namespace), isolated
 
 
 def _add_wanted(situation: Situation, name: str) -> None:
-    """Add an experiment with a file: its desired objects, its live objects, and left-over ones."""
+    """Add an experiment with a file: its desired objects, its live objects, and left-over objects."""
     rng = situation.rng
     space, isolated = _place(situation, name)
     situation.wanted[name] = []
@@ -300,7 +300,7 @@ def _add_wanted(situation: Situation, name: str) -> None:
 
 
 def _add_live_object(situation: Situation, name: str, item: Object) -> None:
-    """Add a live object for a desired one: mostly the object itself."""
+    """Add a live object with the key of a desired object: usually the object itself."""
     roll, key = situation.rng.random(), key_of(item)
     live = _live(situation, member(situation.scope, key.kind, key.namespace, key.name, name))
     stays = True
@@ -340,9 +340,9 @@ def _add_live_object(situation: Situation, name: str, item: Object) -> None:
 
 def _labelled_only(item: Object) -> Object:
     """Return a foreign object that was created with our labels."""
-    made = plain(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
-    made["metadata"]["labels"] = dict(item["metadata"]["labels"])
-    return made
+    labelled = plain(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
+    labelled["metadata"]["labels"] = dict(item["metadata"]["labels"])
+    return labelled
 
 
 def _protect_or_own(situation: Situation, live: Object) -> None:

@@ -179,19 +179,21 @@ def due(space: OwnNamespace, case: Case) -> set[Key]:
     return {key_of(space.ours(kind)) for kind in kinds}
 
 
-def assert_planned(lab: Lab, made: list[tuple[OwnNamespace, Case]]) -> None:
+def assert_planned(lab: Lab, cases_by_namespace: list[tuple[OwnNamespace, Case]]) -> None:
     """Check that the plan contains each namespace correctly, except for changes during the sync."""
     dry = sync(lab, "--dry-run", "--output", "json").out
     pruned = {case["key"] for case in json.loads(dry)["objects"] if case["action"] == "prune"}
     wrong = [
         f"{space.name}: {case}"
-        for space, case in made
+        for space, case in cases_by_namespace
         if (f"Namespace/{space.name}" in pruned) is not (case.goes or bool(case.between or case.at_last))
     ]
     assert wrong == []
 
 
-def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(server: LiveServer, tmp_path: Path) -> None:
+def test_namespace_is_pruned_only_if_it_contains_no_foreign_object(
+    server: LiveServer, tmp_path: Path
+) -> None:
     lab, scope = server.lab()
     write_experiment(lab, "keep")
     sync(lab)
@@ -204,7 +206,7 @@ def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(server: LiveSer
         server.variants_by_key[key_of(space.ours("Namespace"))] = (name,)
     widen_scope(server, scope)
     assert_planned(lab, list(zip(spaces, cases, strict=True)))
-    seen = server.identities()
+    before = server.identities()
     met: set[tuple[str, str]] = set()
 
     def fault(request: Seen) -> None:
@@ -226,9 +228,9 @@ def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(server: LiveSer
         proxy.fault = fault
         answer = sync(replace(lab, kubeconfig=proxy.kubeconfig), code=1)
     assert len(met) == sum(case.between is not None or case.at_last is not None for case in cases)
-    going = {space.name for space, case in zip(spaces, cases, strict=True) if case.goes}
+    deleted_namespaces = {space.name for space, case in zip(spaces, cases, strict=True) if case.goes}
     expected = {key for space, case in zip(spaces, cases, strict=True) for key in due(space, case)}
-    server.check_deletions(seen, expected, answer.out, beside=going)
+    server.check_deletions(before, expected, answer.out, beside=deleted_namespaces)
     server.counters.served += len(cases)
 
 
@@ -265,7 +267,7 @@ def test_foreign_namespace_is_kept_whatever_its_metadata(server: LiveServer) -> 
 
     server.direct.each(make, list(enumerate(variants_by_key)))
     widen_scope(server, scope)
-    seen = server.identities()
+    before = server.identities()
     answer = sync(lab)
-    server.check_deletions(seen, set(), answer.out)
+    server.check_deletions(before, set(), answer.out)
     server.counters.served += len(variants_by_key)

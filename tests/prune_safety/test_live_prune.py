@@ -1,4 +1,4 @@
-"""Syncs among object variants on a real server: every foreign object is kept, and none of ours is left.
+"""Syncs among object variants on a real server: foreign objects are kept, left-over objects are deleted.
 
 The tests write objects directly, run the CLI, and read everything back. `NIMLAB_SEED` repeats the choices.
 """
@@ -48,23 +48,23 @@ def make_left_over(lab: Lab, scope: LabScope, *names: str) -> list[Piece]:
     for name in names:
         write_experiment(lab, name)
     sync(lab)
-    found = []
+    pieces = []
     for name in names:
         items = json.loads(lab.run("render", name, "--output", "json").out)
-        found += [Piece(item=item, scope=scope, experiment=name) for item in items]
+        pieces += [Piece(item=item, scope=scope, experiment=name) for item in items]
         (lab.root / "experiments" / f"{name}.yaml").unlink()
-    return found
+    return pieces
 
 
-def make_many(server: LiveServer, scope: LabScope, spaces: tuple[str, ...], what: str) -> list[Piece]:
+def make_many(server: LiveServer, scope: LabScope, spaces: tuple[str, ...], suffix: str) -> list[Piece]:
     """Create many variants, mostly in the lab's own namespace."""
-    rng = server.rng(f"crowd {what}")
-    made = [
+    rng = server.rng(f"crowd {suffix}")
+    pieces = [
         make_variant(
             rng,
             server,
             scope,
-            name=f"c{number}-{what}",
+            name=f"c{number}-{suffix}",
             spaces=spaces,
             experiment=rng.choice(LEFT),
             variants=variants,
@@ -73,9 +73,9 @@ def make_many(server: LiveServer, scope: LabScope, spaces: tuple[str, ...], what
         for number, (variants, sequence) in enumerate(choose_variants(rng, OBJECT_COUNT))
     ]
     kinds = ("Secret", "ServiceAccount", "Lease", "Role", "PersistentVolumeClaim")
-    made += [make_never_pruned(scope, kind, f"n-{what}") for kind in kinds]
-    server.direct.each(server.write, made)
-    return made
+    pieces += [make_never_pruned(scope, kind, f"n-{suffix}") for kind in kinds]
+    server.direct.each(server.write, pieces)
+    return pieces
 
 
 def due(pieces: list[Piece], scope: LabScope, *experiments: str) -> set[Key]:
@@ -99,13 +99,13 @@ def test_three_labs_lose_only_their_own_left_over_objects(server: LiveServer) ->
         pieces += make_many(server, scope, spaces, "abc"[number])
         widen_scope(server, scope)
     (first, home_1), (second, home_2), (third, home_3) = labs
-    seen = server.identities()
+    before = server.identities()
 
     def step(lab: Lab, expected: set[Key], *arguments: str, code: int = 0) -> None:
-        nonlocal seen
+        nonlocal before
         answer = sync(lab, *arguments, code=code)
-        server.check_deletions(seen, expected, f"sync {' '.join(arguments)}: {answer.out}")
-        seen = server.identities()
+        server.check_deletions(before, expected, f"sync {' '.join(arguments)}: {answer.out}")
+        before = server.identities()
 
     step(first, set(), "--no-prune")
     step(first, set(), "--max-prune", "2", code=1)
@@ -117,7 +117,7 @@ def test_three_labs_lose_only_their_own_left_over_objects(server: LiveServer) ->
     step(first, due(pieces, home_1, "gone-2", "was-2"), "gone-2", "was-2")
     step(first, due(pieces, home_1) - due(pieces, home_1, "gone-2", "was-2"))
     dry = first.run("sync", "--dry-run", "--exit-code")
-    assert dry.code == 3, "the objects of ours that are held on their way out still exist"
+    assert dry.code == 3, "our objects with a finalizer still exist"
     assert "Plan: " in dry.out
     assert not any(f"to {verb}" in dry.out for verb in ("create", "update", "replace", "prune"))
 
@@ -125,8 +125,8 @@ def test_three_labs_lose_only_their_own_left_over_objects(server: LiveServer) ->
         parent_of(home_2)
     )  # without the parent, no object is overlooked and none is deleted without the option
     (second.root / "experiments" / "keep.yaml").unlink()
-    kept = {key for key in seen if key[1] == home_2.namespace and key[2].startswith(f"{home_2.prefix}keep")}
-    seen = server.identities()
+    kept = {key for key in before if key[1] == home_2.namespace and key[2].startswith(f"{home_2.prefix}keep")}
+    before = server.identities()
     step(second, set(), code=1)
     step(second, due(pieces, home_2) | {key for key in kept if key[0] != "Pod"}, "--allow-empty")
 
@@ -154,16 +154,16 @@ def test_foreign_pods_survive_the_restart_of_an_experiment(server: LiveServer) -
         item["metadata"].update(labels=labels, ownerReferences=owners)
         server.direct.apply({**item, "spec": body})
         strays.append(key_of(item))
-    seen = server.identities()
+    before = server.identities()
     write_experiment(lab, "keep", interval="1s")
     assert lab.run("sync").code == 0
-    server.check_deletions(seen, {key_of(pod) for pod in ours}, "a restart")
+    server.check_deletions(before, {key_of(pod) for pod in ours}, "a restart")
     server.counters.served += len(strays)
 
 
 def make_late_changes(server: LiveServer, scope: LabScope, *, again: bool) -> list[tuple[Piece, LateChange]]:
     """Create objects for each late change, each in its own experiment, so that failures are independent."""
-    rng, found = server.rng("harm"), []
+    rng, cases = server.rng("harm"), []
     for number, (name, late_change) in enumerate(LATE_CHANGES.items()):
         for kind in rng.sample(INSIDE, 4) if again or not late_change.again else ():
             experiment = f"h{number}-{kind.lower()}"
@@ -172,10 +172,10 @@ def make_late_changes(server: LiveServer, scope: LabScope, *, again: bool) -> li
                 item=item, scope=scope, experiment=experiment, oddities=(name,), stays=late_change.stays
             )
             server.variants_by_key[piece.key] = (name,)
-            found.append((piece, late_change))
+            cases.append((piece, late_change))
     server.direct.reference(scope.namespace)
-    server.direct.each(lambda case: server.direct.apply(case[0].item), found)
-    return found
+    server.direct.each(lambda case: server.direct.apply(case[0].item), cases)
+    return cases
 
 
 def read_identity(direct: DirectAccess, item: Object) -> Identity | None:
@@ -192,8 +192,8 @@ def check_late_changes(
     expected = {
         piece.key for piece, late_change in cases if not late_change.stays and piece.key in identities
     }
-    gone = [piece.key for piece, _ in cases if piece.key not in identities_after]
-    assert not gone, f"nothing was ever tried with {gone}"
+    untried = [piece.key for piece, _ in cases if piece.key not in identities_after]
+    assert not untried, f"no change was made to {untried}"
     server.check_deletions(identities, expected, "changes between plan and execution")
     server.counters.served += len(cases)
 
@@ -209,10 +209,10 @@ def test_object_changed_just_before_its_delete_arrives_is_kept(server: LiveServe
     identities_after: dict[Key, Identity | None] = {}
 
     def fault(request: Seen) -> None:
-        found = by_path.get(request.path) if request.method == "DELETE" else None
-        if found is None:
+        case = by_path.get(request.path) if request.method == "DELETE" else None
+        if case is None:
             return
-        piece, late_change = found
+        piece, late_change = case
         if piece.key not in identities_after or late_change.again:
             late_change.do(server.direct, piece.item)
             identities_after[piece.key] = read_identity(server.direct, piece.item)
@@ -247,8 +247,8 @@ def test_object_changed_between_plan_and_execution_is_kept(server: LiveServer) -
     cases = make_late_changes(server, scope, again=False)
     cluster = server.direct.cluster
     apply_set = ApplySet(name="experiments", namespace=scope.namespace)
-    seen = observe(cluster, [], apply_set, take_ownership=False, remove_foreign=False, parallel=4)
-    plan = make_plan([], seen, allow_everything())
+    snapshot = observe(cluster, [], apply_set, take_ownership=False, remove_foreign=False, parallel=4)
+    plan = make_plan([], snapshot, allow_everything())
     assert not plan.stops
     assert len(plan.changes) == len(cases)
     identities_after: dict[Key, Identity | None] = {}

@@ -33,24 +33,24 @@ def test_ids_of_the_oracle_match_the_vectors_of_kubectl() -> None:
 
 
 def test_random_labs_lose_only_their_own_left_over_objects(counters: Counters) -> None:
-    seen: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     for number in range(SITUATIONS):
         situation = make_situation(random.Random(f"{counters.seed}:{number}"))  # noqa: S311 -- repeatable, no secret
         plan = make_plan(situation.desired(), situation.snapshot(), situation.policy())
         pruned = {change.key for change in plan.changes if change.action is Action.PRUNE}
         wrong = pruned - situation.deletions(with_doubtful=True)
-        left = situation.deletions(with_doubtful=False) - pruned
+        not_deleted = situation.deletions(with_doubtful=False) - pruned
         counters.planned += 1
         counters.foreign_deleted += len(wrong)
-        counters.ours_left += len(left)
+        counters.ours_left += len(not_deleted)
         where = f"NIMLAB_SEED={counters.seed}, situation {number}"
         assert not wrong, f"{where}: would delete {describe(situation, wrong)}"
-        assert not left, f"{where}: would leave {describe(situation, left)}"
+        assert not not_deleted, f"{where}: would leave {describe(situation, not_deleted)}"
         assert_withheld(situation, plan, pruned, where)
         assert_replaced(situation, plan, where)
-        count(situation, plan, pruned, seen)
+        count(situation, plan, pruned, occurrences)
     if SITUATIONS >= 5000:
-        assert_every_variant_occurred(seen)
+        assert_every_variant_occurred(occurrences)
 
 
 def describe(situation: Situation, keys: set[ObjectKey]) -> str:
@@ -95,22 +95,22 @@ def assert_replaced(situation: Situation, plan: Plan, where: str) -> None:
     assert replaced == situation.replacements(), where
 
 
-def count(situation: Situation, plan: Plan, pruned: set[ObjectKey], seen: Counter[str]) -> None:
+def count(situation: Situation, plan: Plan, pruned: set[ObjectKey], occurrences: Counter[str]) -> None:
     """Count the variants of this state."""
-    seen.update(oddity for piece in situation.pieces.values() for oddity in piece.oddities)
-    seen.update(f"stop {stop.code}" for stop in plan.stops)
-    seen.update(f"refused, {reason}" for reason in situation.refusals())
-    seen.update(piece.part.name for piece in situation.pieces.values())
-    seen["of unknown age"] += Relation.UNKNOWN in situation.ages() and plan.refusal is not None
-    seen["another lab's"] += situation.may_be_another_labs() and plan.refusal is not None
-    seen["narrowed"] += situation.names is not None
-    seen["replaced"] += bool(situation.replacements())
-    seen["namespace pruned"] += any(key.kind == "Namespace" for key in pruned)
+    occurrences.update(oddity for piece in situation.pieces.values() for oddity in piece.oddities)
+    occurrences.update(f"stop {stop.code}" for stop in plan.stops)
+    occurrences.update(f"refused, {reason}" for reason in situation.refusals())
+    occurrences.update(piece.part.name for piece in situation.pieces.values())
+    occurrences["of unknown age"] += Relation.UNKNOWN in situation.ages() and plan.refusal is not None
+    occurrences["another lab's"] += situation.may_be_another_labs() and plan.refusal is not None
+    occurrences["narrowed"] += situation.names is not None
+    occurrences["replaced"] += bool(situation.replacements())
+    occurrences["namespace pruned"] += any(key.kind == "Namespace" for key in pruned)
     if pruned and not plan.stops and plan.refusal is None:
-        seen["deletes"] += 1
+        occurrences["deletes"] += 1
 
 
-def assert_every_variant_occurred(seen: Counter[str]) -> None:
+def assert_every_variant_occurred(occurrences: Counter[str]) -> None:
     """Check that every variant occurred often enough to test it."""
     stops = ("broken-files", "blocked", "empty", "limit")
     demanded = [
@@ -129,5 +129,5 @@ def assert_every_variant_occurred(seen: Counter[str]) -> None:
         "replaced",
         "namespace pruned",
     ]
-    assert [what for what in demanded if seen[what] < 20] == []
-    assert seen["deletes"] > SITUATIONS / 5, "most situations have to be dangerous"
+    assert [name_of_variant for name_of_variant in demanded if occurrences[name_of_variant] < 20] == []
+    assert occurrences["deletes"] > SITUATIONS / 5, "most situations have to be dangerous"

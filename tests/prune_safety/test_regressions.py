@@ -38,18 +38,18 @@ def live_of(item: Object, number: int = 1) -> Object:
 
 
 def plan_of(*live: Object, desired: tuple[Desired, ...] = (), **given: Any) -> Plan:
-    """Return the plan of a run with all options allowed, except the given ones."""
-    seen = Snapshot(
+    """Return the plan of a run that allows everything; `given` overrides its options."""
+    snapshot = Snapshot(
         apply_set=ApplySet(name="experiments", namespace="lab"),
         parent=Parent(scope=Scope(kinds=frozenset(), namespaces=frozenset({"lab"})), commit=None),
         lease=None,
         namespace_exists=True,
         live={key_of(item): item for item in live},
-        predicted={key_of(item): Prediction() for one in desired for item in one.manifests},
+        predicted={key_of(item): Prediction() for group in desired for item in group.manifests},
     )
     limit = PruneLimit(objects=None, percent=None, spare_single=False)
     options: dict[str, Any] = {"limit": limit, "allow_empty": True, **given}
-    return make_plan(desired, seen, inputs_of(**options))
+    return make_plan(desired, snapshot, inputs_of(**options))
 
 
 def workload(name: str, **spec: str) -> Object:
@@ -65,7 +65,7 @@ def group(item: Object, how: OnImmutableChange) -> Desired:
     return Desired(name=name, manifests=(item,), on_immutable_change=how, source=f"experiments/{name}.yaml")
 
 
-def test_label_that_somebody_changed_does_not_choose_what_a_narrowed_run_prunes() -> None:
+def test_narrowed_run_ignores_a_label_that_another_manager_changed() -> None:
     """`kubectl label statefulset nimp2p-exp-blue experiment=red --overwrite`, then `nimlab sync red`."""
     blue = live_of(workload("blue"))
     blue["metadata"]["labels"]["experiment"] = "red"
@@ -82,16 +82,16 @@ def test_label_that_somebody_changed_does_not_choose_what_a_narrowed_run_prunes(
 
 
 @pytest.mark.live
-def test_narrowed_sync_leaves_what_another_file_wants(server: LiveServer) -> None:
+def test_narrowed_sync_keeps_objects_that_another_file_specifies(server: LiveServer) -> None:
     lab, scope = server.lab()
     for name in ("red", "blue"):
         write_experiment(lab, name)
     sync(lab)
     blue = plain("StatefulSet", scope.namespace, f"{scope.prefix}blue")
     server.direct.merge(blue, {"labels": {"experiment": "red"}}, "kubectl-label")
-    seen = server.identities()
+    before = server.identities()
     lab.run("sync", "--no-wait", "red")
-    server.check_deletions(seen, set(), "sync red")
+    server.check_deletions(before, set(), "sync red")
 
 
 def rename(lab: Lab) -> None:
@@ -124,7 +124,7 @@ def exceed_limit(lab: Lab) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("break_file", [rename, link, break_contract, exceed_limit])
-def test_any_error_in_any_file_stops_every_prune(
+def test_error_in_any_file_prevents_every_prune(
     server: LiveServer, break_file: Callable[[Lab], None]
 ) -> None:
     """A sync with an error in any file deletes nothing and fails, as the README states."""
@@ -133,32 +133,32 @@ def test_any_error_in_any_file_stops_every_prune(
         write_experiment(lab, name)
     sync(lab)
     break_file(lab)
-    seen = server.identities()
+    before = server.identities()
     answer = lab.run("sync", "--no-wait")
     assert "error[" in answer.err
-    server.check_deletions(seen, set(), answer.err)
+    server.check_deletions(before, set(), answer.err)
     assert answer.code == 1
 
 
 def make_label_only(item: Object) -> None:
-    """Make a foreign object with our labels."""
+    """Turn the object into a foreign object with our labels."""
     item["metadata"]["annotations"] = {}
     item["metadata"]["managedFields"] = [entry(fields_of(item), "kubectl-create", "Update")]
 
 
 def make_protected(item: Object) -> None:
-    """Make our object with the annotation against deletion."""
+    """Add the annotation that protects the object from deletion."""
     item["metadata"]["annotations"][PROTECT] = "true"
 
 
 def make_owned(item: Object) -> None:
-    """Make an object that an operator owns."""
+    """Add an owner reference to the object."""
     item["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "u"}]
 
 
 @pytest.mark.parametrize("make_variant", [make_label_only, make_protected, make_owned])
 @pytest.mark.parametrize("how", [OnImmutableChange.RECREATE, OnImmutableChange.ORPHAN])
-def test_replacement_deletes_only_what_has_every_proof(
+def test_replacement_deletes_only_objects_with_every_proof(
     make_variant: Callable[[Object], None], how: OnImmutableChange
 ) -> None:
     live = live_of(workload("red", serviceName="theirs"))
@@ -177,9 +177,9 @@ def test_foreign_object_with_our_label_is_not_replaced(server: LiveServer) -> No
     write_experiment(lab, "blue")
     path = lab.root / "experiments" / "blue.yaml"
     path.write_text(path.read_text(encoding="utf-8") + "  onImmutableChange: recreate\n", encoding="utf-8")
-    seen = server.identities()
+    before = server.identities()
     lab.run("sync", "--no-wait")
-    server.check_deletions(seen, set(), "sync")
+    server.check_deletions(before, set(), "sync")
 
 
 @pytest.mark.live
@@ -197,7 +197,7 @@ def test_protection_added_during_the_sync_prevents_the_replacement(
     path = lab.root / "experiments" / "blue.yaml"
     path.write_text(path.read_text(encoding="utf-8") + "  onImmutableChange: recreate\n", encoding="utf-8")
     item = plain("StatefulSet", scope.namespace, f"{scope.prefix}blue")
-    seen = server.identities()
+    before = server.identities()
 
     def fault(request: Seen) -> None:
         if request.method == "DELETE":
@@ -206,10 +206,10 @@ def test_protection_added_during_the_sync_prevents_the_replacement(
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.fault = fault
         replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--no-wait")
-    server.check_deletions(seen, set(), "sync")
+    server.check_deletions(before, set(), "sync")
 
 
-def test_label_alone_makes_no_object_ours() -> None:
+def test_label_alone_does_not_prove_ownership() -> None:
     """Without the label the same object is rejected, because nimlab did not create it."""
     live = live_of(member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red"))
     make_label_only(live)
@@ -230,7 +230,7 @@ def own_space(server: LiveServer, scope: LabScope) -> str:
 
 @pytest.fixture
 def make_left_over_namespace(server: LiveServer) -> tuple[Lab, LabScope, str]:
-    """Create a lab with one experiment, and the left-over namespace of a second one."""
+    """Create a lab with one experiment, and the left-over namespace of a second experiment."""
     lab, scope = server.lab()
     write_experiment(lab, "red")
     sync(lab)
@@ -245,10 +245,10 @@ def is_there(server: LiveServer, namespace: str) -> bool:
 
 
 @pytest.mark.live
-def test_namespace_stays_for_an_object_made_anew_under_the_name_of_ours(
+def test_namespace_is_kept_if_a_foreign_object_replaces_a_pruned_one(
     server: LiveServer, make_left_over_namespace: tuple[Lab, LabScope, str], tmp_path: Path
 ) -> None:
-    """Another client creates a ConfigMap with the name of our pruned one, before the last check."""
+    """Another client creates a ConfigMap with the name of our pruned ConfigMap, before the last check."""
     lab, _, name = make_left_over_namespace
 
     def fault(request: Seen) -> None:
@@ -262,10 +262,10 @@ def test_namespace_stays_for_an_object_made_anew_under_the_name_of_ours(
 
 
 @pytest.mark.live
-def test_namespace_stays_for_an_object_whose_owner_is_outside(
+def test_namespace_is_kept_for_an_object_with_an_owner_outside_it(
     server: LiveServer, make_left_over_namespace: tuple[Lab, LabScope, str]
 ) -> None:
-    """An object with a cluster-scoped owner does not belong to our objects."""
+    """An object with a cluster-scoped owner is foreign."""
     lab, _, name = make_left_over_namespace
     owner = server.direct.get(plain("Namespace", "", "default"))
     assert owner is not None
@@ -326,16 +326,18 @@ def wait_for_discovery(server: LiveServer, group: str, kinds: int) -> None:
     while True:
         path, accept = "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
         cluster = server.direct.cluster
-        told = cluster.transport.json("GET", path, verb="get", where=path, accept=accept)["items"]
-        found = [v["resources"] for g in told if g["metadata"]["name"] == group for v in g["versions"]]
-        if sum(len(resources) for resources in found) >= kinds:
+        groups = cluster.transport.json("GET", path, verb="get", where=path, accept=accept)["items"]
+        resource_lists = [
+            v["resources"] for g in groups if g["metadata"]["name"] == group for v in g["versions"]
+        ]
+        if sum(len(resources) for resources in resource_lists) >= kinds:
             return
         assert time.monotonic() < deadline, "discovery does not list the kinds"
         threading.Event().wait(0.1)
 
 
 @pytest.mark.live
-def test_namespace_stays_for_a_kind_that_only_an_older_version_of_its_group_has(
+def test_namespace_is_kept_for_a_kind_that_only_an_older_api_version_has(
     server: LiveServer, make_left_over_namespace: tuple[Lab, LabScope, str], define: Callable[[str, str], str]
 ) -> None:
     """For example, gateway.networking.k8s.io has Gateway in v1 but TCPRoute only in v1alpha2."""
@@ -349,7 +351,7 @@ def test_namespace_stays_for_a_kind_that_only_an_older_version_of_its_group_has(
 
 
 @pytest.mark.live
-def test_namespace_stays_for_a_kind_of_the_same_name_in_another_group(
+def test_namespace_is_kept_for_a_kind_of_the_same_name_in_another_group(
     server: LiveServer, make_left_over_namespace: tuple[Lab, LabScope, str], define: Callable[[str, str], str]
 ) -> None:
     """For example, serving.knative.dev has its own kind Service."""
@@ -361,7 +363,7 @@ def test_namespace_stays_for_a_kind_of_the_same_name_in_another_group(
     assert is_there(server, name)
 
 
-def test_plan_spares_a_namespace_that_holds_something_of_another_experiment() -> None:
+def test_plan_keeps_a_namespace_with_a_protected_object_of_another_experiment() -> None:
     """Execution would refuse this deletion. A plan that contained it would fail at every sync."""
     space = live_of(member(HOME, "Namespace", "", "nimp2p-exp-go", "go"))
     other = live_of(member(HOME, "ConfigMap", "nimp2p-exp-go", "kept", "other"), 2)
@@ -370,8 +372,8 @@ def test_plan_spares_a_namespace_that_holds_something_of_another_experiment() ->
     assert [c.key for c in plan.changes if c.action is Action.PRUNE] == []
 
 
-def test_objects_that_only_carry_the_label_do_not_widen_the_limit() -> None:
-    """All four of our objects would go (100 %); twelve foreign ones with our labels must not make it 25 %."""
+def test_foreign_objects_with_the_label_do_not_count_for_the_prune_limit() -> None:
+    """All four of our objects are pruned: 100 %, not 25 % because of twelve foreign ones with our labels."""
     ours = [live_of(member(HOME, "ConfigMap", "lab", f"c{n}", "blue"), n) for n in range(4)]
     copies = [live_of(member(HOME, "ConfigMap", "lab", f"copy-{n}", "blue"), n) for n in range(12)]
     for item in copies:

@@ -28,7 +28,7 @@ def _label(item: Object) -> str | None:
 
 
 def _unlabelled(item: Object, **labels: str) -> Object:
-    """Return a copy without the label of the set, or with another one."""
+    """Return a copy without the label of the set, or with another label."""
     bare = copy.deepcopy(item)
     bare["metadata"]["labels"].pop(PART_OF, None)
     bare["metadata"]["labels"].update(labels)
@@ -208,7 +208,7 @@ LATE_CHANGES: Final[Mapping[str, LateChange]] = {
 
 
 def hold(direct: DirectAccess, item: Object) -> None:
-    """Start the deletion of an object that a finalizer holds."""
+    """Start the deletion of an object, and block it with a finalizer."""
     direct.merge(item, {"finalizers": [HOLD]})
     direct.delete(item)
 

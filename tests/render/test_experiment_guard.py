@@ -270,7 +270,7 @@ def test_a_container_may_read_only_the_name_and_address_of_its_pod(source: objec
         (1, ["sh", "-c", "exec python3 -m nimlab.stagger --step-ms=5"]),
     ],
 )
-def test_a_module_path_of_before_image_0_2_0_is_rejected_with_the_new_one(
+def test_old_module_path_is_rejected_with_the_new_path_in_the_message(
     position: int, command: list[str]
 ) -> None:
     manifests = copy.deepcopy(list(GOOD))

@@ -67,7 +67,7 @@ def test_rendered_manifests_are_canonical(templates: Templates) -> None:
         assert canonical(manifest) == manifest
 
 
-def test_other_experiments_do_not_matter(templates: Templates) -> None:
+def test_other_experiments_do_not_change_the_manifests(templates: Templates) -> None:
     alone = load_lab(SAMPLE_LAB, {"experiments/blue.yaml": None})
     both = load_lab(SAMPLE_LAB)
     assert render_all(alone, templates, ["purple"]) == render_all(both, templates, ["purple"])

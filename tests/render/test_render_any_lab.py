@@ -93,7 +93,7 @@ LABS = documents(SCHEMAS["lab"])
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tests' lab whose files the test replaces."""
+    """Return a copy of the tests' lab whose files the test replaces."""
     return make_lab(tmp_path_factory.mktemp("whole") / "lab", "dst-lab", ())
 
 

@@ -1,4 +1,4 @@
-"""The platform: its rendered manifests, and its sync beside the experiments."""
+"""The platform: its rendered manifests, and syncs of platform and experiments in one namespace."""
 
 from __future__ import annotations
 

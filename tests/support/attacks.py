@@ -184,7 +184,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     "a secret": (secret("nimp2p-exp-evil", "Opaque", "nimlab-sync-platform"), RIGHT),
     "the other label": (
         lambda g: config_map("nimp2p-exp-evil", labels=label_of(PLATFORM)(g))(g),
-        "may not set the label of another set",
+        "may not set the label of another apply-set",
     ),
     "its account": (peers(lambda p: p.update(serviceAccountName="lab-prometheus")), "account `default`"),
     "its account, by the old name": (
@@ -294,7 +294,7 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     "a policy": (lambda g: g.delete("NetworkPolicy", "nimp2p-exp-blue"), RIGHT),
     "the other label": (
         lambda g: config_map("lab-evil", labels=label_of(EXPERIMENTS)(g))(g),
-        "may not set the label of another set",
+        "may not set the label of another apply-set",
     ),
     "its account's rights": (lambda g: g.delete("RoleBinding", "nimlab-sync"), RIGHT),
     "its account": (pods(lambda p: p.update(serviceAccountName="nimlab-sync")), "service accounts `default`"),

@@ -15,10 +15,10 @@ from tests.support.npm_packages import install
 from tests.support.paths import SAMPLE_LAB
 
 SHIPPED = render_dashboards(load_platform_templates(SAMPLE_LAB), load_lab(SAMPLE_LAB, {}))
-ASKED = {
-    f"{one.dashboard}/{one.panel}/{number}": one.expression
-    for number, one in enumerate(queries(SHIPPED, experiment="purple", peer=".+", node=".+"))
-    if one.source == "loki"
+LOG_QUERIES = {
+    f"{query.dashboard}/{query.panel}/{number}": query.expression
+    for number, query in enumerate(queries(SHIPPED, experiment="purple", peer=".+", node=".+"))
+    if query.source == "loki"
 }
 GRAMMAR, RUNTIME = "0.4.2", "1.4.10"
 PARSE = """
@@ -37,25 +37,25 @@ console.log(JSON.stringify(faults));
 def faults_of(expressions: Sequence[str]) -> list[list[str]]:
     """Return the syntax errors of each expression."""
     packages = (f"@grafana/lezer-logql@{GRAMMAR}", f"@lezer/lr@{RUNTIME}")
-    home = install(f"lezer-logql-{GRAMMAR}", *packages, needs=("node",))
-    done = subprocess.run(
+    folder = install(f"lezer-logql-{GRAMMAR}", *packages, needs=("node",))
+    process = subprocess.run(
         ["node", "--input-type=commonjs", "--eval", PARSE],
         input=json.dumps(expressions),
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-        cwd=home,
+        cwd=folder,
     )
-    faults: list[list[str]] = json.loads(done.stdout)
+    faults: list[list[str]] = json.loads(process.stdout)
     return faults
 
 
 @pytest.mark.process
 def test_every_query_of_logs_can_be_parsed() -> None:
-    assert len(ASKED) > 10
-    found = dict(zip(ASKED, faults_of(list(ASKED.values())), strict=True))
-    assert {name: faults for name, faults in found.items() if faults} == {}
+    assert len(LOG_QUERIES) > 10
+    faults_by_name = dict(zip(LOG_QUERIES, faults_of(list(LOG_QUERIES.values())), strict=True))
+    assert {name: faults for name, faults in faults_by_name.items() if faults} == {}
 
 
 SELECTOR = '{experiment="purple", pod=~".+"}'
@@ -77,12 +77,12 @@ WRONG = {
 
 @pytest.mark.process
 def test_syntax_error_is_found() -> None:
-    found = dict(zip(WRONG, faults_of(list(WRONG.values())), strict=True))
-    assert [name for name, faults in found.items() if not faults] == []
+    faults_by_name = dict(zip(WRONG, faults_of(list(WRONG.values())), strict=True))
+    assert [name for name, faults in faults_by_name.items() if not faults] == []
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("old", ["[", "]", "{", "}", '"'])
-def test_no_query_can_lose_a_sign(old: str) -> None:
-    broken = [text.replace(old, "", 1) for text in ASKED.values() if old in text]
+def test_query_without_one_of_its_signs_is_a_syntax_error(old: str) -> None:
+    broken = [text.replace(old, "", 1) for text in LOG_QUERIES.values() if old in text]
     assert all(faults_of(broken))

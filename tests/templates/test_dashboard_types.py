@@ -62,28 +62,36 @@ def statements(boards: Any) -> Iterator[str]:
 def complaints(boards: Any, folder: Path) -> str:
     """Return the errors of the TypeScript compiler."""
     version = FILES.lab.images.grafana.tag
-    home = install(f"grafana-schema-{version}", f"@grafana/schema@{version}", f"typescript@{TYPESCRIPT}")
-    types = home / "node_modules" / "@grafana" / "schema" / "dist" / "types"
+    folder_of_types = install(
+        f"grafana-schema-{version}", f"@grafana/schema@{version}", f"typescript@{TYPESCRIPT}"
+    )
+    types = folder_of_types / "node_modules" / "@grafana" / "schema" / "dist" / "types"
     source = folder / "dashboards.ts"
     text = HEAD.replace("TYPES", str(types)) + "\n".join(statements(boards))
     source.write_text(text, encoding="utf-8")
     flags = ("--noEmit", "--skipLibCheck", "--strict", "--target", "es2022", "--module", "esnext")
-    done = subprocess.run(
-        [str(home / "node_modules" / ".bin" / "tsc"), *flags, "--moduleResolution", "bundler", str(source)],
+    process = subprocess.run(
+        [
+            str(folder_of_types / "node_modules" / ".bin" / "tsc"),
+            *flags,
+            "--moduleResolution",
+            "bundler",
+            str(source),
+        ],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
-def test_grafanas_own_types_have_every_field_that_the_dashboards_have(tmp_path: Path) -> None:
+def test_every_field_of_the_dashboards_exists_in_the_types_of_grafana(tmp_path: Path) -> None:
     assert complaints(SHIPPED, tmp_path) == ""
 
 
 @pytest.mark.parametrize("place", ["board", "panel", "options", "custom", "enum"])
-def test_a_field_that_grafana_does_not_have_is_found(place: str, tmp_path: Path) -> None:
+def test_unknown_field_is_reported(place: str, tmp_path: Path) -> None:
     board = copy.deepcopy(dict(SHIPPED[0]))
     panel = next(candidate for candidate in board["panels"] if candidate["type"] == "timeseries")
     custom = panel["fieldConfig"]["defaults"]["custom"]

@@ -52,7 +52,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
 
 # Required panels by subject: the dashboard, a part of the queries, and the panels.
 SUBJECTS = {
-    "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that don't answer"]),
+    "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that do not answer"]),
     "mesh": ("lab-experiment", "libp2p_gossipsub_peers_per_topic_mesh", ["Smallest mesh", "Mesh degree"]),
     "message rate": ("lab-experiment", "libp2p_pubsub_messages_published_total", ["Published"]),
     "messages that arrive": ("lab-experiment", "libp2p_gossipsub_received_total", ["Delivered"]),
@@ -70,7 +70,7 @@ SUBJECTS = {
     "loss": ("lab-experiment", "nimlab_rtt_peer_loss_ratio", ["Loss towards a peer"]),
     "errors in logs": ("lab-experiment", "(err|error|", ["Errors in logs", "Errors"]),
     "side by side": ("lab-overview", "by (experiment", ["Experiments", "Peers", "Round-trip time", "Loss"]),
-    "what measures": ("lab-overview", "by (job)", ["Targets that don't answer", "Duration of a scrape"]),
+    "what measures": ("lab-overview", "by (job)", ["Targets that do not answer", "Duration of a scrape"]),
     "machines": ("lab-nodes", "node_", ["CPU", "Memory", "Space used", "Down", "Up", "Clock"]),
     "pods": ("lab-kubernetes", "container_", ["Pods by node", "Restarts", "Network"]),
     "shares of the cluster": ("lab-kubernetes", "/ scalar(sum(machine_", ["CPU", "Memory"]),
@@ -80,22 +80,22 @@ SUBJECTS = {
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_every_subject_has_its_panels(subject: str) -> None:
-    uid, words, titles = SUBJECTS[subject]
+    uid, expected, titles = SUBJECTS[subject]
     for title in titles:
-        found = [one for one in panels_of(board(uid, SHIPPED)) if one["title"] == title]
-        assert any(words in target["expr"] for one in found for target in one["targets"]), title
+        panels = [panel for panel in panels_of(board(uid, SHIPPED)) if panel["title"] == title]
+        assert any(expected in target["expr"] for panel in panels for target in panel["targets"]), title
 
 
 def test_a_variable_is_the_same_in_every_dashboard() -> None:
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for board in SHIPPED:
         names = [variable["name"] for variable in board["templating"]["list"]]
         assert names == [name for name in ("experiment", "peer", "node") if name in names]
         for variable in board["templating"]["list"]:
-            assert found.setdefault(variable["name"], variable) == variable
+            assert variables.setdefault(variable["name"], variable) == variable
 
 
-def test_grafana_is_given_them_and_their_data_sources() -> None:
+def test_configmaps_contain_the_dashboards_and_the_data_sources() -> None:
     manifests = {
         m["metadata"]["name"]: m for m in render_platform(TEMPLATES, FILES) if m["kind"] == "ConfigMap"
     }
@@ -104,30 +104,32 @@ def test_grafana_is_given_them_and_their_data_sources() -> None:
         name.removesuffix(".json") for name in mounted
     ]
     assert {json.loads(text)["uid"] for text in mounted.values()} == {board["uid"] for board in SHIPPED}
-    assert sum(len(text) for text in mounted.values()) < 1_000_000, "a ConfigMap holds 1 MiB"
+    assert sum(len(text) for text in mounted.values()) < 1_000_000, "a ConfigMap can contain at most 1 MiB"
     sources = manifests["lab-grafana-config"]["data"]["datasources.yaml"]
     for uid in SOURCES.values():
         assert f"uid: {uid}" in sources
 
 
-def test_queries_come_with_their_variables_filled_in() -> None:
-    found = list(queries(SHIPPED, experiment="purple", peer=".+", node=".+"))
-    assert len(found) == sum(len(panel["targets"]) for board in SHIPPED for panel in panels_of(board))
-    assert not any("$" in query.expression for query in found)
+def test_variables_in_queries_are_replaced() -> None:
+    all_queries = list(queries(SHIPPED, experiment="purple", peer=".+", node=".+"))
+    assert len(all_queries) == sum(len(panel["targets"]) for board in SHIPPED for panel in panels_of(board))
+    assert not any("$" in query.expression for query in all_queries)
     with pytest.raises(KeyError):
         list(queries(SHIPPED, experiment="purple"))
 
 
-def test_choices_come_with_their_variables_filled_in() -> None:
-    found = {(one.dashboard, one.variable): one for one in choices(SHIPPED, experiment="purple")}
-    assert len(found) == sum(len(board["templating"]["list"]) for board in SHIPPED)
-    peer = found["lab-experiment", "peer"]
+def test_variables_in_choices_are_replaced() -> None:
+    all_choices = {
+        (choice.dashboard, choice.variable): choice for choice in choices(SHIPPED, experiment="purple")
+    }
+    assert len(all_choices) == sum(len(board["templating"]["list"]) for board in SHIPPED)
+    peer = all_choices["lab-experiment", "peer"]
     assert (peer.selector, peer.label) == ('container_memory_working_set_bytes{experiment="purple"}', "pod")
     with pytest.raises(KeyError):
         list(choices(SHIPPED))
 
 
-def test_an_answer_without_a_number_or_a_line_shows_nothing() -> None:
+def test_response_without_a_number_or_a_line_has_no_values() -> None:
     no_number: dict[str, Any] = {"metric": {}, "value": [0, "NaN"]}
     assert not has_values([])
     assert not has_values([no_number, {"stream": {}, "values": []}])
@@ -135,27 +137,27 @@ def test_an_answer_without_a_number_or_a_line_shows_nothing() -> None:
     assert has_values([{"stream": {}, "values": [["0", "a line"]]}])
 
 
-def test_no_query_is_asked_with_its_zeros() -> None:
+def test_zeros_are_removed_from_queries() -> None:
     zeros = [q for q in queries(SHIPPED, experiment="purple", peer=".+", node=".+") if " or " in q.expression]
     assert {(q.dashboard, q.panel) for q in zeros} == {
         ("lab-experiment", "Errors in logs"), ("lab-experiment", "Errors"),
         ("lab-overview", "Errors in logs"), ("lab-logs", "Errors"),
     }  # fmt: skip
-    for one in zeros:
-        rest = without_zeros(one.expression)
-        assert one.expression.startswith(f"{rest} or ")
-        assert rest.endswith("))")
-        assert " or " not in rest
+    for zero_query in zeros:
+        without_zero_part = without_zeros(zero_query.expression)
+        assert zero_query.expression.startswith(f"{without_zero_part} or ")
+        assert without_zero_part.endswith("))")
+        assert " or " not in without_zero_part
 
 
 def board(uid: str, boards: list[Any]) -> Any:
     """Return a dashboard by its UID."""
-    return next(one for one in boards if one["uid"] == uid)
+    return next(board for board in boards if board["uid"] == uid)
 
 
 def panel(boards: list[Any], uid: str = "lab-experiment", title: str = "Published") -> Any:
     """Return a panel by its title."""
-    return next(one for one in panels_of(board(uid, boards)) if one["title"] == title)
+    return next(panel for panel in panels_of(board(uid, boards)) if panel["title"] == title)
 
 
 def query(boards: list[Any], expression: str) -> None:
@@ -165,8 +167,8 @@ def query(boards: list[Any], expression: str) -> None:
 
 def variable(boards: list[Any], name: str, expression: str) -> None:
     """Change the query of a variable of an experiment."""
-    found = board("lab-experiment", boards)["templating"]["list"]
-    next(one for one in found if one["name"] == name)["query"]["query"] = expression
+    variables = board("lab-experiment", boards)["templating"]["list"]
+    next(item for item in variables if item["name"] == name)["query"]["query"] = expression
 
 
 def log_query(boards: list[Any], expression: str) -> None:
@@ -265,8 +267,8 @@ FAULTS: dict[str, tuple[Callable[[list[Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_linter_finds(name: str) -> None:
-    change, words = FAULTS[name]
+def test_linter_finds_each_error(name: str) -> None:
+    change, expected = FAULTS[name]
     boards = copy.deepcopy(SHIPPED)
     change(boards)
-    assert any(words in what for what in lint(boards, METRICS))
+    assert any(expected in what for what in lint(boards, METRICS))

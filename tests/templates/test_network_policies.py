@@ -68,30 +68,41 @@ def scraped_ports(experiment: Experiment) -> set[int]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_side_of_every_pair_and_port(layout: str, figure: Callable[[str], None]) -> None:
+def test_egress_and_ingress_of_every_pair_of_pods_and_port(
+    layout: str, figure: Callable[[str], None]
+) -> None:
     experiments = in_layout(layout)
     policies = [rendered(experiment, "NetworkPolicy") for experiment in experiments]
     owner_of = {pod.name: experiment for experiment in experiments for pod in peers_of(experiment)}
     pods = [pod for experiment in experiments for pod in peers_of(experiment)] + list(OTHERS)
     pairs = list(permutations(pods, 2))
-    wheres = list(product(PORTS, ("TCP", "UDP")))
+    ports_and_protocols = list(product(PORTS, ("TCP", "UDP")))
     assert {port.port for experiment in experiments for port in experiment.contract.ports} <= set(PORTS)
-    apart = 0
-    for (source, target), (port, protocol) in product(pairs, wheres):
-        mine, theirs = owner_of.get(source.name), owner_of.get(target.name)
+    separated = 0
+    for (source, target), (port, protocol) in product(pairs, ports_and_protocols):
+        source_experiment, target_experiment = owner_of.get(source.name), owner_of.get(target.name)
         connection = f"{source.name} -> {target.name}:{port}/{protocol}"
-        together = mine is not None and mine is theirs
-        leaves = mine is None or together or port == 53
-        asks = source.name == "prometheus" and protocol == "TCP"
-        enters = theirs is None or together or (asks and port in scraped_ports(theirs))
-        assert may_leave(policies, source, target, port, protocol) is leaves, f"leaves: {connection}"
-        assert may_enter(policies, source, target, port, protocol) is enters, f"enters: {connection}"
-        apart += mine is not None and theirs is not None and not together and port != 53
-    between = len(peers_of(experiments[0])) ** 2 * len(list(permutations(experiments, 2)))
-    assert apart == between * (len(wheres) - 2)  # all except DNS
+        is_same_experiment = source_experiment is not None and source_experiment is target_experiment
+        allows_egress = source_experiment is None or is_same_experiment or port == 53
+        is_scrape = source.name == "prometheus" and protocol == "TCP"
+        allows_ingress = (
+            target_experiment is None
+            or is_same_experiment
+            or (is_scrape and port in scraped_ports(target_experiment))
+        )
+        assert may_leave(policies, source, target, port, protocol) is allows_egress, f"egress: {connection}"
+        assert may_enter(policies, source, target, port, protocol) is allows_ingress, f"ingress: {connection}"
+        separated += (
+            source_experiment is not None
+            and target_experiment is not None
+            and not is_same_experiment
+            and port != 53
+        )
+    separated_pairs = len(peers_of(experiments[0])) ** 2 * len(list(permutations(experiments, 2)))
+    assert separated == separated_pairs * (len(ports_and_protocols) - 2)  # all except DNS
     figure(
-        f"isolation, {layout}: {len(pairs)} pairs of pods x {len(wheres)} ports, both sides each by itself; "
-        f"{apart} between experiments, each forbidden twice"
+        f"isolation, {layout}: {len(pairs)} pairs of pods x {len(ports_and_protocols)} ports, "
+        f"egress and ingress separately; {separated} between experiments, each forbidden by both sides"
     )
 
 

@@ -52,7 +52,13 @@ def kept(
     """Return the stored labels of a series of cAdvisor, without its name."""
     jobs = config_of(manifests_of(source, change), "prometheus.yaml")
     (rules,) = [job["metric_relabel_configs"] for job in jobs if job["job_name"] == "cadvisor"]
-    series = {"__name__": name, "id": "/kubepods/a", "name": "3f2a", "image": "i", **told(source, labels)}
+    series = {
+        "__name__": name,
+        "id": "/kubepods/a",
+        "name": "3f2a",
+        "image": "i",
+        **exposed_labels(source, labels),
+    }
     stored_labels = stored(series, rules)
     if stored_labels is None:
         return None
@@ -60,13 +66,13 @@ def kept(
     return stored_labels
 
 
-def told(source: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a series from cAdvisor itself; the kubelet's series have other names."""
+def exposed_labels(source: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of a series as the source exposes them; cAdvisor and the kubelet use other names."""
     if source == "kubelet":
         return dict(labels)
-    words = {"namespace": "pod_namespace", "pod": "pod_name", "container": "container_name"}
+    label_names = {"namespace": "pod_namespace", "pod": "pod_name", "container": "container_name"}
     return {
-        f"container_label_io_kubernetes_{words[name]}" if name in words else name: value
+        f"container_label_io_kubernetes_{label_names[name]}" if name in label_names else name: value
         for name, value in labels.items()
     }
 
@@ -77,10 +83,11 @@ def of_pod(namespace: str, pod: str, **labels: str) -> dict[str, str]:
 
 
 def on_host_network(manifests: tuple[Manifest, ...]) -> Iterator[str]:
-    """Names of pods in the network of their node."""
-    for one in manifests:
-        if one["kind"] in ("DaemonSet", "Deployment") and one["spec"]["template"]["spec"].get("hostNetwork"):
-            yield f"{one['metadata']['name']}-x7k2p"
+    """Yield the names of pods in the network of their node."""
+    for manifest in manifests:
+        is_workload = manifest["kind"] in ("DaemonSet", "Deployment")
+        if is_workload and manifest["spec"]["template"]["spec"].get("hostNetwork"):
+            yield f"{manifest['metadata']['name']}-x7k2p"
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -92,7 +99,7 @@ def on_host_network(manifests: tuple[Manifest, ...]) -> Iterator[str]:
         ("dst-lab", "lab-loki-7d9f-x7k2p", None),
     ],
 )
-def test_a_pods_series_are_kept_under_one_set_of_labels(
+def test_series_of_pods_are_kept_with_the_same_labels(
     source: str, namespace: str, pod: str, experiment: str | None
 ) -> None:
     whose = {} if experiment is None else {"experiment": experiment}
@@ -118,7 +125,7 @@ def test_a_pods_series_are_kept_under_one_set_of_labels(
         ("nimp2p-exp-purple-other-0", "purple-other"),
     ],
 )
-def test_a_role_is_no_part_of_the_experiments_name(
+def test_label_of_the_experiment_does_not_contain_the_role(
     source: str, pod: str, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiments = tuple(
@@ -133,12 +140,12 @@ def test_a_role_is_no_part_of_the_experiments_name(
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("device", DEVICES)
-def test_only_a_pods_own_interface_is_counted(source: str, device: str) -> None:
+def test_only_the_interface_of_the_pod_is_counted(source: str, device: str) -> None:
     assert kept(source, SENT, of_pod("dst-lab", "nimp2p-exp-purple-0", interface=device)) is None
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_nodes_network_is_not_counted_as_a_pods(source: str) -> None:
+def test_network_of_a_node_is_not_counted_for_pods(source: str) -> None:
     stored_labels = list(on_host_network(manifests_of(source, lambda lab: lab)))
     assert stored_labels == ["lab-node-exporter-x7k2p"]
     for pod in stored_labels:
@@ -149,30 +156,30 @@ def test_a_nodes_network_is_not_counted_as_a_pods(source: str) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("namespace", ["nimp2p-exp-foreign", "nimp2p-exp-green2", "kube-system", "dst-lab2"])
-def test_nothing_is_kept_of_namespaces_that_are_not_the_labs(source: str, namespace: str) -> None:
+def test_series_of_foreign_namespaces_are_dropped(source: str, namespace: str) -> None:
     for name, labels in ((CPU, {"container": "c"}), (SENT, {"interface": "eth0"})):
         assert kept(source, name, of_pod(namespace, "nimp2p-exp-purple-0", **labels)) is None
     assert kept(source, CPU, {"id": "/system.slice"}) is None
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_what_containers_of_a_pod_have_is_not_counted_again_for_the_pod(source: str) -> None:
+def test_series_that_repeat_the_containers_of_a_pod_are_dropped(source: str) -> None:
     assert kept(source, CPU, of_pod("dst-lab", "nimp2p-exp-purple-0")) is None
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", ["machine_cpu_cores", "machine_memory_bytes", "cadvisor_version_info"])
-def test_what_is_said_of_the_machine_is_kept(source: str, name: str) -> None:
+def test_series_of_the_machine_are_kept(source: str, name: str) -> None:
     assert kept(source, name, {}) is not None
 
 
 def dotted(lab: Lab) -> Lab:
-    """A lab whose names would match other names if they were used as regular expressions."""
+    """Return the lab with names that would match other names if they were used as regular expressions."""
     return replace(lab, prefix="n.p-", namespace="d.t")
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_names_are_not_taken_for_regular_expressions(source: str) -> None:
+def test_names_are_not_used_as_regular_expressions(source: str) -> None:
     stored_labels = kept(source, CPU, of_pod("d.t", "n.p-purple-0", container="c"), dotted)
     assert stored_labels is not None
     assert stored_labels["experiment"] == "purple"
@@ -185,7 +192,7 @@ def test_names_are_not_taken_for_regular_expressions(source: str) -> None:
 
 
 @pytest.mark.parametrize(("file", "job"), [("prometheus.yaml", "nimp2p"), ("promtail.yaml", "nimp2p-pods")])
-def test_a_prefix_is_not_taken_for_a_regular_expression(file: str, job: str) -> None:
+def test_prefix_is_not_used_as_a_regular_expression(file: str, job: str) -> None:
     jobs = config_of(manifests_of("daemonset", dotted), file)
     (rules,) = [one["relabel_configs"] for one in jobs if one["job_name"] == job]
     target = {"__meta_kubernetes_pod_container_port_name": "metrics", "__meta_kubernetes_pod_name": "a"}
@@ -195,7 +202,7 @@ def test_a_prefix_is_not_taken_for_a_regular_expression(file: str, job: str) -> 
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_labs_namespace_that_begins_like_an_experiments_is_none(source: str) -> None:
+def test_lab_namespace_with_the_prefix_is_not_an_experiment(source: str) -> None:
     def inside(lab: Lab) -> Lab:
         return replace(lab, namespace="nimp2p-exp-lab")
 

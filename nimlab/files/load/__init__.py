@@ -42,8 +42,8 @@ def load_lab(
 ) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/`, and return specs and problems.
 
-    `overlay` maps paths relative to the root to text that is not written yet; None stands for a file that
-    will be removed. Documents in `value_cache` are not validated again. Each of the `hidden` files is a
+    `overlay` maps paths relative to the root to text that is not written yet; None means that the file will
+    be removed. Documents in `value_cache` are not validated again. Each of the `hidden` files is a
     problem, because Git does not show whether it was deleted. Raises SpecError with all problems if
     `lab.yaml` itself is unusable.
     """
@@ -54,7 +54,7 @@ def load_lab(
     documents = list(state.read_folder("experiments", "experiment", state.broken))
     if lab is None:
         raise SpecError(tuple(state.problems))
-    for document in state.misfits:
+    for document in state.invalid_documents:
         state.problems.extend(unsupported_settings(document, contracts))
     with stage("validate"):
         built = _build_experiments(state, documents, lab, contracts)
@@ -71,12 +71,12 @@ def load_lab(
 
 
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
-    """Return the problems sorted by place; a problem that two rules found is kept once."""
+    """Return the problems sorted by place. A problem that two rules reported is included once."""
     return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.location, p.code, p.what)))
 
 
 def _read_lab(state: LoadState) -> Lab | None:
-    document, problems = state.read_one("lab.yaml", "lab")
+    document, problems = state.read_single("lab.yaml", "lab")
     if document is not None and not problems:
         problems = tuple(placement_problems(document, ("spec", "defaults")))
     state.problems.extend(problems)

@@ -1,6 +1,6 @@
 """`lab.yaml` -> `Lab`.
 
-In: a document that fits its schema and passed `value_rules.lab_problems`. Out: a `Lab`. Pure.
+In: a document that fits its schema and passed `value_relations.lab_problems`. Out: a `Lab`. Pure.
 """
 
 from __future__ import annotations

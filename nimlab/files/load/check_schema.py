@@ -41,7 +41,7 @@ _QUANTITIES: Final = {
 _EXACT: Final = 2**53  # below this bound, a float represents every whole number exactly
 _KEY_RULES: Final = ("additionalProperties", "required")
 _NAMES: Final = ("name", "contract", "namespace", "prefix", "workload", "service")
-_PROBLEM_LIMIT: Final = 1000  # per file; more problems are of no use, and each takes time to locate
+_PROBLEM_LIMIT: Final = 1000  # per file; more problems do not help, and each takes time to locate
 
 
 @lru_cache(maxsize=8)
@@ -99,11 +99,11 @@ _STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-c
 def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
     """Return how the document violates its schema, at most 1,000 problems.
 
-    Each value has at most one problem: `-1.5` as a count has the wrong type, and is not also too small.
+    Each value has at most one problem: if a count is `-1.5`, only the wrong type is reported.
     """
     problems = (
         problem
-        for mistake in _one_per_value(map(_mistake, validator.iter_errors(document.data)))
+        for mistake in _first_per_value(map(_mistake, validator.iter_errors(document.data)))
         for problem in _problems(document, mistake)
     )
     return tuple(islice(problems, _PROBLEM_LIMIT))
@@ -135,7 +135,7 @@ def _mistake(error: jsonschema.ValidationError) -> _Mistake:
     )
 
 
-def _one_per_value(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
+def _first_per_value(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
     """Yield the first mistake of each value; unknown and missing keys of a map are always reported."""
     seen: set[Path] = set()
     for mistake in mistakes:

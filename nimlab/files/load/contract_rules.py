@@ -115,30 +115,34 @@ def _port_problems(document: Document, ports: list[Mapping[str, Any]]) -> Iterat
     numbers: dict[tuple[int, str], str] = dict(_RESERVED_PORTS)
     names: dict[str, str] = dict.fromkeys(RTT_PORT_NAMES, "a port of nimlab itself")
     for index, port in enumerate(ports):
-        own = f"the port `{port['name']}`"
+        label = f"the port `{port['name']}`"
         path = ("spec", "ports", index)
-        taken = [name for name in _full_names(port) if name in names]
+        used_names = [name for name in _full_names(port) if name in names]
         if not _is_port_name(port["name"]):
-            what = f"{own} has a name that Kubernetes rejects"
+            what = f"{label} has a name that Kubernetes rejects"
             hint = "use at least one letter, and no two `-` in a row"
             yield document.problem("bad-name", what, (*path, "name"), hint=hint)
-        elif taken:
-            other = names[taken[0]]
-            what = f"duplicate port `{port['name']}`" if other == own else _same_name(own, taken[0], other)
+        elif used_names:
+            other = names[used_names[0]]
+            what = (
+                f"duplicate port `{port['name']}`"
+                if other == label
+                else _same_name(label, used_names[0], other)
+            )
             yield document.problem("contract", what, (*path, "name"), hint="rename one of them")
-        user = next((numbers[key] for key in _numbers(port) if key in numbers), None)
-        if user is not None and not taken:
-            what = f"{own} has the number {port['port']}, which {user} already uses"
+        used_by = next((numbers[key] for key in _numbers(port) if key in numbers), None)
+        if used_by is not None and not used_names:
+            what = f"{label} has the number {port['port']}, which is already used by {used_by}"
             yield document.problem("contract", what, (*path, "port"), hint="change one of the two numbers")
         if port["name"] in HTTP_PORTS and "TCP" not in port["protocols"]:
-            what = f"{own} serves HTTP, which needs the protocol TCP"
+            what = f"{label} serves HTTP, which needs the protocol TCP"
             yield document.problem("contract", what, (*path, "protocols"), hint="write `[TCP]`")
-        names |= dict.fromkeys(_full_names(port), own)
-        numbers |= dict.fromkeys(_numbers(port), own)
+        names |= dict.fromkeys(_full_names(port), label)
+        numbers |= dict.fromkeys(_numbers(port), label)
 
 
 def _same_name(port: str, name: str, other: str) -> str:
-    return f"{port} gets the name `{name}`, which {other} already has"
+    return f"{port} gets the name `{name}`, which is already the name of {other}"
 
 
 def _full_names(port: Mapping[str, Any]) -> list[str]:

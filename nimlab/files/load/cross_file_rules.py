@@ -26,11 +26,13 @@ def without_duplicates(
     by_name: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
         by_name[document.name].append(document)
-    duplicates = {name: same_name for name, same_name in by_name.items() if len(same_name) > 1}
+    duplicates = {
+        name: documents_of_name for name, documents_of_name in by_name.items() if len(documents_of_name) > 1
+    }
     reported = {broken.source for broken in state.broken}
-    for name, same_name in duplicates.items():
-        for document in same_name:
-            others = ", ".join(other.path for other in same_name if other is not document)
+    for name, documents_of_name in duplicates.items():
+        for document in documents_of_name:
+            others = ", ".join(other.path for other in documents_of_name if other is not document)
             what = f"the experiment `{name}` is also defined in {others}"
             state.problems.append(
                 document.problem("duplicate-name", what, ("metadata", "name"), hint="rename one of them")
@@ -43,7 +45,7 @@ def without_duplicates(
 def total_problems(built: list[BuiltExperiment], lab: Lab) -> Iterator[Problem]:
     """Yield the limits of the lab that all experiments together exceed, each at the largest experiment.
 
-    No experiment becomes unusable by this, because the user decides which one to reduce.
+    The experiments remain usable, because the user decides which experiment to reduce.
     """
     limits = lab.limits
     yield from _exceeded(built, lab, limits.peers_total, lambda e: e.peers, lambda n: f"{n} peers")

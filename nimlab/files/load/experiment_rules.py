@@ -52,7 +52,7 @@ def experiment_warnings(document: Document, lab: Lab, contracts: Mapping[str, Co
 
 
 def unsupported_settings(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
-    """Yield a problem for every setting that the image does not read: ignoring it would make the run invalid.
+    """Yield a problem for every setting that the image does not read: the run would not have this setting.
 
     The document may violate its schema; its other problems are reported in the same pass.
     """
@@ -77,7 +77,7 @@ def unsupported_settings(document: Document, contracts: Mapping[str, Contract]) 
 def _name_problems(document: Document, contract: Contract, lab: Lab) -> Iterator[Problem]:
     path, full_name = ("metadata", "name"), lab.prefix + document.name
     if document.name == _PLATFORM:
-        what = f"`{_PLATFORM}` is the name of the monitoring stack"
+        what = f"the name `{_PLATFORM}` is reserved for the monitoring stack"
         yield document.problem("bad-name", what, path, hint="choose another name")
     if len(full_name) > WORKLOAD_NAME_LIMIT:
         what = f"the full name `{full_name}` has more than {WORKLOAD_NAME_LIMIT} characters"
@@ -93,7 +93,7 @@ def _missing_settings(
     settings: Mapping[str, Setting],
     contract: Contract,
 ) -> Iterator[Problem]:
-    hint = "write it, or a default in lab.yaml"
+    hint = "set it in the experiment, or set a default in lab.yaml"
     for field in sorted(contract.required - set(settings) - {"role"}):
         what = f"contract `{contract.name}` requires `{field}`: its image fails without it"
         yield document.problem("missing-key", what, ("spec",), hint=hint)

@@ -35,7 +35,7 @@ def with_defaults(spec: Mapping[str, Any], lab: Lab) -> dict[str, Any]:
 
 
 def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both maps, merged key by key; any other value of `upper` replaces the one of `lower`."""
+    """Return both maps merged recursively; a value of `upper` that is not a map replaces that of `lower`."""
     result = dict(lower)
     for key, value in upper.items():
         old = result.get(key)

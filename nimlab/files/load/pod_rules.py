@@ -110,19 +110,17 @@ def _env_fault(name: str, contract: Contract) -> tuple[str, str]:
 
 def _allowed(extras: Sequence[Extra], field: str) -> str:
     if not extras:
-        return f"it allows none; `{field}` of the contract must list the ones that its image reads"
+        return f"remove it, or list it in `{field}` of the contract if the image reads it"
     return "allowed: " + ", ".join(f"`{extra.pattern}` ({extra.description})" for extra in extras)
 
 
 def _role_problems(document: Document, contract: Contract) -> Iterator[Problem]:
     spec = document.data["spec"]
     if spec.get("roles") and "peers" in spec:
-        what = "`peers` is not allowed beside `roles`: it is the sum over all roles"
+        what = "`peers` is not allowed together with `roles`: it is the sum over all roles"
         yield document.problem("bad-value", what, ("spec", "peers"), hint="remove it", at_key=True)
     if not allows_roles(contract):
-        what = (
-            f"contract `{contract.name}` allows no roles: its node parses its number out of `pod-<ordinal>`"
-        )
+        what = f"contract `{contract.name}` allows no roles: its node requires the host name `pod-<ordinal>`"
         hint = "remove `roles`, or use a contract with `hostName: any`"
         yield document.problem("contract", what, ("spec", "roles"), hint=hint, at_key=True)
 
@@ -147,7 +145,9 @@ def _stagger_problems(document: Document, complete: Mapping[str, Any], lab: Lab)
         yield document.problem("bad-value", f"`start.stagger` is `{text}`, and must be at most `1h`", path)
     elif stagger_ms and (peers - 1) * stagger_ms >= lab.sync.timeout_s * 1000:
         last_s = (peers - 1) * stagger_ms / 1000
-        waits_s = lab.sync.timeout_s
-        what = f"the last of {peers} peers would start after {last_s:g} s, and a sync waits for {waits_s} s"
+        timeout_s = lab.sync.timeout_s
+        what = (
+            f"the last of {peers} peers would start after {last_s:g} s, but a sync waits only {timeout_s} s"
+        )
         hint = f"lower `start.stagger`, or raise `sync.timeout` in {lab.source}"
         yield document.problem("limit", what, path, hint=hint)

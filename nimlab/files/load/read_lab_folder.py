@@ -27,8 +27,8 @@ _IGNORED: Final = (".", "README")
 class LoadState:
     """Inputs and results of loading a lab.
 
-    `misfits` are documents that do not fit their schema. `bad_contracts` maps the name of an unusable
-    contract, and the stem of its file, to the file.
+    `invalid_documents` violate their schema. `bad_contracts` maps the name of an unusable contract, and the
+    stem of its file, to the file.
     """
 
     root: Path
@@ -37,7 +37,7 @@ class LoadState:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     broken: list[BrokenFile] = field(default_factory=list)
-    misfits: list[Document] = field(default_factory=list)
+    invalid_documents: list[Document] = field(default_factory=list)
     bad_contracts: dict[str, str] = field(default_factory=dict)
 
     def add_hidden(self, hidden: Sequence[HiddenFile]) -> None:
@@ -49,7 +49,7 @@ class LoadState:
             if file.path.startswith("experiments/"):
                 self.broken.append(BrokenFile(name=PurePosixPath(path).stem, source=path))
 
-    def read_one(self, path: str, kind: str) -> tuple[Document | None, tuple[Problem, ...]]:
+    def read_single(self, path: str, kind: str) -> tuple[Document | None, tuple[Problem, ...]]:
         """Return the document of a single file, and its problems, which are not recorded."""
         data = self._read_bytes(path)
         if data is None:
@@ -66,13 +66,13 @@ class LoadState:
                 yield document
                 continue
             if document is not None:
-                self.misfits.append(document)
+                self.invalid_documents.append(document)
             self.problems.extend(problems)
             name = PurePosixPath(path).stem if document is None else document.name
             broken.append(BrokenFile(name=name, source=path))
 
     def _list_files(self, folder: str) -> list[str]:
-        """Return the sorted paths of the YAML files in a folder; other entries are problems, or ignored."""
+        """Return the sorted paths of the YAML files in a folder. Other entries are reported or ignored."""
         paths = {
             path for path, text in self.overlay.items() if text is not None and path.startswith(folder + "/")
         }
@@ -114,7 +114,7 @@ def _entry_problem(path: str, entry: os.DirEntry[str]) -> Problem | None:
     if not is_visible(entry.name):
         return file_problem(ascii(path)[1:-1], "the file name contains invisible characters", "rename it")
     if entry.is_symlink() or not entry.is_file():
-        what = "only regular files are read, and this is a symbolic link, a folder or a special file"
+        what = "this is a symbolic link, a folder or a special file; only regular files are read"
         return file_problem(path, what, "replace it with the file itself")
     if not entry.name.endswith(".yaml"):
         what = "only files whose names end in `.yaml` are read"

@@ -1,8 +1,8 @@
-"""Rules for values that fit their schema and still make no sense, alone or together with other values.
+"""Rules for values that fit their schema but are out of range, or contradict other values.
 
-In: a document that fits its schema, with the values in effect: its own, above the defaults. Out: problems,
-each at a value that the document itself contains. Contradictions between defaults are reported once, in
-`lab.yaml`, and not again for each experiment. Pure.
+In: a document that fits its schema, with the values in effect: its own values, and defaults for the others.
+Out: problems, each at a value that the document itself contains. Contradictions between defaults are reported
+once, in `lab.yaml`, and not again for each experiment. Pure.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Values:
         return _number(name, self.written.get(name))
 
     def problem(self, what: str, names: Iterable[str], hint: str | None) -> Problem | None:
-        """Return a problem at the first of these values that is in the document, or None if none is."""
+        """Return a problem at the first of these values that the document contains; None if it has none."""
         names = tuple(names)
         own = [name for name in names if name in self.own]
         if not own:
@@ -126,7 +126,7 @@ _WARNINGS: Final = (  # field, least and most usual value, reason
 
 def value_problems(values: Values) -> Iterator[Problem]:
     """Yield contradictions in the values of an experiment or of a lab's defaults: one problem per value."""
-    yield from _one_per_place(_all_problems(values))
+    yield from _first_per_value(_all_problems(values))
 
 
 def lab_problems(document: Document) -> tuple[Problem, ...]:
@@ -152,12 +152,12 @@ def contract_delay_problems(document: Document) -> Iterator[Problem]:
 
 def warnings_of(values: Values) -> Iterator[Problem]:
     """Yield warnings about values that are possible but unusual, and therefore probably a mistake."""
-    for name, least, most, why in _WARNINGS:
+    for name, least, most, reason in _WARNINGS:
         number, low, high = values.number(name), _number(name, least), _number(name, most)
         if number is None or low is None or high is None or low <= number <= high:
             continue
         what = f"`{name}` is `{values.written[name]}`, and usual values are from `{least}` to `{most}`"
-        problem = values.problem(what, (name,), why)
+        problem = values.problem(what, (name,), reason)
         if problem is not None:
             yield replace(problem, is_warning=True)
 
@@ -172,7 +172,7 @@ def _own_values(document: Document, base: Path, stated: Mapping[str, Any]) -> Va
     return Values(document=document, base=base, written=stated, own=frozenset(stated), defaults=document.path)
 
 
-def _one_per_place(problems: Iterable[Problem | None]) -> Iterator[Problem]:
+def _first_per_value(problems: Iterable[Problem | None]) -> Iterator[Problem]:
     """Yield the first problem of each value; further problems of a value usually have the same cause."""
     seen: set[str] = set()
     for problem in problems:
@@ -198,8 +198,8 @@ def _is_in_range(name: str, written: object) -> bool:
 
 def _relation_problems(values: Values) -> Iterator[Problem | None]:
     pairs = _AT_MOST if "gossipsub.d" in values else (*_AT_MOST_WITHOUT_D, *_AT_MOST)
-    for lesser, greater, why in pairs:
-        yield _at_most(values, lesser, greater, why)
+    for lesser, greater, reason in pairs:
+        yield _at_most(values, lesser, greater, reason)
     yield _outbound_problem(values)
     yield _memory_problem(values)
 
@@ -209,14 +209,14 @@ def _range_problems(
     ranges: Mapping[str, tuple[str, str, str | None]],
     in_seconds: frozenset[str] = _IN_SECONDS,
 ) -> Iterator[Problem]:
-    for name, (least, most, why) in ranges.items():
+    for name, (least, most, reason) in ranges.items():
         number, low, high = values.number(name), _number(name, least), _number(name, most)
         if number is None or low is None or high is None:
             continue
         problem = None
         if not low <= number <= high:
             what = f"`{name}` is `{values.written[name]}`, and must be from `{least}` to `{most}`"
-            problem = values.problem(what, (name,), why)
+            problem = values.problem(what, (name,), reason)
         elif name in in_seconds and number % 1000:
             what = f"`{name}` is `{values.written[name]}`, and must be a whole number of seconds"
             problem = values.problem(what, (name,), None)
@@ -224,17 +224,17 @@ def _range_problems(
             yield problem
 
 
-def _at_most(values: Values, lesser: str, greater: str, why: str) -> Problem | None:
+def _at_most(values: Values, lesser: str, greater: str, reason: str) -> Problem | None:
     low, high = values.number(lesser), values.number(greater)
     if low is None or high is None or low <= high:
         return None
     written = values.written
     what = f"`{lesser}` is `{written[lesser]}`, and must be at most `{greater}`, `{written[greater]}`"
-    return values.problem(what, (lesser, greater), why)
+    return values.problem(what, (lesser, greater), reason)
 
 
 def _outbound_problem(values: Values) -> Problem | None:
-    """Return the problem of a `dOut` that is too large; zero always fits, as for a bootstrap node."""
+    """Return the problem of a `dOut` that is too large. Zero is always allowed; bootstrap nodes use it."""
     out = values.number("gossipsub.dOut")
     if not out:
         return None
@@ -263,7 +263,7 @@ def _memory_problem(values: Values) -> Problem | None:
 def _network_problems(values: Values) -> Iterator[Problem | None]:
     method = values.written.get("network.method")
     if method == "tc" and "network.jitter" in values and "network.latency" not in values:
-        what = "`jitter` varies the delay `latency`, which is not set"
+        what = "`jitter` is the variation of `latency`, which is not set"
         yield values.problem(what, ("network.jitter",), "write `latency`, or remove `jitter`")
     if method in ("cni", "none"):
         for name in ("network.latency", "network.jitter", "network.loss"):

@@ -115,12 +115,12 @@ def _unsafe_text(path: str, lines: list[str], text: str) -> Problem | None:
 
 
 class _StopReading(Exception):
-    """The rest of the file cannot be interpreted; the problems are recorded already."""
+    """The rest of the file cannot be interpreted; the problems are already recorded."""
 
 
 @dataclass(slots=True)
 class _OpenCollection:
-    """Map or list whose end is not read yet. `key` is the key of a map whose value comes next."""
+    """Map or list whose end is not read yet. `key` is the last key of a map until its value is read."""
 
     value: dict[str, Any] | list[Any]
     path: Path

@@ -1,7 +1,7 @@
 """Guard of experiments: a manifest may affect only its own experiment.
 
 In: stamped manifests of one experiment. Out: nothing, or a GuardError that names all violations. The rules
-apply to the parsed objects, whatever the template or the spec does. Pure.
+apply to the parsed objects, so neither a template nor a spec can evade them. Pure.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _hint(manifests: Sequence[Manifest], experiment: Experiment) -> str:
 
 
 def check_unstamped(manifests: Sequence[Manifest], experiment: Experiment) -> None:
-    """Raise GuardError if a template sets the label or annotation of the ApplySet.
+    """Raise GuardError if a template sets the label or the annotation of a member of an apply-set.
 
     Call it before stamping, which overwrites both.
     """
@@ -224,7 +224,7 @@ def _pod_violations(pod: Mapping[str, Any], lab: Lab) -> Iterator[str]:
 
 
 def _placement_violations(pod: Mapping[str, Any]) -> Iterator[str]:
-    """Yield uses of nodes, priorities and credentials that are not available to experiments."""
+    """Yield violations of the rules for nodes, priorities and registry credentials."""
     for toleration in pod.get("tolerations") or ():
         yield from (f"pods: tolerations: {what}" for what in toleration_faults(toleration))
     yield from (f"pods: nodeSelector: {what}" for what in selector_faults(pod.get("nodeSelector") or {}))
@@ -243,8 +243,8 @@ def _placement_violations(pod: Mapping[str, Any]) -> Iterator[str]:
 def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
     """Return True if the container runs nimlab's own shaper, and nothing else.
 
-    The name alone is not enough, because any program could then have NET_ADMIN. A working directory, a volume
-    or an env variable could make Python load a different `nimlab.agents.shape`.
+    A check of the name alone would allow NET_ADMIN for any program. A working directory, a volume or an env
+    variable could make Python load a different `nimlab.agents.shape`.
     """
     return (
         container.get("name") == SHAPER
@@ -288,7 +288,7 @@ def _context_violations(context: Mapping[str, Any], name: str, *, is_shaper: boo
 
 
 def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield requests that the node sends for a container. Network policies do not apply to the node."""
+    """Yield the requests that a kubelet sends for a container. Network policies do not apply to them."""
     hooks = container.get("lifecycle") or {}
     senders = [container.get(name) for name in PROBES] + [hooks.get("postStart"), hooks.get("preStop")]
     for sender in senders:

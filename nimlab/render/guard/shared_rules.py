@@ -56,7 +56,7 @@ def reject_violations(
 
 
 def api_version_violations(manifest: Manifest) -> Iterator[str]:
-    """Yield a violation if the apiVersion is not the one that nimlab uses for this kind."""
+    """Yield a violation if the apiVersion differs from the version that nimlab uses for this kind."""
     expected = KINDS[manifest["kind"]].api_version
     if manifest["apiVersion"] != expected:
         yield f"apiVersion must be `{expected}`"
@@ -65,12 +65,10 @@ def api_version_violations(manifest: Manifest) -> Iterator[str]:
 def membership_violations(
     manifest: Manifest, apply_set: ApplySet, reserved_labels: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield violations in the metadata of a member of an ApplySet: names, reserved and forbidden fields.
+    """Yield violations in the metadata of a member: names, reserved and forbidden fields.
 
-    Args:
-        manifest: the stamped manifest.
-        apply_set: the ApplySet that it must belong to.
-        reserved_labels: reserved labels that it must have in addition to those of every member.
+    `manifest` is stamped. `reserved_labels` are the reserved labels that it must have in addition to those of
+    every member of `apply_set`.
     """
     metadata = manifest["metadata"]
     for field in ("name", "namespace"):
@@ -117,7 +115,7 @@ def effective_context(pod: Mapping[str, Any], container: Mapping[str, Any]) -> d
 
 
 def unlisted(fields: Mapping[str, Any], allowed: Collection[str], where: str) -> Iterator[str]:
-    """Yield the fields that are not in the list, whatever their value; so new API fields are rejected."""
+    """Yield the fields that are not in the list, for any value. So fields of newer APIs are rejected."""
     yield from (f"{where}: {name} is not allowed" for name in sorted(fields.keys() - set(allowed)))
 
 

@@ -15,7 +15,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentAccess:
-    """What a component's pods may use; `read` and `written` are normalized paths of folders on the node."""
+    """Access of a component's pods; `read` and `written` are normalized paths of folders on the node."""
 
     images: frozenset[str]
     is_agent: bool = False

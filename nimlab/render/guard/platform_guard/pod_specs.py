@@ -74,7 +74,7 @@ def _pod_violations(pod: Mapping[str, Any], own: str, access: ComponentAccess) -
         yield f"pods: serviceAccountName must be `{own}` or missing"
     if pod.get("automountServiceAccountToken") is not False and "serviceAccountName" not in pod:
         yield "pods: automountServiceAccountToken must be false without serviceAccountName"
-    # A group of the node can open sockets there, such as containerd's. Therefore agents must not set a group.
+    # Agents must not set a group, because some groups may open sockets of the node, such as containerd's.
     allowed = _CONTEXT | (frozenset() if access.is_agent else _GROUP_FIELDS)
     yield from unlisted(pod.get("securityContext") or {}, allowed, "pods: securityContext")
 
