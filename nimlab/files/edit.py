@@ -214,7 +214,7 @@ def find_experiment_file(root: Path, name: str) -> Path:
     paths = {**unnamed, **named}
     if name in paths:
         return paths[name]
-    hint = did_you_mean(name, paths, "`nimlab list` shows all experiments")
+    hint = did_you_mean(name, paths, "`nimlab list` lists all experiments")
     raise EditError(f"no file in experiments/ contains an experiment `{name}`", hint=hint)
 
 

@@ -60,9 +60,9 @@ def codequality_json(
 ) -> str:
     """Return the report: deletions first, then by file and line.
 
-    A problem that is given twice, alone and in a SpecError, is reported once. `folder` is the folder of the
-    lab in its repository (`labs/one`), because GitLab expects paths from the root; empty if the lab is the
-    repository.
+    A problem that is passed twice, alone and in a SpecError, is reported once. `folder` is the path of the
+    lab in its repository (such as `labs/one`), because GitLab expects paths relative to the repository. It is
+    empty if the lab is at the root of the repository.
     """
     in_errors = (p for error in errors if isinstance(error, SpecError) for p in error.problems)
     findings = [_of_problem(problem) for problem in dict.fromkeys([*problems, *in_errors])]

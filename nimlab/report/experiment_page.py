@@ -18,7 +18,7 @@ _INDENT: Final = 2
 
 
 def format_status(detail: Detail, *, paint: bool, columns: int | None = None) -> str:
-    """Return the page of `status`; it lists at most 20 pods, and first those that do not run.
+    """Return the page of `status`; it lists at most 20 pods, those that do not run first.
 
     Its tables are at most `columns` wide if possible.
     """

@@ -1,7 +1,7 @@
 """Build the control plane's programs with Go, from module files that pin every source by its hash.
 
-In: the cache folder. Out: a folder in the cache with all five programs, created atomically. Of two builds at
-once, the second waits and uses the result of the first. The build log contains the complete output of `go`.
+In: the cache folder. Out: a folder in the cache with all five programs, created atomically. If two builds run
+at once, the second waits and uses the result of the first. The build log contains the full output of `go`.
 """
 
 from __future__ import annotations

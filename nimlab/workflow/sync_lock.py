@@ -1,4 +1,4 @@
-"""The lock of a sync: acquire it for exactly what was observed, or wait until another sync releases it."""
+"""The lock of a sync: acquire it for exactly the observed state, or wait until another sync releases it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _POLL_S: Final = 1.0
 
 
 def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
-    """Take the lease as it was observed, and those of the lab's former apply-sets.
+    """Acquire the lease as it was observed, and the leases of the lab's former apply-sets.
 
     Raises PreconditionFailed if a lease has changed since, LockHeld if another sync holds one, Forbidden if
     the account may not write leases.
@@ -67,7 +67,7 @@ def wait_for_lock(
 
 
 def _server_clock(session: Session) -> Callable[[], datetime]:
-    """Return the server's clock, which all syncs share, however wrong the clock of their machine is."""
+    """Return the server's clock, because the clocks of the machines that run syncs may differ."""
     ahead = timedelta(seconds=session.cluster.ahead_s())
     own_now = system_clock().now
     return lambda: own_now() + ahead

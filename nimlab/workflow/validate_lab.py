@@ -1,4 +1,4 @@
-"""Validate a lab as a whole: load every file, render and guard every manifest, send nothing.
+"""Validate a lab as a whole: load every file, and render and guard every manifest, without a cluster.
 
 In: the lab's folder. Out: every problem with file and line, and warnings. A successful result is cached by a
 digest of the files and the program.

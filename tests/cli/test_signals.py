@@ -1,4 +1,4 @@
-"""Signals in every phase of a command: work in progress is finished, nothing new begins, exit code 130."""
+"""Signals in every phase of a command: work in progress is finished, no new work starts, exit code 130."""
 
 from __future__ import annotations
 

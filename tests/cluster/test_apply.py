@@ -44,7 +44,7 @@ from tests.support.paths import REPOSITORY
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = ObjectKey("StatefulSet", "lab", "red")
 SET = ApplySet(name="experiments", namespace="lab")
-RED = WaitTarget(experiment="red", workloads=frozenset({KEY}), leaving=frozenset())
+RED = WaitTarget(experiment="red", workloads=frozenset({KEY}), terminating=frozenset())
 
 
 def statefulset(wanted: int = 3, **status: Any) -> Manifest:
@@ -221,7 +221,7 @@ def test_rejected_pods_end_the_wait_after_a_grace_period() -> None:
 
 def test_pruned_workloads_and_namespaces_are_awaited_until_deleted() -> None:
     namespace = ObjectKey("Namespace", "", "n")
-    target = WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, namespace}))
+    target = WaitTarget(experiment="red", workloads=frozenset(), terminating=frozenset({KEY, namespace}))
     readiness = readiness_of(statefulset(wanted=0, replicas=2))
     assert judged(readiness, target=target) is None, "the namespace has not been listed"
     readiness.record_terminating("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
@@ -477,7 +477,7 @@ class NamespacedOnly:
 def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
-    targets = [WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
+    targets = [WaitTarget(experiment="red", workloads=frozenset(), terminating=frozenset(keys))]
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     cluster, readiness = NamespacedOnly(lab, late), Readiness(apply_set)
 

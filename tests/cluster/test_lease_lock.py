@@ -307,7 +307,7 @@ def test_sync_command_stops_writing_once_its_lock_may_have_expired(
 
     monkeypatch.setattr(sync_lock, "system_clock", lambda: replace(system_clock(), now=watch.now))
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        proxy.answered = suspend
+        proxy.on_response = suspend
         answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--timeout", "60s")
     assert answer.code == 1, answer.out
     assert "has expired" in answer.out

@@ -20,7 +20,7 @@ HOLD = "example.com/hold"
 CONFIG = ObjectKey("ConfigMap", "lab", "red-spec")
 
 
-def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
+def terminating(kind: str, *finalizers: str, **more: Any) -> Manifest:
     """Return a live object that is being deleted."""
     metadata = {
         "name": "red-spec",
@@ -36,15 +36,15 @@ def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (leaving("ConfigMap", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
-        (leaving("Service", HOLD, "b/c"), f"the finalizers `{HOLD}`, `b/c` block the deletion"),
-        (leaving("StatefulSet", "foregroundDeletion", status={"replicas": 4}), "it waits for its 4 pods"),
-        (leaving("StatefulSet", "foregroundDeletion", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
+        (terminating("ConfigMap", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
+        (terminating("Service", HOLD, "b/c"), f"the finalizers `{HOLD}`, `b/c` block the deletion"),
+        (terminating("StatefulSet", "foregroundDeletion", status={"replicas": 4}), "it waits for its 4 pods"),
+        (terminating("StatefulSet", "foregroundDeletion", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
         (
-            leaving("Namespace", spec={"finalizers": ["kubernetes", "x/y"]}),
+            terminating("Namespace", spec={"finalizers": ["kubernetes", "x/y"]}),
             "finalizer `x/y` blocks the deletion",
         ),
-        (leaving("ConfigMap"), "still exists"),
+        (terminating("ConfigMap"), "still exists"),
     ],
 )
 def test_blockers_of_a_deletion_are_named(item: Manifest, words: str) -> None:
@@ -58,21 +58,21 @@ def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
         {"type": "NamespaceFinalizersRemaining", "status": "True", "message": f"{HOLD} in 1"},
     ]
     text = describe_blockers(
-        leaving("Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions})
+        terminating("Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions})
     )
     assert "NamespaceContentRemaining: configmaps. has 1" in text
     assert f"NamespaceFinalizersRemaining: {HOLD} in 1" in text
     assert "Discovery" not in text
     assert "`kubernetes`" not in text
-    assert not finalizers_of(leaving("Namespace", spec={"finalizers": ["kubernetes"]}))
+    assert not finalizers_of(terminating("Namespace", spec={"finalizers": ["kubernetes"]}))
 
 
 def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
     target = WaitTarget(
-        experiment="red", workloads=frozenset(), leaving=frozenset({CONFIG}), uids={CONFIG: "u1"}
+        experiment="red", workloads=frozenset(), terminating=frozenset({CONFIG}), uids={CONFIG: "u1"}
     )
     readiness = Readiness(SET)
-    readiness.record_terminating("ConfigMap", [leaving("ConfigMap", HOLD)])
+    readiness.record_terminating("ConfigMap", [terminating("ConfigMap", HOLD)])
     progress = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)
     assert isinstance(progress, PeersProgress)
     stuck = assess_readiness(target, readiness, NOW, waited_s=61, timeout_s=60)
@@ -83,7 +83,7 @@ def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
         assert "ConfigMap" in text
         assert HOLD in text
         assert "0 of 0" not in text
-    other = leaving("ConfigMap", HOLD)
+    other = terminating("ConfigMap", HOLD)
     other["metadata"]["uid"] = "u2"
     readiness.record_terminating("ConfigMap", [other])
     settled = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)

@@ -55,7 +55,7 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
     """Sync in a separate process, killed after a write; return its exit code and the number of writes."""
     killer = Killer(after)
     command = [sys.executable, "-m", "nimlab", "sync", "--timeout", "60s", "--lab", str(world.lab.root)]
-    proxy.answered = None
+    proxy.on_response = None
     killer.process = subprocess.Popen(
         [*command, "--kubeconfig", str(proxy.kubeconfig)],
         stdout=subprocess.DEVNULL,
@@ -63,9 +63,9 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         text=True,
     )
-    proxy.answered = killer
+    proxy.on_response = killer
     code = killer.process.wait(timeout=120)
-    proxy.answered = None
+    proxy.on_response = None
     return code, killer.writes
 
 

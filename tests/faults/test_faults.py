@@ -278,10 +278,10 @@ def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], N
         return Broken(instead=body) if body else status(404)
 
     def freeze() -> None:
-        proxy.answered = None
+        proxy.on_response = None
         proxy.fault = repeat
 
-    proxy.answered = record
+    proxy.on_response = record
     return freeze
 
 

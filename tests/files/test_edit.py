@@ -209,7 +209,7 @@ def test_files_are_found_by_the_name_of_their_experiment(tmp_path: Path) -> None
     assert caught.value.hint == "did you mean `purple`?"
     with pytest.raises(EditError) as caught:
         find_experiment_file(tmp_path, "zzz")
-    assert caught.value.hint == "`nimlab list` shows all experiments"
+    assert caught.value.hint == "`nimlab list` lists all experiments"
 
 
 @pytest.mark.parametrize("name", ["blue", "../blue", "a/b", ".hidden"])

@@ -260,7 +260,7 @@ def special(*, paint: bool) -> dict[str, str]:
         experiment(
             "waiting",
             change(Action.CREATE, "Service", "waiting",
-                   reason="the existing object is being deleted; the sync waits until it is gone"),
+                   reason="waits until the old object is deleted: it still exists"),
             change(Action.KEEP, "ConfigMap", "waiting", desired=None,
                    reason="left alone: it is protected by the annotation nimlab.dev/protect"),
         ),

@@ -1,6 +1,6 @@
-"""A proxy in front of the real API server that counts requests and can answer some of them itself.
+"""A proxy in front of the real API server that records requests and can inject faults.
 
-It listens on loopback without TLS; its kubeconfig holds no credentials, since the proxy adds its own.
+It listens on loopback without TLS. Its kubeconfig contains no credentials, because the proxy adds its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nimlab.cluster.kube import KubeCluster, Target, connect
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it arrived."""
+    """One received request."""
 
     method: str
     path: str
@@ -31,18 +31,18 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """True for a request that could change something: not a read, and no dry-run."""
+        """True for a request that can change something: neither a read nor a dry run."""
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """What goes wrong with one request.
+    """The fault that is injected into one request.
 
-    With a `status` the request never arrives: the proxy answers it with `body` and `headers`. `cut_before`
-    closes the connection at once. Otherwise it is passed on, after `delay_s`; `cut` closes the connection
-    instead of answering, `half` in the middle of the answer. `instead` answers with these bytes, as an API
-    server does whose cache is behind.
+    With a `status`, the proxy responds itself, with `body` and `headers`. With `cut_before`, it closes the
+    connection at once. Otherwise it forwards the request after `delay_s`. Then `cut` closes the connection
+    without a response, and `half` closes it in the middle of the response. `instead` replaces the response
+    body, which simulates an API server with an outdated cache.
     """
 
     status: int | None = None
@@ -56,41 +56,44 @@ class Broken:
 
 
 Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
-"""Returns what to do instead of passing a request on: a status and a body, or more; None to pass it on."""
+"""A function from a request to its fault: a status with a body, or a `Broken`; None forwards the request."""
 
 
 @dataclass(slots=True)
 class Gate:
-    """A fault that breaks nothing: what fits is held until `opened` is set, and `reached` tells of it."""
+    """A fault that only delays: it sets `reached` at a matching request and waits until `opened` is set."""
 
-    fits: Callable[[Seen], bool]
+    matches: Callable[[Seen], bool]
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Seen) -> None:
-        """Hold the request if it fits; then it is passed on."""
-        if self.fits(request):
+        """Delay the request if it matches; it is then forwarded."""
+        if self.matches(request):
             self.reached.set()
             self.opened.wait(60)
 
 
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy; `fault` may be set at any time, as may `answered`, told of all that was passed on."""
+    """A running proxy; `fault` and `on_response` may be set at any time.
+
+    `on_response` is called with each forwarded request, the status and the body of its response.
+    """
 
     kubeconfig: Path
     seen: list[Seen] = field(default_factory=list)
     fault: Fault | None = None
-    answered: Callable[[Seen, int, bytes], None] | None = None
+    on_response: Callable[[Seen, int, bytes], None] | None = None
 
     @property
     def writes(self) -> list[Seen]:
-        """All requests that could have changed something."""
+        """All requests that can have changed something."""
         return [request for request in self.seen if request.is_write]
 
 
 class _Server(ThreadingHTTPServer):
-    """Listens on a free port of loopback; its threads end with the test."""
+    """A server on a free port of the loopback interface; its threads end with the test."""
 
     daemon_threads = True
 
@@ -100,13 +103,13 @@ class _Server(ThreadingHTTPServer):
         self.upstream = upstream
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that has gone: a test reads what is printed as the tool's own words."""
+        """Ignore a closed connection, because tests compare the printed output."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Notes a request, then answers it by the fault or passes it on."""
+    """A handler that records a request, then injects a fault or forwards the request."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -130,13 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         time.sleep(fault.delay_s)
-        answer = self._pass_on(request)
+        answer = self._forward(request)
         if "watch=true" in self.path and not fault.cut:
             self._stream(answer, limit=1 if fault.half else None)
             return
         body = answer.read(decode_content=False)
-        if proxy.answered is not None:
-            proxy.answered(request, answer.status, body)
+        if proxy.on_response is not None:
+            proxy.on_response(request, answer.status, body)
         if fault.cut:
             self._cut()
             return
@@ -145,27 +148,27 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(answer.status, body, dict(answer.headers), half=fault.half)
 
-    def _pass_on(self, request: Seen) -> Any:
+    def _forward(self, request: Seen) -> Any:
         upstream = self.server.upstream
-        passed = {
+        forwarded = {
             name: value
             for name, value in self.headers.items()
             if name.lower() not in ("host", "content-length", "connection")
         }
-        if self.server.proxy.answered is not None:
-            passed.pop("Accept-Encoding", None)  # what is told of is told in plain words
+        if self.server.proxy.on_response is not None:
+            forwarded.pop("Accept-Encoding", None)  # `on_response` gets an uncompressed body
         return upstream.transport.pool.request(
             request.method,
             upstream.host + request.path,
             body=request.body or None,
-            headers={**passed, **upstream.transport.credentials()},
+            headers={**forwarded, **upstream.transport.credentials()},
             preload_content=False,
             decode_content=False,
             retries=False,
         )
 
     def _cut(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection without a response."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -177,13 +180,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, headers[name])
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        with suppress(OSError):  # whoever asked may have lost patience
+        with suppress(OSError):  # the client may have closed the connection after a timeout
             self.wfile.write(body[: len(body) // 2] if half else body)
         if half:
             self._cut()
 
     def _stream(self, answer: Any, limit: int | None) -> None:
-        """Pass a watch on, chunk by chunk; cut it in the middle after so many."""
+        """Forward a watch chunk by chunk; after `limit` chunks, cut it in the middle of the next one."""
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -207,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_proxy(kubeconfig: Path, folder: Path) -> Iterator[Proxy]:
-    """Run a proxy to the cluster of a kubeconfig, and give it a kubeconfig of its own in the folder."""
+    """Run a proxy to the cluster of a kubeconfig, and write the proxy's own kubeconfig into the folder."""
     target = Target(kubeconfig=kubeconfig, context=None, name="sandbox", why="a test")
     upstream = connect(target, parallel=32)
     proxy = Proxy(kubeconfig=folder / "proxy-kubeconfig")

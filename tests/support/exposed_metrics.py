@@ -1,7 +1,7 @@
-"""Metrics that cAdvisor and node-exporter show, as far as dashboards may ask for them.
+"""Names of metrics that cAdvisor and node-exporter expose and that dashboards may use.
 
-Written down, not taken from the dashboards: a name that is misspelt there isn't here. The rig asks the real
-ones for all that is used.
+The list is independent of the dashboards, so that it reveals misspelt names. The rig compares the names that
+dashboards use with the real programs.
 
 Source: github.com/google/cadvisor metrics/prometheus.go and prometheus_machine.go, v0.52 (the kubelet's), for
 `--enable_metrics=cpu,memory,network,process,oom_event`; github.com/prometheus/node_exporter

@@ -1,4 +1,4 @@
-"""Golden cases: folders with inputs and what is expected of them."""
+"""Golden cases: folders with inputs and expected outputs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def cases(kind: str) -> list[Path]:
-    """The folders of a kind of case, sorted; their names are the test ids."""
-    found = sorted(path for path in (GOLDEN / kind).iterdir() if path.is_dir())
-    assert found, f"no cases in {GOLDEN / kind}"
-    return found
+    """Return the folders of a kind of case, sorted; their names are the test ids."""
+    folders = sorted(path for path in (GOLDEN / kind).iterdir() if path.is_dir())
+    assert folders, f"no cases in {GOLDEN / kind}"
+    return folders
 
 
 def overlay_of(case: Path) -> dict[str, str | None]:
-    """The case's files as they lie over the shipped lab, by path relative to its root."""
+    """Return the case's files, which replace files of the tests' lab, by path relative to its root."""
     return {
         path.relative_to(case).as_posix(): path.read_bytes().decode()
         for path in sorted(case.rglob("*.y*ml"))
@@ -27,5 +27,5 @@ def assert_golden(path: Path, text: str, *, update: bool) -> None:
     """Compare with the expected file, or rewrite it."""
     if update:
         path.write_text(text, encoding="utf-8")
-    assert path.exists(), f"{path} is missing: run with --update-golden and read it"
+    assert path.exists(), f"{path} is missing; hint: run with --update-golden, then review the file"
     assert text == path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""A real control plane for the session, and a lab of its own for each test.
+"""A real control plane for the session, and a separate lab for each test.
 
-The sandbox is started once a session in a temporary folder, with the programs of the user's cache (built if
-they aren't there). Each test gets a copy of the shipped lab whose namespace nobody else uses.
+The sandbox is started once per session in a temporary folder, with the programs in the user's cache. Missing
+programs are built. Each test gets a copy of the tests' lab with a unique namespace.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a command said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A lab's folder in a namespace of its own, and the cluster that it syncs to."""
+    """A lab's folder, its namespace, and the cluster to which it is synced."""
 
     root: Path
     namespace: str
@@ -56,14 +56,14 @@ class Lab:
     capture: pytest.CaptureFixture[str]
 
     def run(self, *arguments: str) -> Answer:
-        """Run a nimlab command in this lab; those that meet a cluster get the sandbox's kubeconfig."""
+        """Run a nimlab command in this lab; commands that use a cluster get the sandbox's kubeconfig."""
         flags = ["--lab", str(self.root)]
         if arguments[0] not in ("validate", "render", "rbac"):
             flags += ["--kubeconfig", str(self.kubeconfig)]
         self.capture.readouterr()
         code = main([*arguments, *flags])
-        said = self.capture.readouterr()
-        return Answer(code=code, out=said.out, err=said.err)
+        output = self.capture.readouterr()
+        return Answer(code=code, out=output.out, err=output.err)
 
     def write(self, name: str, text: str) -> Path:
         """Write an experiment's file."""
@@ -72,27 +72,27 @@ class Lab:
         return path
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace a text in an experiment's file, which must be there."""
+        """Replace a text in an experiment's file; the text must occur."""
         path = self.root / "experiments" / f"{name}.yaml"
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
-        """Read an object of the lab's namespace, or of another."""
-        home = self.namespace if namespace is None else namespace
-        return self.cluster.get(ObjectKey(kind, home, name))
+        """Read an object in the given namespace, by default in the lab's namespace."""
+        key = ObjectKey(kind, self.namespace if namespace is None else namespace, name)
+        return self.cluster.get(key)
 
     def names(self, kind: str) -> list[str]:
-        """The names of all objects of a kind in the lab's namespace."""
+        """Return the sorted names of all objects of a kind in the lab's namespace."""
         items = self.cluster.list_objects(kind, namespace=self.namespace).items
         return sorted(item["metadata"]["name"] for item in items)
 
     def kubectl(self, *arguments: str) -> str:
-        """Do what a person does with kubectl in the lab's namespace; a failure fails the test."""
-        own = Path(sys.executable).parent / "kubectl"  # of the dev extras; PATH may hold any other
-        program = str(own) if own.exists() else shutil.which("kubectl")
-        assert program is not None, "there is no kubectl beside Python or on PATH"
+        """Run kubectl in the lab's namespace, as a user would; a failure fails the test."""
+        pinned = Path(sys.executable).parent / "kubectl"  # from the dev extras; PATH may have another version
+        program = str(pinned) if pinned.exists() else shutil.which("kubectl")
+        assert program is not None, "kubectl is neither in the virtual environment nor on PATH"
         done = subprocess.run(
             [program, "--kubeconfig", str(self.kubeconfig), "-n", self.namespace, *arguments],
             check=True,
@@ -104,13 +104,13 @@ class Lab:
 
 
 def _quiet(step: control_plane.Step) -> None:
-    """Show nothing: a test's output is what it says about failures."""
+    """Ignore a step of progress."""
     del step
 
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Sandbox]:
-    """Start the control plane; a machine that can't have one skips, or fails with `--require-live`."""
+    """Start the control plane; if it cannot start, skip the test, or fail with `--require-live`."""
     home = tmp_path_factory.mktemp("sandbox") / ".nimlab" / "sandbox"
     try:
         state = control_plane.up(home, nodes=3, cache=default_cache(), report=_quiet)
@@ -126,7 +126,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
 
 @pytest.fixture(scope="session")
 def cluster(sandbox: Sandbox) -> Iterator[KubeCluster]:
-    """A connection with all rights to the session's control plane."""
+    """Yield an administrator's connection to the session's control plane."""
     target = Target(kubeconfig=sandbox.kubeconfig, context=None, name="sandbox", why="a test")
     connected = connect(target, parallel=8)
     yield connected
@@ -140,7 +140,7 @@ def lab(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Lab]:
-    """A copy of the shipped lab in a random namespace, which is removed afterwards."""
+    """Yield a copy of the tests' lab with a random namespace, which is removed afterwards."""
     namespace = f"lab-{secrets.token_hex(4)}"
     root = make_lab(tmp_path / "lab", namespace)
     yield Lab(root, namespace, sandbox.kubeconfig, cluster, capsys)
@@ -149,12 +149,12 @@ def lab(
 
 @pytest.fixture
 def lab_folder(tmp_path: Path) -> Path:
-    """A copy of the shipped lab, without a cluster."""
+    """Return a copy of the tests' lab, without a cluster."""
     return make_lab(tmp_path / "lab", "dst-test")
 
 
 def make_lab(root: Path, namespace: str, experiments: Sequence[str] = ("blue", "purple")) -> Path:
-    """Write the tests' lab into a new folder, with these of its experiments and in this namespace."""
+    """Write the tests' lab into a new folder, with this namespace and only these experiments."""
     copy_sample_lab(root)
     for path in (root / "experiments").iterdir():
         if path.stem not in experiments:
@@ -168,7 +168,7 @@ def make_lab(root: Path, namespace: str, experiments: Sequence[str] = ("blue", "
 
 
 def remove_namespaces(cluster: KubeCluster, names: Sequence[str]) -> None:
-    """Delete namespaces without waiting for what is in them."""
+    """Delete namespaces without waiting for the deletion of their objects."""
     for name in names:
         key = ObjectKey("Namespace", "", name)
         live = cluster.get(key)
@@ -182,7 +182,7 @@ def remove_namespaces(cluster: KubeCluster, names: Sequence[str]) -> None:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git in a folder with an identity of its own and none of the machine's settings."""
+    """Run git in a folder with a fixed identity and without the machine's settings."""
     environment = {
         **os.environ,
         "GIT_CONFIG_GLOBAL": os.devnull,

@@ -1,4 +1,4 @@
-"""Programs from npm, for tests that hold our output against somebody else's reader."""
+"""Programs from npm, for tests in which third-party programs read our output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nimlab.cache import default_cache
 
 
 def install(name: str, *packages: str, needs: tuple[str, ...] = ()) -> Path:
-    """Return the folder in the user's cache with these pinned packages in it, installing what isn't there.
+    """Return the folder of these pinned packages in the user's cache; install them if they are missing.
 
-    Where npm or another program is missing the test is skipped, but fails in CI: Node is no need of a user.
+    If npm or another needed program is missing, the test is skipped, or fails in CI.
     """
     missing = [program for program in ("npm", *needs) if shutil.which(program) is None]
     if missing:
-        why = f"{' and '.join(missing)} missing on this machine"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+        reason = f"missing on this machine: {', '.join(missing)}"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     folder = default_cache() / name
     if not (folder / "installed").exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ _SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # leaves 
 class Lock:
     """A lease that is held and renewed until `release`.
 
-    `lost` is set once somebody else has acquired the lease or may have acquired it; `stop` is set with it.
+    `lost` is set once another sync has acquired the lease or may have acquired it; `stop` is set with it.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Hold:
 
 
 def current_hold(lease: Manifest | None, now: datetime) -> Hold | None:
-    """Return the holder of the lease; None if nobody holds it or if it has certainly expired."""
+    """Return the holder of the lease; None if it has no holder or has certainly expired."""
     spec = (lease or {}).get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder:
@@ -239,7 +239,7 @@ def _lock_held(hold: Hold, key: ObjectKey, now: datetime) -> LockHeld:
 
 
 def _write(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
-    """Write the lease. A conflict with our own earlier attempt, whose response was lost, is a success."""
+    """Write the lease. A conflict with our own earlier attempt counts as success: its response was lost."""
     try:
         return send(lease)
     except PreconditionFailed:
