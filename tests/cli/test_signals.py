@@ -28,7 +28,7 @@ def await_word(running: subprocess.Popen[str], word: str) -> None:
     for line in running.stderr:
         if line.startswith(word):
             return
-    pytest.fail(f"it ended before it said `{word}`")
+    pytest.fail(f"the process ended before it printed `{word}`")
 
 
 @pytest.mark.live
@@ -49,11 +49,11 @@ def test_signal_during_the_writes_ends_them_and_the_changes_are_reported(
         running.send_signal(number)
         await_word(running, "stopping")
         gate.opened.set()
-        ((code, said),) = ended([running])
-    assert code == 130, said
-    assert "created Service/" in said, "the write in progress is finished and reported"
-    assert "not-attempted" in said
-    assert "StatefulSet/" in said
+        ((code, output),) = ended([running])
+    assert code == 130, output
+    assert "created Service/" in output, "the write in progress is finished and reported"
+    assert "not-attempted" in output
+    assert "StatefulSet/" in output
     assert lab.get("StatefulSet", "nimp2p-exp-blue") is not None, "nothing is pruned after the signal"
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
@@ -78,10 +78,10 @@ def test_signal_during_the_observation_prevents_all_writes(
         running.send_signal(signal.SIGINT)
         await_word(running, "stopping")
         gate.opened.set()
-        ((code, said),) = ended([running])
+        ((code, output),) = ended([running])
         assert proxy.writes == []
-    assert code == 130, said
-    assert "interrupted before anything was changed" in said
+    assert code == 130, output
+    assert "interrupted before anything was changed" in output
     world.ask_for("A")
     world.assert_is("A")
 
@@ -97,8 +97,8 @@ def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> 
     held = lab.cluster.replace({**lease, "spec": spec})
     running = start(lab, "sync", "--lock-timeout", "60s")
     await_word(running, "lock     waiting for ada")
-    code, said = interrupt(running, number)
-    assert code == 130, said
+    code, output = interrupt(running, number)
+    assert code == 130, output
     assert lab.get("Lease", "nimlab-experiments") == held
     lab.cluster.replace({**held, "spec": {}})
     world.ask_for("A")
@@ -122,9 +122,9 @@ def test_signal_ends_a_pause_that_the_server_requested(lab: Lab, tmp_path: Path,
         proxy.fault = fault
         running = start(lab, "sync", "--no-wait", kubeconfig=proxy.kubeconfig)
         assert reached.wait(60)
-        code, said = interrupt(running, signal.SIGINT)
-    assert code == 130, said
-    assert "interrupted" in said
+        code, output = interrupt(running, signal.SIGINT)
+    assert code == 130, output
+    assert "interrupted" in output
     assert lab.run("sync").code == 0
     world.assert_is("B")
 
@@ -133,9 +133,9 @@ def interrupt(running: subprocess.Popen[str], number: signal.Signals) -> tuple[i
     """Send a signal to a process that waits, and require that it ends at once."""
     begun_s = time.monotonic()
     running.send_signal(number)
-    ((code, said),) = ended([running])
+    ((code, output),) = ended([running])
     assert time.monotonic() - begun_s < 15
-    return code, said
+    return code, output
 
 
 @pytest.mark.live
@@ -145,10 +145,10 @@ def test_signal_ends_a_followed_log_at_once(lab: Lab, tmp_path: Path) -> None:
         proxy.fault = gate
         running = start(lab, "logs", "blue", "--peer", "0", "--follow", kubeconfig=proxy.kubeconfig)
         assert gate.reached.wait(60)
-        code, said = interrupt(running, signal.SIGINT)
+        code, output = interrupt(running, signal.SIGINT)
         gate.opened.set()
-    assert code == 130, said
-    assert said.endswith("interrupted\n")
+    assert code == 130, output
+    assert output.endswith("interrupted\n")
 
 
 @pytest.mark.live
@@ -172,8 +172,8 @@ def test_lock_is_released_although_the_server_fails_after_the_signal(lab: Lab, t
         running.send_signal(signal.SIGHUP)
         await_word(running, "stopping")
         gate.opened.set()
-        ((code, said),) = ended([running])
-    assert code == 130, said
+        ((code, output),) = ended([running])
+    assert code == 130, output
     assert stumbled.is_set()
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None

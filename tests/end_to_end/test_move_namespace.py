@@ -208,13 +208,13 @@ def test_lab_in_another_folder_of_the_repository_is_another_lab(lab: Lab) -> Non
     top = lab.root.parent / "repository"
     (top / "labs").mkdir(parents=True)
     lab.root.rename(top / "labs" / "one")
-    one = dataclasses.replace(lab, root=top / "labs" / "one")
+    inner = dataclasses.replace(lab, root=top / "labs" / "one")
     make_lab(top / "labs" / "two", lab.namespace, experiments=("blue",))
     two = dataclasses.replace(lab, root=top / "labs" / "two")
     git(top, "init", "-q", "-b", "main")
     git(top, "add", "-A")
     git(top, "commit", "-qm", "two labs")
-    assert one.run(*SYNC).code == 0
+    assert inner.run(*SYNC).code == 0
     answer = two.run(*SYNC, "--allow-older", "--max-prune", "100%")
     assert answer.code == 1
     assert "another lab" in answer.out

@@ -1,4 +1,4 @@
-"""Objects that are being deleted: awaited until they are gone, and reported with their blockers."""
+"""Objects that are being deleted: awaited until they no longer exist, and reported with their blockers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def hold(lab: Lab, kind: str, name: str, finalizers: str) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("kind", ["StatefulSet", "ConfigMap", "Service", "NetworkPolicy"])
-def test_sync_succeeds_only_when_the_pruned_object_is_gone(held: Lab, kind: str) -> None:
+def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: str) -> None:
     name = next(n for n in held.names(kind) if "blue" in n)
     hold(held, kind, name, json.dumps([HOLD]))
     (held.root / "experiments" / "blue.yaml").unlink()

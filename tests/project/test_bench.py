@@ -27,11 +27,13 @@ def test_equal_seeds_give_equal_experiments_and_each_step_changes_them() -> None
     steps = plan_steps(5, seed=3)
     assert steps == plan_steps(5, seed=3)
     assert steps != plan_steps(5, seed=4)
-    first, one, gone, all_changed = (steps[s] for s in (Step.FIRST, Step.ONE, Step.GONE, Step.ALL))
-    assert sum(a != b for a, b in zip(first, one, strict=True)) == 1
-    assert len(gone) == 4
-    assert set(gone) < set(one)
-    assert not set(all_changed) & set(gone)
+    first, one_changed, one_removed, all_changed = (
+        steps[s] for s in (Step.FIRST, Step.ONE, Step.REMOVED, Step.ALL)
+    )
+    assert sum(a != b for a, b in zip(first, one_changed, strict=True)) == 1
+    assert len(one_removed) == 4
+    assert set(one_removed) < set(one_changed)
+    assert not set(all_changed) & set(one_removed)
 
 
 GOOD = [

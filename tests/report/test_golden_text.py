@@ -210,7 +210,7 @@ def special(*, paint: bool) -> dict[str, str]:
         experiment(
             "",
             change(Action.PRUNE, "Service", "lost"),
-            gone=True,
+            without_file=True,
         ),
         experiment(
             "a-name-longer-than-most",
@@ -297,7 +297,7 @@ def long_values(*, paint: bool) -> dict[str, str]:
 def withheld(*, paint: bool) -> dict[str, str]:
     """Return the texts of a sync that withholds its prunes: too many of them, and a broken file."""
     planned = plan(
-        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True),
+        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True),
         experiment("purple", SCALE, pods=2),
         stops=(LIMIT,),
         broken=(BrokenFile(name="red", source="experiments/red.yaml"),),
