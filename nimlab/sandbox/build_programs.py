@@ -83,7 +83,7 @@ def build_programs(
     sets.mkdir(parents=True, exist_ok=True)
     text = "another nimlab process is building the programs; waiting for it"
     waiting = Step(phase=Phase.NOTE, text=text)
-    with folder_lock.hold(sets, on_wait=lambda: report(waiting)):
+    with folder_lock.lock_folder(sets, on_wait=lambda: report(waiting)):
         if (cached := find_programs.find_cached(cache, version)) is not None:
             return cached
         for abandoned in sets.glob(f"{_BUILD_PREFIX}*"):

@@ -13,7 +13,7 @@ from nimlab.cluster.apply import (
     Event,
     Locks,
     acquire_locks,
-    current_hold,
+    current_holder,
     explain_terminating_namespace,
     system_clock,
 )
@@ -53,15 +53,15 @@ def wait_for_lock(
     now = _server_clock(session)
     is_reported = False
     while True:
-        holds = (current_hold(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
-        hold = next(filter(None, holds), None)
-        if hold is None:
+        holders = (current_holder(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
+        holder = next(filter(None, holders), None)
+        if holder is None:
             return
         session.raise_if_stopped()
         if time.monotonic() > deadline_s:
             raise error
         if not is_reported:
-            yield LockAwaited(holder=hold.holder)
+            yield LockAwaited(holder=holder.name)
             is_reported = True
         session.stop.wait(_POLL_S)
 

@@ -203,7 +203,7 @@ def test_scale_and_delete_edit_only_the_named_file(
     assert "did you mean `purple`?" in capsys.readouterr().err
 
 
-def test_cluster_is_never_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_is_never_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config"
     config.write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: production\n"

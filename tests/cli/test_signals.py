@@ -37,7 +37,7 @@ def test_signal_during_the_writes_ends_them_and_the_changes_are_reported(
     lab: Lab, tmp_path: Path, number: signal.Signals
 ) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(
         lambda request: request.is_write and "/services/" in request.path and request.method == "PATCH"
     )
@@ -68,7 +68,7 @@ def test_signal_during_the_observation_prevents_all_writes(
     lab: Lab, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(lambda request: "/services" in request.path)
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
@@ -82,7 +82,7 @@ def test_signal_during_the_observation_prevents_all_writes(
         assert proxy.writes == []
     assert code == 130, output
     assert "interrupted before anything was changed" in output
-    world.ask_for("A")
+    world.write_files("A")
     world.assert_is("A")
 
 
@@ -90,7 +90,7 @@ def test_signal_during_the_observation_prevents_all_writes(
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
     spec = {"holderIdentity": "ada", "leaseDurationSeconds": 60, "renewTime": "2999-01-01T00:00:00.000000Z"}
@@ -101,7 +101,7 @@ def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> 
     assert code == 130, output
     assert lab.get("Lease", "nimlab-experiments") == held
     lab.cluster.replace({**held, "spec": {}})
-    world.ask_for("A")
+    world.write_files("A")
     world.assert_is("A")
 
 
@@ -109,7 +109,7 @@ def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> 
 @pytest.mark.parametrize("path", ["/services?", "/statefulsets/"], ids=["looking", "writing"])
 def test_signal_ends_a_pause_that_the_server_requested(lab: Lab, tmp_path: Path, path: str) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         reached = threading.Event()
 
@@ -154,7 +154,7 @@ def test_signal_ends_a_followed_log_at_once(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.live
 def test_lock_is_released_although_the_server_fails_after_the_signal(lab: Lab, tmp_path: Path) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(lambda request: request.is_write and "/services/" in request.path)
     stumbled = threading.Event()
 

@@ -183,7 +183,7 @@ def test_prune_limit_is_enforced(lab: Lab, limit: str) -> None:
     assert "nimp2p-exp-blue" in lab.names("StatefulSet")
 
 
-def test_renamed_experiments_never_run_twice(lab: Lab) -> None:
+def test_renamed_experiments_never_run_beside_the_old_ones(lab: Lab) -> None:
     synced(lab)
     folder = lab.root / "experiments"
     for old, new in (("blue", "green"), ("purple", "red")):

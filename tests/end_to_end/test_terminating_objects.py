@@ -98,10 +98,10 @@ def held(lab: Lab) -> Iterator[Lab]:
     for kind in ("StatefulSet", "ConfigMap", "Service", "NetworkPolicy"):
         for name in lab.names(kind):
             if HOLD in ((lab.get(kind, name) or {}).get("metadata", {}).get("finalizers") or ()):
-                hold(lab, kind, name, "null")
+                set_finalizers(lab, kind, name, "null")
 
 
-def hold(lab: Lab, kind: str, name: str, finalizers: str) -> None:
+def set_finalizers(lab: Lab, kind: str, name: str, finalizers: str) -> None:
     """Set an object's finalizers as a user would."""
     lab.kubectl("patch", kind, name, "--type=merge", "-p", f'{{"metadata":{{"finalizers":{finalizers}}}}}')
 
@@ -110,7 +110,7 @@ def hold(lab: Lab, kind: str, name: str, finalizers: str) -> None:
 @pytest.mark.parametrize("kind", ["StatefulSet", "ConfigMap", "Service", "NetworkPolicy"])
 def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: str) -> None:
     name = next(n for n in held.names(kind) if "blue" in n)
-    hold(held, kind, name, json.dumps([HOLD]))
+    set_finalizers(held, kind, name, json.dumps([HOLD]))
     (held.root / "experiments" / "blue.yaml").unlink()
     for _ in range(2):
         answer = held.run("sync", "--timeout", "2s", "--max-prune", "100%")
@@ -127,7 +127,7 @@ def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: s
     assert "terminating" in listed.out
     assert held.run("list", "--exit-code").code == 4
     assert HOLD in held.run("status", "blue").out
-    hold(held, kind, name, "null")
+    set_finalizers(held, kind, name, "null")
     assert held.run("sync", "--timeout", "30s").code == 0
     assert held.run("sync", "--dry-run", "--exit-code").code == 0
     assert held.get(kind, name) is None
@@ -136,13 +136,13 @@ def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: s
 @pytest.mark.live
 def test_new_object_waits_for_the_old_one_and_reports_its_finalizer(held: Lab) -> None:
     name = next(n for n in held.names("StatefulSet") if "blue" in n)
-    hold(held, "StatefulSet", name, json.dumps([HOLD]))
+    set_finalizers(held, "StatefulSet", name, json.dumps([HOLD]))
     held.kubectl("delete", "statefulset", name, "--wait=false")
     assert HOLD in held.run("sync", "--dry-run").out
     answer = held.run("sync", "--timeout", "2s")
     assert answer.code == 1
     assert HOLD in answer.out + answer.err
-    hold(held, "StatefulSet", name, "null")
+    set_finalizers(held, "StatefulSet", name, "null")
     assert held.run("sync").code == 0
 
 
@@ -170,7 +170,9 @@ def test_terminating_foreign_object_is_not_awaited(held: Lab) -> None:
 
 @pytest.mark.live
 def test_blocker_of_the_labs_namespace_is_reported(held: Lab) -> None:
-    hold(held, "ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n), json.dumps([HOLD]))
+    set_finalizers(
+        held, "ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n), json.dumps([HOLD])
+    )
     held.kubectl("delete", "namespace", held.namespace, "--wait=false")
     held.kubectl("wait", "namespace", held.namespace, "--for=condition=NamespaceFinalizersRemaining")
     answer = held.run("sync", "--timeout", "2s")

@@ -50,7 +50,7 @@ GOOD = [
 ]
 
 
-def test_targets_that_are_met() -> None:
+def test_met_targets_are_reported_as_met() -> None:
     lines = format_targets(GOOD).splitlines()[4:]
     assert len(lines) == 10
     assert all(line.endswith("| yes |") for line in lines)
@@ -69,7 +69,7 @@ def test_targets_that_are_met() -> None:
         (sample("nimlab", 1000, Step.HELP, 0.26), "`--help`"),
     ],
 )
-def test_each_target_can_be_missed(worse: Sample, target: str) -> None:
+def test_each_missed_target_is_reported(worse: Sample, target: str) -> None:
     others = [s for s in GOOD if (s.name, s.size, s.step) != (worse.name, worse.size, worse.step)]
     missed = [line for line in format_targets([*others, worse]).splitlines() if "**no**" in line]
     assert any(target in line for line in missed)

@@ -102,7 +102,9 @@ PRUNING = plan(experiment("purple", *all_objects(Action.PRUNE, "purple"), withou
         ),
     ],
 )
-def test_status_of_a_case(planned: Plan, events: Sequence[Event] | None, status: str, reason: str) -> None:
+def test_each_result_has_its_status_and_reason(
+    planned: Plan, events: Sequence[Event] | None, status: str, reason: str
+) -> None:
     (case,) = junit_cases(report.junit_xml(planned, events, removed_in={}))
     assert case.status == status
     assert reason in case.output

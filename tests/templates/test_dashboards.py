@@ -190,7 +190,7 @@ FAULTS: dict[str, tuple[Callable[[list[Any]], object], str]] = {
     "unit": (lambda bs: panel(bs)["fieldConfig"]["defaults"].pop("unit"), "the unit is missing"),
     "silent": (lambda bs: panel(bs)["targets"].clear(), "has no queries"),
     "ref": (lambda bs: panel(bs)["targets"].append(panel(bs)["targets"][0]), "the same refId"),
-    "source": (lambda bs: panel(bs)["targets"][0].update(datasource={"type": "a", "uid": "x"}), "is not a data"),
+    "source": (lambda bs: panel(bs)["targets"][0].update(datasource={"type": "a", "uid": "x"}), "not a data"),
     "variable": (lambda bs: query(bs, 'up{experiment="$experiment", pod="$pod"}'), "`$pod` is not defined"),
     "variable-source": (
         lambda bs: board("lab-nodes", bs)["templating"]["list"][0]["datasource"].update(uid="x"),

@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def validate(root: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The problems, which must be the same in a second run with the cache."""
+    """Return the problems; a second run, with the cache, must return the same ones."""
     answers = []
     for _ in range(2):
         capsys.readouterr()

@@ -37,7 +37,7 @@ class _History:
 
 
 class PeerWindow:
-    """Hold the current and the recent targets."""
+    """The latest outcomes of the current and the recent targets."""
 
     def __init__(self, *, window_probes: int, linger_s: float, max_peers: int) -> None:
         self._window_probes = window_probes
