@@ -2,7 +2,7 @@
 
 In: a size and a seed. Out: the desired experiments at each step of a round. The rendered objects have no
 ownership labels of nimlab, because every tool adds its own. The lab is a copy of the shipped one with
-`replicas: 0`: running peers would measure the nodes instead of the tools.
+`replicas: 0`, because with running peers the benchmark would measure the nodes instead of the tools.
 """
 
 from __future__ import annotations

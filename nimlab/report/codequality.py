@@ -92,13 +92,13 @@ def _of_problem(problem: Problem) -> _Finding:
 def _of_error(error: NimlabError) -> _Finding:
     """Return the finding of a RenderError, at its template, or of another error, which names an object."""
     place = _template_place(error) if isinstance(error, RenderError) else None
-    about = "" if place or error.where is None else f"{error.where}: "
+    prefix = "" if place or error.where is None else f"{error.where}: "
     return _Finding(
         code=error.code,
         severity=_Severity.CRITICAL,
         place=place or _LAB_FILE,
-        what=_sentence(about + error.what, error.hint),
-        identity=_VARYING.sub("0", about + error.what),
+        what=_sentence(prefix + error.what, error.hint),
+        identity=_VARYING.sub("0", prefix + error.what),
     )
 
 

@@ -71,13 +71,13 @@ def recent_lines(events: Sequence[Manifest], now: datetime) -> tuple[EventLine, 
 
 
 def _event_line(event: Manifest, now: datetime) -> EventLine:
-    about = event.get("involvedObject") or {}
+    involved = event.get("involvedObject") or {}
     at = time_of(event)
     return EventLine(
         at=at,
         age_s=age_s(at, now),
-        kind=str(about.get("kind", "")),
-        name=str(about.get("name", "")),
+        kind=str(involved.get("kind", "")),
+        name=str(involved.get("name", "")),
         reason=str(event.get("reason") or ""),
         message=str(event.get("message") or ""),
         is_warning=event.get("type") == "Warning",
@@ -102,9 +102,9 @@ class _OwnEvents:
         self._peer_name = re.compile(f"(?:{'|'.join(sets)})-[0-9]+") if sets else None
 
     def contain(self, event: Manifest) -> bool:
-        about = event.get("involvedObject") or {}
-        kind, namespace = str(about.get("kind", "")), str(about.get("namespace") or "")
-        key, uid = ObjectKey(kind, namespace, str(about.get("name", ""))), about.get("uid")
+        involved = event.get("involvedObject") or {}
+        kind, namespace = str(involved.get("kind", "")), str(involved.get("namespace") or "")
+        key, uid = ObjectKey(kind, namespace, str(involved.get("name", ""))), involved.get("uid")
         if kind == "Pod":
             return self._contain_pod(key, uid, last_seen_at(event))
         return key in self._uids and uid in (None, "", self._uids[key])

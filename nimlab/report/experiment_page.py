@@ -71,6 +71,6 @@ def _events(events: Sequence[EventLine], columns: int | None) -> Iterator[Line]:
     rows = [("AGE", "ABOUT", "REASON", "MESSAGE")]
     for event in events:
         times = f" ({event.times} times)" if event.times > 1 else ""
-        about = f"{event.kind}/{event.name}"
-        rows.append((age_text(event.age_s), about, event.reason, f"{flat(event.message)}{times}"))
+        object_name = f"{event.kind}/{event.name}"
+        rows.append((age_text(event.age_s), object_name, event.reason, f"{flat(event.message)}{times}"))
     yield from table(rows, columns=columns)

@@ -73,8 +73,8 @@ def _current_events(events: Sequence[Manifest], workloads: Sequence[Manifest]) -
     changed_at = {str(key_of(live)): spec_changed_at(live) for live in workloads}
 
     def is_current(event: Manifest) -> bool:
-        about = event.get("involvedObject") or {}
-        since = changed_at.get(f"{about.get('kind')}/{about.get('namespace')}/{about.get('name')}")
+        involved = event.get("involvedObject") or {}
+        since = changed_at.get(f"{involved.get('kind')}/{involved.get('namespace')}/{involved.get('name')}")
         at = last_seen_at(event)
         return since is None or (at is not None and at >= since)
 

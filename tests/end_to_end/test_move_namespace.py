@@ -130,13 +130,13 @@ def test_experiment_in_its_own_namespace_moves_without_a_restart(lab: Lab, elsew
     commit(lab, "an experiment in its own namespace")
     answer = lab.run(*SYNC)
     assert answer.code == 0, answer.out + answer.err
-    home = f"nimp2p-exp-{name}"
-    workload = lab.get("StatefulSet", "pod", home)
+    namespace = f"nimp2p-exp-{name}"
+    workload = lab.get("StatefulSet", "pod", namespace)
     assert workload is not None
     new = moved(lab, elsewhere)
     answer = new.run(*SYNC, "--move", "--max-prune", "100%")
     assert answer.code == 0, answer.out + answer.err
-    after = lab.get("StatefulSet", "pod", home)
+    after = lab.get("StatefulSet", "pod", namespace)
     assert after is not None
     assert after["metadata"]["uid"] == workload["metadata"]["uid"]
     assert after["spec"]["template"] == workload["spec"]["template"]

@@ -196,7 +196,7 @@ def replaced(*, paint: bool) -> dict[str, str]:
 
 def special(*, paint: bool) -> dict[str, str]:
     """Return the texts of a plan with each rare kind of change and note."""
-    taken = (Conflict(manager="kubectl-scale", field=".spec.replicas"),)
+    conflicts = (Conflict(manager="kubectl-scale", field=".spec.replicas"),)
     rolling = live_set("rolling", 3)
     rolling["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
     rollout = change(
@@ -237,7 +237,7 @@ def special(*, paint: bool) -> dict[str, str]:
             pods=-1,
         ),
         experiment("rolling", rollout),
-        experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", reclaimed_fields=taken, fields=(
+        experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", reclaimed_fields=conflicts, fields=(
             field("spec.replicas", 2, 5),))),
         experiment(
             "takeover",

@@ -112,12 +112,14 @@ class Readiness:
 
     def record_rejection(self, event: Manifest, now: datetime) -> None:
         """Record an event that explains why a workload gets no pods; ignore old events."""
-        about = event.get("involvedObject") or {}
-        key = ObjectKey(str(about.get("kind")), str(about.get("namespace") or ""), str(about.get("name")))
+        involved = event.get("involvedObject") or {}
+        key = ObjectKey(
+            str(involved.get("kind")), str(involved.get("namespace") or ""), str(involved.get("name"))
+        )
         trouble, event_at = event_trouble(event), last_seen_at(event)
         if trouble is None or event_at is None or now - event_at >= _MAX_EVENT_AGE:
             return
-        uid, known = str(about.get("uid") or ""), self.rejected_pods.get(key)
+        uid, known = str(involved.get("uid") or ""), self.rejected_pods.get(key)
         if known is not None and known.uid == uid:
             latest = max(event_at, known.last_seen_at)
             self.rejected_pods[key] = replace(known, trouble=trouble, last_seen_at=latest)

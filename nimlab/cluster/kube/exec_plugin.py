@@ -66,12 +66,12 @@ class Plugin:
 
         Threads that wait for a run use its result, even if it expires at once.
         """
-        before = self._cached
-        if before is not None and not self._is_expired(before):
-            return before
+        previous = self._cached
+        if previous is not None and not self._is_expired(previous):
+            return previous
         with self._lock:
             cached = self._cached
-            if cached is None or (cached is before and self._is_expired(cached)):
+            if cached is None or (cached is previous and self._is_expired(cached)):
                 cached = self._cached = self._run()
             return cached
 
