@@ -22,9 +22,9 @@ from bench.rounds import Sample, Settings, run_rounds
 from bench.server import ServerError, start_server
 from bench.tool_programs import Program, ProgramError
 from nimlab import __version__
-from nimlab.cache import default_cache
 from nimlab.errors import NimlabError
-from nimlab.files.git import read_commit
+from nimlab.files.git_history import read_commit
+from nimlab.value_cache import default_cache
 
 _SIZES = (10, 100, 334, 1000)
 _HEAD = """\

@@ -36,7 +36,7 @@ from bench.lab import (
 from bench.rounds import find_difference
 from bench.server import Server, ServerError, start_server
 from nimlab.errors import NimlabError
-from nimlab.sandbox.poll import wait_until
+from nimlab.sandbox.wait_until import wait_until
 
 _QUERY_EVERY_S: Final = 10.0
 _SAMPLE_EVERY_S: Final = 0.25

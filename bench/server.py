@@ -19,10 +19,10 @@ from typing import Any, Final
 import psutil
 
 from nimlab import sandbox
-from nimlab.cache import default_cache
 from nimlab.sandbox.folder_layout import Layout, make_layout, write_private
 from nimlab.sandbox.http_client import Response, SandboxClient, require_success
-from nimlab.sandbox.record import load_record
+from nimlab.sandbox.saved_processes import load_record
+from nimlab.value_cache import default_cache
 
 _ACCOUNT: Final = "bench"
 _ACCOUNT_NAMESPACE: Final = "default"

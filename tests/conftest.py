@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the credentials of other tests, because a process hides each credential that it has read."""
-    monkeypatch.setattr("nimlab.objects.masking._KNOWN", set())
+    monkeypatch.setattr("nimlab.objects.mask_secrets._KNOWN", set())
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def _report_bug(error: Exception, arguments: Sequence[str]) -> int:
 
     from nimlab import __version__
     from nimlab.errors import ExitCode
-    from nimlab.objects.masking import redact_credentials
+    from nimlab.objects.mask_secrets import redact_credentials
 
     text = "\n".join(
         (

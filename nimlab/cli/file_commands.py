@@ -42,11 +42,11 @@ def validate(
     Every problem is printed with its file and line.
     """
     from nimlab import report  # keeps `--help` fast
-    from nimlab.cli.lab_folder import find_root
+    from nimlab.cli.find_lab_folder import find_root
     from nimlab.cli.terminal import print_note, print_result, print_timings, wants_colour
-    from nimlab.files.git import folder_in_repository
+    from nimlab.files.git_history import folder_in_repository
     from nimlab.files.safe_write import write_text
-    from nimlab.timing import START, stage
+    from nimlab.stopwatch import START, stage
 
     with stage(START):
         from nimlab.workflow.validate_lab import check_lab
@@ -86,13 +86,13 @@ def render(
 
     Without a name, the manifests of all experiments are printed.
     """
-    from nimlab.cli.lab_folder import find_root  # keeps `--help` fast
+    from nimlab.cli.find_lab_folder import find_root  # keeps `--help` fast
     from nimlab.cli.terminal import print_document, print_error, print_note, print_timings
     from nimlab.cli.usage import RENDER_RULES, reject_ignored
     from nimlab.files.safe_write import make_folder, write_text
     from nimlab.objects.applyset import PLATFORM
-    from nimlab.text import to_json_text, to_yaml
-    from nimlab.workflow.desired import read_desired_lab
+    from nimlab.workflow.desired_lab import read_desired_lab
+    from nimlab.yaml_and_json import to_json_text, to_yaml
 
     reject_ignored(ctx, RENDER_RULES)
     wanted = frozenset(names) if names else None
@@ -132,11 +132,11 @@ def rbac(
 
     The account `nimlab-plan` only reads; `nimlab-sync` also writes.
     """
-    from nimlab.access.rbac import access_manifests
+    from nimlab.access.pipeline_roles import access_manifests
     from nimlab.cli.terminal import print_document  # keeps `--help` fast
     from nimlab.files.load import load_lab
     from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet
-    from nimlab.text import to_yaml
+    from nimlab.yaml_and_json import to_yaml
 
     settings = load_lab(_root(lab)).lab
     apply_set = ApplySet(name=PLATFORM if platform else EXPERIMENTS, namespace=settings.namespace)
@@ -186,7 +186,7 @@ def create(
     The options are those of nimp2p-lab, with numbers without units. The file contains the units. Only fields
     that the contract's image reads are written.
     """
-    from nimlab.files import edit  # keeps `--help` fast
+    from nimlab.files import edit_experiment_file as edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
 
     root = _root(lab)
@@ -228,7 +228,7 @@ def scale(
 
     Everything else in the file stays as it is.
     """
-    from nimlab.files import edit  # keeps `--help` fast
+    from nimlab.files import edit_experiment_file as edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
 
     root = _root(lab)
@@ -258,8 +258,8 @@ def delete(
     """
     from nimlab.cli.terminal import print_result
     from nimlab.errors import EditError
-    from nimlab.files import edit  # keeps `--help` fast
-    from nimlab.files.git import unrestorable
+    from nimlab.files import edit_experiment_file as edit  # keeps `--help` fast
+    from nimlab.files.git_history import unrestorable
     from nimlab.files.safe_write import remove_file
 
     root = _root(lab)
@@ -309,9 +309,9 @@ def _sync_one(
         print_note(f"next: `nimlab sync {name} --dry-run{target}` shows the changes")
         return
     from nimlab.cli.lab_session import ClusterFlags
-    from nimlab.cli.run_sync import OutputOptions, run_sync
+    from nimlab.cli.sync_output import OutputOptions, run_sync
     from nimlab.plan.sync_policy import SyncPolicy
-    from nimlab.workflow.options import SyncOptions
+    from nimlab.workflow.sync_options import SyncOptions
 
     options = SyncOptions(policy=SyncPolicy(names=frozenset({name})))
     flags = ClusterFlags(lab=root, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
@@ -329,13 +329,13 @@ def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
 
 
 def _start(lab: Path | None) -> Path:
-    from nimlab.cli.lab_folder import start_folder  # keeps `--help` fast
+    from nimlab.cli.find_lab_folder import start_folder  # keeps `--help` fast
 
     return start_folder(lab)
 
 
 def _root(lab: Path | None) -> Path:
-    from nimlab.cli.lab_folder import find_root  # keeps `--help` fast
+    from nimlab.cli.find_lab_folder import find_root  # keeps `--help` fast
 
     return find_root(_start(lab))
 

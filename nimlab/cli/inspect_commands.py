@@ -141,7 +141,7 @@ def _read_details(session: Session, plan: Plan, name: str) -> list[Detail]:
     from nimlab.cluster.apply import system_clock
     from nimlab.cluster.pod_reader import read_events, read_pods
     from nimlab.objects.applyset import PLATFORM
-    from nimlab.objects.manifest import WORKLOADS
+    from nimlab.objects.kinds_and_order import WORKLOADS
     from nimlab.report.experiment_detail import experiment_detail
 
     apply_set = plan.apply_set

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from nimlab import report
 from nimlab.cli import signals
-from nimlab.cli.lab_folder import find_root, start_folder
-from nimlab.cli.target import choose_target
+from nimlab.cli.choose_cluster import choose_target
+from nimlab.cli.find_lab_folder import find_root, start_folder
 from nimlab.cli.terminal import print_error, print_note
-from nimlab.files.git import read_commit
+from nimlab.files.git_history import read_commit
 from nimlab.workflow.session import ClusterNotice, Session, open_session, read_lab
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nimlab import report
 from nimlab.cli.terminal import print_error
 from nimlab.errors import EditError
-from nimlab.files.git import folder_in_repository
+from nimlab.files.git_history import folder_in_repository
 from nimlab.files.safe_write import write_text
 from nimlab.plan.make_plan import Plan
 from nimlab.plan.sync_events import Event

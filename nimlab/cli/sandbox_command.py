@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nimlab.cache import default_cache
 from nimlab.cli.shared_options import LabFolder, Output, OutputFormat
+from nimlab.value_cache import default_cache
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -71,7 +71,7 @@ def status(*, output: OutputFormat = Output.TEXT, lab: LabFolder = None) -> None
 
 
 def _home(lab: Path | None) -> Path:
-    from nimlab.cli.lab_folder import find_root, start_folder  # keeps `--help` fast
-    from nimlab.cli.target import sandbox_home
+    from nimlab.cli.choose_cluster import sandbox_home
+    from nimlab.cli.find_lab_folder import find_root, start_folder  # keeps `--help` fast
 
     return sandbox_home(find_root(start_folder(lab)))

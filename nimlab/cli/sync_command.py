@@ -99,12 +99,12 @@ def sync(
     (--dry-run --exit-code; kubectl diff returns 1 for this) or foreign additions remain (--strict); 4 synced,
     but not ready in time; 130 interrupted.
     """
-    from nimlab.timing import START, stage  # keeps `--help` fast
+    from nimlab.stopwatch import START, stage  # keeps `--help` fast
 
     with stage(START):
         from nimlab.cli.lab_session import ClusterFlags
         from nimlab.cli.report_files import ReportFiles
-        from nimlab.cli.run_sync import OutputOptions, run_sync
+        from nimlab.cli.sync_output import OutputOptions, run_sync
         from nimlab.cli.terminal import print_timings
         from nimlab.cli.usage import (
             SYNC_RULES,
@@ -115,7 +115,7 @@ def sync(
         )
         from nimlab.objects.applyset import PLATFORM
         from nimlab.plan.sync_policy import SyncPolicy
-        from nimlab.workflow.options import SyncOptions
+        from nimlab.workflow.sync_options import SyncOptions
 
     if plan is not None:
         reject_beside_saved_plan(given_flags(ctx))

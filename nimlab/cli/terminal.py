@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from nimlab import timing
+from nimlab import stopwatch
 from nimlab.errors import NimlabError, SpecError
-from nimlab.objects.masking import redact_credentials
+from nimlab.objects.mask_secrets import redact_credentials
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -72,9 +72,9 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
 
 def print_timings() -> None:
     """Print the seconds of each stage since the process started; they add up to the total."""
-    stages = dict(timing.spent())
+    stages = dict(stopwatch.spent())
     before_s = max(_age_s() - sum(stages.values()), 0.0)
-    shares = {timing.START: before_s + stages.pop(timing.START, 0.0), **stages}
+    shares = {stopwatch.START: before_s + stages.pop(stopwatch.START, 0.0), **stages}
     parts = ", ".join(f"{name} {spent_s:.3f}" for name, spent_s in shares.items())
     print_note(f"timings  {parts}: {sum(shares.values()):.3f} s in all")
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from nimlab.cluster.port import Cluster
+from nimlab.cluster.interface import Cluster
 from nimlab.cluster.reclaim_fields import reclaim_fields
 from nimlab.errors import ClusterError, Forbidden
 from nimlab.objects.applyset import FIELD_MANAGER, PART_OF
-from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
-from nimlab.objects.masking import hide_secrets
+from nimlab.objects.mask_secrets import hide_secrets
 from nimlab.objects.takeover import Takeover, effective_takeover, takeover_of, takeover_patch
+from nimlab.objects.unchanged_check import compare
 from nimlab.plan.snapshot import Prediction
 from nimlab.plan.workload import immutable_changes, replacement_trial
 

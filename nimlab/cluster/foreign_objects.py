@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nimlab.cluster.port import Cluster
-from nimlab.cluster.read_members import ParallelMap
+from nimlab.cluster.applyset_members import ParallelMap
+from nimlab.cluster.interface import Cluster
 from nimlab.errors import Forbidden, IncompleteDiscovery
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey
-from nimlab.plan.namespace_contents import foreign_objects_among
+from nimlab.plan.foreign_in_namespace import foreign_objects_among
 
 
 def read_foreign_objects(

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from nimlab.cluster.applyset_members import ParallelMap, read_by_name, read_members
 from nimlab.cluster.dry_run import find_suspects, predict
 from nimlab.cluster.foreign_objects import read_foreign_objects
-from nimlab.cluster.former_sets import LabOrigin, read_former_sets
-from nimlab.cluster.port import Cluster
-from nimlab.cluster.read_members import ParallelMap, read_by_name, read_members
+from nimlab.cluster.former_applysets import LabOrigin, read_former_sets
+from nimlab.cluster.interface import Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import parse_parent
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.snapshot import Desired, Prediction, Snapshot
-from nimlab.timing import stage
+from nimlab.stopwatch import stage
 
 __all__ = ["LabOrigin", "observe"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nimlab.cluster.port import MAX_SELECTED_EXPERIMENTS, Cluster
+from nimlab.cluster.interface import MAX_SELECTED_EXPERIMENTS, Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.manifest import Manifest
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nimlab.errors import Conflict, FieldConflict
-from nimlab.objects.managed_fields import is_hand_tool
+from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.manifest import Manifest
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 
 PART_OF: Final = "applyset.kubernetes.io/part-of"
 MEMBER: Final = "nimlab.dev/member"

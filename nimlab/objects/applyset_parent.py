@@ -16,8 +16,9 @@ from typing import Final, Self
 
 from nimlab.errors import OwnershipConflict, PlanError
 from nimlab.objects.applyset import ApplySet
+from nimlab.objects.kinds_and_order import KINDS
 from nimlab.objects.lab_identity import LabIdentity
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, labels_of
+from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, labels_of
 
 ID: Final = "applyset.kubernetes.io/id"
 TOOLING: Final = "applyset.kubernetes.io/tooling"

@@ -20,7 +20,7 @@ from nimlab.objects.managed_fields import (
     path_text,
 )
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.masking import HIDDEN, is_secret_name, mask
+from nimlab.objects.mask_secrets import HIDDEN, is_secret_name, mask
 
 _ROOTS: Final = (
     ("f:spec",), ("f:data",), ("f:binaryData",), ("f:rules",), ("f:subjects",),

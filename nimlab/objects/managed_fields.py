@@ -26,17 +26,6 @@ ATOMIC_MAPS: Final = frozenset({
 })  # fmt: skip
 """Maps that one manager owns as a whole; managedFields lists nothing below them."""
 
-_HAND_TOOLS: Final = ("kubectl", "before-first-apply", "k9s", "rancher")
-
-
-def is_hand_tool(manager: str) -> bool:
-    """Return True if a field manager is a tool that people use by hand.
-
-    A change by hand is drift, and a sync reverts it. A change by a controller is intended, so it is a
-    conflict. kubectl names its managers after its commands (`kubectl-edit`); `kubectl scale` is `kubectl`.
-    """
-    return manager.startswith(_HAND_TOOLS)
-
 
 def entries_of(live: Manifest) -> list[Mapping[str, Any]]:
     """Return the managedFields entries of an object; malformed ones are left out."""

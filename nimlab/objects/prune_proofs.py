@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from nimlab.objects.applyset import MEMBER, PART_OF, PROTECT, ApplySet, member_reference
+from nimlab.objects.kinds_and_order import KINDS
 from nimlab.objects.managed_fields import entries_of, is_own_entry
-from nimlab.objects.manifest import KINDS, Manifest, annotations_of, key_of, labels_of
+from nimlab.objects.manifest import Manifest, annotations_of, key_of, labels_of
 
 _LABELS: Final = ("f:metadata", "f:labels")
 

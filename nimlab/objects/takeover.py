@@ -19,12 +19,12 @@ from typing import Any, Final
 
 from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.foreign_fields import ForeignField, foreign_fields
+from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.managed_fields import (
     FieldTree,
     descend,
     entries_of,
     index_of_item,
-    is_hand_tool,
     is_own_entry,
     merge_trees,
     own_entry,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from nimlab.objects.canonical import is_quantity
+from nimlab.objects.canonical_form import is_quantity
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.masking import HIDDEN, is_secret_name, mask
-from nimlab.text import to_json_text
+from nimlab.objects.mask_secrets import HIDDEN, is_secret_name, mask
 from nimlab.units import UnitError, canonical_quantity
+from nimlab.yaml_and_json import to_json_text
 
 _Path: TypeAlias = tuple[str | int, ...]
 _Leaf: TypeAlias = tuple[_Path, Any, Any]

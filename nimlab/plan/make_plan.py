@@ -13,22 +13,22 @@ from typing import TypeAlias
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import PlanError
-from nimlab.files.git import Commit
+from nimlab.files.git_history import Commit
 from nimlab.files.spec import BrokenFile
 from nimlab.objects.applyset import PROTECT, ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
-from nimlab.plan.commit_order import (
+from nimlab.plan.decide_change import decide_desired, decide_orphan
+from nimlab.plan.prune_limits import PruneBlocked, prune_blockers
+from nimlab.plan.snapshot import Desired, Former, Snapshot
+from nimlab.plan.stale_commit import (
     parent_records,
     refuse_former_namespace,
     refuse_other_lab,
     refuse_stale_commit,
 )
-from nimlab.plan.decide import decide_desired, decide_orphan
-from nimlab.plan.prune_limits import PruneBlocked, prune_blockers
-from nimlab.plan.snapshot import Desired, Former, Snapshot
 from nimlab.plan.sync_policy import PlanInputs
 from nimlab.plan.workload import Resources, resources_of
 

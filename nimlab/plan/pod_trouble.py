@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.masking import redact, secrets_in
+from nimlab.objects.mask_secrets import redact, secrets_in
 from nimlab.plan.kstatus import condition_of, last_seen_at, parse_time
 
 _UNSCHEDULABLE: Final = "Unschedulable"

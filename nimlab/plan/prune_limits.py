@@ -13,8 +13,8 @@ from nimlab.objects.lab_identity import LabRelation
 from nimlab.objects.manifest import ObjectKey
 from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
-from nimlab.plan.commit_order import lab_relation_of
 from nimlab.plan.snapshot import Desired, Snapshot
+from nimlab.plan.stale_commit import lab_relation_of
 from nimlab.plan.sync_policy import PlanInputs
 
 

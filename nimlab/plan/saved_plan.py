@@ -18,11 +18,11 @@ from typing import Any, Final, Self
 
 from nimlab.errors import PlanError
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.masking import mask
+from nimlab.objects.mask_secrets import mask
 from nimlab.plan.change import Change
 from nimlab.plan.make_plan import Plan
 from nimlab.plan.sync_policy import SyncPolicy
-from nimlab.text import to_json_text
+from nimlab.yaml_and_json import to_json_text
 
 _VOLATILE: Final = frozenset({"managedFields", "resourceVersion"})
 _SCRYPT: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26, "dklen": 32}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from nimlab.files.git import Commit, Relation
+from nimlab.files.git_history import Commit, Relation
 from nimlab.files.spec import BrokenFile
 from nimlab.objects.lab_identity import LabIdentity
 

@@ -2,7 +2,7 @@
 
 In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Values of an
 experiment are data in the templates, never template source. A template can use only the variables of
-`context`, so the same files give the same bytes, and earlier results can be cached.
+`template_variables`, so the same files give the same bytes, and earlier results can be cached.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nimlab.cache import ValueCache
 from nimlab.errors import RenderError
 from nimlab.files.safe_open import check_folder, foreign_content, is_visible, read_file
 from nimlab.files.spec import Experiment, Lab
 from nimlab.objects.manifest import Manifest, apply_order, key_of
-from nimlab.render.context import label_value, template_contexts
-from nimlab.text import to_json_text
+from nimlab.render.template_variables import label_value, template_contexts
+from nimlab.value_cache import ValueCache
+from nimlab.yaml_and_json import to_json_text
 
 if TYPE_CHECKING:
     from nimlab.render.jinja_sandbox import CompiledTemplates

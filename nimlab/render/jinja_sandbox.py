@@ -18,12 +18,12 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nimlab.errors import RenderError
-from nimlab.objects.canonical import canonical, shape_fault
+from nimlab.objects.canonical_form import canonical, shape_fault
 from nimlab.objects.manifest import Manifest
 from nimlab.render.placeholders import OutputTooLargeError, ParsedTemplate, Placeholders
-from nimlab.render.resource_limits import LimitExceededError, limit_resources
-from nimlab.text import parse_yaml
+from nimlab.render.template_limits import LimitExceededError, limit_resources
 from nimlab.units import UnitError
+from nimlab.yaml_and_json import parse_yaml
 
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd accepts 1.5 MB per object; shipped objects have a few kB
 _CPU_LIMIT_S: Final = 0.5  # an experiment takes about a millisecond

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nimlab.errors import truncate
-from nimlab.text import to_yaml_safe_json
+from nimlab.yaml_and_json import to_yaml_safe_json
 
 # The random part differs in each process, so no text of a user can contain a marker. YAML keeps the
 # private-use characters around it.

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nimlab.cache import ValueCache
 from nimlab.files.spec import Isolation, Lab, LabFiles
 from nimlab.objects.applyset import COMPONENT
 from nimlab.objects.manifest import Manifest, apply_order, key_of
 from nimlab.render import Templates, load_templates
-from nimlab.render.context import label_value
-from nimlab.text import to_json_text, to_yaml_text
+from nimlab.render.template_variables import label_value
 from nimlab.units import format_duration_ms
+from nimlab.value_cache import ValueCache
+from nimlab.yaml_and_json import to_json_text, to_yaml_text
 
 FOLDER: Final = "templates/platform"
 PLATFORM_FOLDERS: Final = (

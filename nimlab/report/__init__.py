@@ -8,17 +8,19 @@ In: values. Out: strings and exit codes. No module prints, or accesses the clust
 - Sync: `event_lines`, `sync_summary`
 - `list` and `status`: `list_rows`, `git_state`, `experiment_detail`, `experiment_events`,
   `experiment_troubles`, `experiment_page`, `tables`
-- Errors: `problems`
+- Errors: `file_problems`
 - JSON: `json_output`
-- GitLab: `deletions`, `terraform`, `junit`, `junit_document`, `codequality`
+- GitLab: `deletions`, `gitlab_terraform`, `junit_cases`, `junit_xml`, `gitlab_codequality`
 """
 
 from __future__ import annotations
 
-from nimlab.report.codequality import codequality_json
 from nimlab.report.event_lines import format_event, format_note, progress_text
 from nimlab.report.exit_code import exit_code_of, exit_code_of_rows
 from nimlab.report.experiment_page import format_status
+from nimlab.report.file_problems import format_error, format_problems, format_warnings
+from nimlab.report.gitlab_codequality import codequality_json
+from nimlab.report.gitlab_terraform import terraform_json
 from nimlab.report.json_output import (
     detail_json,
     plan_json,
@@ -28,12 +30,10 @@ from nimlab.report.json_output import (
     run_json,
     sandbox_json,
 )
-from nimlab.report.junit import junit_xml
+from nimlab.report.junit_cases import junit_xml
 from nimlab.report.plan_text import format_header, format_plan
-from nimlab.report.problems import format_error, format_problems, format_warnings
 from nimlab.report.sync_summary import format_summary
 from nimlab.report.tables import format_rows, format_sandbox
-from nimlab.report.terraform import terraform_json
 
 __all__ = [
     "codequality_json",

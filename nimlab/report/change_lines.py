@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nimlab.objects.manifest import WORKLOADS
+from nimlab.objects.kinds_and_order import WORKLOADS
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.report.change_notes import notes_of
+from nimlab.report.file_problems import error_about
 from nimlab.report.format_value import added_texts, change_texts, expand_json
-from nimlab.report.problems import error_about
 from nimlab.report.styled_text import Line, Span, Style, count, flat, hint_line, line, named_list, width_of
 
 _SIGNS: Final = {

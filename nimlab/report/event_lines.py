@@ -16,7 +16,7 @@ from nimlab.plan.sync_events import (
     PeersProgress,
     PeersRestarted,
 )
-from nimlab.report.problems import error_about
+from nimlab.report.file_problems import error_about
 from nimlab.report.styled_text import Line, Span, Style, count, flat, hint_line, join, line, named
 
 _MAX_REASONS: Final = 5

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from nimlab.objects.manifest import Manifest, ObjectKey
-from nimlab.objects.masking import redact, secrets_in
+from nimlab.objects.mask_secrets import redact, secrets_in
 from nimlab.plan.kstatus import last_seen_at, template_changed_at
 from nimlab.plan.make_plan import ExperimentPlan
 from nimlab.report.list_rows import age_s, live_workloads

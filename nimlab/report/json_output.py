@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from nimlab.errors import NimlabError, Problem
-from nimlab.files.git import Commit
+from nimlab.files.git_history import Commit
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Change
 from nimlab.plan.diff import ABSENT, FieldChange

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nimlab.files.git import Commit
+from nimlab.files.git_history import Commit
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.report.change_groups import ChangeGroup, group_entries, group_similar
 from nimlab.report.change_lines import ChangeLine, align_resources, experiment_lines, held_lines, layout_of
-from nimlab.report.problems import error_lines
+from nimlab.report.file_problems import error_lines
 from nimlab.report.styled_text import (
     NAME_WIDTH,
     Line,

@@ -9,7 +9,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.sync_events import Event, ExperimentStuck, ObjectDone, Outcome
 from nimlab.report.change_lines import held_lines
 from nimlab.report.event_lines import done_lines, stuck_lines
-from nimlab.report.problems import error_label
+from nimlab.report.file_problems import error_label
 from nimlab.report.styled_text import (
     Line,
     Span,

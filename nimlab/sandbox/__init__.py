@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from nimlab.sandbox.record import is_up
-from nimlab.sandbox.state import PartState, Phase, SandboxState, Step
+from nimlab.sandbox.saved_processes import is_up
+from nimlab.sandbox.state_values import PartState, Phase, SandboxState, Step
 
 __all__ = [
     "PartState",
@@ -56,6 +56,6 @@ def down(home: Path, *, report: Callable[[Step], None]) -> bool:
 
 def read_state(home: Path) -> SandboxState | None:
     """Return the state of the sandbox, or None if there is none. Sends one request to its API server."""
-    from nimlab.sandbox import inspect  # a slow import, which other commands do not need
+    from nimlab.sandbox import sandbox_status  # a slow import, which other commands do not need
 
-    return inspect.read_state(home)
+    return sandbox_status.read_state(home)

@@ -22,7 +22,7 @@ from nimlab.errors import SandboxError
 from nimlab.sandbox import find_programs, folder_lock
 from nimlab.sandbox.build_progress import Progress, count_new_packages, is_download, is_package
 from nimlab.sandbox.find_programs import SOURCES, VERSION, Source
-from nimlab.sandbox.state import Phase, Step
+from nimlab.sandbox.state_values import Phase, Step
 
 # The first version with `tool` directives. If go.mod requires a newer version, `go` itself reports it.
 _OLDEST_GO: Final = (1, 24)

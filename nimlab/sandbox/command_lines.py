@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from nimlab.sandbox.folder_layout import Layout
-from nimlab.sandbox.state import PART_NAMES
+from nimlab.sandbox.state_values import PART_NAMES
 
 SERVICE_RANGE: Final = "10.96.0.0/16"
 

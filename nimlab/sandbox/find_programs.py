@@ -18,7 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from nimlab.sandbox.state import PART_NAMES, Phase, Step
+from nimlab.sandbox.state_values import PART_NAMES, Phase, Step
 
 VERSION: Final = "v1.34.4"
 

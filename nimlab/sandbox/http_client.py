@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-from nimlab.cluster.kube.server_access import Access
+from nimlab.cluster.kube.connection_settings import Access
 from nimlab.cluster.kube.single_request import send_once
 from nimlab.errors import SandboxError
 from nimlab.sandbox.folder_layout import Layout

@@ -18,15 +18,14 @@ from typing import Final
 from nimlab.errors import SandboxError
 from nimlab.sandbox import (
     build_programs,
+    daemon_process,
     find_programs,
     folder_lock,
-    inspect,
-    launch,
     pki,
-    process,
+    sandbox_status,
     simulated_nodes,
+    start_parts,
 )
-from nimlab.sandbox.fair_queue import ensure_queue
 from nimlab.sandbox.find_programs import Programs
 from nimlab.sandbox.folder_layout import (
     OWN_FOLDER,
@@ -37,9 +36,10 @@ from nimlab.sandbox.folder_layout import (
     write_private,
 )
 from nimlab.sandbox.http_client import SandboxClient
-from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.record import Daemon, Record, load_record, save_record
-from nimlab.sandbox.state import PART_NAMES, Phase, SandboxState, Step
+from nimlab.sandbox.request_queue import ensure_queue
+from nimlab.sandbox.saved_processes import Daemon, Record, load_record, save_record
+from nimlab.sandbox.state_values import PART_NAMES, Phase, SandboxState, Step
+from nimlab.sandbox.wait_until import wait_until
 
 _READY_WITHIN_S: Final = 120.0
 _GRACE_S: Final = 5.0
@@ -93,12 +93,12 @@ def _bring_up(layout: Layout, count: int, cache: Path, report: Callable[[Step], 
     """
     for _ in range(_ATTEMPTS):
         record = load_record(layout)
-        if record is None or not inspect.inspect_record(layout, record).running:
+        if record is None or not sandbox_status.inspect_record(layout, record).running:
             record = _repair(layout, record, cache, report)
         record = _wait_until_ready(layout, record, count, report)
-        if (exited := inspect.find_dead(record)) is None:
-            return inspect.inspect_record(layout, record)
-        error = launch.explain_exit(layout, exited)
+        if (exited := sandbox_status.find_dead(record)) is None:
+            return sandbox_status.inspect_record(layout, record)
+        error = start_parts.explain_exit(layout, exited)
     raise error
 
 
@@ -129,17 +129,17 @@ def _repair(layout: Layout, record: Record | None, cache: Path, report: Callable
     layout.logs.mkdir(mode=0o700, exist_ok=True)
     daemons = {} if record is None else record.daemons
     if pki.is_complete(layout.pki):
-        process.stop(process.find_strays(layout.pki, daemons.values()), grace_s=_GRACE_S)
+        daemon_process.stop(daemon_process.find_strays(layout.pki, daemons.values()), grace_s=_GRACE_S)
     else:  # running parts trust the old certificates only
         _stop_all(layout, daemons, report)
         pki.make_pki(layout)
     for path in (layout.stages, layout.scheduler):
         write_private(path, (resources.files(__package__) / path.name).read_bytes())
     if record is None:
-        ports = dict(zip(launch.SERVERS, launch.find_free_ports(2), strict=True))
+        ports = dict(zip(start_parts.SERVERS, start_parts.find_free_ports(2), strict=True))
         record = Record(version=programs.version, nodes=0, ports=ports, daemons={})
         save_record(layout, record)
-    return launch.Launcher(layout, record, programs, report).start_all()
+    return start_parts.Launcher(layout, record, programs, report).start_all()
 
 
 def _provide_programs(layout: Layout, cache: Path, report: Callable[[Step], None]) -> Programs:
@@ -164,7 +164,7 @@ def _wait_until_ready(layout: Layout, record: Record, count: int, report: Callab
             save_record(layout, record)
         report(Step(phase=Phase.WAIT, text=f"{count} simulated nodes"))
         is_decided = wait_until(
-            lambda: _can_run_pods(client, count) or inspect.find_dead(record) is not None,
+            lambda: _can_run_pods(client, count) or sandbox_status.find_dead(record) is not None,
             within_s=_READY_WITHIN_S,
         )
     if not is_decided:
@@ -181,15 +181,15 @@ def _can_run_pods(client: SandboxClient, count: int) -> bool:
 
 def _stop_all(layout: Layout, daemons: Mapping[str, Daemon], report: Callable[[Step], None]) -> bool:
     """Stop every process of the sandbox, unrecorded ones included; return False if there was none."""
-    strays = process.find_strays(layout.pki, daemons.values())
+    strays = daemon_process.find_strays(layout.pki, daemons.values())
     stopped = bool(strays)
     for names in _STOP_ORDER:
-        alive = [name for name in names if name in daemons and process.is_alive(daemons[name])]
+        alive = [name for name in names if name in daemons and daemon_process.is_alive(daemons[name])]
         stopped = stopped or bool(alive)
         for name in alive:
             report(Step(phase=Phase.STOP, text=name))
-        process.stop([daemons[name] for name in alive], grace_s=_GRACE_S)
-    process.stop(strays, grace_s=_GRACE_S)
+        daemon_process.stop([daemons[name] for name in alive], grace_s=_GRACE_S)
+    daemon_process.stop(strays, grace_s=_GRACE_S)
     return stopped
 
 

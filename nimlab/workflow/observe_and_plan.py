@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from nimlab.cluster.observe import LabOrigin, observe
-from nimlab.files import git
+from nimlab.files import git_history as git
 from nimlab.files.spec import SyncSettings
 from nimlab.objects.applyset_parent import Parent
 from nimlab.objects.lab_identity import LabIdentity
 from nimlab.plan.make_plan import Plan, make_plan
 from nimlab.plan.snapshot import Snapshot
 from nimlab.plan.sync_policy import PlanInputs, PruneLimit, SyncPolicy
-from nimlab.timing import stage
+from nimlab.stopwatch import stage
 from nimlab.workflow.session import LoadedLab, Session
 
 _UNRELATED: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)

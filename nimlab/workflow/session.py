@@ -15,10 +15,10 @@ from pathlib import Path
 
 from nimlab.cluster.kube import KubeCluster, Target, connect
 from nimlab.errors import Interrupted
-from nimlab.files.git import Commit
-from nimlab.objects.masking import redact, secrets_in
-from nimlab.timing import stage
-from nimlab.workflow.desired import DesiredLab, cache_of, read_desired_lab
+from nimlab.files.git_history import Commit
+from nimlab.objects.mask_secrets import redact, secrets_in
+from nimlab.stopwatch import stage
+from nimlab.workflow.desired_lab import DesiredLab, cache_of, read_desired_lab
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,12 +31,12 @@ from nimlab.plan.change import Action
 from nimlab.plan.make_plan import Plan
 from nimlab.plan.snapshot import Snapshot
 from nimlab.plan.sync_events import ExecutionStarted, LockLost, PlanMade
-from nimlab.timing import stage
+from nimlab.stopwatch import stage
 from nimlab.workflow.observe_and_plan import observe_and_plan
-from nimlab.workflow.options import SyncOptions
-from nimlab.workflow.save_plan import reject_changed_plan
+from nimlab.workflow.plan_file import reject_changed_plan
 from nimlab.workflow.session import Session
 from nimlab.workflow.sync_lock import acquire_lock, wait_for_lock
+from nimlab.workflow.sync_options import SyncOptions
 
 _ATTEMPTS: Final = 5  # another sync may change the cluster before each attempt to acquire the lock
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from nimlab.cache import ValueCache
 from nimlab.errors import GuardError, Location, NimlabError, Problem, RenderError, SpecError
-from nimlab.files.edit import NewExperiment, experiment_text
-from nimlab.files.git import read_commit
+from nimlab.files.credentials_in_git import tracked_secrets
+from nimlab.files.edit_experiment_file import NewExperiment, experiment_text
+from nimlab.files.git_history import read_commit
 from nimlab.files.load import load_lab
 from nimlab.files.spec import Contract, LabFiles
-from nimlab.files.tracked_credentials import tracked_secrets
 from nimlab.objects.applyset import PLATFORM, ApplySet
 from nimlab.render import EXPERIMENT_FOLDER, find_template, load_sources, load_templates
 from nimlab.render.render_platform import (
@@ -30,9 +29,10 @@ from nimlab.render.render_platform import (
     find_platform_template,
     load_platform_templates,
 )
-from nimlab.text import to_json_text
-from nimlab.timing import stage
-from nimlab.workflow.desired import DesiredLab, cache_of, desired_lab, rendered_platform
+from nimlab.stopwatch import stage
+from nimlab.value_cache import ValueCache
+from nimlab.workflow.desired_lab import DesiredLab, cache_of, desired_lab, rendered_platform
+from nimlab.yaml_and_json import to_json_text
 
 _LOCATION: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?(:[0-9]+)?")
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]+")

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nimlab.access.rbac import access_manifests
+from nimlab.access.pipeline_roles import access_manifests
 from nimlab.cluster.kube import Target, connect
 from nimlab.errors import Forbidden, NimlabError, Rejected
 from nimlab.files.load import load_lab
 from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet
 from nimlab.render.render_platform import load_platform_templates, render_platform
-from tests.access.test_rbac import account_kubeconfig, remove_rights
+from tests.access.test_pipeline_roles import account_kubeconfig, remove_rights
 from tests.support.attacks import (
     GRANT,
     ON_EXPERIMENTS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.access.test_rbac import account_kubeconfig, remove_rights
+from tests.access.test_pipeline_roles import account_kubeconfig, remove_rights
 from tests.support.lab import Lab
 
 pytestmark = pytest.mark.live

@@ -13,7 +13,7 @@ import pytest
 
 import nimlab.errors
 from nimlab.cli import main
-from nimlab.cli.target import choose_target
+from nimlab.cli.choose_cluster import choose_target
 from nimlab.errors import ExitCode, NimlabError
 from nimlab.files.load import load_lab
 from nimlab.plan.sync_policy import SyncPolicy
@@ -261,7 +261,7 @@ def test_bug_is_reported_with_a_saved_file(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("nimlab.cli.lab_folder.find_root", lambda start: start / 0)
+    monkeypatch.setattr("nimlab.cli.find_lab_folder.find_root", lambda start: start / 0)
     assert main(["validate"]) == ExitCode.BUG
     errors = capsys.readouterr().err
     assert "bug in nimlab" in errors
@@ -295,7 +295,7 @@ def test_refusal_by_the_operating_system_is_not_a_bug(
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("nimlab.cli.lab_folder.find_root", find_root)
+    monkeypatch.setattr("nimlab.cli.find_lab_folder.find_root", find_root)
     assert main(["validate"]) == code
     errors = capsys.readouterr().err
     assert ("bug in nimlab" in errors) == (code == ExitCode.BUG)

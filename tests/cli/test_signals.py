@@ -206,7 +206,7 @@ def run_program(
         "nimlab.cli.app",
         "typer",
         "nimlab.errors",
-        "nimlab.cli.lab_folder",
+        "nimlab.cli.find_lab_folder",
         "nimlab.files.load",
         "yaml",
     ],
@@ -242,7 +242,7 @@ def test_signal_after_the_first_line_ends_the_command_in_order(
 @pytest.mark.process
 def test_signal_that_python_swallows_is_sent_again(lab_folder: Path) -> None:
     before = """
-import nimlab.cli.lab_folder as root
+import nimlab.cli.find_lab_folder as root
 class Last:
     def __del__(self):
         kill()

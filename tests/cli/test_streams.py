@@ -113,7 +113,7 @@ def test_deleted_working_directory_is_an_error_only_without_lab_option(
 
 @pytest.mark.process
 def test_bug_report_that_cannot_be_saved_is_printed(lab_folder: Path) -> None:
-    program = "import nimlab.cli.lab_folder as r; r.find_root = lambda start: start / 0\n"
+    program = "import nimlab.cli.find_lab_folder as r; r.find_root = lambda start: start / 0\n"
     program += "import tempfile; tempfile.tempdir = '/nowhere'\nfrom nimlab.cli import entry\nentry()"
     done = subprocess.run(
         [sys.executable, "-c", program, "validate"],

@@ -26,10 +26,10 @@ from nimlab.cluster.apply import (
 from nimlab.cluster.apply.readiness import Readiness, assess_readiness
 from nimlab.cluster.apply.wait_for_peers import Pace
 from nimlab.cluster.apply.watcher import Watcher
+from nimlab.cluster.interface import Listing, Propagation
 from nimlab.cluster.observe import observe
-from nimlab.cluster.port import Listing, Propagation
 from nimlab.errors import Forbidden, PreconditionFailed
-from nimlab.files.git import Commit
+from nimlab.files.git_history import Commit
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import ApplySet, stamp
 from nimlab.objects.manifest import Manifest, ObjectKey

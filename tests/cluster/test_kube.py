@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import urllib3
 
+from nimlab.cluster.interface import Propagation
 from nimlab.cluster.kube import KubeCluster, Target, connect, list_contexts
-from nimlab.cluster.kube.http_errors import error_of, is_retried
 from nimlab.cluster.kube.rest_paths import object_path
+from nimlab.cluster.kube.retry import is_retried
+from nimlab.cluster.kube.status_errors import error_of
 from nimlab.cluster.kube.transport import Transport
-from nimlab.cluster.port import Propagation
 from nimlab.errors import (
     ClusterError,
     Expired,

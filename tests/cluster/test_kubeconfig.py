@@ -19,17 +19,17 @@ import typer
 import yaml
 
 from nimlab.cli import main
-from nimlab.cli.target import choose_target
+from nimlab.cli.choose_cluster import choose_target
 from nimlab.cluster.kube import KubeCluster, Target, connect, list_contexts
-from nimlab.cluster.kube import server_access as access
+from nimlab.cluster.kube import connection_settings as access
+from nimlab.cluster.kube.connection_settings import in_cluster_access, read_access
 from nimlab.cluster.kube.credentials import TokenFile
 from nimlab.cluster.kube.exec_plugin import Plugin
 from nimlab.cluster.kube.kubeconfig import read_entry
 from nimlab.cluster.kube.proxies import choose_proxy
-from nimlab.cluster.kube.server_access import in_cluster_access, read_access
 from nimlab.errors import Forbidden, NimlabError, Unreachable
 from nimlab.objects.manifest import ObjectKey
-from nimlab.objects.masking import redact_credentials
+from nimlab.objects.mask_secrets import redact_credentials
 from tests.support.lab import Lab, Sandbox
 from tests.support.paths import REPOSITORY, SAMPLE_LAB
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
-from nimlab.cluster.kube.server_access import read_access
+from nimlab.cluster.kube.connection_settings import read_access
 from nimlab.cluster.kube.tls import SharedContext, make_context
 from tests.support.lab import Sandbox
 
@@ -29,6 +29,7 @@ def client_hello(context: ssl.SSLContext) -> bytes:
     pytest.fail("the handshake must wait for a server")
 
 
+@pytest.mark.process
 def test_client_hello_is_intact_while_other_threads_connect() -> None:
     """One thread sets the ALPN list, as urllib3 does for each connection, while others start handshakes."""
     context = make_context()

@@ -52,7 +52,7 @@ class Pipeline:
     variables: Path
 
     def commit(self, message: str) -> None:
-        """Commit everything."""
+        """Commit all changes."""
         git(self.root, "add", "-A")
         git(self.root, "commit", "-qm", message)
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from nimlab.sandbox.folder_layout import Layout
-from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.record import load_record
+from nimlab.sandbox.saved_processes import load_record
+from nimlab.sandbox.wait_until import wait_until
 from tests.end_to_end.test_concurrent_syncs import ended, release_lock, start
 from tests.end_to_end.test_orphan import edit, uids
 from tests.end_to_end.test_sync import assert_in_sync, synced

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nimlab.objects.applyset_parent import BEGUN, COMMIT, FORMER, LAB
-from tests.access.test_rbac import account_kubeconfig
-from tests.end_to_end.test_commit_order import commit, recorded
+from tests.access.test_pipeline_roles import account_kubeconfig
+from tests.end_to_end.test_stale_commit import commit, recorded
 from tests.support.lab import Lab, git, make_lab, remove_namespaces
 
 pytestmark = pytest.mark.live

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from nimlab.files.edit import NewExperiment, experiment_text, set_peers
+from nimlab.files.edit_experiment_file import NewExperiment, experiment_text, set_peers
 from nimlab.files.load import load_lab
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.workload import resources_of
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.render_platform import load_platform_templates, render_dashboards, render_platform
 from nimlab.units import parse_quantity
-from tests.access.test_rbac import account_kubeconfig
+from tests.access.test_pipeline_roles import account_kubeconfig
 from tests.support.dashboard_linter import queries
 from tests.support.lab import Lab
 from tests.support.paths import SAMPLE_LAB

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nimlab.cluster.port import Propagation
+from nimlab.cluster.interface import Propagation
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.api_proxy import run_proxy

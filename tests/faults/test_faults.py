@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
 
-from nimlab.cluster.kube import transport
+from nimlab.cluster.kube import retry, transport
 from tests.faults.two_states import OTHER, World, make_world
 from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
 from tests.support.lab import Lab
@@ -43,8 +44,15 @@ FAULTS: dict[str, Broken] = {
     "a cut before": Broken(cut_before=True),
     "a cut after": Broken(cut=True),
     "half a body": Broken(half=True),
-    "slowness": Broken(delay_s=0.7),
+    "slowness": Broken(delay_s=1.2),
 }
+
+
+def alone_if_timed(fault: str) -> Any:
+    """Return a parameter; slowness depends on a timeout, which other tests must not disturb."""
+    return pytest.param(fault, marks=[pytest.mark.serial] if fault == "slowness" else [])
+
+
 BUSY = (status(500), status(503), status(504), Broken(status=502, body="<html>"))
 PLACES: dict[str, Callable[[Seen], bool]] = {
     "the parent": lambda r: r.method == "GET" and "/configmaps/nimlab-" in r.path,
@@ -153,7 +161,7 @@ def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) 
     return answer.code
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [alone_if_timed(fault) for fault in FAULTS])
 def test_no_fault_causes_a_wrong_deletion_or_a_false_report(lab: Lab, proxy: Proxy, fault: str) -> None:
     world, state = make_world(lab), "B"
     for place in PLACES:
@@ -168,7 +176,9 @@ def test_no_fault_causes_a_wrong_deletion_or_a_false_report(lab: Lab, proxy: Pro
             state = OTHER[state]
 
 
-@pytest.mark.parametrize("fault", ["a cut after", "half a body", "slowness"])
+@pytest.mark.parametrize(
+    "fault", [alone_if_timed(fault) for fault in ("a cut after", "half a body", "slowness")]
+)
 def test_every_request_can_be_retried(lab: Lab, proxy: Proxy, fault: str) -> None:
     """Including the first sync, which creates the namespace and the lock."""
     seen: set[tuple[str, str, bytes]] = set()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.files.git import Commit, read_commit
+from nimlab.files.git_history import Commit, read_commit
 from nimlab.files.load import load_lab
 from tests.support.lab import git, make_lab
+
+pytestmark = pytest.mark.process  # each test makes several repositories
 
 
 @pytest.fixture(autouse=True)

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nimlab.cache import ValueCache
 from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
+from nimlab.files.load.check_schema import check_document, compile_schema
 from nimlab.files.load.document import Document
 from nimlab.files.load.schema_cache import SCHEMAS
-from nimlab.files.load.validate import check_document, compile_schema
 from nimlab.files.load.yaml_strict import read_document
 from nimlab.files.spec import Isolation, LabFiles
 from nimlab.report import format_problems
+from nimlab.value_cache import ValueCache
 from tests.support.examples import examples
 from tests.support.golden import assert_golden, cases, overlay_of
 from tests.support.paths import REPOSITORY, SAMPLE_LAB

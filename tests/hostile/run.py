@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nimlab.errors import NimlabError, SpecError
-from nimlab.workflow.desired import read_desired_lab
+from nimlab.workflow.desired_lab import read_desired_lab
 from tests.hostile.changed import CHANGES, changed
 from tests.hostile.files import REFUSED, text_file
 from tests.hostile.templates import TEMPLATES

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nimlab.cli import main
-from nimlab.text import to_yaml_safe_json
-from nimlab.workflow.desired import read_desired_lab
+from nimlab.workflow.desired_lab import read_desired_lab
+from nimlab.yaml_and_json import to_yaml_safe_json
 from tests.hostile.changed import BASES, CHANGES
 from tests.hostile.files import CODE_LIKE, HEAD, REFUSED
 from tests.hostile.run import TEMPLATE, cases, lay_out

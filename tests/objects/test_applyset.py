@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
-from nimlab.objects.managed_fields import is_hand_tool
+from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.manifest import Manifest
 from nimlab.objects.prune_proofs import missing_proofs
 

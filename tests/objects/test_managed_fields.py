@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.objects.change_detector import compare
 from nimlab.objects.foreign_fields import BOOKKEEPING, foreign_fields
 from nimlab.objects.managed_fields import own_entry, path_text
 from nimlab.objects.manifest import Manifest
+from nimlab.objects.unchanged_check import compare
 from tests.support.paths import REPOSITORY
 
 DESIRED: Manifest = {

@@ -10,11 +10,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.objects.canonical import QUANTITY_FIELDS, QUANTITY_MAPS, canonical, is_quantity
-from nimlab.objects.manifest import KINDS, ObjectKey, apply_order, key_of
+from nimlab.objects.canonical_form import QUANTITY_FIELDS, QUANTITY_MAPS, canonical, is_quantity
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import ObjectKey, apply_order, key_of
 from nimlab.plan.diff import diff_objects
-from nimlab.text import UnreadableYamlError, parse_yaml, to_json_bytes, to_yaml
 from nimlab.units import UnitError
+from nimlab.yaml_and_json import UnreadableYamlError, parse_yaml, to_json_bytes, to_yaml
 
 
 def spec(**fields: Any) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimlab.errors import Conflict, FieldConflict, Rejected
-from nimlab.files.git import Commit, Relation
+from nimlab.files.git_history import Commit, Relation
 from nimlab.files.spec import BrokenFile, OnImmutableChange
 from nimlab.objects.applyset import FIELD_MANAGER, MEMBER, PART_OF, ApplySet, stamp
 from nimlab.objects.applyset_parent import Parent, Scope

@@ -9,7 +9,8 @@ from typing import Any
 
 from nimlab.cluster.kube import KubeCluster
 from nimlab.errors import ClusterError
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from tests.properties.objects import PARTS, Dice, account, binding, role_rules
 
 OPEN = ("annotations", "data", "labels", "matchLabels", "nodeSelector", "selector")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from nimlab.objects.applyset import EXPERIMENTS, PLATFORM, ApplySet, stamp
-from nimlab.objects.canonical import canonical
-from nimlab.objects.manifest import KINDS, Manifest
+from nimlab.objects.canonical_form import canonical
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest
 
 WORDS = ["a", "b", "", "true", "5", "x: y", "two\nlines\n", "é 😀", "{{ x }}", " lead", "0.05"]
 

@@ -20,15 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from nimlab.cluster.interface import Propagation
 from nimlab.cluster.kube import KubeCluster
-from nimlab.cluster.port import Propagation
 from nimlab.errors import ClusterError
 from nimlab.objects.applyset import EXPERIMENTS, FIELD_MANAGER, PLATFORM, ApplySet
-from nimlab.objects.canonical import canonical
-from nimlab.objects.change_detector import compare
+from nimlab.objects.canonical_form import canonical
 from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.takeover import effective_takeover, require_version, takeover_of, takeover_patch
+from nimlab.objects.unchanged_check import compare
 from nimlab.units import UnitError
 from tests.properties.edits import EDITS, mutate_part
 from tests.properties.objects import BODIES, Dice, make_desired

@@ -10,8 +10,8 @@ import pytest
 
 from nimlab.cluster.kube import KubeCluster
 from tests.prune_safety.counters import Counters
-from tests.prune_safety.direct_writes import Admin
-from tests.prune_safety.server_fixtures import Ground
+from tests.prune_safety.direct_writes import DirectAccess
+from tests.prune_safety.server_fixtures import LiveServer
 from tests.support import figures
 from tests.support.lab import Sandbox
 
@@ -30,15 +30,15 @@ def counters(counts: dict[str, Counter[str]]) -> Iterator[Counters]:
 
 
 @pytest.fixture
-def ground(
+def server(
     sandbox: Sandbox,
     cluster: KubeCluster,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     counters: Counters,
-) -> Iterator[Ground]:
+) -> Iterator[LiveServer]:
     """Namespaces of this test's own."""
-    made = Ground(Admin(cluster), sandbox, tmp_path, capsys, counters)
+    made = LiveServer(DirectAccess(cluster), sandbox, tmp_path, capsys, counters)
     try:
         yield made
     finally:

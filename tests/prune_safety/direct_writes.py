@@ -1,4 +1,4 @@
-"""The torture's own hands on the server: direct API calls, as any manager, past everything nimlab checks."""
+"""Direct access to the API server as any field manager, without the checks of nimlab."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from tests.prune_safety.oracle import FACTS, MANAGER, Object, api_version, plain
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _HANDS: Final = 8
-_READS: Final = 2000  # of a few milliseconds each
+_READS: Final = 2000  # each request takes a few milliseconds
 HOLD: Final = "example.org/hold"
 
 
 @dataclass(frozen=True, slots=True)
-class Admin:
-    """All rights, and no manners."""
+class DirectAccess:
+    """A connection with all rights that bypasses nimlab."""
 
     cluster: KubeCluster
 
     def path(self, item: Object, tail: str = "") -> str:
-        """The REST path of an object."""
+        """Return the REST path of an object."""
         name = item["metadata"]["name"]
         return f"{self.collection(item['kind'], item['metadata'].get('namespace', ''))}/{name}{tail}"
 
     def collection(self, kind: str, namespace: str = "") -> str:
-        """The REST path of a kind's objects, everywhere or in a namespace."""
+        """Return the REST path of all objects of a kind, in one namespace or in all."""
         facts = FACTS[kind]
         base = f"/apis/{api_version(kind)}" if facts.group else "/api/v1"
         inside = f"/namespaces/{namespace}" if namespace and facts.namespaced else ""
         return f"{base}{inside}/{facts.plural}"
 
     def send(self, method: str, path: str, body: object = None, content: str = "json") -> Any:
-        """Send a request and return the answer; ClusterError for a refusal."""
+        """Send a request and return the response. Raises ClusterError if the server refuses it."""
         return self.cluster.transport.json(
             method,
             path,
@@ -49,51 +49,51 @@ class Admin:
         )
 
     def get(self, item: Object) -> Object | None:
-        """Read the object of this place; None if there is none."""
+        """Read the object with this kind, namespace and name; None if it does not exist."""
         try:
-            found: Object = self.send("GET", self.path(item))
+            live: Object = self.send("GET", self.path(item))
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
-        return found
+        return live
 
     def apply(self, item: Object, manager: str = MANAGER, tail: str = "") -> Object:
-        """Server-side apply, by force."""
+        """Apply an object on the server with `force`."""
         query = f"?fieldManager={manager.replace(' ', '%20')}&force=true"
         made: Object = self.send("PATCH", self.path(item, tail) + query, item, "apply-patch+yaml")
         return made
 
     def create(self, item: Object, manager: str = "kubectl-create") -> Object:
-        """Create it as this manager, who so owns it by Update."""
+        """Create an object; the manager then owns its fields with the operation Update."""
         namespace = item["metadata"].get("namespace", "")
         if item["kind"] == "Pod":
-            self._await_account(namespace)
+            self.wait_for_account(namespace)
         where = self.collection(item["kind"], namespace)
         made: Object = self.send("POST", f"{where}?fieldManager={manager}", item)
         return made
 
-    def _await_account(self, namespace: str) -> None:
-        """Wait for the account that a controller gives each new namespace: no pod can be created without."""
+    def wait_for_account(self, namespace: str) -> None:
+        """Wait for the default ServiceAccount of a new namespace, which every pod requires."""
         account = plain("ServiceAccount", namespace, "default")
         for _ in range(_READS):
             if self.get(account) is not None:
                 return
 
     def merge(self, item: Object, metadata: Object, manager: str = "kubectl-edit") -> Object:
-        """Change metadata as this manager."""
+        """Change the metadata of an object as this manager."""
         path = f"{self.path(item)}?fieldManager={manager}"
         made: Object = self.send("PATCH", path, {"metadata": metadata}, "merge-patch+json")
         return made
 
     def wipe(self, item: Object) -> Object:
-        """Make the server forget who wrote what."""
+        """Remove the managed fields of an object."""
         wiped = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
         made: Object = self.send("PATCH", self.path(item), wiped, "json-patch+json")
         return made
 
     def delete(self, item: Object) -> None:
-        """Delete it, whoever it is."""
+        """Delete an object without preconditions."""
         try:
             self.send("DELETE", self.path(item), {"propagationPolicy": "Background"})
         except ClusterError as error:
@@ -101,21 +101,21 @@ class Admin:
                 raise
 
     def items(self, kind: str, namespace: str = "") -> Sequence[Object]:
-        """All objects of a kind, everywhere or in a namespace."""
+        """Return all objects of a kind, in one namespace or in all."""
         answer = self.send("GET", self.collection(kind, namespace))
         return [{**item, "kind": kind, "apiVersion": api_version(kind)} for item in answer["items"]]
 
     def each(self, work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-        """Do something for all of them, several at once."""
+        """Call a function for all items, several at a time."""
         with ThreadPoolExecutor(max_workers=_HANDS) as pool:
             return list(pool.map(work, items))
 
     def namespace(self, name: str) -> Object:
-        """Make a namespace of nobody's."""
+        """Create a namespace that belongs to no lab."""
         return self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     def reference(self, namespace: str) -> Object:
-        """Refer to something foreign that lives in a namespace, as an owner; made if need be."""
+        """Return an owner reference to a foreign object of a namespace, and create the object if needed."""
         item = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -1,8 +1,8 @@
-"""What can be odd about an object: its marks, and who wrote it; each oddity says whether it must stay.
+"""Variants of an object: other metadata or other authors, and whether a sync must keep it.
 
-An object starts as a lab's own, with every proof. `MARKS` change what it says of itself, `AUTHORS` what the
-server would say of its making. One oddity of those that `stays` makes it somebody else's, or nobody's to
-delete; the others are what an object of ours may well look like after a while, and don't save it.
+An object starts as a member of the lab's set, with every proof. `METADATA_VARIANTS` change its metadata,
+`AUTHOR_VARIANTS` its managed fields. A variant with `stays` makes the object foreign or protected, so that no
+sync may delete it. The other variants occur in objects of the lab in normal operation.
 """
 
 from __future__ import annotations
@@ -13,57 +13,66 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.prune_safety.oracle import MANAGER, MEMBER, PART_OF, PROTECT, Home, Object, applyset_id, self_name
+from tests.prune_safety.oracle import (
+    MANAGER,
+    MEMBER,
+    PART_OF,
+    PROTECT,
+    LabScope,
+    Object,
+    applyset_id,
+    self_name,
+)
 
 
 @dataclass(slots=True)
 class Draft:
-    """An object in the making; `owner` refers to something foreign that lives beside it."""
+    """An object that is being built; `owner` refers to a foreign object in the same namespace."""
 
     item: Object
-    home: Home
-    rival: Home
+    scope: LabScope
+    rival: LabScope
     owner: Object
     elsewhere: str
 
     @property
     def labels(self) -> dict[str, str]:
         """The object's labels."""
-        found: dict[str, str] = self.item["metadata"]["labels"]
-        return found
+        values: dict[str, str] = self.item["metadata"]["labels"]
+        return values
 
     @property
     def annotations(self) -> dict[str, str]:
         """The object's annotations."""
-        found: dict[str, str] = self.item["metadata"]["annotations"]
-        return found
+        values: dict[str, str] = self.item["metadata"]["annotations"]
+        return values
 
-    def say(self, text: str | None) -> None:
-        """Let the object say this of itself, or nothing."""
+    def set_self_name(self, text: str | None) -> None:
+        """Set the annotation that names the object itself, or remove it."""
         self.annotations.pop(MEMBER, None)
         if text is not None:
             self.annotations[MEMBER] = text
 
-    def belong(self, text: str | None) -> None:
-        """Let the object belong to this set, or to none."""
+    def set_part_of(self, text: str | None) -> None:
+        """Set the label of the set that the object belongs to, or remove it."""
         self.labels.pop(PART_OF, None)
         if text is not None:
             self.labels[PART_OF] = text
 
-    def own(self, **given: Any) -> None:
-        """Give the object an owner."""
+    def add_owner(self, **given: Any) -> None:
+        """Set an owner reference."""
         self.item["metadata"]["ownerReferences"] = [{**self.owner, **given}]
 
     def move(self, **given: str) -> None:
-        """Put it, with all its marks, under another name or into another namespace."""
+        """Change the name or the namespace, and keep all other metadata."""
         self.item["metadata"].update(given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """One oddity of what an object says. At most one of each `slot` is put on an object.
+class MetadataVariant:
+    """One change of an object's metadata. An object gets at most one change per `slot`.
 
-    `served` is False for what no server would show. `inside` is True for what only namespaced kinds can have.
+    `served` is False if no server returns such an object. `inside` is True if it requires a namespaced kind.
     """
 
     slot: str
@@ -78,91 +87,99 @@ def _shorter(draft: Draft) -> str:
 
 
 def _metadata(draft: Draft) -> Object:
-    found: Object = draft.item["metadata"]
-    return found
+    values: Object = draft.item["metadata"]
+    return values
 
 
-MARKS: Final[Mapping[str, Mark]] = {
-    "no label": Mark(slot="label", stays=True, put=lambda d: d.belong(None)),
-    "another lab's label": Mark(slot="label", stays=True, put=lambda d: d.belong(d.rival.id)),
-    "the label of a set of another name": Mark(
+METADATA_VARIANTS: Final[Mapping[str, MetadataVariant]] = {
+    "no label": MetadataVariant(slot="label", stays=True, put=lambda d: d.set_part_of(None)),
+    "another lab's label": MetadataVariant(slot="label", stays=True, put=lambda d: d.set_part_of(d.rival.id)),
+    "the label of a set of another name": MetadataVariant(
         slot="label",
         stays=True,
-        put=lambda d: d.belong(applyset_id("nimlab-platform", d.home.namespace)),
+        put=lambda d: d.set_part_of(applyset_id("nimlab-platform", d.scope.namespace)),
     ),
-    "the label of kubectl's set of the same name": Mark(
+    "the label of kubectl's set of the same name": MetadataVariant(
         slot="label",
         stays=True,
-        put=lambda d: d.belong(applyset_id("nimlab-experiments", d.home.namespace, "Secret")),
+        put=lambda d: d.set_part_of(applyset_id("nimlab-experiments", d.scope.namespace, "Secret")),
     ),
-    "the label of the same parent in another group": Mark(
+    "the label of the same parent in another group": MetadataVariant(
         slot="label",
         stays=True,
-        put=lambda d: d.belong(applyset_id("nimlab-experiments", d.home.namespace, group="example.org")),
+        put=lambda d: d.set_part_of(
+            applyset_id("nimlab-experiments", d.scope.namespace, group="example.org")
+        ),
     ),
-    "the label in other letters": Mark(
-        slot="label", stays=True, put=lambda d: d.belong(d.home.id.swapcase().replace("APPLYSET", "applyset"))
+    "the label in other letters": MetadataVariant(
+        slot="label",
+        stays=True,
+        put=lambda d: d.set_part_of(d.scope.id.swapcase().replace("APPLYSET", "applyset")),
     ),
-    "the label of the set's plain name": Mark(
-        slot="label", stays=True, put=lambda d: d.belong("nimlab-experiments")
+    "the label of the set's plain name": MetadataVariant(
+        slot="label", stays=True, put=lambda d: d.set_part_of("nimlab-experiments")
     ),
-    "an empty label": Mark(slot="label", stays=True, put=lambda d: d.belong("")),
-    "no annotation": Mark(slot="annotation", stays=True, put=lambda d: d.say(None)),
-    "an empty annotation": Mark(slot="annotation", stays=True, put=lambda d: d.say("")),
-    "the annotation of its neighbour": Mark(
-        slot="annotation", stays=True, put=lambda d: d.say(self_name(d.item) + "-2")
+    "an empty label": MetadataVariant(slot="label", stays=True, put=lambda d: d.set_part_of("")),
+    "no annotation": MetadataVariant(slot="annotation", stays=True, put=lambda d: d.set_self_name(None)),
+    "an empty annotation": MetadataVariant(slot="annotation", stays=True, put=lambda d: d.set_self_name("")),
+    "the annotation of its neighbour": MetadataVariant(
+        slot="annotation", stays=True, put=lambda d: d.set_self_name(self_name(d.item) + "-2")
     ),
-    "the annotation cut short": Mark(slot="annotation", stays=True, put=lambda d: d.say(_shorter(d))),
-    "the annotation of another kind": Mark(
+    "the annotation cut short": MetadataVariant(
+        slot="annotation", stays=True, put=lambda d: d.set_self_name(_shorter(d))
+    ),
+    "the annotation of another kind": MetadataVariant(
         slot="annotation",
         stays=True,
-        put=lambda d: d.say(self_name({**d.item, "apiVersion": "batch/v1", "kind": "Job"})),
+        put=lambda d: d.set_self_name(self_name({**d.item, "apiVersion": "batch/v1", "kind": "Job"})),
     ),
-    "the annotation of another namespace": Mark(
+    "the annotation of another namespace": MetadataVariant(
         slot="annotation",
         stays=True,
-        put=lambda d: d.say(self_name({**d.item, "metadata": {**_metadata(d), "namespace": "x"}})),
+        put=lambda d: d.set_self_name(self_name({**d.item, "metadata": {**_metadata(d), "namespace": "x"}})),
     ),
-    "the annotation of another set": Mark(
-        slot="annotation", stays=True, put=lambda d: d.say(self_name(d.item, set_name="platform"))
+    "the annotation of another set": MetadataVariant(
+        slot="annotation", stays=True, put=lambda d: d.set_self_name(self_name(d.item, set_name="platform"))
     ),
-    "the annotation of a renamed set": Mark(
-        slot="annotation", stays=True, put=lambda d: d.say(self_name(d.item, set_name="experiment"))
+    "the annotation of a renamed set": MetadataVariant(
+        slot="annotation", stays=True, put=lambda d: d.set_self_name(self_name(d.item, set_name="experiment"))
     ),
-    "the annotation in other letters": Mark(
-        slot="annotation", stays=True, put=lambda d: d.say(self_name(d.item).upper())
+    "the annotation in other letters": MetadataVariant(
+        slot="annotation", stays=True, put=lambda d: d.set_self_name(self_name(d.item).upper())
     ),
-    "the annotation and a space": Mark(
-        slot="annotation", stays=True, put=lambda d: d.say(self_name(d.item) + " ")
+    "the annotation and a space": MetadataVariant(
+        slot="annotation", stays=True, put=lambda d: d.set_self_name(self_name(d.item) + " ")
     ),
-    "a copy under another name": Mark(
+    "a copy under another name": MetadataVariant(
         slot="place", stays=True, put=lambda d: d.move(name=d.item["metadata"]["name"] + "-copy")
     ),
-    "a copy in another namespace": Mark(
+    "a copy in another namespace": MetadataVariant(
         slot="place", stays=True, put=lambda d: d.move(namespace=d.elsewhere), inside=True
     ),
-    "a controller": Mark(
-        slot="owner", stays=True, put=lambda d: d.own(controller=True, blockOwnerDeletion=True)
+    "a controller": MetadataVariant(
+        slot="owner", stays=True, put=lambda d: d.add_owner(controller=True, blockOwnerDeletion=True)
     ),
-    "an owner": Mark(slot="owner", stays=True, put=lambda d: d.own()),
-    "no owners, said in full": Mark(
+    "an owner": MetadataVariant(slot="owner", stays=True, put=lambda d: d.add_owner()),
+    "no owners, said in full": MetadataVariant(
         slot="owner", stays=False, put=lambda d: _metadata(d).update(ownerReferences=[]), served=False
     ),
-    "protection": Mark(slot="protect", stays=True, put=lambda d: d.annotations.update({PROTECT: "true"})),
-    "loud protection": Mark(
+    "protection": MetadataVariant(
+        slot="protect", stays=True, put=lambda d: d.annotations.update({PROTECT: "true"})
+    ),
+    "loud protection": MetadataVariant(
         slot="protect", stays=True, put=lambda d: d.annotations.update({PROTECT: "TRUE"})
     ),
-    "protection taken back": Mark(
+    "protection taken back": MetadataVariant(
         slot="protect", stays=False, put=lambda d: d.annotations.update({PROTECT: "false"})
     ),
-    "protection of its own kind": Mark(
+    "protection of its own kind": MetadataVariant(
         slot="protect",
         stays=False,
         put=lambda d: d.annotations.update(
             {"nimlab.dev/protected": "true", "helm.sh/resource-policy": "keep"}
         ),
     ),
-    "a deletion under way": Mark(
+    "a deletion under way": MetadataVariant(
         slot="time",
         stays=True,
         put=lambda d: _metadata(d).update(
@@ -170,13 +187,13 @@ MARKS: Final[Mapping[str, Mark]] = {
         ),
         served=False,
     ),
-    "another's labels": Mark(slot="extra", stays=False, put=lambda d: d.labels.update(team="red")),
-    "helm's labels": Mark(
+    "another's labels": MetadataVariant(slot="extra", stays=False, put=lambda d: d.labels.update(team="red")),
+    "helm's labels": MetadataVariant(
         slot="extra",
         stays=False,
         put=lambda d: d.labels.update({"app.kubernetes.io/managed-by": "Helm"}),
     ),
-    "kubectl's annotation": Mark(
+    "kubectl's annotation": MetadataVariant(
         slot="extra",
         stays=False,
         put=lambda d: d.annotations.update({"kubectl.kubernetes.io/last-applied-configuration": "{}"}),
@@ -185,7 +202,7 @@ MARKS: Final[Mapping[str, Mark]] = {
 
 
 def fields_of(item: Object) -> Object:
-    """The managedFields tree of an object that one manager wrote whole."""
+    """Return the managedFields tree of an object that one manager has written completely."""
     metadata = item["metadata"]
     parts: Object = {
         f"f:{part}": {".": {}, **{f"f:{key}": {} for key in metadata[part]}}
@@ -197,7 +214,7 @@ def fields_of(item: Object) -> Object:
 
 
 def without(fields: Object, *path: str) -> Object:
-    """A copy of the tree that lacks a branch."""
+    """Return a copy of the tree without a branch."""
     kept = copy.deepcopy(fields)
     inner = kept
     for part in path[:-1]:
@@ -207,14 +224,14 @@ def without(fields: Object, *path: str) -> Object:
 
 
 def entry(fields: object, manager: str = MANAGER, operation: str = "Apply", **given: str) -> Object:
-    """One entry of managedFields."""
+    """Return one entry of managedFields."""
     kind = {"apiVersion": "v1", "fieldsType": "FieldsV1", "time": "2026-11-23T12:00:00Z"}
     return {"manager": manager, "operation": operation, **kind, "fieldsV1": fields, **given}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Author:
-    """Who wrote an object, as its managedFields tell; `entries` are made from the tree of all its fields."""
+    """Authors of an object in its managedFields; `entries` builds them from the tree of all fields."""
 
     stays: bool
     entries: Callable[[Object], object]
@@ -226,13 +243,13 @@ _STATUS: Final[Object] = {"f:status": {"f:replicas": {}}}
 
 
 def _deep(fields: Object) -> Object:
-    """Our part-of label owned everywhere but among the object's own labels."""
+    """Return fields that contain our part-of label everywhere except among the object's own labels."""
     bare = without(fields, *_LABEL)
     bare["f:metadata"].setdefault("f:annotations", {})[f"f:{PART_OF}"] = {}
     return {**bare, "f:spec": {"f:template": {"f:metadata": {"f:labels": {f"f:{PART_OF}": {}}}}}}
 
 
-AUTHORS: Final[Mapping[str, Author]] = {
+AUTHOR_VARIANTS: Final[Mapping[str, Author]] = {
     "us": Author(stays=False, entries=lambda f: [entry(f)]),
     "us, and a controller's status": Author(
         stays=False,
@@ -284,14 +301,14 @@ AUTHORS: Final[Mapping[str, Author]] = {
 }
 
 
-def choose_marks(dice: random.Random, kind: str, *, served: bool) -> tuple[str, ...]:
-    """Return some oddities that an object of the kind can have together, in the order of their slots."""
+def choose_metadata_variants(rng: random.Random, kind: str, *, served: bool) -> tuple[str, ...]:
+    """Return some variants that an object of the kind can have together, in the order of their slots."""
     fitting = [
         name
-        for name, mark in MARKS.items()
-        if (mark.served or not served) and not (mark.inside and kind == "Namespace")
+        for name, variant in METADATA_VARIANTS.items()
+        if (variant.served or not served) and not (variant.inside and kind == "Namespace")
     ]
     chosen: dict[str, str] = {}
-    for name in dice.sample(fitting, dice.choice([1, 1, 1, 2, 3])):
-        chosen.setdefault(MARKS[name].slot, name)
+    for name in rng.sample(fitting, rng.choice([1, 1, 1, 2, 3])):
+        chosen.setdefault(METADATA_VARIANTS[name].slot, name)
     return tuple(chosen[slot] for slot in sorted(chosen))

@@ -1,7 +1,7 @@
-"""Whose object is what, written down a second time: from KEP-3659 and the design, not from the code.
+"""Ownership of objects, implemented a second time: from KEP-3659 and the design, not from the code.
 
-The oracle of the torture rests on this page: the set's ID, the marks of a member, and plain bodies that a
-server takes. Nothing here imports nimlab, so nothing here can be wrong in the same way.
+The tests of prune safety use it as their oracle: the ID of a set, the metadata of a member, and minimal valid
+objects. It imports nothing from nimlab, so that it does not share nimlab's mistakes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MANAGER: Final = "nimlab"
 
 
 class Facts(NamedTuple):
-    """A kind's place in the API."""
+    """API group, version and resource name of a kind."""
 
     group: str
     version: str
@@ -60,39 +60,39 @@ INSIDE: Final = tuple(kind for kind, facts in PRUNABLE.items() if facts.namespac
 
 
 def applyset_id(name: str, namespace: str, kind: str = "ConfigMap", group: str = "") -> str:
-    """KEP-3659: the ID is bound to the parent's name, namespace, kind and group."""
+    """Return the ID of a set: a hash of its parent's name, namespace, kind and group (KEP-3659)."""
     digest = hashlib.sha256(f"{name}.{namespace}.{kind}.{group}".encode()).digest()
     return "applyset-" + base64.b64encode(digest, altchars=b"-_").decode().rstrip("=") + "-v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
-    """A lab: the namespace that its parent lives in, and the prefix of its experiments."""
+class LabScope:
+    """A lab: the namespace of its parent, and the prefix of its experiments."""
 
     namespace: str
     prefix: str = "nimp2p-exp-"
 
     @property
     def id(self) -> str:
-        """The ID of its set of experiments."""
+        """ID of the lab's set of experiments."""
         return applyset_id("nimlab-experiments", self.namespace)
 
 
 def api_version(kind: str) -> str:
-    """`v1`, or `apps/v1`."""
+    """Return the API version of a kind, such as `apps/v1`."""
     facts = FACTS[kind]
     return f"{facts.group}/{facts.version}" if facts.group else facts.version
 
 
 def self_name(item: Object, *, set_name: str = "experiments") -> str:
-    """What a member says of itself: `experiments:apps/StatefulSet:lab/a`."""
+    """Return the annotation that names a member itself, such as `experiments:apps/StatefulSet:lab/a`."""
     group = item["apiVersion"].rpartition("/")[0]
     metadata = item["metadata"]
     return f"{set_name}:{group}/{item['kind']}:{metadata.get('namespace', '')}/{metadata['name']}"
 
 
 def body_of(kind: str) -> Object:
-    """The least that makes such an object valid and harmless."""
+    """Return the smallest valid body of a kind, without side effects."""
     bodies: dict[str, Object] = {
         "ConfigMap": {"data": {"a": "b"}},
         "Service": {"spec": {"clusterIP": "None", "ports": [{"name": "p", "port": 80, "protocol": "TCP"}]}},
@@ -125,20 +125,20 @@ def body_of(kind: str) -> Object:
 
 
 def plain(kind: str, namespace: str, name: str) -> Object:
-    """An object that says nothing of anybody."""
+    """Return an object without any metadata of nimlab."""
     place = {"namespace": namespace} if FACTS[kind].namespaced else {}
     metadata = {"name": name, **place, "labels": {}, "annotations": {}}
     return {"apiVersion": api_version(kind), "kind": kind, "metadata": metadata, **body_of(kind)}
 
 
-def member(home: Home, kind: str, namespace: str, name: str, experiment: str) -> Object:
-    """An object as a lab's own sync would send it."""
+def member(scope: LabScope, kind: str, namespace: str, name: str, experiment: str) -> Object:
+    """Return an object as a sync of the lab would send it."""
     item = plain(kind, namespace, name)
     item["metadata"]["labels"] = {
-        PART_OF: home.id,
+        PART_OF: scope.id,
         "app.kubernetes.io/managed-by": "nimlab",
         "experiment": experiment,
-        "prefix": home.prefix + experiment,
+        "prefix": scope.prefix + experiment,
     }
     item["metadata"]["annotations"] = {MEMBER: self_name(item)}
     return item

@@ -1,6 +1,6 @@
-"""Where the torture takes place on a server: namespaces, labs in them, and what is alive before and after.
+"""Fixtures for prune safety on a server: namespaces, labs in them, and the objects before and after a sync.
 
-What is judged is what has become of identities: of every object that was there, whether it still is.
+The tests compare UIDs: an object that existed before the sync must still exist, unless its deletion was due.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.prune_safety.counters import Counters
-from tests.prune_safety.direct_writes import HOLD, Admin
-from tests.prune_safety.object_variants import MARKS, Draft, choose_marks
-from tests.prune_safety.oracle import FACTS, INSIDE, PRUNABLE, Home, Object, member
-from tests.prune_safety.write_sequences import STORIES, hold, release
+from tests.prune_safety.direct_writes import HOLD, DirectAccess
+from tests.prune_safety.object_variants import METADATA_VARIANTS, Draft, choose_metadata_variants
+from tests.prune_safety.oracle import FACTS, INSIDE, PRUNABLE, LabScope, Object, member
+from tests.prune_safety.write_sequences import WRITE_SEQUENCES, hold, release
 from tests.support.lab import Answer, Lab, Sandbox, make_lab
 
 Key = tuple[str, str, str]
 
 
-class Life(NamedTuple):
-    """Who an object is, and whose uid it goes with."""
+class Identity(NamedTuple):
+    """UID of an object, and the UIDs of its owners."""
 
     uid: str
     owners: frozenset[str] = frozenset()
@@ -48,31 +48,31 @@ LOOKED_AT: Final = (*PRUNABLE, "Secret", "ServiceAccount", "Pod", "Deployment", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One object on the server and the truth about it: whose it is, and whether it must stay."""
+    """One object on the server, the lab that it belongs to, and whether a sync must keep it."""
 
     item: Object
-    home: Home
+    scope: LabScope
     experiment: str
     oddities: tuple[str, ...] = ()
     stays: bool = False
 
     @property
     def key(self) -> Key:
-        """Its kind, namespace and name."""
+        """Kind, namespace and name."""
         return key_of(self.item)
 
 
 def key_of(item: Object) -> Key:
-    """An object's kind, namespace and name."""
+    """Return the kind, namespace and name of an object."""
     metadata = item["metadata"]
     return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 @dataclass(slots=True)
-class Ground:
-    """A server, namespaces of the torture's own, and the count."""
+class LiveServer:
+    """A server, the namespaces of one test, and its counters."""
 
-    admin: Admin
+    direct: DirectAccess
     sandbox: Sandbox
     folder: Path
     capture: pytest.CaptureFixture[str]
@@ -80,37 +80,37 @@ class Ground:
     tag: str = field(default_factory=lambda: secrets.token_hex(3))
     spaces: list[str] = field(default_factory=list)
     held: list[Object] = field(default_factory=list)
-    forged: dict[Key, tuple[str, ...]] = field(default_factory=dict)
-    spent: set[str] = field(default_factory=set)  # the uids of what was due to go
+    variants_by_key: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+    spent: set[str] = field(default_factory=set)  # UIDs of the objects whose deletion was due
 
-    def dice(self, what: str) -> random.Random:
-        """Random choices of one test, repeatable by the seed."""
+    def rng(self, what: str) -> random.Random:
+        """Return the random choices of one test; the seed repeats them."""
         return random.Random(f"{self.counters.seed}:{what}")  # noqa: S311 -- choices, not secrets
 
     def space(self, tail: str = "") -> str:
-        """A namespace of nobody's, gone at the end."""
+        """Create a namespace that belongs to no lab and is deleted after the test."""
         name = f"torture-{self.tag}{tail}"
         if name not in self.spaces:
-            self.admin.namespace(name)
+            self.direct.namespace(name)
             self.spaces.append(name)
         return name
 
-    def lab(self, tail: str = "", *, prefix: str = "") -> tuple[Lab, Home]:
-        """A lab in a namespace of its own, without any experiment yet."""
-        home = Home(self.space(tail), prefix or f"t{self.tag}-")
-        root = make_lab(self.folder / f"lab{tail}", home.namespace, experiments=())
+    def lab(self, tail: str = "", *, prefix: str = "") -> tuple[Lab, LabScope]:
+        """Create a lab without experiments in its own namespace."""
+        scope = LabScope(self.space(tail), prefix or f"t{self.tag}-")
+        root = make_lab(self.folder / f"lab{tail}", scope.namespace, experiments=())
         settings = root / "lab.yaml"
         text = settings.read_text(encoding="utf-8")
         assert "prefix: nimp2p-exp-" in text
-        settings.write_text(text.replace("prefix: nimp2p-exp-", f"prefix: {home.prefix}"), encoding="utf-8")
-        kubeconfig, cluster = self.sandbox.kubeconfig, self.admin.cluster
-        return Lab(root, home.namespace, kubeconfig, cluster, self.capture), home
+        settings.write_text(text.replace("prefix: nimp2p-exp-", f"prefix: {scope.prefix}"), encoding="utf-8")
+        kubeconfig, cluster = self.sandbox.kubeconfig, self.direct.cluster
+        return Lab(root, scope.namespace, kubeconfig, cluster, self.capture), scope
 
-    def alive(self) -> dict[Key, Life]:
-        """Everything in the torture's namespaces; what is on its way out is as good as gone."""
+    def identities(self) -> dict[Key, Identity]:
+        """Return the objects in the namespaces of this test, except those that are being deleted."""
         return {
-            key_of(item): _life(item)
-            for items in self.admin.each(self.admin.items, LOOKED_AT)
+            key_of(item): _identity_of(item)
+            for items in self.direct.each(self.direct.items, LOOKED_AT)
             for item in items
             if self._is_here(item) and _is_alive(item)
         }
@@ -120,16 +120,16 @@ class Ground:
         name = metadata["name"] if item["kind"] == "Namespace" else metadata.get("namespace", "")
         return self.tag in name
 
-    def judge(
-        self, before: dict[Key, Life], due: Iterable[Key], what: str, *, beside: Iterable[str] = ()
+    def check_deletions(
+        self, before: dict[Key, Identity], due: Iterable[Key], what: str, *, beside: Iterable[str] = ()
     ) -> None:
-        """Hold what has gone since against what was due to go.
+        """Compare the objects that have disappeared with those whose deletion was due.
 
-        What is made of something due goes after it (a workload's pods), perhaps only in a later step: the
-        garbage collector has its own time. What the namespaces `beside` held is not looked at.
+        The garbage collector may delete dependents, such as the pods of a workload, in a later step.
+        Objects in the namespaces `beside` are not compared.
         """
-        after, due, beside = self.alive(), set(due), set(beside)
-        lost = {key for key, life in before.items() if key not in after or after[key].uid != life.uid}
+        after, due, beside = self.identities(), set(due), set(beside)
+        lost = {key for key, identity in before.items() if key not in after or after[key].uid != identity.uid}
         self.spent |= {before[key].uid for key in due if key in before}
         wrong = {key for key in lost - due if key[1] not in beside and not before[key].owners & self.spent}
         left = due - lost
@@ -140,31 +140,31 @@ class Ground:
         assert not left, f"{where}: left {self._named(left)}"
 
     def _named(self, keys: Iterable[Key]) -> list[str]:
-        """The objects, and how they were forged."""
-        return [f"{'/'.join(key)} ({', '.join(self.forged.get(key, ()))})" for key in sorted(keys)]
+        """Return the objects with their variants."""
+        return [f"{'/'.join(key)} ({', '.join(self.variants_by_key.get(key, ()))})" for key in sorted(keys)]
 
     def write(self, piece: Piece) -> None:
-        """Let an object come about as its story tells, the last of its oddities."""
-        self.forged[piece.key] = piece.oddities
-        STORIES[piece.oddities[-1]].write(self.admin, piece.item)
+        """Create an object by its write sequence, which is the last of its variants."""
+        self.variants_by_key[piece.key] = piece.oddities
+        WRITE_SEQUENCES[piece.oddities[-1]].write(self.direct, piece.item)
         if GOING in piece.oddities:
-            hold(self.admin, piece.item)
+            hold(self.direct, piece.item)
             self.held.append(piece.item)
 
     def clean(self) -> None:
-        """Remove all namespaces, without waiting."""
+        """Delete all namespaces of this test without waiting."""
         for item in self.held:
-            live = self.admin.get(item)
+            live = self.direct.get(item)
             if live is not None:
-                release(self.admin, live)
-        for item in self.admin.items("Namespace"):
+                release(self.direct, live)
+        for item in self.direct.items("Namespace"):
             if self.tag in item["metadata"]["name"]:
-                self.admin.delete(item)
+                self.direct.delete(item)
 
 
-def _life(item: Object) -> Life:
+def _identity_of(item: Object) -> Identity:
     metadata = item["metadata"]
-    return Life(metadata["uid"], frozenset(owner["uid"] for owner in metadata.get("ownerReferences", ())))
+    return Identity(metadata["uid"], frozenset(owner["uid"] for owner in metadata.get("ownerReferences", ())))
 
 
 def _is_alive(item: Object) -> bool:
@@ -172,79 +172,80 @@ def _is_alive(item: Object) -> bool:
     return not metadata.get("deletionTimestamp") or HOLD in metadata.get("finalizers", ())
 
 
-def ask(lab: Lab, name: str, peers: int = 2, interval: str = "2s") -> None:
+def write_experiment(lab: Lab, name: str, peers: int = 2, interval: str = "2s") -> None:
     """Write an experiment's file."""
     lab.write(name, EXPERIMENT.format(name=name, peers=peers, interval=interval))
 
 
-def run(lab: Lab, *arguments: str, code: int = 0) -> Answer:
-    """Sync without waiting for peers, within a wide limit, and demand an exit code."""
+def sync(lab: Lab, *arguments: str, code: int = 0) -> Answer:
+    """Sync without waiting for peers and with a high prune limit, and check the exit code."""
     limit = () if {"--max-prune", "--no-prune"} & {*arguments} else ("--max-prune", "900")
     answer = lab.run("sync", "--no-wait", *limit, *arguments)
     assert answer.code == code, answer.out + answer.err
     return answer
 
 
-def forgeries(dice: random.Random, count: int) -> list[tuple[tuple[str, ...], str]]:
-    """Return marks and stories for so many objects: each alone once, then none, or some together."""
-    served = sorted(name for name, mark in MARKS.items() if mark.served)
+def choose_variants(rng: random.Random, count: int) -> list[tuple[tuple[str, ...], str]]:
+    """Return variants and write sequences: first each alone, then random combinations."""
+    served = sorted(name for name, variant in METADATA_VARIANTS.items() if variant.served)
     found: list[tuple[tuple[str, ...], str]] = [((name,), "us") for name in (*served, GOING)]
-    found += [((), story) for story in sorted(STORIES)]
+    found += [((), sequence) for sequence in sorted(WRITE_SEQUENCES)]
     while len(found) < count:
-        marks = choose_marks(dice, "ConfigMap", served=True) if dice.random() < 0.6 else ()
-        story = dice.choice(sorted(STORIES)) if marks and dice.random() < 0.5 else "us"
-        found.append((marks, story))
+        variants = choose_metadata_variants(rng, "ConfigMap", served=True) if rng.random() < 0.6 else ()
+        sequence = rng.choice(sorted(WRITE_SEQUENCES)) if variants and rng.random() < 0.5 else "us"
+        found.append((variants, sequence))
     return found
 
 
-def forge(
-    dice: random.Random,
-    ground: Ground,
-    home: Home,
+def make_variant(
+    rng: random.Random,
+    server: LiveServer,
+    scope: LabScope,
     *,
     name: str,
     spaces: tuple[str, ...],
     experiment: str,
-    marks: tuple[str, ...],
-    story: str,
+    variants: tuple[str, ...],
+    sequence: str,
 ) -> Piece:
-    """Return an object of a lab's own, forged as told; it isn't on the server yet."""
-    space = dice.choice((home.namespace, home.namespace, *spaces))
-    item = member(home, dice.choice(INSIDE), space, name, experiment)
-    draft = Draft(item, home, Home(f"nowhere-{ground.tag}"), {}, f"torture-{ground.tag}-else")
-    for mark in marks:
-        if mark != GOING:
-            MARKS[mark].put(draft)
+    """Return an object of a lab with these variants; it is not on the server yet."""
+    space = rng.choice((scope.namespace, scope.namespace, *spaces))
+    item = member(scope, rng.choice(INSIDE), space, name, experiment)
+    draft = Draft(item, scope, LabScope(f"nowhere-{server.tag}"), {}, f"torture-{server.tag}-else")
+    for variant in variants:
+        if variant != GOING:
+            METADATA_VARIANTS[variant].put(draft)
     if item["metadata"].get("ownerReferences"):
         owner = item["metadata"]["ownerReferences"][0]
-        owner.update(ground.admin.reference(item["metadata"]["namespace"]))
+        owner.update(server.direct.reference(item["metadata"]["namespace"]))
     return Piece(
         item=item,
-        home=home,
+        scope=scope,
         experiment=experiment,
-        oddities=(*marks, story),
-        stays=STORIES[story].stays or any(mark == GOING or MARKS[mark].stays for mark in marks),
+        oddities=(*variants, sequence),
+        stays=WRITE_SEQUENCES[sequence].stays
+        or any(variant == GOING or METADATA_VARIANTS[variant].stays for variant in variants),
     )
 
 
-def widen(ground: Ground, home: Home) -> None:
-    """Record on a lab's parent what a sync of its own would have recorded for all that is there now."""
+def widen_scope(server: LiveServer, scope: LabScope) -> None:
+    """Record all existing kinds and namespaces on a lab's parent, as a sync would have done."""
     names = sorted(f"{kind}.{facts.group}".rstrip(".") for kind, facts in PRUNABLE.items())
-    others = sorted(set(ground.spaces) - {home.namespace})
+    others = sorted(set(server.spaces) - {scope.namespace})
     parent = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "nimlab-experiments", "namespace": home.namespace},
+        "metadata": {"name": "nimlab-experiments", "namespace": scope.namespace},
     }
-    scope = {
+    annotations = {
         "applyset.kubernetes.io/contains-group-kinds": ",".join(names),
         "applyset.kubernetes.io/additional-namespaces": ",".join(others),
     }
-    ground.admin.merge(parent, {"annotations": scope}, "nimlab-applyset")
+    server.direct.merge(parent, {"annotations": annotations}, "nimlab-applyset")
 
 
-def never(home: Home, kind: str, name: str) -> Piece:
-    """An object of a kind that is never pruned, with every mark and proof."""
-    item = member(home, kind, home.namespace, name, "gone")
+def make_never_pruned(scope: LabScope, kind: str, name: str) -> Piece:
+    """Return an object of a kind that is never pruned, with all metadata of a member."""
+    item = member(scope, kind, scope.namespace, name, "gone")
     assert FACTS[kind].namespaced
-    return Piece(item=item, home=home, experiment="gone", oddities=(f"a {kind}", "us"), stays=True)
+    return Piece(item=item, scope=scope, experiment="gone", oddities=(f"a {kind}", "us"), stays=True)

@@ -1,7 +1,6 @@
-"""Namespaces of experiments' own: gone with their experiment, unless anything in them is not the lab's.
+"""An experiment's own namespace is deleted with the experiment, unless it contains a foreign object.
 
-Deleting a namespace deletes all that it holds, so each case is one thing that may be in it, or come into it
-while the sync is at work.
+Deleting a namespace deletes its contents. Each case adds one object before the sync or during it.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import Final
 
 import pytest
 
-from tests.prune_safety.direct_writes import Admin
-from tests.prune_safety.object_variants import MARKS, Draft
-from tests.prune_safety.oracle import PROTECT, Home, Object, member, plain
-from tests.prune_safety.server_fixtures import Ground, Key, ask, key_of, run, widen
-from tests.prune_safety.write_sequences import HARMS, STORIES, hold
+from tests.prune_safety.direct_writes import DirectAccess
+from tests.prune_safety.object_variants import METADATA_VARIANTS, Draft
+from tests.prune_safety.oracle import PROTECT, LabScope, Object, member, plain
+from tests.prune_safety.server_fixtures import Key, LiveServer, key_of, sync, widen_scope, write_experiment
+from tests.prune_safety.write_sequences import LATE_CHANGES, WRITE_SEQUENCES, hold
 from tests.support.api_proxy import Seen, run_proxy
 from tests.support.lab import Lab
 
@@ -28,35 +27,35 @@ OURS: Final = ("ConfigMap", "Service", "NetworkPolicy", "StatefulSet")
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """A namespace that was an experiment's own, on its way to be deleted."""
+class OwnNamespace:
+    """The own namespace of an experiment that is to be pruned."""
 
-    ground: Ground
-    home: Home
+    server: LiveServer
+    scope: LabScope
     experiment: str
 
     @property
     def name(self) -> str:
-        """The namespace's name."""
-        return self.home.prefix + self.experiment
+        """Name of the namespace."""
+        return self.scope.prefix + self.experiment
 
     @property
-    def admin(self) -> Admin:
-        """The hands."""
-        return self.ground.admin
+    def direct(self) -> DirectAccess:
+        """Direct access to the API server."""
+        return self.server.direct
 
     def ours(self, kind: str) -> Object:
-        """What is ours in it, or the namespace itself."""
+        """Return our object of this kind in the namespace, or the namespace itself."""
         if kind == "Namespace":
-            return member(self.home, kind, "", self.name, self.experiment)
-        return member(self.home, kind, self.name, "pod", self.experiment)
+            return member(self.scope, kind, "", self.name, self.experiment)
+        return member(self.scope, kind, self.name, "pod", self.experiment)
 
     def theirs(self, kind: str, name: str = "theirs") -> Object:
-        """Somebody's object in it."""
+        """Return a foreign object in the namespace."""
         return plain(kind, self.name, name)
 
     def copy(self) -> Object:
-        """A copy of ours under another name, with all its marks."""
+        """Return a copy of our object with another name and the same metadata."""
         item = self.ours("ConfigMap")
         item["metadata"]["name"] = "copy"
         return item
@@ -64,71 +63,72 @@ class Space:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is in a namespace beside ours, or comes when the first DELETE in it, or its own, arrives."""
+    """A foreign change: before the sync, at the first DELETE in the namespace, or at its own DELETE."""
 
     goes: bool
-    before: Callable[[Space], object] | None = None
-    between: Callable[[Space], object] | None = None
-    at_last: Callable[[Space], object] | None = None
+    before: Callable[[OwnNamespace], object] | None = None
+    between: Callable[[OwnNamespace], object] | None = None
+    at_last: Callable[[OwnNamespace], object] | None = None
     stays: tuple[str, ...] = ()
 
 
-def _put(kind: str) -> Callable[[Space], object]:
-    return lambda space: space.admin.create(space.theirs(kind))
+def _put(kind: str) -> Callable[[OwnNamespace], object]:
+    return lambda space: space.direct.create(space.theirs(kind))
 
 
-def _put_pod(space: Space) -> None:
+def _put_pod(space: OwnNamespace) -> None:
     body = {"spec": {"containers": [{"name": "c", "image": "a/b:1"}], "nodeSelector": {"no": "node"}}}
-    space.admin.create({**space.theirs("Pod"), **body})
+    space.direct.wait_for_account(space.name)
+    space.direct.create({**space.theirs("Pod"), **body})
 
 
-def _put_deployment(space: Space) -> None:
+def _put_deployment(space: OwnNamespace) -> None:
     template = {
         "metadata": {"labels": {"no": "pod"}},
         "spec": {"containers": [{"name": "c", "image": "b:1"}]},
     }
     body = {"spec": {"replicas": 0, "selector": {"matchLabels": {"no": "pod"}}, "template": template}}
-    space.admin.create({**space.theirs("Deployment"), **body})
+    space.direct.create({**space.theirs("Deployment"), **body})
 
 
-def _put_rival(space: Space) -> None:
-    rival = Home(f"nowhere-{space.ground.tag}", space.home.prefix)
-    space.admin.apply(member(rival, "ConfigMap", space.name, "rival", space.experiment))
+def _put_rival(space: OwnNamespace) -> None:
+    rival = LabScope(f"nowhere-{space.server.tag}", space.scope.prefix)
+    space.direct.apply(member(rival, "ConfigMap", space.name, "rival", space.experiment))
 
 
-def _protect(space: Space) -> None:
-    space.admin.merge(space.ours("Service"), {"annotations": {PROTECT: "true"}})
+def _protect(space: OwnNamespace) -> None:
+    space.direct.merge(space.ours("Service"), {"annotations": {PROTECT: "true"}})
 
 
-def _hold(space: Space) -> None:
+def _hold(space: OwnNamespace) -> None:
     item = space.ours("ConfigMap")
-    hold(space.admin, item)
-    space.ground.held.append(item)
+    hold(space.direct, item)
+    space.server.held.append(item)
 
 
-def _adopt(space: Space) -> None:
-    space.admin.merge(space.ours("Service"), {"ownerReferences": [space.admin.reference(space.name)]})
+def _adopt(space: OwnNamespace) -> None:
+    space.direct.merge(space.ours("Service"), {"ownerReferences": [space.direct.reference(space.name)]})
 
 
-def _event(space: Space) -> None:
+def _event(space: OwnNamespace) -> None:
     about = {"kind": "ConfigMap", "namespace": space.name, "name": "pod"}
     path = f"/api/v1/namespaces/{space.name}/events"
     metadata = {"name": "e", "namespace": space.name}
     event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": about}
-    space.admin.send("POST", path, {**event, "reason": "Test", "type": "Normal"})
+    space.direct.send("POST", path, {**event, "reason": "Test", "type": "Normal"})
 
 
-def _child_of_ours(space: Space) -> None:
-    live = space.admin.get(space.ours("StatefulSet"))
+def _child_of_ours(space: OwnNamespace) -> None:
+    live = space.direct.get(space.ours("StatefulSet"))
     assert live is not None
     owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "pod", "uid": live["metadata"]["uid"]}
     item = space.theirs("ConfigMap", "child")
     item["metadata"]["ownerReferences"] = [owner]
-    space.admin.create(item)
+    space.direct.create(item)
 
 
-def _harm(name: str) -> Callable[[Space], object]:
-    return lambda space: HARMS[name].do(space.admin, space.ours("Namespace"))
+def _late_change(name: str) -> Callable[[OwnNamespace], object]:
+    return lambda space: LATE_CHANGES[name].do(space.direct, space.ours("Namespace"))
 
 
 CASES: Final[Mapping[str, Case]] = {
@@ -145,44 +145,44 @@ CASES: Final[Mapping[str, Case]] = {
     "a pod": Case(goes=False, before=_put_pod),
     "a deployment": Case(goes=False, before=_put_deployment),
     "a member of another set": Case(goes=False, before=_put_rival),
-    "a copy of ours": Case(goes=False, before=lambda s: s.admin.create(s.copy())),
-    "a copy that we applied": Case(goes=False, before=lambda s: s.admin.apply(s.copy())),
+    "a copy of ours": Case(goes=False, before=lambda s: s.direct.create(s.copy())),
+    "a copy that we applied": Case(goes=False, before=lambda s: s.direct.apply(s.copy())),
     "ours, protected": Case(goes=False, before=_protect, stays=("Service",)),
     "ours, being deleted": Case(goes=False, before=_hold, stays=("ConfigMap",)),
     "ours, with another owner": Case(goes=False, before=_adopt, stays=("Service",)),
     "a secret that comes between": Case(goes=False, between=_put("Secret")),
     "a pod that comes between": Case(goes=False, between=_put_pod),
-    "a copy that comes between": Case(goes=False, between=lambda s: s.admin.create(s.copy())),
-    "protected at last": Case(goes=False, at_last=_harm("protected")),
-    "unlabelled at last": Case(goes=False, at_last=_harm("unlabelled")),
-    "renamed at last": Case(goes=False, at_last=_harm("renamed in its annotation")),
-    "wiped at last": Case(goes=False, at_last=_harm("wiped")),
-    "touched at last": Case(goes=True, at_last=_harm("touched")),
+    "a copy that comes between": Case(goes=False, between=lambda s: s.direct.create(s.copy())),
+    "protected at last": Case(goes=False, at_last=_late_change("protected")),
+    "unlabelled at last": Case(goes=False, at_last=_late_change("unlabelled")),
+    "renamed at last": Case(goes=False, at_last=_late_change("renamed in its annotation")),
+    "wiped at last": Case(goes=False, at_last=_late_change("wiped")),
+    "touched at last": Case(goes=True, at_last=_late_change("touched")),
 }
 
 
-def make_space(ground: Ground, home: Home, experiment: str, case: Case) -> Space:
-    """Put a namespace on the server with all that is ours, and what the case says."""
-    space = Space(ground, home, experiment)
-    ground.spaces.append(space.name)
+def make_own_namespace(server: LiveServer, scope: LabScope, experiment: str, case: Case) -> OwnNamespace:
+    """Create a namespace with our objects and those of the case."""
+    space = OwnNamespace(server, scope, experiment)
+    server.spaces.append(space.name)
     for kind in ("Namespace", *OURS):
-        ground.admin.apply(space.ours(kind))
-    ground.forged[key_of(space.ours("Namespace"))] = (experiment,)
+        server.direct.apply(space.ours(kind))
+    server.variants_by_key[key_of(space.ours("Namespace"))] = (experiment,)
     if case.before is not None:
         case.before(space)
     return space
 
 
-def due(space: Space, case: Case) -> set[Key]:
-    """What has to go: all that is ours, and the namespace where it may."""
+def due(space: OwnNamespace, case: Case) -> set[Key]:
+    """Return the objects that must be deleted: ours, and the namespace if the case allows it."""
     kinds = [kind for kind in OURS if kind not in case.stays] + (["Namespace"] if case.goes else [])
     return {key_of(space.ours(kind)) for kind in kinds}
 
 
-def assert_planned(lab: Lab, made: list[tuple[Space, Case]]) -> None:
-    """The plan says of each namespace what will become of it, but for what comes later."""
-    dry = run(lab, "--dry-run", "--output", "json").out
-    pruned = {one["key"] for one in json.loads(dry)["objects"] if one["action"] == "prune"}
+def assert_planned(lab: Lab, made: list[tuple[OwnNamespace, Case]]) -> None:
+    """Check that the plan contains each namespace correctly, except for changes during the sync."""
+    dry = sync(lab, "--dry-run", "--output", "json").out
+    pruned = {case["key"] for case in json.loads(dry)["objects"] if case["action"] == "prune"}
     wrong = [
         f"{space.name}: {case}"
         for space, case in made
@@ -191,26 +191,28 @@ def assert_planned(lab: Lab, made: list[tuple[Space, Case]]) -> None:
     assert wrong == []
 
 
-def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(ground: Ground, tmp_path: Path) -> None:
-    lab, home = ground.lab()
-    ask(lab, "keep")
-    run(lab)
+def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(server: LiveServer, tmp_path: Path) -> None:
+    lab, scope = server.lab()
+    write_experiment(lab, "keep")
+    sync(lab)
     cases = list(CASES.values())
     numbered = list(enumerate(cases))
-    spaces = ground.admin.each(lambda one: make_space(ground, home, f"s{one[0]}", one[1]), numbered)
+    spaces = server.direct.each(
+        lambda case: make_own_namespace(server, scope, f"s{case[0]}", case[1]), numbered
+    )
     for space, name in zip(spaces, CASES, strict=True):
-        ground.forged[key_of(space.ours("Namespace"))] = (name,)
-    widen(ground, home)
+        server.variants_by_key[key_of(space.ours("Namespace"))] = (name,)
+    widen_scope(server, scope)
     assert_planned(lab, list(zip(spaces, cases, strict=True)))
-    seen = ground.alive()
+    seen = server.identities()
     met: set[tuple[str, str]] = set()
 
     def fault(request: Seen) -> None:
-        """Do what the cases say, once, when their moment comes."""
+        """Make the change of each case once, at its point of the sync."""
         if request.method != "DELETE":
             return
         for space, case in zip(spaces, cases, strict=True):
-            path = space.admin.path(space.ours("Namespace"))
+            path = space.direct.path(space.ours("Namespace"))
             moments = (
                 ("between", case.between, request.path.startswith(path + "/")),
                 ("at last", case.at_last, request.path == path),
@@ -222,44 +224,48 @@ def test_namespace_goes_only_with_nothing_in_it_that_is_not_ours(ground: Ground,
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.fault = fault
-        answer = run(replace(lab, kubeconfig=proxy.kubeconfig), code=1)
+        answer = sync(replace(lab, kubeconfig=proxy.kubeconfig), code=1)
     assert len(met) == sum(case.between is not None or case.at_last is not None for case in cases)
     going = {space.name for space, case in zip(spaces, cases, strict=True) if case.goes}
     expected = {key for space, case in zip(spaces, cases, strict=True) for key in due(space, case)}
-    ground.judge(seen, expected, answer.out, beside=going)
-    ground.counters.served += len(cases)
+    server.check_deletions(seen, expected, answer.out, beside=going)
+    server.counters.served += len(cases)
 
 
-def owned_by_a_namespace(admin: Admin, item: Object) -> None:
-    """Give a cluster-scoped object an owner that lives."""
+def owned_by_a_namespace(direct: DirectAccess, item: Object) -> None:
+    """Give a cluster-scoped object an existing owner."""
     for owner in item["metadata"].get("ownerReferences", ()):
-        live = admin.get(plain("Namespace", "", "default"))
+        live = direct.get(plain("Namespace", "", "default"))
         assert live is not None
         owner.update(apiVersion="v1", kind="Namespace", name="default", uid=live["metadata"]["uid"])
 
 
-def test_namespace_of_somebody_stays_whatever_it_carries(ground: Ground) -> None:
-    lab, home = ground.lab()
-    ask(lab, "keep")
-    run(lab)
-    marks = [name for name, mark in MARKS.items() if mark.served and mark.stays and not mark.inside]
-    stories = [name for name, story in STORIES.items() if story.stays]
-    forged = [(mark, "us") for mark in marks] + [("", story) for story in stories]
-    assert len(forged) > 30
+def test_foreign_namespace_is_kept_whatever_its_metadata(server: LiveServer) -> None:
+    lab, scope = server.lab()
+    write_experiment(lab, "keep")
+    sync(lab)
+    variants = [
+        name
+        for name, variant in METADATA_VARIANTS.items()
+        if variant.served and variant.stays and not variant.inside
+    ]
+    stories = [name for name, sequence in WRITE_SEQUENCES.items() if sequence.stays]
+    variants_by_key = [(variant, "us") for variant in variants] + [("", sequence) for sequence in stories]
+    assert len(variants_by_key) > 30
 
     def make(numbered: tuple[int, tuple[str, str]]) -> None:
-        number, (mark, story) = numbered
-        item = member(home, "Namespace", "", f"{home.prefix}f{number}", f"f{number}")
-        if mark:
-            MARKS[mark].put(Draft(item, home, Home(f"nowhere-{ground.tag}"), {}, ""))
-        owned_by_a_namespace(ground.admin, item)
-        STORIES[story].write(ground.admin, item)
-        ground.forged[key_of(item)] = (mark or story,)
-        ground.admin.create(plain("ConfigMap", item["metadata"]["name"], "theirs"))
+        number, (variant, sequence) = numbered
+        item = member(scope, "Namespace", "", f"{scope.prefix}f{number}", f"f{number}")
+        if variant:
+            METADATA_VARIANTS[variant].put(Draft(item, scope, LabScope(f"nowhere-{server.tag}"), {}, ""))
+        owned_by_a_namespace(server.direct, item)
+        WRITE_SEQUENCES[sequence].write(server.direct, item)
+        server.variants_by_key[key_of(item)] = (variant or sequence,)
+        server.direct.create(plain("ConfigMap", item["metadata"]["name"], "theirs"))
 
-    ground.admin.each(make, list(enumerate(forged)))
-    widen(ground, home)
-    seen = ground.alive()
-    answer = run(lab)
-    ground.judge(seen, set(), answer.out)
-    ground.counters.served += len(forged)
+    server.direct.each(make, list(enumerate(variants_by_key)))
+    widen_scope(server, scope)
+    seen = server.identities()
+    answer = sync(lab)
+    server.check_deletions(seen, set(), answer.out)
+    server.counters.served += len(variants_by_key)

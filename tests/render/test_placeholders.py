@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nimlab.render.placeholders import OutputTooLargeError, ParsedTemplate, Placeholders
-from nimlab.text import parse_yaml
+from nimlab.yaml_and_json import parse_yaml
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 JSON = st.recursive(

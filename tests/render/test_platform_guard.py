@@ -14,7 +14,7 @@ from nimlab.errors import GuardError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import GRAFANA_SECRET, LabFiles
 from nimlab.objects.applyset import COMPONENT, PART_OF, stamp
-from nimlab.objects.canonical import canonical
+from nimlab.objects.canonical_form import canonical
 from nimlab.objects.manifest import Manifest
 from nimlab.render.guard.platform_guard import check_platform
 from tests.render.test_render_platform import FILES, NAMESPACES, SET, of, rendered

@@ -15,12 +15,12 @@ from nimlab.errors import RenderError
 from nimlab.files.load import load_lab
 from nimlab.files.spec import Experiment, LabFiles
 from nimlab.objects.applyset import ApplySet, stamp
-from nimlab.objects.canonical import canonical
+from nimlab.objects.canonical_form import canonical
 from nimlab.objects.manifest import Manifest
 from nimlab.render import Templates, label_value, load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests
-from nimlab.text import to_yaml
-from nimlab.workflow.desired import read_desired_lab
+from nimlab.workflow.desired_lab import read_desired_lab
+from nimlab.yaml_and_json import to_yaml
 from tests.support.examples import examples
 from tests.support.golden import assert_golden, cases, overlay_of
 from tests.support.paths import SAMPLE_LAB

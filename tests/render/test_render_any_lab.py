@@ -1,4 +1,4 @@
-"""Any experiment, contract and lab that the schemas allow: a problem, or manifests that the guard accepts."""
+"""Random valid files: nimlab reports a problem, or renders manifests that the guard accepts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from nimlab.errors import SpecError
 from nimlab.files.load import load_lab
-from nimlab.objects.canonical import canonical
+from nimlab.objects.canonical_form import canonical
 from nimlab.objects.manifest import Manifest
-from nimlab.text import to_yaml_safe_json
 from nimlab.units import canonical_quantity
-from nimlab.workflow.desired import read_desired_lab
+from nimlab.workflow.desired_lab import read_desired_lab
+from nimlab.yaml_and_json import to_yaml_safe_json
 from tests.support.examples import examples
 from tests.support.lab import make_lab
 from tests.support.paths import REPOSITORY, SAMPLE_LAB
@@ -47,7 +47,7 @@ WORDS = st.one_of(
 
 
 def texts(schema: dict[str, Any]) -> st.SearchStrategy[str]:
-    """Texts that mostly fit: with a unit, an image, a name, or a field of an experiment."""
+    """Return texts that are mostly valid: with a unit, an image, a name, or a field of an experiment."""
     unit = schema.get("x-unit")
     if unit == "image":
         return st.sampled_from(("a/b:v1", "c:2", "d/e:v1@sha256:" + "0" * 64))
@@ -62,7 +62,7 @@ def texts(schema: dict[str, Any]) -> st.SearchStrategy[str]:
 
 
 def documents(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Values that mostly fit a schema."""
+    """Return values that are mostly valid by a schema."""
     if "const" in schema:
         return st.just(schema["const"])
     if "enum" in schema:
@@ -93,12 +93,12 @@ LABS = documents(SCHEMAS["lab"])
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shipped lab, whose files are replaced."""
+    """A copy of the tests' lab whose files the test replaces."""
     return make_lab(tmp_path_factory.mktemp("whole") / "lab", "dst-lab", ())
 
 
 def scalars(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every value that isn't a map or a list, with its place."""
+    """Yield every value that is neither a map nor a list, with its path."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from scalars(inner, (*path, key))
@@ -110,7 +110,7 @@ def scalars(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 
 def check(manifests: tuple[Manifest, ...]) -> None:
-    """Fail unless these manifests are canonical and every number in them is whole and in plain digits."""
+    """Check that manifests are canonical and that every number is an integer in plain digits."""
     for manifest in manifests:
         assert canonical(manifest) == manifest
         for path, value in scalars(manifest):
@@ -125,7 +125,7 @@ def check(manifests: tuple[Manifest, ...]) -> None:
 
 
 def read(root: Path, files: dict[str, object]) -> None:
-    """Read a lab with these files as `sync` does, and check what comes of it."""
+    """Read a lab with these files as `sync` does, and check the result."""
     for path, data in files.items():
         (root / path).write_text(to_yaml_safe_json(data), encoding="utf-8")
     try:
@@ -135,7 +135,7 @@ def read(root: Path, files: dict[str, object]) -> None:
         event(error.problems[0].code)
         return
     intent = read_desired_lab(root, None)
-    assert bool(problems) == bool(intent.errors)  # what `validate` takes, `sync` takes
+    assert bool(problems) == bool(intent.errors)  # `sync` accepts what `validate` accepts
     check(tuple(manifest for one in intent.desired for manifest in one.manifests))
     places = [(p.location, p.code, p.what) for p in problems]
     assert len(set(places)) == len(places)

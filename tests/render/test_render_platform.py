@@ -19,7 +19,7 @@ from nimlab.objects.applyset import COMPONENT, PLATFORM, ApplySet, stamp
 from nimlab.objects.manifest import Manifest
 from nimlab.render.guard.platform_guard import check_platform
 from nimlab.render.render_platform import COMPONENTS, load_platform_templates, render_platform
-from nimlab.text import to_yaml
+from nimlab.yaml_and_json import to_yaml
 from tests.support.golden import assert_golden, cases, overlay_of
 from tests.support.lab import Lab, make_lab
 from tests.support.paths import SAMPLE_LAB

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nimlab.render.resource_limits import LimitExceededError, limit_resources
+from nimlab.render.template_limits import LimitExceededError, limit_resources
 
 MIB = 2**20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.report.junit_document import Element, JunitCase, Verdict, write_document
+from nimlab.report.junit_xml import Element, JunitCase, Verdict, write_document
 from tests.support.gitlab_reports import junit_cases
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from nimlab.plan.change import Action
-from nimlab.plan.health import Health, Verdict
+from nimlab.plan.experiment_health import Health, Verdict
 from nimlab.report.git_state import GitState
 from nimlab.report.list_rows import Row, rows_of
 from tests.support.live_plans import (

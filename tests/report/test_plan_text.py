@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nimlab import report
-from nimlab.files.git import Commit
+from nimlab.files.git_history import Commit
 from nimlab.plan.change import Action
 from tests.support.plans import (
     SCALE,

@@ -20,11 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from nimlab.cache import default_cache
 from nimlab.errors import SandboxError
 from nimlab.sandbox.build_programs import find_go_version
 from nimlab.sandbox.find_programs import find_cached
 from nimlab.sandbox.lifecycle import provide_programs
+from nimlab.value_cache import default_cache
 from tests.rig.node_images import make_images
 from tests.rig.node_programs import PROGRAMS, RigError, provide
 from tests.rig.prepared import CONTROL_PLANE, HOME, Prepared, cgroup_roots

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from nimlab import sandbox
-from nimlab.cache import default_cache
 from nimlab.sandbox.find_programs import VERSION
+from nimlab.value_cache import default_cache
 
 CACHE: Final = default_cache() / "rig"
 

@@ -22,7 +22,6 @@ from typing import Any
 import psutil
 import pytest
 
-from nimlab.cache import default_cache
 from nimlab.errors import SandboxError
 from nimlab.sandbox import (
     PartState,
@@ -37,10 +36,11 @@ from nimlab.sandbox import (
 )
 from nimlab.sandbox.folder_layout import Layout
 from nimlab.sandbox.http_client import SandboxClient
-from nimlab.sandbox.launch import is_port_free
-from nimlab.sandbox.poll import wait_until
-from nimlab.sandbox.record import load_record
-from nimlab.sandbox.state import PART_NAMES
+from nimlab.sandbox.saved_processes import load_record
+from nimlab.sandbox.start_parts import is_port_free
+from nimlab.sandbox.state_values import PART_NAMES
+from nimlab.sandbox.wait_until import wait_until
+from nimlab.value_cache import default_cache
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("sandbox of its own")]
 
@@ -385,7 +385,7 @@ def test_an_up_that_was_killed_is_completed(other_home: Path) -> None:
     """Run `up` in a process that kills itself after the first part has started, then run `up` and `down`."""
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from nimlab.cache import default_cache; from nimlab.sandbox import up\n"
+        "from nimlab.value_cache import default_cache; from nimlab.sandbox import up\n"
         "def report(step):\n"
         "    if step.text == 'kube-apiserver': os.kill(os.getpid(), 9)\n"
         "up(Path(sys.argv[1]), cache=default_cache(), report=report)"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from nimlab.sandbox.command_lines import format_command
+from nimlab.sandbox.daemon_process import find_strays
 from nimlab.sandbox.folder_layout import Layout
-from nimlab.sandbox.process import find_strays
-from nimlab.sandbox.state import PART_NAMES
+from nimlab.sandbox.state_values import PART_NAMES
 
 LAYOUT = Layout(home=Path("/some where/home"))
 PORTS = {"etcd": 1001, "kube-apiserver": 1002}

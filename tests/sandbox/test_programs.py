@@ -6,7 +6,7 @@ import pytest
 
 from nimlab.errors import SandboxError
 from nimlab.sandbox import build_programs, find_programs
-from nimlab.sandbox.state import PART_NAMES, Step
+from nimlab.sandbox.state_values import PART_NAMES, Step
 
 SUPPORTED = {
     "etcd": "etcd Version: 3.6.1\nGit SHA: x",

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from nimlab.cache import default_cache
 from nimlab.sandbox import down, is_up, read_state
 from nimlab.sandbox.folder_layout import Layout, exclude_from_git, restrict_permissions, write_private
-from nimlab.sandbox.record import Daemon, Record, load_record, save_record
-from nimlab.sandbox.state import PART_NAMES
+from nimlab.sandbox.saved_processes import Daemon, Record, load_record, save_record
+from nimlab.sandbox.state_values import PART_NAMES
+from nimlab.value_cache import default_cache
 from tests.support.lab import git
 
 RECORD = Record(

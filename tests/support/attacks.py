@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nimlab.cluster.interface import Propagation
 from nimlab.cluster.kube import KubeCluster
-from nimlab.cluster.port import Propagation
 from nimlab.objects.applyset import COMPONENT, EXPERIMENTS, PART_OF, PLATFORM, ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.lab import Lab

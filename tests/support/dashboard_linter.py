@@ -22,12 +22,14 @@ _UID_LIMIT: Final = 40  # Grafana's
 _BUILT_IN: Final = {"__rate_interval": "1m", "__auto": "1m", "__range": "30m"}
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 _LOG_SELECTOR: Final = re.compile(r"\{([^{}]*)\}")
-_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the last is the kernel's name
+_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the last one is a name of the kernel
 _RATES: Final = frozenset({"rate", "irate", "increase"})
 _CHOSEN: Final = {"experiment": promql_parser.MatchOp.Equal, "node": promql_parser.MatchOp.Re}
 _CHANGES: Final = frozenset({"changes", "resets", "delta", "idelta", "deriv"})
 _VALUES: Final = re.compile(r"label_values\((?P<selector>.+), *(?P<label>\w+)\)")
-_LABELS: Final = frozenset({"experiment", "namespace", "node", "pod"})  # on series, by relabelling
+_LABELS: Final = frozenset(
+    {"experiment", "namespace", "node", "pod"}
+)  # labels that relabelling adds to series
 _ZERO: Final = re.compile(
     r"\s+or (?:vector\(0\)|sum by \(\w+\) \(count_over_time\(\{[^{}]*\}\s*\[[^\[\]]+\]\)\) \* 0)$"
 )

@@ -1,4 +1,4 @@
-"""Number of random examples in a property test: all of them, or a quarter with `--quick`."""
+"""Number of random examples in a property test: all of them, or an eighth with `--quick`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 _DEFAULT: Final = 100
-_QUICK_SHARE: Final = 4
+_QUICK_SHARE: Final = 8
 
 _is_quick = False
 
@@ -20,7 +20,7 @@ def examples(number: int) -> int:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--quick`."""
-    parser.addoption("--quick", action="store_true", help="run a quarter of the random examples")
+    parser.addoption("--quick", action="store_true", help="run an eighth of the random examples")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -24,7 +24,7 @@ def overlay_of(case: Path) -> dict[str, str | None]:
 
 
 def assert_golden(path: Path, text: str, *, update: bool) -> None:
-    """Compare with the expected file, or rewrite it."""
+    """Compare a text with the expected file, or rewrite the file."""
     if update:
         path.write_text(text, encoding="utf-8")
     assert path.exists(), f"{path} is missing; hint: run with --update-golden, then review the file"

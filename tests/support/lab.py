@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from nimlab import sandbox as control_plane
-from nimlab.cache import default_cache
 from nimlab.cli import main
+from nimlab.cluster.interface import Propagation
 from nimlab.cluster.kube import KubeCluster, Target, connect
-from nimlab.cluster.port import Propagation
 from nimlab.errors import SandboxError
 from nimlab.objects.manifest import Manifest, ObjectKey
+from nimlab.value_cache import default_cache
 from tests.support.paths import copy_sample_lab
 
 
@@ -66,7 +66,7 @@ class Lab:
         return Answer(code=code, out=output.out, err=output.err)
 
     def write(self, name: str, text: str) -> Path:
-        """Write an experiment's file."""
+        """Write the file of an experiment."""
         path = self.root / "experiments" / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
         return path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nimlab.cache import default_cache
+from nimlab.value_cache import default_cache
 
 
 def install(name: str, *packages: str, needs: tuple[str, ...] = ()) -> Path:

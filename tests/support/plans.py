@@ -14,7 +14,7 @@ from nimlab.errors import (
     NimlabError,
     Problem,
 )
-from nimlab.files.git import Commit
+from nimlab.files.git_history import Commit
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.applyset_parent import Parent
 from nimlab.objects.foreign_fields import ForeignField

@@ -1,4 +1,4 @@
-"""The dashboards' LogQL, parsed by the grammar that Grafana's own editor has."""
+"""LogQL of the dashboards, parsed with the grammar of Grafana's editor."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ console.log(JSON.stringify(faults));
 
 
 def faults_of(expressions: Sequence[str]) -> list[list[str]]:
-    """What the parser can't make sense of, expression by expression."""
+    """Return the syntax errors of each expression."""
     packages = (f"@grafana/lezer-logql@{GRAMMAR}", f"@lezer/lr@{RUNTIME}")
     home = install(f"lezer-logql-{GRAMMAR}", *packages, needs=("node",))
     done = subprocess.run(
@@ -76,7 +76,7 @@ WRONG = {
 
 
 @pytest.mark.process
-def test_what_is_wrong_is_found() -> None:
+def test_syntax_error_is_found() -> None:
     found = dict(zip(WRONG, faults_of(list(WRONG.values())), strict=True))
     assert [name for name, faults in found.items() if not faults] == []
 

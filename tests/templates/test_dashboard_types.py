@@ -1,4 +1,4 @@
-"""The dashboards, held against the types that the pinned Grafana publishes: every field by its name."""
+"""Types of the dashboards: every field must exist in the TypeScript types of the pinned Grafana."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OPTIONS = {
 
 
 def statements(boards: Any) -> Iterator[str]:
-    """Say in TypeScript what each part of the dashboards is."""
+    """Return a TypeScript program that declares the type of each part of the dashboards."""
 
     def is_a(kind: str, value: Any) -> str:
         return f"(({json.dumps(value)}) satisfies Json<{kind}>);"
@@ -60,7 +60,7 @@ def statements(boards: Any) -> Iterator[str]:
 
 
 def complaints(boards: Any, folder: Path) -> str:
-    """What the compiler has to say of them."""
+    """Return the errors of the TypeScript compiler."""
     version = FILES.lab.images.grafana.tag
     home = install(f"grafana-schema-{version}", f"@grafana/schema@{version}", f"typescript@{TYPESCRIPT}")
     types = home / "node_modules" / "@grafana" / "schema" / "dist" / "types"
@@ -85,7 +85,7 @@ def test_grafanas_own_types_have_every_field_that_the_dashboards_have(tmp_path: 
 @pytest.mark.parametrize("place", ["board", "panel", "options", "custom", "enum"])
 def test_a_field_that_grafana_does_not_have_is_found(place: str, tmp_path: Path) -> None:
     board = copy.deepcopy(dict(SHIPPED[0]))
-    panel = next(one for one in board["panels"] if one["type"] == "timeseries")
+    panel = next(candidate for candidate in board["panels"] if candidate["type"] == "timeseries")
     custom = panel["fieldConfig"]["defaults"]["custom"]
     at = {"board": board, "panel": panel, "options": panel["options"], "custom": custom}
     if place == "enum":

@@ -1,4 +1,4 @@
-"""The dashboards: what the linter finds in them, and that it finds what it looks for."""
+"""The linter finds no errors in the dashboards, and finds each error that a test adds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
     assert json.dumps(again) == json.dumps(SHIPPED)
 
 
-# What has to be shown: by subject, the dashboard, what the panels' queries have in them, and the panels.
+# Required panels by subject: the dashboard, a part of the queries, and the panels.
 SUBJECTS = {
     "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that don't answer"]),
     "mesh": ("lab-experiment", "libp2p_gossipsub_peers_per_topic_mesh", ["Smallest mesh", "Mesh degree"]),
@@ -149,28 +149,28 @@ def test_no_query_is_asked_with_its_zeros() -> None:
 
 
 def board(uid: str, boards: list[Any]) -> Any:
-    """A dashboard by its uid."""
+    """Return a dashboard by its UID."""
     return next(one for one in boards if one["uid"] == uid)
 
 
 def panel(boards: list[Any], uid: str = "lab-experiment", title: str = "Published") -> Any:
-    """A panel by its title."""
+    """Return a panel by its title."""
     return next(one for one in panels_of(board(uid, boards)) if one["title"] == title)
 
 
 def query(boards: list[Any], expression: str) -> None:
-    """Let a panel of an experiment ask for something else."""
+    """Change the query of a panel of an experiment."""
     panel(boards)["targets"][0]["expr"] = expression
 
 
 def variable(boards: list[Any], name: str, expression: str) -> None:
-    """Let a variable of an experiment ask for something else."""
+    """Change the query of a variable of an experiment."""
     found = board("lab-experiment", boards)["templating"]["list"]
     next(one for one in found if one["name"] == name)["query"]["query"] = expression
 
 
 def log_query(boards: list[Any], expression: str) -> None:
-    """Let a panel of an experiment ask Loki for something else."""
+    """Change the Loki query of a panel of an experiment."""
     panel(boards, title="Lines")["targets"][0]["expr"] = expression
 
 

@@ -1,6 +1,6 @@
-"""Experiments stand apart: every pair of pods and ports, under the policies that are rendered.
+"""Isolation of experiments: every pair of pods and every port, with the rendered policies.
 
-Leaving and entering are looked at each by itself: what one side forbids would hide what the other allows.
+Egress and ingress are tested separately, because a refusal by one side hides a mistake on the other side.
 """
 
 from __future__ import annotations
@@ -42,51 +42,53 @@ OTHERS = (
 
 
 def in_layout(layout: str) -> tuple[Experiment, ...]:
-    """The experiments of a layout."""
-    found = tuple(one for one in FILES.experiments if one.name in LAYOUTS[layout])
-    assert len(found) == len(LAYOUTS[layout])
-    return found
+    """Return the experiments of a layout."""
+    matches = tuple(experiment for experiment in FILES.experiments if experiment.name in LAYOUTS[layout])
+    assert len(matches) == len(LAYOUTS[layout])
+    return matches
 
 
-def rendered(one: Experiment, kind: str) -> Manifest:
-    """The only object of a kind that an experiment has."""
-    (found,) = (m for m in render_experiment(TEMPLATES, one, FILES.lab) if m["kind"] == kind)
-    return found
+def rendered(experiment: Experiment, kind: str) -> Manifest:
+    """Return the only object of a kind of an experiment."""
+    (matches,) = (m for m in render_experiment(TEMPLATES, experiment, FILES.lab) if m["kind"] == kind)
+    return matches
 
 
-def peers_of(one: Experiment) -> list[Pod]:
-    """Two peers of an experiment, labelled as its template labels them."""
-    labels = rendered(one, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
-    return [Pod(name=f"{one.name}-{i}", namespace=one.namespace, labels=labels) for i in range(2)]
+def peers_of(experiment: Experiment) -> list[Pod]:
+    """Return two peers of an experiment with the labels of its template."""
+    labels = rendered(experiment, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    return [
+        Pod(name=f"{experiment.name}-{i}", namespace=experiment.namespace, labels=labels) for i in range(2)
+    ]
 
 
-def scraped_ports(one: Experiment) -> set[int]:
-    """What the lab's own pods may ask a peer."""
-    return {port.port for port in one.contract.ports if port.name in ("metrics", "publish")} | {9105}
+def scraped_ports(experiment: Experiment) -> set[int]:
+    """Return the ports of a peer that the lab's own pods may use."""
+    return {port.port for port in experiment.contract.ports if port.name in ("metrics", "publish")} | {9105}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_side_of_every_pair_and_port(layout: str, figure: Callable[[str], None]) -> None:
     experiments = in_layout(layout)
-    policies = [rendered(one, "NetworkPolicy") for one in experiments]
-    home = {pod.name: one for one in experiments for pod in peers_of(one)}
-    everybody = [pod for one in experiments for pod in peers_of(one)] + list(OTHERS)
-    pairs = list(permutations(everybody, 2))
+    policies = [rendered(experiment, "NetworkPolicy") for experiment in experiments]
+    owner_of = {pod.name: experiment for experiment in experiments for pod in peers_of(experiment)}
+    pods = [pod for experiment in experiments for pod in peers_of(experiment)] + list(OTHERS)
+    pairs = list(permutations(pods, 2))
     wheres = list(product(PORTS, ("TCP", "UDP")))
-    assert {port.port for one in experiments for port in one.contract.ports} <= set(PORTS)
+    assert {port.port for experiment in experiments for port in experiment.contract.ports} <= set(PORTS)
     apart = 0
     for (source, target), (port, protocol) in product(pairs, wheres):
-        mine, theirs = home.get(source.name), home.get(target.name)
-        told = f"{source.name} -> {target.name}:{port}/{protocol}"
+        mine, theirs = owner_of.get(source.name), owner_of.get(target.name)
+        connection = f"{source.name} -> {target.name}:{port}/{protocol}"
         together = mine is not None and mine is theirs
         leaves = mine is None or together or port == 53
         asks = source.name == "prometheus" and protocol == "TCP"
         enters = theirs is None or together or (asks and port in scraped_ports(theirs))
-        assert may_leave(policies, source, target, port, protocol) is leaves, f"leaves: {told}"
-        assert may_enter(policies, source, target, port, protocol) is enters, f"enters: {told}"
+        assert may_leave(policies, source, target, port, protocol) is leaves, f"leaves: {connection}"
+        assert may_enter(policies, source, target, port, protocol) is enters, f"enters: {connection}"
         apart += mine is not None and theirs is not None and not together and port != 53
     between = len(peers_of(experiments[0])) ** 2 * len(list(permutations(experiments, 2)))
-    assert apart == between * (len(wheres) - 2)  # all but DNS
+    assert apart == between * (len(wheres) - 2)  # all except DNS
     figure(
         f"isolation, {layout}: {len(pairs)} pairs of pods x {len(wheres)} ports, both sides each by itself; "
         f"{apart} between experiments, each forbidden twice"
@@ -94,13 +96,13 @@ def test_each_side_of_every_pair_and_port(layout: str, figure: Callable[[str], N
 
 
 def test_services_select_the_peers_of_one_experiment_only() -> None:
-    peers = [pod for one in FILES.experiments for pod in peers_of(one)]
-    for one in FILES.experiments:
-        service = rendered(one, "Service")
-        found = {
+    peers = [pod for experiment in FILES.experiments for pod in peers_of(experiment)]
+    for experiment in FILES.experiments:
+        service = rendered(experiment, "Service")
+        matches = {
             pod.labels["experiment"]
             for pod in peers
             if pod.namespace == service["metadata"]["namespace"]
             and service["spec"]["selector"].items() <= pod.labels.items()
         }
-        assert found == {one.name}
+        assert matches == {experiment.name}

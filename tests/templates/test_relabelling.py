@@ -1,4 +1,4 @@
-"""What is kept of cAdvisor's series: the rules, held against series as daemon and kubelet give them."""
+"""Rules for cAdvisor's series, tested with the labels from the daemon and from the kubelet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ kind: Experiment
 metadata: {name: green}
 spec: {contract: dst-go, peers: 3}
 """
-FILES = load_lab(SAMPLE_LAB, {"experiments/green.yaml": GREEN})  # in a namespace of its own; purple isn't
+FILES = load_lab(SAMPLE_LAB, {"experiments/green.yaml": GREEN})  # in its own namespace, unlike purple
 TEMPLATES = load_platform_templates(SAMPLE_LAB)
 SOURCES = ("daemonset", "kubelet")
 CPU = "container_cpu_usage_seconds_total"
@@ -30,14 +30,14 @@ DEVICES = ["lo", "ifb0", "tunl0", "cni0", "flannel.1", "veth1a2b3c4d", "eth1", "
 
 
 def manifests_of(source: str, change: Callable[[Lab], Lab]) -> tuple[Manifest, ...]:
-    """The platform's manifests, with containers' metrics from there, and the lab changed."""
+    """Return the platform's manifests with this source of container metrics and changes of the lab."""
     lab = replace(FILES.lab, platform=replace(FILES.lab.platform, cadvisor=source))
     files: LabFiles = replace(FILES, lab=change(lab))
     return render_platform(TEMPLATES, files)
 
 
 def config_of(manifests: tuple[Manifest, ...], name: str) -> list[dict[str, Any]]:
-    """The jobs of Prometheus or Promtail."""
+    """Return the scrape jobs of Prometheus or Promtail."""
     text = next(m["data"][name] for m in manifests if m["kind"] == "ConfigMap" and name in m["data"])
     jobs: list[dict[str, Any]] = yaml.safe_load(text)["scrape_configs"]
     return jobs
@@ -49,19 +49,19 @@ def kept(
     labels: Mapping[str, str],
     change: Callable[[Lab], Lab] = lambda lab: lab,
 ) -> dict[str, str] | None:
-    """What is stored of one of cAdvisor's series, without its name."""
+    """Return the stored labels of a series of cAdvisor, without its name."""
     jobs = config_of(manifests_of(source, change), "prometheus.yaml")
     (rules,) = [job["metric_relabel_configs"] for job in jobs if job["job_name"] == "cadvisor"]
     series = {"__name__": name, "id": "/kubepods/a", "name": "3f2a", "image": "i", **told(source, labels)}
-    found = stored(series, rules)
-    if found is None:
+    stored_labels = stored(series, rules)
+    if stored_labels is None:
         return None
-    assert found.pop("__name__") == name
-    return found
+    assert stored_labels.pop("__name__") == name
+    return stored_labels
 
 
 def told(source: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels of a series as cAdvisor itself gives them; the kubelet's own has given them names."""
+    """Return the labels of a series from cAdvisor itself; the kubelet's series have other names."""
     if source == "kubelet":
         return dict(labels)
     words = {"namespace": "pod_namespace", "pod": "pod_name", "container": "container_name"}
@@ -72,12 +72,12 @@ def told(source: str, labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_pod(namespace: str, pod: str, **labels: str) -> dict[str, str]:
-    """The labels of a pod's series."""
+    """Return the labels of the series of a pod."""
     return {"namespace": namespace, "pod": pod, **labels}
 
 
 def on_host_network(manifests: tuple[Manifest, ...]) -> Iterator[str]:
-    """Names of pods that have their node's network."""
+    """Names of pods in the network of their node."""
     for one in manifests:
         if one["kind"] in ("DaemonSet", "Deployment") and one["spec"]["template"]["spec"].get("hostNetwork"):
             yield f"{one['metadata']['name']}-x7k2p"
@@ -97,10 +97,15 @@ def test_a_pods_series_are_kept_under_one_set_of_labels(
 ) -> None:
     whose = {} if experiment is None else {"experiment": experiment}
     for name, labels in ((CPU, {"container": "c"}), (SENT, {"interface": "eth0"})):
-        found = kept(source, name, of_pod(namespace, pod, **labels))
-        assert found is not None
-        found.pop("name", None)  # which the kubelet's has, and no query asks for
-        assert found == {**of_pod(namespace, pod, **labels), **whose, "id": "/kubepods/a", "image": "i"}
+        stored_labels = kept(source, name, of_pod(namespace, pod, **labels))
+        assert stored_labels is not None
+        stored_labels.pop("name", None)  # only in the kubelet's series; no query uses it
+        assert stored_labels == {
+            **of_pod(namespace, pod, **labels),
+            **whose,
+            "id": "/kubepods/a",
+            "image": "i",
+        }
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -121,9 +126,9 @@ def test_a_role_is_no_part_of_the_experiments_name(
         for one in FILES.experiments
     )
     monkeypatch.setattr("tests.templates.test_relabelling.FILES", replace(FILES, experiments=experiments))
-    found = kept(source, CPU, of_pod("dst-lab", pod, container="c"))
-    assert found is not None
-    assert found["experiment"] == experiment
+    stored_labels = kept(source, CPU, of_pod("dst-lab", pod, container="c"))
+    assert stored_labels is not None
+    assert stored_labels["experiment"] == experiment
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -134,9 +139,9 @@ def test_only_a_pods_own_interface_is_counted(source: str, device: str) -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_nodes_network_is_not_counted_as_a_pods(source: str) -> None:
-    found = list(on_host_network(manifests_of(source, lambda lab: lab)))
-    assert found == ["lab-node-exporter-x7k2p"]
-    for pod in found:
+    stored_labels = list(on_host_network(manifests_of(source, lambda lab: lab)))
+    assert stored_labels == ["lab-node-exporter-x7k2p"]
+    for pod in stored_labels:
         for device in ("eth0", *DEVICES):
             assert kept(source, SENT, of_pod("dst-lab", pod, interface=device)) is None
         assert kept(source, CPU, of_pod("dst-lab", pod, container="node-exporter")) is not None
@@ -162,15 +167,15 @@ def test_what_is_said_of_the_machine_is_kept(source: str, name: str) -> None:
 
 
 def dotted(lab: Lab) -> Lab:
-    """A lab whose names would match others, were they taken for regular expressions."""
+    """A lab whose names would match other names if they were used as regular expressions."""
     return replace(lab, prefix="n.p-", namespace="d.t")
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_names_are_not_taken_for_regular_expressions(source: str) -> None:
-    found = kept(source, CPU, of_pod("d.t", "n.p-purple-0", container="c"), dotted)
-    assert found is not None
-    assert found["experiment"] == "purple"
+    stored_labels = kept(source, CPU, of_pod("d.t", "n.p-purple-0", container="c"), dotted)
+    assert stored_labels is not None
+    assert stored_labels["experiment"] == "purple"
     assert kept(source, CPU, of_pod("dot", "n.p-purple-0", container="c"), dotted) is None
     other = kept(source, CPU, of_pod("d.t", "nip-purple-0", container="c"), dotted)
     assert other is not None
@@ -185,8 +190,8 @@ def test_a_prefix_is_not_taken_for_a_regular_expression(file: str, job: str) -> 
     (rules,) = [one["relabel_configs"] for one in jobs if one["job_name"] == job]
     target = {"__meta_kubernetes_pod_container_port_name": "metrics", "__meta_kubernetes_pod_name": "a"}
     for prefix, is_read in (("n.p-purple", True), ("nip-purple", False)):
-        found = relabelled({**target, "__meta_kubernetes_pod_label_prefix": prefix}, rules)
-        assert (found is not None) is is_read
+        stored_labels = relabelled({**target, "__meta_kubernetes_pod_label_prefix": prefix}, rules)
+        assert (stored_labels is not None) is is_read
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -194,6 +199,8 @@ def test_a_labs_namespace_that_begins_like_an_experiments_is_none(source: str) -
     def inside(lab: Lab) -> Lab:
         return replace(lab, namespace="nimp2p-exp-lab")
 
-    found = kept(source, CPU, of_pod("nimp2p-exp-lab", "lab-loki-7d9f-x7k2p", container="loki"), inside)
-    assert found is not None
-    assert "experiment" not in found
+    stored_labels = kept(
+        source, CPU, of_pod("nimp2p-exp-lab", "lab-loki-7d9f-x7k2p", container="loki"), inside
+    )
+    assert stored_labels is not None
+    assert "experiment" not in stored_labels

@@ -13,7 +13,7 @@ import pytest
 
 from nimlab.cluster.kube import KubeCluster, Target
 from nimlab.errors import GuardError, Interrupted, LockHeld, PlanError, SpecError
-from nimlab.files.git import read_commit
+from nimlab.files.git_history import read_commit
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action
 from nimlab.plan.sync_events import (
@@ -27,12 +27,12 @@ from nimlab.plan.sync_events import (
     PlanMade,
 )
 from nimlab.plan.sync_policy import SyncPolicy
-from nimlab.workflow.desired import read_desired_lab
+from nimlab.workflow.desired_lab import read_desired_lab
 from nimlab.workflow.observe_and_plan import plan
-from nimlab.workflow.options import SyncOptions
-from nimlab.workflow.save_plan import make_saved_plan
+from nimlab.workflow.plan_file import make_saved_plan
 from nimlab.workflow.session import Session, open_session, read_lab
 from nimlab.workflow.sync import sync
+from nimlab.workflow.sync_options import SyncOptions
 from nimlab.workflow.validate_lab import check_lab
 from tests.support.lab import Sandbox, make_lab, remove_namespaces
 

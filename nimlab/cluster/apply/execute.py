@@ -17,12 +17,12 @@ from typing import Final, TypeAlias
 from nimlab.cluster.apply.restart_peers import restart_peers
 from nimlab.cluster.apply.terminating_namespace import explain_terminating_namespace
 from nimlab.cluster.apply.write_object import NO_VERSION, apply_object, prune_object
-from nimlab.cluster.port import RUN_AGAIN, Cluster, Propagation
+from nimlab.cluster.interface import RUN_AGAIN, Cluster, Propagation
 from nimlab.errors import Forbidden, NimlabError, PreconditionFailed
 from nimlab.objects.applyset import POD_SECURITY
 from nimlab.objects.applyset_parent import PARENT_MANAGER, Parent, parent_manifest, parse_parent
 from nimlab.objects.manifest import Manifest, ObjectKey
-from nimlab.objects.masking import hide_secrets
+from nimlab.objects.mask_secrets import hide_secrets
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.snapshot import Former

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from nimlab.cluster.port import RUN_AGAIN, Cluster
+from nimlab.cluster.interface import RUN_AGAIN, Cluster
 from nimlab.errors import ClusterError, Interrupted, LockHeld, NimlabError, PreconditionFailed
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from nimlab.cluster.apply.readiness import Readiness, WaitTarget
-from nimlab.cluster.port import Cluster
+from nimlab.cluster.interface import Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.applyset import PART_OF, ApplySet
-from nimlab.objects.manifest import KINDS, WORKLOADS, Manifest, ObjectKey
+from nimlab.objects.kinds_and_order import KINDS, WORKLOADS
+from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.plan.kstatus import peers_of
 
 

@@ -10,8 +10,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from nimlab.cluster.apply.poll import poll
-from nimlab.cluster.port import Cluster, Propagation
+from nimlab.cluster.apply.poll_object import poll
+from nimlab.cluster.interface import Cluster, Propagation
 from nimlab.errors import PreconditionFailed
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.plan.change import Change

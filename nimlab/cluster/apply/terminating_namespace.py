@@ -6,10 +6,10 @@ namespace is read only after such a rejection.
 
 from __future__ import annotations
 
-from nimlab.cluster.port import Cluster
+from nimlab.cluster.interface import Cluster
 from nimlab.errors import ClusterError, Forbidden, NimlabError
 from nimlab.objects.manifest import ObjectKey
-from nimlab.plan.deletion_blockers import describe_blockers, is_terminating
+from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
 
 _REJECTION = "because it is being terminated"  # from the API server's error message
 

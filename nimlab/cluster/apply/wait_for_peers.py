@@ -17,9 +17,10 @@ from typing import Final
 from nimlab.cluster.apply.periodic_reads import PeriodicReads
 from nimlab.cluster.apply.readiness import Readiness, WaitTarget, assess_readiness
 from nimlab.cluster.apply.watcher import Watcher
-from nimlab.cluster.port import Cluster
+from nimlab.cluster.interface import Cluster
 from nimlab.objects.applyset import ApplySet
-from nimlab.objects.manifest import WORKLOADS, ObjectKey
+from nimlab.objects.kinds_and_order import WORKLOADS
+from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.change import Action, Change
 from nimlab.plan.kstatus import State, peers_of, status_of
 from nimlab.plan.make_plan import ExperimentPlan, Plan

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from nimlab.cluster.apply.readiness import Readiness, WaitTarget
-from nimlab.cluster.port import MAX_SELECTED_EXPERIMENTS, Cluster, WatchEvent
+from nimlab.cluster.interface import MAX_SELECTED_EXPERIMENTS, Cluster, WatchEvent
 from nimlab.errors import ClusterError, Expired, Forbidden, Interrupted, Unreachable
 from nimlab.objects.applyset import PART_OF, ApplySet
-from nimlab.objects.manifest import WORKLOADS, Manifest
+from nimlab.objects.kinds_and_order import WORKLOADS
+from nimlab.objects.manifest import Manifest
 
 _DRAIN_TIMEOUT_S: Final = 0.2
 _WATCH_TIMEOUT_S: Final = 30  # short, so that a thread ends soon after the watcher is closed

@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from nimlab.cluster.apply.poll import poll
+from nimlab.cluster.apply.poll_object import poll
 from nimlab.cluster.foreign_objects import find_foreign_objects
-from nimlab.cluster.port import RUN_AGAIN, Cluster, Propagation
+from nimlab.cluster.interface import RUN_AGAIN, Cluster, Propagation
 from nimlab.cluster.reclaim_fields import reclaim_fields
 from nimlab.errors import ClusterError, PreconditionFailed
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import FIELD_MANAGER, ApplySet
-from nimlab.objects.change_detector import compare
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.prune_proofs import missing_proofs
 from nimlab.objects.takeover import Takeover, require_version, takeover_patch
+from nimlab.objects.unchanged_check import compare
 from nimlab.plan.change import Action, Change
-from nimlab.plan.deletion_blockers import describe_blockers, finalizers_of, is_terminating
+from nimlab.plan.stuck_deletion import describe_blockers, finalizers_of, is_terminating
 from nimlab.plan.sync_events import Event, Notice
 from nimlab.plan.workload import replacement_trial
 

@@ -4,10 +4,10 @@ In: a `Target` (a kubeconfig and a context). Out: a `KubeCluster`, which impleme
 Only this package imports the HTTP library and handles its exceptions. From a target to a response:
 
 - `kubeconfig` reads the files, `credentials` and `exec_plugin` produce the headers, `proxies` chooses the
-  proxy, and `server_access` combines them with the `tls` settings.
+  proxy, and `connection_settings` combines them with the `tls` settings.
 - `client` builds the requests with `rest_paths`, and `transport` sends them and retries.
-- `responses` checks the bodies, `http_errors` translates error responses, and `transport_errors` explains
-  missing ones.
+- `response_checks` checks the bodies, and `status_errors` translates error responses. `connection_errors`
+  explains missing responses, and `retry` decides about repeated requests.
 
 Bodies stay plain dicts. Discovery is used only to list all objects of a namespace.
 """

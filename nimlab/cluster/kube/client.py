@@ -12,16 +12,17 @@ from typing import Any, Final, Self
 
 from urllib3.exceptions import HTTPError
 
-from nimlab.cluster.kube.http_errors import error_of
+from nimlab.cluster.interface import RUN_AGAIN, Listing, Propagation, Requests, WatchEvent
 from nimlab.cluster.kube.http_response import read_lines
-from nimlab.cluster.kube.responses import parse_discovery, parse_event, parse_object, parse_page
+from nimlab.cluster.kube.response_checks import parse_discovery, parse_event, parse_object, parse_page
 from nimlab.cluster.kube.rest_paths import collection_path, object_path, with_query
+from nimlab.cluster.kube.status_errors import error_of
 from nimlab.cluster.kube.transport import JSON, Transport
-from nimlab.cluster.port import RUN_AGAIN, Listing, Propagation, Requests, WatchEvent
 from nimlab.errors import ClusterError, Expired, Unreachable
 from nimlab.objects.applyset import FIELD_MANAGER
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, key_of
-from nimlab.text import to_json_bytes
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest, ObjectKey, key_of
+from nimlab.yaml_and_json import to_json_bytes
 
 PAGE_SIZE: Final = 500  # kubectl's page size; larger pages cost more by the server's own estimate
 _LIST_ATTEMPTS: Final = 3

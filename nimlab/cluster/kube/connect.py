@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from nimlab.cluster.kube.client import KubeCluster
-from nimlab.cluster.kube.server_access import Access, in_cluster_access, read_access
+from nimlab.cluster.kube.connection_settings import Access, in_cluster_access, read_access
 from nimlab.cluster.kube.transport import Transport
 from nimlab.errors import Interrupted
 

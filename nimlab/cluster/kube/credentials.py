@@ -17,7 +17,7 @@ from typing import Final
 from nimlab.cluster.kube.exec_plugin import Plugin
 from nimlab.cluster.kube.kubeconfig import Fields, KubeconfigEntry
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import remember_credential
+from nimlab.objects.mask_secrets import remember_credential
 
 _TOKEN: Final = re.compile(r"[!-~]+")  # wider than RFC 6750, but without characters that could end a header
 _HEADER: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")

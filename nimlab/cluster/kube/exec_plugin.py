@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from nimlab.cluster.kube.kubeconfig import KubeconfigEntry
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import is_secret_name, redact_credentials, remember_credential
+from nimlab.objects.mask_secrets import is_secret_name, redact_credentials, remember_credential
 
 _VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _INTERACTIVE_MODES: Final = ("Never", "IfAvailable", "Always")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from nimlab.cluster.port import RUN_AGAIN
+from nimlab.cluster.interface import RUN_AGAIN
 from nimlab.errors import Unreachable
 from nimlab.objects.manifest import Manifest
 

@@ -18,8 +18,8 @@ import yaml
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import remember_credential
-from nimlab.text import SAFE_LOADER
+from nimlab.objects.mask_secrets import remember_credential
+from nimlab.yaml_and_json import SAFE_LOADER
 
 Fields: TypeAlias = Mapping[str, Any]
 

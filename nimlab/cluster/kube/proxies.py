@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from nimlab.errors import NimlabError
-from nimlab.objects.masking import remember_credential
+from nimlab.objects.mask_secrets import remember_credential
 
 _SUPPORTED = ("http", "https")
 _PORTS = {"http": 80, "https": 443}

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
-from nimlab.objects.manifest import KINDS, Kind, ObjectKey
+from nimlab.objects.kinds_and_order import KINDS, Kind
+from nimlab.objects.manifest import ObjectKey
 
 
 def collection_path(kind: Kind, namespace: str | None) -> str:

@@ -19,18 +19,16 @@ import urllib3
 from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
-from nimlab.cluster.kube.http_errors import error_of, is_retried
+from nimlab.cluster.interface import Requests
+from nimlab.cluster.kube.connection_errors import explain, is_connect_failure, is_permanent
 from nimlab.cluster.kube.http_response import ahead_s, decode, read_status, retry_after_s
+from nimlab.cluster.kube.retry import ATTEMPTS, is_retried, max_pause_s, remaining_s
 from nimlab.cluster.kube.server_warnings import Notices
-from nimlab.cluster.kube.transport_errors import explain, is_connect_failure, is_permanent
-from nimlab.cluster.port import Requests
+from nimlab.cluster.kube.status_errors import error_of
 from nimlab.errors import Unreachable
 from nimlab.objects.manifest import Manifest
 
 JSON: Final = "application/json"
-_ATTEMPTS: Final = 6
-_FIRST_PAUSE_S: Final = 0.2
-_MAX_PAUSE_S: Final = 10.0
 _TIMEOUT: Final = urllib3.Timeout(connect=10, read=60)
 
 
@@ -142,11 +140,11 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         is_write: bool = False,
         stream: bool = False,
-        attempts: int = _ATTEMPTS,
+        attempts: int = ATTEMPTS,
     ) -> urllib3.BaseHTTPResponse:
         """Send until there is a final response; return it if its status is below 300. Raises ClusterError."""
         for attempt in range(1, attempts + 1):
-            pause_s = _max_pause_s(attempt) * random.uniform(0.5, 1)  # noqa: S311 -- jitter, not a secret
+            pause_s = max_pause_s(attempt) * random.uniform(0.5, 1)  # noqa: S311 -- jitter, not a secret
             min_pause_s = 0.0
             try:
                 response = self._send(method, path, body, headers or {}, is_write=is_write, stream=stream)
@@ -166,7 +164,7 @@ class Transport:
                 reason = f"the server responded with {response.status}"
                 is_reported = attempt > 1 or min_pause_s >= 1
             if is_reported:
-                self._notices.add_retry(reason, _remaining_s(attempt, attempts, min_pause_s))
+                self._notices.add_retry(reason, remaining_s(attempt, attempts, min_pause_s))
             self.sleep(max(pause_s, min_pause_s))
         raise AssertionError("the last attempt returns or raises")
 
@@ -208,12 +206,3 @@ class Transport:
 
 def _now_s() -> float:
     return time.time()
-
-
-def _max_pause_s(attempt: int) -> float:
-    return min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt)
-
-
-def _remaining_s(attempt: int, attempts: int, min_pause_s: float) -> float:
-    """Return the longest total pause that follows a failed attempt; the time to connect is not included."""
-    return sum(max(min_pause_s, _max_pause_s(later)) for later in range(attempt, attempts))

@@ -3,10 +3,12 @@
 In: the lab's folder. Out: `LabFiles`: specs of the usable files, and every problem with file, line and
 column.
 
-- `lab_folder` lists and reads the files; `yaml_strict` parses them into a `document` with places.
-- `schema_cache` and `validate` check a document by its JSON Schema.
-- `build_lab`, `build_contract` and `build_experiment` make specs, with `merge_defaults` and `pod_settings`.
-- `value_rules`, `contract_rules`, `experiment_rules`, `pod_rules` and `cross_file_rules` find contradictions.
+- `read_lab_folder` lists and reads the files; `yaml_strict` parses them into a `document` with places.
+- `schema_cache` and `check_schema` check a document by its JSON Schema.
+- `build_lab`, `build_contract` and `build_experiment` make specs, with `merge_defaults` and
+  `build_pod_settings`.
+- `value_relations`, `contract_rules`, `experiment_rules`, `pod_rules` and `cross_file_rules` find
+  contradictions.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from nimlab.cache import ValueCache
 from nimlab.errors import Problem, SpecError
 from nimlab.files.git_worktree import HiddenFile
 from nimlab.files.load.build_contract import build_contract
@@ -23,11 +24,12 @@ from nimlab.files.load.build_lab import build_lab
 from nimlab.files.load.cross_file_rules import BuiltExperiment, total_problems, without_duplicates
 from nimlab.files.load.document import Document, file_problem
 from nimlab.files.load.experiment_rules import experiment_warnings, unsupported_settings
-from nimlab.files.load.lab_folder import LoadState
 from nimlab.files.load.pod_rules import placement_problems
-from nimlab.files.load.value_rules import lab_problems
+from nimlab.files.load.read_lab_folder import LoadState
+from nimlab.files.load.value_relations import lab_problems
 from nimlab.files.spec import BrokenFile, Contract, Experiment, Lab, LabFiles
-from nimlab.timing import stage
+from nimlab.stopwatch import stage
+from nimlab.value_cache import ValueCache
 
 __all__ = ["load_lab"]
 

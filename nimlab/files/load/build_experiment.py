@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
+from nimlab.files.load.build_pod_settings import build_roles, pod_settings, roles_in
 from nimlab.files.load.document import Document
 from nimlab.files.load.experiment_rules import experiment_problems
 from nimlab.files.load.field_units import UNIT_OF
 from nimlab.files.load.merge_defaults import contract_fields_in, with_defaults
+from nimlab.files.load.parse_units import PARSERS, image_of, parse_optional
 from nimlab.files.load.pod_rules import pod_problems
-from nimlab.files.load.pod_settings import build_roles, pod_settings, roles_in
-from nimlab.files.load.unit_parsers import PARSERS, image_of, parse_optional
 from nimlab.files.spec import (
     Contract,
     Experiment,
@@ -29,7 +29,7 @@ from nimlab.files.spec import (
     Rtt,
     Setting,
 )
-from nimlab.text import to_json_text
+from nimlab.yaml_and_json import to_json_text
 
 # The order is fixed: another order would change the pod template, which restarts the peers.
 _METHODS: Final = ("tcp", "udp", "icmp")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nimlab.files.load.document import Document
-from nimlab.files.load.unit_parsers import PARSERS, image_of, parse_optional
+from nimlab.files.load.parse_units import PARSERS, image_of, parse_optional
 from nimlab.files.spec import Images, Lab, Limits, Platform, SyncSettings
 
 

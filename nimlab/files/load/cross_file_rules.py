@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from nimlab.errors import Problem
 from nimlab.files.load.document import Document
-from nimlab.files.load.lab_folder import LoadState
+from nimlab.files.load.read_lab_folder import LoadState
 from nimlab.files.spec import BrokenFile, Experiment, Lab
 from nimlab.units import format_cpu_m, format_memory_bytes
 

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nimlab import __version__
-from nimlab.cache import ValueCache
 from nimlab.errors import Location, Problem, SpecError
 from nimlab.files.load.document import Document
 from nimlab.files.load.yaml_strict import cached_document, read_document
 from nimlab.files.safe_open import foreign_content, read_file
-from nimlab.timing import stage
+from nimlab.stopwatch import stage
+from nimlab.value_cache import ValueCache
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-SCHEMAS: Final = Path(__file__).with_name("schema")
+SCHEMAS: Final = Path(__file__).with_name("schema_source")
 _LIMIT_BYTES: Final = 256 * 1024
 
 
@@ -54,7 +54,7 @@ class Schema:
         return document, problems
 
     def _validate(self, path: str, data: bytes) -> tuple[Document | None, tuple[Problem, ...]]:
-        from nimlab.files.load.validate import check_document
+        from nimlab.files.load.check_schema import check_document
 
         document = read_document(path, data)
         if not isinstance(document, Document):
@@ -64,7 +64,7 @@ class Schema:
 
     def _compiled(self) -> Validator:
         if self._validator is None:
-            from nimlab.files.load.validate import compile_schema
+            from nimlab.files.load.check_schema import compile_schema
 
             self._validator = compile_schema(self._text)
         return self._validator

@@ -19,7 +19,7 @@ import yaml
 from nimlab.errors import Location, Problem
 from nimlab.files.load.document import Document, Path, Place, Places, file_problem, problem_at
 from nimlab.files.safe_open import INVISIBLE, foreign_content
-from nimlab.text import SAFE_LOADER
+from nimlab.yaml_and_json import SAFE_LOADER
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024
 _DEPTH_LIMIT: Final = 32

@@ -14,7 +14,8 @@ from nimlab.errors import GuardError
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Experiment, Isolation, Lab
 from nimlab.objects.applyset import EXPERIMENT, EXPERIMENT_KINDS, MEMBER, PART_OF, POD_SECURITY, ApplySet
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 from nimlab.render.guard.shared_rules import (
     NAME,
     PROBES,

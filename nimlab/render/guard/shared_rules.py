@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from nimlab.errors import GuardError
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, member_reference
-from nimlab.objects.manifest import KINDS, Manifest, ObjectKey, annotations_of, key_of, labels_of
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
 
 NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 """Object names as in RFC 1123. Any other text could change the path of a request."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nimlab.sandbox.poll import wait_until
+from nimlab.sandbox.wait_until import wait_until
 from tests.agents.rtt.dns_server import DnsServer
 from tests.agents.rtt.exposition import Exposition, read_exposition
 from tests.support.paths import REPOSITORY

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from nimlab.files.spec import Lab
 from nimlab.objects.applyset import COMPONENT, ApplySet
-from nimlab.objects.manifest import KINDS, Manifest, key_of, labels_of
+from nimlab.objects.kinds_and_order import KINDS
+from nimlab.objects.manifest import Manifest, key_of, labels_of
 from nimlab.render.guard.platform_guard.pod_specs import workload_violations
 from nimlab.render.guard.platform_guard.rbac_rules import rbac_violations
 from nimlab.render.guard.shared_rules import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from nimlab.objects.masking import is_secret_name
+from nimlab.objects.mask_secrets import is_secret_name
 from nimlab.render.guard.platform_guard.component_access import ComponentAccess
 from nimlab.render.guard.shared_rules import PROBES, duplicates, effective_context, unlisted
 

@@ -1,0 +1,194 @@
+"""Two service accounts per apply-set with minimal rights: one for plans (read only), one for syncs.
+
+In: an apply-set, the prefix of experiments' names, and whether each experiment has its own namespace. Out:
+manifests that an administrator applies. Pure.
+
+The accounts of one set cannot write objects of the other. Where roles cannot express this, `admission` does.
+No rule allows more than a plan or a sync requests; a test compares the rules with the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nimlab.access.pipeline_admission import DISCOVERY, admission_manifests, check_prefix, node_metrics_role
+from nimlab.objects.applyset import PLATFORM, POD_SECURITY, ApplySet
+from nimlab.objects.kinds_and_order import KINDS, WORKLOADS
+from nimlab.objects.manifest import Manifest
+
+PLAN: Final = "nimlab-plan"
+SYNC: Final = "nimlab-sync"
+
+_READ: Final = ("get", "list")
+_WRITE: Final = ("create", "patch", "delete")
+_LOCK: Final = ("get", "update")
+_NAMESPACE_LIMITS: Final = frozenset({"ResourceQuota", "LimitRange"})
+_NODES: Final = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
+_GROUP: Final = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Right:
+    """Verbs on a kind, in the lab's namespace or cluster-wide; only for the objects in `names`, if any.
+
+    With `names`, the verb `create` allows only applying (PATCH): RBAC does not know the name in a POST.
+    """
+
+    kind: str
+    verbs: tuple[str, ...]
+    is_everywhere: bool = False
+    names: tuple[str, ...] = ()
+
+
+def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) -> tuple[Manifest, ...]:
+    """Return policies, accounts, tokens, roles and bindings, in an order in which they can be applied.
+
+    The rights cover only the lab's namespace, except for cluster-scoped kinds. If each experiment has its own
+    namespace, syncs create and delete those namespaces, so the rights for objects in them are cluster-wide.
+    Raises NimlabError if the prefix does not separate the names of the two sets.
+    """
+    check_prefix(prefix, apply_set.namespace)
+    home = apply_set.namespace
+    is_platform = apply_set.name == PLATFORM
+    suffix = f"-{PLATFORM}" if is_platform else ""
+    plan = tuple(_plan_rights(apply_set, own_namespaces=own_namespaces))
+    sync = tuple(
+        (_platform_rights if is_platform else _sync_rights)(apply_set, own_namespaces=own_namespaces)
+    )
+    written = sorted({right.kind for right in sync if not {*_WRITE, "update"}.isdisjoint(right.verbs)})
+    return (
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home, "labels": dict(POD_SECURITY)}},
+        *admission_manifests(SYNC + suffix, apply_set, written, prefix=prefix, own_namespaces=own_namespaces),
+        *_account_manifests(PLAN + suffix, home, plan, []),
+        *_account_manifests(SYNC + suffix, home, sync, [_NODES] if is_platform else []),
+    )
+
+
+def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
+    """Return the readable kinds, and for each whether the rights are cluster-wide."""
+    reach = {
+        kind: not KINDS[kind].namespaced or (own_namespaces and kind in apply_set.kinds_elsewhere)
+        for kind in apply_set.kinds
+    }
+    if not own_namespaces:
+        reach.pop("Namespace", None)  # syncs create namespaces only for experiments with their own
+    return reach
+
+
+def _plan_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
+    """Yield the rights to read all kinds, the parent (a ConfigMap) and the lease."""
+    for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
+        yield Right(kind=kind, verbs=_READ, is_everywhere=is_everywhere)
+    yield Right(kind="Lease", verbs=("get",), names=(apply_set.lease_key.name,))
+
+
+def _sync_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
+    """Yield the rights to read, write, restart peers, wait for them, and find out why a peer does not start.
+
+    Quotas and limit ranges can only be written in namespaces of experiments, because in the lab's namespace
+    they would also limit the platform.
+    """
+    for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
+        verbs = _READ if kind in _NAMESPACE_LIMITS and not is_everywhere else (*_READ, *_WRITE)
+        watched = ("watch",) if kind in WORKLOADS else ()
+        yield Right(kind=kind, verbs=(*verbs, *watched), is_everywhere=is_everywhere)
+    yield from _lease_rights(apply_set)
+    yield Right(kind="Pod", verbs=("list", "watch", "delete"), is_everywhere=own_namespaces)
+    yield Right(kind="Event", verbs=("list",), is_everywhere=own_namespaces)
+
+
+def _platform_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
+    """Yield the rights to read, write and wait, and the rights that the platform grants to its accounts.
+
+    Kubernetes allows an account to grant only rights that it has itself. Source:
+    kubernetes.io/docs/reference/access-authn-authz/rbac, "Privilege escalation prevention".
+    """
+    named = {
+        **dict.fromkeys(("Role", "RoleBinding"), (DISCOVERY,)),
+        **dict.fromkeys(("ClusterRole", "ClusterRoleBinding"), (node_metrics_role(apply_set.namespace),)),
+    }
+    for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
+        if kind in named:
+            yield Right(kind=kind, verbs=("list",), is_everywhere=is_everywhere)
+            yield Right(kind=kind, verbs=("get", *_WRITE), is_everywhere=is_everywhere, names=named[kind])
+            continue
+        watched = ("watch",) if kind in WORKLOADS else ()
+        yield Right(kind=kind, verbs=(*_READ, *_WRITE, *watched), is_everywhere=is_everywhere)
+    yield from _lease_rights(apply_set)
+    yield Right(kind="Pod", verbs=(*_READ, "watch"), is_everywhere=own_namespaces)
+    yield Right(kind="Event", verbs=("list",))
+    yield Right(kind="Secret", verbs=("create",))
+
+
+def _lease_rights(apply_set: ApplySet) -> Iterator[Right]:
+    yield Right(kind="Lease", verbs=("create",))
+    yield Right(kind="Lease", verbs=_LOCK, names=(apply_set.lease_key.name,))
+
+
+def _rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
+    """Return one rule per combination of API group, verbs and names."""
+    plurals: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for right in rights:
+        kind = KINDS[right.kind]
+        plurals.setdefault((kind.group, right.verbs, right.names), []).append(kind.plural)
+    return [
+        {
+            "apiGroups": [group],
+            "resources": sorted(resources),
+            "verbs": list(verbs),
+            **({"resourceNames": list(names)} if names else {}),
+        }
+        for (group, verbs, names), resources in plurals.items()
+    ]
+
+
+def _account_manifests(
+    account: str, home: str, rights: Sequence[Right], cluster_rules: Sequence[dict[str, Any]]
+) -> Iterator[Manifest]:
+    """Yield an account, its token, its role in the lab's namespace, and its ClusterRole if it needs one."""
+    yield _account(account, home)
+    yield _token(account, home)
+    in_namespace = _rules(right for right in rights if not right.is_everywhere)
+    yield from _role_and_binding(account, home, in_namespace, everywhere=False)
+    cluster_wide = [*_rules(right for right in rights if right.is_everywhere), *cluster_rules]
+    if cluster_wide:
+        yield from _role_and_binding(account, home, cluster_wide, everywhere=True)
+
+
+def _account(name: str, namespace: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(name, namespace)}
+
+
+def _token(name: str, namespace: str) -> Manifest:
+    """Return a token that does not expire, for a CI variable; deleting the Secret revokes it."""
+    metadata = {**_metadata(name, namespace), "annotations": {"kubernetes.io/service-account.name": name}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": metadata,
+    }
+
+
+def _role_and_binding(
+    account: str, namespace: str, rules: list[dict[str, Any]], *, everywhere: bool
+) -> tuple[Manifest, Manifest]:
+    """Return a role and its binding; cluster-wide names contain the lab's namespace, to be unique."""
+    prefix = "Cluster" if everywhere else ""
+    name = f"{account}-{namespace}" if everywhere else account
+    metadata = {"name": name} if everywhere else _metadata(name, namespace)
+    role = {"apiVersion": f"{_GROUP}/v1", "kind": f"{prefix}Role", "metadata": metadata, "rules": rules}
+    binding = {
+        "apiVersion": f"{_GROUP}/v1",
+        "kind": f"{prefix}RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": _GROUP, "kind": f"{prefix}Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+    }
+    return role, binding
+
+
+def _metadata(name: str, namespace: str) -> Mapping[str, str]:
+    return {"name": name, "namespace": namespace}

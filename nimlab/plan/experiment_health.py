@@ -1,0 +1,99 @@
+"""The workloads of an experiment and the troubles of their pods -> one word, and the worst reason.
+
+In: live workloads, troubles, the time. Out: a `Verdict`. Differences between files and cluster do not matter
+here. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+from nimlab.objects.manifest import Manifest
+from nimlab.plan.kstatus import State, peers_of, status_of
+from nimlab.plan.pod_trouble import Trouble, after_grace_period, is_due
+from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
+
+
+class Health(Enum):
+    """Health of an experiment's pods."""
+
+    OK = "ok"  # all run
+    NOT_READY = "not ready"  # not all run, for an unknown reason
+    FAILING = "failing"  # not all run, for a known reason
+    TERMINATING = "terminating"  # one of its workloads is being deleted
+    STOPPED = "stopped"  # none are desired, and none exist
+    NONE = "-"  # it has no workload in the cluster
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The health, and the worst reason if there is one: as one word, and as a sentence."""
+
+    health: Health
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def text(self) -> str:
+        """The verdict as text: `failing: CrashLoopBackOff`."""
+        return f"{self.health.value}: {self.reason}" if self.reason else self.health.value
+
+    @property
+    def is_bad(self) -> bool:
+        """True if desired pods do not run, or a workload is being deleted."""
+        return self.health in (Health.NOT_READY, Health.FAILING, Health.TERMINATING)
+
+
+# The worst reason first: pods that are killed, pods that cannot start, states that may be transient.
+_WORST_FIRST: Final = (
+    "OOMKilled", "CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName",
+    "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "Evicted",
+    "FailedCreate", "NodeLost", "Unschedulable", "Failed", "Error", "FailedMount", "BackOff", "Unhealthy",
+    "NotReady", "Terminating",
+)  # fmt: skip
+
+
+def worst_trouble(troubles: Sequence[Trouble]) -> Trouble | None:
+    """Return the worst trouble: by its reason, then by the number of pods with that reason."""
+    if not troubles:
+        return None
+    ranks = {reason: rank for rank, reason in enumerate(_WORST_FIRST)}
+    counts = Counter(trouble.reason for trouble in troubles)
+    unknown = ranks["Failed"]
+    return min(troubles, key=lambda t: (ranks.get(t.reason, unknown), -counts[t.reason], t.pod))
+
+
+def health_of(
+    workloads: Sequence[Manifest], missing: int, troubles: Sequence[Trouble], now: datetime
+) -> Verdict:
+    """Return the health of an experiment; `missing` is how many of its workloads do not exist."""
+    terminating = next((live for live in workloads if is_terminating(live)), None)
+    if terminating is not None:
+        return Verdict(health=Health.TERMINATING, message=describe_blockers(terminating))
+    if not workloads:
+        return Verdict(health=Health.NONE)
+    cause = worst_trouble([after_grace_period(trouble, now) for trouble in troubles if is_due(trouble, now)])
+    if cause is not None:
+        return Verdict(health=Health.FAILING, reason=cause.reason, message=cause.message)
+    unsettled = next((s for s in map(status_of, workloads) if s.state is not State.CURRENT), None)
+    if unsettled is not None:
+        return Verdict(health=Health.NOT_READY, message=unsettled.message)
+    if missing:
+        return Verdict(health=Health.NOT_READY, message="not all of its workloads exist")
+    counts = [peers_of(live) for live in workloads]
+    stopped = not any(count.wanted or count.existing for count in counts)
+    return Verdict(health=Health.STOPPED if stopped else Health.OK)
+
+
+def lacks_running_pods(workloads: Sequence[Manifest]) -> bool:
+    """Return True if desired pods do not all run, so that it is worth looking for a reason."""
+    return any(
+        not is_terminating(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
+        for live in workloads
+    )
