@@ -101,8 +101,8 @@ def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the read timeout and the pauses between attempts, but not the pauses that a server requires."""
-    monkeypatch.setattr(transport, "_FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=0.5))
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=1))
 
 
 @pytest.fixture
