@@ -59,7 +59,7 @@ bench: programs ## compare nimlab with Flux, kubectl and Helm on one new server 
 	@$(BIN)/$(PIP_INSTALL) --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-check: install lint types layers test ## run what every commit must pass
+check: install lint types layers test ## run all checks that a commit must pass
 
 lint: install ## check style
 	$(BIN)/ruff format --check .
@@ -78,5 +78,5 @@ format: install ## format the code and fix what ruff can fix
 golden: install ## rewrite the expected files of the golden tests; read the diff before you commit
 	$(BIN)/pytest --update-golden -k golden
 
-clean: demo-down ## delete everything that these commands have made here
+clean: demo-down ## delete everything that these commands created in this folder
 	rm -rf $(VENV) $(LOWEST) .nimlab .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

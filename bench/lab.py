@@ -2,7 +2,7 @@
 
 In: a size and a seed. Out: the desired experiments at each step of a round. The rendered objects have no
 ownership labels of nimlab, because every tool adds its own. The lab is a copy of the shipped one with
-`replicas: 0`: running peers would measure the nodes instead of the tools.
+`replicas: 0`, because with running peers the benchmark would measure the nodes instead of the tools.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Step(Enum):
     CHECK = "validate (no cluster)"
     HELP = "--help (no cluster)"
     ONE = "one experiment changed"
-    GONE = "one experiment removed"
+    REMOVED = "one experiment removed"
     ALL = "all experiments changed"
 
 
@@ -92,8 +92,10 @@ def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Experiment, ...]]:
     rng = random.Random(f"{seed}/{size}")  # noqa: S311 -- repeatable, not secret
     first = tuple(make_experiment(f"bench-{index:05d}", rng) for index in range(size))
     changed, removed = rng.sample(range(size), 2)
-    one = tuple(change(experiment) if i == changed else experiment for i, experiment in enumerate(first))
-    gone = tuple(experiment for i, experiment in enumerate(one) if i != removed)
+    one_changed = tuple(
+        change(experiment) if i == changed else experiment for i, experiment in enumerate(first)
+    )
+    one_removed = tuple(experiment for i, experiment in enumerate(one_changed) if i != removed)
     return {
         Step.FIRST: first,
         Step.DRY_RUN: first,
@@ -101,9 +103,9 @@ def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Experiment, ...]]:
         Step.COLD: first,
         Step.CHECK: first,
         Step.HELP: first,
-        Step.ONE: one,
-        Step.GONE: gone,
-        Step.ALL: tuple(change(experiment) for experiment in gone),
+        Step.ONE: one_changed,
+        Step.REMOVED: one_removed,
+        Step.ALL: tuple(change(experiment) for experiment in one_removed),
     }
 
 
@@ -170,9 +172,9 @@ def nimlab_command(*arguments: str) -> tuple[str, ...]:
 def git(root: Path, *arguments: str) -> str:
     """Run git with a fixed identity and without the machine's settings. Raises LabError."""
     identity = {
-        f"GIT_{role}_{what}": "bench@example.org"
+        f"GIT_{role}_{field}": "bench@example.org"
         for role in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
+        for field in ("NAME", "EMAIL")
     }
     no_settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     return _output(["git", "-C", str(root), *arguments], {**os.environ, **identity, **no_settings})

@@ -98,7 +98,7 @@ class Server:
         self._wait(f"/api/v1/namespaces/{name}/serviceaccounts/default", exists=True)
 
     def remove_namespaces(self, names: tuple[str, ...]) -> None:
-        """Delete namespaces and wait until they and their objects are gone."""
+        """Delete namespaces and wait until they and their objects no longer exist."""
         for name in names:
             self._request("DELETE", f"/api/v1/namespaces/{name}")
         for name in names:

@@ -62,7 +62,7 @@ def _requests(samples: Sequence[Sample]) -> Iterator[_Row]:
     extra_of_one_change = {}
     for size in sizes_of(samples):
         noop = median_requests(pick(samples, NIMLAB, size, Step.NOOP))
-        one = median_requests(pick(samples, NIMLAB, size, Step.ONE))
+        one_change = median_requests(pick(samples, NIMLAB, size, Step.ONE))
         if noop is None:
             continue
         objects = max(s.objects for s in pick(samples, NIMLAB, size, Step.NOOP))
@@ -75,8 +75,8 @@ def _requests(samples: Sequence[Sample]) -> Iterator[_Row]:
             f"{noop:.0f}",
             noop <= _SET_READS + pages,
         )
-        if one is not None:
-            extra_of_one_change[size] = one - noop
+        if one_change is not None:
+            extra_of_one_change[size] = one_change - noop
     if len(extra_of_one_change) > 1:
         smallest, largest = min(extra_of_one_change), max(extra_of_one_change)
         yield (

@@ -117,7 +117,7 @@ class Kubectl:
             return [self._command("apply", "--server-side", *prune, "-f", str(self._file))]
         apply = self._command("apply", "--server-side", "-f", str(self._file))
         delete = self._command("delete", "--wait=false", "-f", str(self._removed_file))
-        return [apply, delete] if step is Step.GONE else [apply]
+        return [apply, delete] if step is Step.REMOVED else [apply]
 
     def _command(self, *arguments: str) -> Command:
         return Command(argv=(str(self._program.path), "--namespace", self.workspace.namespace, *arguments))

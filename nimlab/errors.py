@@ -8,7 +8,7 @@ exists only if it is caught somewhere or named by a test.
     ├─ RenderError              a template cannot be rendered
     ├─ GuardError               a rendered manifest is not allowed
     ├─ PlanError                the plan is refused (a stale commit, an unknown name, an empty desired state)
-    │  ├─ OwnershipConflict     the object exists and belongs to somebody else
+    │  ├─ OwnershipConflict     the object exists and was not created by nimlab
     │  └─ ImmutableField        the change requires a replacement, which the experiment does not allow
     ├─ ClusterError             the API server refused a request, or did not answer: HTTP status
     │  ├─ Unreachable           no response or a malformed one, after retries
@@ -18,7 +18,7 @@ exists only if it is caught somewhere or named by a test.
     │  ├─ FieldConflict         another field manager owns the fields
     │  ├─ PreconditionFailed    the object has changed since it was read
     │  └─ Rejected              the server does not accept the object
-    ├─ LockHeld                 another sync is running, or has taken over
+    ├─ LockHeld                 another sync is running, or may have acquired the lock
     ├─ Interrupted              a signal arrived before the first change; exit code 130
     ├─ SandboxError             the local control plane cannot be built, started or stopped
     └─ EditError                a file cannot be edited as requested
@@ -142,7 +142,7 @@ class PlanError(NimlabError):
 
 
 class OwnershipConflict(PlanError):
-    """The object exists and belongs to somebody else."""
+    """The object exists and was not created by nimlab."""
 
     code = "ownership"
 
@@ -156,8 +156,8 @@ class ImmutableField(PlanError):
 class ClusterError(NimlabError):
     """A request to the API server was refused or failed; `status` is the HTTP status, 0 if there is none.
 
-    `what` is truncated for display. `full_message` is the full text, kept so that secrets can be redacted
-    before truncation; never print it.
+    `what` is truncated for display. `full_message` is the full text, in which secrets can be redacted before
+    it is truncated. Never print `full_message`.
     """
 
     code = "cluster"
@@ -225,7 +225,7 @@ class Rejected(ClusterError):
 
 
 class LockHeld(NimlabError):
-    """Another sync holds the lease of this ApplySet, or may have taken it over."""
+    """Another sync holds the lease of this apply-set, or may have acquired it."""
 
     code = "locked"
 

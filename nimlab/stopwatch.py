@@ -19,7 +19,7 @@ OTHER: Final = "other"
 
 
 class Stopwatch:
-    """Add up seconds per stage; time outside all stages counts for `other`."""
+    """The seconds per stage; time outside all stages counts for `other`."""
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}

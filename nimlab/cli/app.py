@@ -1,4 +1,4 @@
-"""The list of commands, in the order of `nimlab --help`: as a newcomer needs them."""
+"""The list of commands, in the order of `nimlab --help`: a newcomer needs the first ones first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the cluster: the one that an option names, or else the running sandbox, or else an error.
+"""Choose the cluster: a cluster that an option names, else the running sandbox, else an error.
 
 The user's own kubeconfig and a pod's ServiceAccount are used only if an option names them. An environment
 variable or a current context must never send a sync to the wrong cluster.

@@ -324,7 +324,7 @@ def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
     from nimlab.errors import NimlabError  # keeps `--help` fast
 
     for name in sorted((wanted or frozenset()) - known):
-        hint = did_you_mean(name, known, "`nimlab list` shows all experiments")
+        hint = did_you_mean(name, known, "`nimlab list` lists all experiments")
         raise NimlabError(f"no file describes an experiment called `{name}`", hint=hint)
 
 

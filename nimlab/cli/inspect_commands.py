@@ -60,22 +60,22 @@ def list_experiments(
 
     flags = ClusterFlags(lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
     with open_lab_session(flags, None) as session:
-        made = plan(session)
+        planned = plan(session)
         now = system_clock().now()
         experiments = session.lab.desired.files.experiments
-        rows = rows_of(made, experiments, now, _find_troubles(session, made, now))
+        rows = rows_of(planned, experiments, now, _find_troubles(session, planned, now))
     as_json = output is Output.JSON
     print_result(
         report.rows_json(rows) if as_json else report.format_rows(rows, columns=columns_of(sys.stdout))
     )
-    if made.refusal is not None:
-        print_error(made.refusal)
+    if planned.refusal is not None:
+        print_error(planned.refusal)
     if exit_code:
-        raise typer.Exit(made.refusal.exit_code if made.refusal else report.exit_code_of_rows(rows))
+        raise typer.Exit(planned.refusal.exit_code if planned.refusal else report.exit_code_of_rows(rows))
 
 
 def _find_troubles(session: Session, plan: Plan, now: datetime) -> dict[str, tuple[Trouble, ...]]:
-    """Read a few pages of pods and events, only for experiments of which some pods do not run."""
+    """Read a few pages of pods and events, only for experiments with pods that do not run."""
     from nimlab.cluster.pod_reader import find_troubled_pods, read_warnings
     from nimlab.plan.pod_trouble import is_due, pod_trouble
     from nimlab.report.experiment_troubles import short_experiments, troubles_of
@@ -118,10 +118,10 @@ def status(
 
     flags = ClusterFlags(lab=lab, kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
     with open_lab_session(flags, frozenset({name})) as session:
-        made = plan(session)
-        if made.refusal is not None and not made.changes:
-            raise made.refusal
-        details = _read_details(session, made, name)
+        planned = plan(session)
+        if planned.refusal is not None and not planned.changes:
+            raise planned.refusal
+        details = _read_details(session, planned, name)
         session.raise_if_stopped()
     if output is Output.JSON:
         as_json = report.platform_json(details) if name == PLATFORM else report.detail_json(details[0])
@@ -201,7 +201,7 @@ def logs(
         if experiment is None:
             raise NimlabError(
                 f"no file describes an experiment called `{name}`",
-                hint="`nimlab list` shows all experiments",
+                hint="`nimlab list` lists all experiments",
             )
         pods = _pods_of(experiment, role, peer)
         with raising():  # following a log never ends, so a signal must end it at once

@@ -24,7 +24,7 @@ INTERRUPTED = 130  # as in errors.ExitCode, which is not imported yet
 
 
 class SignalReceived(BaseException):
-    """A signal told the program to end. Not a KeyboardInterrupt, which some libraries convert or swallow."""
+    """A signal requests the end of the program. KeyboardInterrupt is not used: some libraries swallow it."""
 
 
 def end_at_once() -> None:
@@ -56,7 +56,7 @@ def raise_interrupt() -> None:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Raise SignalReceived at a signal inside the context: no work in it has to be finished."""
+    """Raise SignalReceived at a signal inside the context, for work that can be abandoned."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     raise_interrupt()
     try:
@@ -73,7 +73,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
         raise_interrupt()
-        write_line("stopping: work in progress is finished, nothing new is begun")
+        write_line("stopping: work in progress is finished, no new work is started")
         stop.set()
 
     _install(on_signal)

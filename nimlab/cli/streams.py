@@ -1,7 +1,7 @@
 """stdout and stderr that never raise: text that cannot be written is lost, and the failure is recorded.
 
 A sync must finish even if nobody can read its output. Therefore a closed pipe, a full disk or a closed
-descriptor does not end the program; `exit_code_after` decides what it means for the exit code.
+descriptor does not end the program; `exit_code_after` decides how it affects the exit code.
 """
 
 from __future__ import annotations

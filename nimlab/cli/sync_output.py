@@ -72,76 +72,76 @@ def run_sync(options: SyncOptions, output: OutputOptions, flags: ClusterFlags) -
 
 def _show_plan(run: _Run) -> int:
     """Print the plan of a dry run, and save it if the user wants to."""
-    output, made = run.output, plan(run.session, run.options.policy)
-    code = report.exit_code_of(made, (), dry_run=True, exit_code=output.exit_code, strict=output.strict)
-    if not write_reports(run.session, output.reports, made, None):
+    output, planned = run.output, plan(run.session, run.options.policy)
+    code = report.exit_code_of(planned, (), dry_run=True, exit_code=output.exit_code, strict=output.strict)
+    if not write_reports(run.session, output.reports, planned, None):
         code = ExitCode.ERROR
-    _print_plan(run, made, code)
+    _print_plan(run, planned, code)
     if output.out is not None:
-        write_text(output.out, _plan_json(run, made, code, is_saved=True) + "\n")
+        write_text(output.out, _plan_json(run, planned, code, is_saved=True) + "\n")
     return ExitCode.INTERRUPTED if run.session.stop.is_set() else code
 
 
 def _execute(run: _Run) -> int:
     """Sync and print each step; return the exit code."""
     with closing(sync(run.session, run.options)) as stream:
-        made = _show_preparation(run, stream)
-        if made.refusal is not None:
-            _print_plan(run, made, made.refusal.exit_code)
-            write_reports(run.session, run.output.reports, made, None)
-            return made.refusal.exit_code
-        blocked = frozenset(change.key for change in made.changes if change.error is not None)
+        planned = _show_preparation(run, stream)
+        if planned.refusal is not None:
+            _print_plan(run, planned, planned.refusal.exit_code)
+            write_reports(run.session, run.output.reports, planned, None)
+            return planned.refusal.exit_code
+        blocked = frozenset(change.key for change in planned.changes if change.error is not None)
         shown = blocked if run.output.output is Output.TEXT else frozenset()
         events = list(show_events(stream, shown=shown))
-    code = report.exit_code_of(made, events, dry_run=False, exit_code=False, strict=run.output.strict)
-    if not write_reports(run.session, run.output.reports, made, events):
+    code = report.exit_code_of(planned, events, dry_run=False, exit_code=False, strict=run.output.strict)
+    if not write_reports(run.session, run.output.reports, planned, events):
         code = ExitCode.ERROR
     if any(isinstance(event, LockLost) for event in events):
-        print_note("lock     it has expired, and another sync may be at work: stopped")
+        print_note("lock     expired; this sync stops, because another sync may be running")
         code = ExitCode.ERROR
     elif run.session.stop.is_set():
         code = ExitCode.INTERRUPTED
-    _print_outcome(run, made, events, code)
+    _print_outcome(run, planned, events, code)
     return code
 
 
 def _show_preparation(run: _Run, stream: Iterator[Event]) -> Plan:
     """Print everything up to the start of the execution; return the plan that is executed or refused."""
-    made: Plan | None = None
+    planned: Plan | None = None
     for event in stream:
         match event:
             case PlanMade():
-                made = event.plan
-                if made.refusal is None and run.output.output is Output.TEXT:
-                    print_result(_plan_text(run, made))
+                planned = event.plan
+                if planned.refusal is None and run.output.output is Output.TEXT:
+                    print_result(_plan_text(run, planned))
             case LockAwaited():
                 print_note(report.format_note("lock", f"waiting for {event.holder}", paint=False))
             case Notice():
                 print_note(report.format_event(event, paint=False))
             case ExecutionStarted():
                 break
-    if made is None:
+    if planned is None:
         raise RuntimeError("a sync always makes a plan")
-    return made
+    return planned
 
 
-def _print_plan(run: _Run, made: Plan, code: int) -> None:
+def _print_plan(run: _Run, planned: Plan, code: int) -> None:
     """Print a plan that is not executed, in the format that was chosen."""
     if run.output.output is Output.JSON:
-        print_result(_plan_json(run, made, code, is_saved=False))
+        print_result(_plan_json(run, planned, code, is_saved=False))
     else:
-        print_result(_plan_text(run, made))
+        print_result(_plan_text(run, planned))
 
 
-def _plan_text(run: _Run, made: Plan) -> str:
-    """Return the plan as text, with the number of requests that it took."""
+def _plan_text(run: _Run, planned: Plan) -> str:
+    """Return the plan as text, with the number of requests that the observation took."""
     requests = run.session.cluster.requests()
     return report.format_plan(
-        made,
+        planned,
         requests=requests.total,
         writes=requests.writes,
         elapsed_s=run.elapsed_s,
-        removed_in=commits_of_removal(run.session, made),
+        removed_in=commits_of_removal(run.session, planned),
         dry_run=run.output.dry_run,
         verbose=run.output.verbose,
         paint=wants_colour(sys.stdout),
@@ -149,11 +149,11 @@ def _plan_text(run: _Run, made: Plan) -> str:
     )
 
 
-def _plan_json(run: _Run, made: Plan, code: int, *, is_saved: bool) -> str:
-    """Return the plan as JSON; a plan that is saved also contains what must be unchanged to execute it."""
-    saved = make_saved_plan(made, run.options.policy, run.session.cluster) if is_saved else None
+def _plan_json(run: _Run, planned: Plan, code: int, *, is_saved: bool) -> str:
+    """Return the plan as JSON; a saved plan also contains the state that must be unchanged to execute it."""
+    saved = make_saved_plan(planned, run.options.policy, run.session.cluster) if is_saved else None
     return report.plan_json(
-        made,
+        planned,
         cluster=run.session.target.name,
         tool_version=__version__,
         exit_code=code,
@@ -162,11 +162,11 @@ def _plan_json(run: _Run, made: Plan, code: int, *, is_saved: bool) -> str:
     )
 
 
-def _print_outcome(run: _Run, made: Plan, events: list[Event], code: int) -> None:
+def _print_outcome(run: _Run, planned: Plan, events: list[Event], code: int) -> None:
     """Print the totals of a sync, in the format that was chosen."""
     if run.output.output is Output.JSON:
         text = report.run_json(
-            made,
+            planned,
             events,
             cluster=run.session.target.name,
             tool_version=__version__,
@@ -176,6 +176,6 @@ def _print_outcome(run: _Run, made: Plan, events: list[Event], code: int) -> Non
     else:
         paint = wants_colour(sys.stdout)
         text = report.format_summary(
-            made, events, elapsed_s=run.elapsed_s, paint=paint, has_events=is_one_output()
+            planned, events, elapsed_s=run.elapsed_s, paint=paint, has_events=is_one_output()
         )
     print_result(text)

@@ -148,7 +148,7 @@ def _is_shown(event: Event, shown: frozenset[ObjectKey]) -> bool:
 def _is_too_soon(event: Event, printed_at: dict[str, float]) -> bool:
     """Return True for progress of an experiment whose last line is only a few seconds old.
 
-    Without a terminal, frequent lines would fill the log.
+    Otherwise, frequent lines would fill a log file.
     """
     if not isinstance(event, PeersProgress):
         return False
@@ -230,9 +230,9 @@ class StepPrinter:
         if step.text not in self._bars:
             for done in self._bars.values():
                 progress.remove_task(done)
-            self._bars = {step.text: progress.add_task(step.text, total=step.total, left="")}
-        left = "" if step.eta_s is None else f"about {max(1, round(step.eta_s / 60))} min left"
-        progress.update(self._bars[step.text], completed=step.done, total=step.total, left=left)
+            self._bars = {step.text: progress.add_task(step.text, total=step.total, remaining="")}
+        remaining = "" if step.eta_s is None else f"about {max(1, round(step.eta_s / 60))} min left"
+        progress.update(self._bars[step.text], completed=step.done, total=step.total, remaining=remaining)
 
     def _line(self, text: str) -> None:
         if text == self._shown:
@@ -275,7 +275,7 @@ def _build_progress() -> Progress:
     return Progress(
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f} of {task.total} packages  {task.fields[left]}"),
+        TextColumn("{task.completed:.0f} of {task.total} packages  {task.fields[remaining]}"),
         console=Console(stderr=True, soft_wrap=True),
         transient=True,
     )

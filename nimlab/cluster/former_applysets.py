@@ -96,7 +96,7 @@ def _parents_by_name(
 def _read_former_set(
     cluster: Cluster, parallel_map: ParallelMap, apply_set: ApplySet, manifest: Manifest, origin: LabOrigin
 ) -> Former | None:
-    """Read the set of a parent in another namespace; None if it is not certainly this lab's."""
+    """Read the set of a parent in another namespace; None unless it certainly belongs to this lab."""
     former_set = replace(apply_set, namespace=manifest["metadata"]["namespace"])
     parent = _parent_or_none(manifest, former_set)
     if parent is None or not origin.is_own(parent):
@@ -108,7 +108,7 @@ def _read_former_set(
 
 
 def _parent_or_none(manifest: Manifest | None, apply_set: ApplySet) -> Parent | None:
-    """Return the parent in another namespace; None if it does not exist or belongs to another tool."""
+    """Parse the parent in another namespace; return None if it does not exist or belongs to another tool."""
     try:
         return parse_parent(manifest, apply_set)
     except OwnershipConflict:

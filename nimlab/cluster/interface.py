@@ -17,7 +17,7 @@ MAX_SELECTED_EXPERIMENTS: Final = 50  # per label selector, which is part of a U
 
 
 class Propagation(Enum):
-    """What a deletion does with the dependents of the object (for example the pods of a StatefulSet)."""
+    """The effect of a deletion on the dependents of the object, such as the pods of a StatefulSet."""
 
     BACKGROUND = "Background"
     FOREGROUND = "Foreground"

@@ -104,7 +104,7 @@ def _read_parent_and_lease(
 
 
 def _namespace_exists(cluster: Cluster, namespace: str) -> bool:
-    """Return True if the namespace exists or may not be read: then the first write shows if it is missing."""
+    """Return True if the namespace exists or may not be read; a missing one then fails the first write."""
     try:
         return cluster.get(ObjectKey("Namespace", "", namespace)) is not None
     except Forbidden:

@@ -1,7 +1,7 @@
 """The changes of one experiment -> lines: the action for each object, its changed fields and its notes.
 
-In: changes. Out: lines, prunes first. One of the lines has the resources that the experiment adds. The caller
-adds the name of the experiment.
+In: changes. Out: lines, prunes first. One of the lines shows the resources that the experiment adds. The
+caller adds the name of the experiment.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def experiment_lines(
     """Return the lines of an experiment; none if there is nothing to report.
 
     `removed_in` is the commit that removed its file, if known. With `withheld`, its prunes are not carried
-    out. The first workload that changes has the resources that the experiment adds.
+    out. The line of the first changed workload shows the resources that the experiment adds.
     """
     blocks = [
         (has_workload, lines)
@@ -129,8 +129,11 @@ def _blocks(
         if change not in pruned and change not in created:
             yield _has_workload([change]), _object_lines(change, layout)
     if len(valid) < len(experiment.changes) and any(_is_applied(change) for change in valid):
-        whose = experiment.name or "this group"
-        yield False, [layout_note(f"no object of {whose} is changed while one of them is blocked", layout)]
+        group_name = experiment.name or "this group"
+        yield (
+            False,
+            [layout_note(f"no object of {group_name} is changed while one of them is blocked", layout)],
+        )
 
 
 def _former_namespace(change: Change) -> str:
@@ -192,7 +195,7 @@ def _object_lines(change: Change, layout: Layout) -> list[Line]:
 def _field_lines(change: Change, layout: Layout) -> Iterator[Line]:
     fields = expand_json(change.fields)
     shown = fields if layout.verbose else fields[:MAX_FIELDS]
-    texts = [change_texts(field, whole=layout.verbose) for field in shown]
+    texts = [change_texts(field, in_full=layout.verbose) for field in shown]
     width = min(max((len(path) for path, _, _ in texts), default=0), _PATH_COLUMNS)
     for path, old, new in texts:
         yield line(" " * (layout.indent + 2), f"{path:<{width}}     {old} → {new}")

@@ -1,4 +1,4 @@
-"""One change -> notes: what a reader has to know in addition to its changed fields.
+"""One change -> notes, which a reader needs in addition to the changed fields.
 
 In: a change. Out: texts about restarts, takeovers, reverted manual changes and limits of the result.
 """
@@ -29,7 +29,7 @@ def notes_of(change: Change) -> Iterator[str]:
 
 
 def general_notes_of(change: Change) -> Iterator[str]:
-    """Yield the notes that similar changes have in common: they contain no numbers and no managers."""
+    """Yield the notes without numbers and managers, so that similar changes have equal notes."""
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
         peers = "until then they keep" if change.restarts else "its peers keep"
         yield f"{peers} running: the new object adopts them"
@@ -40,7 +40,7 @@ def general_notes_of(change: Change) -> Iterator[str]:
 
 
 def restart_cause(change: Change) -> str:
-    """Return how and why the peers restart, starting with a comma or colon; empty if none restart."""
+    """Return the order and the reason of a restart after a comma or colon; empty if no peer restarts."""
     if change.error is not None or not change.restarts:
         return ""
     if change.takes_peers:
@@ -53,7 +53,7 @@ def restart_cause(change: Change) -> str:
 
 
 def _takeover_notes(takeover: Takeover) -> Iterator[str]:
-    """Yield the managers that lose the object, and the fields of others that are removed."""
+    """Yield a note for each manager whose fields are taken over or removed."""
     for manager in takeover.managers:
         yield f"takes over the fields of `{manager}`: from now on, a field removed from Git is removed here"
     for manager in sorted({f.manager for f in takeover.removed} - set(takeover.managers)):
@@ -62,7 +62,7 @@ def _takeover_notes(takeover: Takeover) -> Iterator[str]:
 
 
 def _restarted_peers(change: Change) -> str:
-    """Return which peers restart, and how many of them run; restarting a stopped peer loses nothing."""
+    """Return the number of peers that restart, and how many of them run: only those lose their state."""
     if change.live is None:
         return f"all {change.restarts} peers"
     peers = peers_of(change.live)

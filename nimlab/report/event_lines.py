@@ -43,7 +43,7 @@ def format_note(name: str, text: str, *, paint: bool) -> str:
 
 def _event_lines(event: Event) -> Iterator[Line]:
     match event:
-        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:  # the summary lists these
+        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:  # the summary lists the others
             yield from done_lines(event, event.experiment)
         case PeersRestarted():
             text = f"{count(event.peers, 'peer')} of the old revision deleted together"
@@ -60,7 +60,7 @@ def _event_lines(event: Event) -> Iterator[Line]:
 
 
 def progress_text(event: PeersProgress) -> str:
-    """Return how many of an experiment's peers run, and how many are still to be deleted."""
+    """Return the number of an experiment's running peers, and the number of peers still to be deleted."""
     leaving = f"{event.leaving} left to delete"
     if event.leaving and not event.wanted:
         return f"{count(event.leaving, event.noun)} left to delete{_remaining_time(event)}"
@@ -93,7 +93,7 @@ def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
 
 
 def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
-    """Yield that an experiment is not ready, and the reasons."""
+    """Yield the line of an experiment that is not ready, then the reasons."""
     if event.held and not event.wanted:
         others = f" and {count(len(event.held) - 1, 'more object')}" if len(event.held) > 1 else ""
         state, details = "not deleted", f"{event.held[0]}{others} after {event.waited_s:.0f} s"

@@ -16,7 +16,7 @@ from nimlab.report.totals import blocked_experiments
 def exit_code_of(
     plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool, strict: bool = False
 ) -> int:
-    """Return the exit code of a sync, or with `dry_run` of its plan.
+    """Return the exit code of a sync, or with `dry_run` the exit code of its plan.
 
     0: done or in sync. 1: an error, so not everything was or would be done. 3: changes are pending (only for
     a dry run with `exit_code`), or with `strict` foreign fields remain. 4: synced, but not all peers are

@@ -1,4 +1,4 @@
-"""One experiment of a plan -> what `status` shows.
+"""One experiment of a plan -> the content of `status`.
 
 In: a plan, the experiments of the files, pods and events. Out: a `Detail`. Pure; the time is an argument.
 """

@@ -23,7 +23,7 @@ _MAX_EVENTS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLine:
-    """One event: when it was last seen (RFC 3339), which object it is about, and how often it occurred."""
+    """One event: the time of its last occurrence (RFC 3339), its object, and the number of occurrences."""
 
     at: str
     age_s: int | None
@@ -52,7 +52,7 @@ def own_events(
 
 
 def time_of(event: Manifest) -> str:
-    """Return when an event was last seen, as text; the two event APIs use different fields."""
+    """Return the time of an event's last occurrence as text; the two event APIs use different fields."""
     series: Mapping[str, Any] = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),
@@ -64,20 +64,20 @@ def time_of(event: Manifest) -> str:
 
 
 def recent_lines(events: Sequence[Manifest], now: datetime) -> tuple[EventLine, ...]:
-    """Return the newest events, in the order of their times; warnings are preferred to other events."""
+    """Return the newest events, oldest first; warnings are preferred to other events."""
     lines = [_event_line(event, now) for event in events]
     by_weight = sorted(lines, key=lambda line: (line.is_warning, line.at))
     return tuple(sorted(by_weight[-_MAX_EVENTS:], key=lambda line: (line.at, line.name)))
 
 
 def _event_line(event: Manifest, now: datetime) -> EventLine:
-    about = event.get("involvedObject") or {}
+    involved = event.get("involvedObject") or {}
     at = time_of(event)
     return EventLine(
         at=at,
         age_s=age_s(at, now),
-        kind=str(about.get("kind", "")),
-        name=str(about.get("name", "")),
+        kind=str(involved.get("kind", "")),
+        name=str(involved.get("name", "")),
         reason=str(event.get("reason") or ""),
         message=str(event.get("message") or ""),
         is_warning=event.get("type") == "Warning",
@@ -102,9 +102,9 @@ class _OwnEvents:
         self._peer_name = re.compile(f"(?:{'|'.join(sets)})-[0-9]+") if sets else None
 
     def contain(self, event: Manifest) -> bool:
-        about = event.get("involvedObject") or {}
-        kind, namespace = str(about.get("kind", "")), str(about.get("namespace") or "")
-        key, uid = ObjectKey(kind, namespace, str(about.get("name", ""))), about.get("uid")
+        involved = event.get("involvedObject") or {}
+        kind, namespace = str(involved.get("kind", "")), str(involved.get("namespace") or "")
+        key, uid = ObjectKey(kind, namespace, str(involved.get("name", ""))), involved.get("uid")
         if kind == "Pod":
             return self._contain_pod(key, uid, last_seen_at(event))
         return key in self._uids and uid in (None, "", self._uids[key])

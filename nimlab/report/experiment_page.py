@@ -18,7 +18,7 @@ _INDENT: Final = 2
 
 
 def format_status(detail: Detail, *, paint: bool, columns: int | None = None) -> str:
-    """Return the page of `status`; it lists at most 20 pods, and first those that do not run.
+    """Return the page of `status`; it lists at most 20 pods, those that do not run first.
 
     Its tables are at most `columns` wide if possible.
     """
@@ -71,6 +71,6 @@ def _events(events: Sequence[EventLine], columns: int | None) -> Iterator[Line]:
     rows = [("AGE", "ABOUT", "REASON", "MESSAGE")]
     for event in events:
         times = f" ({event.times} times)" if event.times > 1 else ""
-        about = f"{event.kind}/{event.name}"
-        rows.append((age_text(event.age_s), about, event.reason, f"{flat(event.message)}{times}"))
+        object_name = f"{event.kind}/{event.name}"
+        rows.append((age_text(event.age_s), object_name, event.reason, f"{flat(event.message)}{times}"))
     yield from table(rows, columns=columns)

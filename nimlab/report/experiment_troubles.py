@@ -15,7 +15,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble, event_trouble, is_due, pod_trouble, warning_trouble
 from nimlab.plan.stuck_deletion import deletion_trouble
 from nimlab.report.experiment_events import own_events, time_of
-from nimlab.report.list_rows import leaving_objects, live_workloads
+from nimlab.report.list_rows import live_workloads, terminating_objects
 
 
 def short_experiments(plan: Plan) -> tuple[ExperimentPlan, ...]:
@@ -46,12 +46,12 @@ def detail_troubles(
 
     `own` are the events of the experiment. They count only while peers are missing.
     """
-    if planned is None:  # its file is broken, so that only its pods are known
+    if planned is None:  # its file is broken, so only its pods are known
         return _pod_troubles(pods, (), now)
     lives = live_workloads(planned)
     is_missing_peers = any(peers_of(live).running < peers_of(live).wanted for live in lives)
     current = _current_events(own, lives) if is_missing_peers else ()
-    return (*_pod_troubles(pods, current, now), *map(deletion_trouble, leaving_objects(planned)))
+    return (*_pod_troubles(pods, current, now), *map(deletion_trouble, terminating_objects(planned)))
 
 
 def ordinal_of(pod: Manifest) -> tuple[str, int]:
@@ -73,8 +73,8 @@ def _current_events(events: Sequence[Manifest], workloads: Sequence[Manifest]) -
     changed_at = {str(key_of(live)): spec_changed_at(live) for live in workloads}
 
     def is_current(event: Manifest) -> bool:
-        about = event.get("involvedObject") or {}
-        since = changed_at.get(f"{about.get('kind')}/{about.get('namespace')}/{about.get('name')}")
+        involved = event.get("involvedObject") or {}
+        since = changed_at.get(f"{involved.get('kind')}/{involved.get('namespace')}/{involved.get('name')}")
         at = last_seen_at(event)
         return since is None or (at is not None and at >= since)
 

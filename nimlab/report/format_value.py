@@ -53,7 +53,7 @@ def _sign(value: int) -> str:
 
 
 def age_text(age_s: int | None) -> str:
-    """Return an age in its two largest units: `24s`, `38m24s`, `5h12m`, `3d4h`; `-` for None."""
+    """Return an age in its two largest units (`24s`, `38m24s`, `5h12m`, `3d4h`); `-` for None."""
     if age_s is None:
         return "-"
     minutes, seconds = divmod(age_s, 60)
@@ -65,18 +65,18 @@ def age_text(age_s: int | None) -> str:
     return "".join(f"{number}{unit}" for number, unit in shown)
 
 
-def change_texts(change: FieldChange, *, whole: bool) -> tuple[str, str, str]:
+def change_texts(change: FieldChange, *, in_full: bool) -> tuple[str, str, str]:
     """Return the path, the old value and the new value of a field as text.
 
-    Unless `whole` is set, long values are shortened around their first difference, and a text with several
+    Unless `in_full` is set, long values are shortened around their first difference, and a text with several
     lines is reduced to its first different line.
     """
     path, old, new = change.path, change.old, change.new
-    if not whole and isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
+    if not in_full and isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
         number, old, new = _first_different_line(old, new)
         path = f"{path} line {number}"
     old_text, new_text = _value_text(old), _value_text(new)
-    if not whole:
+    if not in_full:
         old_text, new_text = _shortened(old_text, new_text)
     return escape(path), old_text, new_text
 

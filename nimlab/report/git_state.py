@@ -18,7 +18,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 
 
 class GitState(Enum):
-    """How an experiment in Git and its objects in the cluster differ; pod health does not matter."""
+    """The difference between an experiment in Git and its objects in the cluster; pod health is ignored."""
 
     IN_SYNC = "in sync"
     DRIFTED = "drifted"  # the cluster was changed after the sync

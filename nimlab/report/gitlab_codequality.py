@@ -60,9 +60,9 @@ def codequality_json(
 ) -> str:
     """Return the report: deletions first, then by file and line.
 
-    A problem that is given twice, alone and in a SpecError, is reported once. `folder` is the folder of the
-    lab in its repository (`labs/one`), because GitLab expects paths from the root; empty if the lab is the
-    repository.
+    A problem that is passed twice, alone and in a SpecError, is reported once. `folder` is the path of the
+    lab in its repository (such as `labs/one`), because GitLab expects paths relative to the repository. It is
+    empty if the lab is at the root of the repository.
     """
     in_errors = (p for error in errors if isinstance(error, SpecError) for p in error.problems)
     findings = [_of_problem(problem) for problem in dict.fromkeys([*problems, *in_errors])]
@@ -92,13 +92,13 @@ def _of_problem(problem: Problem) -> _Finding:
 def _of_error(error: NimlabError) -> _Finding:
     """Return the finding of a RenderError, at its template, or of another error, which names an object."""
     place = _template_place(error) if isinstance(error, RenderError) else None
-    about = "" if place or error.where is None else f"{error.where}: "
+    prefix = "" if place or error.where is None else f"{error.where}: "
     return _Finding(
         code=error.code,
         severity=_Severity.CRITICAL,
         place=place or _LAB_FILE,
-        what=_sentence(about + error.what, error.hint),
-        identity=_VARYING.sub("0", about + error.what),
+        what=_sentence(prefix + error.what, error.hint),
+        identity=_VARYING.sub("0", prefix + error.what),
     )
 
 

@@ -33,12 +33,11 @@ def junit_xml(
     errors: Sequence[NimlabError] = (),
     removed_in: Mapping[str, str],
 ) -> str:
-    """Return the report of a plan, or with `events` of the sync that carried it out.
+    """Return the report of a plan, or with `events` the report of the sync that carried it out.
 
     `errors` are the errors of files; `removed_in` contains the commits that removed files, by experiment. A
-    failure is an object that is blocked, or an experiment that is not ready. An error is an invalid file, or
-    an object that could not be changed. Skipped are changes that were not attempted, and the deletions of a
-    plan.
+    blocked object or an experiment that is not ready is a failure. An invalid file or an object that could
+    not be changed is an error. Changes that were not attempted and the deletions of a plan are skipped.
     """
     result = None if events is None else result_of(plan, events)
     without_case = frozenset(e.name for e in plan.experiments if is_only_deleted(e))

@@ -33,7 +33,7 @@ class Element(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Why a case does not pass: the XML element, a code for programs, and the reason on one line."""
+    """The reason why a case does not pass: the XML element, a code for programs, and a text on one line."""
 
     element: Element
     code: str

@@ -72,7 +72,7 @@ def live_workloads(planned: ExperimentPlan) -> tuple[Manifest, ...]:
     return tuple(c.live for c in planned.changes if c.key.kind in WORKLOADS and c.live is not None)
 
 
-def leaving_objects(planned: ExperimentPlan) -> tuple[Manifest, ...]:
+def terminating_objects(planned: ExperimentPlan) -> tuple[Manifest, ...]:
     """Return the objects of an experiment that are being deleted.
 
     Objects that have its label but are not managed by nimlab are not included.
@@ -131,7 +131,7 @@ def _verdict(
     planned: ExperimentPlan, lives: Sequence[Manifest], troubles: Sequence[Trouble], now: datetime
 ) -> Verdict:
     """Return the health of the pods, or `terminating` if the namespace or another object is being deleted."""
-    leaving = next(iter(leaving_objects(planned)), None)
+    leaving = next(iter(terminating_objects(planned)), None)
     if leaving is not None:
         return Verdict(health=Health.TERMINATING, message=f"{key_of(leaving)}: {describe_blockers(leaving)}")
     return health_of(lives, len(_workloads_to_create(planned)), troubles, now)

@@ -1,4 +1,4 @@
-"""A plan -> text: the changes of each experiment, what is withheld and why, and the totals.
+"""A plan -> text: the changes of each experiment, the withheld changes with the reason, and the totals.
 
 In: a plan, and the requests and time that it took. Out: the text that a person reads before a sync.
 """
@@ -131,7 +131,7 @@ def _lab_lines(plan: Plan, width: int) -> Iterator[Line]:
 
 
 def _withheld_lines(plan: Plan, *, hints: bool) -> Iterator[Line]:
-    """Yield what is not done and why; in a sync, the summary at its end shows the hints."""
+    """Yield the withheld changes and the reasons; in a sync, the summary at its end shows the hints."""
     for stop in plan.stops:
         yield line(Span("! nothing is pruned:", Style.BAD), f" {flat(stop.what)}")
         if hints or plan.refusal is not None:

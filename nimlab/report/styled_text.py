@@ -65,7 +65,7 @@ def hint_line(hint: str, indent: int = 2) -> Line:
 
 
 def width_of(pieces: Line) -> int:
-    """Return how many columns a line occupies."""
+    """Return the number of columns that a line occupies."""
     return sum(len(escape(span.text)) for span in pieces)
 
 

@@ -30,7 +30,7 @@ _NOT_DONE = frozenset({Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """The state of an experiment's peers in its last event; `settled` if all are as wanted."""
+    """The state of an experiment's peers in its last event; `settled` is True if all are as desired."""
 
     running: int
     wanted: int
@@ -59,12 +59,12 @@ class SyncResult:
 
     @property
     def not_ready(self) -> tuple[str, ...]:
-        """The names of the experiments whose peers are not as wanted, sorted."""
+        """The names of the experiments that are not settled, sorted."""
         return tuple(sorted(name for name, peers in self.peers.items() if not peers.settled))
 
 
 def result_of(plan: Plan, events: Sequence[Event]) -> SyncResult:
-    """Return the result of a sync of this plan that has sent these events."""
+    """Return the result of a sync from its plan and its events."""
     reported = {event.key: event for event in events if isinstance(event, ObjectDone)}
     return SyncResult(
         outcomes={change.key: reported.get(change.key) or _unreported(change) for change in plan.changes},

@@ -1,4 +1,4 @@
-"""A plan and the events of its sync -> the summary: counts, failures, and what to do next."""
+"""A plan and the events of its sync -> the summary: counts, failures, and the next steps."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def format_summary(
 ) -> str:
     """Return the summary of a sync: one line if everything was done.
 
-    Otherwise a table comes first: it lists the outcome of each change in the experiments with a problem. The
-    lines after the counts explain the result and what to do. `elapsed_s` is the time of the whole run.
+    Otherwise a table comes first, with the outcome of each change in the experiments with a problem. The
+    lines after the counts explain the result and the next steps. `elapsed_s` is the time of the whole run.
     With `has_events`, the same output has already shown the events, so the troubles of peers are not
     repeated.
     """
@@ -71,7 +71,7 @@ def _peers_text(result: SyncResult, noun: str, elapsed_s: float) -> str:
 
 
 def _not_done(plan: Plan, result: SyncResult) -> dict[str, str]:
-    """Return the experiments that do not match their files, by name, with the progress of each."""
+    """Return the progress of each experiment that does not match its file, by name."""
     progress = {broken.name: str(broken) for broken in plan.broken}
     for experiment in plan.experiments:
         text = _progress(experiment, result)
@@ -135,7 +135,7 @@ def _verdict(plan: Plan, not_done: Mapping[str, str], not_ready: Sequence[str]) 
 
 
 def _prune_lines(plan: Plan, result: SyncResult) -> Iterator[Line]:
-    """Yield why nothing was pruned, if prunes were planned."""
+    """Yield the reason why nothing was pruned, if prunes were planned."""
     pruned = [result.outcomes[c.key] for c in plan.changes if c.action is Action.PRUNE]
     if not pruned or any(done.outcome is not Outcome.NOT_ATTEMPTED for done in pruned):
         return

@@ -49,7 +49,7 @@ def format_sandbox(
     A shortened path of a log would be useless, so the column is removed if it does not fit.
     """
     if not parts:
-        return "sandbox  none; `nimlab sandbox up` starts one"
+        return "sandbox  not created; `nimlab sandbox up` starts it"
     rows = [("PART", "PID", "STATE", "LOG")]
     rows += [
         (name, "-" if pid is None else str(pid), "running" if alive else "not running", log)

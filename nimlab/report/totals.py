@@ -34,7 +34,7 @@ class PlanTotals:
 
 
 def blocked_experiments(plan: Plan) -> frozenset[str]:
-    """Return the experiments of which no object is applied, because one of their objects has an error."""
+    """Return the experiments that are not applied at all, because one of their objects has an error."""
     return frozenset(change.experiment for change in plan.changes if change.error is not None)
 
 

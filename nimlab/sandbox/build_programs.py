@@ -1,7 +1,7 @@
 """Build the control plane's programs with Go, from module files that pin every source by its hash.
 
-In: the cache folder. Out: a folder in the cache with all five programs, created atomically. Of two builds at
-once, the second waits and uses the result of the first. The build log contains the complete output of `go`.
+In: the cache folder. Out: a folder in the cache with all five programs, created atomically. If two builds run
+at once, the second waits and uses the result of the first. The build log contains the full output of `go`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def build_programs(
     sets.mkdir(parents=True, exist_ok=True)
     text = "another nimlab process is building the programs; waiting for it"
     waiting = Step(phase=Phase.NOTE, text=text)
-    with folder_lock.hold(sets, on_wait=lambda: report(waiting)):
+    with folder_lock.lock_folder(sets, on_wait=lambda: report(waiting)):
         if (cached := find_programs.find_cached(cache, version)) is not None:
             return cached
         for abandoned in sets.glob(f"{_BUILD_PREFIX}*"):

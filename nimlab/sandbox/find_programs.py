@@ -1,4 +1,4 @@
-"""The five programs of the control plane: their sources, their supported versions, and where they are found.
+"""The five programs of the control plane: their sources, their supported versions, and the search for them.
 
 Searches KUBEBUILDER_ASSETS, PATH and the cache, in this order. A program from the first two is used only if
 its `--version` output shows a supported version. The cache contains complete sets of programs. The name of a

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 @contextmanager
-def hold(folder: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
+def lock_folder(folder: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of an existing folder; call `on_wait` once if another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

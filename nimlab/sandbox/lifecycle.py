@@ -109,7 +109,7 @@ def _locked(layout: Layout, report: Callable[[Step], None]) -> Iterator[None]:
     waiting = Step(phase=Phase.NOTE, text=text)
     try:
         layout.home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with folder_lock.hold(layout.home.parent, on_wait=lambda: report(waiting)):
+        with folder_lock.lock_folder(layout.home.parent, on_wait=lambda: report(waiting)):
             if layout.home.parent.name == OWN_FOLDER or layout.record.exists():
                 exclude_from_git(layout)
             if layout.record.exists():  # otherwise the folder may belong to something else

@@ -1,7 +1,7 @@
 """Limit the controllers' API concurrency (API Priority and Fairness) so that interactive requests stay fast.
 
-Without the limit, 10,000 starting pods cause hundreds of concurrent requests, which compete with a
-user's request for the cores. Administrators are exempt.
+Without the limit, 10,000 starting pods cause hundreds of concurrent requests, which compete with the user's
+requests for CPU time. Administrators are exempt.
 Source: the Kubernetes docs, API Priority and Fairness.
 """
 

@@ -78,8 +78,7 @@ def load_record(layout: Layout) -> Record | None:
 def is_up(home: Path) -> bool:
     """Return True if every recorded pid exists and the API server's port accepts a connection.
 
-    Takes about a millisecond. It does not notice that another process has taken over a pid; `read_state`
-    does.
+    Takes about a millisecond. Unlike `read_state`, it does not detect that another process has reused a pid.
     """
     record = load_record(make_layout(home))
     if record is None or set(record.daemons) != set(PART_NAMES):

@@ -18,7 +18,7 @@ _CAPACITY: Final = {"cpu": "64", "memory": "256Gi", "pods": "10000", "ephemeral-
 
 
 def ensure_nodes(client: SandboxClient, count: int) -> None:
-    """Create missing nodes, and delete those beyond `count`. Raises SandboxError."""
+    """Create missing nodes, and delete surplus nodes. Raises SandboxError."""
     desired = {f"{_PREFIX}{index}" for index in range(1, count + 1)}
     existing = {node["metadata"]["name"] for node in _list_nodes(client)}
     for name in sorted(desired - existing, key=_number):

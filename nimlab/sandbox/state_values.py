@@ -20,14 +20,14 @@ PART_NAMES: Final = (
 
 
 class Phase(StrEnum):
-    """The kind of a step; the CLI chooses the display by it."""
+    """The kind of a step, from which the CLI chooses the display."""
 
     NOTE = "note"  # a message, reported once
     BUILD = "build"  # a build begins; `log` is its log
     DOWNLOAD = "download"  # sources are downloaded; `done` counts modules
     COMPILE = "compile"  # `text` is the program; `done` of `total` packages are compiled
     START = "start"  # `text` is the part that is started
-    WAIT = "wait"  # all parts are started; `text` names what is not ready yet
+    WAIT = "wait"  # all parts are started; `text` names the part that is not ready yet
     STOP = "stop"  # `text` is the part that is stopped
     UP = "up"  # the last step of `up`
     DOWN = "down"  # the last step of `down`

@@ -33,7 +33,7 @@ class DesiredLab:
     """The desired objects, as the files describe them.
 
     `errors` are all errors of files, templates and guards; `broken` are the experiments that cannot be synced
-    because of them. `names` are the groups of the apply-set that this run concerns; None is all.
+    because of them. `names` are the groups of the apply-set that this run concerns; None means all.
     """
 
     files: LabFiles
@@ -127,7 +127,7 @@ def _check_complete(manifests: Sequence[Manifest], experiment: Experiment) -> No
 
 
 def _remove_clashes(rendered: dict[str, tuple[Manifest, ...]]) -> Iterator[GuardError]:
-    """Remove the experiments that render the same object as another one, and yield an error for each object.
+    """Remove the experiments that render the same object as another, and yield one error per such object.
 
     All of them are removed, because none has more right to the object than the others.
     """

@@ -1,4 +1,4 @@
-"""Observe the cluster of a session and plan: everything is read once, and the plan is made from that."""
+"""Observe the cluster of a session once, and make a plan from the snapshot."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _UNRELATED: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)
 
 
 def plan(session: Session, policy: SyncPolicy | None = None) -> Plan:
-    """Read the cluster and return what a sync would do; nothing is written.
+    """Read the cluster and return the plan of a sync; nothing is written.
 
-    Without a policy, everything that the lab was read for is planned. Raises NimlabError; Interrupted if
-    `stop` was set meanwhile.
+    Without a policy, the plan covers all names for which the lab was read. Raises NimlabError; Interrupted if
+    `stop` was set in the meantime.
     """
     return observe_and_plan(session, policy or SyncPolicy(names=session.lab.names))[1]
 
 
 def observe_and_plan(session: Session, policy: SyncPolicy) -> tuple[Snapshot, Plan]:
-    """Read the cluster and return what was read, and the plan for it. Raises as `plan` does.
+    """Read the cluster and return the snapshot and its plan. Raises the errors of `plan`.
 
-    Raises ValueError if the lab was read for other names than the policy's.
+    Raises ValueError if the names in the policy are not those for which the lab was read.
     """
     lab, desired = session.lab, session.lab.desired
     if policy.names != lab.names:
@@ -105,7 +105,7 @@ def _relations(parent: Parent, relation_of: Callable[[str], git.Relation]) -> di
 
 
 def _identity_of(lab: LoadedLab) -> LabIdentity:
-    """Return what distinguishes this lab from others: its id, its place in the repository, and its folder."""
+    """Return the identity of this lab: its id, its place in the repository, and its folder."""
     host_folder = f"{socket.gethostname()}:{lab.root}"
     return LabIdentity(
         id=lab.desired.files.lab.id,

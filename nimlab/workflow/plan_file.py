@@ -34,7 +34,7 @@ def read_saved_plan(path: Path) -> SavedPlan:
 def identity_of(
     cluster: KubeCluster, namespace: str, *, like: ClusterIdentity | None = None
 ) -> ClusterIdentity:
-    """Return what distinguishes this cluster from others; with `like`, read from the same kind of object.
+    """Return the identity of this cluster; with `like`, read it from an object of the same kind.
 
     Both accounts of a pipeline can read the ConfigMap that every namespace contains. Before the lab's
     namespace exists, only an account with more permissions can plan. The server's address is the last resort,
@@ -57,7 +57,7 @@ def identity_of(
 def make_saved_plan(
     plan: Plan, policy: SyncPolicy, cluster: KubeCluster, saved: SavedPlan | None = None
 ) -> SavedPlan:
-    """Return a plan in the form that is saved; with `saved`, in a form that can be compared with that one.
+    """Return a plan in its saved form; with `saved`, in a form that can be compared with this saved plan.
 
     Raises ClusterError.
     """

@@ -25,8 +25,8 @@ from nimlab.workflow.desired_lab import DesiredLab, cache_of, read_desired_lab
 class LoadedLab:
     """The lab's files at one time.
 
-    `commit` is the checked-out commit; None outside a Git repository. `names` are the experiments that were
-    asked for; None is all. `desired.errors` are the errors of the files.
+    `commit` is the checked-out commit; None outside a Git repository. `names` are the requested experiments;
+    None means all. `desired.errors` are the errors of the files.
     """
 
     root: Path
@@ -47,7 +47,7 @@ class ClusterNotice:
 class Session:
     """A lab and a connection to its cluster.
 
-    `target` is where the connection leads, and why. Once `stop` is set, nothing new is begun.
+    `target` is the chosen cluster, with the reason for the choice. Once `stop` is set, no new work starts.
     """
 
     lab: LoadedLab
@@ -100,7 +100,7 @@ def open_session(
                 notify(ClusterNotice(topic=topic, text=without_secrets(text)))
 
         parallel = lab.desired.files.lab.sync.parallel
-        cluster = connect(target, parallel=parallel, stop=stop, tell=pass_on)
+        cluster = connect(target, parallel=parallel, stop=stop, notify=pass_on)
     try:
         yield Session(lab=lab, target=target, cluster=cluster, stop=stop)
     finally:

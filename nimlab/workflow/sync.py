@@ -42,12 +42,12 @@ _ATTEMPTS: Final = 5  # another sync may change the cluster before each attempt 
 
 
 def sync(session: Session, options: SyncOptions) -> Generator[Event, None, None]:
-    """Make the cluster equal to the lab's files, and yield what happens.
+    """Make the cluster equal to the lab's files, and yield each step as an event.
 
-    The order is: PlanMade, again after each change by another sync; Notice and LockAwaited before the lock is
-    held; ExecutionStarted; the events of the execution; those of the wait. The iterator ends after a PlanMade
-    whose plan is refused. Close it (`contextlib.closing`) if you do not exhaust it, so that the lock is
-    released.
+    The events come in this order: PlanMade, again after each change by another sync; Notice and LockAwaited
+    before the lock is held; ExecutionStarted; the events of the execution; the events of the wait. The
+    iterator ends after a PlanMade whose plan is refused. Close the iterator (`contextlib.closing`) if you do
+    not exhaust it, so that the lock is released.
 
     Errors of single objects are events. Raises NimlabError before anything was written, or if the parent of
     the apply-set cannot be written; PlanError if the plan is not `options.saved_plan`; Interrupted if `stop`
@@ -141,7 +141,7 @@ def _execute_and_wait(
 def _wait(
     session: Session, snapshot: Snapshot, plan: Plan, done: Sequence[ObjectDone], timeout_s: float
 ) -> Iterator[Event]:
-    """Wait for every experiment of which no object failed."""
+    """Wait for every experiment without a failed object."""
     not_pruned = [event for event in done if event.outcome is not Outcome.PRUNED]
     targets = wait_targets(
         plan,

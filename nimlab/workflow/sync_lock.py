@@ -1,4 +1,4 @@
-"""The lock of a sync: acquire it for exactly what was observed, or wait until another sync releases it."""
+"""The lock of a sync: acquire it for exactly the observed state, or wait until another sync releases it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nimlab.cluster.apply import (
     Event,
     Locks,
     acquire_locks,
-    current_hold,
+    current_holder,
     explain_terminating_namespace,
     system_clock,
 )
@@ -26,7 +26,7 @@ _POLL_S: Final = 1.0
 
 
 def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
-    """Take the lease as it was observed, and those of the lab's former apply-sets.
+    """Acquire the lease as it was observed, and the leases of the lab's former apply-sets.
 
     Raises PreconditionFailed if a lease has changed since, LockHeld if another sync holds one, Forbidden if
     the account may not write leases.
@@ -53,21 +53,21 @@ def wait_for_lock(
     now = _server_clock(session)
     is_reported = False
     while True:
-        holds = (current_hold(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
-        hold = next(filter(None, holds), None)
-        if hold is None:
+        holders = (current_holder(session.cluster.get(apply_set.lease_key), now()) for apply_set in sets)
+        holder = next(filter(None, holders), None)
+        if holder is None:
             return
         session.raise_if_stopped()
         if time.monotonic() > deadline_s:
             raise error
         if not is_reported:
-            yield LockAwaited(holder=hold.holder)
+            yield LockAwaited(holder=holder.name)
             is_reported = True
         session.stop.wait(_POLL_S)
 
 
 def _server_clock(session: Session) -> Callable[[], datetime]:
-    """Return the server's clock, which all syncs share, however wrong the clock of their machine is."""
+    """Return the server's clock, because the clocks of the machines that run syncs may differ."""
     ahead = timedelta(seconds=session.cluster.ahead_s())
     own_now = system_clock().now
     return lambda: own_now() + ahead

@@ -14,7 +14,7 @@ class SyncOptions:
 
     - `policy`: what the sync may do
     - `wait`: wait until the peers run, or until it is certain that they will not
-    - `timeout_s`: the longest wait; None is the timeout in lab.yaml
+    - `timeout_s`: the longest wait; None means the timeout in lab.yaml
     - `lock_timeout_s`: how long to wait for another sync to end
     - `saved_plan`: execute exactly this plan or nothing
 

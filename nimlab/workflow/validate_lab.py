@@ -1,4 +1,4 @@
-"""Validate a lab as a whole: load every file, render and guard every manifest, send nothing.
+"""Validate a lab as a whole: load every file, and render and guard every manifest, without a cluster.
 
 In: the lab's folder. Out: every problem with file and line, and warnings. A successful result is cached by a
 digest of the files and the program.
@@ -209,8 +209,8 @@ def _shared_problem(lab: DesiredLab, location: Location, group: list[_Violation]
     names = {violation.error.experiment for violation in group}
     real = {name for name in names if not (name or "").startswith(_PROBE.name)}
     first = next((violation for violation in group if violation.error.experiment in real), group[0])
-    about = f"{first.where}: " if isinstance(first.error, GuardError) else ""
-    what = about + first.what
+    prefix = f"{first.where}: " if isinstance(first.error, GuardError) else ""
+    what = prefix + first.what
     if len(real) > 1:
         what += f"; the same for {len(real) - 1} more " + (
             "experiment" if len(real) - 1 == 1 else "experiments"
@@ -256,10 +256,10 @@ def _problem(error: NimlabError, location: Location | None) -> Problem:
     match = _LOCATION.fullmatch(error.where or "") if isinstance(error, RenderError) else None
     if location is None and match is not None:
         location = Location(path=match["path"], line=int(match["line"] or 1))
-    about = "" if match or error.where is None else f"{error.where}: "
+    prefix = "" if match or error.where is None else f"{error.where}: "
     return Problem(
         code=error.code,
-        what=about + error.what,
+        what=prefix + error.what,
         location=location or Location(path="lab.yaml"),
         hint=error.hint,
     )

@@ -31,17 +31,17 @@ from tests.support.attacks import (
     WITH_DISCOVERY,
     WITH_NAMESPACES,
     Attack,
-    Ground,
-    peers,
-    pods,
+    AttackTarget,
+    create_peers,
+    create_pods,
 )
 from tests.support.lab import Lab, remove_namespaces
 from tests.support.paths import SAMPLE_LAB
 
 
 @pytest.fixture(params=[False, True], ids=["labels", "namespaces"])
-def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Ground]]:
-    """Yield both apply-sets, each synced by its own account, with and without own namespaces."""
+def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, AttackTarget]]:
+    """Yield both sets, each synced by its own account; experiments with or without own namespaces."""
     own_namespaces: bool = request.param
     flags = ("--namespaces",) if own_namespaces else ()
     name = f"go-{secrets.token_hex(3)}"
@@ -58,7 +58,7 @@ def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[d
         key=lambda m: bool(m["metadata"].get("namespace") == lab.namespace)
     )  # the dict below keeps the last object of each name
     manifests = {(m["kind"], m["metadata"]["name"]): m for m in rendered}
-    grounds = {}
+    targets = {}
     with ExitStack() as stack:
         stack.callback(remove_rights, lab)
         stack.callback(remove_namespaces, lab.cluster, [f"nimp2p-exp-{name}"])
@@ -75,16 +75,16 @@ def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[d
             assert "0 created, 0 updated, 0 pruned" in done.out
             target = Target(kubeconfig=kubeconfig, context=None, name="sandbox", why="a test")
             connected = stack.enter_context(closing(connect(target, parallel=1)))
-            grounds[apply_set] = Ground(lab, connected, manifests, f"nimp2p-exp-{name}")
-        yield grounds
+            targets[apply_set] = AttackTarget(lab, connected, manifests, f"nimp2p-exp-{name}")
+        yield targets
 
 
-def refusals(ground: Ground, attacks: Mapping[str, tuple[Attack, str]]) -> set[str]:
+def refusals(target: AttackTarget, attacks: Mapping[str, tuple[Attack, str]]) -> set[str]:
     """Try every attack and return the refusals; fail if one succeeds or is refused for another reason."""
     refused, wrong = set(), []
     for name, (attack, words) in attacks.items():
         try:
-            attack(ground)
+            attack(target)
         except (Forbidden, Rejected) as error:
             refused.add(error.what)
             is_policy = "ValidatingAdmissionPolicy" in error.what
@@ -109,7 +109,7 @@ def rules_of(lab: Lab, *flags: str) -> set[str]:
 
 @pytest.mark.live
 @pytest.mark.timeout(600)
-def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, Ground]) -> None:
+def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, AttackTarget]) -> None:
     lab = both[EXPERIMENTS].lab
     own_namespaces = ("StatefulSet", "pod") in both[EXPERIMENTS].manifests
     flags = ("--namespaces",) if own_namespaces else ()
@@ -118,16 +118,16 @@ def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, G
         (EXPERIMENTS, ON_PLATFORM, WITH_NAMESPACES, ()),
         (PLATFORM, ON_EXPERIMENTS, WITH_DISCOVERY, ("--platform",)),
     ):
-        ground = both[apply_set]
-        refused = refusals(ground, {**attacks, **(more if own_namespaces else {})})
+        target = both[apply_set]
+        refused = refusals(target, {**attacks, **(more if own_namespaces else {})})
         unused = {
             rule for rule in rules_of(lab, *options, *flags) if not any(rule[:60] in text for text in refused)
         }
         expected = {rule for rule in unused if "may not write quotas" in rule and not own_namespaces}
-        assert unused == expected, "no attempt is rejected by these rules"
-    peers(lambda _: None)(both[EXPERIMENTS])
-    pods(lambda _: None)(both[PLATFORM])
-    pods(lambda _: None, "DaemonSet", "lab-log-agent")(both[PLATFORM])
+        assert unused == expected, "these rules apply only beyond missing rights"
+    create_peers(lambda _: None)(both[EXPERIMENTS])
+    create_pods(lambda _: None)(both[PLATFORM])
+    create_pods(lambda _: None, "DaemonSet", "lab-log-agent")(both[PLATFORM])
     assert before == {kind: lab.names(kind) for kind in before}
 
 

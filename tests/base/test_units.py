@@ -31,7 +31,7 @@ from nimlab import units
         (units.parse_memory_bytes, "1G", 10**9),
     ],
 )
-def test_parse(parse: Callable[[str], object], text: str, value: object) -> None:
+def test_text_is_parsed_exactly(parse: Callable[[str], object], text: str, value: object) -> None:
     assert parse(text) == value
 
 
@@ -70,7 +70,7 @@ def test_other_text_is_rejected_with_a_hint(parse: Callable[[str], object], text
         ("100", "100"), ("0.5Ki", "512"), ("16M", "16M"), ("1500m", "1500m"), ("1000Ki", "1000Ki"),
     ],
 )  # fmt: skip
-def test_canonical_quantity(text: str, canonical: str) -> None:
+def test_quantity_has_the_canonical_form_of_the_api_server(text: str, canonical: str) -> None:
     assert units.canonical_quantity(text) == canonical
     assert units.canonical_quantity(canonical) == canonical
 

@@ -203,7 +203,7 @@ def test_scale_and_delete_edit_only_the_named_file(
     assert "did you mean `purple`?" in capsys.readouterr().err
 
 
-def test_cluster_is_never_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_is_never_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config"
     config.write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: production\n"
@@ -263,8 +263,8 @@ def test_bug_is_reported_with_a_saved_file(
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("nimlab.cli.find_lab_folder.find_root", lambda start: start / 0)
     assert main(["validate"]) == ExitCode.BUG
-    said = capsys.readouterr().err
-    assert "bug in nimlab" in said
+    errors = capsys.readouterr().err
+    assert "bug in nimlab" in errors
     (saved,) = tmp_path.glob("nimlab-bug-*.txt")
     assert "Traceback" in saved.read_text(encoding="utf-8")
 
@@ -297,10 +297,10 @@ def test_refusal_by_the_operating_system_is_not_a_bug(
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("nimlab.cli.find_lab_folder.find_root", find_root)
     assert main(["validate"]) == code
-    said = capsys.readouterr().err
-    assert ("bug in nimlab" in said) == (code == ExitCode.BUG)
+    errors = capsys.readouterr().err
+    assert ("bug in nimlab" in errors) == (code == ExitCode.BUG)
     if error.filename:
-        assert said.startswith("/a: error: ")
+        assert errors.startswith("/a: error: ")
 
 
 @pytest.mark.process

@@ -1,4 +1,4 @@
-"""Signals in every phase of a command: work in progress is finished, nothing new begins, exit code 130."""
+"""Signals in every phase of a command: work in progress is finished, no new work starts, exit code 130."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def await_word(running: subprocess.Popen[str], word: str) -> None:
     for line in running.stderr:
         if line.startswith(word):
             return
-    pytest.fail(f"it ended before it said `{word}`")
+    pytest.fail(f"the process ended before it printed `{word}`")
 
 
 @pytest.mark.live
@@ -37,7 +37,7 @@ def test_signal_during_the_writes_ends_them_and_the_changes_are_reported(
     lab: Lab, tmp_path: Path, number: signal.Signals
 ) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(
         lambda request: request.is_write and "/services/" in request.path and request.method == "PATCH"
     )
@@ -49,11 +49,11 @@ def test_signal_during_the_writes_ends_them_and_the_changes_are_reported(
         running.send_signal(number)
         await_word(running, "stopping")
         gate.opened.set()
-        ((code, said),) = ended([running])
-    assert code == 130, said
-    assert "created Service/" in said, "the write in progress is finished and reported"
-    assert "not-attempted" in said
-    assert "StatefulSet/" in said
+        ((code, output),) = ended([running])
+    assert code == 130, output
+    assert "created Service/" in output, "the write in progress is finished and reported"
+    assert "not-attempted" in output
+    assert "StatefulSet/" in output
     assert lab.get("StatefulSet", "nimp2p-exp-blue") is not None, "nothing is pruned after the signal"
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
@@ -68,7 +68,7 @@ def test_signal_during_the_observation_prevents_all_writes(
     lab: Lab, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(lambda request: "/services" in request.path)
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
@@ -78,11 +78,11 @@ def test_signal_during_the_observation_prevents_all_writes(
         running.send_signal(signal.SIGINT)
         await_word(running, "stopping")
         gate.opened.set()
-        ((code, said),) = ended([running])
+        ((code, output),) = ended([running])
         assert proxy.writes == []
-    assert code == 130, said
-    assert "interrupted before anything was changed" in said
-    world.ask_for("A")
+    assert code == 130, output
+    assert "interrupted before anything was changed" in output
+    world.write_files("A")
     world.assert_is("A")
 
 
@@ -90,18 +90,18 @@ def test_signal_during_the_observation_prevents_all_writes(
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
     spec = {"holderIdentity": "ada", "leaseDurationSeconds": 60, "renewTime": "2999-01-01T00:00:00.000000Z"}
     held = lab.cluster.replace({**lease, "spec": spec})
     running = start(lab, "sync", "--lock-timeout", "60s")
     await_word(running, "lock     waiting for ada")
-    code, said = interrupt(running, number)
-    assert code == 130, said
+    code, output = interrupt(running, number)
+    assert code == 130, output
     assert lab.get("Lease", "nimlab-experiments") == held
     lab.cluster.replace({**held, "spec": {}})
-    world.ask_for("A")
+    world.write_files("A")
     world.assert_is("A")
 
 
@@ -109,7 +109,7 @@ def test_signal_ends_the_wait_for_the_lock(lab: Lab, number: signal.Signals) -> 
 @pytest.mark.parametrize("path", ["/services?", "/statefulsets/"], ids=["looking", "writing"])
 def test_signal_ends_a_pause_that_the_server_requested(lab: Lab, tmp_path: Path, path: str) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         reached = threading.Event()
 
@@ -122,9 +122,9 @@ def test_signal_ends_a_pause_that_the_server_requested(lab: Lab, tmp_path: Path,
         proxy.fault = fault
         running = start(lab, "sync", "--no-wait", kubeconfig=proxy.kubeconfig)
         assert reached.wait(60)
-        code, said = interrupt(running, signal.SIGINT)
-    assert code == 130, said
-    assert "interrupted" in said
+        code, output = interrupt(running, signal.SIGINT)
+    assert code == 130, output
+    assert "interrupted" in output
     assert lab.run("sync").code == 0
     world.assert_is("B")
 
@@ -133,9 +133,9 @@ def interrupt(running: subprocess.Popen[str], number: signal.Signals) -> tuple[i
     """Send a signal to a process that waits, and require that it ends at once."""
     begun_s = time.monotonic()
     running.send_signal(number)
-    ((code, said),) = ended([running])
+    ((code, output),) = ended([running])
     assert time.monotonic() - begun_s < 15
-    return code, said
+    return code, output
 
 
 @pytest.mark.live
@@ -145,16 +145,16 @@ def test_signal_ends_a_followed_log_at_once(lab: Lab, tmp_path: Path) -> None:
         proxy.fault = gate
         running = start(lab, "logs", "blue", "--peer", "0", "--follow", kubeconfig=proxy.kubeconfig)
         assert gate.reached.wait(60)
-        code, said = interrupt(running, signal.SIGINT)
+        code, output = interrupt(running, signal.SIGINT)
         gate.opened.set()
-    assert code == 130, said
-    assert said.endswith("interrupted\n")
+    assert code == 130, output
+    assert output.endswith("interrupted\n")
 
 
 @pytest.mark.live
 def test_lock_is_released_although_the_server_fails_after_the_signal(lab: Lab, tmp_path: Path) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(lambda request: request.is_write and "/services/" in request.path)
     stumbled = threading.Event()
 
@@ -172,8 +172,8 @@ def test_lock_is_released_although_the_server_fails_after_the_signal(lab: Lab, t
         running.send_signal(signal.SIGHUP)
         await_word(running, "stopping")
         gate.opened.set()
-        ((code, said),) = ended([running])
-    assert code == 130, said
+        ((code, output),) = ended([running])
+    assert code == 130, output
     assert stumbled.is_set()
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None

@@ -18,7 +18,7 @@ from tests.support.paths import REPOSITORY
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("line", "code", "out", "said"),
+    ("line", "code", "out", "error"),
     [
         ("nimlab validate >&-", 0, "", ""),
         ("nimlab validate 2>&-", 0, "2 experiments, no problems\n", ""),
@@ -39,13 +39,13 @@ from tests.support.paths import REPOSITORY
     ],
 )
 def test_exit_code_changes_only_if_the_result_is_lost(
-    lab_folder: Path, line: str, code: int, out: str, said: str
+    lab_folder: Path, line: str, code: int, out: str, error: str
 ) -> None:
     done = shell(line, cwd=lab_folder)
     assert done.returncode == code, done
     assert done.stdout == out
-    assert said in done.stderr
-    if not said:
+    assert error in done.stderr
+    if not error:
         assert done.stderr == ""
 
 
@@ -94,19 +94,19 @@ def test_characters_are_replaced_by_similar_ascii() -> None:
 def test_deleted_working_directory_is_an_error_only_without_lab_option(
     lab_folder: Path, tmp_path: Path
 ) -> None:
-    gone = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone;"
+    deleted_folder = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone;"
     for line in (
         "nimlab validate",
         "nimlab validate --lab x",
         "nimlab sandbox status",
         "nimlab create --name a",
     ):
-        done = shell(f"{gone} {line}", cwd=lab_folder)
+        done = shell(f"{deleted_folder} {line}", cwd=lab_folder)
         assert done.returncode == 1, done
         assert "the working directory was deleted" in done.stderr
-    done = shell(f"{gone} nimlab validate --lab {lab_folder}", cwd=lab_folder)
+    done = shell(f"{deleted_folder} nimlab validate --lab {lab_folder}", cwd=lab_folder)
     assert (done.returncode, done.stdout) == (0, "2 experiments, no problems\n")
-    done = shell(f"{gone} nimlab render --lab {lab_folder} --out out", cwd=lab_folder)
+    done = shell(f"{deleted_folder} nimlab render --lab {lab_folder} --out out", cwd=lab_folder)
     assert done.returncode == 1
     assert "bug" not in done.stderr
 

@@ -35,10 +35,10 @@ def test_option_without_effect_is_a_usage_error(
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
     assert main([*arguments, "--lab", str(root)]) == 2
-    said = capsys.readouterr()
-    assert option in said.err
-    assert remedy in " ".join(said.err.split())
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert option in printed.err
+    assert remedy in " ".join(printed.err.split())
+    assert printed.out == ""
     assert not (tmp_path / "lab" / "manifests").exists()
 
 

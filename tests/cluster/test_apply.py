@@ -44,7 +44,7 @@ from tests.support.paths import REPOSITORY
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = ObjectKey("StatefulSet", "lab", "red")
 SET = ApplySet(name="experiments", namespace="lab")
-RED = WaitTarget(experiment="red", workloads=frozenset({KEY}), leaving=frozenset())
+RED = WaitTarget(experiment="red", workloads=frozenset({KEY}), terminating=frozenset())
 
 
 def statefulset(wanted: int = 3, **status: Any) -> Manifest:
@@ -82,7 +82,7 @@ def readiness_of(*objects: Manifest) -> Readiness:
     return readiness
 
 
-def judged(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED) -> Any:
+def assessed(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED) -> Any:
     """Return the event for the experiment after some time, with a timeout of one minute."""
     return assess_readiness(target, readiness, NOW, waited_s=waited_s, timeout_s=60)
 
@@ -111,13 +111,13 @@ def test_there_is_no_event_before_everything_is_listed() -> None:
     assert assess_readiness(RED, Readiness(SET), NOW, waited_s=99, timeout_s=60) is None
 
 
-def test_settled_progress_and_timeout() -> None:
-    assert judged(readiness_of(statefulset(**FULL))) == ExperimentSettled(
+def test_event_reports_progress_settlement_or_timeout() -> None:
+    assert assessed(readiness_of(statefulset(**FULL))) == ExperimentSettled(
         experiment="red", running=3, after_s=1
     )
     half = readiness_of(statefulset(replicas=2, readyReplicas=1))
-    assert judged(half) == PeersProgress(experiment="red", running=1, wanted=3, leaving=0)
-    stuck = judged(half, waited_s=61)
+    assert assessed(half) == PeersProgress(experiment="red", running=1, wanted=3, leaving=0)
+    stuck = assessed(half, waited_s=61)
     assert isinstance(stuck, ExperimentStuck)
     assert stuck.timed_out
 
@@ -147,23 +147,23 @@ def test_remaining_time_is_estimated_from_the_pace_so_far() -> None:
 
 
 def test_outdated_and_surplus_peers_are_awaited() -> None:
-    assert isinstance(judged(readiness_of(statefulset(**{**FULL, "updatedReplicas": 2}))), PeersProgress)
-    assert isinstance(judged(readiness_of(statefulset(wanted=2, **FULL))), PeersProgress)
+    assert isinstance(assessed(readiness_of(statefulset(**{**FULL, "updatedReplicas": 2}))), PeersProgress)
+    assert isinstance(assessed(readiness_of(statefulset(wanted=2, **FULL))), PeersProgress)
 
 
 def test_fatal_trouble_ends_the_wait_and_transient_trouble_does_not() -> None:
     half = statefulset(replicas=3, readyReplicas=2)
-    stuck = judged(readiness_of(half, pod(0, "ImagePullBackOff")))
+    stuck = assessed(readiness_of(half, pod(0, "ImagePullBackOff")))
     assert isinstance(stuck, ExperimentStuck)
     assert [t.reason for t in stuck.troubles] == ["ImagePullBackOff"]
-    assert isinstance(judged(readiness_of(half, pod(0, "ErrImagePull"))), PeersProgress)
+    assert isinstance(assessed(readiness_of(half, pod(0, "ErrImagePull"))), PeersProgress)
     leaving = pod(0, "ImagePullBackOff", deletionTimestamp="2026-01-01T00:00:00Z")
-    assert isinstance(judged(readiness_of(half, leaving)), PeersProgress)
+    assert isinstance(assessed(readiness_of(half, leaving)), PeersProgress)
     recovered = readiness_of(half, pod(0, "ImagePullBackOff"), pod(0))
-    assert isinstance(judged(recovered), PeersProgress)
+    assert isinstance(assessed(recovered), PeersProgress)
     deleted = readiness_of(half, pod(0, "ImagePullBackOff"))
     deleted.remove(pod(0))
-    assert isinstance(judged(deleted), PeersProgress)
+    assert isinstance(assessed(deleted), PeersProgress)
 
 
 def test_trouble_becomes_fatal_after_its_grace_period_without_an_event() -> None:
@@ -181,7 +181,7 @@ def test_trouble_becomes_fatal_after_its_grace_period_without_an_event() -> None
         ],
     }
     readiness = readiness_of(statefulset(replicas=3), unscheduled)
-    assert isinstance(judged(readiness), PeersProgress)
+    assert isinstance(assessed(readiness), PeersProgress)
     later = assess_readiness(RED, readiness, NOW + timedelta(seconds=16), waited_s=16, timeout_s=60)
     assert isinstance(later, ExperimentStuck)
     assert not later.timed_out
@@ -201,37 +201,37 @@ def rejection_event(at: datetime) -> Manifest:
 def test_rejected_pods_end_the_wait_after_a_grace_period() -> None:
     readiness = readiness_of(statefulset())
     readiness.record_rejection(rejection_event(NOW), NOW - timedelta(seconds=11))
-    stuck = judged(readiness)
+    stuck = assessed(readiness)
     assert isinstance(stuck, ExperimentStuck)
     assert "exceeded quota" in stuck.troubles[0].message
     secret = statefulset()
     env = [{"name": "API_TOKEN", "value": "exceeded"}]
     secret["spec"]["template"] = {"spec": {"containers": [{"name": "c", "env": env}]}}
     readiness.update(secret, NOW)
-    redacted = judged(readiness)
+    redacted = assessed(readiness)
     assert isinstance(redacted, ExperimentStuck)
     assert "(hidden) quota" in redacted.troubles[0].message
     fresh = readiness_of(statefulset())
     fresh.record_rejection(rejection_event(NOW), NOW)
-    assert isinstance(judged(fresh), PeersProgress)
+    assert isinstance(assessed(fresh), PeersProgress)
     old = readiness_of(statefulset())
     old.record_rejection(rejection_event(NOW - timedelta(minutes=5)), NOW - timedelta(seconds=11))
-    assert isinstance(judged(old), PeersProgress)
+    assert isinstance(assessed(old), PeersProgress)
 
 
 def test_pruned_workloads_and_namespaces_are_awaited_until_deleted() -> None:
     namespace = ObjectKey("Namespace", "", "n")
-    target = WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset({KEY, namespace}))
+    target = WaitTarget(experiment="red", workloads=frozenset(), terminating=frozenset({KEY, namespace}))
     readiness = readiness_of(statefulset(wanted=0, replicas=2))
-    assert judged(readiness, target=target) is None, "the namespace has not been listed"
+    assert assessed(readiness, target=target) is None, "the namespace has not been listed"
     readiness.record_terminating("Namespace", [{"kind": "Namespace", "metadata": {"name": "n"}}])
-    progress = judged(readiness, target=target)
+    progress = assessed(readiness, target=target)
     assert isinstance(progress, PeersProgress)
     assert progress.leaving == 2
     readiness.remove(statefulset())
-    assert isinstance(judged(readiness, target=target), PeersProgress)
+    assert isinstance(assessed(readiness, target=target), PeersProgress)
     readiness.record_terminating("Namespace", ())
-    assert isinstance(judged(readiness, target=target), ExperimentSettled)
+    assert isinstance(assessed(readiness, target=target), ExperimentSettled)
 
 
 def test_new_list_replaces_the_known_objects() -> None:
@@ -279,9 +279,9 @@ def recreate(lab: Lab, *, with_proofs: bool) -> None:
     uid = live["metadata"]["uid"]
     lab.cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
     if with_proofs:
-        lab.cluster.apply(config_map(lab, theirs="yes"), manager="nimlab", force=False, dry_run=False)
+        lab.cluster.apply(config_map(lab, annotations="yes"), manager="nimlab", force=False, dry_run=False)
     else:
-        lab.cluster.create(config_map(lab, theirs="yes"))
+        lab.cluster.create(config_map(lab, annotations="yes"))
 
 
 @pytest.mark.live
@@ -304,12 +304,12 @@ def test_object_recreated_after_the_plan_is_not_touched(lab: Lab, wanted: bool, 
     assert [event.outcome for event in events if isinstance(event, ObjectDone)] == [Outcome.FAILED]
     live = lab.cluster.get(ObjectKey("ConfigMap", lab.namespace, "a"))
     assert live is not None
-    assert live["data"] == {"theirs": "yes"}
+    assert live["data"] == {"annotations": "yes"}
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("theirs", [{"nimlab.dev/commit": "f" * 40}, {"a-note": "for all"}])
-def test_record_replaces_only_the_record_of_this_sync(lab: Lab, theirs: dict[str, str]) -> None:
+@pytest.mark.parametrize("annotations", [{"nimlab.dev/commit": "f" * 40}, {"a-note": "for all"}])
+def test_record_replaces_only_the_record_of_this_sync(lab: Lab, annotations: dict[str, str]) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     desired = [group("red", config_map(lab))]
@@ -323,13 +323,16 @@ def test_record_replaces_only_the_record_of_this_sync(lab: Lab, theirs: dict[str
     next(run)
     written = lab.cluster.get(apply_set.parent_key)
     assert written is not None
-    written["metadata"]["annotations"] |= theirs
+    written["metadata"]["annotations"] |= annotations
     lab.cluster.replace(written)
-    if "a-note" in theirs:
+    if "a-note" in annotations:
         list(run)
         parent = lab.cluster.get(apply_set.parent_key)
         assert parent is not None
-        assert parent["metadata"]["annotations"].items() >= {"nimlab.dev/commit": head.sha, **theirs}.items()
+        assert (
+            parent["metadata"]["annotations"].items()
+            >= {"nimlab.dev/commit": head.sha, **annotations}.items()
+        )
     else:
         with pytest.raises(PreconditionFailed):
             list(run)
@@ -422,13 +425,13 @@ def test_object_created_after_the_plan_is_not_overwritten(lab: Lab) -> None:
     desired = config_map(lab, ours="1")
 
     def create() -> None:
-        lab.kubectl("create", "configmap", "a", "--from-literal=theirs=1")
+        lab.kubectl("create", "configmap", "a", "--from-literal=annotations=1")
 
     done = run_plan(lab, group("red", desired), create)
     assert [event.outcome for event in done] == [Outcome.FAILED]
     live = lab.get("ConfigMap", "a")
     assert live is not None
-    assert live["data"] == {"theirs": "1"}
+    assert live["data"] == {"annotations": "1"}
 
 
 @pytest.mark.live
@@ -477,7 +480,7 @@ class NamespacedOnly:
 def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
-    targets = [WaitTarget(experiment="red", workloads=frozenset(), leaving=frozenset(keys))]
+    targets = [WaitTarget(experiment="red", workloads=frozenset(), terminating=frozenset(keys))]
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     cluster, readiness = NamespacedOnly(lab, late), Readiness(apply_set)
 

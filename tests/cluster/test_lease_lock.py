@@ -17,7 +17,7 @@ from nimlab.cluster.apply import (
     ObjectDone,
     Outcome,
     acquire_lock,
-    current_hold,
+    current_holder,
     execute,
     system_clock,
 )
@@ -71,8 +71,8 @@ LONG_AGO = (NOW - timedelta(seconds=61)).isoformat()
 def test_lease_is_held_until_it_has_certainly_expired(
     spec: dict[str, Any] | None, holder: str | None
 ) -> None:
-    hold = current_hold(None if spec is None else {"spec": spec}, NOW)
-    assert (hold and hold.holder) == holder
+    current = current_holder(None if spec is None else {"spec": spec}, NOW)
+    assert (current and current.name) == holder
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_suspended_sync_leaves_the_remaining_writes_to_the_next_holder(held: Hel
     assert held.lock.lost.is_set()
     held.lock.release()
     lease = cluster.get(held.apply_set.lease_key)
-    hold = current_hold(lease, later.now())
-    assert hold is not None
-    assert hold.holder == "bob", "a lost lease must not be released"
+    current = current_holder(lease, later.now())
+    assert current is not None
+    assert current.name == "bob", "a lost lease must not be released"
     theirs.release()
 
 
@@ -307,7 +307,7 @@ def test_sync_command_stops_writing_once_its_lock_may_have_expired(
 
     monkeypatch.setattr(sync_lock, "system_clock", lambda: replace(system_clock(), now=watch.now))
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
-        proxy.answered = suspend
+        proxy.on_response = suspend
         answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--timeout", "60s")
     assert answer.code == 1, answer.out
     assert "has expired" in answer.out

@@ -261,9 +261,11 @@ def missing_service(lab: Lab, tmp_path: Path) -> Iterator[str]:
 def test_namespace_is_kept_while_an_api_service_does_not_respond(lab: Lab, missing_service: str) -> None:
     with pytest.raises(IncompleteDiscovery, match=missing_service):
         lab.cluster.list_namespace_metadata("default")
-    home = f"nimp2p-exp-gone-{lab.namespace[4:]}"
+    namespace = f"nimp2p-exp-gone-{lab.namespace[4:]}"
     head = "apiVersion: nimlab.dev/v1\nkind: Experiment\n"
-    path = lab.write("gone", f"{head}metadata: {{name: {home[11:]}}}\nspec: {{contract: dst-go, peers: 3}}\n")
+    path = lab.write(
+        "gone", f"{head}metadata: {{name: {namespace[11:]}}}\nspec: {{contract: dst-go, peers: 3}}\n"
+    )
     try:
         answer = lab.run("sync", "--no-wait")
         assert answer.code == 0, answer.err
@@ -271,10 +273,10 @@ def test_namespace_is_kept_while_an_api_service_does_not_respond(lab: Lab, missi
         answer = lab.run("sync", "--no-wait")
         assert answer.code == 0, answer.out + answer.err
         assert "not all objects in it could be listed" in answer.out
-        live = lab.get("Namespace", home, "")
+        live = lab.get("Namespace", namespace, "")
         assert live is not None
         assert "deletionTimestamp" not in live["metadata"]
-        remaining = lab.get("StatefulSet", "pod", home)  # our own objects in it are deleted nevertheless
+        remaining = lab.get("StatefulSet", "pod", namespace)  # our own objects in it are deleted nevertheless
         assert remaining is None or "deletionTimestamp" in remaining["metadata"]
     finally:
-        remove_namespaces(lab.cluster, [home])
+        remove_namespaces(lab.cluster, [namespace])

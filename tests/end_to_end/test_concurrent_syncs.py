@@ -48,7 +48,7 @@ def test_concurrent_syncs_run_one_after_another(lab: Lab) -> None:
     before = world.bystander_version()
     state = "B"
     for _ in range(3):
-        world.ask_for(state)
+        world.write_files(state)
         results = ended([start(lab, "sync", "--lock-timeout", "60s") for _ in range(3)])
         assert [code for code, _ in results] == [0, 0, 0], results
         world.assert_is(state)
@@ -61,7 +61,7 @@ def test_concurrent_syncs_run_one_after_another(lab: Lab) -> None:
 
 def test_sync_without_lock_timeout_names_the_holder_of_the_lock(lab: Lab, tmp_path: Path) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     gate = Gate(lambda request: request.is_write and "/statefulsets/" in request.path)
 
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
@@ -80,7 +80,7 @@ def test_sync_without_lock_timeout_names_the_holder_of_the_lock(lab: Lab, tmp_pa
 def test_replacement_that_the_server_rejects_deletes_nothing(lab: Lab) -> None:
     """An immutable field changes and another field is invalid: the old object and its peers are kept."""
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     text = template.read_text(encoding="utf-8")
     invalid = text.replace("enableServiceLinks: false", "enableServiceLinks: false\n      dnsPolicy: Never")

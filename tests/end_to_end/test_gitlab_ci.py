@@ -1,4 +1,4 @@
-"""The shipped GitLab pipeline: a committed experiment runs, and a removed one is pruned."""
+"""The shipped GitLab pipeline on this machine: a committed file is synced, and a removed file is pruned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.live
 
-VERSION = "4.73.0"  # newer versions require a newer Node than 20
+VERSION = "4.73.0"  # later versions need a newer Node than 20
 MERGE_REQUEST = "merge_request_event"
 
 
@@ -36,7 +36,7 @@ def gitlab_ci_local() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Exit code and output of a pipeline, and the jobs that ran."""
+    """The exit code and the output of a pipeline, and the names of the jobs that ran."""
 
     code: int
     text: str
@@ -57,9 +57,11 @@ class Pipeline:
         git(self.root, "commit", "-qm", message)
 
     def run(self, source: str = "push") -> Answer:
-        """Run the jobs that the rules select for this source of a pipeline."""
-        ready = (f"NIMLAB={sys.executable} -m nimlab", "NIMLAB_INSTALL=true", f"CI_PIPELINE_SOURCE={source}")
-        flags = [part for variable in ready for part in ("--variable", variable)]
+        """Run the jobs that the rules select for a pipeline of this source."""
+        settings = (
+            f"NIMLAB={sys.executable} -m nimlab", "NIMLAB_INSTALL=true", f"CI_PIPELINE_SOURCE={source}"
+        )  # fmt: skip
+        flags = [part for variable in settings for part in ("--variable", variable)]
         if source == MERGE_REQUEST:
             flags += ["--variable", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME=main"]
             flags += ["--unset-variable", "CI_COMMIT_BRANCH"]
@@ -79,24 +81,24 @@ class Pipeline:
         return Answer(code=done.returncode, text=text, jobs=started)
 
     def artifact(self, name: str) -> str:
-        """Return an artifact of the plan job."""
+        """Return the content of an artifact of the plan job."""
         return (self.root / ".gitlab-ci-local" / "artifacts" / "plan" / name).read_text(encoding="utf-8")
 
     def report(self, kind: str) -> str:
-        """Return a report of the plan job, found by the path in the pipeline."""
+        """Return a GitLab report of the plan job, from the path in the pipeline's configuration."""
         config = yaml.safe_load((self.root / ".gitlab-ci.yml").read_text(encoding="utf-8"))
         (path,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
         return path.read_text(encoding="utf-8")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment with the tests' kubectl on PATH and without Git settings."""
+    """Return this process's environment with the pinned kubectl and without the machine's Git settings."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
 
 
 def shim(folder: Path) -> Path:
-    """Make a folder with a program `nimlab` that runs this checkout, and return it."""
+    """Create a folder with a program `nimlab` that runs this checkout; return the folder."""
     folder.mkdir()
     program = folder / "nimlab"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nimlab "$@"\n', encoding="utf-8")
@@ -112,7 +114,7 @@ FILES = {
 
 
 def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
-    """Create the kubeconfigs of the accounts with the commands in docs/gitlab.md."""
+    """Create the accounts' kubeconfigs in the folder, with the commands in docs/gitlab.md."""
     guide = (REPOSITORY / "docs" / "gitlab.md").read_text(encoding="utf-8")
     variables = environment(KUBECONFIG=str(lab.kubeconfig), PYTHONPATH=str(REPOSITORY))
     variables["PATH"] = f"{shim(folder / 'bin')}{os.pathsep}{variables['PATH']}"
@@ -141,7 +143,7 @@ def file_variables(folder: Path, *names: str) -> dict[str, Any]:
 
 @pytest.fixture
 def pipeline(lab: Lab, gitlab_ci_local: Path, tmp_path: Path) -> Iterator[Pipeline]:
-    """A lab with a pipeline; the credentials of the platform are not set."""
+    """Yield a pipeline for the lab; the platform's credentials are not set."""
     home = tmp_path / "home"
     home.mkdir()
     documented_kubeconfigs(lab, home)
@@ -151,14 +153,16 @@ def pipeline(lab: Lab, gitlab_ci_local: Path, tmp_path: Path) -> Iterator[Pipeli
     shutil.copy(REPOSITORY / ".gitignore", lab.root)
     git(lab.root, "init", "-q", "-b", "main")
     git(lab.root, "remote", "add", "origin", "git@gitlab.example.org:dst/lab.git")
-    made = Pipeline(root=lab.root, program=gitlab_ci_local, variables=variables)
-    made.commit("the lab")
-    yield made
+    prepared = Pipeline(root=lab.root, program=gitlab_ci_local, variables=variables)
+    prepared.commit("the lab")
+    yield prepared
     for account in ("plan", "sync"):
         lab.kubectl("delete", "clusterrole,clusterrolebinding", f"nimlab-{account}-platform-{lab.namespace}")
 
 
-def test_commit_runs_an_experiment_and_its_removal_prunes_it(pipeline: Pipeline, lab: Lab) -> None:
+def test_committed_experiment_is_synced_and_removed_experiment_is_pruned(
+    pipeline: Pipeline, lab: Lab
+) -> None:
     green = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8").replace("blue", "green")
     lab.write("green", green)
     pipeline.commit("green")
@@ -168,14 +172,14 @@ def test_commit_runs_an_experiment_and_its_removal_prunes_it(pipeline: Pipeline,
     assert "nimp2p-exp-green" in lab.names("StatefulSet")
     (lab.root / "experiments" / "green.yaml").unlink()
     lab.edit("purple", "peers: 5", "peers: 7")
-    pipeline.commit("no green, more purple, whose peers start anew")
+    pipeline.commit("remove green, scale purple")
     done = pipeline.run()
     assert done.code == 0, done.text
     assert "11 of 11 peers running" in done.text
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
 
 
-def test_the_platform_has_a_job_and_rights_of_its_own(pipeline: Pipeline, lab: Lab) -> None:
+def test_platform_has_its_own_job_and_account(pipeline: Pipeline, lab: Lab) -> None:
     only = yaml.safe_dump(
         file_variables(pipeline.variables.parent, "NIMLAB_KUBECONFIG", "NIMLAB_PLATFORM_KUBECONFIG")
     )
@@ -200,14 +204,14 @@ def test_schedule_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:
     assert "0 created, 0 updated, 0 pruned" in done.text
 
 
-def test_merge_request_shows_what_a_merge_would_do_and_changes_nothing(pipeline: Pipeline, lab: Lab) -> None:
+def test_merge_request_shows_the_plan_of_the_merge_and_changes_nothing(pipeline: Pipeline, lab: Lab) -> None:
     git(lab.root, "checkout", "-qb", "more-purple")
     lab.edit("purple", "peers: 5", "peers: 7")
     pipeline.commit("more purple")
     git(lab.root, "checkout", "-q", "main")
     green = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8").replace("blue", "green")
     lab.write("green", green)
-    pipeline.commit("green, merged since")
+    pipeline.commit("green, merged in the meantime")
     assert pipeline.run().code == 0
     git(lab.root, "update-ref", "refs/remotes/origin/main", "main")
     git(lab.root, "checkout", "-q", "more-purple")
@@ -240,7 +244,7 @@ def test_merge_request_without_changes_passes_without_a_warning(pipeline: Pipeli
     assert "Nothing to do" in pipeline.artifact("plan.txt")
 
 
-def test_broken_file_fails_before_anything_is_done(pipeline: Pipeline, lab: Lab) -> None:
+def test_broken_file_fails_before_any_write(pipeline: Pipeline, lab: Lab) -> None:
     lab.edit("purple", "peers: 5", "peers: many")
     pipeline.commit("a mistake")
     done = pipeline.run()
@@ -250,7 +254,7 @@ def test_broken_file_fails_before_anything_is_done(pipeline: Pipeline, lab: Lab)
     assert lab.names("StatefulSet") == []
 
 
-def test_missing_credentials_fail_with_the_variables_name(pipeline: Pipeline, lab: Lab) -> None:
+def test_missing_credentials_fail_with_the_name_of_the_variable(pipeline: Pipeline, lab: Lab) -> None:
     variables = yaml.safe_load(pipeline.variables.read_text(encoding="utf-8"))
     del variables["NIMLAB_KUBECONFIG"]
     pipeline.variables.write_text(yaml.safe_dump(variables), encoding="utf-8")
@@ -260,7 +264,7 @@ def test_missing_credentials_fail_with_the_variables_name(pipeline: Pipeline, la
     assert lab.names("StatefulSet") == []
 
 
-def test_sync_runs_one_at_a_time_with_the_whole_history() -> None:
+def test_pipeline_syncs_one_at_a_time_with_the_full_history() -> None:
     config = yaml.safe_load((REPOSITORY / ".gitlab-ci.yml").read_text(encoding="utf-8"))
     assert config["sync"]["resource_group"]
     assert config["sync"]["interruptible"] is False
@@ -274,6 +278,6 @@ def test_sync_runs_one_at_a_time_with_the_whole_history() -> None:
 def test_nimlab_is_tested_on_every_supported_python_and_on_the_lowest_dependencies() -> None:
     config = yaml.safe_load((REPOSITORY / ".gitlab-ci.yml").read_text(encoding="utf-8"))
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = [part.rpartition(" ")[2] for part in project["classifiers"] if ":: 3." in part]
-    assert config["test"]["parallel"]["matrix"] == [{"PYTHON_VERSION": named}]
+    versions = [part.rpartition(" ")[2] for part in project["classifiers"] if ":: 3." in part]
+    assert config["test"]["parallel"]["matrix"] == [{"PYTHON_VERSION": versions}]
     assert config["test-lowest"]["script"] == ["make test-lowest"]

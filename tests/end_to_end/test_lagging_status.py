@@ -62,7 +62,7 @@ def test_peers_created_between_observation_and_update_are_restarted(
     blue: Lab, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Two syncs in quick succession: when the second one observes the cluster, no peer exists."""
-    gate = Gate(fits=is_update)
+    gate = Gate(matches=is_update)
     with run_proxy(blue.kubeconfig, tmp_path) as proxy, suspended_controllers(sandbox) as resume:
         synced(blue, "--no-wait")
         change_template(blue)
@@ -92,7 +92,7 @@ def test_peers_left_by_a_killed_sync_are_restarted_before_their_controller_obser
             running.kill()
 
     with run_proxy(blue.kubeconfig, tmp_path) as proxy, suspended_controllers(sandbox) as resume:
-        proxy.answered = kill
+        proxy.on_response = kill
         running = start(blue, "sync", kubeconfig=proxy.kubeconfig)
         assert ended([running])[0][0] == -signal.SIGKILL
         release_lock(blue)
@@ -100,7 +100,7 @@ def test_peers_left_by_a_killed_sync_are_restarted_before_their_controller_obser
         assert dry_run.code == 3, dry_run.out
         assert "its controller has not observed the last change yet" in dry_run.out
         assert uids(blue) == before
-        proxy.answered = lambda request, status, body: resume() if is_update(request) else None
+        proxy.on_response = lambda request, status, body: resume() if is_update(request) else None
         running = start(blue, "sync", "--timeout", "60s", kubeconfig=proxy.kubeconfig)
         ((code, output),) = ended([running])
     assert code == 0, output

@@ -130,13 +130,13 @@ def test_experiment_in_its_own_namespace_moves_without_a_restart(lab: Lab, elsew
     commit(lab, "an experiment in its own namespace")
     answer = lab.run(*SYNC)
     assert answer.code == 0, answer.out + answer.err
-    home = f"nimp2p-exp-{name}"
-    workload = lab.get("StatefulSet", "pod", home)
+    namespace = f"nimp2p-exp-{name}"
+    workload = lab.get("StatefulSet", "pod", namespace)
     assert workload is not None
     new = moved(lab, elsewhere)
     answer = new.run(*SYNC, "--move", "--max-prune", "100%")
     assert answer.code == 0, answer.out + answer.err
-    after = lab.get("StatefulSet", "pod", home)
+    after = lab.get("StatefulSet", "pod", namespace)
     assert after is not None
     assert after["metadata"]["uid"] == workload["metadata"]["uid"]
     assert after["spec"]["template"] == workload["spec"]["template"]
@@ -208,13 +208,13 @@ def test_lab_in_another_folder_of_the_repository_is_another_lab(lab: Lab) -> Non
     top = lab.root.parent / "repository"
     (top / "labs").mkdir(parents=True)
     lab.root.rename(top / "labs" / "one")
-    one = dataclasses.replace(lab, root=top / "labs" / "one")
+    inner = dataclasses.replace(lab, root=top / "labs" / "one")
     make_lab(top / "labs" / "two", lab.namespace, experiments=("blue",))
     two = dataclasses.replace(lab, root=top / "labs" / "two")
     git(top, "init", "-q", "-b", "main")
     git(top, "add", "-A")
     git(top, "commit", "-qm", "two labs")
-    assert one.run(*SYNC).code == 0
+    assert inner.run(*SYNC).code == 0
     answer = two.run(*SYNC, "--allow-older", "--max-prune", "100%")
     assert answer.code == 1
     assert "another lab" in answer.out

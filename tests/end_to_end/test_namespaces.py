@@ -36,14 +36,14 @@ def synced(lab: Lab, *arguments: str) -> str:
 
 def test_namespace_is_created_and_deleted_with_its_experiment(lab: Lab, go: str) -> None:
     synced(lab)
-    home = f"nimp2p-exp-{go}"
-    assert lab.get("StatefulSet", "pod", home) is not None
-    assert lab.get("Service", "nimp2p-service", home) is not None
-    for name in (home, lab.namespace):  # link shaping needs the level `privileged`
+    namespace = f"nimp2p-exp-{go}"
+    assert lab.get("StatefulSet", "pod", namespace) is not None
+    assert lab.get("Service", "nimp2p-service", namespace) is not None
+    for name in (namespace, lab.namespace):  # link shaping needs the level `privileged`
         live = lab.get("Namespace", name, "")
         assert live is not None
         assert live["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
-    pod = lab.get("Pod", "pod-2", home)
+    pod = lab.get("Pod", "pod-2", namespace)
     assert pod is not None
     env = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
     assert env == {
@@ -55,42 +55,42 @@ def test_namespace_is_created_and_deleted_with_its_experiment(lab: Lab, go: str)
     assert lab.run("sync", "--dry-run", "--exit-code").code == 0
     (lab.root / "experiments" / f"{go}.yaml").unlink()
     synced(lab)
-    assert lab.get("Namespace", home, "") is None
+    assert lab.get("Namespace", namespace, "") is None
     assert len(lab.names("StatefulSet")) == 2
     assert lab.run("sync", "--dry-run", "--exit-code").code == 0
 
 
 def test_namespace_with_a_foreign_object_is_kept(lab: Lab, go: str) -> None:
     synced(lab)
-    home = f"nimp2p-exp-{go}"
-    notes = {"name": "notes", "namespace": home}
+    namespace = f"nimp2p-exp-{go}"
+    notes = {"name": "notes", "namespace": namespace}
     lab.cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": notes, "data": {"a": "b"}})
     (lab.root / "experiments" / f"{go}.yaml").unlink()
     out = synced(lab)
     assert "ConfigMap/" in out
-    assert lab.get("Namespace", home, "") is not None
-    assert lab.get("ConfigMap", "notes", home) is not None
-    assert lab.get("StatefulSet", "pod", home) is None
-    lab.kubectl("delete", "configmap", "notes", "-n", home)
+    assert lab.get("Namespace", namespace, "") is not None
+    assert lab.get("ConfigMap", "notes", namespace) is not None
+    assert lab.get("StatefulSet", "pod", namespace) is None
+    lab.kubectl("delete", "configmap", "notes", "-n", namespace)
     synced(lab)
-    assert lab.get("Namespace", home, "") is None
+    assert lab.get("Namespace", namespace, "") is None
 
 
 def test_platform_objects_do_not_block_the_namespace_but_copies_of_them_do(lab: Lab, go: str) -> None:
     synced(lab)
     assert lab.run("sync", "platform", "--no-wait").code == 0
-    home = f"nimp2p-exp-{go}"
-    role = lab.get("Role", "lab-discovery", home)
+    namespace = f"nimp2p-exp-{go}"
+    role = lab.get("Role", "lab-discovery", namespace)
     assert role is not None
     kept = {field: role["metadata"][field] for field in ("labels", "annotations")}
-    copy = {**role, "metadata": {"name": "lab-discovery-2", "namespace": home, **kept}}
+    copy = {**role, "metadata": {"name": "lab-discovery-2", "namespace": namespace, **kept}}
     lab.cluster.create(copy)
     (lab.root / "experiments" / f"{go}.yaml").unlink()
     assert "Role/" in synced(lab)
-    assert lab.get("Namespace", home, "") is not None
-    lab.kubectl("delete", "role", "lab-discovery-2", "-n", home)
+    assert lab.get("Namespace", namespace, "") is not None
+    lab.kubectl("delete", "role", "lab-discovery-2", "-n", namespace)
     synced(lab)
-    assert lab.get("Namespace", home, "") is None
+    assert lab.get("Namespace", namespace, "") is None
     assert lab.run("sync", "platform", "--no-wait").code == 0
     assert lab.run("sync", "platform", "--dry-run", "--exit-code").code == 0
 

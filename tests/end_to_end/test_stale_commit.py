@@ -80,14 +80,14 @@ def test_clone_that_has_not_fetched_overwrites_nothing_and_records_nothing(mine:
 def test_clone_that_has_not_fetched_may_sync_without_changes(mine: Lab) -> None:
     theirs = clone_of(mine)
     (mine.root / "README.md").write_text("hello\n", encoding="utf-8")
-    newest = commit(mine, "told")
+    newest = commit(mine, "a change")
     assert mine.run("sync", "--no-wait").code == 0
     answer = theirs.run("sync", "--no-wait")
     assert answer.code == 0, answer.out
     assert recorded(mine)[COMMIT] == newest
 
 
-def test_shallow_clone_of_a_newer_commit_is_told_to_fetch_its_history(mine: Lab) -> None:
+def test_shallow_clone_of_a_newer_commit_gets_the_hint_to_fetch_its_history(mine: Lab) -> None:
     (mine.root / "README.md").write_text("hello\n", encoding="utf-8")
     commit(mine, "between")
     more_peers(mine, 3)
@@ -124,7 +124,7 @@ def test_commit_that_was_rebased_after_a_sync_by_name_is_synced(mine: Lab) -> No
     more_peers(mine, 3)
     assert mine.run("sync", "purple").code == 0, "outdated peers would be a pending change"
     (theirs.root / "README.md").write_text("hello\n", encoding="utf-8")
-    commit(theirs, "told")
+    commit(theirs, "a change")
     more_peers(theirs, 3)
     assert theirs.run("sync", "--no-wait").code == 0
     assert BEGUN not in recorded(mine)

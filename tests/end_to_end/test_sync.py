@@ -183,7 +183,7 @@ def test_prune_limit_is_enforced(lab: Lab, limit: str) -> None:
     assert "nimp2p-exp-blue" in lab.names("StatefulSet")
 
 
-def test_renamed_experiments_never_run_twice(lab: Lab) -> None:
+def test_renamed_experiments_never_run_beside_the_old_ones(lab: Lab) -> None:
     synced(lab)
     folder = lab.root / "experiments"
     for old, new in (("blue", "green"), ("purple", "red")):
@@ -265,7 +265,7 @@ def test_field_of_a_controller_is_a_conflict_and_is_kept(lab: Lab) -> None:
     assert live["spec"]["replicas"] == 5
 
 
-def test_object_of_another_manager_is_not_adopted(lab: Lab) -> None:
+def test_object_of_another_manager_is_not_taken_over(lab: Lab) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     lab.kubectl("create", "service", "clusterip", "nimp2p-exp-blue", "--tcp=80")
     answer = lab.run("sync")
@@ -281,9 +281,9 @@ def test_many_new_experiments_cost_few_requests(lab: Lab) -> None:
     for name in names:
         lab.write(name, text.replace("name: blue", f"name: {name}"))
     lab.kubectl("create", "service", "clusterip", "nimp2p-exp-n7", "--tcp=80")
-    said = re.search(r"\((\d+) requests, no writes", lab.run("sync", "--dry-run").out)
-    assert said is not None
-    assert int(said[1]) <= 16
+    match = re.search(r"\((\d+) requests, no writes", lab.run("sync", "--dry-run").out)
+    assert match is not None
+    assert int(match[1]) <= 16
     plan = json.loads(lab.run("sync", "--dry-run", "--output", "json").out)
     (blocked,) = [o for o in plan["objects"] if "error" in o]
     assert blocked["name"] == "nimp2p-exp-n7"
@@ -502,7 +502,7 @@ def test_unschedulable_peers_are_reported_with_the_reason(lab: Lab) -> None:
     lab.edit("purple", "cpu: 50m", 'cpu: "900"')
     answer = lab.run("sync", "--timeout", "4m", "--output", "json")
     assert answer.code == 4, answer.out + answer.err
-    (purple,) = [one for one in json.loads(answer.out)["peers"] if one["experiment"] == "purple"]
+    (purple,) = [p for p in json.loads(answer.out)["peers"] if p["experiment"] == "purple"]
     assert {trouble["reason"] for trouble in purple["troubles"]} == {"Unschedulable"}
     assert "Insufficient cpu" in purple["troubles"][0]["message"]
     assert purple["waitedSeconds"] < 60

@@ -1,4 +1,4 @@
-"""Objects that are being deleted: awaited until they are gone, and reported with their blockers."""
+"""Objects that are being deleted: awaited until they no longer exist, and reported with their blockers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOLD = "example.com/hold"
 CONFIG = ObjectKey("ConfigMap", "lab", "red-spec")
 
 
-def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
+def terminating(kind: str, *finalizers: str, **more: Any) -> Manifest:
     """Return a live object that is being deleted."""
     metadata = {
         "name": "red-spec",
@@ -36,15 +36,15 @@ def leaving(kind: str, *finalizers: str, **more: Any) -> Manifest:
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (leaving("ConfigMap", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
-        (leaving("Service", HOLD, "b/c"), f"the finalizers `{HOLD}`, `b/c` block the deletion"),
-        (leaving("StatefulSet", "foregroundDeletion", status={"replicas": 4}), "it waits for its 4 pods"),
-        (leaving("StatefulSet", "foregroundDeletion", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
+        (terminating("ConfigMap", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
+        (terminating("Service", HOLD, "b/c"), f"the finalizers `{HOLD}`, `b/c` block the deletion"),
+        (terminating("StatefulSet", "foregroundDeletion", status={"replicas": 4}), "it waits for its 4 pods"),
+        (terminating("StatefulSet", "foregroundDeletion", HOLD), f"finalizer `{HOLD}` blocks the deletion"),
         (
-            leaving("Namespace", spec={"finalizers": ["kubernetes", "x/y"]}),
+            terminating("Namespace", spec={"finalizers": ["kubernetes", "x/y"]}),
             "finalizer `x/y` blocks the deletion",
         ),
-        (leaving("ConfigMap"), "still exists"),
+        (terminating("ConfigMap"), "still exists"),
     ],
 )
 def test_blockers_of_a_deletion_are_named(item: Manifest, words: str) -> None:
@@ -58,21 +58,21 @@ def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
         {"type": "NamespaceFinalizersRemaining", "status": "True", "message": f"{HOLD} in 1"},
     ]
     text = describe_blockers(
-        leaving("Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions})
+        terminating("Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions})
     )
     assert "NamespaceContentRemaining: configmaps. has 1" in text
     assert f"NamespaceFinalizersRemaining: {HOLD} in 1" in text
     assert "Discovery" not in text
     assert "`kubernetes`" not in text
-    assert not finalizers_of(leaving("Namespace", spec={"finalizers": ["kubernetes"]}))
+    assert not finalizers_of(terminating("Namespace", spec={"finalizers": ["kubernetes"]}))
 
 
 def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
     target = WaitTarget(
-        experiment="red", workloads=frozenset(), leaving=frozenset({CONFIG}), uids={CONFIG: "u1"}
+        experiment="red", workloads=frozenset(), terminating=frozenset({CONFIG}), uids={CONFIG: "u1"}
     )
     readiness = Readiness(SET)
-    readiness.record_terminating("ConfigMap", [leaving("ConfigMap", HOLD)])
+    readiness.record_terminating("ConfigMap", [terminating("ConfigMap", HOLD)])
     progress = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)
     assert isinstance(progress, PeersProgress)
     stuck = assess_readiness(target, readiness, NOW, waited_s=61, timeout_s=60)
@@ -83,7 +83,7 @@ def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
         assert "ConfigMap" in text
         assert HOLD in text
         assert "0 of 0" not in text
-    other = leaving("ConfigMap", HOLD)
+    other = terminating("ConfigMap", HOLD)
     other["metadata"]["uid"] = "u2"
     readiness.record_terminating("ConfigMap", [other])
     settled = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)
@@ -98,19 +98,19 @@ def held(lab: Lab) -> Iterator[Lab]:
     for kind in ("StatefulSet", "ConfigMap", "Service", "NetworkPolicy"):
         for name in lab.names(kind):
             if HOLD in ((lab.get(kind, name) or {}).get("metadata", {}).get("finalizers") or ()):
-                hold(lab, kind, name, "null")
+                set_finalizers(lab, kind, name, "null")
 
 
-def hold(lab: Lab, kind: str, name: str, finalizers: str) -> None:
+def set_finalizers(lab: Lab, kind: str, name: str, finalizers: str) -> None:
     """Set an object's finalizers as a user would."""
     lab.kubectl("patch", kind, name, "--type=merge", "-p", f'{{"metadata":{{"finalizers":{finalizers}}}}}')
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("kind", ["StatefulSet", "ConfigMap", "Service", "NetworkPolicy"])
-def test_sync_succeeds_only_when_the_pruned_object_is_gone(held: Lab, kind: str) -> None:
+def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: str) -> None:
     name = next(n for n in held.names(kind) if "blue" in n)
-    hold(held, kind, name, json.dumps([HOLD]))
+    set_finalizers(held, kind, name, json.dumps([HOLD]))
     (held.root / "experiments" / "blue.yaml").unlink()
     for _ in range(2):
         answer = held.run("sync", "--timeout", "2s", "--max-prune", "100%")
@@ -127,7 +127,7 @@ def test_sync_succeeds_only_when_the_pruned_object_is_gone(held: Lab, kind: str)
     assert "terminating" in listed.out
     assert held.run("list", "--exit-code").code == 4
     assert HOLD in held.run("status", "blue").out
-    hold(held, kind, name, "null")
+    set_finalizers(held, kind, name, "null")
     assert held.run("sync", "--timeout", "30s").code == 0
     assert held.run("sync", "--dry-run", "--exit-code").code == 0
     assert held.get(kind, name) is None
@@ -136,13 +136,13 @@ def test_sync_succeeds_only_when_the_pruned_object_is_gone(held: Lab, kind: str)
 @pytest.mark.live
 def test_new_object_waits_for_the_old_one_and_reports_its_finalizer(held: Lab) -> None:
     name = next(n for n in held.names("StatefulSet") if "blue" in n)
-    hold(held, "StatefulSet", name, json.dumps([HOLD]))
+    set_finalizers(held, "StatefulSet", name, json.dumps([HOLD]))
     held.kubectl("delete", "statefulset", name, "--wait=false")
     assert HOLD in held.run("sync", "--dry-run").out
     answer = held.run("sync", "--timeout", "2s")
     assert answer.code == 1
     assert HOLD in answer.out + answer.err
-    hold(held, "StatefulSet", name, "null")
+    set_finalizers(held, "StatefulSet", name, "null")
     assert held.run("sync").code == 0
 
 
@@ -170,7 +170,9 @@ def test_terminating_foreign_object_is_not_awaited(held: Lab) -> None:
 
 @pytest.mark.live
 def test_blocker_of_the_labs_namespace_is_reported(held: Lab) -> None:
-    hold(held, "ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n), json.dumps([HOLD]))
+    set_finalizers(
+        held, "ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n), json.dumps([HOLD])
+    )
     held.kubectl("delete", "namespace", held.namespace, "--wait=false")
     held.kubectl("wait", "namespace", held.namespace, "--for=condition=NamespaceFinalizersRemaining")
     answer = held.run("sync", "--timeout", "2s")

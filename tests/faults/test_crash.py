@@ -55,7 +55,7 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
     """Sync in a separate process, killed after a write; return its exit code and the number of writes."""
     killer = Killer(after)
     command = [sys.executable, "-m", "nimlab", "sync", "--timeout", "60s", "--lab", str(world.lab.root)]
-    proxy.answered = None
+    proxy.on_response = None
     killer.process = subprocess.Popen(
         [*command, "--kubeconfig", str(proxy.kubeconfig)],
         stdout=subprocess.DEVNULL,
@@ -63,15 +63,15 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         text=True,
     )
-    proxy.answered = killer
+    proxy.on_response = killer
     code = killer.process.wait(timeout=120)
-    proxy.answered = None
+    proxy.on_response = None
     return code, killer.writes
 
 
 @pytest.fixture(scope="module")
 def folder(cluster: KubeCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A lab's folder and namespace for all crashes of this worker."""
+    """Return the lab's folder and namespace for all crashes of this worker."""
     namespace = f"lab-{secrets.token_hex(4)}"
     yield make_lab(tmp_path_factory.mktemp("crash") / "lab", namespace), namespace
     remove_namespaces(cluster, [namespace])
@@ -81,13 +81,13 @@ def folder(cluster: KubeCluster, tmp_path_factory: pytest.TempPathFactory) -> It
 def world(
     folder: tuple[Path, str], sandbox: Sandbox, cluster: KubeCluster, capsys: pytest.CaptureFixture[str]
 ) -> World:
-    """The lab of this worker's crashes, in state A."""
+    """Yield the lab of this worker's crashes, in state A."""
     root, namespace = folder
     lab = Lab(root, namespace, sandbox.kubeconfig, cluster, capsys)
     if not (root / ".git").exists():
         return make_world(lab)
     world = find_world(lab)
-    world.ask_for("A")
+    world.write_files("A")
     free_lock(world)
     answer = lab.run("sync", "--timeout", "60s")
     assert answer.code == 0, answer.out + answer.err
@@ -103,14 +103,14 @@ def test_sync_killed_after_any_write_is_finished_by_the_next(
         for goal in ("B", "A"):
             was_killed = crash_towards(world, proxy, goal, after)
             counts["crashes"][goal] += was_killed
-            assert was_killed or after > LEAST, "it writes less than these tests expect"
-            assert not was_killed or after < MOST, "it writes more than these tests kill"
+            assert was_killed or after > LEAST, "the sync sends fewer writes than this test expects"
+            assert not was_killed or after < MOST, "the sync sends more writes than this test covers"
     assert world.bystander_version() == alive
 
 
 def crash_towards(world: World, proxy: Proxy, goal: str, after: int) -> bool:
-    """Kill a sync towards a state and finish it with the next one; False if it had fewer writes than that."""
-    world.ask_for(goal)
+    """Kill a sync to a state, then complete it by another sync; return False if it had too few writes."""
+    world.write_files(goal)
     code, writes = run_until(world, proxy, after)
     if code == 0:
         assert writes < after

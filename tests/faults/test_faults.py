@@ -100,14 +100,14 @@ def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between attempts and the patience with a slow answer; not what a server asks for."""
+    """Shorten the read timeout and the pauses between attempts, but not the pauses that a server requires."""
     monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.002)
     monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=1))
 
 
 @pytest.fixture
 def proxy(lab: Lab, tmp_path: Path) -> Iterator[Proxy]:
-    """A proxy in front of the lab's cluster."""
+    """Yield a proxy in front of the lab's cluster."""
     with run_proxy(lab.kubeconfig, tmp_path) as running:
         yield running
 
@@ -127,7 +127,7 @@ def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) 
     """
     bystander = world.bystander_version()
     before = world.names()
-    world.ask_for(state)
+    world.write_files(state)
     through = replace(world.lab, kubeconfig=proxy.kubeconfig)
     proxy.seen.clear()
     proxy.fault = injector
@@ -199,7 +199,7 @@ def test_every_request_can_be_retried(lab: Lab, proxy: Proxy, fault: str) -> Non
     world = make_world(lab)
     bystander = world.bystander_version()
     for state in ("B", "A"):
-        world.ask_for(state)
+        world.write_files(state)
         proxy.fault = first_time
         answer = through.run("sync")
         assert answer.code == 0, answer.out + answer.err
@@ -222,7 +222,7 @@ def test_expired_pages_are_read_again_and_never_taken_for_the_whole_list(
 ) -> None:
     world = make_world(lab)
     bystander = world.bystander_version()
-    world.ask_for("B")
+    world.write_files("B")
     monkeypatch.setattr(transport, "PAGE", 2)
     remaining = [times]
 
@@ -288,17 +288,17 @@ def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], N
         return Broken(instead=body) if body else status(404)
 
     def freeze() -> None:
-        proxy.answered = None
+        proxy.on_response = None
         proxy.fault = repeat
 
-    proxy.answered = record
+    proxy.on_response = record
     return freeze
 
 
 def test_stale_reads_never_overwrite_or_delete_newer_objects(lab: Lab, proxy: Proxy) -> None:
     """After the first reads, a user creates the object to create and recreates the object to prune."""
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     through = replace(lab, kubeconfig=proxy.kubeconfig)
     freeze = stale_reads(proxy, lambda request: True)
     assert through.run("sync", "--dry-run", "--exit-code").code == 3
@@ -322,7 +322,7 @@ def test_stale_reads_never_overwrite_or_delete_newer_objects(lab: Lab, proxy: Pr
     lab.kubectl("delete", "service", "nimp2p-exp-green")
     assert lab.run("sync").code == 0
     assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == recreated, (
-        "created by somebody else with our labels"
+        "another client created it with our labels"
     )
     lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
     world.assert_is("B")
@@ -330,7 +330,7 @@ def test_stale_reads_never_overwrite_or_delete_newer_objects(lab: Lab, proxy: Pr
 
 def test_stale_read_of_the_lock_is_detected_without_an_endless_loop(lab: Lab, proxy: Proxy) -> None:
     world = make_world(lab)
-    world.ask_for("B")
+    world.write_files("B")
     through = replace(lab, kubeconfig=proxy.kubeconfig)
     freeze = stale_reads(proxy, lambda request: "/leases/" in request.path)
     assert through.run("sync", "--dry-run").code == 0

@@ -38,7 +38,7 @@ class World:
     lab: Lab
     bystander: ObjectKey
 
-    def ask_for(self, state: str) -> None:
+    def write_files(self, state: str) -> None:
         """Write and commit the files of a state."""
         folder = self.lab.root / "experiments"
         for path in folder.iterdir():
@@ -102,7 +102,7 @@ def make_world(lab: Lab) -> World:
     settings.write_text(text.replace("percent: 50", "percent: 90"), encoding="utf-8")
     world = find_world(lab)
     git(lab.root, "init", "-q", "-b", "main")
-    world.ask_for("A")
+    world.write_files("A")
     answer = lab.run("sync")
     assert answer.code == 0, answer.out + answer.err
     own = lab.get("ConfigMap", "nimp2p-exp-blue-spec")

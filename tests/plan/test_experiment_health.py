@@ -28,7 +28,7 @@ from nimlab.report.experiment_troubles import troubles_of
 from nimlab.report.git_state import GitState
 from nimlab.report.list_rows import rows_of
 from nimlab.report.styled_text import join
-from tests.cluster.test_apply import RED, judged, readiness_of
+from tests.cluster.test_apply import RED, assessed, readiness_of
 from tests.cluster.test_apply import rejection_event as refused_at
 from tests.cluster.test_apply import statefulset as awaited_set
 from tests.support.lab import Lab
@@ -311,10 +311,10 @@ def test_event_of_a_former_statefulset_does_not_end_the_wait() -> None:
     former["involvedObject"]["uid"] = "set-1"
     readiness = readiness_of(live)
     readiness.record_rejection(former, THEN - timedelta(seconds=11))
-    assert isinstance(judged(readiness), PeersProgress)
+    assert isinstance(assessed(readiness), PeersProgress)
     own = {**former, "involvedObject": {**former["involvedObject"], "uid": "set-2"}}
     readiness.record_rejection(own, THEN - timedelta(seconds=11))
-    assert isinstance(judged(readiness), ExperimentStuck)
+    assert isinstance(assessed(readiness), ExperimentStuck)
     live["metadata"]["managedFields"] = [
         managed("nimlab", (THEN + timedelta(seconds=5)).isoformat(), "f:spec", "f:replicas")
     ]
@@ -343,16 +343,16 @@ def text_of(item: Any) -> str:
 
 
 def test_progress_always_names_the_missing_peers() -> None:
-    old = text_of(judged(readiness_of(awaited_set(wanted=4, **OLD))))
+    old = text_of(assessed(readiness_of(awaited_set(wanted=4, **OLD))))
     assert "0 of 4 peers running, 4 left to delete" in old
-    unseen = text_of(judged(readiness_of(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
+    unseen = text_of(assessed(readiness_of(awaited_set(wanted=4, **{**OLD, "observedGeneration": 0}))))
     assert "has not observed the last change" in unseen
     assert "4 of 4 peers running;" in unseen
     fewer = text_of(
-        judged(readiness_of(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800)))
+        assessed(readiness_of(awaited_set(wanted=1, replicas=800, readyReplicas=800, updatedReplicas=800)))
     )
     assert "799 left to delete" in fewer
-    deleted = text_of(judged(readiness_of()))
+    deleted = text_of(assessed(readiness_of()))
     assert "StatefulSet/lab/red does not exist" in deleted
 
 

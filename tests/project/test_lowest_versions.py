@@ -12,7 +12,7 @@ from tests.support.paths import REPOSITORY
 
 
 def project(*dependencies: str, **extras: list[str]) -> dict[str, Any]:
-    """The table `project` of a pyproject.toml."""
+    """Return the table `project` of a pyproject.toml."""
     return {"name": "own", "dependencies": list(dependencies), "optional-dependencies": extras}
 
 

@@ -127,7 +127,7 @@ def run_relay() -> Iterator[Relay]:
 
 
 class Maker:
-    """Makes one kubeconfig from a seed."""
+    """A generator of one kubeconfig from a seed."""
 
     def __init__(self, seed: int, world: World, folder: Path) -> None:
         self.random = random.Random(seed)  # noqa: S311 -- not a secret
@@ -283,7 +283,7 @@ def _password_and_admin(m: Maker) -> None:
     m.user |= {"username": "u", "password": "p"}
 
 
-def _nobody(m: Maker) -> None:
+def _without_credentials(m: Maker) -> None:
     m.user.update(m.random.choice([{}, {"token": ""}, {"token": None}, {"username": ""}]))
 
 
@@ -363,7 +363,8 @@ _GOOD_USERS = (
 _ODD_USERS = (
     _plugin, _plugin, _plugin, _admin_without_key, _admin_without_certificate, _admin_twice,
     _admin_broken_data, _admin_missing_file, _token_wrong, _token_number, _token_file_missing,
-    _token_file_empty, _password, _password_and_token, _nobody, _plugin_and_token, _provider, _typo,
+    _token_file_empty, _password, _password_and_token, _without_credentials, _plugin_and_token, _provider,
+    _typo,
 )  # fmt: skip
 
 
@@ -479,11 +480,19 @@ def _as_everything(m: Maker) -> None:
     }  # fmt: skip
 
 
-def _as_nobody(m: Maker) -> None:
+def _without_impersonated_user(m: Maker) -> None:
     m.user |= m.random.choice([{"as-groups": ["a"]}, {"as-uid": "1"}, {"as-user-extra": {"a": ["b"]}}])
 
 
-_IMPERSONATIONS = (_as_user, _as_user, _as_groups, _as_groups, _as_everything, _as_everything, _as_nobody)
+_IMPERSONATIONS = (
+    _as_user,
+    _as_user,
+    _as_groups,
+    _as_groups,
+    _as_everything,
+    _as_everything,
+    _without_impersonated_user,
+)
 
 
 def _other_context(m: Maker) -> None:

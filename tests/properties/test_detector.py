@@ -166,7 +166,7 @@ def check_detector(cluster: KubeCluster, wanted: Manifest, key: ObjectKey, seen:
 
 
 def check_cleaning(cluster: KubeCluster, wanted: Manifest, live: Manifest, seen: Counter[str]) -> None:
-    """Check that after removing foreign fields, only defaults remain and nothing is left to remove."""
+    """Check that only defaults remain after the removal of foreign fields."""
     takeover = takeover_of(wanted, live, remove_foreign=True)
     if takeover is None:
         return

@@ -79,7 +79,7 @@ def test_plan_longer_than_the_terminal_is_grouped() -> None:
 
 def shown_alone() -> list[ExperimentPlan]:
     """Return experiments with a change that must be shown under their own names."""
-    gone = experiment("gone", *all_objects(Action.PRUNE, "gone"), gone=True)
+    gone = experiment("gone", *all_objects(Action.PRUNE, "gone"), without_file=True)
     error = OwnershipConflict("the object already exists and was not created by nimlab", where="x", hint="y")
     replaced = change(
         Action.REPLACE, "StatefulSet", "recreated", restarts=5, replace_by=OnImmutableChange.RECREATE

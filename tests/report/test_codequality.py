@@ -131,12 +131,14 @@ def test_fingerprint_of_an_error_is_the_same_on_another_machine() -> None:
 
 
 def test_fingerprint_of_a_deletion_does_not_depend_on_its_size() -> None:
-    four = plan(experiment("blue", *all_objects(Action.PRUNE, "blue"), gone=True))
-    smaller = plan(experiment("blue", change(Action.PRUNE, "Service", "blue"), gone=True), stops=(LIMIT,))
+    four = plan(experiment("blue", *all_objects(Action.PRUNE, "blue"), without_file=True))
+    smaller = plan(
+        experiment("blue", change(Action.PRUNE, "Service", "blue"), without_file=True), stops=(LIMIT,)
+    )
     first, second = (findings(plan=planned)[0] for planned in (four, smaller))
     assert first["description"] != second["description"]
     assert first["fingerprint"] == second["fingerprint"]
-    other = plan(experiment("red", *all_objects(Action.PRUNE, "red"), gone=True))
+    other = plan(experiment("red", *all_objects(Action.PRUNE, "red"), without_file=True))
     assert findings(plan=other)[0]["fingerprint"] != first["fingerprint"]
 
 
@@ -208,5 +210,5 @@ def test_long_lists_of_deleted_objects_end_in_a_count() -> None:
         replace(pruned, key=replace(pruned.key, name=f"x{number}"))
         for number, pruned in enumerate(all_objects(Action.PRUNE, "blue") * 3)
     )
-    (finding,) = findings(plan=plan(experiment("blue", *many, gone=True)))
+    (finding,) = findings(plan=plan(experiment("blue", *many, without_file=True)))
     assert finding["description"].endswith(" and 8 more")

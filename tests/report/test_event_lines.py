@@ -42,5 +42,5 @@ def test_error_at_another_place_names_that_place() -> None:
         (STUCK, "purple   not ready in time: 3 of 5 peers running after 60 s"),
     ],
 )  # fmt: skip
-def test_line_of_an_event(event: Event, text: str | None) -> None:
+def test_each_event_has_its_line(event: Event, text: str | None) -> None:
     assert report.format_event(event, paint=False) == text

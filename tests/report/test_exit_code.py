@@ -47,7 +47,7 @@ from tests.support.plans import (
         (plan(experiment("purple", replace(SCALE, error=CONFLICT))), 1),
     ],
 )
-def test_exit_code_of_a_dry_run(planned: Plan, expected: int) -> None:
+def test_exit_code_of_a_dry_run_depends_on_the_plan(planned: Plan, expected: int) -> None:
     assert report.exit_code_of(planned, (), dry_run=True, exit_code=True) == expected
     unasked = 0 if expected == 3 else expected
     assert report.exit_code_of(planned, (), dry_run=True, exit_code=False) == unasked
@@ -69,5 +69,7 @@ def test_exit_code_of_a_dry_run(planned: Plan, expected: int) -> None:
         (plan(broken=(BrokenFile(name="red", source="x"),)), (ALREADY_SETTLED,), 1),
     ],
 )
-def test_exit_code_of_a_run(planned: Plan, events: tuple[Event, ...], expected: int) -> None:
+def test_exit_code_of_a_sync_depends_on_plan_and_events(
+    planned: Plan, events: tuple[Event, ...], expected: int
+) -> None:
     assert report.exit_code_of(planned, events, dry_run=False, exit_code=False) == expected

@@ -52,7 +52,7 @@ def test_shortened_values_still_differ(old: Any, new: Any, same: str) -> None:
         old, new = same + old, same + new
     if old == new:
         return
-    _, a, b = change_texts(field("x", old, new), whole=False)
+    _, a, b = change_texts(field("x", old, new), in_full=False)
     assert a != b
     assert max(len(a), len(b)) <= 32
     assert (a + b).isprintable()

@@ -34,7 +34,7 @@ def test_missing_object_and_foreign_field_are_drift() -> None:
     assert state_of(keep(statefulset(), foreign=(FOREIGN,))) is GitState.DRIFTED
 
 
-def test_file_changed_after_the_sync_is_no_drift() -> None:
+def test_file_changed_after_the_sync_is_not_drift() -> None:
     update = change(Action.UPDATE, statefulset(), statefulset())
     other = change(Action.UPDATE, spec_map("old"), spec_map("new"))
     assert state_of(other, update) is GitState.CHANGED

@@ -196,7 +196,7 @@ def replaced(*, paint: bool) -> dict[str, str]:
 
 def special(*, paint: bool) -> dict[str, str]:
     """Return the texts of a plan with each rare kind of change and note."""
-    taken = (Conflict(manager="kubectl-scale", field=".spec.replicas"),)
+    conflicts = (Conflict(manager="kubectl-scale", field=".spec.replicas"),)
     rolling = live_set("rolling", 3)
     rolling["spec"]["updateStrategy"] = {"type": "RollingUpdate"}
     rollout = change(
@@ -210,7 +210,7 @@ def special(*, paint: bool) -> dict[str, str]:
         experiment(
             "",
             change(Action.PRUNE, "Service", "lost"),
-            gone=True,
+            without_file=True,
         ),
         experiment(
             "a-name-longer-than-most",
@@ -237,7 +237,7 @@ def special(*, paint: bool) -> dict[str, str]:
             pods=-1,
         ),
         experiment("rolling", rollout),
-        experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", reclaimed_fields=taken, fields=(
+        experiment("taken", change(Action.UPDATE, "StatefulSet", "taken", reclaimed_fields=conflicts, fields=(
             field("spec.replicas", 2, 5),))),
         experiment(
             "takeover",
@@ -260,7 +260,7 @@ def special(*, paint: bool) -> dict[str, str]:
         experiment(
             "waiting",
             change(Action.CREATE, "Service", "waiting",
-                   reason="the existing object is being deleted; the sync waits until it is gone"),
+                   reason="waits until the old object is deleted: it still exists"),
             change(Action.KEEP, "ConfigMap", "waiting", desired=None,
                    reason="left alone: it is protected by the annotation nimlab.dev/protect"),
         ),
@@ -297,7 +297,7 @@ def long_values(*, paint: bool) -> dict[str, str]:
 def withheld(*, paint: bool) -> dict[str, str]:
     """Return the texts of a sync that withholds its prunes: too many of them, and a broken file."""
     planned = plan(
-        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True),
+        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True),
         experiment("purple", SCALE, pods=2),
         stops=(LIMIT,),
         broken=(BrokenFile(name="red", source="experiments/red.yaml"),),

@@ -71,7 +71,7 @@ CHANGING = plan(experiment("purple", SCALE, pods=2))
 BLOCKED = plan(experiment("purple", replace(SCALE, error=CONFLICT)))
 
 
-PRUNING = plan(experiment("purple", *all_objects(Action.PRUNE, "purple"), gone=True))
+PRUNING = plan(experiment("purple", *all_objects(Action.PRUNE, "purple"), without_file=True))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,9 @@ PRUNING = plan(experiment("purple", *all_objects(Action.PRUNE, "purple"), gone=T
         ),
     ],
 )
-def test_status_of_a_case(planned: Plan, events: Sequence[Event] | None, status: str, reason: str) -> None:
+def test_each_result_has_its_status_and_reason(
+    planned: Plan, events: Sequence[Event] | None, status: str, reason: str
+) -> None:
     (case,) = junit_cases(report.junit_xml(planned, events, removed_in={}))
     assert case.status == status
     assert reason in case.output
@@ -165,7 +167,7 @@ def test_case_of_an_experiment_keeps_its_name_and_class() -> None:
     """GitLab compares the cases of two pipelines by suite, class and name."""
     keep = plan(experiment("purple", *all_objects(Action.KEEP, "purple")))
     renamed = plan(replace(CHANGING.experiments[0], source="experiments/other.yaml"))
-    mixed = plan(experiment("a", *all_objects(Action.PRUNE, "a"), gone=True), *BLOCKED.experiments)
+    mixed = plan(experiment("a", *all_objects(Action.PRUNE, "a"), without_file=True), *BLOCKED.experiments)
     broken = plan(broken=(BrokenFile(name="purple", source="experiments/purple.yaml"),))
     identities = {
         (case.suite, case.class_name, case.name)

@@ -22,7 +22,7 @@ from tests.support.live_plans import (
 )
 
 
-def test_row_in_sync() -> None:
+def test_experiment_in_sync_has_a_complete_row() -> None:
     assert only_row(plan_of(keep(spec_map("d")), keep(statefulset(running=3)))) == Row(
         experiment="purple",
         full_name=NAME,

@@ -15,7 +15,9 @@ from tests.support.plans import (
 
 
 def test_experiments_with_prunes_come_first() -> None:
-    planned = plan(experiment("a", SCALE), experiment("b", *all_objects(Action.PRUNE, "b"), gone=True))
+    planned = plan(
+        experiment("a", SCALE), experiment("b", *all_objects(Action.PRUNE, "b"), without_file=True)
+    )
     assert text_of(planned).startswith("b ")
 
 

@@ -32,7 +32,7 @@ def test_summary_does_not_mention_prunes_if_none_was_planned() -> None:
 
 
 def test_failed_apply_withholds_the_prunes() -> None:
-    planned = plan(experiment("a", *all_objects(Action.PRUNE, "a"), gone=True), CHANGING)
+    planned = plan(experiment("a", *all_objects(Action.PRUNE, "a"), without_file=True), CHANGING)
     events = done_events(planned, purple=Outcome.FAILED, a=Outcome.NOT_ATTEMPTED)
     summary = report.format_summary(planned, events, elapsed_s=1.0, paint=False).splitlines()
     assert summary[-3:] == [
@@ -43,7 +43,7 @@ def test_failed_apply_withholds_the_prunes() -> None:
 
 
 def test_partly_failed_prune_is_reported() -> None:
-    planned = plan(experiment("a", *all_objects(Action.PRUNE, "a"), gone=True))
+    planned = plan(experiment("a", *all_objects(Action.PRUNE, "a"), without_file=True))
     first, second, *rest = done_events(planned, a=Outcome.NOT_ATTEMPTED)
     assert isinstance(first, ObjectDone)
     assert isinstance(second, ObjectDone)
@@ -64,11 +64,11 @@ def test_error_and_hint_of_a_plan_are_not_repeated_in_the_summary() -> None:
     planned = wrong_plan()
     (blocked,) = [entry for entry in planned.changes if entry.error is not None]
     assert blocked.error is not None
-    plan_said = text_of(planned, dry_run=False)
+    plan_text = text_of(planned, dry_run=False)
     events = done_events(planned, blue=Outcome.NOT_ATTEMPTED)
     end = report.format_summary(planned, events, elapsed_s=1.0, paint=False)
-    assert blocked.error.what in plan_said
+    assert blocked.error.what in plan_text
     assert blocked.error.what not in end
     assert f"{blocked.key}: error[{blocked.error.code}], see the plan" in end
     for stop in planned.stops:
-        assert (plan_said + end).count(f"hint: {stop.hint}") == 1
+        assert (plan_text + end).count(f"hint: {stop.hint}") == 1

@@ -80,11 +80,11 @@ def test_no_program_is_found_on_an_empty_machine() -> None:
 
 
 def test_the_cache_has_one_complete_set_per_version_of_go(tmp_path: Path) -> None:
-    made = make_set(tmp_path / "sandbox" / find_programs.name_set("go1.26.1"))
-    assert find_programs.find_cached(tmp_path, "go1.26.1") == made
+    complete_set = make_set(tmp_path / "sandbox" / find_programs.name_set("go1.26.1"))
+    assert find_programs.find_cached(tmp_path, "go1.26.1") == complete_set
     assert find_programs.find_cached(tmp_path, "go1.26.2") is None
-    assert find_programs.find_cached(tmp_path, None) == made  # as if Go had been uninstalled
-    (made / PART_NAMES[-1]).unlink()
+    assert find_programs.find_cached(tmp_path, None) == complete_set  # as if Go had been uninstalled
+    (complete_set / PART_NAMES[-1]).unlink()
     assert find_programs.find_cached(tmp_path, "go1.26.1") is None
     assert find_programs.find_cached(tmp_path, None) is None
 

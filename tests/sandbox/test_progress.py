@@ -42,7 +42,7 @@ def test_the_remaining_time_follows_the_speed_and_includes_later_programs() -> N
     assert progress.next_program().eta_s(80.0) == pytest.approx(2.0 * 60)
 
 
-def test_there_is_no_early_estimate() -> None:
+def test_an_early_build_has_no_estimate() -> None:
     progress = Progress(totals=(100,))
     assert progress.eta_s(60.0) is None
     for _ in range(50):

@@ -113,7 +113,7 @@ def test_a_private_file_replaces_a_public_one(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_missing_folder_is_no_sandbox(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_a_sandbox(tmp_path: Path) -> None:
     steps: list[Any] = []
     assert read_state(tmp_path / "none" / "sandbox") is None
     assert not is_up(tmp_path / "none" / "sandbox")

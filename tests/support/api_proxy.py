@@ -1,7 +1,6 @@
-"""A proxy in front of the real API server that counts requests and can inject faults.
+"""A proxy in front of the real API server that records requests and can inject faults.
 
-It listens on the loopback interface without TLS. Its kubeconfig contains no credentials, because the proxy
-adds them.
+It listens on loopback without TLS. Its kubeconfig contains no credentials, because the proxy adds its own.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """True for a request that can change objects: neither a read nor a dry run."""
+        """True for a request that can change something: neither a read nor a dry run."""
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """The fault of one request.
+    """The fault that is injected into one request.
 
-    With `status`, the proxy answers with `body` and `headers`, and the server never receives the request.
-    `cut_before` closes the connection at once. Otherwise the proxy passes the request on after `delay_s`.
-    Then `cut` closes the connection without a response, and `half` closes it in the middle of the response.
-    `instead` responds with these bytes, like an API server with an outdated cache.
+    With a `status`, the proxy responds itself, with `body` and `headers`. With `cut_before`, it closes the
+    connection at once. Otherwise it forwards the request after `delay_s`. Then `cut` closes the connection
+    without a response, and `half` closes it in the middle of the response. `instead` replaces the response
+    body, which simulates an API server with an outdated cache.
     """
 
     status: int | None = None
@@ -57,41 +56,44 @@ class Broken:
 
 
 Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
-"""Returns the fault of a request, as a status and a body or as `Broken`; None passes the request on."""
+"""A function from a request to its fault: a status with a body, or a `Broken`; None forwards the request."""
 
 
 @dataclass(slots=True)
 class Gate:
-    """A delay: it holds matching requests until `opened` is set. `reached` is set when one arrives."""
+    """A fault that only delays: it sets `reached` at a matching request and waits until `opened` is set."""
 
-    fits: Callable[[Seen], bool]
+    matches: Callable[[Seen], bool]
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Seen) -> None:
-        """Hold a matching request, then pass it on."""
-        if self.fits(request):
+        """Delay the request if it matches; it is then forwarded."""
+        if self.matches(request):
             self.reached.set()
             self.opened.wait(60)
 
 
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy. It calls `answered` after each request that it has passed on."""
+    """A running proxy; `fault` and `on_response` may be set at any time.
+
+    `on_response` is called with each forwarded request, the status and the body of its response.
+    """
 
     kubeconfig: Path
     seen: list[Seen] = field(default_factory=list)
     fault: Fault | None = None
-    answered: Callable[[Seen, int, bytes], None] | None = None
+    on_response: Callable[[Seen, int, bytes], None] | None = None
 
     @property
     def writes(self) -> list[Seen]:
-        """All requests that can change objects."""
+        """All requests that can have changed something."""
         return [request for request in self.seen if request.is_write]
 
 
 class _Server(ThreadingHTTPServer):
-    """A server on a free loopback port; its threads end with the test."""
+    """A server on a free port of the loopback interface; its threads end with the test."""
 
     daemon_threads = True
 
@@ -101,13 +103,13 @@ class _Server(ThreadingHTTPServer):
         self.upstream = upstream
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print no errors of closed connections, because a test would read them as output of nimlab."""
+        """Ignore a closed connection, because tests compare the printed output."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Records a request, then applies the fault or passes the request on."""
+    """A handler that records a request, then injects a fault or forwards the request."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -131,13 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         time.sleep(fault.delay_s)
-        answer = self._pass_on(request)
+        answer = self._forward(request)
         if "watch=true" in self.path and not fault.cut:
             self._stream(answer, limit=1 if fault.half else None)
             return
         body = answer.read(decode_content=False)
-        if proxy.answered is not None:
-            proxy.answered(request, answer.status, body)
+        if proxy.on_response is not None:
+            proxy.on_response(request, answer.status, body)
         if fault.cut:
             self._cut()
             return
@@ -146,20 +148,20 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(answer.status, body, dict(answer.headers), half=fault.half)
 
-    def _pass_on(self, request: Seen) -> Any:
+    def _forward(self, request: Seen) -> Any:
         upstream = self.server.upstream
-        passed = {
+        forwarded = {
             name: value
             for name, value in self.headers.items()
             if name.lower() not in ("host", "content-length", "connection")
         }
-        if self.server.proxy.answered is not None:
-            passed.pop("Accept-Encoding", None)  # without compression, because `answered` reads the body
+        if self.server.proxy.on_response is not None:
+            forwarded.pop("Accept-Encoding", None)  # `on_response` gets an uncompressed body
         return upstream.transport.pool.request(
             request.method,
             upstream.host + request.path,
             body=request.body or None,
-            headers={**passed, **upstream.transport.credentials()},
+            headers={**forwarded, **upstream.transport.credentials()},
             preload_content=False,
             decode_content=False,
             retries=False,
@@ -178,13 +180,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, headers[name])
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        with suppress(OSError):  # the client may have closed the connection
+        with suppress(OSError):  # the client may have closed the connection after a timeout
             self.wfile.write(body[: len(body) // 2] if half else body)
         if half:
             self._cut()
 
     def _stream(self, answer: Any, limit: int | None) -> None:
-        """Pass a watch on, chunk by chunk; close it in the middle after this number of chunks."""
+        """Forward a watch chunk by chunk; after `limit` chunks, cut it in the middle of the next one."""
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -208,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_proxy(kubeconfig: Path, folder: Path) -> Iterator[Proxy]:
-    """Run a proxy to the cluster of a kubeconfig, and write a kubeconfig for the proxy into the folder."""
+    """Run a proxy to the cluster of a kubeconfig, and write the proxy's own kubeconfig into the folder."""
     target = Target(kubeconfig=kubeconfig, context=None, name="sandbox", why="a test")
     upstream = connect(target, parallel=32)
     proxy = Proxy(kubeconfig=folder / "proxy-kubeconfig")

@@ -1,6 +1,6 @@
-"""Attacks with the token of one set on the objects of the other set, and the text of each refusal.
+"""Attempts of one apply-set's account to change the other apply-set, and the expected rejection of each.
 
-Writes are dry runs. A deletion would be real if the server allowed it.
+Writes are dry runs. A deletion that succeeded would be real.
 """
 
 from __future__ import annotations
@@ -17,23 +17,28 @@ from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.lab import Lab
 
 RIGHT = "cannot"
-"""Text of a refusal because of a missing right (RBAC)."""
+"""A part of each rejection for a missing right."""
 GRANT = "attempting to grant"
-"""Text of the server's own check against privilege escalation."""
+"""A part of the server's own rejection of an account that grants rights which it does not have."""
 NAMES = "may only write objects named"
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """Both sets in one cluster, and the account of one of them."""
+class AttackTarget:
+    """Both apply-sets in one cluster, and the account of one of them.
+
+    `own` is the namespace of an experiment that has its own namespace.
+    """
 
     lab: Lab
     account: KubeCluster
     manifests: Mapping[tuple[str, str], Manifest]
     own: str
 
-    def made(self, kind: str, name: str, change: Callable[[Any], object], new: str | None = None) -> Manifest:
-        """Return a changed copy of a rendered object, with its own name or a new one."""
+    def changed_object(
+        self, kind: str, name: str, change: Callable[[Any], object], new: str | None = None
+    ) -> Manifest:
+        """Return a rendered object with a change, under its own name or a new one."""
         manifest = copy.deepcopy(self.manifests[kind, name])
         if new is not None:
             manifest["metadata"]["name"] = new
@@ -41,127 +46,131 @@ class Ground:
         return manifest
 
     def apply(self, manifest: Manifest) -> None:
-        """Apply an object as a dry run."""
+        """Try to write an object, by a dry run."""
         self.account.apply(manifest, manager="nimlab", force=True, dry_run=True)
 
     def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
         """Try to delete an existing object."""
-        home = self.lab.namespace if namespace is None else namespace
-        live = self.lab.cluster.get(ObjectKey(kind, home, name))
-        assert live is not None, f"there is no {kind} {name} to be deleted"
+        key = ObjectKey(kind, self.lab.namespace if namespace is None else namespace, name)
+        live = self.lab.cluster.get(key)
+        assert live is not None, f"{key} does not exist"
         self.account.delete(
-            ObjectKey(kind, home, name),
+            key,
             uid=live["metadata"]["uid"],
             resource_version=None,
             propagation=Propagation.BACKGROUND,
         )
 
     def take_lock(self, apply_set: str) -> None:
-        """Try to update the lease of another set."""
+        """Try to update the lease of an apply-set."""
         live = self.lab.get("Lease", f"nimlab-{apply_set}")
         assert live is not None
         self.account.replace(live)
 
 
-Attack = Callable[[Ground], object]
+Attack = Callable[[AttackTarget], object]
 
 
-def template(manifest: Any) -> Any:
+def pod_template(manifest: Any) -> Any:
     """Return the pod template of a workload."""
     return manifest["spec"]["template"]
 
 
-def peers(change: Callable[[Any], object]) -> Attack:
-    """Return an attack: a StatefulSet of a new experiment with a changed pod spec."""
-    return lambda g: g.apply(
-        g.made("StatefulSet", "nimp2p-exp-blue", lambda m: change(template(m)["spec"]), "nimp2p-exp-evil")
+def create_peers(change: Callable[[Any], object]) -> Attack:
+    """Create the StatefulSet of a new experiment with a change in the pod spec."""
+    return lambda target: target.apply(
+        target.changed_object(
+            "StatefulSet", "nimp2p-exp-blue", lambda m: change(pod_template(m)["spec"]), "nimp2p-exp-evil"
+        )
     )
 
 
-def pods(change: Callable[[Any], object], kind: str = "Deployment", name: str = "lab-loki") -> Attack:
-    """Return an attack: a new workload of the platform with a changed pod spec."""
-    return lambda g: g.apply(g.made(kind, name, lambda m: change(template(m)["spec"]), "lab-evil"))
+def create_pods(change: Callable[[Any], object], kind: str = "Deployment", name: str = "lab-loki") -> Attack:
+    """Create a new workload of the platform with a change in the pod spec."""
+    return lambda target: target.apply(
+        target.changed_object(kind, name, lambda m: change(pod_template(m)["spec"]), "lab-evil")
+    )
 
 
-def volume(source: str, fields: dict[str, Any]) -> Callable[[Any], object]:
-    """Return a change that adds a volume to a pod spec."""
+def with_volume(source: str, fields: dict[str, Any]) -> Callable[[Any], object]:
+    """Return a change that adds a volume to a pod."""
     return lambda pod: pod.setdefault("volumes", []).append({"name": "evil", source: fields})
 
 
-def container(**fields: Any) -> Callable[[Any], object]:
-    """Return a change that sets fields of the first container."""
+def with_container(**fields: Any) -> Callable[[Any], object]:
+    """Return a change that sets fields of a pod's first container."""
     return lambda pod: pod["containers"][0].update(fields)
 
 
-def changed(kind: str, name: str, change: Callable[[Any], object], new: str | None = None) -> Attack:
-    """Return an attack: a changed rendered object."""
-    return lambda g: g.apply(g.made(kind, name, change, new))
+def write_changed(kind: str, name: str, change: Callable[[Any], object], new: str | None = None) -> Attack:
+    """Write a rendered object with a change."""
+    return lambda target: target.apply(target.changed_object(kind, name, change, new))
 
 
-def config_map(name: str, namespace: str | None = None, **metadata: Any) -> Attack:
-    """Return an attack: a ConfigMap with a name that the account must not write."""
-    return lambda g: g.apply({
+def write_config_map(name: str, namespace: str | None = None, **metadata: Any) -> Attack:
+    """Write a ConfigMap that does not belong to the account's apply-set."""
+    return lambda target: target.apply({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": namespace or g.lab.namespace, **metadata},
+        "metadata": {"name": name, "namespace": namespace or target.lab.namespace, **metadata},
         "data": {"prometheus.yaml": "evil"},
     })  # fmt: skip
 
 
-def namespace(name: str) -> Attack:
-    """Return an attack: a new namespace, or a label on an existing one."""
+def write_namespace(name: str) -> Attack:
+    """Create a namespace, or label an existing one."""
     metadata = {"name": name, "labels": {"evil": "true"}}
-    return lambda g: g.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    return lambda target: target.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
-def secret(name: str, kind: str, of: str) -> Attack:
-    """Return an attack: a Secret into which the server would write the token of an account."""
-    return lambda g: g.account.create({
+def create_secret(name: str, kind: str, of: str) -> Attack:
+    """Create a Secret for a service account; the server adds a token if the type is that for tokens."""
+    return lambda target: target.account.create({
         "apiVersion": "v1",
         "kind": "Secret",
         "type": kind,
         "metadata": {
             "name": name,
-            "namespace": g.lab.namespace,
+            "namespace": target.lab.namespace,
             "annotations": {"kubernetes.io/service-account.name": of},
         },
     })  # fmt: skip
 
 
-def bounds(kind: str, spec: dict[str, Any]) -> Attack:
-    """Return an attack: a limit on all pods of the lab's namespace."""
-    return lambda g: g.apply({
+def write_limits(kind: str, spec: dict[str, Any]) -> Attack:
+    """Write an object that limits all pods of the lab's namespace."""
+    return lambda target: target.apply({
         "apiVersion": "v1",
         "kind": kind,
-        "metadata": {"name": "nimp2p-exp-evil", "namespace": g.lab.namespace},
+        "metadata": {"name": "nimp2p-exp-evil", "namespace": target.lab.namespace},
         "spec": spec,
     })  # fmt: skip
 
 
-def budget(g: Ground) -> None:
-    """Try to prevent the eviction of the platform's pods."""
-    g.apply({
+def block_eviction(target: AttackTarget) -> None:
+    """Forbid the eviction of all pods, including those of the platform."""
+    target.apply({
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": {"name": "nimp2p-exp-evil", "namespace": g.lab.namespace},
+        "metadata": {"name": "nimp2p-exp-evil", "namespace": target.lab.namespace},
         "spec": {"maxUnavailable": 0, "selector": {}},
     })  # fmt: skip
 
 
-def prometheus_pod(g: Ground) -> None:
-    """Try to delete the pod of Prometheus."""
-    g.lab.kubectl("wait", "--for=create", "pod", "-l", f"{COMPONENT}=prometheus", "--timeout=60s")
-    (pod,) = (name for name in g.lab.names("Pod") if name.startswith("lab-prometheus-"))
-    g.delete("Pod", pod)
+def delete_prometheus_pod(target: AttackTarget) -> None:
+    """Delete the pod of Prometheus."""
+    target.lab.kubectl("wait", "--for=create", "pod", "-l", f"{COMPONENT}=prometheus", "--timeout=60s")
+    (pod,) = (name for name in target.lab.names("Pod") if name.startswith("lab-prometheus-"))
+    target.delete("Pod", pod)
 
 
-def label_of(apply_set: str) -> Callable[[Ground], dict[str, str]]:
-    """Return the label of the members of a set."""
-    return lambda g: {PART_OF: ApplySet(name=apply_set, namespace=g.lab.namespace).id}
+def label_of(apply_set: str) -> Callable[[AttackTarget], dict[str, str]]:
+    """Return a function that returns the label of a set's members."""
+    return lambda target: {PART_OF: ApplySet(name=apply_set, namespace=target.lab.namespace).id}
 
 
-def replaced(field: str, value: object) -> Callable[[Any], object]:
-    """Return a change that sets a field of the spec."""
+def set_spec(field: str, value: object) -> Callable[[Any], object]:
+    """Return a change that sets a field of an object's spec."""
     return lambda manifest: manifest["spec"].update({field: value})
 
 
@@ -173,88 +182,97 @@ CLAIM = {"metadata": {"name": "a"}, "spec": {"accessModes": ["ReadWriteOnce"],
 EVIL_IP = {"externalIPs": ["192.0.2.1"]}
 
 ON_PLATFORM: dict[str, tuple[Attack, str]] = {
-    "a config": (config_map("lab-prometheus-config"), NAMES),
-    "a new name": (config_map("lab-evil"), NAMES),
-    "the record": (lambda g: g.delete("ConfigMap", "nimlab-platform"), NAMES),
-    "a service": (lambda g: g.delete("Service", "lab-loki"), NAMES),
-    "a pod": (prometheus_pod, NAMES),
-    "the lock": (lambda g: g.take_lock(PLATFORM), RIGHT),
-    "a deployment": (lambda g: g.delete("Deployment", "lab-loki"), RIGHT),
-    "a role": (lambda g: g.delete("Role", "lab-discovery"), RIGHT),
-    "a secret": (secret("nimp2p-exp-evil", "Opaque", "nimlab-sync-platform"), RIGHT),
-    "the other label": (
-        lambda g: config_map("nimp2p-exp-evil", labels=label_of(PLATFORM)(g))(g),
+    "write the Prometheus configuration": (write_config_map("lab-prometheus-config"), NAMES),
+    "use a name of the platform": (write_config_map("lab-evil"), NAMES),
+    "delete the parent": (lambda target: target.delete("ConfigMap", "nimlab-platform"), NAMES),
+    "delete a Service": (lambda target: target.delete("Service", "lab-loki"), NAMES),
+    "delete a pod": (delete_prometheus_pod, NAMES),
+    "update the lease": (lambda target: target.take_lock(PLATFORM), RIGHT),
+    "delete a Deployment": (lambda target: target.delete("Deployment", "lab-loki"), RIGHT),
+    "delete a Role": (lambda target: target.delete("Role", "lab-discovery"), RIGHT),
+    "create a Secret": (create_secret("nimp2p-exp-evil", "Opaque", "nimlab-sync-platform"), RIGHT),
+    "set the label of the platform's apply-set": (
+        lambda target: write_config_map("nimp2p-exp-evil", labels=label_of(PLATFORM)(target))(target),
         "may not set the label of another apply-set",
     ),
-    "its account": (peers(lambda p: p.update(serviceAccountName="lab-prometheus")), "account `default`"),
-    "its account, by the old name": (
-        peers(lambda p: p.update(serviceAccount="lab-prometheus")),
+    "use an account of the platform": (
+        create_peers(lambda p: p.update(serviceAccountName="lab-prometheus")),
         "account `default`",
     ),
-    "its account, in place": (
-        changed(
+    "use an account of the platform by the deprecated field": (
+        create_peers(lambda p: p.update(serviceAccount="lab-prometheus")),
+        "account `default`",
+    ),
+    "use an account of the platform in an existing workload": (
+        write_changed(
             "StatefulSet",
             "nimp2p-exp-blue",
-            lambda m: template(m)["spec"].update(serviceAccountName="lab-prometheus"),
+            lambda m: pod_template(m)["spec"].update(serviceAccountName="lab-prometheus"),
         ),
         "account `default`",
     ),
-    "a mounted secret": (
-        peers(volume("secret", {"secretName": "lab-grafana-admin"})),
+    "mount a Secret": (
+        create_peers(with_volume("secret", {"secretName": "lab-grafana-admin"})),
         "may not mount Secrets",
     ),
-    "a token": (peers(volume("projected", TOKEN)), "may not mount Secrets"),
-    "a claim": (peers(volume("persistentVolumeClaim", {"claimName": "lab-loki"})), "may not mount Secrets"),
-    "a folder of the node": (peers(volume("hostPath", {"path": "/"})), "may not mount Secrets"),
-    "a new claim": (
-        changed(
-            "StatefulSet", "nimp2p-exp-blue", replaced("volumeClaimTemplates", [CLAIM]), "nimp2p-exp-evil"
+    "mount a token": (create_peers(with_volume("projected", TOKEN)), "may not mount Secrets"),
+    "mount a claim": (
+        create_peers(with_volume("persistentVolumeClaim", {"claimName": "lab-loki"})),
+        "may not mount Secrets",
+    ),
+    "mount a folder of the node": (
+        create_peers(with_volume("hostPath", {"path": "/"})),
+        "may not mount Secrets",
+    ),
+    "create claims by a template": (
+        write_changed(
+            "StatefulSet", "nimp2p-exp-blue", set_spec("volumeClaimTemplates", [CLAIM]), "nimp2p-exp-evil"
         ),
         "volume claim templates",
     ),
-    "a secret in env": (peers(container(env=SECRET_ENV)), "may not pass other Secrets"),
-    "a secret in envFrom": (
-        peers(container(envFrom=[{"secretRef": {"name": "lab-grafana-admin"}}])),
+    "read a Secret through env": (create_peers(with_container(env=SECRET_ENV)), "may not pass other Secrets"),
+    "read a Secret through envFrom": (
+        create_peers(with_container(envFrom=[{"secretRef": {"name": "lab-grafana-admin"}}])),
         "may not pass other Secrets",
     ),
-    "a secret in an init container": (
-        peers(lambda p: p["initContainers"][0].update(env=SECRET_ENV)),
+    "read a Secret in an init container": (
+        create_peers(lambda p: p["initContainers"][0].update(env=SECRET_ENV)),
         "may not pass other Secrets",
     ),
-    "the node's network": (peers(lambda p: p.update(hostNetwork=True)), "host namespaces"),
-    "the node's processes": (peers(lambda p: p.update(hostPID=True)), "host namespaces"),
-    "the node's memory": (peers(lambda p: p.update(hostIPC=True)), "host namespaces"),
-    "the others' place": (
-        peers(lambda p: p.update(priorityClassName="system-node-critical")),
+    "use the node's network": (create_peers(lambda p: p.update(hostNetwork=True)), "host namespaces"),
+    "see the node's processes": (create_peers(lambda p: p.update(hostPID=True)), "host namespaces"),
+    "use the node's shared memory": (create_peers(lambda p: p.update(hostIPC=True)), "host namespaces"),
+    "preempt other pods": (
+        create_peers(lambda p: p.update(priorityClassName="system-node-critical")),
         "host namespaces",
     ),
-    "a privileged container": (
-        peers(container(securityContext={"privileged": True})),
+    "run a privileged container": (
+        create_peers(with_container(securityContext={"privileged": True})),
         "may not create privileged containers",
     ),
-    "a capability": (
-        peers(container(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}})),
+    "add a capability": (
+        create_peers(with_container(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}})),
         "may not create privileged containers",
     ),
-    "a port of the node": (
-        peers(container(ports=[{"containerPort": 9100, "hostPort": 9100}])),
+    "use a port of the node": (
+        create_peers(with_container(ports=[{"containerPort": 9100, "hostPort": 9100}])),
         "may not use host ports",
     ),
-    "the platform's traffic": (
-        changed(
+    "receive the platform's traffic by its label": (
+        write_changed(
             "StatefulSet",
             "nimp2p-exp-blue",
-            lambda m: template(m)["metadata"]["labels"].update({"nimlab.dev/component": "loki"}),
+            lambda m: pod_template(m)["metadata"]["labels"].update({"nimlab.dev/component": "loki"}),
             "nimp2p-exp-evil",
         ),
         "label `nimlab.dev/component`",
     ),
-    "others' addresses": (
-        changed("Service", "nimp2p-exp-blue", lambda m: m["spec"].update(EVIL_IP), "nimp2p-exp-evil"),
+    "claim external addresses": (
+        write_changed("Service", "nimp2p-exp-blue", lambda m: m["spec"].update(EVIL_IP), "nimp2p-exp-evil"),
         "without external IPs",
     ),
-    "a port of every node": (
-        changed(
+    "use a port of every node": (
+        write_changed(
             "Service",
             "nimp2p-exp-blue",
             lambda m: m["spec"].update(type="NodePort", clusterIP=""),
@@ -262,122 +280,149 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
         ),
         "without external IPs",
     ),
-    "its pods' traffic": (
-        changed("NetworkPolicy", "nimp2p-exp-blue", replaced("podSelector", {}), "nimp2p-exp-evil"),
+    "block the traffic of the platform's pods": (
+        write_changed("NetworkPolicy", "nimp2p-exp-blue", set_spec("podSelector", {}), "nimp2p-exp-evil"),
         "may only select pods by the label",
     ),
-    "its pods' eviction": (budget, "may only select pods by the label"),
-    "a quota": (bounds("ResourceQuota", {"hard": {"pods": "0"}}), RIGHT),
-    "limits": (bounds("LimitRange", {"limits": [{"type": "Pod", "max": {"cpu": "1m"}}]}), RIGHT),
+    "block the eviction of the platform's pods": (block_eviction, "may only select pods by the label"),
+    "write a quota": (write_limits("ResourceQuota", {"hard": {"pods": "0"}}), RIGHT),
+    "write limits": (write_limits("LimitRange", {"limits": [{"type": "Pod", "max": {"cpu": "1m"}}]}), RIGHT),
 }
-"""Attacks of the experiments' account on the platform, and the text of each refusal."""
+"""Attempts of the experiments' account, and a part of each rejection."""
 
 WITH_NAMESPACES: dict[str, tuple[Attack, str]] = {
-    "a quota": (ON_PLATFORM["a quota"][0], "may not write quotas"),
-    "limits": (ON_PLATFORM["limits"][0], "may not write quotas"),
-    "the lab's namespace": (lambda g: g.delete("Namespace", g.lab.namespace, ""), NAMES),
-    "a namespace of another name": (namespace("evil"), NAMES),
-    "another namespace": (namespace("kube-system"), NAMES),
-    "what is in another": (config_map("nimp2p-exp-evil", "default"), NAMES),
-    "a role in its own": (lambda g: g.delete("Role", "lab-discovery", g.own), RIGHT),
+    "write a quota": (ON_PLATFORM["write a quota"][0], "may not write quotas"),
+    "write limits": (ON_PLATFORM["write limits"][0], "may not write quotas"),
+    "delete the lab's namespace": (
+        lambda target: target.delete("Namespace", target.lab.namespace, ""),
+        NAMES,
+    ),
+    "create a namespace with another name": (write_namespace("evil"), NAMES),
+    "label a system namespace": (write_namespace("kube-system"), NAMES),
+    "write into another namespace": (write_config_map("nimp2p-exp-evil", "default"), NAMES),
+    "delete a Role in an experiment's namespace": (
+        lambda target: target.delete("Role", "lab-discovery", target.own),
+        RIGHT,
+    ),
 }
-"""The same attacks by an account that may create namespaces."""
+"""Further attempts of the experiments' account if it may create namespaces."""
 
 ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
-    "a spec": (lambda g: g.delete("ConfigMap", "nimp2p-exp-blue-spec"), NAMES),
-    "the record": (lambda g: g.delete("ConfigMap", "nimlab-experiments"), NAMES),
-    "a service": (changed("Service", "nimp2p-exp-blue", replaced("selector", {"a": "b"})), NAMES),
-    "a new name": (config_map("nimp2p-exp-evil"), NAMES),
-    "the lock": (lambda g: g.take_lock(EXPERIMENTS), RIGHT),
-    "a workload": (lambda g: g.delete("StatefulSet", "nimp2p-exp-blue"), RIGHT),
-    "a peer": (lambda g: g.delete("Pod", "nimp2p-exp-blue-0"), RIGHT),
-    "a policy": (lambda g: g.delete("NetworkPolicy", "nimp2p-exp-blue"), RIGHT),
-    "the other label": (
-        lambda g: config_map("lab-evil", labels=label_of(EXPERIMENTS)(g))(g),
+    "delete a ConfigMap": (lambda target: target.delete("ConfigMap", "nimp2p-exp-blue-spec"), NAMES),
+    "delete the parent": (lambda target: target.delete("ConfigMap", "nimlab-experiments"), NAMES),
+    "change a Service": (
+        write_changed("Service", "nimp2p-exp-blue", set_spec("selector", {"a": "b"})),
+        NAMES,
+    ),
+    "use a name of an experiment": (write_config_map("nimp2p-exp-evil"), NAMES),
+    "update the lease": (lambda target: target.take_lock(EXPERIMENTS), RIGHT),
+    "delete a workload": (lambda target: target.delete("StatefulSet", "nimp2p-exp-blue"), RIGHT),
+    "delete a peer": (lambda target: target.delete("Pod", "nimp2p-exp-blue-0"), RIGHT),
+    "delete a NetworkPolicy": (lambda target: target.delete("NetworkPolicy", "nimp2p-exp-blue"), RIGHT),
+    "set the label of the experiments' apply-set": (
+        lambda target: write_config_map("lab-evil", labels=label_of(EXPERIMENTS)(target))(target),
         "may not set the label of another apply-set",
     ),
-    "its account's rights": (lambda g: g.delete("RoleBinding", "nimlab-sync"), RIGHT),
-    "its account": (pods(lambda p: p.update(serviceAccountName="nimlab-sync")), "service accounts `default`"),
-    "its token, made": (
-        secret("lab-evil", "kubernetes.io/service-account-token", "nimlab-sync"),
+    "delete the rights of the experiments' account": (
+        lambda target: target.delete("RoleBinding", "nimlab-sync"),
+        RIGHT,
+    ),
+    "use the experiments' account": (
+        create_pods(lambda p: p.update(serviceAccountName="nimlab-sync")),
+        "service accounts `default`",
+    ),
+    "create a token of the experiments' account": (
+        create_secret("lab-evil", "kubernetes.io/service-account-token", "nimlab-sync"),
         "may only create the Secret",
     ),
-    "its token, under the password's name": (
-        secret("lab-grafana-admin", "kubernetes.io/service-account-token", "nimlab-sync"),
+    "create a token under the name of the password": (
+        create_secret("lab-grafana-admin", "kubernetes.io/service-account-token", "nimlab-sync"),
         "may only create the Secret",
     ),
-    "its token, mounted": (pods(volume("secret", {"secretName": "nimlab-sync"})), "may not mount Secrets"),
-    "its token, in env": (pods(container(env=TOKEN_ENV)), "may not pass other Secrets"),
-    "its token, in envFrom": (
-        pods(container(envFrom=[{"secretRef": {"name": "nimlab-sync"}}])),
+    "mount the token of the experiments' account": (
+        create_pods(with_volume("secret", {"secretName": "nimlab-sync"})),
+        "may not mount Secrets",
+    ),
+    "read the token through env": (create_pods(with_container(env=TOKEN_ENV)), "may not pass other Secrets"),
+    "read the token through envFrom": (
+        create_pods(with_container(envFrom=[{"secretRef": {"name": "nimlab-sync"}}])),
         "may not pass other Secrets",
     ),
-    "more rights": (
-        changed(
+    "grant more rights": (
+        write_changed(
             "Role", "lab-discovery", lambda m: m["rules"][0].update(resources=["configmaps"], verbs=["patch"])
         ),
         "right to read pods",
     ),
-    "rights that it hasn't": (
-        changed("Role", "lab-discovery", lambda m: m["rules"][0].update(verbs=["delete"])),
+    "grant rights that the account does not have": (
+        write_changed("Role", "lab-discovery", lambda m: m["rules"][0].update(verbs=["delete"])),
         GRANT,
     ),
-    "rights on the cluster": (
-        lambda g: changed(
+    "grant cluster-wide rights": (
+        lambda target: write_changed(
             "ClusterRole",
-            f"lab-prometheus-{g.lab.namespace}",
+            f"lab-prometheus-{target.lab.namespace}",
             lambda m: m["rules"][0].update(
                 apiGroups=["rbac.authorization.k8s.io"], resources=["clusterroles"], verbs=["list"]
             ),
-        )(g),
+        )(target),
         "right to read nodes/metrics",
     ),
-    "rights for others": (
-        changed("RoleBinding", "lab-discovery", lambda m: m["subjects"][0].update(name="default")),
+    "grant rights to another account": (
+        write_changed("RoleBinding", "lab-discovery", lambda m: m["subjects"][0].update(name="default")),
         "may only grant rights to its own service accounts",
     ),
-    "another role": (
-        changed("Role", "lab-discovery", lambda _: None, "lab-evil"),
+    "create another Role": (
+        write_changed("Role", "lab-discovery", lambda _: None, "lab-evil"),
         RIGHT,
     ),
-    "a peer of its own": (
-        changed(
+    "create a pod with the label of an experiment": (
+        write_changed(
             "Deployment",
             "lab-loki",
-            lambda m: template(m)["metadata"]["labels"].update(experiment="blue"),
+            lambda m: pod_template(m)["metadata"]["labels"].update(experiment="blue"),
             "lab-evil",
         ),
         "label `experiment`",
     ),
-    "the node's network": (pods(lambda p: p.update(hostNetwork=True)), "host namespaces in DaemonSets"),
-    "a folder of the node": (pods(volume("hostPath", {"path": "/"})), "host paths only in DaemonSets"),
-    "a folder of the node, to write": (
-        pods(
+    "use the node's network": (
+        create_pods(lambda p: p.update(hostNetwork=True)),
+        "host namespaces in DaemonSets",
+    ),
+    "mount a folder of the node": (
+        create_pods(with_volume("hostPath", {"path": "/"})),
+        "host paths only in DaemonSets",
+    ),
+    "write to a folder of the node": (
+        create_pods(
             lambda p: p["containers"][0]["volumeMounts"][0].pop("readOnly"), "DaemonSet", "lab-node-exporter"
         ),
         "may only write to the host path",
     ),
-    "a privileged agent": (
-        pods(container(securityContext={"privileged": True}), "DaemonSet", "lab-node-exporter"),
+    "run a privileged DaemonSet": (
+        create_pods(with_container(securityContext={"privileged": True}), "DaemonSet", "lab-node-exporter"),
         "may not create privileged containers",
     ),
-    "a capability": (
-        pods(container(securityContext={"capabilities": {"add": ["NET_ADMIN"]}})),
+    "add a capability": (
+        create_pods(with_container(securityContext={"capabilities": {"add": ["NET_ADMIN"]}})),
         "may not create privileged containers",
     ),
-    "others' addresses": (
-        changed("Service", "lab-loki", lambda m: m["spec"].update(EVIL_IP), "lab-evil"),
+    "claim external addresses": (
+        write_changed("Service", "lab-loki", lambda m: m["spec"].update(EVIL_IP), "lab-evil"),
         "without external IPs",
     ),
-    "what is in another namespace": (config_map("lab-evil", "default"), RIGHT),
+    "write into another namespace": (write_config_map("lab-evil", "default"), RIGHT),
 }
-"""Attacks of the platform's account on experiments, and the text of each refusal."""
+"""Attempts of the platform's account, and a part of each rejection."""
 
 WITH_DISCOVERY: dict[str, tuple[Attack, str]] = {
-    "what is in an experiment's namespace": (lambda g: config_map("lab-evil", g.own)(g), RIGHT),
-    "a role elsewhere": (
-        changed("Role", "lab-discovery", lambda m: m["metadata"].update(namespace="default")),
+    "write into an experiment's namespace": (
+        lambda target: write_config_map("lab-evil", target.own)(target),
+        RIGHT,
+    ),
+    "write a Role in another namespace": (
+        write_changed("Role", "lab-discovery", lambda m: m["metadata"].update(namespace="default")),
         NAMES,
     ),
 }
-"""The same attacks by an account that may read pods in the namespaces of experiments."""
+"""Further attempts of the platform's account if it may discover pods in the experiments' namespaces."""

@@ -1,7 +1,7 @@
-"""Linter for dashboards: their errors, and their queries.
+"""Dashboards as Grafana reads them -> their problems, and their queries.
 
-In: the data of dashboards. Out: error texts, or queries with their variables filled in. This module parses
-PromQL. LogQL is parsed by `tests/templates/test_dashboard_logql.py` with a package from npm. Pure.
+In: the JSON of dashboards. Out: problems as text, or queries with replaced variables. This module parses
+PromQL; `tests/templates/test_dashboard_logql.py` parses LogQL with a parser from npm. Pure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Dashboard = Mapping[str, Any]
 
 SOURCES: Final = {"prometheus": "lab-prometheus", "loki": "lab-loki"}
 _COLUMNS: Final = 24
-_UID_LIMIT: Final = 40  # the limit of Grafana
-_GIVEN: Final = {"__rate_interval": "1m", "__auto": "1m", "__range": "30m"}
+_UID_LIMIT: Final = 40  # Grafana's
+_BUILT_IN: Final = {"__rate_interval": "1m", "__auto": "1m", "__range": "30m"}
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 _LOG_SELECTOR: Final = re.compile(r"\{([^{}]*)\}")
 _COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the last one is a name of the kernel
@@ -40,7 +40,7 @@ _BY: Final = re.compile(r"\bby \(([^()]*)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One expression of a panel, with its variables filled in."""
+    """One expression of a panel, with replaced variables."""
 
     dashboard: str
     panel: str
@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The values that a variable offers: those of a label in these series."""
+    """The values that a variable of a dashboard offers: the values of a label in these series."""
 
     dashboard: str
     variable: str
@@ -59,21 +59,23 @@ class Choice:
 
 
 def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choice]:
-    """Yield the choices of every variable of every dashboard. Raises KeyError for an unknown variable."""
+    """Yield the choice of every variable of every dashboard. Raises KeyError for an unknown variable."""
     for board in dashboards:
         for variable in board["templating"]["list"]:
-            found = _VALUES.fullmatch(variable["query"]["query"])
-            assert found is not None, f"{board['uid']}: `{variable['name']}` asks for no label's values"
+            match = _VALUES.fullmatch(variable["query"]["query"])
+            assert match is not None, (
+                f"{board['uid']}: `{variable['name']}` does not query the values of a label"
+            )
             yield Choice(
                 dashboard=board["uid"],
                 variable=variable["name"],
-                selector=filled(found["selector"], variables),
-                label=found["label"],
+                selector=filled(match["selector"], variables),
+                label=match["label"],
             )
 
 
 def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query]:
-    """Yield every query of every panel with these variables. Raises KeyError for an unknown variable."""
+    """Yield every query of every panel, with these variables replaced. Raises KeyError for any other."""
     for board in dashboards:
         for panel in panels_of(board):
             for target in panel["targets"]:
@@ -86,103 +88,107 @@ def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query
 
 
 def filled(expression: str, variables: Mapping[str, str]) -> str:
-    """Return an expression with its variables replaced, as in Grafana."""
-    return _VARIABLE.sub(lambda found: {**_GIVEN, **variables}[found[1]], expression)
+    """Return an expression with its variables replaced, as Grafana does."""
+    return _VARIABLE.sub(lambda match: {**_BUILT_IN, **variables}[match[1]], expression)
 
 
 def without_zeros(expression: str) -> str:
-    """Return an expression without its fallback to zeros, because with the fallback it is never empty."""
+    """Return an expression without the default zeros that make its result non-empty."""
     return _ZERO.sub("", expression)
 
 
 def has_values(answer: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a response of Prometheus or Loki contains data other than NaN."""
-    return any(one["value"][1] != "NaN" if "value" in one else bool(one["values"]) for one in answer)
+    """Return whether a result of Prometheus or Loki contains a number or a log line; NaN does not count."""
+    return any(
+        series["value"][1] != "NaN" if "value" in series else bool(series["values"]) for series in answer
+    )
 
 
 def panels_of(board: Dashboard) -> list[Mapping[str, Any]]:
-    """Return the panels of a dashboard without its row headings."""
+    """Return a dashboard's panels without the titles of rows."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
 def lint(dashboards: Sequence[Dashboard], metrics: Collection[str]) -> list[str]:
-    """Return the errors of dashboards; `metrics` are the names of the existing metrics.
+    """Return the problems of dashboards; `metrics` are the names of existing metrics.
 
-    The rules are those of github.com/grafana/dashboard-linter, and one of the lab: a dashboard of one
-    experiment must not query the data of another one.
+    Most rules come from github.com/grafana/dashboard-linter. One rule is the lab's own: the dashboard of an
+    experiment queries no data of other experiments.
     """
-    found = [f"uid `{uid}` stands twice" for uid, n in Counter(b["uid"] for b in dashboards).items() if n > 1]
-    found += [
-        f"title `{t}` stands twice" for t, n in Counter(b["title"] for b in dashboards).items() if n > 1
-    ]
+    uids = Counter(board["uid"] for board in dashboards)
+    titles = Counter(board["title"] for board in dashboards)
+    problems = [f"duplicate uid `{uid}`" for uid, number in uids.items() if number > 1]
+    problems += [f"duplicate title `{title}`" for title, number in titles.items() if number > 1]
     for board in dashboards:
-        complaints = [*_board(board), *_variables(board, metrics), *_places(board)]
+        board_problems = [*_board(board), *_variables(board, metrics), *_places(board)]
         for panel in panels_of(board):
-            complaints += [f"panel `{panel['title']}`: {what}" for what in _panel(panel, board, metrics)]
-        found += [f"{board['uid']}: {what}" for what in complaints]
-    return found
+            board_problems += [f"panel `{panel['title']}`: {text}" for text in _panel(panel, board, metrics)]
+        problems += [f"{board['uid']}: {text}" for text in board_problems]
+    return problems
 
 
 def _board(board: Dashboard) -> Iterator[str]:
     if not board["title"] or not board["description"] or not 0 < len(board["uid"]) <= _UID_LIMIT:
-        yield "it lacks a title, a description or a short uid"
+        yield f"title, description or uid is missing, or the uid is longer than {_UID_LIMIT} characters"
     ids = Counter(panel["id"] for panel in board["panels"])
-    yield from (f"panel id {number} stands twice" for number, count in ids.items() if count > 1)
+    yield from (f"duplicate panel id {number}" for number, count in ids.items() if count > 1)
 
 
 def _variables(board: Dashboard, metrics: Collection[str]) -> Iterator[str]:
-    """Return the errors of the variables; a variable may use those before it."""
-    before: list[str] = []
+    """Yield the problems of the variables; a variable may use only the variables before it."""
+    defined: list[str] = []
     for variable in board["templating"]["list"]:
         if variable["datasource"]["uid"] != SOURCES["prometheus"]:
-            yield f"variable `{variable['name']}` isn't asked of {SOURCES['prometheus']}"
-        asked = _VALUES.fullmatch(variable["query"]["query"])
-        if asked is None:
-            complaints = ["it isn't `label_values(series, label)`"]
+            yield f"variable `{variable['name']}`: its data source is not {SOURCES['prometheus']}"
+        match = _VALUES.fullmatch(variable["query"]["query"])
+        if match is None:
+            problems = ["the query is not `label_values(series, label)`"]
         else:
-            complaints = [*_undefined(asked["selector"], before)]
-            complaints += _promql(asked["selector"], before, metrics)
-            complaints += [] if asked["label"] in _LABELS else [f"no series has a label `{asked['label']}`"]
-        yield from (f"variable `{variable['name']}`: {what}" for what in complaints)
-        before.append(variable["name"])
+            problems = [*_undefined(match["selector"], defined)]
+            problems += _promql(match["selector"], defined, metrics)
+            problems += [] if match["label"] in _LABELS else [f"no series has a label `{match['label']}`"]
+        yield from (f"variable `{variable['name']}`: {text}" for text in problems)
+        defined.append(variable["name"])
 
 
 def _undefined(expression: str, defined: Collection[str]) -> Iterator[str]:
     used = set(_VARIABLE.findall(expression))
-    yield from (f"`${name}` is not defined" for name in sorted(used - set(defined) - _GIVEN.keys()))
+    yield from (f"`${name}` is not defined" for name in sorted(used - set(defined) - _BUILT_IN.keys()))
 
 
 def _places(board: Dashboard) -> Iterator[str]:
-    taken: dict[tuple[int, int], int] = {}
+    occupied: dict[tuple[int, int], int] = {}
     for panel in board["panels"]:
         at = panel["gridPos"]
         if at["x"] < 0 or at["x"] + at["w"] > _COLUMNS:
             yield f"panel {panel['id']} reaches beyond {_COLUMNS} columns"
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        yield from sorted({f"panel {panel['id']} covers panel {taken[c]}" for c in cells & taken.keys()})
-        taken |= dict.fromkeys(cells, panel["id"])
+        yield from sorted(
+            {f"panel {panel['id']} covers panel {occupied[c]}" for c in cells & occupied.keys()}
+        )
+        occupied |= dict.fromkeys(cells, panel["id"])
 
 
 def _panel(panel: Mapping[str, Any], board: Dashboard, metrics: Collection[str]) -> Iterator[str]:
     if not panel["description"].endswith("."):
-        yield "it has no description that ends with a full stop"
+        yield "the description does not end with a full stop"
     if not panel["fieldConfig"]["defaults"].get("unit"):
-        yield "it has no unit"
+        yield "the unit is missing"
     if not panel["targets"]:
-        yield "it asks for nothing"
+        yield "the panel has no queries"
     if len({target["refId"] for target in panel["targets"]}) < len(panel["targets"]):
-        yield "two of its queries have one refId"
+        yield "two queries have the same refId"
     defined = {variable["name"] for variable in board["templating"]["list"]}
     for target in panel["targets"]:
         source = target["datasource"]
         if source != panel["datasource"] or SOURCES.get(source["type"]) != source["uid"]:
-            yield f"`{source['uid']}` is none of the lab's data sources"
+            yield f"`{source['uid']}` is not a data source of the lab"
         yield from _undefined(target["expr"], defined)
         yield from _zeros(target["expr"])
         if panel["fieldConfig"]["defaults"].get("unit") == "percentunit" and _ALL_PROBES.search(
             target["expr"]
         ):
-            yield "it has failures of the exporter in it, which say nothing about a peer"
+            yield "the ratio includes local errors of the exporter, which are not losses of a peer"
         if source["type"] == "loki":
             yield from _logql(target["expr"], defined)
         else:
@@ -190,21 +196,21 @@ def _panel(panel: Mapping[str, Any], board: Dashboard, metrics: Collection[str])
 
 
 def _zeros(expression: str) -> Iterator[str]:
-    """Check that `or` is only followed by the fallback to zeros of the same series, see `without_zeros`."""
+    """Yield a problem unless the part after `or` consists of default zeros for the same series."""
     rest = without_zeros(expression)
     if re.search(r"\bor\b", _QUOTED.sub("", rest)):
-        yield "what stands after its `or` would hide that it gives nothing"
+        yield "the part after `or` would hide an empty result"
     if rest != expression and set(_BY.findall(rest)) != set(_BY.findall(expression[len(rest) :])):
-        yield "its zeros are of other series than what they stand for"
+        yield "the default zeros have other labels than the series that they replace"
 
 
 def _logql(expression: str, defined: Collection[str]) -> Iterator[str]:
     selectors = _LOG_SELECTOR.findall(expression)
     if not selectors:
-        yield "it selects no logs"
+        yield "the query selects no logs"
     for selector in selectors:
         if "experiment" in defined and 'experiment="$experiment"' not in selector:
-            yield f"`{{{selector}}}` isn't the experiment's"
+            yield f"`{{{selector}}}` is not limited to the experiment"
 
 
 def _promql(expression: str, defined: Collection[str], metrics: Collection[str]) -> Iterator[str]:
@@ -212,29 +218,29 @@ def _promql(expression: str, defined: Collection[str], metrics: Collection[str])
     try:
         tree = promql_parser.parse(filled(expression, variables))
     except KeyError:
-        return  # an undefined variable, which is reported already
+        return  # an undefined variable, which `_undefined` reports
     except ValueError as error:
-        yield f"it can't be parsed: {error}"
+        yield f"the query cannot be parsed: {error}"
         return
     for selector, function in _selectors(tree, ""):
         name = selector.name or ""
         if name not in metrics:
-            yield f"nobody shows a metric `{name}`"
+            yield f"no program exposes the metric `{name}`"
         for variable in sorted(_CHOSEN.keys() & set(defined)):
             is_chosen = any(
                 (matcher.name, matcher.op, matcher.value) == (variable, _CHOSEN[variable], f"_{variable}")
                 for matcher in selector.matchers.matchers
             )
             if not is_chosen and not (variable == "node" and name == "up"):
-                yield f"`{name}` isn't only that of the {variable} chosen"
+                yield f"`{name}` is not limited to the chosen {variable}"
         if function in _CHANGES and name.startswith("container_"):
-            yield f"`{name}` never changes: a container that began anew has series of its own"
+            yield f"`{name}` never changes: a restarted container has a new series"
         if function != "count" and bool(_COUNTER.search(name)) != (function in _RATES):
-            yield f"`{name}` is a counter where a rate is taken, and only there"
+            yield f"`{name}` must be a counter inside a rate function, and must not be a counter elsewhere"
 
 
 def _selectors(tree: Any, function: str) -> Iterator[tuple[promql_parser.VectorSelector, str]]:
-    """Yield every selector of an expression with the function or aggregation around it."""
+    """Yield every selector of an expression, with the function or aggregation that directly contains it."""
     if isinstance(tree, promql_parser.VectorSelector):
         yield tree, function
     elif isinstance(tree, promql_parser.MatrixSelector):

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Set the number of examples of tests that do not set their own.
 
-    There is no deadline, because the time of an example depends on the load of the machine, too.
+    There is no deadline, because the time of an example depends on the load of the machine.
     """
     global _is_quick
     _is_quick = bool(config.getoption("--quick"))

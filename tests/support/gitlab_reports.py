@@ -281,7 +281,7 @@ def replaced_plan() -> Plan:
 
 
 def withheld_plan() -> Plan:
-    blue = experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True)
+    blue = experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True)
     return plan(blue, experiment("purple", SCALE, pods=2), stops=(LIMIT,), broken=(RED,))
 
 

@@ -8,14 +8,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def cases(kind: str) -> list[Path]:
-    """Return the sorted folders of one kind of case; their names are the test ids."""
+    """Return the folders of a kind of case, sorted; their names are the test ids."""
     folders = sorted(path for path in (GOLDEN / kind).iterdir() if path.is_dir())
     assert folders, f"no cases in {GOLDEN / kind}"
     return folders
 
 
 def overlay_of(case: Path) -> dict[str, str | None]:
-    """Return the files that a case adds to the tests' lab, by their path relative to its root."""
+    """Return the case's files, which replace files of the tests' lab, by path relative to its root."""
     return {
         path.relative_to(case).as_posix(): path.read_bytes().decode()
         for path in sorted(case.rglob("*.y*ml"))
@@ -27,5 +27,5 @@ def assert_golden(path: Path, text: str, *, update: bool) -> None:
     """Compare a text with the expected file, or rewrite the file."""
     if update:
         path.write_text(text, encoding="utf-8")
-    assert path.exists(), f"{path} is missing; hint: run with --update-golden, then read the file"
+    assert path.exists(), f"{path} is missing; hint: run with --update-golden, then review the file"
     assert text == path.read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
 """A real control plane for the session, and a separate lab for each test.
 
-The sandbox starts once per session (with pytest-xdist: once per worker) in a temporary folder. It uses the
-programs in the user's cache and builds the missing ones. Each test gets a copy of the tests' lab in its own
-namespace.
+The sandbox is started once per session in a temporary folder, with the programs in the user's cache. Missing
+programs are built. Each test gets a copy of the tests' lab with a unique namespace.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Exit code and output of a command."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -48,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """The folder of a lab, its own namespace, and the cluster that it syncs to."""
+    """A lab's folder, its namespace, and the cluster to which it is synced."""
 
     root: Path
     namespace: str
@@ -57,14 +56,14 @@ class Lab:
     capture: pytest.CaptureFixture[str]
 
     def run(self, *arguments: str) -> Answer:
-        """Run a nimlab command in this lab, with the sandbox's kubeconfig if it needs a cluster."""
+        """Run a nimlab command in this lab; commands that use a cluster get the sandbox's kubeconfig."""
         flags = ["--lab", str(self.root)]
         if arguments[0] not in ("validate", "render", "rbac"):
             flags += ["--kubeconfig", str(self.kubeconfig)]
         self.capture.readouterr()
         code = main([*arguments, *flags])
-        printed = self.capture.readouterr()
-        return Answer(code=code, out=printed.out, err=printed.err)
+        output = self.capture.readouterr()
+        return Answer(code=code, out=output.out, err=output.err)
 
     def write(self, name: str, text: str) -> Path:
         """Write the file of an experiment."""
@@ -73,29 +72,27 @@ class Lab:
         return path
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace a text in the file of an experiment, which must contain it."""
+        """Replace a text in an experiment's file; the text must occur."""
         path = self.root / "experiments" / f"{name}.yaml"
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
-        """Read an object in the lab's namespace, or in another one."""
-        home = self.namespace if namespace is None else namespace
-        return self.cluster.get(ObjectKey(kind, home, name))
+        """Read an object in the given namespace, by default in the lab's namespace."""
+        key = ObjectKey(kind, self.namespace if namespace is None else namespace, name)
+        return self.cluster.get(key)
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of all objects of a kind in the lab's namespace."""
+        """Return the sorted names of all objects of a kind in the lab's namespace."""
         items = self.cluster.list_objects(kind, namespace=self.namespace).items
         return sorted(item["metadata"]["name"] for item in items)
 
     def kubectl(self, *arguments: str) -> str:
-        """Run kubectl in the lab's namespace, and return its output. If kubectl fails, so does the test."""
-        own = (
-            Path(sys.executable).parent / "kubectl"
-        )  # from the dev dependencies; kubectl on PATH may have any version
-        program = str(own) if own.exists() else shutil.which("kubectl")
-        assert program is not None, "there is no kubectl beside Python or on PATH"
+        """Run kubectl in the lab's namespace, as a user would; a failure fails the test."""
+        pinned = Path(sys.executable).parent / "kubectl"  # from the dev extras; PATH may have another version
+        program = str(pinned) if pinned.exists() else shutil.which("kubectl")
+        assert program is not None, "kubectl is neither in the virtual environment nor on PATH"
         done = subprocess.run(
             [program, "--kubeconfig", str(self.kubeconfig), "-n", self.namespace, *arguments],
             check=True,
@@ -107,13 +104,13 @@ class Lab:
 
 
 def _quiet(step: control_plane.Step) -> None:
-    """Ignore the progress of the start."""
+    """Ignore a step of progress."""
     del step
 
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Sandbox]:
-    """Start the control plane. If the machine cannot run it, skip the test, or fail with `--require-live`."""
+    """Start the control plane; if it cannot start, skip the test, or fail with `--require-live`."""
     home = tmp_path_factory.mktemp("sandbox") / ".nimlab" / "sandbox"
     try:
         state = control_plane.up(home, nodes=3, cache=default_cache(), report=_quiet)
@@ -129,7 +126,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
 
 @pytest.fixture(scope="session")
 def cluster(sandbox: Sandbox) -> Iterator[KubeCluster]:
-    """A connection to the session's control plane with all rights."""
+    """Yield an administrator's connection to the session's control plane."""
     target = Target(kubeconfig=sandbox.kubeconfig, context=None, name="sandbox", why="a test")
     connected = connect(target, parallel=8)
     yield connected
@@ -143,7 +140,7 @@ def lab(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Lab]:
-    """A copy of the tests' lab in a random namespace, which is deleted after the test."""
+    """Yield a copy of the tests' lab with a random namespace, which is removed afterwards."""
     namespace = f"lab-{secrets.token_hex(4)}"
     root = make_lab(tmp_path / "lab", namespace)
     yield Lab(root, namespace, sandbox.kubeconfig, cluster, capsys)
@@ -152,12 +149,12 @@ def lab(
 
 @pytest.fixture
 def lab_folder(tmp_path: Path) -> Path:
-    """A copy of the tests' lab, without a cluster."""
+    """Return a copy of the tests' lab, without a cluster."""
     return make_lab(tmp_path / "lab", "dst-test")
 
 
 def make_lab(root: Path, namespace: str, experiments: Sequence[str] = ("blue", "purple")) -> Path:
-    """Write the tests' lab into a new folder, with these of its experiments and this namespace."""
+    """Write the tests' lab into a new folder, with this namespace and only these experiments."""
     copy_sample_lab(root)
     for path in (root / "experiments").iterdir():
         if path.stem not in experiments:
@@ -171,7 +168,7 @@ def make_lab(root: Path, namespace: str, experiments: Sequence[str] = ("blue", "
 
 
 def remove_namespaces(cluster: KubeCluster, names: Sequence[str]) -> None:
-    """Delete namespaces without waiting for the deletion of their contents."""
+    """Delete namespaces without waiting for the deletion of their objects."""
     for name in names:
         key = ObjectKey("Namespace", "", name)
         live = cluster.get(key)
@@ -185,7 +182,7 @@ def remove_namespaces(cluster: KubeCluster, names: Sequence[str]) -> None:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git in a folder with an identity for tests and without the settings of the machine."""
+    """Run git in a folder with a fixed identity and without the machine's settings."""
     environment = {
         **os.environ,
         "GIT_CONFIG_GLOBAL": os.devnull,

@@ -62,9 +62,11 @@ def spec_map(digest: str | None, *, ours: bool = True) -> Manifest:
 
 
 def change(action: Action, live: Manifest | None, desired: Manifest | None, **more: Any) -> Change:
-    given = live or desired
-    assert given is not None
-    return Change(action=action, key=key_of(given), experiment="purple", live=live, desired=desired, **more)
+    manifest = live or desired
+    assert manifest is not None
+    return Change(
+        action=action, key=key_of(manifest), experiment="purple", live=live, desired=desired, **more
+    )
 
 
 def keep(live: Manifest, **more: Any) -> Change:

@@ -1,4 +1,4 @@
-"""Programs from npm, for tests that read nimlab's output with other programs."""
+"""Programs from npm, for tests in which third-party programs read our output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nimlab.value_cache import default_cache
 
 
 def install(name: str, *packages: str, needs: tuple[str, ...] = ()) -> Path:
-    """Install these pinned packages into the user's cache if they are missing, and return the folder.
+    """Return the folder of these pinned packages in the user's cache; install them if they are missing.
 
-    If npm or another program is missing, the test is skipped; in CI it fails. Users do not need Node.
+    If npm or another needed program is missing, the test is skipped, or fails in CI.
     """
     missing = [program for program in ("npm", *needs) if shutil.which(program) is None]
     if missing:
-        why = f"{' and '.join(missing)} not installed on this machine"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+        reason = f"missing on this machine: {', '.join(missing)}"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     folder = default_cache() / name
     if not (folder / "installed").exists():
         folder.mkdir(parents=True, exist_ok=True)

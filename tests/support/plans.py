@@ -86,8 +86,8 @@ def cost(pods: int) -> Resources:
     return Resources(pods=pods, cpu_m=50 * pods, memory_bytes=16 * 1024**2 * pods)
 
 
-def experiment(name: str, *changes: Change, pods: int = 0, gone: bool = False) -> ExperimentPlan:
-    source = None if gone else f"experiments/{name}.yaml"
+def experiment(name: str, *changes: Change, pods: int = 0, without_file: bool = False) -> ExperimentPlan:
+    source = None if without_file else f"experiments/{name}.yaml"
     return ExperimentPlan(name=name, source=source, changes=changes, added=cost(pods))
 
 
@@ -194,7 +194,7 @@ def newcomer_plan() -> Plan:
 
 def engineer_plan() -> Plan:
     return plan(
-        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True),
+        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True),
         experiment(
             "purple", *(c for c in all_objects(Action.KEEP, "purple")[:3]), SCALE, pods=2
         ),
@@ -212,7 +212,7 @@ def wrong_plan() -> Plan:
     )
     service = change(Action.UPDATE, "Service", "purple", fields=(field("spec.ports order", [1], [2]),))
     return plan(
-        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, gone=True),
+        experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True),
         experiment("green", *all_objects(Action.CREATE, "green"), pods=5),
         experiment("purple", service, purple),
         experiment("red", *all_objects(Action.CREATE, "red"), pods=2),

@@ -1,7 +1,7 @@
-"""Relabelling as in Prometheus and Promtail, to test the rules with rendered pods.
+"""Relabelling as in Prometheus and Promtail, to apply their rules to rendered pods.
 
-In: rules from a configuration, and labels. Out: the new labels, or None if a rule drops the target. Supports
-only the actions that the lab's rules use; any other action is a KeyError. Pure.
+In: labels, and rules from a configuration. Out: the new labels, or None if a rule drops the target. Only the
+actions that the lab's rules use are supported; any other action is a KeyError. Pure.
 
 Source: prometheus.io/docs/prometheus/latest/configuration/configuration, "relabel_config".
 """
@@ -16,17 +16,17 @@ from nimlab.objects.manifest import Manifest
 
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return the labels of a target after all rules, without those that begin with `__`; None if dropped."""
-    result = stored(labels, rules)
-    return None if result is None else {n: value for n, value in result.items() if not n.startswith("__")}
+    """Return a target's labels after all rules, without names in `__`; None if a rule drops the target."""
+    kept = stored(labels, rules)
+    return None if kept is None else {n: value for n, value in kept.items() if not n.startswith("__")}
 
 
 def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return the labels of a series after all rules, including `__name__`; None if it is dropped."""
-    result = dict(labels)
+    """Return a series' labels after all rules, including `__name__`; None if a rule drops the series."""
+    kept = dict(labels)
     for rule in rules:
         separator = rule.get("separator", ";")
-        value = separator.join(result.get(name, "") for name in rule.get("source_labels", ()))
+        value = separator.join(kept.get(name, "") for name in rule.get("source_labels", ()))
         match = re.fullmatch(rule.get("regex", "(.*)"), value)
         action = rule.get("action", "replace")
         if action == "keep" and match is None:
@@ -34,20 +34,20 @@ def stored(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dic
         if action == "drop" and match is not None:
             return None
         if action == "replace" and match is not None:
-            result[rule["target_label"]] = match.expand(
+            kept[rule["target_label"]] = match.expand(
                 re.sub(r"\$(\d)", r"\\\1", rule.get("replacement", "$1"))
             )
         elif action == "labeldrop":
-            result = {n: value for n, value in result.items() if not re.fullmatch(rule["regex"], n)}
+            kept = {n: value for n, value in kept.items() if not re.fullmatch(rule["regex"], n)}
         elif action not in ("keep", "drop", "replace"):
             raise KeyError(action)
-    return {name: value for name, value in result.items() if value}
+    return {name: value for name, value in kept.items() if value}
 
 
 def targets_of(workload: Manifest) -> Iterator[dict[str, str]]:
-    """Yield the labels from service discovery for each port of a workload's first pod, sidecars included."""
+    """Yield the service-discovery labels of each port of a workload's first pod, including sidecars."""
     template = workload["spec"]["template"]
-    about = {
+    pod_labels = {
         "__meta_kubernetes_namespace": workload["metadata"]["namespace"],
         "__meta_kubernetes_pod_name": f"{workload['metadata']['name']}-0",
         "__meta_kubernetes_pod_node_name": "node-1",
@@ -63,7 +63,7 @@ def targets_of(workload: Manifest) -> Iterator[dict[str, str]]:
         ports: list[dict[str, Any]] = container.get("ports") or [{}]
         for port in ports:
             yield {
-                **about,
+                **pod_labels,
                 "__address__": f"192.0.2.7:{port.get('containerPort', 80)}",
                 "__meta_kubernetes_pod_container_name": container["name"],
                 "__meta_kubernetes_pod_container_port_name": port.get("name", ""),

@@ -84,19 +84,19 @@ class Program:
 
 @pytest.fixture
 def program(sandbox: Sandbox, cluster: KubeCluster, tmp_path: Path) -> Iterator[Program]:
-    """A program with a lab of two experiments in a namespace of its own."""
+    """Yield a program with a lab of two experiments in its own namespace."""
     namespace = f"lab-{secrets.token_hex(4)}"
     target = Target(kubeconfig=sandbox.kubeconfig, context=None, name="sandbox", why="a test")
-    made = Program(make_lab(tmp_path / "lab", namespace, ()), namespace, target)
+    prepared = Program(make_lab(tmp_path / "lab", namespace, ()), namespace, target)
     for name in ("red", "green"):
-        made.write(name)
-    yield made
+        prepared.write(name)
+    yield prepared
     remove_namespaces(cluster, [namespace])
 
 
 @pytest.fixture(autouse=True)
 def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Demand that the library prints nothing."""
+    """Require that the library prints nothing."""
     yield
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
@@ -107,7 +107,7 @@ def outcomes(events: list[Event]) -> list[Outcome]:
 
 
 def settled(events: list[Event]) -> dict[str, int]:
-    """The running peers of each settled experiment."""
+    """Return the number of running peers of each settled experiment."""
     return {e.experiment: e.running for e in events if isinstance(e, ExperimentSettled)}
 
 
@@ -211,10 +211,10 @@ def test_abandoned_sync_releases_its_lock(program: Program) -> None:
 def test_plan_writes_nothing(program: Program, cluster: KubeCluster) -> None:
     lab = read_lab(program.root, commit=None)
     with open_session(lab, program.target) as session:
-        made = plan(session)
+        prepared = plan(session)
         assert session.cluster.requests().writes == 0
-    assert made.count(Action.CREATE) == 2 * OBJECTS
-    assert made.create_namespace
+    assert prepared.count(Action.CREATE) == 2 * OBJECTS
+    assert prepared.create_namespace
     assert cluster.get(ObjectKey("Namespace", "", program.namespace)) is None
 
 
@@ -222,8 +222,8 @@ def test_plan_writes_nothing(program: Program, cluster: KubeCluster) -> None:
 def test_names_narrow_a_plan_and_must_be_those_that_were_read(program: Program) -> None:
     lab = read_lab(program.root, frozenset({"red"}), commit=None)
     with open_session(lab, program.target) as session:
-        made = plan(session)
-        assert [experiment.name for experiment in made.experiments] == ["red"]
+        prepared = plan(session)
+        assert [experiment.name for experiment in prepared.experiments] == ["red"]
         with pytest.raises(ValueError, match="was read for the names"):
             plan(session, SyncPolicy())
 

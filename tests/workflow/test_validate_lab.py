@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def validate(root: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The problems, which must be the same in a second run with the cache."""
+    """Return the problems; a second run, with the cache, must return the same ones."""
     answers = []
     for _ in range(2):
         capsys.readouterr()
@@ -97,7 +97,7 @@ def test_missing_or_misspelt_template_is_found(
 
 def test_missing_and_misspelt_folders_are_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / EXPERIMENT).rename(root / "templates" / "experimnt")
-    assert {one["path"] for one in validate(root, capsys)} == {EXPERIMENT, "templates/experimnt"}
+    assert {problem["path"] for problem in validate(root, capsys)} == {EXPERIMENT, "templates/experimnt"}
     (root / "templates" / "experimnt").rename(root / EXPERIMENT)
     (root / PLATFORM).rename(root / "templates" / "plattform")
     assert places(validate(root, capsys)) == [("file", "templates/plattform", 1)]
@@ -150,7 +150,7 @@ def test_every_violation_is_a_separate_problem(root: Path, capsys: pytest.Captur
         "      containers:",
         "      hostPID: true\n      containers:",
     )
-    assert [one["path"] for one in validate(root, capsys)] == [
+    assert [problem["path"] for problem in validate(root, capsys)] == [
         f"{EXPERIMENT}/service.yaml.j2",
         f"{EXPERIMENT}/statefulset.yaml.j2",
     ]
@@ -161,7 +161,7 @@ def test_problems_of_files_do_not_hide_those_of_templates(
 ) -> None:
     change(root, "experiments/blue.yaml", "peers: 4", "peers: 0")
     change(root, f"{EXPERIMENT}/service.yaml.j2", "apiVersion: v1", "apiVersion: {{ mistake }}")
-    assert {one["code"] for one in validate(root, capsys)} == {"bad-value", "render"}
+    assert {problem["code"] for problem in validate(root, capsys)} == {"bad-value", "render"}
 
 
 def test_change_after_a_cached_result_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,9 +187,9 @@ def test_merge_conflict_and_lfs_pointer_are_named(
     before = path.read_text(encoding="utf-8")
     theirs = f"{before}<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> side\n"
     path.write_bytes(theirs.replace("\n", ends).encode())
-    found = [one for one in validate(root, capsys) if one["path"] == name]
-    assert [one["line"] for one in found] == [before.count("\n") + 1]
-    assert "merge conflict" in found[0]["what"]
+    conflicts = [problem for problem in validate(root, capsys) if problem["path"] == name]
+    assert [problem["line"] for problem in conflicts] == [before.count("\n") + 1]
+    assert "merge conflict" in conflicts[0]["what"]
     path.write_bytes(LFS.replace("\n", ends).encode())
-    (found_pointer,) = [one for one in validate(root, capsys) if one["path"] == name]
-    assert re.search("Git LFS", found_pointer["what"])
+    (pointer,) = [problem for problem in validate(root, capsys) if problem["path"] == name]
+    assert re.search("Git LFS", pointer["what"])

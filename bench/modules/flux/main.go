@@ -75,7 +75,7 @@ func run(
 	if err != nil {
 		return nil, err
 	}
-	deleted, err := engine.DeleteAll(ctx, gone(old, fresh), ssa.DeleteOptions{
+	deleted, err := engine.DeleteAll(ctx, removed(old, fresh), ssa.DeleteOptions{
 		PropagationPolicy: metav1.DeletePropagationBackground,
 		Inclusions:        engine.GetOwnerLabels("bench", namespace),
 		Exclusions:        map[string]string{group + "/prune": "disabled"},
@@ -154,8 +154,8 @@ func inventoryOf(objects []*unstructured.Unstructured) []entry {
 	return entries
 }
 
-// gone returns the objects that are in the old inventory but not in the fresh one.
-func gone(old, fresh []entry) []*unstructured.Unstructured {
+// removed returns the objects that are in the old inventory but not in the fresh one.
+func removed(old, fresh []entry) []*unstructured.Unstructured {
 	kept := make(map[entry]bool, len(fresh))
 	for _, one := range fresh {
 		kept[one] = true

@@ -135,7 +135,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and low <= int(text[:9]) <= high):
             raise ValueError(f"write a whole number from {low} to {high}")
@@ -198,10 +198,10 @@ SETTINGS: Final = (
         default="0.2",
         meaning="largest random change of an interval, as a share of it",
     ),
-    Setting(name="fanout", parse=_whole(1, 64), default="8", meaning="number of other peers to probe"),
+    Setting(name="fanout", parse=_whole_number(1, 64), default="8", meaning="number of other peers to probe"),
     Setting(
         name="window_probes",
-        parse=_whole(1, 1000),
+        parse=_whole_number(1, 1000),
         default="12",
         meaning="number of latest probes per peer that its gauges cover",
     ),
@@ -213,7 +213,7 @@ SETTINGS: Final = (
     ),
     Setting(
         name="max_peer_series",
-        parse=_whole(1, 256),
+        parse=_whole_number(1, 256),
         default="16",
         meaning="maximum number of peers with gauges, lingering ones included",
     ),
@@ -231,13 +231,13 @@ SETTINGS: Final = (
     ),
     Setting(
         name="metrics_port",
-        parse=_whole(0, 65535),
+        parse=_whole_number(0, 65535),
         default="9105",
         meaning="the TCP port of these pages; 0 selects a free port",
     ),
     Setting(
         name="echo_port",
-        parse=_whole(1, 65535),
+        parse=_whole_number(1, 65535),
         default="9106",
         meaning="the TCP and UDP port that other peers probe, at the pod's address",
     ),
@@ -247,7 +247,9 @@ SETTINGS: Final = (
         default="/etc/resolv.conf",
         meaning="the file that names the DNS servers",
     ),
-    Setting(name="dns_port", parse=_whole(1, 65535), default="53", meaning="the port of the DNS servers"),
+    Setting(
+        name="dns_port", parse=_whole_number(1, 65535), default="53", meaning="the port of the DNS servers"
+    ),
     Setting(
         name="dns_timeout_s",
         parse=_number(0.01, 30),

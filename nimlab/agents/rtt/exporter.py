@@ -62,7 +62,7 @@ async def run(config: Config, *, clock: Clock, log: Log, stop: asyncio.Event) ->
 
 
 class Exporter:
-    """Hold the discovered peers and the current targets."""
+    """An exporter: the discovered peers, the current targets, and the steps of its loops."""
 
     def __init__(self, config: Config, *, clock: Clock, log: Log) -> None:
         window = PeerWindow(

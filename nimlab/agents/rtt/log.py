@@ -1,6 +1,6 @@
 """Write log events to stderr as one JSON object per line.
 
-Lines are written when something changes, never per probe or round, so that a thousand sidecars log little.
+A line is written only when something changes, not for each probe or round, so a thousand sidecars log little.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _INITIAL_ECHO_SERIES: Final = (
 
 
 class MetricRecorder:
-    """Hold all metrics of the exporter. Counters start at 0, so that `rate()` sees the first increase."""
+    """All metrics of the exporter. Counters start at 0, so that `rate()` includes the first increase."""
 
     def __init__(self, window: PeerWindow, *, version: str) -> None:
         self._window = window

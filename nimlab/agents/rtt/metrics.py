@@ -29,7 +29,7 @@ BUCKETS_S: Final = tuple(0.0001 * 2**n for n in range(16))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """Describe one metric. `unit` is in words and matches the suffix of the name where there is one."""
+    """The description of one metric. `unit` is in words and matches the suffix of the name, if it has one."""
 
     name: str
     kind: str  # counter, gauge or histogram
@@ -163,7 +163,7 @@ class _Histogram:
 
 
 class Registry(Collector):
-    """Store the values of all metrics. An unknown metric name is a bug and raises KeyError."""
+    """The values of all metrics. An unknown metric name is a bug and raises KeyError."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, dict[Labels, float]] = {

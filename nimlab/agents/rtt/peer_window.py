@@ -30,14 +30,14 @@ class Row:
 
 @dataclass(slots=True)
 class _History:
-    """Outcomes of one peer. `left_s`: time at which it stopped being a target."""
+    """Outcomes of one peer. `untargeted_at_s` is the time at which it stopped being a target."""
 
-    left_s: float | None = None
+    untargeted_at_s: float | None = None
     windows: dict[Method, deque[float | None]] = field(default_factory=dict)
 
 
 class PeerWindow:
-    """Hold the current and the recent targets."""
+    """The latest outcomes of the current and the recent targets."""
 
     def __init__(self, *, window_probes: int, linger_s: float, max_peers: int) -> None:
         self._window_probes = window_probes
@@ -49,10 +49,10 @@ class PeerWindow:
         """Set the current targets."""
         targets = set(peers)
         for peer in targets:
-            self._histories.setdefault(peer, _History()).left_s = None
+            self._histories.setdefault(peer, _History()).untargeted_at_s = None
         for peer, history in self._histories.items():
-            if peer not in targets and history.left_s is None:
-                history.left_s = now_s
+            if peer not in targets and history.untargeted_at_s is None:
+                history.untargeted_at_s = now_s
         self.forget(now_s=now_s)
 
     def record(self, peer: str, method: Method, outcome: Outcome) -> None:
@@ -66,12 +66,14 @@ class PeerWindow:
 
     def forget(self, *, now_s: float) -> None:
         """Remove former targets after the linger time; if there are too many peers, the oldest first."""
-        left = sorted(
-            (history.left_s, peer) for peer, history in self._histories.items() if history.left_s is not None
+        former = sorted(
+            (history.untargeted_at_s, peer)
+            for peer, history in self._histories.items()
+            if history.untargeted_at_s is not None
         )
         surplus = len(self._histories) - self._max_peers
-        for index, (left_s, peer) in enumerate(left):
-            if index < surplus or now_s - left_s >= self._linger_s:
+        for index, (untargeted_at_s, peer) in enumerate(former):
+            if index < surplus or now_s - untargeted_at_s >= self._linger_s:
                 del self._histories[peer]
 
     def rows(self) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from nimlab.agents.rtt.resolve import Resolver
 # Name of the echo port in the Service; part of the SRV name.
 SERVICE_PORT_NAME: Final = "rtt-echo"
 
-# After these failures of the SRV query, A records can help. After others they would only hide the names.
+# After these failures of the SRV query, A records can help. After other failures, they would lose the names.
 _ANSWERED_OTHERWISE: Final = frozenset({Reason.NOT_FOUND, Reason.TRUNCATED})
 
 

@@ -47,7 +47,7 @@ def format_request(sequence: int, payload: bytes) -> bytes:
 
 @dataclass(slots=True, kw_only=True)
 class IcmpProber:
-    """Probe with sequence numbers and a random payload."""
+    """A prober with sequence numbers and a random payload."""
 
     timeout_s: float
     clock: Clock

@@ -34,7 +34,7 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpProber:
-    """Connect, read the kernel's time and reset the connection."""
+    """A prober that connects, reads the kernel's time and resets the connection."""
 
     timeout_s: float
     clock: Clock

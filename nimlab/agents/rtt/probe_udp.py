@@ -42,7 +42,7 @@ def format_request(sequence: int, nonce: int) -> bytes:
 
 @dataclass(slots=True, kw_only=True)
 class UdpProber:
-    """Probe with sequence numbers, so that late or duplicate answers are ignored."""
+    """A prober with sequence numbers, so that it ignores late and duplicate answers."""
 
     timeout_s: float
     clock: Clock

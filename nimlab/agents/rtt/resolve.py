@@ -76,7 +76,7 @@ def candidates_of(name: str, conf: ResolvConf) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolver:
-    """Query without a cache. resolv.conf is read for every search, because it can change."""
+    """A resolver without a cache. resolv.conf is read for every search, because it can change."""
 
     resolv_conf: Path
     port: int

@@ -1,7 +1,7 @@
 """Run one round of probes, and compute when the next one starts.
 
-If a round is still running when the next should start, that one is skipped. Rounds never overlap and never
-catch up.
+If a round is still running when the next round should start, the next round is skipped. Rounds never overlap
+and are never made up for.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _netem_differences(link: Link, qdisc: Json) -> Iterator[str]:
 
 
 def _redirect_differences(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
-    """Incoming traffic must be redirected to the second device once; a mirrored copy would limit nothing."""
+    """Yield a difference unless incoming traffic is redirected once; a mirrored copy would limit nothing."""
     what = f"incoming traffic at {link.interface}"
     wanted = int(link.downlink_bit_per_s is not None)
     if wanted and not any(q.get("dev") == link.interface and q.get("kind") == "ingress" for q in qdiscs):

@@ -45,7 +45,7 @@ class Link:
 
 
 def clearing(link: Link) -> tuple[Command, ...]:
-    """Return commands that remove earlier shaping; each can fail if there is none."""
+    """Return commands that remove earlier shaping; a command fails if there is nothing to remove."""
     return (
         ("tc", "qdisc", "del", "dev", link.interface, "root"),
         ("tc", "qdisc", "del", "dev", link.interface, "ingress"),

@@ -8,7 +8,7 @@ next sync completes the work.
 from __future__ import annotations
 
 from nimlab.cluster.apply.execute import ApplyOptions, create_namespace, create_password, execute
-from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire_lock, acquire_locks, current_hold
+from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire_lock, acquire_locks, current_holder
 from nimlab.cluster.apply.readiness import WaitTarget
 from nimlab.cluster.apply.terminating_namespace import explain_terminating_namespace
 from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_targets, wait_until_settled
@@ -41,7 +41,7 @@ __all__ = [
     "acquire_locks",
     "create_namespace",
     "create_password",
-    "current_hold",
+    "current_holder",
     "execute",
     "explain_terminating_namespace",
     "system_clock",

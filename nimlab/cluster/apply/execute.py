@@ -140,9 +140,9 @@ def _delete_former_parent(former: Former, cluster: Cluster) -> Notice:
 def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: ApplyOptions) -> Parent:
     """Replace the parent's record, if it is still the one that was read, and return it as written.
 
-    The apply is forced because the annotations belong to nimlab alone. If somebody has added an annotation by
-    hand, a first apply takes it over and a second one removes it. Raises PreconditionFailed if another sync
-    has written the record in the meantime. Changes outside of the record do not matter.
+    The apply is forced because the annotations belong to nimlab alone. If a user has added an annotation by
+    hand, a first apply takes it over and a second apply removes it. Raises PreconditionFailed if another sync
+    has written the record in the meantime. Changes outside of the record are ignored.
     """
     with_empty = False
     for _ in range(_ATTEMPTS):

@@ -35,7 +35,7 @@ _SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # leaves 
 class Lock:
     """A lease that is held and renewed until `release`.
 
-    `lost` is set once somebody else has acquired the lease or may have acquired it; `stop` is set with it.
+    `lost` is set once another sync has acquired the lease or may have acquired it; `stop` is set with it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Lock:
     def check(self) -> None:
         """Raise LockHeld unless the lease is certainly still held; called before every write."""
         if self._now() - self._renewed > _SURELY_HELD:
-            self._lose()
+            self._mark_lost()
         if self.lost.is_set():
             raise LockHeld(
                 "the lock of this sync has expired, and another sync may be running; this sync stops writing",
@@ -93,15 +93,15 @@ class Lock:
                 self._lease = _write(self._cluster, self._cluster.replace, renewal)
                 self._renewed = renew_time
             except PreconditionFailed:
-                self._lose()
+                self._mark_lost()
             except NimlabError as error:
                 is_deleted = isinstance(error, ClusterError) and error.status == 404  # by a user
                 if is_deleted or self._now() - self._renewed > _SURELY_HELD:
-                    self._lose()
+                    self._mark_lost()
             if self.lost.is_set():
                 return
 
-    def _lose(self) -> None:
+    def _mark_lost(self) -> None:
         self.lost.set()
         self._stop.set()
 
@@ -161,7 +161,7 @@ def acquire_lock(
     Raises PreconditionFailed when the lease has changed (read it again), LockHeld when another sync holds it.
     """
     acquired = now()
-    current = current_hold(lease, acquired)
+    current = current_holder(lease, acquired)
     if current is not None:
         raise _lock_held(current, apply_set.lease_key, acquired)
     spec = {
@@ -187,19 +187,19 @@ def _new_lease(key: ObjectKey, spec: Manifest) -> Manifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class LeaseHolder:
     """The holder of a lease; `renewed` is the renew time as the lease contains it.
 
     `until` is the expiry of the lease unless it is renewed; None if it cannot be determined.
     """
 
-    holder: str
+    name: str
     renewed: str
     until: datetime | None
 
 
-def current_hold(lease: Manifest | None, now: datetime) -> Hold | None:
-    """Return the holder of the lease; None if nobody holds it or if it has certainly expired."""
+def current_holder(lease: Manifest | None, now: datetime) -> LeaseHolder | None:
+    """Return the holder of the lease; None if it has no holder or has certainly expired."""
     spec = (lease or {}).get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder:
@@ -207,7 +207,7 @@ def current_hold(lease: Manifest | None, now: datetime) -> Hold | None:
     until = _expiry(renewed, spec.get("leaseDurationSeconds"))
     if until is not None and now >= until:
         return None
-    return Hold(holder=str(holder), renewed=str(renewed or "at an unknown time"), until=until)
+    return LeaseHolder(name=str(holder), renewed=str(renewed or "at an unknown time"), until=until)
 
 
 def _expiry(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -- any JSON value
@@ -219,18 +219,18 @@ def _expiry(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -
         return None
 
 
-def _lock_held(hold: Hold, key: ObjectKey, now: datetime) -> LockHeld:
-    """Return the error for a lock that another sync holds: until when, and how to free a stale lock."""
+def _lock_held(holder: LeaseHolder, key: ObjectKey, now: datetime) -> LockHeld:
+    """Return the error for a lock that another sync holds, with its expiry and the command to free it."""
     latest_expiry = now + timedelta(seconds=_DURATION_S) + _MAX_CLOCK_SKEW
-    if hold.until is not None and hold.until <= latest_expiry:
-        remaining_s = max(1, round((hold.until - now).total_seconds()))
-        what = f"another sync is running: {hold.holder}; its lock expires in {remaining_s} s unless renewed"
+    if holder.until is not None and holder.until <= latest_expiry:
+        remaining_s = max(1, round((holder.until - now).total_seconds()))
+        what = f"another sync is running: {holder.name}; its lock expires in {remaining_s} s unless renewed"
         hint = "wait for it (`--lock-timeout 5m`); if that sync has died, its lock expires within a minute"
         return LockHeld(what, where=key, hint=hint)
     local_time = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    expiry = "cannot be determined" if hold.until is None else f"is {hold.until:%Y-%m-%dT%H:%M:%SZ}"
+    expiry = "cannot be determined" if holder.until is None else f"is {holder.until:%Y-%m-%dT%H:%M:%SZ}"
     what = (
-        f"another sync may be running: {hold.holder}; its lock was renewed {hold.renewed}, "
+        f"another sync may be running: {holder.name}; its lock was renewed {holder.renewed}, "
         f"its expiry {expiry}, and the time on this machine is {local_time}"
     )
     command = f"`kubectl -n {key.namespace} delete lease {key.name}`"
@@ -239,7 +239,7 @@ def _lock_held(hold: Hold, key: ObjectKey, now: datetime) -> LockHeld:
 
 
 def _write(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
-    """Write the lease. A conflict with our own earlier attempt, whose response was lost, is a success."""
+    """Write the lease. A conflict with our own earlier attempt counts as success: its response was lost."""
     try:
         return send(lease)
     except PreconditionFailed:

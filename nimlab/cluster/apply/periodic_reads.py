@@ -1,7 +1,7 @@
-"""Periodic reads beside the watches: FailedCreate events, and deleted objects of kinds without a watch.
+"""Periodic reads in addition to the watches: FailedCreate events, and objects of kinds without a watch.
 
 In: the pending wait targets. Out: updates of a `Readiness`. Each kind is read by one LIST, over all
-namespaces if the credentials allow that. A kind is no longer read once nothing of it is pending.
+namespaces if the credentials allow that. A kind is no longer read once no object of this kind is pending.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nimlab.plan.kstatus import peers_of
 
 
 class PeriodicReads:
-    """LISTs of what no watch covers; remembers the kinds that cannot be listed over all namespaces."""
+    """A reader for the kinds without a watch; remembers the kinds that need one LIST per namespace."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
         self._cluster = cluster
@@ -31,17 +31,17 @@ class PeriodicReads:
 
         Raises ClusterError.
         """
-        awaited = {key for target in pending for key in target.leaving if key.kind not in WORKLOADS}
-        unread = {key for key in awaited if key.kind not in readiness.listed or key in readiness.leaving}
+        awaited = {key for target in pending for key in target.terminating if key.kind not in WORKLOADS}
+        unread = {key for key in awaited if key.kind not in readiness.listed or key in readiness.terminating}
         for kind in sorted({key.kind for key in unread}):
-            remaining = self._read_leaving(kind, {key for key in awaited if key.kind == kind})
+            remaining = self._read_terminating(kind, {key for key in awaited if key.kind == kind})
             readiness.record_terminating(kind, remaining)
         workloads = {key for target in pending for key in target.workloads}
         namespaces = {key.namespace for key in workloads if _lacks_pods(key, readiness)}
         for event in self._list("Event", namespaces, fields="reason=FailedCreate,type=Warning"):
             readiness.record_rejection(event, now)
 
-    def _read_leaving(self, kind: str, keys: set[ObjectKey]) -> Iterable[Manifest]:
+    def _read_terminating(self, kind: str, keys: set[ObjectKey]) -> Iterable[Manifest]:
         if KINDS[kind].namespaced:
             return self._list(kind, {key.namespace for key in keys}, labels=self._labels)
         return self._cluster.list_objects(kind, namespace=None, labels=self._labels).items

@@ -1,6 +1,6 @@
 """Readiness of the experiments: the known state of their peers, and the resulting event for each experiment.
 
-In: objects from watches and LISTs. Out: an event per experiment. Nothing is read here.
+In: objects from watches and LISTs. Out: one event per experiment. This module reads nothing itself.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _MAX_EVENT_AGE: Final = timedelta(minutes=2)
 class WaitTarget:
     """What one experiment waits for: workloads that must settle, and objects that must disappear.
 
-    `noun` is the word for its pods. `uids` are the uids of the leaving objects; an object of the same name
-    with another uid is not awaited. `needs_pods` is False if all its workloads have settled already.
-    `settled_peers` is the number of running peers if the snapshot shows that nothing is awaited; None
-    otherwise.
+    `noun` is the word for its pods. `terminating` are the objects that are being deleted, by key, and `uids`
+    are their uids; an object of the same name with another uid is not awaited. `needs_pods` is False if all
+    its workloads have settled already. `settled_peers` is the number of running peers if the snapshot shows
+    that nothing is awaited; None otherwise.
     """
 
     experiment: str
     workloads: frozenset[ObjectKey]
-    leaving: frozenset[ObjectKey]
+    terminating: frozenset[ObjectKey]
     noun: str = "peer"
     uids: Mapping[ObjectKey, str] = field(default_factory=dict)
     needs_pods: bool = True
@@ -52,7 +52,7 @@ class WaitTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PodRejection:
-    """Why no pods are created for a workload.
+    """The reason why no pods are created for a workload.
 
     `since` is when nimlab first saw the event, `seen_at` is the event's own time, and `uid` identifies the
     workload that the event is about.
@@ -68,17 +68,17 @@ class _PodRejection:
 class Readiness:
     """The state of a set as the watches have reported it; only the waiting thread writes it.
 
-    `troubled` holds, for each experiment, the reasons of pods that do not run (not the pods themselves).
-    `rejected_pods` holds the workloads whose pods are rejected, because no pod exists to show the reason.
-    `leaving` holds deleted objects of other kinds that still exist. `listed` holds the kinds that have been
-    listed completely.
+    `troubled` contains, for each experiment, the reasons of pods that do not run (not the pods themselves).
+    `rejected_pods` contains the workloads whose pods are rejected, because no pod exists to show the reason.
+    `terminating` contains deleted objects of other kinds that still exist. `listed` contains the kinds that
+    have been listed completely.
     """
 
     apply_set: ApplySet
     workloads: dict[ObjectKey, Manifest] = field(default_factory=dict)
     troubled: dict[str | None, dict[ObjectKey, Trouble]] = field(default_factory=dict)
     rejected_pods: dict[ObjectKey, _PodRejection] = field(default_factory=dict)
-    leaving: dict[ObjectKey, Manifest] = field(default_factory=dict)
+    terminating: dict[ObjectKey, Manifest] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
 
     def clear(self, kind: str, namespace: str | None) -> None:
@@ -106,19 +106,21 @@ class Readiness:
 
     def record_terminating(self, kind: str, items: Iterable[Manifest]) -> None:
         """Record all objects of a kind that still exist; all others of that kind have been deleted."""
-        for key in [key for key in self.leaving if key.kind == kind]:
-            del self.leaving[key]
-        self.leaving.update((key_of(live), live) for live in items)
+        for key in [key for key in self.terminating if key.kind == kind]:
+            del self.terminating[key]
+        self.terminating.update((key_of(live), live) for live in items)
         self.listed.add(kind)
 
     def record_rejection(self, event: Manifest, now: datetime) -> None:
         """Record an event that explains why a workload gets no pods; ignore old events."""
-        about = event.get("involvedObject") or {}
-        key = ObjectKey(str(about.get("kind")), str(about.get("namespace") or ""), str(about.get("name")))
+        involved = event.get("involvedObject") or {}
+        key = ObjectKey(
+            str(involved.get("kind")), str(involved.get("namespace") or ""), str(involved.get("name"))
+        )
         trouble, event_at = event_trouble(event), last_seen_at(event)
         if trouble is None or event_at is None or now - event_at >= _MAX_EVENT_AGE:
             return
-        uid, known = str(about.get("uid") or ""), self.rejected_pods.get(key)
+        uid, known = str(involved.get("uid") or ""), self.rejected_pods.get(key)
         if known is not None and known.uid == uid:
             latest = max(event_at, known.last_seen_at)
             self.rejected_pods[key] = replace(known, trouble=trouble, last_seen_at=latest)
@@ -142,7 +144,7 @@ def assess_readiness(
         return ExperimentSettled(
             experiment=target.experiment, running=target.settled_peers, after_s=0.0, noun=target.noun
         )
-    if not {key.kind for key in target.workloads | target.leaving} <= readiness.listed:
+    if not {key.kind for key in target.workloads | target.terminating} <= readiness.listed:
         return None
     workloads = [readiness.workloads[key] for key in target.workloads if key in readiness.workloads]
     counts = [_count(live) for live in workloads]
@@ -188,7 +190,7 @@ class _Count:
 
 
 def _count(live: Manifest) -> _Count:
-    """Count a workload's peers. Deleted peers of an older revision count as leaving until they are gone."""
+    """Count a workload's peers. Peers of an older revision count as leaving until they no longer exist."""
     peers = peers_of(live)
     outdated = _outdated_peers(live, peers)
     leaving = max(peers.existing - peers.wanted, outdated, 0)
@@ -213,8 +215,8 @@ def _outdated_peers(live: Manifest, peers: PeerCount) -> int:
 def _remaining(target: WaitTarget, readiness: Readiness) -> list[Manifest]:
     """Return the deleted objects that still exist; a new object of the same name does not count."""
     remaining = []
-    for key in sorted(target.leaving):
-        known = readiness.workloads if key.kind in WORKLOADS else readiness.leaving
+    for key in sorted(target.terminating):
+        known = readiness.workloads if key.kind in WORKLOADS else readiness.terminating
         live = known.get(key)
         if live is not None and target.uids.get(key) in (None, live["metadata"].get("uid")):
             remaining.append(live)
@@ -226,7 +228,7 @@ def _existing_peers(live: Manifest) -> int:
 
 
 def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining: Sequence[Manifest]) -> str:
-    """Return what is pending in an experiment whose peer counts look finished."""
+    """Return the reason why an experiment is not settled although its peer counts look finished."""
     missing = sorted(target.workloads - {key_of(live) for live in workloads})
     if missing:
         return f"{missing[0]} does not exist"
@@ -239,7 +241,7 @@ def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining
 
 
 def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[Trouble, ...]:
-    """Return why peers of an experiment do not run; none if the experiment only waits for deletions."""
+    """Return the reasons why peers do not run; none if the experiment only waits for deletions."""
     if not target.workloads:
         return ()
     of_pods = readiness.troubled.get(target.experiment, {}).values()

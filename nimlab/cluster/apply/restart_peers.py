@@ -26,8 +26,8 @@ def restart_peers(
 ) -> int:
     """Delete the peers of older revisions, all at once; return how many were deleted.
 
-    Surplus peers are left to the StatefulSet controller. Peers that were kept through a replacement of the
-    StatefulSet already belong to the new one here. Raises ClusterError.
+    The StatefulSet controller deletes surplus peers itself. Peers that were kept through a replacement of the
+    StatefulSet already belong to the new StatefulSet at this point. Raises ClusterError.
     """
     if not (change.outdated_peers_after and is_restarted_by_sync(applied) and peers_of(applied).wanted):
         return 0

@@ -1,6 +1,6 @@
 """The reason why a namespace rejects writes: it is being deleted, and something blocks the deletion.
 
-In: an error, the cluster. Out: an error that also contains what blocks the deletion of the namespace. The
+In: an error, the cluster. Out: an error that also names the blockers of the namespace's deletion. The
 namespace is read only after such a rejection.
 """
 
@@ -15,7 +15,7 @@ _REJECTION = "because it is being terminated"  # from the API server's error mes
 
 
 def explain_terminating_namespace(error: NimlabError, cluster: Cluster, namespace: str) -> NimlabError:
-    """Return the error; if its namespace is being deleted, one that states what blocks the deletion."""
+    """Return the error, or an error with the deletion's blockers if the namespace is being deleted."""
     if not isinstance(error, ClusterError) or _REJECTION not in error.full_message:
         return error
     key = ObjectKey("Namespace", "", namespace)

@@ -1,8 +1,8 @@
 """Wait until the peers of each experiment run, or until it is certain that they will not.
 
 In: the experiments to wait for. Out: progress events, and for each experiment one final ExperimentSettled or
-ExperimentStuck with the reasons. Changes are reported by watches. Only reads happen here.
-The clock is an argument.
+ExperimentStuck with the reasons. Watches report the changes. Nothing is written here. The clock is an
+argument.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pace:
     missing: int
 
     def left_s(self, missing: int, now_s: float) -> float | None:
-        """Return the time that the rest takes at the pace so far; None in the first seconds. Pure."""
+        """Return the estimated remaining time at the pace so far; None in the first seconds. Pure."""
         done, spent_s = self.missing - missing, now_s - self.since_s
         return missing * spent_s / done if done > 0 and spent_s >= _PACE_AFTER_S else None
 
@@ -60,10 +60,10 @@ def system_clock() -> Clock:
 def wait_targets(
     plan: Plan, snapshot: Snapshot, *, failed: frozenset[str], not_deleted: frozenset[ObjectKey]
 ) -> tuple[WaitTarget, ...]:
-    """Return what each experiment waits for after the plan was executed. Pure.
+    """Return one target per experiment that must be awaited after the plan was executed. Pure.
 
-    Experiments in `failed` and those that the plan holds back are left out. So is an experiment without
-    workloads and deletions. Deleted objects of every kind are awaited until they no longer exist; objects in
+    Experiments in `failed`, experiments that the plan holds back, and experiments without workloads and
+    deletions have no target. Deleted objects of every kind are awaited until they no longer exist. Objects in
     `not_deleted` were not deleted.
     """
     targets = (
@@ -71,25 +71,27 @@ def wait_targets(
         for experiment in plan.experiments
         if experiment.name not in failed and not experiment.held
     )
-    return tuple(target for target in targets if target.workloads or target.leaving)
+    return tuple(target for target in targets if target.workloads or target.terminating)
 
 
 def _target_of(
     experiment: ExperimentPlan, plan: Plan, snapshot: Snapshot, not_deleted: frozenset[ObjectKey]
 ) -> WaitTarget:
     workloads = [c for c in experiment.changes if _is_awaited_workload(c)]
-    leaving = [c for c in experiment.changes if _is_leaving(c, plan, not_deleted)]
+    terminating = [c for c in experiment.changes if _is_being_deleted(c, plan, not_deleted)]
     unchanged = [snapshot.live.get(c.key) for c in workloads if c.action is Action.KEEP]
     settled = [live for live in unchanged if live and status_of(live).state is State.CURRENT]
     is_settled = len(settled) == len(workloads)
     return WaitTarget(
         experiment=experiment.name,
         workloads=frozenset(c.key for c in workloads),
-        leaving=frozenset(c.key for c in leaving),
+        terminating=frozenset(c.key for c in terminating),
         noun=plan.apply_set.noun,
-        uids={c.key: c.live["metadata"]["uid"] for c in leaving if c.live is not None},
+        uids={c.key: c.live["metadata"]["uid"] for c in terminating if c.live is not None},
         needs_pods=not is_settled,
-        settled_peers=sum(peers_of(live).running for live in settled) if is_settled and not leaving else None,
+        settled_peers=sum(peers_of(live).running for live in settled)
+        if is_settled and not terminating
+        else None,
     )
 
 
@@ -97,7 +99,7 @@ def _is_awaited_workload(change: Change) -> bool:
     return bool(change.desired) and change.key.kind in WORKLOADS and not change.outdated_peers_kept
 
 
-def _is_leaving(change: Change, plan: Plan, not_deleted: frozenset[ObjectKey]) -> bool:
+def _is_being_deleted(change: Change, plan: Plan, not_deleted: frozenset[ObjectKey]) -> bool:
     """Return True for an object that this sync deleted, or that was being deleted before."""
     is_pruned = change.action is Action.PRUNE and not plan.stops and change.key not in not_deleted
     return is_pruned or change.leaving
@@ -148,7 +150,7 @@ def wait_until_settled(
 
 
 def _with_estimate(event: Event, paces: dict[str, Pace], waited_s: float) -> Event:
-    """Return a progress event with the time that the rest takes; other events as they are."""
+    """Add the estimated remaining time to a progress event; return any other event unchanged."""
     if not isinstance(event, PeersProgress):
         return event
     missing = max(event.wanted - event.running, 0) + event.leaving

@@ -54,7 +54,7 @@ class Watcher:
         self._cluster = cluster
         self._messages: queue.SimpleQueue[_Message | ClusterError] = queue.SimpleQueue()
         self._closed = threading.Event()
-        keys = {key for target in targets for key in target.workloads | target.leaving}
+        keys = {key for target in targets for key in target.workloads | target.terminating}
         self._unlisted: set[tuple[str, str | None]] = set()
         self._namespaces = sorted({key.namespace for key in keys if key.kind in WORKLOADS})
         names = sorted(target.experiment for target in targets if target.workloads and target.needs_pods)

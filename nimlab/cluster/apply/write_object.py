@@ -44,8 +44,8 @@ def apply_object(
 ) -> Manifest:
     """Create, update or replace the object as desired and return it as the server returned it.
 
-    If the former object is being deleted, wait until it is gone: an apply to it would be lost with it. Raises
-    ClusterError.
+    If the former object is being deleted, wait until it no longer exists, because an apply would be lost with
+    it. Raises ClusterError.
     """
     desired = _desired(change)
     if change.action is Action.REPLACE:
@@ -112,7 +112,7 @@ def _retry_on_conflict(
 def _delete_planned(
     change: Change, cluster: Cluster, check: Callable[[Manifest], None], propagation: Propagation
 ) -> None:
-    """Delete exactly the planned object; succeed if it is gone or already being deleted."""
+    """Delete exactly the planned object; succeed if it no longer exists or is already being deleted."""
 
     def is_needed(live: Manifest | None) -> bool:
         was_read_again = live is not change.live
@@ -178,7 +178,7 @@ def _desired(change: Change) -> Manifest:
 
 
 def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
-    """Create the object. Raises PreconditionFailed if somebody else has created it.
+    """Create the object. Raises PreconditionFailed if another client has created it.
 
     With a resourceVersion that no object has, an apply only creates (docs/server-side-apply.md). If the
     object exists exactly as desired, an earlier attempt of ours created it and its response was lost.
@@ -192,7 +192,7 @@ def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
         if live is not None and compare(desired, live).unchanged:
             return live
         raise PreconditionFailed(
-            "somebody created the object after the plan was made", where=key, hint=RUN_AGAIN
+            "another client created the object after the plan was made", where=key, hint=RUN_AGAIN
         ) from error
 
 
@@ -212,8 +212,8 @@ def _take_over(change: Change, takeover: Takeover, cluster: Cluster) -> None:
 def _with_uid(desired: Manifest, live: Manifest) -> Manifest:
     """Return the manifest with the uid of the object to update.
 
-    With a uid, an apply never creates: it fails if the object is gone or if another object has this name
-    (docs/server-side-apply.md).
+    With a uid, an apply never creates an object. It fails if the object does not exist or if another object
+    has this name (docs/server-side-apply.md).
     """
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
 
@@ -246,10 +246,10 @@ def _wait_until_deleted(
     stop: threading.Event,
     emit: Callable[[Event], None],
 ) -> None:
-    """Wait until the former object is gone. Raises ClusterError with what blocks it, at the timeout."""
+    """Wait until the former object is deleted. At the timeout, raises ClusterError with the blockers."""
     latest = change.live
 
-    def is_gone() -> bool:
+    def is_deleted() -> bool:
         nonlocal latest
         live = cluster.get(change.key)
         if live is None or not _is_planned(live, change):
@@ -260,7 +260,7 @@ def _wait_until_deleted(
         return False
 
     try:
-        poll(is_gone, f"{change.key} still exists", timeout_s, stop)
+        poll(is_deleted, f"{change.key} still exists", timeout_s, stop)
     except ClusterError as error:
         if latest is None or not is_terminating(latest):
             raise

@@ -39,12 +39,12 @@ def connect(
     *,
     parallel: int,
     stop: threading.Event | None = None,
-    tell: Callable[[str, str], None] | None = None,
+    notify: Callable[[str, str], None] | None = None,
 ) -> KubeCluster:
     """Read the credentials and return a client; no request is sent. Raises NimlabError.
 
     `parallel` is the number of concurrent requests. Once `stop` is set, a request that would have to be
-    repeated raises Interrupted. `tell` is called, from any thread, with a label and a text for each warning
+    repeated raises Interrupted. `notify` is called, from any thread, with a label and a text for each warning
     of the server and each reason for a retry.
     """
     access = in_cluster_access() if target.in_cluster else read_access(target.kubeconfig, target.context)
@@ -53,7 +53,7 @@ def connect(
         host=access.server,
         credentials=access.credentials,
         sleep=time.sleep if stop is None else partial(_sleep_unless, stop),
-        notify=tell,
+        notify=notify,
         proxy=None if access.proxy is None else str(access.proxy),
     )
     return KubeCluster(transport, security_warnings=_cautions(access))

@@ -66,12 +66,12 @@ class Plugin:
 
         Threads that wait for a run use its result, even if it expires at once.
         """
-        before = self._cached
-        if before is not None and not self._is_expired(before):
-            return before
+        previous = self._cached
+        if previous is not None and not self._is_expired(previous):
+            return previous
         with self._lock:
             cached = self._cached
-            if cached is None or (cached is before and self._is_expired(cached)):
+            if cached is None or (cached is previous and self._is_expired(cached)):
                 cached = self._cached = self._run()
             return cached
 
@@ -113,7 +113,7 @@ class Plugin:
             reason = "is not installed" if is_missing else "cannot be started"
             raise self._failed(reason, "install the program in exec.command of the kubeconfig") from None
         if completed.returncode:
-            _keep_words(completed.stdout)
+            _register_words(completed.stdout)
             message = _last_lines(completed.stderr or b"")
             reason = f"failed with exit code {completed.returncode}" + (f": {message}" if message else "")
             raise self._failed(reason, "run its command by hand to see why; the login may have expired")
@@ -163,7 +163,7 @@ class Plugin:
 
     def _read(self, output: bytes) -> Credential:
         """Return the credential in the output. Raises NimlabError, which contains nothing of the output."""
-        _keep_words(output)
+        _register_words(output)
         try:
             answer = json.loads(output)
             status = answer["status"]
@@ -215,7 +215,7 @@ def _time(text: str) -> datetime | None:
     return moment
 
 
-def _keep_words(output: bytes) -> None:
+def _register_words(output: bytes) -> None:
     """Register every long word of a plugin's output as a secret, because its format is unknown."""
     for word in re.findall(r'[^\s"\'\\{}\[\],:]+', output.decode(errors="replace")):
         if len(word) >= _MIN_SECRET_LENGTH and word not in _PUBLIC_WORDS:

@@ -23,7 +23,7 @@ _MIN_SKEW_S: Final = 3.0
 
 
 def decode(data: bytes, *, verb: str, where: str) -> Manifest:
-    """Return the JSON object in a response body. Raises Unreachable for an incomplete or other body."""
+    """Return the JSON object in a response body. Raises Unreachable for an incomplete or any other body."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -54,10 +54,9 @@ def retry_after_s(response: urllib3.BaseHTTPResponse) -> float:
 
 
 def ahead_s(date: str, now_s: float) -> float:
-    """Return how far the server's clock is ahead of this machine's, from the `Date` header; 0 if unsure.
+    """Return how far the server's clock is ahead of this machine's, from the `Date` header; 0 if unknown.
 
-    The header has a resolution of one second, and the response takes time. So a small difference counts as
-    none.
+    The header has a resolution of one second, and the response takes time. So a small difference counts as 0.
     """
     try:
         difference_s = parsedate_to_datetime(date).timestamp() - now_s

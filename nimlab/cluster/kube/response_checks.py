@@ -1,8 +1,8 @@
 """Checked bodies of successful responses: objects, pages of lists, watch events, discovery.
 
 In: the JSON of a response with status 200. Out: the checked value, or Unreachable. A proxy, a gateway or an
-aggregated server can answer 200 with any body, and objects that an incomplete list lacks would look deleted.
-Only the fields that all objects have are checked. Pure.
+aggregated server can answer 200 with any body, and an object missing from an incomplete list would look
+deleted. Only the fields that all objects have are checked. Pure.
 """
 
 from __future__ import annotations

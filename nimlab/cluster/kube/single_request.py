@@ -1,4 +1,4 @@
-"""One request without retries, for callers that poll a server which may not run yet.
+"""One request without retries, for callers that poll a server that may not be running yet.
 
 In: a connection pool, a URL, an optional body. Out: the response, or None if no response came. `KubeCluster`
 retries and raises; a caller that only wants to know whether a server is ready needs neither.

@@ -22,7 +22,7 @@ def problems_of(**environ: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_the_defaults() -> None:
+def test_optional_settings_have_their_defaults() -> None:
     assert parse_config([], REQUIRED) == Config(
         service="nimp2p-exp-purple",
         pod_name="nimp2p-exp-purple-0",
@@ -57,7 +57,7 @@ def test_an_empty_variable_is_ignored() -> None:
     assert parse_config([], {**REQUIRED, "FANOUT": ""}).fanout == 8
 
 
-def test_required_settings() -> None:
+def test_missing_required_settings_are_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config([], {})
     assert [problem.split()[0] for problem in caught.value.problems] == ["SERVICE", "POD_NAME", "POD_IP"]

@@ -30,7 +30,7 @@ def an_answer(question: Question, *, pods: int = 3, message_id: int = 77) -> byt
     return answer_query(server, dns.format_query(question, message_id=message_id), "tcp")
 
 
-def test_srv_records_with_their_additional_addresses() -> None:
+def test_srv_records_are_decoded_with_their_additional_addresses() -> None:
     question = Question(SRV_NAME, Kind.SRV)
     message = dns.parse_response(an_answer(question))
     assert dns.belongs_to(question, 77, message)
@@ -41,7 +41,7 @@ def test_srv_records_with_their_additional_addresses() -> None:
     assert dns.addresses_of(f"nimp2p-exp-purple-2.{DOMAIN}", message.additional) == ("10.42.0.3",)
 
 
-def test_a_records() -> None:
+def test_a_records_are_decoded() -> None:
     message = dns.parse_response(an_answer(Question(DOMAIN, Kind.A)))
     assert dns.addresses_of(DOMAIN, message.answers) == ("10.42.0.1", "10.42.0.2", "10.42.0.3")
     assert dns.addresses_of("other", message.answers) == ()
@@ -60,7 +60,7 @@ def test_a_truncated_message_that_ends_inside_a_record_has_no_records() -> None:
     assert (message.truncated, message.answers, message.additional) == (True, (), ())
 
 
-def test_four_hundred_peers_in_one_message() -> None:
+def test_four_hundred_peers_fit_one_message() -> None:
     message = dns.parse_response(an_answer(Question(SRV_NAME, Kind.SRV), pods=400))
     assert len(message.answers) == len(message.additional) == 400
 
@@ -114,7 +114,7 @@ def test_records_of_other_types_and_classes_are_ignored() -> None:
         ),
     ],
 )
-def test_malformed_responses(what: str, data: bytes) -> None:
+def test_malformed_responses_are_rejected(what: str, data: bytes) -> None:
     with pytest.raises(DnsError) as caught:
         dns.parse_response(data)
     assert caught.value.reason is Reason.MALFORMED, what
@@ -198,7 +198,7 @@ def test_a_damaged_answer_is_a_message_or_malformed(data: st.DataObject) -> None
         ("a\n", False),
     ],
 )
-def test_valid_names(text: str, expected: bool) -> None:
+def test_only_valid_names_are_accepted(text: str, expected: bool) -> None:
     assert dns.is_name(text) is expected
 
 

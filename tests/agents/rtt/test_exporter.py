@@ -72,20 +72,20 @@ def lost(_address: str) -> Outcome:
 
 def test_peers_are_discovered_chosen_and_probed(tmp_path: Path) -> None:
     with serve_dns(a_zone(20)) as server:
-        made = ExporterUnderTest(server, tmp_path)
-        made.probe_with(took)
+        under_test = ExporterUnderTest(server, tmp_path)
+        under_test.probe_with(took)
 
         async def turn() -> None:
-            await made.exporter.update_targets()
-            await made.exporter.probe()
+            await under_test.exporter.update_targets()
+            await under_test.exporter.probe()
 
         asyncio.run(turn())
-    read = made.scrape()
+    read = under_test.scrape()
     assert read.value("nimlab_rtt_peers_discovered") == 19
     assert read.value("nimlab_rtt_peers_sampled") == 8
-    assert len(made.peers()) == 8
-    assert "p-0" not in made.peers()
-    assert made.events == [{"level": "info", "event": "peers", "discovered": 19, "sampled": 8}]
+    assert len(under_test.peers()) == 8
+    assert "p-0" not in under_test.peers()
+    assert under_test.events == [{"level": "info", "event": "peers", "discovered": 19, "sampled": 8}]
 
 
 @pytest.mark.parametrize(
@@ -100,54 +100,58 @@ def test_peers_are_discovered_chosen_and_probed(tmp_path: Path) -> None:
 def test_the_last_valid_list_is_kept(tmp_path: Path, mood: Mood | None, reason: str) -> None:
     zone = a_zone(4)
     with serve_dns(zone) as server:
-        made = ExporterUnderTest(server, tmp_path, dns_timeout_s=0.05 if reason == "timeout" else 10)
-        made.probe_with(took)
+        under_test = ExporterUnderTest(server, tmp_path, dns_timeout_s=0.05 if reason == "timeout" else 10)
+        under_test.probe_with(took)
 
         async def fail() -> None:
-            await made.exporter.update_targets()
+            await under_test.exporter.update_targets()
             if mood is None:
                 zone.pods = {}
             else:
                 zone.mood = mood
-            made.time.now_s += 1000
-            await made.exporter.update_targets()
-            await made.exporter.update_targets()
-            await made.exporter.probe()
+            under_test.time.now_s += 1000
+            await under_test.exporter.update_targets()
+            await under_test.exporter.update_targets()
+            await under_test.exporter.probe()
 
         asyncio.run(fail())
-    read = made.scrape()
-    assert made.peers() == {"p-1", "p-2", "p-3"}
+    read = under_test.scrape()
+    assert under_test.peers() == {"p-1", "p-2", "p-3"}
     assert read.value("nimlab_rtt_discovery_errors_total", reason=reason) == 2
     assert read.value("nimlab_rtt_discovery_success_timestamp_seconds") == 1.79e9 + 1000
-    assert made.exporter.show_readiness().status == 200
-    failures = [event for event in made.events if event["event"] == "discovery-failed"]
+    assert under_test.exporter.show_readiness().status == 200
+    failures = [event for event in under_test.events if event["event"] == "discovery-failed"]
     assert [(event["reason"], event["kept"]) for event in failures] == [(reason, 3)]
 
 
 def test_a_failure_is_logged_again_after_a_success(tmp_path: Path) -> None:
     zone = a_zone(4)
     with serve_dns(zone) as server:
-        made = ExporterUnderTest(server, tmp_path)
+        under_test = ExporterUnderTest(server, tmp_path)
 
         async def fail() -> None:
             for mood in (Mood.FAILING, Mood.FAILING, Mood.HONEST, Mood.FAILING):
                 zone.mood = mood
-                await made.exporter.update_targets()
+                await under_test.exporter.update_targets()
 
         asyncio.run(fail())
-    assert [event["event"] for event in made.events] == ["discovery-failed", "peers", "discovery-failed"]
+    assert [event["event"] for event in under_test.events] == [
+        "discovery-failed",
+        "peers",
+        "discovery-failed",
+    ]
 
 
 def test_a_dead_peer_is_lost_first_and_removed_later(tmp_path: Path) -> None:
     zone = a_zone(3)
     with serve_dns(zone) as server:
-        made = ExporterUnderTest(server, tmp_path, linger_s=60, window_probes=4)
+        under_test = ExporterUnderTest(server, tmp_path, linger_s=60, window_probes=4)
         dead: set[str] = set()
-        made.probe_with(lambda address: lost(address) if address in dead else took(address))
-        exporter = made.exporter
+        under_test.probe_with(lambda address: lost(address) if address in dead else took(address))
+        exporter = under_test.exporter
 
         def loss() -> float | None:
-            return made.scrape().get("nimlab_rtt_peer_loss_ratio", peer="p-2", method="tcp")
+            return under_test.scrape().get("nimlab_rtt_peer_loss_ratio", peer="p-2", method="tcp")
 
         async def scenario() -> None:
             await exporter.update_targets()
@@ -159,17 +163,17 @@ def test_a_dead_peer_is_lost_first_and_removed_later(tmp_path: Path) -> None:
             for _ in range(3):
                 await exporter.probe()
             assert loss() == 1
-            assert made.scrape().get("nimlab_rtt_peer_last_seconds", peer="p-2", method="tcp") is None
+            assert under_test.scrape().get("nimlab_rtt_peer_last_seconds", peer="p-2", method="tcp") is None
             del zone.pods["p-2"]
             await exporter.update_targets()
-            before = made.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
+            before = under_test.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
             await exporter.probe()
-            after = made.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
+            after = under_test.scrape().value("nimlab_rtt_probes_total", method="tcp", result="timeout")
             assert after == before  # a removed peer is not probed, so there is no loss
-            made.time.now_s += 59
+            under_test.time.now_s += 59
             assert loss() == 1
-            made.time.now_s += 1
-            assert made.peers() == {"p-1"}
+            under_test.time.now_s += 1
+            assert under_test.peers() == {"p-1"}
 
         asyncio.run(scenario())
 
@@ -178,42 +182,44 @@ def test_a_peer_whose_address_changes_keeps_its_name(tmp_path: Path) -> None:
     zone = a_zone(2)
     probed: list[str] = []
     with serve_dns(zone) as server:
-        made = ExporterUnderTest(server, tmp_path)
+        under_test = ExporterUnderTest(server, tmp_path)
 
         def record(address: str) -> Outcome:
             probed.append(address)
             return took(address)
 
-        made.probe_with(record)
+        under_test.probe_with(record)
 
         async def move() -> None:
             for address in ("127.0.5.2", "127.0.5.99"):
                 zone.pods["p-1"] = (address, 9106)
-                await made.exporter.update_targets()
-                await made.exporter.probe()
+                await under_test.exporter.update_targets()
+                await under_test.exporter.probe()
 
         asyncio.run(move())
     assert probed == ["127.0.5.2", "127.0.5.99"]
-    assert made.peers() == {"p-1"}
+    assert under_test.peers() == {"p-1"}
 
 
 def test_dns_is_queried_every_20_s_and_more_often_without_peers(tmp_path: Path) -> None:
     zone = a_zone(0)
     with serve_dns(zone) as server:
-        made = ExporterUnderTest(server, tmp_path, sleeps=10)
-        sleep = made.time.sleep
+        under_test = ExporterUnderTest(server, tmp_path, sleeps=10)
+        sleep = under_test.time.sleep
 
         async def sleep_and_join(duration_s: float) -> None:
-            if len(made.time.slept) == 4:
+            if len(under_test.time.slept) == 4:
                 zone.pods = a_zone(3).pods
             await sleep(duration_s)
 
-        made.exporter = Exporter(
-            made.config, clock=replace(made.time.clock(), sleep=sleep_and_join), log=made._log
+        under_test.exporter = Exporter(
+            under_test.config,
+            clock=replace(under_test.time.clock(), sleep=sleep_and_join),
+            log=under_test._log,
         )
         with pytest.raises(EnoughError):
-            asyncio.run(made.exporter.keep_discovering())
-    alone, together = made.time.slept[:5], made.time.slept[5:]
+            asyncio.run(under_test.exporter.keep_discovering())
+    alone, together = under_test.time.slept[:5], under_test.time.slept[5:]
     assert all(4 <= pause_s <= 6 for pause_s in alone)
     assert all(16 <= pause_s <= 24 for pause_s in together)
     assert len(set(together)) == 5
@@ -221,15 +227,15 @@ def test_dns_is_queried_every_20_s_and_more_often_without_peers(tmp_path: Path) 
 
 def test_rounds_start_about_one_interval_apart(tmp_path: Path) -> None:
     with serve_dns(a_zone(2)) as server:
-        made = ExporterUnderTest(server, tmp_path, sleeps=200)
+        under_test = ExporterUnderTest(server, tmp_path, sleeps=200)
         with pytest.raises(EnoughError):
-            asyncio.run(made.exporter.keep_probing())
-    first, *rest = made.time.slept
+            asyncio.run(under_test.exporter.keep_probing())
+    first, *rest = under_test.time.slept
     assert 0 <= first < 5
     assert all(4 <= pause_s <= 6 for pause_s in rest)
     assert sum(rest) / len(rest) == pytest.approx(5, abs=0.2)
-    assert made.scrape().value("nimlab_rtt_rounds_total") == 200
-    assert made.scrape().value("nimlab_rtt_rounds_skipped_total") == 0
+    assert under_test.scrape().value("nimlab_rtt_rounds_total") == 200
+    assert under_test.scrape().value("nimlab_rtt_rounds_skipped_total") == 0
 
 
 def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> None:
@@ -238,10 +244,10 @@ def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> No
     with serve_dns(a_zone(0)) as server:
         for _ in range(2):
             for n in range(50):
-                made = ExporterUnderTest(server, tmp_path, sleeps=1, pod_name=f"nimp2p-exp-purple-{n}")
+                under_test = ExporterUnderTest(server, tmp_path, sleeps=1, pod_name=f"nimp2p-exp-purple-{n}")
                 with pytest.raises(EnoughError):
-                    asyncio.run(made.exporter.keep_probing())
-                firsts.append(made.time.slept[0])
+                    asyncio.run(under_test.exporter.keep_probing())
+                firsts.append(under_test.time.slept[0])
     assert all(0 <= pause_s < 5 for pause_s in firsts)
     tenths = [sum(int(pause_s * 2) == n for pause_s in firsts[:50]) for n in range(10)]
     assert max(tenths) <= 12  # of 50; by chance about 5
@@ -251,71 +257,71 @@ def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> No
 
 def test_a_long_round_causes_skipped_rounds(tmp_path: Path) -> None:
     with serve_dns(a_zone(2)) as server:
-        made = ExporterUnderTest(server, tmp_path, sleeps=3, jitter_ratio=0)
+        under_test = ExporterUnderTest(server, tmp_path, sleeps=3, jitter_ratio=0)
 
         def slow(address: str) -> Outcome:
-            made.time.now_s += 12  # simulates a process without CPU for 12 s
+            under_test.time.now_s += 12  # simulates a process without CPU for 12 s
             return took(address)
 
-        made.probe_with(slow)
+        under_test.probe_with(slow)
 
         async def rounds() -> None:
-            await made.exporter.update_targets()
-            await made.exporter.keep_probing()
+            await under_test.exporter.update_targets()
+            await under_test.exporter.keep_probing()
 
         with pytest.raises(EnoughError):
             asyncio.run(rounds())
-    assert made.time.slept[1:] == pytest.approx([3, 3])
-    assert made.scrape().value("nimlab_rtt_rounds_skipped_total") == 6
-    assert made.scrape().value("nimlab_rtt_round_duration_seconds") == 12
+    assert under_test.time.slept[1:] == pytest.approx([3, 3])
+    assert under_test.scrape().value("nimlab_rtt_rounds_skipped_total") == 6
+    assert under_test.scrape().value("nimlab_rtt_round_duration_seconds") == 12
 
 
 def test_the_exporter_is_ready_after_the_first_dns_answer(tmp_path: Path) -> None:
     zone = a_zone(1)  # only this pod: a valid answer
     zone.mood = Mood.FAILING
     with serve_dns(zone) as server:
-        made = ExporterUnderTest(server, tmp_path)
-        assert made.exporter.show_readiness().body == "peers unknown: not asked yet\n"
-        asyncio.run(made.exporter.update_targets())
-        assert made.exporter.show_readiness().body == "peers unknown: server_failure\n"
-        assert made.exporter.show_readiness().status == 503
+        under_test = ExporterUnderTest(server, tmp_path)
+        assert under_test.exporter.show_readiness().body == "peers unknown: not asked yet\n"
+        asyncio.run(under_test.exporter.update_targets())
+        assert under_test.exporter.show_readiness().body == "peers unknown: server_failure\n"
+        assert under_test.exporter.show_readiness().status == 503
         zone.mood = Mood.HONEST
-        asyncio.run(made.exporter.update_targets())
-    assert made.exporter.show_readiness().status == 200
+        asyncio.run(under_test.exporter.update_targets())
+    assert under_test.exporter.show_readiness().status == 200
 
 
 def test_the_exporter_is_healthy_while_rounds_continue(tmp_path: Path) -> None:
     with serve_dns(a_zone(1)) as server:
-        made = ExporterUnderTest(server, tmp_path)
-    made.time.now_s += 19
-    assert made.exporter.show_health().status == 200
-    made.time.now_s += 0.1
-    assert (made.exporter.show_health().status, made.exporter.show_health().body) == (
+        under_test = ExporterUnderTest(server, tmp_path)
+    under_test.time.now_s += 19
+    assert under_test.exporter.show_health().status == 200
+    under_test.time.now_s += 0.1
+    assert (under_test.exporter.show_health().status, under_test.exporter.show_health().body) == (
         503,
         "no round of probes for 19.1 s\n",
     )
-    asyncio.run(made.exporter.probe())
-    assert made.exporter.show_health().status == 200
+    asyncio.run(under_test.exporter.probe())
+    assert under_test.exporter.show_health().status == 200
 
 
 def test_late_short_rounds_do_not_cause_a_restart(tmp_path: Path) -> None:
     with serve_dns(a_zone(1)) as server:
-        made = ExporterUnderTest(server, tmp_path, interval_s=0.05, timeout_s=0.04)
-    made.time.now_s += 10
-    assert made.exporter.show_health().status == 200
-    made.time.now_s += 0.1
-    assert made.exporter.show_health().status == 503
+        under_test = ExporterUnderTest(server, tmp_path, interval_s=0.05, timeout_s=0.04)
+    under_test.time.now_s += 10
+    assert under_test.exporter.show_health().status == 200
+    under_test.time.now_s += 0.1
+    assert under_test.exporter.show_health().status == 503
 
 
 def test_an_unusable_method_is_logged_and_not_used(tmp_path: Path) -> None:
     """Whether ICMP is permitted depends on this machine; `test_slow_link.py` tests both cases."""
     with serve_dns(a_zone(1)) as server:
-        made = ExporterUnderTest(server, tmp_path, probe_methods="tcp,icmp")
+        under_test = ExporterUnderTest(server, tmp_path, probe_methods="tcp,icmp")
     obstacle = why_not_permitted()
-    assert (Method.ICMP in made.exporter.probers) is (obstacle is None)
-    assert made.scrape().value("nimlab_rtt_method_usable", method="icmp") == int(obstacle is None)
-    assert made.scrape().value("nimlab_rtt_method_usable", method="tcp") == 1
-    assert [(event["event"], event["why"]) for event in made.events] == [
+    assert (Method.ICMP in under_test.exporter.probers) is (obstacle is None)
+    assert under_test.scrape().value("nimlab_rtt_method_usable", method="icmp") == int(obstacle is None)
+    assert under_test.scrape().value("nimlab_rtt_method_usable", method="tcp") == 1
+    assert [(event["event"], event["why"]) for event in under_test.events] == [
         ("method-not-usable", why) for why in [obstacle] if why
     ]
 
@@ -323,15 +329,15 @@ def test_an_unusable_method_is_logged_and_not_used(tmp_path: Path) -> None:
 def test_a_bug_in_one_task_ends_the_exporter(tmp_path: Path) -> None:
     """Otherwise the exporter would continue to expose outdated numbers."""
     with serve_dns(a_zone(2)) as server:
-        made = ExporterUnderTest(server, tmp_path)
+        under_test = ExporterUnderTest(server, tmp_path)
 
         async def broken(_duration_s: float) -> None:
             raise ZeroDivisionError
 
-        clock = replace(made.time.clock(), sleep=broken)
+        clock = replace(under_test.time.clock(), sleep=broken)
 
         async def start() -> None:
-            await run(made.config, clock=clock, log=made._log, stop=asyncio.Event())
+            await run(under_test.config, clock=clock, log=under_test._log, stop=asyncio.Event())
 
         with pytest.raises(ExceptionGroup) as caught:
             asyncio.run(asyncio.wait_for(start(), timeout=10))
@@ -340,6 +346,6 @@ def test_a_bug_in_one_task_ends_the_exporter(tmp_path: Path) -> None:
 
 def test_only_the_configured_methods_have_probers(tmp_path: Path) -> None:
     with serve_dns(a_zone(1)) as server:
-        made = ExporterUnderTest(server, tmp_path, probe_methods="udp")
-    probers: dict[Method, Prober] = {**made.exporter.probers}
+        under_test = ExporterUnderTest(server, tmp_path, probe_methods="udp")
+    probers: dict[Method, Prober] = {**under_test.exporter.probers}
     assert [*probers] == [Method.UDP]

@@ -15,7 +15,7 @@ def test_an_empty_registry_gives_no_text() -> None:
     assert Registry().expose() == ""
 
 
-def test_the_complete_text() -> None:
+def test_counters_and_gauges_are_exposed_in_the_catalogs_order() -> None:
     registry = Registry()
     registry.add("nimlab_rtt_probes_total", 0, "tcp", "error")
     registry.add("nimlab_rtt_probes_total", 2, "tcp", "success")

@@ -30,7 +30,7 @@ def test_a_reply_is_recognized() -> None:
 @pytest.mark.parametrize(
     "changed", [{"kind": 8}, {"kind": 3}, {"code": 1}, {"sequence": 6}, {"payload": b"another!"}]
 )
-def test_other_packets_are_no_reply(changed: dict[str, int | bytes]) -> None:
+def test_other_packets_are_not_replies(changed: dict[str, int | bytes]) -> None:
     assert not is_reply_to(REQUEST, reply_with(**changed))
 
 

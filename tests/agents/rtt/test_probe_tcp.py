@@ -68,7 +68,7 @@ def test_a_dropped_syn_is_a_timeout() -> None:
         assert probe("127.0.2.2", port) == Outcome(result=Result.TIMEOUT)
 
 
-def test_a_local_stall_is_no_loss(listener: socket.socket) -> None:
+def test_a_local_stall_is_not_a_loss(listener: socket.socket) -> None:
     """The handshake finishes at once, but this process runs again only after the timeout."""
 
     async def probe_and_stall() -> Outcome:

@@ -133,7 +133,7 @@ def test_a_change_of_the_wall_clock_does_not_change_the_rtt(shift_s: float) -> N
     ],
     ids=["answered", "answered after garbage", "garbage"],
 )
-def test_a_local_stall_is_no_loss(answers: Answers, result: Result) -> None:
+def test_a_local_stall_is_not_a_loss(answers: Answers, result: Result) -> None:
     """The answer arrives in time, but this process runs again only after the timeout."""
 
     async def probe_and_stall(port: int) -> Outcome:
@@ -178,7 +178,7 @@ def test_a_slow_path_has_a_high_rtt() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_an_answer_has_the_length_of_its_request_and_is_no_request(data: bytes) -> None:
+def test_an_answer_is_as_long_as_its_request_and_is_not_a_request(data: bytes) -> None:
     answer = answer_to(data)
     if answer is not None:
         assert len(answer) == len(data)

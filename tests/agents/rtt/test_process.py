@@ -87,8 +87,8 @@ def test_peers_probe_each_other_and_a_dead_peer_is_lost_then_removed(
         assert died.get("nimlab_rtt_peer_last_seconds", peer="p-2", method="tcp") is None
         assert died.value("nimlab_rtt_probes_total", method="tcp", result="refused") >= 5
         del zone.pods["p-2"]
-        left = first.wait_for(lambda read: read.value("nimlab_rtt_peers_sampled") == 1)
-        assert loss_of("p-2")(left) == 1  # for the linger time
+        remaining = first.wait_for(lambda read: read.value("nimlab_rtt_peers_sampled") == 1)
+        assert loss_of("p-2")(remaining) == 1  # for the linger time
         removed = first.wait_for(lambda read: loss_of("p-2")(read) is None)
         assert removed.labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p-1"}
         assert loss_of("p-1")(removed) == 0
@@ -117,8 +117,8 @@ def test_the_median_agrees_with_an_independent_measurement(
     assert abs(median_s - own_s) <= max(0.2 * own_s, 50e-6)
 
 
-def test_udp_over_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callable[[str], None]) -> None:
-    """A relay delays every datagram by 20 ms: the RTT is 40 ms through it and small directly."""
+def test_udp_measures_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callable[[str], None]) -> None:
+    """A relay delays every datagram by 20 ms: the RTT is 40 ms through the relay, and small without it."""
     with peers_running(tmp_path, dns, 2, probe_methods="udp", timeout_s=0.08) as (first, _):
         place = dns.zone.pods["p-1"]
         with delay_datagrams(place, delay_s=0.02) as slow_port:
@@ -251,7 +251,7 @@ def test_no_module_imports_the_rest_of_nimlab() -> None:
                 assert not [name for name in node.names if name.name.startswith("nimlab")]
 
 
-def test_it_runs_from_a_folder_with_nothing_else_of_nimlab(tmp_path: Path) -> None:
+def test_the_exporter_runs_from_a_folder_without_the_rest_of_nimlab(tmp_path: Path) -> None:
     package = tmp_path / "nimlab"
     for name in ("__init__.py", "agents/__init__.py"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def failure_of(resolver: Resolver, name: str, kind: Kind) -> Reason:
     return caught.value.reason
 
 
-def test_the_resolv_conf_of_the_kubelet() -> None:
+def test_the_resolv_conf_of_the_kubelet_is_parsed() -> None:
     conf = parse_resolv_conf(KUBERNETES)
     assert conf == ResolvConf(
         servers=("10.43.0.10",),
@@ -68,7 +68,7 @@ def test_the_resolv_conf_of_the_kubelet() -> None:
         ("options ndots:x timeout:1 ndots:99", ResolvConf(servers=("127.0.0.1",), search=(), ndots=15)),
     ],
 )
-def test_variants_of_resolv_conf(text: str, expected: ResolvConf) -> None:
+def test_variants_of_resolv_conf_are_parsed_as_in_the_c_library(text: str, expected: ResolvConf) -> None:
     assert parse_resolv_conf(text) == expected
 
 
@@ -179,7 +179,7 @@ def test_without_a_server_the_reason_is_network(tmp_path: Path) -> None:
     assert failure_of(resolver, "x", Kind.A) is Reason.NETWORK
 
 
-def test_a_missing_resolv_conf(tmp_path: Path) -> None:
+def test_a_missing_resolv_conf_is_a_failure_with_its_own_reason(tmp_path: Path) -> None:
     resolver = Resolver(resolv_conf=tmp_path / "none", port=53, timeout_s=0.2)
     assert failure_of(resolver, "x", Kind.A) is Reason.RESOLV_CONF
 

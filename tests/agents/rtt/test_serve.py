@@ -57,7 +57,7 @@ def test_head_returns_no_body() -> None:
     ("method", "path", "status"),
     [("GET", "/healthz", 503), ("GET", "/", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 405)],
 )
-def test_other_status_codes(method: str, path: str, status: int) -> None:
+def test_each_kind_of_request_has_its_status_code(method: str, path: str, status: int) -> None:
     assert serve_while(lambda port: request(port, method, path))[0] == status
 
 
@@ -89,7 +89,7 @@ def talk(port: int, *parts: bytes) -> bytes:
         return received
 
 
-def test_a_request_in_several_packets() -> None:
+def test_a_request_in_several_packets_is_answered() -> None:
     answer = serve_while(lambda port: talk(port, b"GET /met", b"rics HTT", b"P/1.1\r\nHost: x\r\n", b"\r\n"))
     assert answer.startswith(b"HTTP/1.1 200 ")
 

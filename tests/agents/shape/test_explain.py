@@ -49,7 +49,7 @@ NO_DEVICE = "the interface does not exist"
 
 
 @pytest.mark.parametrize(
-    ("command", "said", "meaning"),
+    ("command", "output", "meaning"),
     [
         (NETEM, UNKNOWN, NO_NETEM),
         (NETEM, OLD, NO_NETEM),
@@ -78,5 +78,5 @@ NO_DEVICE = "the interface does not exist"
         (TBF, "", "unexpected error"),
     ],
 )
-def test_each_failure_has_its_message(command: Command, said: str, meaning: str) -> None:
-    assert explain(command, said) == f"{meaning} (`{' '.join(command)}`: {' '.join(said.split())})"
+def test_each_failure_has_its_message(command: Command, output: str, meaning: str) -> None:
+    assert explain(command, output) == f"{meaning} (`{' '.join(command)}`: {' '.join(output.split())})"

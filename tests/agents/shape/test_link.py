@@ -20,7 +20,7 @@ def text(link: Link) -> list[str]:
     return [" ".join(command) for command in shaping(link, mtu_bytes=MTU_BYTES)]
 
 
-def told(link: Link, qdiscs: list[dict[str, Any]], filters: list[dict[str, Any]]) -> list[str]:
+def differences_of(link: Link, qdiscs: list[dict[str, Any]], filters: list[dict[str, Any]]) -> list[str]:
     """Return the differences at an interface with an MTU of 1,500 bytes."""
     return [*differences(link, qdiscs, filters, mtu_bytes=MTU_BYTES)]
 
@@ -59,8 +59,8 @@ def test_a_bucket_holds_the_largest_packet(rate_bit_per_s: int, mtu_bytes: int, 
 
 
 def test_a_bucket_for_another_mtu_is_reported() -> None:
-    said = [*differences(TBF, QDISCS, FILTERS, mtu_bytes=9000)]
-    assert [words.split(": ", 1)[1] for words in said] == ["burst, bytes: 4000, not 9064"] * 2
+    reported = [*differences(TBF, QDISCS, FILTERS, mtu_bytes=9000)]
+    assert [words.split(": ", 1)[1] for words in reported] == ["burst, bytes: 4000, not 9064"] * 2
 
 
 def test_delay_loss_and_rate_share_one_queue() -> None:
@@ -110,9 +110,11 @@ DELAYED: dict[str, Any] = {
 
 
 def test_a_link_as_requested_has_no_differences() -> None:
-    assert told(TBF, QDISCS, FILTERS) == []
-    assert told(NETEM, [DELAYED], []) == []
-    assert told(Link(interface="eth0"), [{"kind": "noqueue", "dev": "eth0", "root": True}], []) == []
+    assert differences_of(TBF, QDISCS, FILTERS) == []
+    assert differences_of(NETEM, [DELAYED], []) == []
+    assert (
+        differences_of(Link(interface="eth0"), [{"kind": "noqueue", "dev": "eth0", "root": True}], []) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,20 +131,20 @@ def test_a_link_as_requested_has_no_differences() -> None:
     ],
 )
 def test_each_difference_of_a_bucket_is_reported(place: tuple[Any, ...], value: Any, what: str) -> None:
-    found = copy.deepcopy(QDISCS)
+    qdiscs = copy.deepcopy(QDISCS)
     *above, last = place
-    inner: Any = found
+    inner: Any = qdiscs
     for part in above:
         inner = inner[part]
     inner[last] = value
-    (said,) = told(TBF, found, FILTERS)
-    assert what in said
+    (message,) = differences_of(TBF, qdiscs, FILTERS)
+    assert what in message
 
 
 @pytest.mark.parametrize("filters", [[], FILTERS[:2], FILTERS + FILTERS])
 def test_incoming_traffic_must_be_redirected_exactly_once(filters: list[dict[str, Any]]) -> None:
-    (said,) = told(TBF, QDISCS, filters)
-    assert "redirected to ifb0" in said
+    (message,) = differences_of(TBF, QDISCS, filters)
+    assert "redirected to ifb0" in message
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_incoming_traffic_must_be_redirected_exactly_once(filters: list[dict[str
 def test_an_action_that_does_not_redirect_is_reported(name: str, value: str) -> None:
     filters = copy.deepcopy(FILTERS)
     filters[2]["options"]["actions"][0][name] = value
-    assert told(TBF, QDISCS, filters) == [
+    assert differences_of(TBF, QDISCS, filters) == [
         "incoming traffic at eth0 is redirected to ifb0 0 times, not 1; other actions: 1"
     ]
 
@@ -160,8 +162,8 @@ def test_an_action_that_does_not_redirect_is_reported(name: str, value: str) -> 
 def test_an_additional_action_is_reported() -> None:
     filters = copy.deepcopy(FILTERS)
     filters[2]["options"]["actions"].append({"kind": "gact", "control_action": {"type": "drop"}})
-    (said,) = told(TBF, QDISCS, filters)
-    assert "1 times, not 1; other actions: 1" in said
+    (message,) = differences_of(TBF, QDISCS, filters)
+    assert "1 times, not 1; other actions: 1" in message
 
 
 @pytest.mark.parametrize(
@@ -174,18 +176,18 @@ def test_an_additional_action_is_reported() -> None:
     ],
 )
 def test_each_difference_of_a_delay_or_loss_is_reported(part: str, name: str, value: float) -> None:
-    found = copy.deepcopy(DELAYED)
-    found["options"][part][name] = value
-    assert len(told(NETEM, [found], [])) == 1
+    qdiscs = copy.deepcopy(DELAYED)
+    qdiscs["options"][part][name] = value
+    assert len(differences_of(NETEM, [qdiscs], [])) == 1
 
 
 def test_a_small_queue_for_delayed_packets_is_reported() -> None:
-    found = copy.deepcopy(DELAYED)
-    found["options"]["limit"] = 1000
-    assert told(NETEM, [found], []) == ["uplink at eth0: limit, packets: 1000, not 10000"]
+    qdiscs = copy.deepcopy(DELAYED)
+    qdiscs["options"]["limit"] = 1000
+    assert differences_of(NETEM, [qdiscs], []) == ["uplink at eth0: limit, packets: 1000, not 10000"]
 
 
 def test_unrequested_shaping_is_reported() -> None:
-    assert len(told(Link(interface="eth0"), QDISCS, [])) == 2
-    assert len(told(Link(interface="eth0"), [], FILTERS)) == 1
-    assert len(told(NETEM, QDISCS[:1], [])) == 1
+    assert len(differences_of(Link(interface="eth0"), QDISCS, [])) == 2
+    assert len(differences_of(Link(interface="eth0"), [], FILTERS)) == 1
+    assert len(differences_of(NETEM, QDISCS[:1], [])) == 1

@@ -63,7 +63,7 @@ def test_the_kernel_accepts_the_minimum_and_the_maximum_rate(cable: Cable, rate_
     assert done.returncode == 0, done.stderr
 
 
-def test_a_limit_in_one_direction(cable: Cable) -> None:
+def test_a_limit_applies_to_its_direction_only(cable: Cable) -> None:
     assert cable.shape("--downlink-bit-per-s", "8000000").returncode == 0
     assert cable.goodput_bit_per_s(upwards=True) > 100e6
     assert 5e6 < cable.goodput_bit_per_s(upwards=False, seconds=3) < 8.5e6

@@ -34,7 +34,7 @@ def test_there_are_no_rows_before_the_first_probe() -> None:
     assert rows_after() == []
 
 
-def test_last_and_minimum_time_and_loss() -> None:
+def test_a_row_contains_the_last_and_minimum_time_and_the_loss() -> None:
     assert rows_after(took(2), took(1), LOST, took(3)) == [a_row(last_s=3, least_s=1, loss_ratio=0.25)]
 
 
@@ -54,7 +54,7 @@ def test_every_missing_response_is_a_loss(result: Result) -> None:
     assert rows_after(Outcome(result=result))[0].loss_ratio == 1
 
 
-def test_a_local_error_is_no_loss() -> None:
+def test_a_local_error_is_not_a_loss() -> None:
     assert rows_after(took(1), Outcome(result=Result.ERROR))[0].loss_ratio == 0
     assert rows_after(Outcome(result=Result.ERROR)) == []
 

@@ -1,7 +1,6 @@
-"""Regression tests for the defects of nimp2p-lab, the predecessor of this project.
+"""Defects of nimp2p-lab, the predecessor of this lab, that must not return; its report numbers them.
 
-The numbers are from its review. The tests apply the rules of the programs that read the manifests; `make
-test-lab` repeats them with real pods.
+The tests apply the rules of the programs that read the rendered files. The rig tests the same with real pods.
 """
 
 from __future__ import annotations
@@ -31,39 +30,39 @@ PURPLE = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8"
 
 
 def rendered(text: str = PURPLE) -> dict[str, Manifest]:
-    """Return the manifests of purple by kind."""
+    """Return the rendered objects of purple, by kind."""
     files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": text})
     assert not files.problems
-    one = next(e for e in files.experiments if e.name == "purple")
+    purple = next(e for e in files.experiments if e.name == "purple")
     templates = load_templates(SAMPLE_LAB, "templates/experiment")
-    return {m["kind"]: m for m in render_experiment(templates, one, files.lab)}
+    return {m["kind"]: m for m in render_experiment(templates, purple, files.lab)}
 
 
 def pod_of(objects: dict[str, Manifest]) -> dict[str, Any]:
-    """Return the pod spec."""
+    """Return the spec of the pods."""
     pod: dict[str, Any] = objects["StatefulSet"]["spec"]["template"]["spec"]
     return pod
 
 
 def config(name: str, key: str, text: str = PURPLE, **settings: str) -> dict[str, Any]:
-    """Return a configuration of the platform, rendered with purple and with replacements in lab.yaml."""
+    """Return a configuration of the platform, rendered with these settings in lab.yaml."""
     lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     for old, new in settings.items():
         lab = re.sub(rf"{old}: \w+", f"{old}: {new}", lab)
     files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": text, "lab.yaml": lab})
     assert not files.problems
     manifests = render_platform(load_platform_templates(SAMPLE_LAB), files)
-    (found,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("ConfigMap", name)]
-    data: dict[str, Any] = yaml.safe_load(found["data"][key])
+    (config_map,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("ConfigMap", name)]
+    data: dict[str, Any] = yaml.safe_load(config_map["data"][key])
     return data
 
 
 def scraped(job: str, text: str = PURPLE) -> list[dict[str, str]]:
-    """Return the targets that a Prometheus job derives from purple's first peer."""
+    """Return the targets of a Prometheus job in purple's first peer."""
     jobs = config("lab-prometheus-config", "prometheus.yaml", text)["scrape_configs"]
-    (rules,) = [one["relabel_configs"] for one in jobs if one["job_name"] == job]
-    found = [(about, relabelled(about, rules)) for about in targets_of(rendered(text)["StatefulSet"])]
-    return [{"address": about["__address__"], **labels} for about, labels in found if labels is not None]
+    (rules,) = [entry["relabel_configs"] for entry in jobs if entry["job_name"] == job]
+    targets = [(target, relabelled(target, rules)) for target in targets_of(rendered(text)["StatefulSet"])]
+    return [{"address": target["__address__"], **labels} for target, labels in targets if labels is not None]
 
 
 PEER = {
@@ -75,35 +74,34 @@ PEER = {
 }
 
 
-def test_defect_1_the_job_for_round_trip_times_finds_each_exporter_once() -> None:
+def test_defect_1_prometheus_scrapes_each_rtt_exporter_once() -> None:
     assert scraped("rtt") == [{"address": "192.0.2.7:9105", **PEER}]
     assert scraped("rtt", PURPLE.replace("enabled: true", "enabled: false")) == []
 
 
-def test_defect_1_a_peer_probes_others_and_not_itself() -> None:
+def test_defect_1_an_exporter_can_exclude_its_own_pod() -> None:
     exporter = next(c for c in pod_of(rendered())["initContainers"] if c["name"] == "rtt")
     env = {e["name"]: e for e in exporter["env"]}
     assert env["SERVICE"]["value"] == rendered()["Service"]["metadata"]["name"]
-    assert (
-        env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
-    )  # so that it does not probe itself
+    assert env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"  # the name to exclude
 
 
-def test_defect_2_the_nodes_own_metrics_are_scraped() -> None:
+def test_defect_2_prometheus_scrapes_the_metrics_of_the_node_program() -> None:
     assert scraped("nimp2p") == [{"address": "192.0.2.7:8008", **PEER}]
 
 
-def test_defect_3_logs_are_taken_by_the_label_that_pods_have() -> None:
+def test_defect_3_the_log_agent_selects_pods_by_a_label_that_they_have() -> None:
     (job,) = config("lab-promtail-config", "promtail.yaml")["scrape_configs"]
     workload = rendered()["StatefulSet"]
-    read = [labels for one in targets_of(workload) if (labels := relabelled(one, job["relabel_configs"]))]
-    assert {one["container"] for one in read} == {"shape", "rtt", "nimp2p"}
-    assert {one["experiment"] for one in read} == {"purple"}
-    workload["spec"]["template"]["metadata"]["labels"]["prefix"] = "somebody-elses"
-    assert not [one for one in targets_of(workload) if relabelled(one, job["relabel_configs"])]
+    rules = job["relabel_configs"]
+    streams = [labels for target in targets_of(workload) if (labels := relabelled(target, rules))]
+    assert {labels["container"] for labels in streams} == {"shape", "rtt", "nimp2p"}
+    assert {labels["experiment"] for labels in streams} == {"purple"}
+    workload["spec"]["template"]["metadata"]["labels"]["prefix"] = "foreign"
+    assert not [target for target in targets_of(workload) if relabelled(target, rules)]
 
 
-def test_defect_4_sent_messages_are_counted_by_the_words_that_the_node_prints() -> None:
+def test_defect_4_dashboards_count_sent_messages_by_the_text_that_the_node_logs() -> None:
     files = load_lab(SAMPLE_LAB, {})
     words = files.contracts["nimp2p"].logs["sent"]
     assert words == "Sending message at: "
@@ -119,7 +117,7 @@ def test_defect_4_sent_messages_are_counted_by_the_words_that_the_node_prints() 
 
 
 @pytest.mark.parametrize("peers", [1, 7, 500])
-def test_defect_5_peers_are_told_how_many_they_are_after_scaling(peers: int) -> None:
+def test_defect_5_peers_has_the_new_number_after_scaling(peers: int) -> None:
     text = set_peers(PURPLE.replace("connectTo: 2", "connectTo: 1"), peers)
     objects = rendered(text)
     (node,) = pod_of(objects)["containers"]
@@ -128,11 +126,9 @@ def test_defect_5_peers_are_told_how_many_they_are_after_scaling(peers: int) -> 
 
 
 @pytest.mark.live
-def test_defect_6_an_experiment_is_made_whole_and_its_end_is_awaited(lab: Lab) -> None:
+def test_defect_6_sync_completes_a_partial_experiment_and_awaits_its_deletion(lab: Lab) -> None:
     assert lab.run("sync", "--no-wait").code == 0
-    lab.kubectl(
-        "delete", "statefulset", "nimp2p-exp-purple"
-    )  # the state after a crash that followed the Service
+    lab.kubectl("delete", "statefulset", "nimp2p-exp-purple")  # as after a crash that followed the Service
     assert lab.run("sync").code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
     assert lab.run("delete", "purple", "--force", "--sync").code == 0
@@ -141,7 +137,7 @@ def test_defect_6_an_experiment_is_made_whole_and_its_end_is_awaited(lab: Lab) -
 
 
 @pytest.mark.live
-def test_defect_6_what_can_not_be_read_is_not_taken_for_nothing(lab: Lab, tmp_path: Path) -> None:
+def test_defect_6_a_forbidden_read_is_an_error_and_not_an_empty_result(lab: Lab, tmp_path: Path) -> None:
     assert lab.run("sync", "--no-wait").code == 0
     kubeconfig = account_kubeconfig(lab, tmp_path, "nimlab-plan")
     lab.kubectl("delete", "rolebinding", "nimlab-plan")
@@ -153,11 +149,11 @@ def test_defect_6_what_can_not_be_read_is_not_taken_for_nothing(lab: Lab, tmp_pa
         assert answer.out == ""
 
 
-def test_defect_7_peers_find_each_other_before_they_are_ready() -> None:
+def test_defect_7_dns_lists_peers_before_they_are_ready() -> None:
     assert rendered()["Service"]["spec"]["publishNotReadyAddresses"] is True
 
 
-def test_defect_8_a_link_of_16_is_16_megabits_everywhere() -> None:
+def test_defect_8_a_bandwidth_of_16_means_16_megabits_everywhere() -> None:
     text = experiment_text(
         NewExperiment(
             name="purple",
@@ -185,13 +181,13 @@ def test_defect_8_a_link_of_16_is_16_megabits_everywhere() -> None:
     }
 
 
-def test_defect_9_what_stands_beside_a_peer_is_counted() -> None:
+def test_defect_9_resources_include_the_sidecars() -> None:
     objects = rendered()
-    alone = rendered(PURPLE.replace("enabled: true", "enabled: false"))
-    both, node = resources_of(objects["StatefulSet"]), resources_of(alone["StatefulSet"])
-    assert both.pods == node.pods == 5
-    assert both.cpu_m - node.cpu_m == 5 * 10
-    assert both.memory_bytes > node.memory_bytes
+    without_sidecar = rendered(PURPLE.replace("enabled: true", "enabled: false"))
+    with_sidecar, node = resources_of(objects["StatefulSet"]), resources_of(without_sidecar["StatefulSet"])
+    assert with_sidecar.pods == node.pods == 5
+    assert with_sidecar.cpu_m - node.cpu_m == 5 * 10
+    assert with_sidecar.memory_bytes > node.memory_bytes
 
 
 def test_defect_10_every_image_is_pinned() -> None:
@@ -206,16 +202,17 @@ def test_defect_10_every_image_is_pinned() -> None:
         assert re.search(r":v?\d+\.\d+", container["image"]), container["image"]
 
 
-def test_defect_10_no_password_is_in_a_file() -> None:
+def test_defect_10_no_manifest_contains_a_password() -> None:
     files = load_lab(SAMPLE_LAB, {})
     for manifest in render_platform(load_platform_templates(SAMPLE_LAB), files):
         assert manifest["kind"] != "Secret"
         pod = manifest.get("spec", {}).get("template", {}).get("spec", {})
-        for variable in (one for container in pod.get("containers", ()) for one in container.get("env", ())):
+        environments = [container.get("env", ()) for container in pod.get("containers", ())]
+        for variable in (variable for env in environments for variable in env):
             assert "PASSWORD" not in variable["name"] or set(variable["valueFrom"]) == {"secretKeyRef"}
 
 
-def test_defect_10_the_stack_runs_on_any_node_and_its_services_lead_to_its_ports() -> None:
+def test_defect_10_the_platform_runs_on_any_node_and_its_services_target_its_ports() -> None:
     manifests = render_platform(load_platform_templates(SAMPLE_LAB), load_lab(SAMPLE_LAB, {}))
     pods = {
         m["metadata"]["name"]: m["spec"]["template"]["spec"]
@@ -234,12 +231,12 @@ def test_defect_10_the_stack_runs_on_any_node_and_its_services_lead_to_its_ports
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
-def test_defect_11_who_reads_the_logs_is_one_word_and_not_the_one_that_is_no_longer_maintained() -> None:
+def test_defect_11_the_log_agent_is_one_setting_and_is_a_maintained_program() -> None:
     shipped = load_lab(SAMPLE_LAB, {}).lab.platform
     assert shipped.log_agent == "alloy"
     alloy, promtail = (
         config("lab-promtail-config", "promtail.yaml", logAgent=a) for a in ("alloy", "promtail")
     )
-    for one in promtail["scrape_configs"][0]["kubernetes_sd_configs"]:
-        del one["selectors"]  # Promtail lists the pods of its own node only
+    for discovery in promtail["scrape_configs"][0]["kubernetes_sd_configs"]:
+        del discovery["selectors"]  # only Promtail selects the pods of its own node at the server
     assert alloy == promtail

@@ -123,8 +123,8 @@ def test_a_removed_peer_is_exposed_for_the_linger_time(recorder: MetricRecorder)
     fill(recorder)
     recorder.note_targets([], discovered=0, now_s=10, wall_s=0)
     assert read_exposition(recorder.expose(now_s=69)).labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p"}
-    left = read_exposition(recorder.expose(now_s=70))
-    assert not [key for key in left.samples if key[0].startswith("nimlab_rtt_peer_")]
+    remaining = read_exposition(recorder.expose(now_s=70))
+    assert not [key for key in remaining.samples if key[0].startswith("nimlab_rtt_peer_")]
 
 
 def test_the_default_settings_give_few_series(recorder: MetricRecorder) -> None:
