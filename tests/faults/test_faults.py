@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from nimlab.cluster.kube import retry, transport
+from nimlab.cluster.kube import client, retry, transport
 from tests.faults.two_states import OTHER, World, make_world
 from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
 from tests.support.lab import Lab
@@ -223,7 +223,7 @@ def test_expired_pages_are_read_again_and_never_taken_for_the_whole_list(
     world = make_world(lab)
     bystander = world.bystander_version()
     world.write_files("B")
-    monkeypatch.setattr(transport, "PAGE", 2)
+    monkeypatch.setattr(client, "PAGE_SIZE", 2)
     remaining = [times]
 
     def expire(request: Seen) -> Broken | None:
