@@ -586,6 +586,7 @@ def test_in_cluster_uses_the_rights_of_the_service_account(
     assert main(["list", "--in-cluster", "--context", "x", "--lab", str(lab.root)]) == 2
 
 
+@pytest.mark.process
 def test_bug_report_contains_no_credential(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
