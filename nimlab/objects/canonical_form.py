@@ -155,7 +155,7 @@ def _required_type(path: tuple[str, ...], item: object) -> str | None:
     if path[-1] in _TEXT_MAPS:
         fits = isinstance(item, dict) and all(isinstance(value, str) for value in item.values())
         return None if fits else "a map of texts"
-    if path[-1] in _MAPS and path[0] != "rules":  # fields in a Role's `rules` have other types
+    if path[-1] in _MAPS and path[0] != "rules":  # in a Role's `rules`, `resources` is a list
         return None if isinstance(item, dict) else "a map"
     if path[-1] in _LISTS:
         fits = isinstance(item, list) and all(isinstance(value, dict) for value in item)
