@@ -266,7 +266,8 @@ def _platform_rules(namespace: str) -> Iterable[_Rule]:
 def _granted_rules(namespace: str) -> Iterable[_Rule]:
     """Yield the rules for the roles and bindings that the platform creates.
 
-    Without these rules, the account could give another account rights to do what the other rules deny.
+    Without these rules, the account could grant rights to another account, and use that account for writes
+    that the other rules deny.
     """
     verbs = {"roles": ("pods", "['get', 'list', 'watch']"), "clusterroles": ("nodes/metrics", "['get']")}
     for kind, (resource, allowed) in verbs.items():

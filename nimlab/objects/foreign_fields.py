@@ -122,7 +122,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
 
 
 def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Iterator[tuple[FieldPath, Any]]:
-    """Yield path and value of fields below `_ROOTS` that a manager owns and `desired` does not contain."""
+    """Yield path and value of each field that a manager owns below `_ROOTS` and that is not desired."""
     for root in _ROOTS:
         owned, desired_part, live_part = fields, desired, live
         for part in root:

@@ -110,7 +110,7 @@ def effective_takeover(takeover: Takeover, live: Manifest, after_takeover: Manif
 
 
 def require_version(live: Manifest) -> dict[str, Any]:
-    """Return the patch operation that fails unless the object still has this resourceVersion."""
+    """Return the patch operation that fails unless the object still has the resourceVersion of `live`."""
     return {
         "op": "replace",
         "path": "/metadata/resourceVersion",

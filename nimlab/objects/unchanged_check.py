@@ -3,9 +3,10 @@
 In: a desired manifest (canonical) and the live object. Out: a `Comparison`. An unchanged object may be
 reported as suspect, but an object that an apply would change must never be reported as unchanged. Pure.
 
-A server-side apply changes nothing under exactly two conditions (structured-merge-diff, `merge/update.go`).
-The live object has the values of the manifest, *and* nimlab owns exactly the fields of the manifest. No other
-facts are needed: if another manager changes a field, the server removes this field from nimlab's entry.
+A server-side apply changes nothing if and only if two conditions are true (structured-merge-diff,
+`merge/update.go`): the live object has the values of the manifest, *and* nimlab owns exactly the fields of
+the manifest. These conditions suffice: if another manager changes a field, the server removes this field from
+nimlab's entry.
 """
 
 from __future__ import annotations

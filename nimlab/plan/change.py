@@ -84,9 +84,10 @@ class Change:
 
     @property
     def outdated_peers_after(self) -> bool:
-        """True if peers of an older template may exist after the action, counted by the status or not.
+        """True if peers of an older template may exist after the action.
 
-        The status of a StatefulSet does not yet count pods that are just being created.
+        The result can be True although the status counts no such peers: the status of a StatefulSet does not
+        yet count pods that are just being created.
         """
         new_template = any(field.in_template for field in self.fields)
         return (self.restarts > 0 or self.outdated_peers_possible or new_template) and not self.takes_peers

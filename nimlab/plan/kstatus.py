@@ -131,7 +131,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def spec_changed_at(live: Manifest) -> datetime | None:
-    """Return when a client last wrote the object, not only its status; None if no time is recorded."""
+    """Return when a client last wrote the object, apart from its status; None if no time is recorded."""
     return _written_at(live, ())
 
 

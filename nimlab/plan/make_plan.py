@@ -275,7 +275,7 @@ def _experiment_plans(
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
-    """Order the changes: first all others in apply order, then the prunes in the reverse order."""
+    """Order the changes: prunes come last, in the reverse of the apply order; all others in apply order."""
     pruned = [c for c in changes if c.action is Action.PRUNE]
     applied = [c for c in changes if c.action is not Action.PRUNE]
     applied.sort(key=lambda c: apply_order(c.key))

@@ -40,8 +40,8 @@ _MESSAGE_CHARACTERS: Final = 300  # the part of a termination message (up to 4,0
 class Trouble:
     """The reason why a pod does not run, or why another object needs attention.
 
-    `kind` is the kind of the object, and `pod` its name (for any kind). `fatal` is True if waiting longer
-    does not help. `since` is the time at which the trouble began, in RFC 3339.
+    `kind` is the kind of the object; `pod` is its name, even if it is not a pod. `fatal` is True if waiting
+    longer does not help. `since` is the time at which the trouble began, in RFC 3339.
     """
 
     pod: str

@@ -82,6 +82,6 @@ class Snapshot:
     unchecked: tuple[str, ...] = ()
 
     def set_of(self, live: Manifest) -> ApplySet:
-        """Return the apply-set of an object's label: a former one with this ID, or else the current one."""
+        """Return the apply-set whose ID is in an object's label: a former set, or else the current set."""
         label = labels_of(live).get(PART_OF)
         return next((f.apply_set for f in self.former if f.apply_set.id == label), self.apply_set)

@@ -112,7 +112,7 @@ def _remedy(sha: str, inputs: PlanInputs) -> str:
 
 
 def _unknown_lab_hint(sha: str, apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the hint for an unknown commit, for both cases: the apply-set is of this lab, or of another."""
+    """Return the hint for an unknown commit; it explains what to do if the apply-set is another lab's."""
     return (
         f"{_remedy(sha, inputs)}; if the apply-set belongs to another lab, choose another `spec.namespace` in"
         f" lab.yaml; if it belongs to this lab and the commit no longer exists, {_claim(apply_set, inputs)}"
@@ -133,7 +133,7 @@ def _other_lab_hint(before: Parent, apply_set: ApplySet, inputs: PlanInputs) -> 
 
 
 def _claim(apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the steps that assign the apply-set to this lab: one in Git, one in the cluster."""
+    """Return the steps that assign the apply-set to this lab: set an id in lab.yaml, annotate the parent."""
     parent = apply_set.parent_key
     name = inputs.lab.id or "NAME"
     step = "" if inputs.lab.id else f"set `metadata: {{id: {name}}}` in lab.yaml and "
