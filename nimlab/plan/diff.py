@@ -259,7 +259,10 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the value to show, with secrets masked; for an env item with a literal value, this value."""
+    """Return the value to show, with secrets masked.
+
+    If the value is an env item with only a name and a literal value, show only the literal value.
+    """
     shown = mask(_plain(value))
     if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
         return shown["value"]

@@ -128,7 +128,7 @@ def is_due(trouble: Trouble, now: datetime) -> bool:
 
 
 def _redacted(message: object, pod: Manifest) -> str:
-    """Return a message of a kubelet or a container without the pod's secrets, since it may echo them."""
+    """Return a message of a kubelet or a container with the pod's secrets masked."""
     return redact(str(message), secrets_in(pod)) if message else ""
 
 

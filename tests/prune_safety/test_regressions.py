@@ -66,7 +66,7 @@ def group(item: Object, how: OnImmutableChange) -> Desired:
 
 
 def test_sync_by_name_ignores_a_label_that_another_manager_changed() -> None:
-    """After `kubectl label statefulset nimp2p-exp-blue experiment=red --overwrite`, a user syncs red."""
+    """A user changes the label `experiment` of an object of blue to red, and then syncs only red."""
     blue = live_of(workload("blue"))
     blue["metadata"]["labels"]["experiment"] = "red"
     ours = blue["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:labels"]
