@@ -3,10 +3,10 @@
 In: an account, its apply-set and the kinds that it writes. Out: a ValidatingAdmissionPolicy and its binding.
 Pure.
 
-RBAC roles cannot separate two apply-sets in one namespace, because they do not support prefixes of names.
-They also cannot prevent a pod from running under another service account. The policies repeat those rules of
-`render.guard` that protect other apply-sets. So the rules also apply to clients that use the account's token
-without nimlab.
+RBAC roles cannot separate two apply-sets in one namespace, because roles cannot select objects by a prefix of
+their names. Roles also cannot prevent an account from creating pods that run under another service account.
+The policies repeat the rules of `render.guard` that protect other apply-sets. The server therefore enforces
+these rules even if a client uses the account's token without nimlab.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nimlab.objects.kinds_and_order import KINDS, Kind
 from nimlab.objects.manifest import Manifest
 
 DISCOVERY: Final = "lab-discovery"
-"""Name of the Role and RoleBinding with which the platform finds pods in a namespace."""
+"""Name of the Role and the RoleBinding that allow the platform to find pods in a namespace."""
 
 _GROUP: Final = "admissionregistration.k8s.io"
 _PLATFORM_PREFIX: Final = "lab-"
@@ -35,19 +35,19 @@ _VARIABLES: Final = {
     " ? [object.spec.template] : []",
     "containers": "variables.templates.map(t, t.spec.containers + t.spec.?initContainers.orValue([]))",
 }
-"""CEL variables. If the object has no pod template, the lists are empty and the rules for pods are true."""
+"""CEL variables. Without a pod template, the lists are empty, so the rules for pods are fulfilled."""
 
 _Rule: TypeAlias = tuple[str, str]
 """A CEL expression that must be true, and the message for a request that violates it."""
 
 
 def node_metrics_role(namespace: str) -> str:
-    """Return the name of the platform's ClusterRole; the namespace makes it unique among labs."""
+    """Return the name of the platform's ClusterRole; it contains the namespace, to be unique among labs."""
     return f"lab-prometheus-{namespace}"
 
 
 def check_prefix(prefix: str, namespace: str) -> None:
-    """Raise NimlabError if names of experiments could equal names of the platform or of a set's parent."""
+    """Raise NimlabError if an experiment's object could have the name of a platform object or a parent."""
     parents = (f"nimlab-{name}" for name in ("experiments", PLATFORM))
     if prefix.startswith(_RESERVED_PREFIXES) or any(name.startswith(prefix) for name in parents):
         raise NimlabError(
@@ -60,7 +60,10 @@ def check_prefix(prefix: str, namespace: str) -> None:
 def admission_manifests(
     account: str, apply_set: ApplySet, kinds: Iterable[str], *, prefix: str, own_namespaces: bool
 ) -> tuple[Manifest, Manifest]:
-    """Return the policy for an account's writes of these kinds, and its binding; both are cluster-scoped."""
+    """Return the policy that restricts an account's writes of these kinds, and its binding.
+
+    Both are cluster-scoped.
+    """
     namespace = apply_set.namespace
     is_platform = apply_set.name == PLATFORM
     rules = [
@@ -96,7 +99,7 @@ def admission_manifests(
 
 
 def _resource_rules(kinds: Sequence[Kind]) -> list[dict[str, list[str]]]:
-    """Return one rule per API group. Writes of other kinds are not restricted."""
+    """Return one resource rule per API group; the policy does not restrict writes of other kinds."""
     groups: dict[tuple[str, str], list[str]] = {}
     for kind in kinds:
         groups.setdefault((kind.group, kind.version), []).append(kind.plural)
@@ -112,7 +115,7 @@ def _resource_rules(kinds: Sequence[Kind]) -> list[dict[str, list[str]]]:
 
 
 def _own_names(apply_set: ApplySet, prefix: str, *, own_namespaces: bool) -> _Rule:
-    """Return the rule for the names of the set's objects, parent and lease. An empty name is denied."""
+    """Return the rule for the names of the set's objects, parent and lease. It denies an empty name."""
     namespace, parent_name = apply_set.namespace, apply_set.parent_key.name
     in_lab_namespace = f"request.namespace == '{namespace}'"
     in_experiments_own = f"request.namespace.startsWith('{prefix}') && !({in_lab_namespace})"
@@ -143,7 +146,7 @@ def _own_names(apply_set: ApplySet, prefix: str, *, own_namespaces: bool) -> _Ru
 def _own_members(apply_set: ApplySet) -> _Rule:
     """Return the rule for the label of the apply-set.
 
-    A sync of another apply-set could prune an object with the label of that set.
+    If the account could set the label of another apply-set, a sync of that apply-set could prune the object.
     """
     label = f"object.metadata.?labels[?'{PART_OF}'].orValue('{apply_set.id}')"
     return f"!variables.writes || {label} == '{apply_set.id}'", "may not set the label of another apply-set"
@@ -160,12 +163,12 @@ _SERVICES: Final[Sequence[_Rule]] = (
 
 
 def _all_pods(condition: str) -> str:
-    """Return an expression that applies a condition to each pod template `t`."""
+    """Return a CEL expression that requires a condition for each pod template `t`."""
     return f"variables.templates.all(t, {condition})"
 
 
 def _all_containers(condition: str) -> str:
-    """Return an expression that applies a condition to each container `c`."""
+    """Return a CEL expression that requires a condition for each container `c`."""
     return f"variables.containers.all(cs, cs.all(c, {condition}))"
 
 
@@ -207,7 +210,7 @@ def _experiment_rules(namespace: str) -> Iterable[_Rule]:
         "variables.templates.size() == 0 || object.spec.?volumeClaimTemplates.orValue([]).size() == 0",
         "may not use volume claim templates",
     )
-    yield _unprivileged(["NET_ADMIN"])  # needed by the shaper
+    yield _unprivileged(["NET_ADMIN"])  # the shaper needs this capability
     yield (
         _all_containers("c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0)"),
         "may not use host ports",
@@ -216,7 +219,7 @@ def _experiment_rules(namespace: str) -> Iterable[_Rule]:
 
 
 def _platform_rules(namespace: str) -> Iterable[_Rule]:
-    """Yield the rules that protect experiments from the platform, and limit the platform to reading."""
+    """Yield the rules that protect experiments from the platform, and limit the platform's own rights."""
     yield (
         "variables.kind != 'secrets'"
         f" || request.operation == 'CREATE' && request.name == '{GRAFANA_SECRET}' && object.type == 'Opaque'",
@@ -261,9 +264,10 @@ def _platform_rules(namespace: str) -> Iterable[_Rule]:
 
 
 def _granted_rules(namespace: str) -> Iterable[_Rule]:
-    """Yield the rules for the rights that the platform grants.
+    """Yield the rules for the roles and bindings that the platform creates.
 
-    Without these rules, the account could grant another account the rights that the other rules deny.
+    Without these rules, the account could grant rights to another account, and use that account for writes
+    that the other rules deny.
     """
     verbs = {"roles": ("pods", "['get', 'list', 'watch']"), "clusterroles": ("nodes/metrics", "['get']")}
     for kind, (resource, allowed) in verbs.items():
@@ -296,7 +300,7 @@ def _unprivileged(capabilities: Sequence[str]) -> _Rule:
 def _secrets(allowed: str) -> _Rule:
     """Return the rule for Secrets in env variables; `allowed` is a CEL condition on the name `s` of a Secret.
 
-    The tokens of the accounts are Secrets too.
+    The rule also protects the accounts' tokens, which are stored in Secrets.
     """
     return (
         _all_containers(

@@ -3,8 +3,9 @@
 In: an apply-set, the prefix of experiments' names, and whether each experiment has its own namespace. Out:
 manifests that an administrator applies. Pure.
 
-The accounts of one apply-set cannot write objects of the other. `pipeline_admission` adds the rules that
-roles cannot express. No rule allows more than a plan or a sync requests. A test compares rules and requests.
+The accounts of one apply-set cannot write objects of the other apply-set. `pipeline_admission` adds the
+restrictions that roles cannot express. The roles grant no right that a plan or a sync does not use. A test
+compares the granted rights with the requests that nimlab sends.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _GROUP: Final = "rbac.authorization.k8s.io"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """Verbs on a kind, in the lab's namespace or cluster-wide; only for the objects in `names`, if any.
+    """Verbs on a kind, in the lab's namespace or cluster-wide; if `names` is set, only for these objects.
 
-    With `names`, the verb `create` allows only an apply (PATCH), because a POST has no name in its path.
+    With `names`, the verb `create` allows only an apply (PATCH), because the path of a POST contains no name.
     """
 
     kind: str
@@ -43,11 +44,12 @@ class Right:
 
 
 def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) -> tuple[Manifest, ...]:
-    """Return policies, accounts, tokens, roles and bindings, in an order in which they can be applied.
+    """Return the policies, accounts, tokens, roles and bindings, in an order in which they can be applied.
 
     The rights cover only the lab's namespace, except for cluster-scoped kinds. If each experiment has its own
     namespace, syncs create and delete those namespaces, so the rights for objects in them are cluster-wide.
-    Raises NimlabError if the prefix does not separate the names of the two sets.
+    Raises NimlabError if, with this prefix, an experiment and the platform could have objects of the same
+    name.
     """
     check_prefix(prefix, apply_set.namespace)
     namespace = apply_set.namespace
@@ -71,27 +73,27 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
 
 
 def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
-    """Return all readable kinds; the value is True if the rights for the kind are cluster-wide."""
+    """Map each readable kind to True if the rights for the kind are cluster-wide, else to False."""
     reach = {
         kind: not KINDS[kind].namespaced or (own_namespaces and kind in apply_set.kinds_elsewhere)
         for kind in apply_set.kinds
     }
     if not own_namespaces:
-        reach.pop("Namespace", None)  # syncs create namespaces only for experiments that have their own
+        reach.pop("Namespace", None)  # syncs only create the own namespaces of experiments
     return reach
 
 
 def _plan_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
-    """Yield the rights to read all kinds, the parent (a ConfigMap) and the lease."""
+    """Yield the rights to read all kinds of the apply-set, its parent (a ConfigMap) and its lease."""
     for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
         yield Right(kind=kind, verbs=_READ, is_everywhere=is_everywhere)
     yield Right(kind="Lease", verbs=("get",), names=(apply_set.lease_key.name,))
 
 
 def _sync_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
-    """Yield the rights to read, write, restart peers, wait for them, and find out why a peer does not start.
+    """Yield the rights to read and write objects, to restart peers, and to read why a peer does not start.
 
-    Quotas and limit ranges can only be written in namespaces of experiments, because in the lab's namespace
+    The account may write quotas and limit ranges only in namespaces of experiments. In the lab's namespace,
     they would also limit the platform.
     """
     for kind, is_everywhere in _reach(apply_set, own_namespaces=own_namespaces).items():
@@ -104,10 +106,11 @@ def _sync_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right
 
 
 def _platform_rights(apply_set: ApplySet, *, own_namespaces: bool) -> Iterator[Right]:
-    """Yield the rights to read, write and wait, and the rights that the platform grants to its accounts.
+    """Yield the rights to read, write and wait, and all rights that the platform's own accounts need.
 
-    Kubernetes allows an account to grant only rights that it has itself. Source:
-    kubernetes.io/docs/reference/access-authn-authz/rbac, "Privilege escalation prevention".
+    The platform contains roles for its own accounts, and Kubernetes allows an account to grant only rights
+    that it has itself. Source: kubernetes.io/docs/reference/access-authn-authz/rbac, "Privilege escalation
+    prevention".
     """
     named = {
         **dict.fromkeys(("Role", "RoleBinding"), (DISCOVERY,)),
@@ -151,7 +154,7 @@ def _rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
 def _account_manifests(
     account: str, namespace: str, rights: Sequence[Right], cluster_rules: Sequence[dict[str, Any]]
 ) -> Iterator[Manifest]:
-    """Yield an account, its token, its role in the lab's namespace, and its ClusterRole if it needs one."""
+    """Yield an account, its token, its Role in the lab's namespace, and its ClusterRole if it needs one."""
     yield _account(account, namespace)
     yield _token(account, namespace)
     in_namespace = _rules(right for right in rights if not right.is_everywhere)
@@ -166,7 +169,7 @@ def _account(name: str, namespace: str) -> Manifest:
 
 
 def _token(name: str, namespace: str) -> Manifest:
-    """Return a token that does not expire, for a CI variable; deleting the Secret revokes it."""
+    """Return the Secret of a token for a CI variable. The token is valid until the Secret is deleted."""
     metadata = {**_metadata(name, namespace), "annotations": {"kubernetes.io/service-account.name": name}}
     return {
         "apiVersion": "v1",
@@ -179,7 +182,7 @@ def _token(name: str, namespace: str) -> Manifest:
 def _role_and_binding(
     account: str, namespace: str, rules: list[dict[str, Any]], *, everywhere: bool
 ) -> tuple[Manifest, Manifest]:
-    """Return a role and its binding; cluster-wide names contain the lab's namespace, to be unique."""
+    """Return a role and its binding. The name of a ClusterRole contains the lab's namespace, to be unique."""
     prefix = "Cluster" if everywhere else ""
     name = f"{account}-{namespace}" if everywhere else account
     metadata = {"name": name} if everywhere else _metadata(name, namespace)

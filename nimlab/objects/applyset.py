@@ -1,7 +1,8 @@
 """Apply-sets: the identity of a set of objects, and the label and annotation that mark its members.
 
 In: manifests and live objects. Out: manifests marked as members, and the names and kinds that a set uses.
-Compatible with kubectl's apply-sets: KEP-3659, with the keys and the ID format of kubectl's code. Pure.
+The sets are compatible with kubectl's apply-sets (KEP-3659): the label keys and the format of the ID are the
+ones in kubectl's code. Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ COMPONENT: Final = "nimlab.dev/component"
 FIELD_MANAGER: Final = "nimlab"
 
 POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
-"""Label of a namespace whose peers have network limits: every other Pod Security level rejects NET_ADMIN."""
+"""Label of a namespace whose peers have network limits.
+
+The shaper needs the capability NET_ADMIN, which all other Pod Security levels reject.
+"""
 
 EXPERIMENTS: Final = "experiments"
 PLATFORM: Final = "platform"
@@ -37,16 +41,16 @@ EXPERIMENT_KINDS: Final = (
     "PodDisruptionBudget",
     "StatefulSet",
 )
-"""The kinds that templates of experiments may render. A sync can prune them, and Namespaces."""
+"""The kinds that templates of experiments may render. A sync can prune these kinds and Namespaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SetTraits:
     """Properties of an apply-set that depend only on its name.
 
-    `kinds` are the kinds that members can have, and `kinds_elsewhere` those that members outside the lab's
-    namespace can have. `group_label` is the label with the member's experiment or component. `noun` is the
-    word for the set's pods in messages.
+    `kinds` are the kinds that members can have. `kinds_elsewhere` are the kinds that members outside the
+    lab's namespace can have. `group_label` is the label that contains the member's experiment or component.
+    `noun` is the word for the set's pods in messages.
     """
 
     kinds: tuple[str, ...]
@@ -101,7 +105,7 @@ class ApplySet:
 
     @property
     def id(self) -> str:
-        """The set's ID, which is derived from the parent's key: two parents never have the same ID."""
+        """The set's ID, a hash of the parent's key, so that two sets never have the same ID."""
         return apply_set_id(self.parent_key.name, self.namespace, "ConfigMap", "")
 
     @property
@@ -130,19 +134,19 @@ class ApplySet:
         return _SETS[self.name].noun
 
     def group_of(self, live: Manifest) -> str:
-        """Return the experiment or component that an object's label names; empty without that label."""
+        """Return the experiment or component in an object's label; empty if the label is missing."""
         return labels_of(live).get(self.group_label, "")
 
 
 def apply_set_id(name: str, namespace: str, kind: str, group: str) -> str:
-    """Return the ID of the apply-set with this parent (KEP-3659)."""
+    """Return the ID of the apply-set whose parent has this name, namespace, kind and API group (KEP-3659)."""
     digest = hashlib.sha256(f"{name}.{namespace}.{kind}.{group}".encode()).digest()
     return f"applyset-{base64.urlsafe_b64encode(digest).decode().rstrip('=')}-v1"
 
 
 def member_reference(key: ObjectKey, apply_set: ApplySet) -> str:
     """Return the value of the member annotation: `experiments:apps/StatefulSet:dst-lab/nimp2p-exp-purple`."""
-    group = KINDS[key.kind].group if key.kind in KINDS else "?"  # the guard rejects such kinds
+    group = KINDS[key.kind].group if key.kind in KINDS else "?"  # the guard rejects unknown kinds
     return f"{apply_set.name}:{group}/{key.kind}:{key.namespace}/{key.name}"
 
 

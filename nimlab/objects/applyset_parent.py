@@ -1,10 +1,11 @@
-"""Record on the apply-set's parent: scope of the members, synced commits, identity of the lab.
+"""Record on the apply-set's parent: the scope of the members, the synced commits, the identity of the lab.
 
 In: the parent as the server returned it, and the changes that a run will make. Out: a `Parent`, its manifest,
-and the record before, during and after the run. Compatible with kubectl's apply-sets (KEP-3659). Pure.
+and the record before, during and after the run. The record is compatible with kubectl's apply-sets
+(KEP-3659). Pure.
 
-A commit is recorded as begun before the first write of a sync, and as synced after the last one. So after an
-interrupted sync, nimlab still refuses an older commit.
+A sync records its commit as begun before its first write, and as synced after its last write. Therefore
+nimlab refuses an older commit even after an interrupted sync.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _ON_HOST: Final = "host:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The kinds of the members, and the namespaces of those that are not cluster-scoped."""
+    """The kinds of the members, and the namespaces of the members that are not cluster-scoped."""
 
     kinds: frozenset[str]
     namespaces: frozenset[str]
@@ -59,13 +60,13 @@ class Scope:
         )
 
     def union(self, other: Scope) -> Scope:
-        """Return the scope that contains both."""
+        """Return the smallest scope that contains both scopes."""
         return Scope(kinds=self.kinds | other.kinds, namespaces=self.namespaces | other.namespaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedCommit:
-    """A commit that the parent records, for one experiment or for all of them (`experiment` is None)."""
+    """A commit in the parent's record, for one experiment or for all experiments (`experiment` is None)."""
 
     sha: str
     experiment: str | None
@@ -73,13 +74,14 @@ class AppliedCommit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """The record that a parent contains.
+    """The record on an apply-set's parent.
 
     `commit` is the last commit that was synced completely. `begun` contains the commits of later syncs that
-    were interrupted or covered only some experiments; its keys are experiments, or `*` for all. `origin` is
-    the first synced commit; every clone of the lab's repository contains it. `lab` identifies the lab.
-    `former` contains the namespaces from which a move to this one has begun but not finished. `version` is
-    the parent's resourceVersion, None if there is no parent yet.
+    were interrupted or covered only some experiments; a key is the name of an experiment, or `*` for all
+    experiments. `origin` is the first synced commit; every clone of the lab's repository contains it. `lab`
+    identifies the lab. `former` contains former namespaces of the lab: a move from each of them to this
+    namespace has begun but is not complete. `version` is the parent's resourceVersion; it is None if the
+    parent does not exist yet.
     """
 
     scope: Scope
@@ -96,9 +98,9 @@ class Parent:
         return cls(scope=Scope.empty())
 
     def entries(self, names: frozenset[str] | None) -> tuple[AppliedCommit, ...]:
-        """Return the commits recorded for the whole lab, then those recorded for these experiments.
+        """Return the commits recorded for the whole lab, then the commits recorded for single experiments.
 
-        `names` is None for all experiments.
+        `names` are these experiments; None means all experiments.
         """
         whole_lab = [sha for sha in (self.commit, self.begun.get(_ALL_EXPERIMENTS)) if sha is not None]
         single = [
@@ -118,9 +120,9 @@ class Parent:
         return origin.union(entry.sha for entry in self.entries(None))
 
     def begin(self, scope: Scope, sha: str | None, names: frozenset[str] | None) -> Parent:
-        """Return the record to write before a run changes anything; it keeps all earlier entries.
+        """Return the record to write before the first change of a run; it keeps the last synced commit.
 
-        `names` are the experiments that the run changes; None for a run over the whole lab.
+        `names` are the experiments that the run changes; None means that the run covers the whole lab.
         """
         begun = dict(self.begun)
         if sha is not None and sha != self.commit:
@@ -131,7 +133,7 @@ class Parent:
         return dataclasses.replace(self, scope=self.scope.union(scope), begun=begun)
 
     def end(self, scope: Scope, sha: str | None) -> Parent:
-        """Return the record after a complete sync of `sha`; None (unknown) keeps the old commit."""
+        """Return the record after a sync; `sha` is the synced commit, or None to keep the old commit."""
         if sha is None:
             return dataclasses.replace(self, scope=scope)
         return dataclasses.replace(self, scope=scope, commit=sha, begun={})
@@ -142,8 +144,9 @@ def parent_manifest(
 ) -> Manifest:
     """Return the parent's manifest for a forced apply; `version` is the version of nimlab. Deterministic.
 
-    An apply that omits an annotation does not remove a value that somebody set by hand. `with_empty` sets
-    each such annotation to an empty text, which makes nimlab its owner. The next apply then removes it.
+    An apply that omits an annotation does not remove an annotation that somebody set by hand. `with_empty`
+    adds each omitted annotation with an empty value, which makes nimlab its owner. The next apply, which
+    omits the annotation, then removes it.
     """
     others = sorted(parent.scope.namespaces - {apply_set.namespace})
     annotations = {
@@ -176,8 +179,8 @@ def parent_manifest(
 def parse_parent(live: Manifest | None, apply_set: ApplySet) -> Parent | None:
     """Return the record on the parent; None if there is no parent.
 
-    Raises OwnershipConflict if the object belongs to another tool or has the ID of another apply-set. Raises
-    PlanError if it names kinds that this version of nimlab does not support.
+    Raises OwnershipConflict if the parent belongs to another tool or has the ID of another apply-set. Raises
+    PlanError if its record contains kinds that this version of nimlab does not support.
     """
     if live is None:
         return None
@@ -239,6 +242,6 @@ def _split_list(text: str | None) -> list[str]:
 
 
 def _parse_begun(entry: str) -> tuple[str, str]:
-    """Return an experiment and its commit; an entry without `=` applies to all experiments."""
+    """Parse `EXPERIMENT=COMMIT`; a commit without `=` applies to all experiments."""
     name, separator, sha = entry.partition("=")
     return (name, sha) if separator else (_ALL_EXPERIMENTS, entry)

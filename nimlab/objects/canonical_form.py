@@ -1,6 +1,7 @@
 """Canonical form of a manifest: the form in which the API server would store it.
 
-In: a parsed manifest. Out: the manifest in canonical form, or the first field of the wrong type. Pure.
+In: a parsed manifest. Out: the manifest in canonical form, or a message about the first field of the wrong
+type. Pure.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from nimlab.units import canonical_quantity
 def canonical(manifest: Mapping[str, Any]) -> Manifest:
     """Return the manifest as the API server would store it, with sorted keys and without empty values.
 
-    Server-side apply records what was *sent*. A value that the server rewrites or omits would therefore look
-    like a difference in every plan. So quantities get their canonical text, ports get their protocol, and the
-    nulls and the empty lists and maps that Go omits are dropped (docs/server-side-apply.md).
+    Server-side apply records the fields that a client *sends*. Every plan would therefore show a difference
+    for a value that the server rewrites or omits. To prevent this, quantities get their canonical text, ports
+    get their protocol, and nulls and the empty values that the server omits are removed
+    (docs/server-side-apply.md).
     Raises UnitError for a malformed quantity.
     """
     result = _clean(manifest, "")
@@ -32,7 +34,9 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
 
 
 def _with_defaults(limit: Manifest) -> Manifest:
-    """Fill in the server's defaults: the list is atomic, so a missing default would differ in every plan.
+    """Fill in the server's defaults in an item of `limits`.
+
+    The list is atomic, so every plan would show a difference if a default were missing.
 
     Source: Kubernetes' SetDefaults_LimitRangeItem (pkg/apis/core/v1/defaults.go).
     """
@@ -47,13 +51,13 @@ def _with_defaults(limit: Manifest) -> Manifest:
 _CONTAINERS: Final = (dict, list, tuple)  # isinstance is faster with a tuple of types than with a union
 _TEXT_MAPS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
 _FREE_MAPS: Final = _TEXT_MAPS | {"data"}
-"""Maps whose keys the user chooses: a key in them has no meaning for Kubernetes."""
+"""Maps whose keys the user chooses: Kubernetes assigns no meaning to a key in them."""
 QUANTITY_MAPS: Final = frozenset({
     "limits", "requests", "hard", "overhead", "default", "defaultRequest", "max", "min",
 })  # fmt: skip
 """Maps whose values are quantities."""
 QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
-"""Fields that are quantities in any other map, except in maps with free keys."""
+"""Fields that are quantities in all other maps, except in maps whose keys the user chooses."""
 _MEANINGFUL_EMPTY: Final = frozenset({"podSelector", "namespaceSelector", "emptyDir", "securityContext"})
 _ZERO_IS_ABSENT: Final = frozenset({
     "hostPort", "nodePort", "minReadySeconds", "initialDelaySeconds", "readOnly", "hostNetwork",
@@ -67,7 +71,7 @@ def is_quantity(parent: str, field: str) -> bool:
 
 
 def _clean(value: Any, field: str) -> Any:  # noqa: ANN401 -- any JSON value
-    """Return the value in canonical form; `field` is the key of the value, or of the list around it."""
+    """Return the value in canonical form; `field` is the key of the value or of its list."""
     if isinstance(value, dict):
         if field in QUANTITY_MAPS and _holds_quantities(value):
             return {str(k): canonical_quantity(str(v)) for k, v in sorted(value.items())}
@@ -121,9 +125,10 @@ _CHECKED: Final = frozenset(path[-1] for path in _TEXTS) | _MAPS | _LISTS | _TEX
 
 
 def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: ANN401 -- any JSON
-    """Return a message about the first field whose type no Kubernetes object allows; None if there is none.
+    """Return a message about the first field with an invalid type; None if all types are valid.
 
-    The message names the path and the required type. Other modules rely on the types that are checked here.
+    The message contains the path and the required type. Other modules rely on the types that this function
+    checks.
     """
     if isinstance(value, list):
         return next((fault for item in value if (fault := shape_fault(item, path))), None)
@@ -142,7 +147,7 @@ def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: 
 
 
 def _required_type(path: tuple[str, ...], item: object) -> str | None:
-    """Return the type that a field should have; None if it has that type or is null."""
+    """Return the type that a field must have; None if it already has this type or is null."""
     if item is None:
         return None
     if path in _TEXTS:
@@ -150,7 +155,7 @@ def _required_type(path: tuple[str, ...], item: object) -> str | None:
     if path[-1] in _TEXT_MAPS:
         fits = isinstance(item, dict) and all(isinstance(value, str) for value in item.values())
         return None if fits else "a map of texts"
-    if path[-1] in _MAPS and path[0] != "rules":  # a Role's rules have other fields of these names
+    if path[-1] in _MAPS and path[0] != "rules":  # in a Role's `rules`, `resources` is a list
         return None if isinstance(item, dict) else "a map"
     if path[-1] in _LISTS:
         fits = isinstance(item, list) and all(isinstance(value, dict) for value in item)

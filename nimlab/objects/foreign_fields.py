@@ -30,8 +30,9 @@ _CONTROL_PLANE: Final = frozenset({
     "kube-controller-manager", "kube-scheduler", "kubelet", "k3s", "kwok", "kube-apiserver",
 })  # fmt: skip
 
-# Defaults that the server fills in (api/core/v1 and api/apps/v1, `SetDefaults_…`). In a pod template, only
-# these values count as defaults. Outside of it, any value does, because it follows from other fields.
+# Defaults that the server fills in (api/core/v1 and api/apps/v1, `SetDefaults_…`). In a pod template, a field
+# counts as a default only with the value given in `_POD_DEFAULTS`. Outside the template, a field in
+# `_DEFAULTS` counts as a default with any value, because the server derives the value from other fields.
 _POD_DEFAULTS: Final = frozenset({
     ("f:dnsPolicy", "ClusterFirst"), ("f:restartPolicy", "Always"), ("f:schedulerName", "default-scheduler"),
     ("f:terminationGracePeriodSeconds", 30), ("f:enableServiceLinks", True), ("f:imagePullPolicy", "Always"),
@@ -47,7 +48,7 @@ _DEFAULTS: Final = frozenset({
     "f:clusterIP", "f:clusterIPs", "f:policyTypes", "f:progressDeadlineSeconds",
 })  # fmt: skip
 
-# Labels and annotations that Kubernetes itself writes on an object; docs/foreign.md lists their writers.
+# Labels and annotations that Kubernetes itself writes; docs/foreign.md lists the component that writes each.
 BOOKKEEPING: Final = frozenset({
     "kubernetes.io/metadata.name",
     "kubectl.kubernetes.io/last-applied-configuration",
@@ -81,7 +82,7 @@ class ForeignField:
 
     @property
     def in_template(self) -> bool:
-        """True for a field of the pod template, which new peers will have."""
+        """True if the field is part of the pod template, so that new peers will have it."""
         return self.text.startswith("spec.template.")
 
 
@@ -97,10 +98,10 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
     """Return the fields that other managers own and that `desired` does not specify; sorted by path.
 
     A list item that is foreign as a whole (a container, an env variable) is one entry. Fields that the
-    control plane sets are not foreign. A field that `desired` specifies is not foreign but drift, for any
-    owner. A field that nimlab owns together with another manager is foreign once `desired` no longer
-    specifies it, because it stays in the object when nimlab no longer applies it. The name of a manager
-    proves little, because any client can choose it.
+    control plane sets are not foreign. A field that `desired` specifies is never foreign: if its value
+    differs, this is drift. A field that nimlab owns together with another manager becomes foreign when
+    `desired` no longer specifies it, because the field stays in the object after the next apply. The name of
+    a manager proves little, because any client can choose it.
     """
     foreign: dict[FieldPath, ForeignField] = {}
     for entry in entries_of(live):
@@ -121,7 +122,7 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
 
 
 def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Iterator[tuple[FieldPath, Any]]:
-    """Yield path and value of each field below `_ROOTS` that a manager owns and `desired` lacks."""
+    """Yield path and value of each field that a manager owns below `_ROOTS` and that is not desired."""
     for root in _ROOTS:
         owned, desired_part, live_part = fields, desired, live
         for part in root:
@@ -135,10 +136,10 @@ def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Ite
 
 
 def _is_set_by_kubernetes(manager: str, path: FieldPath, value: Any) -> bool:  # noqa: ANN401 -- any JSON
-    """Return True for bookkeeping, a field that a controller set, or a default of the server.
+    """Return True if Kubernetes set the field: a bookkeeping field, a field of a controller, or a default.
 
-    Controllers of the control plane never write into a pod template. If the server fills in a default after a
-    JSON patch by nimlab, the default belongs to nimlab's Update entry.
+    Controllers of the control plane never write to a pod template. If the server fills in a default after a
+    JSON patch by nimlab, the server records the default in an Update entry of nimlab.
     """
     if path[0] == "f:metadata":
         return path[-1][2:] in BOOKKEEPING
@@ -159,9 +160,10 @@ def _walk(
     live: Any,  # noqa: ANN401 -- any JSON
     path: FieldPath,
 ) -> Iterator[tuple[FieldPath, Any]]:
-    """Yield the topmost paths that are owned, not desired, and still in the live object.
+    """Yield the topmost paths that the manager owns, that are not desired, and that the live object contains.
 
-    Empty values are skipped: the server restores them where the API requires the field (`podSelector`).
+    Empty values are skipped, because the server restores an empty value if the API requires the field
+    (`podSelector`).
     """
     if live in (None, {}, []):
         return

@@ -1,6 +1,6 @@
-"""Kinds of objects that nimlab manages, with the stage at which each kind is written.
+"""Kinds of objects that nimlab reads or writes, each with its stage.
 
-Stages are applied in ascending order, and objects are deleted in descending order. Pure.
+nimlab applies objects in ascending order of their stages, and deletes objects in descending order. Pure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 class Kind:
     """The names of a kind in the REST API, and the stage at which its objects are applied.
 
-    Stages in apply order: 0 namespaces, 1 policies, quotas and access rights, 2 configuration, 3 Services,
-    4 workloads. Deletion uses the reverse order.
+    The stages in apply order: 0 for namespaces; 1 for policies, quotas and access rights; 2 for
+    configuration; 3 for Services; 4 for workloads. Objects are deleted in the reverse order.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Kind:
 
     @property
     def group_kind(self) -> str:
-        """`StatefulSet.apps`, or `Service` for the core group; kubectl's apply-sets use this form."""
+        """The kind with its API group, as in kubectl's apply-sets: `StatefulSet.apps`, `Service` (core)."""
         return f"{self.name}.{self.group}" if self.group else self.name
 
 
@@ -68,7 +68,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("Lease", "coordination.k8s.io/v1", "leases", 2),
     )
 }
-"""All kinds that nimlab reads or writes, by name. Each name refers to the kind in one API group only."""
+"""All kinds that nimlab reads or writes, by name. A name stands only for the kind in this API group."""
 
 
 WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})

@@ -1,7 +1,8 @@
-"""Identity of a lab: decides whether an apply-set in a cluster belongs to the lab on disk.
+"""Identity of a lab, and the decision whether an apply-set in a cluster belongs to the lab on disk.
 
 In: the identity from the files, and the identity recorded on the apply-set's parent. Out: a `LabRelation`.
-The namespace does not identify a lab: two labs can use the same namespace, and a lab can move to another.
+The namespace does not identify a lab. Two labs can use the same namespace, and a lab can move to another
+namespace.
 Pure.
 """
 
@@ -23,8 +24,9 @@ class LabRelation(Enum):
 class LabIdentity:
     """Facts that distinguish a lab from others; None if a fact is unknown.
 
-    `id` is `metadata.id` in `lab.yaml`. `repository_folder` is the lab's folder inside its Git repository,
-    empty at the top. `host_folder` is a hash of machine and folder, used only for a lab without Git.
+    `id` is `metadata.id` in `lab.yaml`. `repository_folder` is the path of the lab's folder inside its Git
+    repository; it is empty if the lab is at the root of the repository. `host_folder` is a hash of the
+    machine and the folder; it is used only for a lab without Git.
     """
 
     id: str | None = None
@@ -32,7 +34,7 @@ class LabIdentity:
     host_folder: str | None = None
 
     def recorded_over(self, former: LabIdentity) -> LabIdentity:
-        """Return the identity to record in place of `former`; unknown facts keep their former values."""
+        """Return the identity that replaces `former` in the record; `former` supplies the unknown facts."""
         folder = self.repository_folder if self.repository_folder is not None else former.repository_folder
         return LabIdentity(
             id=self.id or former.id,
@@ -44,8 +46,9 @@ class LabIdentity:
 def lab_relation(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool | None) -> LabRelation:
     """Return whether a recorded apply-set belongs to this lab.
 
-    `knows_commit` is True if this repository contains a commit from which the apply-set was synced; None if
-    no commit is recorded. The root commit of a repository proves nothing, because every fork contains it.
+    `knows_commit` is True if this repository contains a commit from which the apply-set was synced. It is
+    None if no commit is recorded. The root commit of a repository proves nothing, because every fork contains
+    it.
     """
     if own.id is not None and recorded.id is not None:
         return LabRelation.SAME if own.id == recorded.id else LabRelation.OTHER

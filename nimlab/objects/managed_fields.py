@@ -1,10 +1,10 @@
-"""managedFields of a live object: its entries, the field trees inside them, and paths in such a tree.
+"""managedFields of a live object: one entry per manager, and in each entry a tree of the owned fields.
 
-In: a live object. Out: the entries of nimlab and of other managers, and the values that their paths point to.
-`unchanged_check` and `foreign_fields` build on this module. Pure.
+In: a live object. Out: the entries of nimlab and of other managers, and the values at paths in their field
+trees. `unchanged_check` and `foreign_fields` use this module. Pure.
 
-Format: a tree of maps. A key `f:NAME` is a field, `k:{JSON}` an item of a keyed list, `v:JSON` an item of a
-set, and `.` the node itself.
+A field tree consists of nested maps. The key `f:NAME` stands for a field, `k:{JSON}` for an item of a keyed
+list, `v:JSON` for an item of a set, and `.` for the node itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ATOMIC_MAPS: Final = frozenset({
     "selector", "nodeSelector", "podSelector", "namespaceSelector", "labelSelector", "secretKeyRef",
     "configMapKeyRef", "fieldRef", "resourceFieldRef", "roleRef",
 })  # fmt: skip
-"""Maps that one manager owns as a whole; managedFields lists nothing below them."""
+"""Maps that a manager owns as a whole; managedFields do not list the fields inside them."""
 
 
 def entries_of(live: Manifest) -> list[Mapping[str, Any]]:
-    """Return the managedFields entries of an object; malformed entries are left out."""
+    """Return the managedFields entries of an object, without malformed entries."""
     entries = live["metadata"].get("managedFields")
     return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
 
@@ -43,13 +43,13 @@ def is_own_entry(entry: Mapping[str, Any]) -> bool:
 
 
 def own_entry(live: Manifest) -> FieldTree | None:
-    """Return the fields that nimlab owns by Apply; None if there is no such entry, or more than one."""
+    """Return the field tree of nimlab's Apply entry; None if there is no such entry or more than one."""
     entries = [e for e in entries_of(live) if is_own_entry(e)]
     return entries[0].get("fieldsV1") if len(entries) == 1 else None
 
 
 def descend(value: Any, child: str) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the part of a value that a key of a field tree points to; None if it is missing."""
+    """Return the part of a value to which a key of a field tree refers; None if this part is missing."""
     if child.startswith("f:") and isinstance(value, Mapping):
         return value.get(child[2:])
     index = index_of_item(value, child)
@@ -57,7 +57,7 @@ def descend(value: Any, child: str) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def index_of_item(value: Any, child: str) -> int | None:  # noqa: ANN401 -- any JSON
-    """Return the index of the list item that a key of a field tree points to; None if it is missing."""
+    """Return the index of the list item to which a key of a field tree refers; None if it is missing."""
     if not isinstance(value, list):
         return None
     if child.startswith("v:"):

@@ -1,6 +1,6 @@
 """Manifests of Kubernetes objects: keys, sort order, labels and annotations.
 
-In: parsed manifests and live objects, both plain dicts. Out: keys, sort keys, labels and annotations. Pure.
+In: parsed manifests and live objects, as dicts. Out: object keys, sort keys, labels and annotations. Pure.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ObjectKey:
 
     @property
     def stage(self) -> int:
-        """The stage of the kind; unknown kinds come last."""
+        """The stage of the kind; unknown kinds have the last stage."""
         kind = KINDS.get(self.kind)
         return kind.stage if kind else 9
 
 
 def key_of(manifest: Mapping[str, Any]) -> ObjectKey:
-    """Return the key of a manifest or live object. Raises KeyError if kind or name is missing."""
+    """Return the key of a manifest or live object. Raises KeyError if the kind or the name is missing."""
     metadata = manifest["metadata"]
     return ObjectKey(manifest["kind"], metadata.get("namespace") or "", metadata["name"])
 

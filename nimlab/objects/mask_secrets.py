@@ -1,9 +1,9 @@
 """Hide secrets in output: values of Secrets, of env variables with secret-looking names, and credentials.
 
-In: values, objects, errors. Out: the same with the secret values hidden. The name of a variable decides
-whether its value is secret; names themselves are never hidden. Pure, except for `hide_secrets`, which
-modifies the errors that pass through it, and `remember_credential`, which stores the credentials of this
-process.
+In: values, objects, errors. Out: the same values, objects and errors with the secret values hidden. The name
+of a variable determines whether its value is secret. Names themselves are never hidden. Pure, with two
+exceptions: `hide_secrets` modifies the errors that pass through it, and `remember_credential` stores the
+credentials of this process.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET_AT_END: Final = frozenset({
     "PASS", "PWD", "AUTH", "PRIVATE", "DSN", "JWT", "BEARER", "SESSION", "CRED", "CREDS",
 })  # fmt: skip
-_SECRET_ENDINGS: Final = ("PASS", "PWD")  # of a longer word, as in `PGPASS`
+_SECRET_ENDINGS: Final = ("PASS", "PWD")  # endings of longer words, such as `PGPASS`
 _NOT_SECRET: Final = frozenset({"PWD", "OLDPWD", "BYPASS", "COMPASS", "OVERPASS", "TRESPASS", "UNDERPASS"})
-_MIN_LENGTH: Final = 3  # hiding shorter values would garble most texts
+_MIN_LENGTH: Final = 3  # shorter values occur in most texts by chance
 _MIN_LINE: Final = 8
 _MIN_LENGTH_INSIDE_WORD: Final = 8  # credentials of this length are hidden inside longer words too
 _MIN_FRAGMENT: Final = 4
-_CUT_MARKS: Final = "… .\"'"  # these may surround a truncated text
+_CUT_MARKS: Final = "… .\"'"  # characters that may surround a truncated text
 _GO_ESCAPES: Final = {c: "\\" + e for c, e in zip('\a\b\f\n\r\t\v\\"', 'abfnrtv\\"', strict=True)}
 
 
 def is_secret_name(name: object) -> bool:
     """Return True if the name of an env variable suggests a secret value.
 
-    These words suggest a secret anywhere in a name: token, secret, password, passwd, passphrase, credential,
-    key, cookie, signature, authorization, mnemonic. These words suggest one only at the end of a name: pass,
-    pwd, auth, private, dsn, jwt, bearer, session, cred. So `GF_AUTH_ANONYMOUS_ENABLED` and `PASS_COUNT` are
-    not secret. Certificates are public, and `PWD` is the working directory of a shell.
+    These words suggest a secret at any position in a name: token, secret, password, passwd, passphrase,
+    credential, key, cookie, signature, authorization, mnemonic. These words suggest one only at the end of a
+    name: pass, pwd, auth, private, dsn, jwt, bearer, session, cred. So `GF_AUTH_ANONYMOUS_ENABLED` and
+    `PASS_COUNT` are not secret. Certificates are public, and `PWD` is the working directory of a shell.
     """
     text = str(name)
     if _SECRET_ANYWHERE.search(text):
@@ -58,7 +58,7 @@ def is_secret_name(name: object) -> bool:
 
 
 def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return a copy of the value in which env variables with secret-looking names have hidden values."""
+    """Return a copy of the value that hides the values of env variables with secret-looking names."""
     if isinstance(value, Mapping):
         masked = {key: mask(item) for key, item in value.items()}
         if "name" in masked and "value" in masked and is_secret_name(masked["name"]):
@@ -68,7 +68,7 @@ def mask(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def secrets_in(*objects: Manifest | None) -> frozenset[str]:
-    """Return all secret values in these objects; for a Secret, both encoded and decoded."""
+    """Return all secret values in these objects; values of a Secret are returned both encoded and decoded."""
     secrets: set[str] = set()
     for manifest in objects:
         if manifest is not None:
@@ -81,8 +81,8 @@ def secrets_in(*objects: Manifest | None) -> frozenset[str]:
 def redact(text: str, secrets: frozenset[str]) -> str:
     """Return the text with these values hidden, in any form in which a server or a kubelet may write them.
 
-    A value may be unchanged, have other white space, be quoted as in Go or JSON, or be encoded in base64. The
-    text may also contain a single line of it, or, where the text was truncated, a fragment of it.
+    The text may contain a value unchanged, with other white space, quoted as in Go or JSON, or encoded in
+    base64. It may contain only one line of a value, or only a part of a value if the text was truncated.
     """
     folded, indexes = _folded(text)
     forms = frozenset(" ".join(form.split()) for value in secrets for form in _forms(value))
@@ -107,9 +107,10 @@ def remember_credential(text: str) -> None:
 
 
 def redact_credentials(text: str) -> str:
-    """Return the text with the credentials of this process hidden, in any form that `redact` handles.
+    """Return the text with the credentials of this process hidden, in any form that `redact` detects.
 
-    A short credential is hidden only as a whole word. Otherwise the password `one` would garble `component`.
+    A short credential is hidden only as a whole word. Otherwise the password `one` would change the word
+    `component`.
     """
     with _CREDENTIALS_LOCK:
         credentials = frozenset(_CREDENTIALS)
@@ -122,10 +123,10 @@ def redact_credentials(text: str) -> str:
 
 @contextmanager
 def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
-    """Redact the objects' secret values in every NimlabError raised inside.
+    """Redact the objects' secret values in every NimlabError that is raised inside the `with` block.
 
-    Servers may echo a request in an error. Messages are redacted before they are truncated, because a
-    truncated secret could not be found.
+    A server may repeat a part of the request in its error message. Messages are redacted before they are
+    truncated, because a truncated secret might not be recognized.
     """
     try:
         yield
@@ -141,7 +142,7 @@ def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
 
 
 def _forms(value: str) -> frozenset[str]:
-    """Return the forms in which a value may be written; quoted up to twice, as quoted texts can be nested."""
+    """Return the forms in which a value may be written: unquoted, quoted once, and quoted twice."""
     lines = (line for line in value.splitlines() if len(line.strip()) >= _MIN_LINE)
     data = value.encode(errors="replace")
     coded = (code(data).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))
@@ -167,7 +168,7 @@ def _go_escape(char: str) -> str:
 
 
 def _folded(text: str) -> tuple[str, list[int]]:
-    """Return the text with each run of white space replaced by one space, and the characters' old indexes."""
+    """Replace each run of white space by one space, and return each character's index in the old text."""
     kept = [
         (i, " " if c.isspace() else c)
         for i, c in enumerate(text)
@@ -177,7 +178,11 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 
 def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
-    """Yield the spans at which a text contains a form, or starts or ends with a fragment of that form."""
+    """Yield the start and end of each place where the text shows a secret.
+
+    `form` is the secret as it may be written. A truncated text may contain only a part of it: the beginning
+    of the secret at the end of the text, or the end of the secret at the beginning of the text.
+    """
     start = text.find(form)
     while start >= 0:
         yield start, start + len(form)
@@ -206,5 +211,5 @@ def _secret_data(secret: Manifest) -> Iterator[str]:
         yield str(text)
         try:
             yield base64.b64decode(str(text), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):  # not text: it cannot appear in a message
+        except (binascii.Error, UnicodeDecodeError):  # the value is not text, so a message cannot contain it
             continue

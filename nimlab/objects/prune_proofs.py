@@ -1,6 +1,6 @@
-"""Proofs that an object must have before it is pruned.
+"""Proofs that nimlab requires before it prunes an object.
 
-In: a live object and the apply-set. Out: the proofs that the object lacks. Pure.
+In: a live object and the apply-set. Out: the proofs that are missing. Pure.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ _LABELS: Final = ("f:metadata", "f:labels")
 
 
 def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
-    """Return the reasons why an object must not be pruned, as text; empty if it has all proofs.
+    """Return the reasons why an object must not be pruned, as text; empty if no proof is missing.
 
-    The label must name the apply-set. The annotation must name the object itself, so a copy of an object has
-    no proof. nimlab's Apply entry must own the label. There must be no owner reference, because controllers
-    set one on the objects that they create. The kind must be prunable, and no annotation may protect the
-    object. A malformed label or annotation proves nothing.
+    The label must contain the ID of the apply-set. The annotation must contain the object's own kind,
+    namespace and name, so a copy under another name is not pruned. nimlab's Apply entry must own the label.
+    The object must have no owner reference, because controllers set owner references on the objects that they
+    create. The kind must be prunable, and no annotation may protect the object. A malformed label or
+    annotation proves nothing.
 
-    A field manager is only a name: any client that applies an object with `--field-manager=nimlab`, the label
-    and the annotation makes it a member.
+    The proofs do not detect a client that imitates nimlab: an object becomes a member if a client applies it
+    with the label, the annotation and `--field-manager=nimlab`.
     """
     key = key_of(live)
     metadata = live["metadata"]
@@ -48,7 +49,7 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
 
 
 def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
-    """Return the member annotation that the object must have; None if its API group does not fit its kind."""
+    """Return the required member annotation; None if nimlab does not manage this kind in this API group."""
     key = key_of(live)
     kind = KINDS.get(key.kind)
     if kind is None or str(live.get("apiVersion", "")).rpartition("/")[0] != kind.group:
@@ -57,7 +58,7 @@ def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
 
 
 def has_applied_label(live: Manifest, name: str) -> bool:
-    """Return True if nimlab's Apply entry owns a label: no other manager has changed its value since."""
+    """Return True if nimlab's Apply entry owns a label, so that no other manager has changed it since."""
     return any(is_own_entry(entry) and _has_label(entry.get("fieldsV1"), name) for entry in entries_of(live))
 
 

@@ -1,13 +1,16 @@
-"""Takeover: changes to the managedFields and the fields of an object that must precede an apply by nimlab.
+"""Takeover: the changes that prepare an object of another tool for an apply by nimlab.
 
-In: a desired manifest and the live object. Out: a `Takeover`, and the JSON patch that carries it out. Pure.
+In: a desired manifest and the live object. Out: a `Takeover`, and the JSON patch that performs it. The patch
+changes the managedFields of the object and removes fields. Pure.
 
-There are two reasons for a takeover. First, somebody created the object by hand (`kubectl create` or
-client-side `kubectl apply`): that tool would stay co-owner of every field, so a field that is later removed
-from Git would stay in the cluster. Second, the user asked to remove foreign fields.
+There are two reasons for a takeover. First, a user created the object by hand (`kubectl create` or
+client-side `kubectl apply`). Without a takeover, kubectl would remain a co-owner of every field, and a field
+that is later removed from Git would stay in the cluster. Second, the user requested the removal of foreign
+fields (`--remove-foreign`).
 
-Sources: client-go's `util/csaupgrade` (it merges the entries, and its patch *replaces* the resourceVersion,
-so that the server rejects it after a concurrent write); kubernetes#99003 and #107417 (fields that stay).
+Sources: client-go's `util/csaupgrade` merges the entries of the managers. Its patch *replaces* the
+resourceVersion, so the server rejects the patch after a concurrent write. kubernetes#99003 and #107417
+describe the fields that stay.
 """
 
 from __future__ import annotations
@@ -37,7 +40,10 @@ _BEFORE_FIRST_APPLY: Final = "before-first-apply"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takeover:
-    """Changes before an apply: the entries of `managers` (sorted) become nimlab's, `removed` are removed."""
+    """Changes before an apply: nimlab takes over the entries of `managers`, and removes the fields `removed`.
+
+    `managers` are sorted.
+    """
 
     managers: tuple[str, ...]
     removed: tuple[ForeignField, ...]
@@ -46,8 +52,8 @@ class Takeover:
 def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Takeover | None:
     """Return the takeover that must precede an apply; None if there is nothing to do.
 
-    Entries of hand tools are taken over only before nimlab's first apply. Later entries of such tools are
-    foreign additions, which stay unless `remove_foreign` is set.
+    Entries of hand tools are taken over only before nimlab's first apply. Fields that a hand tool adds later
+    are foreign; they stay unless `remove_foreign` is set.
     """
     managers = _legacy_managers(live)
     if not managers and not remove_foreign:
@@ -61,8 +67,8 @@ def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> T
 def takeover_patch(takeover: Takeover, live: Manifest) -> list[dict[str, Any]]:
     """Return the JSON patch for a takeover.
 
-    Fields that no longer exist are left out. Items of one list are removed from its end, so that the indexes
-    of the others stay valid.
+    The patch contains no fields that no longer exist. It removes the items of a list in reverse order, so
+    that the indexes of the remaining items stay valid.
     """
     patch: list[dict[str, Any]] = []
     if takeover.managers:
@@ -94,17 +100,17 @@ def _locations(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]
 
 
 def effective_takeover(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> Takeover | None:
-    """Return the takeover without fields that the server restores at once; None if nothing remains.
+    """Return the takeover without the fields that the server would restore at once; None if it becomes empty.
 
-    `after_takeover` is the object as the server returned it. A default that another manager owns cannot be
-    removed, because the server fills it in again.
+    `after_takeover` is the object that the server returned after the takeover. For example, a field with a
+    default cannot be removed, because the server fills in the default again.
     """
     removed = tuple(f for f in takeover.removed if _at(live, f.path) != _at(after_takeover, f.path))
     return Takeover(managers=takeover.managers, removed=removed) if takeover.managers or removed else None
 
 
 def require_version(live: Manifest) -> dict[str, Any]:
-    """Return the patch operation that fails unless the object still has this resourceVersion."""
+    """Return the patch operation that fails unless the object still has the resourceVersion of `live`."""
     return {
         "op": "replace",
         "path": "/metadata/resourceVersion",
@@ -132,7 +138,7 @@ def _is_legacy(entry: Mapping[str, Any]) -> bool:
 
 
 def _merged_entries(live: Manifest, managers: frozenset[str]) -> list[Mapping[str, Any]]:
-    """Return the object's entries with those of `managers` merged into nimlab's Apply entry."""
+    """Return the object's managedFields, with the entries of `managers` merged into nimlab's Apply entry."""
     fields: FieldTree = {}
     kept = []
     for entry in entries_of(live):
@@ -151,7 +157,7 @@ def _merged_entries(live: Manifest, managers: frozenset[str]) -> list[Mapping[st
 
 
 def _location(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | None:
-    """Return a managedFields path as names and list indexes; None if the field is missing."""
+    """Convert a managedFields path to field names and list indexes; None if the field is missing."""
     location: list[str | int] = []
     value: Any = live
     for part in path:
@@ -164,7 +170,7 @@ def _location(live: Manifest, path: Sequence[str]) -> tuple[str | int, ...] | No
 
 
 def _at(live: Manifest, path: Sequence[str]) -> object:
-    """Return the value at a managedFields path; None if it is missing."""
+    """Return the value at a managedFields path; None if there is no value."""
     value: Any = live
     for part in path:
         value = descend(value, part)
@@ -172,5 +178,5 @@ def _at(live: Manifest, path: Sequence[str]) -> object:
 
 
 def _json_pointer(location: Sequence[str | int]) -> str:
-    """Return an RFC 6901 JSON pointer."""
+    """Return a location as a JSON pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

@@ -1,11 +1,12 @@
-"""Detect without a request whether an apply would change a live object.
+"""Detect, without a request to the server, whether an apply would change a live object.
 
 In: a desired manifest (canonical) and the live object. Out: a `Comparison`. An unchanged object may be
 reported as suspect, but an object that an apply would change must never be reported as unchanged. Pure.
 
-Rule: a server-side apply is a no-op exactly if the manifest equals the live values *and* the fields that
-nimlab owns equal the fields of the manifest (structured-merge-diff, `merge/update.go`). Values and ownership
-together suffice: a write by another manager removes the fields that it changes from nimlab's entry.
+A server-side apply changes nothing if and only if two conditions are true (structured-merge-diff,
+`merge/update.go`): the live object has the values of the manifest, *and* nimlab owns exactly the fields of
+the manifest. These conditions suffice: if another manager changes a field, the server removes this field from
+nimlab's entry.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ from nimlab.objects.manifest import Manifest
 
 _ItemKey: TypeAlias = tuple[tuple[str, type, Any], ...]
 
-# The server strips these from every entry (apimachinery, managedfields/internal/stripmeta.go).
+# The server removes these fields from every entry (apimachinery, managedfields/internal/stripmeta.go).
 _UNOWNED_METADATA: Final = frozenset({
     "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields",
     "resourceVersion",
 })  # fmt: skip
 _ATOMIC_ITEMS: Final = frozenset({"imagePullSecrets"})
-"""Keyed lists whose items are owned as a whole: managedFields lists nothing below an item, not even `.`."""
+"""Keyed lists whose items are owned as a whole: an item in managedFields has no subtree, not even `.`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`unchanged`, or the reason why the object is suspect."""
+    """The result of a check: the object is `unchanged`, or it is suspect for a `reason`."""
 
     unchanged: bool
     reason: str = ""
 
 
 class _Suspect(Exception):
-    """Ends the comparison; the message is the reason."""
+    """Ends the comparison: the object is suspect. The message is the reason."""
 
 
 def compare(desired: Manifest, live: Manifest) -> Comparison:
-    """Return a Comparison: `unchanged` if an apply of `desired` would change nothing. Never raises."""
+    """Compare an object with its manifest. `unchanged`: an apply would change nothing. Never raises."""
     try:
         _check(desired, live)
     except _Suspect as suspect:
@@ -76,7 +77,7 @@ def _check(desired: Manifest, live: Manifest) -> None:
 
 
 def _check_node(desired: Any, live: Any, owned: FieldTree, path: FieldPath) -> None:  # noqa: ANN401 -- any JSON
-    """Walk desired, live and owned together; raise at the first node that is not proven equal."""
+    """Compare desired, live and owned, node by node. Raises _Suspect at the first node not proven equal."""
     children = [name for name in owned if name != "."]
     if not children:
         _check_leaf(desired, live, path)
@@ -137,7 +138,7 @@ def _check_keyed(
     children: Sequence[str],
     path: FieldPath,
 ) -> None:
-    """Compare the items of a keyed list. managedFields do not record their order, so compare it too."""
+    """Compare the items of a keyed list, and their order, which managedFields do not record."""
     keys = {child: decode_key(child) for child in children}
     names = sorted({name for key in keys.values() for name in key})
     child_by_key = {_key_of(key, names): child for child, key in keys.items()}
@@ -165,7 +166,7 @@ def _by_child(
     names: Sequence[str],
     path: FieldPath,
 ) -> dict[str, Any]:
-    """Return the items with one of the keys, in the list's order. Raises _Suspect for a duplicate key."""
+    """Return the items with these keys, in the list's order. Raises _Suspect if two have the same key."""
     matches: dict[str, Any] = {}
     for item in items:
         child = child_by_key.get(_key_of(item, names))
@@ -178,7 +179,7 @@ def _by_child(
 
 
 def _key_of(item: FieldTree, names: Sequence[str]) -> _ItemKey:
-    """Return the item's key fields with the types of their values, since 1 == True in Python."""
+    """Return the item's key fields. They include the types of the values, because 1 == True in Python."""
     return tuple([(name, type(item[name]), item[name]) for name in names if name in item])
 
 

@@ -1,6 +1,7 @@
 """One planned change of one object.
 
-In: a decision of `decide_change`. Out: a `Change`, and its consequences for the peers. Pure.
+In: a decision of `decide_change`. Out: a `Change`, which also specifies how long its peers restart and
+whether outdated peers remain. Pure.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ class Action(Enum):
 class Change:
     """One object and the action planned for it.
 
-    `reason` explains the action; a KEEP with a reason is shown to the user. `fields` are the changed fields,
-    `foreign` the fields of other managers that stay. `error` prevents the action. `restarts` counts the
-    running peers that are deleted and created again. `unverified` is True if nimlab predicted the changes
-    itself, because the credentials do not allow a dry run. `reclaimed_fields` are the fields that the
-    apply takes back from hand tools. `takeover` precedes the apply; the fields that it removes are among
-    `fields`, not among `foreign`. `outdated_peers_possible` is True if an interrupted sync may have left
-    peers of an older template that no status counts yet. `former` is the apply-set of an orphan in a former
-    namespace of the lab; None for the current set. `leaving` is True if no file specifies the object and its
-    deletion has begun. The sync then waits until the object no longer exists.
+    `reason` explains the action; a KEEP with a reason is shown to the user. `fields` are the changed fields.
+    `foreign` are the fields of other managers that stay. If there is an `error`, the sync does not take the
+    action. `restarts` counts the running peers that are deleted and created again. `unverified` is True if
+    nimlab predicted the changes itself, because the credentials do not allow a dry run. `reclaimed_fields`
+    are the fields that the apply takes back from hand tools. `takeover` precedes the apply; the fields that
+    it removes are among `fields`, not among `foreign`. `outdated_peers_possible` is True if, after an
+    interrupted sync, peers of an older template may exist that the status does not count yet. `former` is the
+    apply-set of an orphan in a former namespace of the lab; None for the current set. `leaving` is True if no
+    file specifies the object and its deletion has begun. The sync then waits until the object no longer
+    exists.
     """
 
     action: Action
@@ -64,12 +66,12 @@ class Change:
 
     @property
     def is_pending(self) -> bool:
-        """True if there is an action to take or a deletion to wait for."""
+        """True if the sync takes an action or waits for a deletion."""
         return self.action is not Action.KEEP or self.leaving
 
     @property
     def restart_s(self) -> int:
-        """Estimated duration of the peers' restart in seconds; 0 without a restart."""
+        """Estimated time in seconds to restart the peers; 0 if no peers restart."""
         if not self.restarts or self.desired is None:
             return 0
         at_once = self.takes_peers or is_restarted_by_sync(self.desired)
@@ -77,14 +79,15 @@ class Change:
 
     @property
     def takes_peers(self) -> bool:
-        """True if the object is replaced and its peers are deleted with it."""
+        """True if the object is replaced and its peers are deleted together with it."""
         return self.action is Action.REPLACE and self.replace_by is not OnImmutableChange.ORPHAN
 
     @property
     def outdated_peers_after(self) -> bool:
-        """True if peers of an older template may exist after the action, whether or not a status counts them.
+        """True if peers of an older template may exist after the action.
 
-        The status of a StatefulSet lags behind its pods: it does not count pods that are just being created.
+        The result can be True although the status counts no such peers: the status of a StatefulSet does not
+        yet count pods that are just being created.
         """
         new_template = any(field.in_template for field in self.fields)
         return (self.restarts > 0 or self.outdated_peers_possible or new_template) and not self.takes_peers
@@ -98,5 +101,5 @@ class Change:
 
 
 def must_keep_outdated_peers(live: Manifest, foreign: tuple[ForeignField, ...]) -> bool:
-    """Return True if peers are outdated, but restarted peers would get foreign fields of the new template."""
+    """Return True if outdated peers must not be restarted, because new peers would get foreign fields."""
     return live["kind"] == "StatefulSet" and restart_pending(live) and any(f.in_template for f in foreign)

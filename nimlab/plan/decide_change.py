@@ -1,7 +1,7 @@
-"""One object, desired and live -> the change to make, and the reason for it.
+"""Decide what a sync changes on one object, and why.
 
 In: a desired manifest or an orphan, the snapshot, and the policy. Out: one `Change`. `make_plan` contains the
-rules about several objects. Pure.
+rules that concern several objects. Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nimlab.plan.workload import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A desired object that exists. `base` is a change that keeps it; decisions return modified copies."""
+    """A desired object and its live object. `base` is a KEEP; decisions return modified copies of it."""
 
     desired: Manifest
     live: Manifest
@@ -87,13 +87,13 @@ def decide_orphan(live: Manifest, snapshot: Snapshot, inputs: PlanInputs) -> Cha
 
 
 def _without_deletion(live: Manifest) -> Manifest:
-    """Return the object without its deletionTimestamp, to check all other proofs."""
+    """Return the object without its deletionTimestamp, so that only the other proofs are checked."""
     metadata = {name: value for name, value in live["metadata"].items() if name != "deletionTimestamp"}
     return {**live, "metadata": metadata}
 
 
 def _reason_to_keep(live: Manifest, apply_set: ApplySet, snapshot: Snapshot, inputs: PlanInputs) -> str:
-    """Return why an orphan is not pruned; empty if it is pruned."""
+    """Return the reason why an orphan is not pruned; empty if it is pruned."""
     missing = missing_proofs(live, apply_set)
     if missing:
         return f"left alone: {missing[0]}"
@@ -113,9 +113,10 @@ def _ownership_conflict(
 ) -> OwnershipConflict | None:
     """Return the conflict with the owner of the object; None if nimlab owns it or may take it over.
 
-    The label alone proves nothing, because anybody can set or copy it. nimlab owns a labelled object if its
-    annotation names the object itself, as in the output of `nimlab render`, or if nimlab applied it. Both are
-    required for an object without the label, and for a member of this lab's set in a former namespace.
+    The label alone proves nothing, because any client can set or copy it. nimlab owns an object with the
+    label under one of two conditions: its annotation names the object itself (as in the output of `nimlab
+    render`), or nimlab has applied it. Both conditions are required if the object does not have the label, or
+    if it is a member of this lab's set in a former namespace.
     """
     apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
@@ -144,7 +145,7 @@ def _ownership_conflict(
 
 
 def _decide_unchanged(pair: _Pair) -> Change:
-    """Decide on an object that is as desired, but may have outdated peers after an interrupted sync."""
+    """Decide about an object that is as desired, but may have outdated peers after an interrupted sync."""
     base, live = pair.base, pair.live
     if must_keep_outdated_peers(live, base.foreign):
         return replace(
@@ -163,8 +164,9 @@ def _decide_unchanged(pair: _Pair) -> Change:
 def _may_have_uncounted_peers(pair: _Pair) -> bool:
     """Return True if outdated peers may exist that the status does not count yet.
 
-    This is the case only after an interrupted sync, since a complete sync waits until the controller has
-    observed the new template. With zero replicas it is never the case, since all peers are deleted.
+    Such peers can exist only after an interrupted sync, because a complete sync waits until the controller
+    has observed the new template. With zero replicas they cannot exist, because the controller deletes all
+    peers.
     """
     live = pair.live
     if not is_restarted_by_sync(live) or is_observed(live) or not peers_of(live).wanted:
@@ -174,7 +176,7 @@ def _may_have_uncounted_peers(pair: _Pair) -> bool:
 
 
 def _decide_suspect(pair: _Pair, prediction: Prediction, apply_set: ApplySet) -> Change:
-    """Decide on an object that is not proven to be as desired."""
+    """Decide about an object that is not proven to be as desired."""
     desired, live = pair.desired, pair.live
     immutable = immutable_changes(desired, live)
     if immutable:
@@ -191,7 +193,7 @@ def _decide_suspect(pair: _Pair, prediction: Prediction, apply_set: ApplySet) ->
 
 
 def _with_takeover(base: Change, takeover: Takeover | None) -> Change:
-    """Return the change with a takeover; the fields that it removes do not stay, so they are not foreign."""
+    """Return the change with a takeover; `foreign` does not contain the fields that the takeover removes."""
     if takeover is None:
         return base
     foreign = tuple(f for f in base.foreign if f not in takeover.removed)
@@ -199,7 +201,7 @@ def _with_takeover(base: Change, takeover: Takeover | None) -> Change:
 
 
 def _decide_unverified(pair: _Pair, prediction: Prediction) -> Change:
-    """Decide without a dry run, because the credentials only allow reading; predict the apply here.
+    """Decide without a dry run, because the credentials only allow reads; nimlab predicts the apply itself.
 
     An object that is not proven unchanged is never reported as unchanged, even if no field differs.
     """
@@ -235,7 +237,7 @@ def _decide_takeover(
 
 
 def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest) -> int:
-    """Count the restarts: all peers if the template changes, else the peers with removed foreign fields."""
+    """Count the restarts: all peers if the template changes, else the peers that lose foreign fields."""
     is_changed = changes_template(live, predicted)
     if not is_changed and changes_template(live, taken_over) and restart_pending(live):
         return peers_of(live).updated
@@ -243,7 +245,7 @@ def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest
 
 
 def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) -> Change:
-    """Decide from the server's dry run: compare its result with the live object."""
+    """Decide from the result of the server's dry run, compared with the live object."""
     live = pair.live
     update = replace(pair.base, action=Action.UPDATE)
     fields = diff_objects(live, predicted)
@@ -260,7 +262,10 @@ def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) 
 
 
 def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
-    """Return why an object may not be replaced. A replacement deletes it, so it needs all proofs."""
+    """Return the reason why an object must not be replaced; None if it has all proofs.
+
+    A replacement deletes the object, so it requires the same proofs as a prune.
+    """
     missing = missing_proofs(live, apply_set)
     if not missing:
         return None
@@ -272,7 +277,7 @@ def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
 
 
 def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabError | None) -> Change:
-    """Decide on an object that must be deleted and created again; its foreign fields are lost."""
+    """Decide about an object that must be deleted and created again; its foreign fields are lost."""
     desired, live, policy = pair.desired, pair.live, pair.on_immutable_change
     reason = f"{', '.join(immutable)} cannot be changed in place"
     without_foreign = after_takeover(Takeover(managers=(), removed=pair.base.foreign), live)
@@ -296,7 +301,7 @@ def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabErro
 def _replacement_error(
     desired: Manifest, live: Manifest, reason: str, policy: OnImmutableChange
 ) -> ImmutableField | None:
-    """Return why the experiment does not allow the replacement, or why its peers cannot be kept."""
+    """Return the error if the experiment does not allow the replacement, or if its peers cannot be kept."""
     if policy is OnImmutableChange.FAIL:
         return ImmutableField(
             reason,

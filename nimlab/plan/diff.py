@@ -1,7 +1,7 @@
-"""Two objects -> the field changes to show to the user.
+"""Field changes between two objects, as they are shown to the user.
 
-In: an object before and after a change. Out: the changed fields with old and new values. Keyed lists are
-compared by key, fields that the server maintains are left out, and secrets are masked. Pure.
+In: an object before and after a change. Out: the changed fields with their old and new values. Keyed lists
+are compared by key, fields that the server sets are ignored, and secrets are masked. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Leaf: TypeAlias = tuple[_Path, Any, Any]
 
 
 class Absent(Enum):
-    """The value of a missing field; different from null and from empty values."""
+    """The value of a missing field; it differs from null and from empty values."""
 
     ABSENT = "absent"
 
@@ -40,11 +40,12 @@ class FieldChange:
 
     @property
     def in_template(self) -> bool:
-        """True for a field of a workload's pod template: changing it restarts the pods."""
+        """True if the field is part of a workload's pod template, so that changing it restarts the pods."""
         return self.path.startswith("spec.template")
 
 
-# Keyed lists: items are matched by key, not by index (client-go's structured-merge-diff schema).
+# The key fields of each keyed list, whose items are matched by key, not by index. Source: the schema of
+# client-go's structured-merge-diff.
 _LIST_KEYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "containers": (("name",),),
     "initContainers": (("name",),),
@@ -64,7 +65,7 @@ _SERVER_FIELDS: Final = frozenset({
 })  # fmt: skip
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _ORDER: Final = "(order)"
-"""Key under which a keyed list, converted to a map, keeps the order of its items."""
+"""Key of the item order in a map that was converted from a keyed list."""
 
 
 def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
@@ -74,7 +75,7 @@ def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
 
 
 def diff_desired(live: Manifest, desired: Manifest) -> tuple[FieldChange, ...]:
-    """Return the differences in the fields that desired specifies, sorted by path."""
+    """Return the differences in the fields that `desired` specifies, sorted by path."""
     secret = "Secret" in (live.get("kind"), desired.get("kind"))
     after = _comparable(desired)
     return _diff(_restricted(_comparable(live), after), after, secret=secret)
@@ -99,7 +100,7 @@ def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]: 
 
 
 def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]:  # noqa: ANN401 -- any JSON
-    """Yield the paths at which two values differ; a list of plain values differs as a whole."""
+    """Yield the paths at which two values differ; for a list of plain values, only the path of the list."""
     before, after = _like_keyed_list(before, after), _like_keyed_list(after, before)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
@@ -114,13 +115,13 @@ def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]
 
 
 def _like_keyed_list(value: Any, other: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Convert an empty list to a map if the other value is a keyed list, so that its items are listed."""
+    """Convert an empty list to a map if the other value is a keyed list, so that each item is one change."""
     is_keyed = isinstance(other, Mapping) and _ORDER in other
     return {_ORDER: []} if is_keyed and value == [] else value
 
 
 def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
-    """Return the paths at which two lists without keys differ; a list of plain values differs as a whole."""
+    """Return the paths at which two unkeyed lists differ; for plain values, only the path of the list."""
     if to_json_text(before) == to_json_text(after):
         return ()
     if _is_plain_list(before) and _is_plain_list(after):
@@ -131,7 +132,7 @@ def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
         before,
         after,
         view="tree",
-        ignore_private_variables=False,  # otherwise it ignores keys such as `__a`
+        ignore_private_variables=False,  # otherwise DeepDiff ignores keys such as `__a`
         threshold_to_diff_deeper=0,
         zip_ordered_iterables=True,
     )
@@ -147,7 +148,7 @@ def _is_plain_list(value: object) -> bool:
 
 
 def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the value at a path, ABSENT if there is none."""
+    """Return the value at a path; ABSENT if there is no value."""
     for part in path:
         try:
             tree = tree[part]
@@ -157,7 +158,7 @@ def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _leaves(path: _Path, old: Any, new: Any) -> Iterator[_Leaf]:  # noqa: ANN401 -- any JSON
-    """Yield one leaf per field of an added or removed map, but only one for an item of a list."""
+    """Yield one leaf per field of an added or removed map, but a single leaf for an item of a list."""
     added_or_removed = new if old is ABSENT else old if new is ABSENT else None
     is_item = isinstance(path[-1], int) or path[-1].startswith("[")
     if not isinstance(added_or_removed, Mapping) or not added_or_removed or is_item:
@@ -168,7 +169,7 @@ def _leaves(path: _Path, old: Any, new: Any) -> Iterator[_Leaf]:  # noqa: ANN401
 
 
 def _is_worth_showing(leaf: _Leaf) -> bool:
-    """Return False for an order that differs only because an item was added or removed."""
+    """Return False if only the order differs, and only because an item was added or removed."""
     path, old, new = leaf
     if path[-1] != _ORDER:
         return True
@@ -178,7 +179,7 @@ def _is_worth_showing(leaf: _Leaf) -> bool:
 
 
 def _shown_path(path: _Path, old: object, new: object, changed: frozenset[_Path]) -> _Path:
-    """Return the path to show: the path of the env item if only its value changes."""
+    """Return the path to show: if only the value of an env item changes, the path of this item."""
     if len(path) < 3 or path[-1] != "value" or path[-3] != "env" or ABSENT in (old, new):
         return path
     siblings = [other for other in changed if other[:-1] == path[:-1]]
@@ -186,7 +187,7 @@ def _shown_path(path: _Path, old: object, new: object, changed: frozenset[_Path]
 
 
 def _restricted(live: Any, desired: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the part of live that desired specifies."""
+    """Return the part of `live` that `desired` specifies."""
     if isinstance(live, Mapping) and isinstance(desired, Mapping):
         return {key: _restricted(live[key], desired[key]) for key in live if key in desired}
     if isinstance(live, list) and isinstance(desired, list) and len(live) == len(desired):
@@ -195,7 +196,7 @@ def _restricted(live: Any, desired: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _comparable(value: Any, path: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -- any JSON
-    """Return a copy with keyed lists as maps, canonical quantities, and no fields of the server."""
+    """Return a copy without server-set fields; keyed lists become maps, and quantities become canonical."""
     if isinstance(value, Mapping):
         items = {
             str(key): _comparable(item, (*path, str(key)))
@@ -238,12 +239,12 @@ def _comparable_list(items: list[Any], path: tuple[str, ...]) -> Any:  # noqa: A
 
 
 def item_name(item: object, field: str) -> str | None:
-    """Return the name that identifies an item in a keyed list; None if it has no key."""
+    """Return the name that identifies an item of a keyed list; None if the item has no key."""
     if not isinstance(item, Mapping):
         return None
     for keys in _LIST_KEYS.get(field, ()):
         if keys[0] in item:
-            # the default of a port's protocol is TCP
+            # the default protocol of a port is TCP
             return "/".join(str(item.get(key, "TCP" if key == "protocol" else "")) for key in keys)
     return None
 
@@ -258,7 +259,10 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the value to show, with secrets masked. Of an env item with a literal value, show that value."""
+    """Return the value to show, with secrets masked.
+
+    If the value is an env item with only a name and a literal value, show only the literal value.
+    """
     shown = mask(_plain(value))
     if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
         return shown["value"]
@@ -290,7 +294,7 @@ def _is_secret(path: _Path, before: Any, after: Any, *, secret: bool) -> bool:  
 
 
 def _masked(old: object, new: object) -> tuple[object, object]:
-    """Return placeholders that show only whether each value exists and that it changes."""
+    """Return placeholders for a secret's old and new value; they show only which of the two exist."""
     changes = old is not ABSENT and new is not ABSENT
     return (
         ABSENT if old is ABSENT else HIDDEN,

@@ -1,8 +1,8 @@
 """Origin of a difference: another manager has changed the cluster, or the checkout has changed.
 
-In: a change with its live object. Out: True or False. The managedFields decide. A field that nimlab still
-owns has the value of nimlab's last apply. A field that another manager has written since then belongs to that
-manager. Pure.
+In: a change with its live object. Out: True or False. The managedFields show the origin. A field that nimlab
+still owns has the value of nimlab's last apply. A field that another manager has written since then belongs
+to that manager. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nimlab.plan.diff import ABSENT
 
 
 def has_other_writer(change: Change) -> bool:
-    """Return True if another manager has overwritten nimlab's value of a field that differs."""
+    """Return True if a field differs because another manager has overwritten nimlab's value."""
     if change.action is not Action.UPDATE or change.live is None:
         return False
     own = _paths(own_entry(change.live))
@@ -31,7 +31,7 @@ def has_other_writer(change: Change) -> bool:
 
 
 def checkout_has_changed(change: Change) -> bool:
-    """Return True if a field has the value of the last apply but differs from the files."""
+    """Return True if a field has the value of nimlab's last apply, but the files specify another value."""
     if change.action is Action.PRUNE:
         return change.live is not None and own_entry(change.live) is not None
     if change.action not in (Action.UPDATE, Action.REPLACE) or change.live is None:

@@ -1,7 +1,7 @@
-"""Workloads of an experiment and troubles of their pods -> the health in one word, and the worst reason.
+"""Health of an experiment: one word for the state of its pods, and the worst reason.
 
-In: live workloads, troubles, the time. Out: a `Verdict`. Differences between files and cluster do not affect
-it. Pure.
+In: the live workloads, the troubles of their pods, and the time. Out: a `Verdict`. Differences between files
+and cluster do not affect the verdict. Pure.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
 class Health(Enum):
     """Health of an experiment's pods."""
 
-    OK = "ok"  # all run
-    NOT_READY = "not ready"  # not all run, for an unknown reason
-    FAILING = "failing"  # not all run, for a known reason
-    TERMINATING = "terminating"  # one of its workloads is being deleted
-    STOPPED = "stopped"  # none are desired, and none exist
-    NONE = "-"  # it has no workload in the cluster
+    OK = "ok"  # all pods run
+    NOT_READY = "not ready"  # not all pods run, and the reason is unknown
+    FAILING = "failing"  # not all pods run, and the reason is known
+    TERMINATING = "terminating"  # a workload of the experiment is being deleted
+    STOPPED = "stopped"  # no pods are desired, and none exist
+    NONE = "-"  # the experiment has no workload in the cluster
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The health, and the worst reason if there is one: one word in `reason`, a sentence in `message`."""
+    """The health and the worst reason, if any: `reason` is one word, `message` is a sentence."""
 
     health: Health
     reason: str = ""
@@ -50,7 +50,7 @@ class Verdict:
         return self.health in (Health.NOT_READY, Health.FAILING, Health.TERMINATING)
 
 
-# The worst reason first: pods that are killed, pods that cannot start, states that may be transient.
+# Sorted from worst to least bad: killed pods, pods that cannot start, states that may be transient.
 _WORST_FIRST: Final = (
     "OOMKilled", "CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName",
     "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "Evicted",
@@ -60,7 +60,7 @@ _WORST_FIRST: Final = (
 
 
 def worst_trouble(troubles: Sequence[Trouble]) -> Trouble | None:
-    """Return the worst trouble: by its reason, then by the number of pods with that reason."""
+    """Return the worst trouble, compared first by reason, then by the number of pods with this reason."""
     if not troubles:
         return None
     ranks = {reason: rank for rank, reason in enumerate(_WORST_FIRST)}
@@ -92,7 +92,7 @@ def health_of(
 
 
 def lacks_running_pods(workloads: Sequence[Manifest]) -> bool:
-    """Return True if not all desired pods run, so that their troubles must be read."""
+    """Return True if not all desired pods run, so that their troubles must be read from the cluster."""
     return any(
         not is_terminating(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
         for live in workloads

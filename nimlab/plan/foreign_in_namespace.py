@@ -1,4 +1,4 @@
-"""Foreign objects in a namespace, which prevent a prune of the namespace with all its contents.
+"""Foreign objects in a namespace. They prevent the prune of the namespace, which would delete its contents.
 
 In: the metadata of all objects in a namespace, and the keys of the apply-set's members. Out: the foreign
 objects. Pure.
@@ -20,11 +20,11 @@ _TRANSIENT: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodM
 def foreign_objects_among(
     items: Sequence[Manifest], apply_set: ApplySet, ours: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return the objects that are neither members nor owned by members; sorted.
+    """Return the foreign objects: all objects except members and objects that members own; sorted.
 
-    `ours` contains the keys of the members by uid. An object is owned by members if all its owners are
-    members or are themselves owned by members. Events, default objects and proven members of the lab's other
-    apply-set (such as the discovery Role) are ignored.
+    `ours` contains the keys of the members by uid. Members own an object if each of its owners is a member,
+    or is itself owned by members. The result does not contain events, objects that exist in every namespace,
+    and proven members of the lab's other apply-set (such as the discovery Role).
     """
     siblings = apply_set.siblings
     known = set(ours) | {

@@ -1,8 +1,9 @@
-"""Live object -> Current, InProgress, Failed, Terminating, NotFound or Unknown, with the reason in one line.
+"""Status of a live object: Current, InProgress, Failed, Terminating, NotFound or Unknown, with a reason.
 
-In: live objects. Out: their status by the rules of kstatus, and the counts and times behind it. One rule is
-added: a StatefulSet with the strategy OnDelete is current only if all its pods have the newest revision. The
-status of a StatefulSet is never Failed; `pod_trouble` detects that waiting is useless. Pure.
+In: live objects. Out: their status by the rules of kstatus, and the counts and times that determine it. This
+module adds one rule: a StatefulSet with the strategy OnDelete is Current only if all its pods have the newest
+revision. The status of a StatefulSet is never Failed; instead, `pod_trouble` detects troubles for which
+waiting does not help. Pure.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCount:
-    """Numbers of a workload's pods: desired, ready, of the newest revision, existing."""
+    """Numbers of a workload's pods: desired, ready, of the newest revision (`updated`), and existing."""
 
     wanted: int
     running: int
@@ -46,7 +47,7 @@ class PeerCount:
 
 
 def status_of(live: Manifest | None) -> Status:
-    """Return the status of an object; None means that it does not exist."""
+    """Return the status of an object; `live` is None if the object does not exist."""
     if live is None:
         return Status(state=State.NOT_FOUND, message="it does not exist")
     if live["metadata"].get("deletionTimestamp"):
@@ -65,7 +66,7 @@ def status_of(live: Manifest | None) -> Status:
 
 
 def peers_of(workload: Manifest) -> PeerCount:
-    """Return how many pods a workload has; the pods of an experiment are its peers."""
+    """Return the numbers of a workload's pods; the pods of an experiment are its peers."""
     status = workload.get("status") or {}
     if workload["kind"] == "DaemonSet":
         return PeerCount(
@@ -83,15 +84,16 @@ def peers_of(workload: Manifest) -> PeerCount:
 
 
 def is_observed(workload: Manifest) -> bool:
-    """Return True if the controller has observed the newest generation, so that the counts apply to it."""
+    """Return True if the controller has observed the newest generation, so that the counts are up to date."""
     observed = (workload.get("status") or {}).get("observedGeneration")
     return bool(observed == workload["metadata"].get("generation"))
 
 
 def restart_pending(statefulset: Manifest) -> bool:
-    """Return True if peers of an older revision still run under OnDelete.
+    """Return True if the update strategy is OnDelete and peers of an older revision still run.
 
-    Under OnDelete, `currentRevision` never changes, so the counts decide (docs/server-side-apply.md).
+    With OnDelete, `currentRevision` never changes, so this function compares the counts
+    (docs/server-side-apply.md).
     """
     spec = statefulset.get("spec") or {}
     if (spec.get("updateStrategy") or {}).get("type") != "OnDelete":
@@ -103,13 +105,13 @@ def restart_pending(statefulset: Manifest) -> bool:
 
 
 def condition_of(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the condition of this type from a status; an empty map if there is none."""
+    """Return the condition of this type from a status; an empty map if there is no such condition."""
     conditions: Sequence[Mapping[str, Any]] = status.get("conditions") or ()
     return next((c for c in conditions if c.get("type") == name), {})
 
 
 def last_seen_at(event: Manifest) -> datetime | None:
-    """Return the time of an event's last occurrence; the versions of the Event API use different fields."""
+    """Return when an event last occurred; the field differs between versions of the Event API."""
     series: Mapping[str, Any] = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),
@@ -129,17 +131,17 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def spec_changed_at(live: Manifest) -> datetime | None:
-    """Return when any client last wrote an object, except its status; None if the time is not recorded."""
+    """Return when a client last wrote the object, apart from its status; None if no time is recorded."""
     return _written_at(live, ())
 
 
 def template_changed_at(live: Manifest) -> datetime | None:
-    """Return when a workload's pod template was last written; None if the time is not recorded."""
+    """Return when a workload's pod template was last written; None if no time is recorded."""
     return _written_at(live, ("f:spec", "f:template"))
 
 
 def _written_at(live: Manifest, path: tuple[str, ...]) -> datetime | None:
-    """Return the newest time among the managers that own a field below this path."""
+    """Return when an owner of a field below this path last wrote, or else when the object was created."""
     entries = live["metadata"].get("managedFields")
     times = [parse_time(live["metadata"].get("creationTimestamp"))]
     for entry in entries if isinstance(entries, list) else ():

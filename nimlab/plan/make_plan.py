@@ -1,4 +1,4 @@
-"""Desired + Snapshot -> the ordered changes that make the cluster equal to the files.
+"""Make a plan: the ordered changes that make the cluster equal to the files.
 
 In: desired objects, the snapshot of the cluster, and the policy of the run. Out: a `Plan` with every change,
 every withheld change, and the reasons. The same arguments give the same plan. Pure.
@@ -41,8 +41,9 @@ _ByName: TypeAlias = Mapping[str, list[Change]]
 class ExperimentPlan:
     """The changes of one experiment, in the order of execution, and the resources that they add.
 
-    `source` is the experiment's file, None if it was removed; `added` may be negative. `held` is True if the
-    experiment is new and is not created, because its peers would run beside peers whose prune is withheld.
+    `source` is the experiment's file; it is None if the file was removed. `added` may be negative. `held` is
+    True if the experiment is new but is not created, because a prune of other peers is withheld and the peers
+    of both experiments would run at the same time.
     """
 
     name: str
@@ -56,11 +57,12 @@ class ExperimentPlan:
 class Plan:
     """Everything that a sync will do.
 
-    `stops` withhold the prunes; `refusal` withholds every change. `before` is the record on the parent,
-    `during` the record to write before the first change, `after` the record to write after the last one.
-    `file_errors` counts the errors in files, including files that belong to no experiment. `experiments` are
-    sorted by name. `retired` are the lab's sets in former namespaces that the run deletes last, because they
-    will have no member left. `unchecked` are namespaces that may contain such a set but could not be read.
+    `experiments` are sorted by name. `stops` are the reasons to withhold the prunes; `refusal` is the reason
+    to withhold every change. `before` is the record on the parent, `during` the record to write before the
+    first change, and `after` the record to write after the last change. `file_errors` counts the errors in
+    files, including files that belong to no experiment. `retired` are the lab's sets in former namespaces
+    that will have no members after the run; the run deletes their parents last. `unchecked` are namespaces
+    that may contain a former set of the lab but could not be read.
     """
 
     apply_set: ApplySet
@@ -80,7 +82,7 @@ class Plan:
 
     @property
     def recorded_commit(self) -> str | None:
-        """The last completely synced commit, None if the parent records none."""
+        """The last completely synced commit; None if the parent does not record a commit."""
         return self.before.commit
 
     @property
@@ -89,7 +91,7 @@ class Plan:
         return tuple(change for experiment in self.experiments for change in experiment.changes)
 
     def count(self, action: Action) -> int:
-        """Return how many objects have this action."""
+        """Return the number of objects with this action."""
         return sum(change.action is action for change in self.changes)
 
     @property
@@ -145,7 +147,7 @@ def _decide(
 def _refusal(
     snapshot: Snapshot, inputs: PlanInputs, known_names: set[str], changes: Sequence[Change]
 ) -> PlanError | None:
-    """Return the reason why this run must not change anything; None if it may proceed."""
+    """Return the reason why this run must not change anything; None if there is no such reason."""
     before, apply_set = snapshot.parent or Parent.none(), snapshot.apply_set
     pending = frozenset(change.experiment for change in changes if change.action is not Action.KEEP)
     return (
@@ -166,7 +168,7 @@ def _assemble(
     retired: tuple[Former, ...],
     scope: Scope,
 ) -> Plan:
-    """Return the plan with the records that the run writes on the parent."""
+    """Return the plan, including the records that the run writes to the parent."""
     before = snapshot.parent or Parent.none()
     broken = tuple(b for b in inputs.broken if inputs.policy.names is None or b.name in inputs.policy.names)
     file_errors = inputs.file_errors if inputs.policy.names is None else 0
@@ -212,10 +214,10 @@ def _changing(experiments: Iterable[ExperimentPlan], stops: Sequence[PruneBlocke
 def _hold_back(
     experiments: tuple[ExperimentPlan, ...], stops: Sequence[PruneBlocked]
 ) -> tuple[ExperimentPlan, ...]:
-    """Mark the new experiments that are not created, because their peers would run beside unpruned peers.
+    """Mark new experiments as held while a prune of other peers is withheld.
 
-    A renamed experiment is a prune and a create: without the prune, the same peers would run twice. A changed
-    experiment is not held back, because an update does not add a second copy of its peers.
+    Renaming an experiment causes a prune and a create. Without the prune, its peers would run twice. A
+    changed experiment is not held back, because an update does not add a second copy of its peers.
     """
     pruned = [change for plan in experiments for change in plan.changes if change.action is Action.PRUNE]
     if not stops or not any(resources_of(change.live).pods for change in pruned):
@@ -224,16 +226,16 @@ def _hold_back(
 
 
 def _is_new(experiment: ExperimentPlan) -> bool:
-    """Return True if no object of the experiment exists yet and it would add peers."""
+    """Return True if the experiment would add peers, and none of its objects exists yet."""
     desired = [change for change in experiment.changes if change.desired is not None]
     adds_peers = any(resources_of(change.desired).pods for change in desired)
     return adds_peers and all(change.action is Action.CREATE for change in desired)
 
 
 def _orphans(snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]) -> list[Manifest]:
-    """Return the members that no file specifies, of this run's experiments, also in former namespaces.
+    """Return the members of this run's experiments that no file specifies, including former namespaces.
 
-    An object of an unreadable file is not an orphan, because the file may specify it.
+    An object whose file is unreadable is not an orphan, because the file may still specify the object.
     """
     unreadable = {broken.name for broken in inputs.broken}
     in_former_sets = (item for former in snapshot.former for item in former.live.items())
@@ -249,7 +251,8 @@ def _is_in_run(
 ) -> bool:
     """Return True if this run covers the object's experiment.
 
-    If the run does not cover all experiments, nimlab must own the label, because anybody can change a label.
+    If the run does not cover all experiments, nimlab must own the label that contains the experiment's name,
+    because any user can change a label.
     """
     if not unreadable and names is None:
         return True
@@ -272,7 +275,7 @@ def _experiment_plans(
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
-    """Order the changes: first the applied objects in apply order, then the prunes in the reverse order."""
+    """Order the changes: prunes come last, in the reverse of the apply order; all others in apply order."""
     pruned = [c for c in changes if c.action is Action.PRUNE]
     applied = [c for c in changes if c.action is not Action.PRUNE]
     applied.sort(key=lambda c: apply_order(c.key))
@@ -285,14 +288,14 @@ def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> Ex
 
 
 def _occupant(change: Change) -> Manifest | None:
-    """Return the live object whose resources the change frees; a terminating object counts as freed."""
+    """Return the live object whose resources the change frees; None if it is already terminating."""
     return None if change.action is Action.CREATE else change.live
 
 
 def _occupied_namespaces(
     snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Iterable[Change]
 ) -> frozenset[str]:
-    """Return the namespaces in which any object stays, also objects of experiments outside this run."""
+    """Return the namespaces that will still contain an object, even of an experiment outside this run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     in_former_sets = {key for former in snapshot.former for key in former.live}
     return frozenset(
@@ -301,7 +304,7 @@ def _occupied_namespaces(
 
 
 def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Change]:
-    """Replace the prune of an occupied namespace by a KEEP."""
+    """Replace the prune of each occupied namespace by the action KEEP."""
     reason = "left alone: it contains objects that are not pruned"
     return [
         dataclasses.replace(change, action=Action.KEEP, reason=reason)
@@ -312,10 +315,10 @@ def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Ch
 
 
 def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
-    """Return the former sets that will have no member after this run.
+    """Return the former sets that will have no members after this run.
 
-    A protected member stays in the cluster, and so does the parent of its set. Without the parent, later runs
-    would not find the object.
+    A set with a protected member is not returned, so its parent stays too. Without the parent, later runs
+    would not find the protected member.
     """
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     adopted = {change.key for change in changes if change.desired is not None}
@@ -330,7 +333,7 @@ def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...
 
 
 def _is_member(live: Manifest, apply_set: ApplySet) -> bool:
-    """Return True if the object has all proofs; its annotation for protection is ignored."""
+    """Return True if the object has all proofs; an annotation that protects it is ignored."""
     annotations = {k: v for k, v in annotations_of(live).items() if k != PROTECT}
     unprotected = {**live, "metadata": {**live["metadata"], "annotations": annotations}}
     return not missing_proofs(unprotected, apply_set)
@@ -351,7 +354,7 @@ def _unknown_name(known_names: set[str], inputs: PlanInputs) -> PlanError | None
 def _scope(
     snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Sequence[Change], *, narrowed: bool
 ) -> Scope:
-    """Return the kinds and namespaces of all members after the run."""
+    """Return the kinds and namespaces that the set's members will have after the run."""
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     keys = desired_keys | {key for key in snapshot.live if key not in pruned}
     lab_namespace = Scope(kinds=frozenset(), namespaces=frozenset({snapshot.apply_set.namespace}))

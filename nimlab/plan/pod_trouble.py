@@ -1,6 +1,6 @@
-"""Pods and events -> the reason why a peer does not run.
+"""Troubles of pods: the reasons why a peer does not run.
 
-In: live Pods and Events. Out: a `Trouble` with the worst reason, or None. Pure; the time is an argument.
+In: a live Pod or Event, and the time. Out: a `Trouble` with the reason, or None. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nimlab.objects.mask_secrets import redact, secrets_in
 from nimlab.plan.kstatus import condition_of, last_seen_at, parse_time
 
 _UNSCHEDULABLE: Final = "Unschedulable"
-_UNSCHEDULABLE_GRACE: Final = timedelta(seconds=15)  # as in kstatus: a node may be joining
+_UNSCHEDULABLE_GRACE: Final = timedelta(seconds=15)  # as in kstatus, because a new node may be joining
 _SCHEDULING_REASONS: Final = frozenset({_UNSCHEDULABLE, "SchedulingGated"})
 
 _CRASH_LOOP: Final = "CrashLoopBackOff"
@@ -24,23 +24,24 @@ _FATAL_WAITING: Final = frozenset({
     "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
     "CreateContainerError", _CRASH_LOOP, "RunContainerError",
 })  # fmt: skip
-_EARLY_WAITING: Final = frozenset({"ErrImagePull"})  # becomes ImagePullBackOff if it persists
+_EARLY_WAITING: Final = frozenset({"ErrImagePull"})  # becomes ImagePullBackOff if the error persists
 
 _NOT_READY: Final = "NotReady"
 _NODE_LOST: Final = "NodeLost"
 _TERMINATING: Final = "Terminating"
-_TRANSIENT: Final = frozenset({_NOT_READY, _TERMINATING})  # every pod is in these states at times
+_TRANSIENT: Final = frozenset({_NOT_READY, _TERMINATING})  # normal pods are in these states for a short time
 _TRANSIENT_GRACE: Final = timedelta(seconds=30)
-_RECENT: Final = timedelta(minutes=10)  # a container that was killed so recently is likely to be killed again
+_RECENT: Final = timedelta(minutes=10)  # a container that was killed recently will probably be killed again
 
-_MESSAGE_CHARACTERS: Final = 300  # shown of a termination message, which can have up to 4,096 bytes
+_MESSAGE_CHARACTERS: Final = 300  # the part of a termination message (up to 4,096 bytes) to show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why a pod does not run. `pod` is its name; without a pod, the name of an object of `kind`.
+    """The reason why a pod does not run, or why another object needs attention.
 
-    `fatal` is True if waiting longer does not help. `since` is the time when the trouble began, in RFC 3339.
+    `kind` is the kind of the object; `pod` is its name, even if it is not a pod. `fatal` is True if waiting
+    longer does not help. `since` is the time at which the trouble began, in RFC 3339.
     """
 
     pod: str
@@ -52,7 +53,7 @@ class Trouble:
 
 
 def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
-    """Return what prevents a pod from running; None if nothing does, or if it is still starting."""
+    """Return the trouble that prevents a pod from running; None if it runs or is still starting normally."""
     status = pod.get("status") or {}
     name = pod["metadata"]["name"]
     if pod["metadata"].get("deletionTimestamp"):
@@ -79,9 +80,10 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
 
 
 def event_trouble(event: Manifest) -> Trouble | None:
-    """Return why a StatefulSet could not create a pod, from a FailedCreate event (quota, admission, limits).
+    """Return why a StatefulSet's pods are rejected, from a FailedCreate event (quota, admission, limits).
 
-    The message is not redacted, because the event does not contain the StatefulSet with its secrets.
+    The message is not redacted, because redacting requires the StatefulSet's secret values, which the event
+    does not contain.
     """
     about = event.get("involvedObject") or {}
     if about.get("kind") != "StatefulSet" or event.get("reason") != "FailedCreate":
@@ -98,7 +100,7 @@ def event_trouble(event: Manifest) -> Trouble | None:
 
 
 def warning_trouble(event: Manifest, now: datetime) -> Trouble | None:
-    """Return the trouble that a recent Warning about a pod reports; None for any other event."""
+    """Return the trouble in a recent Warning event about a pod; None for any other event."""
     about, at = event.get("involvedObject") or {}, last_seen_at(event)
     if about.get("kind") != "Pod" or event.get("type") != "Warning" or at is None or now - at >= _RECENT:
         return None
@@ -113,25 +115,25 @@ def warning_trouble(event: Manifest, now: datetime) -> Trouble | None:
 
 
 def after_grace_period(trouble: Trouble, now: datetime) -> Trouble:
-    """Return the trouble as fatal if the pod has been unschedulable for longer than the grace period."""
+    """Return the trouble; it is fatal if the pod has been unschedulable for longer than the grace period."""
     if trouble.fatal or trouble.reason != _UNSCHEDULABLE or trouble.since is None:
         return trouble
     return replace(trouble, fatal=now - datetime.fromisoformat(trouble.since) > _UNSCHEDULABLE_GRACE)
 
 
 def is_due(trouble: Trouble, now: datetime) -> bool:
-    """Return False within the grace period of a transient state, which normal pods have too."""
+    """Return False during the grace period of a transient state, because normal pods are in it too."""
     since = parse_time(trouble.since)
     return trouble.reason not in _TRANSIENT or since is None or now - since > _TRANSIENT_GRACE
 
 
 def _redacted(message: object, pod: Manifest) -> str:
-    """Return a message of a kubelet or a container without the pod's secrets, since it may echo them."""
+    """Return a message of a kubelet or a container with the pod's secrets masked."""
     return redact(str(message), secrets_in(pod)) if message else ""
 
 
 def _termination_message(message: object, pod: Manifest) -> str:
-    """Return the end of a termination message on one line, with a separator; empty without a message."""
+    """Return `: ` and the end of a termination message on one line; empty if there is no message."""
     text = " ".join(_redacted(message, pod).split())[-_MESSAGE_CHARACTERS:]
     return f": {text}" if text else ""
 
@@ -160,7 +162,7 @@ def _waiting_trouble(
 def _restart_reason(
     pod: Manifest, container: Mapping[str, Any], last: Mapping[str, Any], reason: str
 ) -> tuple[str, str]:
-    """Return why a container restarts repeatedly: it exceeds its memory limit, or exits with a code."""
+    """Return reason and message for a repeatedly restarted container: it lacks memory, or it exits."""
     name, count = container.get("name"), container.get("restartCount", 0)
     if last.get("reason") == _OOM_KILLED:
         return _OOM_KILLED, f"container {name} exceeds its memory limit: {count} restarts"
@@ -170,7 +172,7 @@ def _restart_reason(
 
 
 def _exit_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) -> Trouble | None:
-    """Return the trouble of a container that failed and has not restarted yet, or was killed recently."""
+    """Return the trouble of a container that failed and has not restarted, or that was killed recently."""
     state, last = container.get("state") or {}, (container.get("lastState") or {}).get("terminated") or {}
     ended = state.get("terminated") or last
     reason = str(ended.get("reason") or "Error")
@@ -195,7 +197,7 @@ def _exit_trouble(pod: Manifest, container: Mapping[str, Any], now: datetime) ->
 
 
 def _failure_reason(status: Mapping[str, Any]) -> str:
-    """Return the reason of a failed pod, or of its container if the pod has none."""
+    """Return the reason why a pod failed, or why its container failed if the pod has no reason."""
     ended = [(c.get("state") or {}).get("terminated") or {} for c in status.get("containerStatuses") or ()]
     killed = any(e.get("reason") == _OOM_KILLED for e in ended)
     return str(status.get("reason") or (_OOM_KILLED if killed else "Failed"))
@@ -217,7 +219,7 @@ def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> T
 
 
 def _deletion_trouble(pod: Manifest) -> Trouble:
-    """Return what a pod's deletion waits for. The deletionTimestamp is the deadline of the deletion."""
+    """Return the trouble of a pod that is being deleted. The deletionTimestamp is its deadline."""
     finalizers = pod["metadata"].get("finalizers") or ()
     node = (pod.get("spec") or {}).get("nodeName")
     if finalizers:
@@ -234,7 +236,7 @@ def _deletion_trouble(pod: Manifest) -> Trouble:
 
 
 def _readiness_trouble(pod: Manifest, status: Mapping[str, Any]) -> Trouble | None:
-    """Return why a pod with running containers is not ready: a failing probe, or a node that is down."""
+    """Return why a pod with running containers is not ready: a probe fails, or the node is down."""
     name, node = pod["metadata"]["name"], (pod.get("spec") or {}).get("nodeName")
     lost = f"node {node} no longer reports its pods"
     if status.get("reason") == _NODE_LOST or status.get("phase") == "Unknown":

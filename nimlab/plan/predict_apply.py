@@ -1,11 +1,13 @@
 """Client-side prediction of an apply, for credentials that do not allow a dry run on the server.
 
-In: a desired manifest and the live object. Out: the object after the apply. It has the desired values, and it
-lacks the fields that nimlab applied earlier but no longer desires, unless another manager owns them too. The
-prediction ignores defaults and webhooks, so plans based on it are marked as unverified. Pure.
+In: a desired manifest and the live object. Out: the object after the apply. This object has the desired
+values. It does not have the fields that nimlab applied earlier but no longer desires, unless another manager
+owns them too. The prediction ignores defaults and webhooks, so plans based on it are marked as unverified.
+Pure.
 
 Source: structured-merge-diff, `merge/update.go` (`prune`) and `typed/remove.go`: an apply removes the fields
-that its manager owned and no longer sends, unless another manager owns them. It removes emptied maps as well.
+that its manager owns but no longer sends, unless another manager owns them. It also removes the maps that
+become empty.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ def predict(desired: Manifest, live: Manifest) -> Manifest:
     return result
 
 
-# Below, `own` is the part of nimlab's field tree for the value, and `foreign` the part of the
-# other managers' trees. None: the tree does not contain the value. {}: the value is owned as a whole.
+# Below, `own` is what nimlab's field tree contains for a value, and `foreign` is what the merged trees of the
+# other managers contain for it. None means that the tree does not contain the value. {} means that the tree
+# contains the value as a whole, without parts.
 
 
 def _merge(
@@ -56,10 +59,10 @@ def _merge(
     foreign: FieldTree | None,
     field: str,
 ) -> Any:  # noqa: ANN401 -- any JSON
-    """Return a live value after the apply of a desired value."""
+    """Return the value that results if a desired value is applied to a live value."""
     if isinstance(desired, Mapping) and isinstance(live, Mapping):
         if field in ATOMIC_MAPS or (desired and {} in (own, foreign) and not own and not foreign):
-            return desired  # the map is atomic, so an apply replaces it for any owner
+            return desired  # the map is atomic, so an apply replaces it, whichever manager owns it
         return _merge_map(live, desired, own or {}, foreign or {})
     if isinstance(desired, list) and isinstance(live, list) and {} not in (own, foreign):
         if any(child.startswith("v:") for child in own or ()):
@@ -100,9 +103,10 @@ def _merge_items(
 
 
 def _merged_order(live: list[str | None], desired: list[str | None]) -> list[str | None]:
-    """Return the live order with each new name behind its desired predecessor.
+    """Return the order of the merged list: the live order, with each new name after its desired predecessor.
 
-    If the two lists order their common names differently, return the desired list, then the other live names.
+    If the two lists order their common names differently, the result is the desired order, followed by the
+    other live names.
     """
     common = [name for name in live if name in desired]
     if common != [name for name in desired if name in live]:
@@ -123,7 +127,7 @@ def _merge_set(live: list[Any], desired: list[Any], own: FieldTree, foreign: Fie
 
 
 def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the rest of a value that is no longer desired: the parts that nimlab does not own alone."""
+    """Return what remains of a value that is no longer desired: all parts that nimlab does not own alone."""
     if own is None:
         return live
     parts = [child for child in own if child != "."]
@@ -145,7 +149,7 @@ def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> A
 
 
 def _by_index(items: Sequence[Any], tree: FieldTree) -> dict[int, FieldTree]:
-    """Return the subtrees for the items of a list, by the items' indexes."""
+    """Return the subtree for each item of a list, by the index of the item."""
     subtrees: dict[int, FieldTree] = {}
     for child in tree:
         if not child.startswith(("k:", "v:")):

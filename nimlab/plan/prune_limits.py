@@ -1,4 +1,4 @@
-"""Reasons for which a run prunes nothing, such as the limit on deletions.
+"""Reasons why a run prunes nothing, for example because it would exceed the limit on deletions.
 
 In: the planned changes, the snapshot and the policy. Out: one `PruneBlocked` per reason. Pure.
 """
@@ -20,7 +20,7 @@ from nimlab.plan.sync_policy import PlanInputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneBlocked:
-    """A reason to prune nothing in this run. New experiments may then be held back too (`make_plan`)."""
+    """A reason to prune nothing in this run. The run may also hold back new experiments (`make_plan`)."""
 
     code: str
     what: str
@@ -69,7 +69,7 @@ def _failed_changes(changes: Sequence[Change]) -> Iterator[PruneBlocked]:
 
 
 def _unknown_lab(snapshot: Snapshot, inputs: PlanInputs) -> Iterator[PruneBlocked]:
-    """Yield a reason if the apply-set was synced from another folder without Git."""
+    """Yield a reason if the apply-set was synced from another folder that is not in a Git repository."""
     before = snapshot.parent or Parent.none()
     if before.lab.host_folder is None or before.entries(None):
         return
@@ -95,8 +95,8 @@ def _over_limit(
 ) -> Iterator[PruneBlocked]:
     """Yield a reason if the prunes exceed the limit.
 
-    The limit of objects counts all prunes. The percentage ignores former namespaces: a move, which the user
-    requested with `--move`, deletes everything there.
+    All prunes count for the limit on the number of objects. Prunes in former namespaces do not count for the
+    percentage, because the user requests with `--move` that all objects in them are deleted.
     """
     limit, count = inputs.limit, len(pruned)
     in_current_set = [change for change in pruned if change.former is None]
@@ -118,7 +118,7 @@ def _over_limit(
 
 
 def _count_members(snapshot: Snapshot, desired_keys: Collection[ObjectKey]) -> int:
-    """Count the apply-set's objects; objects with its label but without all proofs do not count."""
+    """Count the live objects of the apply-set that are desired or have all proofs."""
     return sum(
         key in desired_keys or not missing_proofs(live, snapshot.apply_set)
         for key, live in snapshot.live.items()

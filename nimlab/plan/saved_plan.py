@@ -1,12 +1,15 @@
-"""A saved plan: a record of the state for which a plan was made. It is executed later exactly, or not at all.
+"""A saved plan: a plan with a record of the state for which it was made.
 
-In: a plan and its policy. Out: a `SavedPlan` with tool, commit, policy and a digest of every object, and the
+A later sync executes the plan exactly as it was saved, or not at all.
+
+In: a plan and its policy. Out: a `SavedPlan` with tool, commit, policy and a digest of every object; the
 differences between two saved plans. Pure.
 
 Objects are recorded as digests. Secret values are masked before hashing, so a published plan file does not
-reveal them. All masked values together have one further digest, which is salted and slow to compute (scrypt:
-about a tenth of a second and 32 MiB). An attacker with the file can still guess values by brute force, but
-only all masked values together. Random secrets are safe; weak passwords are not.
+reveal them. A further digest, of all objects with masked values, detects changes of these values. It is
+salted and slow to compute (scrypt: about a tenth of a second and 32 MiB). An attacker who has the file can
+test guesses against this digest, but only guesses of all masked values together. Random secrets are safe;
+weak passwords are not.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ _SCRYPT: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterIdentity:
-    """Identity of a cluster: the uid of an object that every cluster creates itself.
+    """Identity of a cluster: `object` is an object that every cluster creates itself, and `id` is its uid.
 
     If no such object could be read, `object` is None and `id` is the server's address. A cluster that was
-    restored from an etcd backup has the same uids as the original cluster.
+    restored from an etcd backup has the same identity as the original cluster.
     """
 
     object: str | None
@@ -53,10 +56,10 @@ class SavedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedPlan:
-    """Everything that must be unchanged when the plan is executed.
+    """The facts that must be unchanged when the plan is executed.
 
-    `objects` contains each object by its key. `hidden` is the digest of all masked values, computed with the
-    random `salt`; None if nothing is masked. `source` is the file from which the plan was read.
+    `objects` maps the key of each object to its record. `hidden` is the digest of all masked values, computed
+    with the random `salt`; None if nothing is masked. `source` is the file from which the plan was read.
     """
 
     tool: str
@@ -88,7 +91,7 @@ class SavedPlan:
 
     @classmethod
     def from_json(cls, document: Any, source: str) -> Self:  # noqa: ANN401 -- any JSON value
-        """Return the saved plan in the JSON of a dry run. Raises PlanError if it cannot be read."""
+        """Return the saved plan from a dry run's JSON. Raises PlanError if the JSON is not a saved plan."""
         try:
             binding = document["binding"]
             return cls(
@@ -129,9 +132,9 @@ def _policy_from_json(options: Mapping[str, Any]) -> SyncPolicy:
 def saved_plan_of(
     plan: Plan, policy: SyncPolicy, tool: str, *, cluster: ClusterIdentity, salt: str
 ) -> SavedPlan:
-    """Return the record of everything that must be unchanged when the plan is executed.
+    """Return the record of the facts that must be unchanged when the plan is executed.
 
-    `salt` is random for a plan that is saved. For a comparison with a saved plan, use the salt of that plan.
+    Pass a random `salt` to save the plan. To compare the plan with a saved plan, pass the salt of the latter.
     """
     return SavedPlan(
         tool=tool,
@@ -148,7 +151,7 @@ def saved_plan_of(
 
 
 def differences_since(saved: SavedPlan, current: SavedPlan) -> tuple[str, ...]:
-    """Return the changes since the plan was saved, as text; empty if the plan is still valid."""
+    """Return what has changed since the plan was saved, as text; empty if the plan is still valid."""
     differences = tuple(_differences(saved, current))
     if not differences and saved.hidden != current.hidden:
         return ("a masked value has changed, in a Secret or in an env variable whose name suggests a secret",)
@@ -162,8 +165,8 @@ def _differences(saved: SavedPlan, current: SavedPlan) -> Iterator[str]:
         yield "it was made for another lab"
     if saved.cluster != current.cluster:
         yield (
-            f"it was made for another cluster: there {_cluster_text(saved.cluster)}, "
-            f"here {_cluster_text(current.cluster)}"
+            f"it was made for another cluster: in that cluster, {_cluster_text(saved.cluster)}; "
+            f"in this cluster, {_cluster_text(current.cluster)}"
         )
     if saved.commit != current.commit:
         yield f"it was made at commit {_short(saved.commit)}, and this is commit {_short(current.commit)}"
@@ -184,7 +187,7 @@ def _object_differences(key: str, saved: SavedObject | None, current: SavedObjec
         yield f"{key} has changed in the files"
     elif saved != replace(current, restarts=saved.restarts):
         yield f"{key} has changed in the cluster"
-    elif current.restarts > saved.restarts:  # fewer restarts only mean that some peers do not run
+    elif current.restarts > saved.restarts:  # fewer restarts only mean that fewer peers run
         yield f"{key}: {current.restarts} peers would restart, not {saved.restarts}"
 
 
@@ -202,7 +205,7 @@ def _saved_object(change: Change) -> SavedObject:
 def _stable_part(live: Manifest) -> Manifest:
     """Return the object without the fields that its controller updates frequently.
 
-    An object without a status has no such controller, so its resourceVersion is kept.
+    An object without a status has no such controller, so the result contains its resourceVersion.
     """
     metadata = {k: v for k, v in live["metadata"].items() if k not in _VOLATILE}
     if "status" not in live:
@@ -221,7 +224,7 @@ def _masked(manifest: Manifest) -> Manifest:
 
 
 def _hidden_digest(changes: Iterable[Change], salt: str) -> str | None:
-    """Return one digest of all objects that contain masked values; None if there are none."""
+    """Return one digest of all objects that contain masked values; None if no object contains any."""
     objects = [
         manifest
         for change in changes

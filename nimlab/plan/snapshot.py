@@ -1,6 +1,6 @@
 """Inputs of planning: the desired objects of each experiment, and the state of the cluster.
 
-Plain values that other packages read from files, Git and the cluster. Planning uses only these values and
+Other packages read these plain values from files, Git and the cluster. Planning uses only these values and
 `sync_policy.PlanInputs`.
 """
 
@@ -19,7 +19,7 @@ from nimlab.objects.takeover import Takeover
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """All desired objects of one experiment: stamped, checked by the guard, and in apply order."""
+    """All desired objects of one experiment: marked as members, checked by the guard, and in apply order."""
 
     name: str
     manifests: tuple[Manifest, ...]
@@ -31,10 +31,11 @@ class Desired:
 class Prediction:
     """The result of a server-side dry run of an apply: the object, or the error.
 
-    Both are None in two cases. Either the credentials only allow reads, so the change is planned as
-    `unverified`. Or the object has to be replaced, and the server would accept the new object.
-    `reclaimed_fields` are fields that were changed by hand and that the apply sets back. `takeover` precedes
-    the apply, and `after_takeover` is the object between the two.
+    `manifest` and `error` are both None in two cases. In the first case, the credentials only allow reads, so
+    the change is planned as `unverified`. In the second case, the object must be replaced, and the server
+    would accept the new object. `reclaimed_fields` are fields that were changed by hand and that the apply
+    resets. `takeover` precedes the apply, and `after_takeover` is the object after the takeover and before
+    the apply.
     """
 
     manifest: Manifest | None = None
@@ -48,7 +49,7 @@ class Prediction:
 class Former:
     """This lab's apply-set in a namespace that the lab used before `spec.namespace` changed.
 
-    `manifest` is the set's parent as it was read; `live` are the objects with the set's label.
+    `manifest` is the set's parent as the server returned it. `live` are the objects with the set's label.
     """
 
     apply_set: ApplySet
@@ -65,9 +66,9 @@ class Snapshot:
     `live` contains every object with the apply-set's label, and every desired object that exists. `predicted`
     has an entry for each existing desired object that is suspect or needs a takeover. `foreign_objects` has
     an entry for each namespace of this lab that no experiment needs any more. The entry contains the foreign
-    objects in the namespace; it is None if they could not be listed (no permission, or a server error).
-    `former` are this lab's sets in other namespaces. `unchecked` are namespaces that may contain such a set,
-    but could not be read.
+    objects in the namespace. It is None if the objects could not be listed (no permission, or a server
+    error). `former` are this lab's sets in other namespaces. `unchecked` are namespaces that may contain such
+    a set, but could not be read.
     """
 
     apply_set: ApplySet
@@ -81,6 +82,6 @@ class Snapshot:
     unchecked: tuple[str, ...] = ()
 
     def set_of(self, live: Manifest) -> ApplySet:
-        """Return the apply-set that an object's label names; the current one for any other label."""
+        """Return the apply-set whose ID is in an object's label: a former set, or else the current set."""
         label = labels_of(live).get(PART_OF)
         return next((f.apply_set for f in self.former if f.apply_set.id == label), self.apply_set)

@@ -1,4 +1,4 @@
-"""Decide from the record of earlier syncs whether this commit may be synced, and update the record.
+"""Decide whether this commit may be synced, from the record of earlier syncs; update the record.
 
 In: the parent's record, the relation of the checked-out commit to each recorded commit, the identity of the
 lab, and the pending changes. Out: a refusal, or the records to write. Pure.
@@ -22,7 +22,7 @@ _KNOWN_COMMIT: Final = frozenset({Relation.SAME, Relation.NEWER, Relation.OLDER,
 
 
 def lab_relation_of(own: LabIdentity, parent: Parent, relations: Mapping[str, Relation]) -> LabRelation:
-    """Return whether the parent's set belongs to this lab."""
+    """Return whether the apply-set of this parent belongs to this lab."""
     known = [relations.get(sha, Relation.UNKNOWN) in _KNOWN_COMMIT for sha in parent.commits]
     return lab_relation(own, parent.lab, knows_commit=any(known) if known else None)
 
@@ -32,7 +32,7 @@ def refuse_other_lab(
 ) -> PlanError | None:
     """Return the refusal if the apply-set belongs, or may belong, to another lab; else None.
 
-    No flag overrides this refusal. `--allow-older` allows an older commit of the same lab only.
+    No flag overrides this refusal. `--allow-older` only allows an older commit of the same lab.
     """
     lab = lab_relation_of(inputs.lab, before, inputs.relations)
     if lab is LabRelation.OTHER:
@@ -51,11 +51,11 @@ def refuse_stale_commit(
 ) -> PlanError | None:
     """Return the refusal if this commit is, or may be, older than a recorded commit; else None.
 
-    A run never overwrites the changes of a newer commit. It changes nothing if the order is unknown.
-    `pending` are the experiments that the run would change.
+    A run never overwrites the changes of a newer commit. It changes nothing if it is unknown which commit is
+    newer. `pending` are the experiments that the run would change.
 
-    An experiment that was synced by name from a diverged branch counts as drift, like a manual change.
-    Otherwise the branch of one team would block the commits of all others.
+    If an experiment was synced by name from a diverged branch, its difference from this commit counts as
+    drift, like a manual change. Otherwise the branch of one team would block the commits of all other teams.
     """
     if inputs.policy.allow_older:
         return None
@@ -86,7 +86,7 @@ def refuse_stale_commit(
 def refuse_former_namespace(
     former: Iterable[Former], apply_set: ApplySet, inputs: PlanInputs
 ) -> PlanError | None:
-    """Return the refusal if this lab has objects in another namespace and no move is requested; else None."""
+    """Return the refusal if this lab has objects in a former namespace and `--move` is not set; else None."""
     for former_set in former:
         old_set = former_set.apply_set
         groups = frozenset(old_set.group_of(live) for live in former_set.live.values())
@@ -112,7 +112,7 @@ def _remedy(sha: str, inputs: PlanInputs) -> str:
 
 
 def _unknown_lab_hint(sha: str, apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the hint for unknown commits: they are not fetched, or the apply-set belongs to another lab."""
+    """Return the hint for an unknown commit; it explains what to do if the apply-set is another lab's."""
     return (
         f"{_remedy(sha, inputs)}; if the apply-set belongs to another lab, choose another `spec.namespace` in"
         f" lab.yaml; if it belongs to this lab and the commit no longer exists, {_claim(apply_set, inputs)}"
@@ -133,7 +133,7 @@ def _other_lab_hint(before: Parent, apply_set: ApplySet, inputs: PlanInputs) -> 
 
 
 def _claim(apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the steps that assign the apply-set to this lab: one in Git, one in the cluster."""
+    """Return the steps that assign the apply-set to this lab: set an id in lab.yaml, annotate the parent."""
     parent = apply_set.parent_key
     name = inputs.lab.id or "NAME"
     step = "" if inputs.lab.id else f"set `metadata: {{id: {name}}}` in lab.yaml and "
@@ -170,9 +170,10 @@ def parent_records(
 ) -> tuple[Parent, Parent]:
     """Return the records to write before the first change of the run and after the last one.
 
-    `changing` are the experiments that the run changes. A commit is recorded as synced only after a complete
-    sync of the whole lab whose order is known. `former` are other namespaces with objects of this lab, and
-    `moved` those that the run empties.
+    `changing` are the experiments that the run changes. The commit is recorded as synced only after a
+    complete sync of the whole lab, and only if it is known to be newer than the recorded commits or if
+    `--allow-older` is set. `former` are the other namespaces with objects of this lab. `moved` are the former
+    namespaces in which no members remain after the run.
     """
     sha = inputs.commit.sha if inputs.commit else None
     names = None if inputs.policy.names is None else changing

@@ -1,8 +1,8 @@
-"""A live object that is being deleted -> what its deletion waits for.
+"""Stuck deletions: the reasons why an object that is being deleted still exists.
 
-In: live objects. Out: the reasons in words, and a `Trouble` that names the object. An object exists until its
-last finalizer is removed. A namespace exists until all objects in it are deleted; its conditions list the
-remaining ones. Pure.
+In: live objects. Out: the reasons in words, and a `Trouble` for the object. An object exists until its last
+finalizer is removed. A namespace exists until all objects in it are deleted; its conditions list the objects
+that still exist. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TERMINATING: Final = "Terminating"
 _FOREGROUND: Final = "foregroundDeletion"
 _ORPHAN: Final = "orphan"
 _GARBAGE_COLLECTOR: Final = frozenset({_FOREGROUND, _ORPHAN})
-_NAMESPACE_FINALIZER: Final = "kubernetes"  # every namespace has it; the namespace controller removes it
+_NAMESPACE_FINALIZER: Final = "kubernetes"  # each namespace has it; the namespace controller removes it
 _NAMESPACE_CONDITIONS: Final = (
     "NamespaceDeletionDiscoveryFailure",
     "NamespaceDeletionGroupVersionParsingFailure",
@@ -44,13 +44,13 @@ def finalizers_of(live: Manifest) -> tuple[str, ...]:
 
 
 def describe_blockers(live: Manifest) -> str:
-    """Return in words what the deletion of an object waits for."""
+    """Return a text that describes why an object that is being deleted still exists."""
     parts = list(_reasons(live))
     return "; ".join(["it is being deleted", *parts]) if parts else "it is being deleted and still exists"
 
 
 def deletion_trouble(live: Manifest) -> Trouble:
-    """Return what the deletion of an object waits for, as a trouble of that object."""
+    """Return the trouble that describes why an object that is being deleted still exists."""
     return Trouble(
         kind=live["kind"],
         pod=live["metadata"]["name"],
@@ -76,13 +76,13 @@ def _reasons(live: Manifest) -> Iterator[str]:
 
 
 def _dependents(live: Manifest) -> str:
-    """Return what a foreground deletion waits for."""
+    """Return the objects for which a foreground deletion waits, as text."""
     pods = peers_of(live).existing if live["kind"] in WORKLOADS else 0
     return f"it waits for its {pods} pods" if pods > 1 else "it waits for its dependent objects"
 
 
 def _namespace_reasons(status: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the namespace controller reports; only conditions that are True block the deletion."""
+    """Yield the conditions of a namespace that block its deletion: only the conditions that are True."""
     true = {c.get("type"): c for c in status.get("conditions") or () if c.get("status") == "True"}
     for name in _NAMESPACE_CONDITIONS:
         if name in true:

@@ -1,6 +1,6 @@
 """Events of a sync: one value for each step, from the plan to the last experiment that settles.
 
-Plain values. The receiver of the events decides which of them are shown.
+All events are plain values. The receiver of the events decides which events it shows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nimlab.errors import NimlabError
 from nimlab.objects.manifest import ObjectKey
 from nimlab.plan.pod_trouble import Trouble
 
-if TYPE_CHECKING:  # `nimlab --help` imports this module, and needs no planning
+if TYPE_CHECKING:  # `nimlab --help` imports this module, but does not need the planning code
     from nimlab.plan.make_plan import Plan
 
 
@@ -33,8 +33,8 @@ class Outcome(Enum):
 class PlanMade:
     """The cluster was read and a plan was made.
 
-    A later PlanMade replaces this one if another sync changed the cluster before the lock was acquired. A
-    plan with a `refusal` is the last event, because nothing is executed.
+    If another sync changed the cluster before this sync acquired the lock, a second PlanMade replaces the
+    first one. If the plan has a `refusal`, this event is the last one, because nothing is executed.
     """
 
     plan: Plan
@@ -54,12 +54,12 @@ class ExecutionStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockLost:
-    """The lock expired during execution, so this sync stopped: another sync may be writing."""
+    """The lock expired during execution, so this sync stopped, because another sync may be writing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectDone:
-    """The sync has finished with one object; `error` is the reason if it failed or was not attempted."""
+    """The sync has finished with one object; `error` explains the outcomes FAILED and NOT_ATTEMPTED."""
 
     experiment: str
     key: ObjectKey
@@ -69,7 +69,7 @@ class ObjectDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersRestarted:
-    """The peers of the old revision were deleted together."""
+    """All peers of the old revision were deleted at once, so that their controller creates them again."""
 
     experiment: str
     peers: int
@@ -79,8 +79,9 @@ class PeersRestarted:
 class PeersProgress:
     """The number of running peers of an experiment; sent whenever a value changes.
 
-    `leaving` counts the existing peers that will be deleted. `why` describes what the sync waits for if the
-    numbers do not show it. `left_s` is the estimated remaining time in seconds; None without an estimate.
+    `leaving` counts the existing peers that will be deleted. `why` describes what the sync waits for; it is
+    empty if the numbers already show this. `left_s` is the estimated remaining time in seconds; None if there
+    is no estimate.
     """
 
     experiment: str
@@ -96,7 +97,8 @@ class PeersProgress:
 class ExperimentSettled:
     """All peers of an experiment are as its file describes them.
 
-    `after_s` is the time since waiting began; 0 if the snapshot already showed the experiment settled.
+    `after_s` is the time in seconds since the sync began to wait; it is 0 if the experiment was already
+    settled in the snapshot.
     """
 
     experiment: str
@@ -107,7 +109,7 @@ class ExperimentSettled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentStuck:
-    """An experiment did not settle: either waiting cannot help, or the timeout expired.
+    """An experiment did not settle: more waiting would not help, or the timeout expired.
 
     `held` are objects that the sync has deleted but that still exist.
     """
@@ -124,7 +126,7 @@ class ExperimentStuck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A line of text about a step that concerns no object of the plan, such as a new namespace."""
+    """A line of text about a step that is not a change of the plan, such as a new namespace of the lab."""
 
     text: str
 

@@ -1,6 +1,7 @@
 """The options of one sync, and the facts about files and Git that planning uses.
 
-Plain values. `SyncPolicy` contains the user's options; `PlanInputs` adds facts about the lab's files and Git.
+`SyncPolicy` contains the user's options. `PlanInputs` adds facts about the lab's files and Git. Both are
+plain values.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _LIMIT: Final = re.compile(r"(?P<number>[0-9]{1,9}(?!%)|[0-9]{1,2}(?=%)|100(?=%)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneLimit:
-    """The largest number or percentage of objects that one sync may delete; None means no limit.
+    """The maximum number or percentage of objects that one sync may delete; None means no limit.
 
-    With `spare_single`, the percentage does not apply if only one experiment is pruned. In a lab with two
-    experiments, the removal of one deletes half of all objects, but it is a usual change.
+    With `spare_single`, the percentage does not apply if only one experiment is pruned. For example, removing
+    one of two experiments is a common change, although it deletes half of all objects.
     """
 
     objects: int | None
@@ -45,16 +46,15 @@ class PruneLimit:
 class SyncPolicy:
     """The user's options for a sync. The same policy gives the same plan.
 
-    - `names`: the experiments to sync (or only `platform`, the monitoring stack); None for the whole lab
-    - `prune`: delete the objects that no file describes
-    - `max_prune`: a number of objects (`20`) or a percentage (`30%`); None for the limit in lab.yaml
-    - `allow_empty`: an empty folder `experiments/` may delete everything
-    - `allow_older`: a commit older than the last synced one may be synced
-    - `take_ownership`: take over fields and objects from other field managers
-    - `remove_foreign`: remove the fields that other field managers added to this lab's objects
-    - `move`: delete the lab's objects in its former namespaces
+    - `names`: the experiments to sync (or only `platform`, the monitoring stack); None for the whole lab -
+    `prune`: delete the objects that no file describes - `max_prune`: the maximum number (`20`) or percentage
+    (`30%`) of deletions; None for the limit in lab.yaml - `allow_empty`: delete all experiments if the folder
+    `experiments/` is empty - `allow_older`: sync this commit even if it is older than the last synced commit
+    - `take_ownership`: take over fields and objects from other field managers - `remove_foreign`: remove the
+    fields that other field managers added to this lab's objects - `move`: delete the lab's objects in its
+    former namespaces
 
-    Raises ValueError for any other `max_prune`.
+    Raises ValueError if `max_prune` has another form.
     """
 
     names: frozenset[str] | None = None
@@ -76,10 +76,11 @@ class PlanInputs:
     """Inputs of planning besides the desired objects and the snapshot.
 
     `policy.names` are the experiments or components that this run covers; None for the whole apply-set.
-    `limit` is the limit on prunes that applies. `broken` are the experiments that cannot be synced, and
-    `file_errors` counts all errors in files. `relations` contains the relation of `commit` to each commit
-    that a parent records. `remedies` contains a hint for each recorded commit that is not an ancestor of
-    `commit`: how to check out a commit that descends from it.
+    `limit` is the prune limit of this run. `broken` are the experiments that cannot be synced because of
+    errors in their files, and `file_errors` counts all errors in files. `relations` contains the relation of
+    `commit` to each commit that a parent records. `remedies` contains a hint for each recorded commit that is
+    not an ancestor of `commit`. The hint describes how to check out a commit that descends from the recorded
+    one.
     """
 
     policy: SyncPolicy

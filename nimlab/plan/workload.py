@@ -15,7 +15,7 @@ from nimlab.plan.kstatus import peers_of, restart_pending
 from nimlab.units import UnitError, parse_quantity
 
 _MUTABLE: Final[Mapping[str, frozenset[str]]] = {
-    # source: kubernetes, pkg/apis/apps/validation; revisionHistoryLimit since 1.32
+    # source: kubernetes, pkg/apis/apps/validation; revisionHistoryLimit is mutable since 1.32
     "StatefulSet": frozenset({
         "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
         "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
@@ -59,7 +59,7 @@ class Resources:
 
 
 def resources_of(manifest: Manifest | None) -> Resources:
-    """Return replicas times requests of a StatefulSet or Deployment; zero for other kinds."""
+    """Return the pods of a StatefulSet or Deployment and the sum of their requests; zero for other kinds."""
     if manifest is None or manifest["kind"] not in ("StatefulSet", "Deployment"):
         return Resources()
     spec = manifest["spec"]
@@ -75,8 +75,8 @@ def resources_of(manifest: Manifest | None) -> Resources:
 def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
     """Return the amount of a resource that a node must have free for a pod (KEP-753).
 
-    Native sidecars keep running, so each init container runs beside the sidecars before it. The request is
-    the maximum over these steps and the final state, in which all containers and sidecars run.
+    Each init container runs at the same time as the native sidecars before it, which keep running. At the
+    end, all containers and all sidecars run. The request is the maximum over all these states.
     """
     sidecars = most = Decimal(0)
     for container in pod.get("initContainers", ()):
@@ -88,10 +88,11 @@ def _pod_request(pod: Mapping[str, Any], name: str) -> Decimal:
 
 
 def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
-    """Return warnings about settings with less effect than their names suggest; sorted.
+    """Return warnings about settings that have less effect than their names suggest; sorted.
 
-    For the bandwidth annotations, container runtimes configure a burst of 512 MiB. At 16 Mbit/s, that is more
-    than four minutes without a limit (kubernetes/kubernetes#90838; measured in docs/shaping.md).
+    If a pod has bandwidth annotations, container runtimes configure a burst of 512 MiB. At 16 Mbit/s, a peer
+    sends for more than four minutes before the limit applies (kubernetes/kubernetes#90838; measured in
+    docs/shaping.md).
     """
     template = ((manifest or {}).get("spec") or {}).get("template") or {}
     annotations = (template.get("metadata") or {}).get("annotations") or {}
@@ -103,8 +104,8 @@ def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
 def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
     """Return the paths of changed fields that the server refuses to change in place; sorted.
 
-    nimlab compares the fields itself, because the server's response 422 does not name the field and has many
-    other causes.
+    nimlab compares the fields itself, because the server's response (status 422) does not contain the name of
+    the field, and this status has many other causes.
     """
     kind = desired["kind"]
     changed = [
@@ -120,18 +121,19 @@ def immutable_changes(desired: Manifest, live: Manifest) -> tuple[str, ...]:
 
 
 def replacement_trial(desired: Manifest) -> Manifest:
-    """Return the object under another name, for a dry run of a replacement.
+    """Return the object with another name, for a dry run of a replacement.
 
-    Under its own name, the server would refuse the immutable field or report that the object exists.
+    With its own name, the server would reject the change of the immutable field, or report that the object
+    already exists.
     """
     return {**desired, "metadata": {**desired["metadata"], "name": f"{desired['metadata']['name']}-new"}}
 
 
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
-    """Return how many running peers an update deletes and creates again; 0 without a restart.
+    """Return the number of running peers that an update deletes and creates again.
 
     Peers that are removed by scaling down do not count. `predicted` is None if the object itself does not
-    change. The result is then the number of outdated peers that an interrupted sync has left.
+    change. The result is then the number of outdated peers that remain after an interrupted sync.
     """
     if live["kind"] != "StatefulSet":
         return 0
@@ -160,7 +162,7 @@ def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
 
 
 def _staggered_s(pod: Mapping[str, Any], peers: int, *, at_once: bool) -> int:
-    """Return the delay by staggered starts in seconds: of the last peer, or the sum over all peers."""
+    """Return the delay of staggered starts in seconds: of the last peer (`at_once`), or the sum of all."""
     flags = next((c.get("args") or () for c in pod.get("initContainers", ()) if c["name"] == _STAGGER), ())
     values = dict(flag.split("=", 1) for flag in flags if "=" in flag)
     try:
@@ -177,7 +179,7 @@ def changes_template(live: Manifest, predicted: Manifest) -> bool:
 
 
 def adopts_peers(desired: Manifest, live: Manifest) -> bool:
-    """Return True if the selector of a new StatefulSet would match the peers of the live one."""
+    """Return True if the selector of a new StatefulSet would match the peers of the live StatefulSet."""
     if live["kind"] != "StatefulSet":
         return True
     selector = desired["spec"].get("selector") or {}
@@ -190,7 +192,7 @@ def adopts_peers(desired: Manifest, live: Manifest) -> bool:
 
 
 def is_restarted_by_sync(manifest: Manifest) -> bool:
-    """Return True if the sync itself deletes the peers of an old revision, because of OnDelete."""
+    """Return True if the sync itself must delete the peers of an old revision (update strategy OnDelete)."""
     strategy = (manifest.get("spec") or {}).get("updateStrategy") or {}
     return manifest["kind"] == "StatefulSet" and strategy.get("type") == "OnDelete"
 
@@ -202,7 +204,7 @@ def _is_immutable(kind: str, name: str) -> bool:
 
 
 def _covers(wanted: object, live: Any) -> bool:  # noqa: ANN401 -- any JSON value
-    """Return True if live contains all desired values; additional values of the server are ignored."""
+    """Return True if `live` contains all desired values; additional values in `live` are ignored."""
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(_covers(v, live.get(k)) for k, v in wanted.items())
     if isinstance(wanted, list):
@@ -219,5 +221,5 @@ def _request(container: Mapping[str, Any], name: str) -> Decimal:
     text = (resources.get("requests") or {}).get(name) or (resources.get("limits") or {}).get(name)
     try:
         return parse_quantity(str(text or "0"))
-    except UnitError:  # a live object may contain forms that nimlab does not parse; the number is informative
+    except UnitError:  # a live object may contain forms that nimlab cannot parse; the sum is only for display
         return Decimal(0)

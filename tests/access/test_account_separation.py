@@ -1,7 +1,7 @@
 """The accounts of one apply-set cannot write objects of the other: a real API server rejects each attempt.
 
-A missing right rejects some attempts, and the policies of `nimlab rbac` reject the others. Every rule of the
-policies must reject at least one attempt.
+The server rejects some attempts because the account lacks the right, and the other attempts because of the
+policies of `nimlab rbac`. Every rule of the policies must reject at least one attempt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.support.paths import SAMPLE_LAB
 
 @pytest.fixture(params=[False, True], ids=["labels", "namespaces"])
 def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, AttackTarget]]:
-    """Yield both sets, each synced by its own account; experiments with or without own namespaces."""
+    """Yield both sets, each synced by its own account; experiments use own namespaces or the lab's."""
     own_namespaces: bool = request.param
     flags = ("--namespaces",) if own_namespaces else ()
     name = f"go-{secrets.token_hex(3)}"
@@ -56,7 +56,7 @@ def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[d
     rendered += render_platform(load_platform_templates(lab.root), files)
     rendered.sort(
         key=lambda m: bool(m["metadata"].get("namespace") == lab.namespace)
-    )  # the dict below keeps the last object of each name
+    )  # if names are equal, the dict below keeps the last object
     manifests = {(m["kind"], m["metadata"]["name"]): m for m in rendered}
     targets = {}
     with ExitStack() as stack:
@@ -80,7 +80,7 @@ def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[d
 
 
 def refusals(target: AttackTarget, attacks: Mapping[str, tuple[Attack, str]]) -> set[str]:
-    """Try every attack and return the refusals; fail if one succeeds or is refused for another reason."""
+    """Try every attack and return the server's messages; fail after a success or a wrong message."""
     refused, wrong = set(), []
     for name, (attack, words) in attacks.items():
         try:
@@ -109,7 +109,7 @@ def rules_of(lab: Lab, *flags: str) -> set[str]:
 
 @pytest.mark.live
 @pytest.mark.timeout(600)
-def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, AttackTarget]) -> None:
+def test_each_account_can_sync_its_own_set_but_not_write_the_other(both: dict[str, AttackTarget]) -> None:
     lab = both[EXPERIMENTS].lab
     own_namespaces = ("StatefulSet", "pod") in both[EXPERIMENTS].manifests
     flags = ("--namespaces",) if own_namespaces else ()
@@ -124,7 +124,7 @@ def test_each_account_syncs_its_set_and_cannot_write_the_other(both: dict[str, A
             rule for rule in rules_of(lab, *options, *flags) if not any(rule[:60] in text for text in refused)
         }
         expected = {rule for rule in unused if "may not write quotas" in rule and not own_namespaces}
-        assert unused == expected, "these rules apply only beyond missing rights"
+        assert unused == expected, "each of these rules must reject an attempt"
     create_peers(lambda _: None)(both[EXPERIMENTS])
     create_pods(lambda _: None)(both[PLATFORM])
     create_pods(lambda _: None, "DaemonSet", "lab-log-agent")(both[PLATFORM])

@@ -1,6 +1,6 @@
-"""`nimlab rbac`: its accounts have all rights that a plan and a sync need, and no others.
+"""`nimlab rbac`: its accounts have all rights that a plan and a sync need, and no other rights.
 
-Rights differ by verb, kind, and whether they are limited to the lab's namespace.
+The tests compare rights by verb, kind, and scope (the lab's namespace or the whole cluster).
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ Right = tuple[str, str, str]
 
 @pytest.fixture(autouse=True)
 def leave_nothing(lab: Lab) -> Iterator[None]:
-    """Remove the cluster-scoped objects of `nimlab rbac`; the others are deleted with the lab's namespace."""
+    """Remove the cluster-scoped objects of `nimlab rbac` after the test; `lab` removes the others."""
     yield
     remove_rights(lab)
 
 
 def remove_rights(lab: Lab) -> None:
-    """Delete the roles and policies with the lab's name."""
+    """Delete the cluster-scoped roles and policies whose names contain the lab's namespace."""
     kinds = "clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding"
     names = lab.kubectl("get", kinds, "-o", "name").split()
     ours = [name for name in names if name.endswith(f"-{lab.namespace}")]
@@ -80,7 +80,7 @@ def granted(lab: Lab, account: str, *flags: str) -> set[Right]:
 
 
 def rights_of(request: Seen, home: str) -> set[Right]:
-    """Return the rights that a request needs; ignores the listing of a namespace's contents."""
+    """Return the rights that a request needs, except the requests that list the contents of a namespace."""
     path, _, query = request.path.partition("?")
     parts = path.split("/")
     plurals = {kind.plural: kind.name for kind in KINDS.values()}
@@ -100,7 +100,7 @@ def rights_of(request: Seen, home: str) -> set[Right]:
 
 
 def missing(used: set[Right], rights: set[Right]) -> set[Right]:
-    """Return the requests that no right allows; a cluster-wide right also covers the lab's namespace."""
+    """Return the used rights that are not granted; a cluster-wide right also covers the lab's namespace."""
     return {
         (verb, kind, where)
         for verb, kind, where in used
@@ -109,7 +109,7 @@ def missing(used: set[Right], rights: set[Right]) -> set[Right]:
 
 
 def account_kubeconfig(lab: Lab, folder: Path, account: str, *flags: str) -> Path:
-    """Apply the output of `nimlab rbac`, and return the account's kubeconfig once its policy is active."""
+    """Apply the output of `nimlab rbac`, wait for its policy, and return the account's kubeconfig."""
     rendered = folder / "rbac.yaml"
     rendered.write_text(lab.run("rbac", *flags).out, encoding="utf-8")
     lab.kubectl("apply", "-f", str(rendered))
@@ -140,18 +140,18 @@ def wait_for_policy(lab: Lab, kubeconfig: Path) -> None:
 
 
 def add_templates(lab: Lab, **changes: str) -> None:
-    """Add a template for every kind that experiments can have; quotas and limits only in own namespaces."""
+    """Add a template for each kind of experiments; quotas and limit ranges only in own namespaces."""
     for name, text in {**MORE, **changes}.items():
         (lab.root / "templates" / "experiment" / f"{name}.yaml.j2").write_text(text, encoding="utf-8")
 
 
 def used_by(proxy: Proxy, lab: Lab) -> set[Right]:
-    """Return the rights that all requests so far needed."""
+    """Return the rights that all recorded requests needed."""
     return {right for request in proxy.seen for right in rights_of(request, lab.namespace)}
 
 
 def sync_everything(lab: Lab, through: Lab) -> None:
-    """Sync in all situations (create, time out, restart, correct drift, prune), to cover all its requests."""
+    """Sync in all situations (create, time out, restart, correct drift, prune), to send all requests."""
     add_templates(lab)
     refused = through.run("sync")
     assert refused.code == 1, "only an administrator may write quotas in the lab's namespace"
@@ -201,7 +201,7 @@ def test_plan_account_can_plan_and_uses_all_its_rights(lab: Lab, tmp_path: Path)
         assert {verb for verb, _, _ in used} == {"get", "list"}
         rights = granted(lab, "nimlab-plan")
         assert rights - used == set()
-        assert reader.run("sync", "--no-wait").code == 0, "in sync, so there is nothing to write"
+        assert reader.run("sync", "--no-wait").code == 0, "the lab is in sync, so there is nothing to write"
         lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
         refused = reader.run("sync")
         assert refused.code == 1
@@ -241,7 +241,7 @@ def test_accounts_keep_a_namespace_that_they_cannot_list_completely(
 
 
 def in_own_namespaces(template: str) -> str:
-    """Return the template, rendered only for experiments with their own namespace."""
+    """Return the template with a condition: it is rendered only for experiments with their own namespace."""
     return "{% if own_namespace %}\n" + template + "{% endif %}\n"
 
 
@@ -264,7 +264,7 @@ def test_accounts_for_own_namespaces_use_all_cluster_wide_rights(lab: Lab, tmp_p
         assert writer.run("sync").code == 0
         used = used_by(proxy, lab)
     rights = granted(lab, "nimlab-sync", "--namespaces")
-    spare = {("delete", "Namespace", "beyond")}  # useful only with the right to list all objects
+    spare = {("delete", "Namespace", "beyond")}  # only used with the right to list all objects
     assert rights - used == spare
     assert missing(used, rights) == set()
 

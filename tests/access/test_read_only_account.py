@@ -48,7 +48,7 @@ CHANGES = {
 
 @pytest.fixture
 def reader(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
-    """Return the lab with the read-only account, after a sync whose objects contain additional fields."""
+    """Yield the lab with the read-only account, after a sync of objects with additional fields."""
     for kind, old, new in RICHER:
         edit(lab, kind, old, new)
     (lab.root / "experiments" / "purple.yaml").unlink()
@@ -59,7 +59,7 @@ def reader(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
 
 
 def edit(lab: Lab, kind: str, old: str, new: str) -> None:
-    """Replace a text that must occur in a template."""
+    """Replace a text in a template; the text must occur."""
     path = lab.root / "templates" / "experiment" / f"{kind}.yaml.j2"
     text = path.read_text(encoding="utf-8")
     assert old in text, (kind, old)
@@ -74,7 +74,7 @@ def pending(lab: Lab, code: int = 3) -> dict[str, Any]:
     return {f"{o['kind']}/{o['name']}": o for o in objects if o["action"] != "keep"}
 
 
-def test_read_only_account_sees_all_changes_of_a_sync(lab: Lab, reader: Lab) -> None:
+def test_plan_of_a_read_only_account_shows_all_changes_of_a_sync(lab: Lab, reader: Lab) -> None:
     assert pending(reader, code=0) == {}
     shipped = {path: path.read_text(encoding="utf-8") for path in lab.root.rglob("*.j2")}
     for name, (kind, old, new, key, restarts) in CHANGES.items():

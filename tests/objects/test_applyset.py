@@ -1,4 +1,4 @@
-"""IDs of apply-sets as in kubectl, label and annotation of members, and proofs before a prune."""
+"""Apply-sets: the same IDs as in kubectl, the label and annotation of members, the proofs for a prune."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SET = ApplySet(name="experiments", namespace="lab")
 
 
 def test_ids_equal_those_of_kubectl() -> None:
-    """The test vectors come from kubectl's own tests (KEP-3659)."""
+    """The expected IDs come from kubectl's own tests (KEP-3659)."""
     assert (
         apply_set_id("my-set", "test", "Secret", "")
         == "applyset-0eFHV8ySqp7XoShsGvyWFQD3s96yqwHmzc4e0HR1dsY-v1"
@@ -38,7 +38,7 @@ def plain() -> Manifest:
     }
 
 
-def test_stamp_marks_a_copy() -> None:
+def test_stamp_adds_label_and_annotation_to_a_copy() -> None:
     before = plain()
     marked = stamp(before, SET)
     assert before == plain()
@@ -83,7 +83,7 @@ def test_member_has_all_proofs() -> None:
         (lambda v: v.update(kind="PersistentVolumeClaim"), "never pruned"),
     ],
 )
-def test_each_proof_can_be_missing(change: Callable[[Any], object], words: str) -> None:
+def test_each_missing_proof_is_reported(change: Callable[[Any], object], words: str) -> None:
     live = copy.deepcopy(member())
     change(live)
     assert any(words in text for text in missing_proofs(live, SET))
@@ -93,5 +93,5 @@ def test_each_proof_can_be_missing(change: Callable[[Any], object], words: str) 
     ("manager", "hand"),
     [("kubectl", True), ("kubectl-edit", True), ("k9s", True), ("hpa-controller", False), ("helm", False)],
 )
-def test_hand_tools_and_controllers(manager: str, hand: bool) -> None:
+def test_hand_tools_are_distinguished_from_controllers(manager: str, hand: bool) -> None:
     assert is_hand_tool(manager) is hand

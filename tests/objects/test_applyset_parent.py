@@ -1,4 +1,4 @@
-"""The record on the parent: round trip, scope before and after a run, and recorded commits."""
+"""The record on the parent: writing and reading it, its scope before and after a run, and its commits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCOPE = Scope(kinds=frozenset({"StatefulSet", "Service"}), namespaces=frozenset(
 RECORD = Parent(scope=SCOPE, commit="a" * 40, begun={"*": "b" * 40, "red": "c" * 40})
 
 
-def test_parent_round_trip() -> None:
+def test_written_parent_is_read_back_unchanged() -> None:
     manifest = parent_manifest(SET, RECORD, "1.2.3")
     annotations = manifest["metadata"]["annotations"]
     assert annotations[CONTAINS] == "Service,StatefulSet.apps"
@@ -86,7 +86,7 @@ def test_run_over_the_whole_lab_replaces_begun_entries() -> None:
     assert during.begin(wide, "d" * 40, frozenset({"red"})).begun == during.begun
 
 
-def test_scope_is_the_union_of_its_objects() -> None:
+def test_scope_contains_the_kinds_and_namespaces_of_its_objects() -> None:
     keys = [ObjectKey("Service", "a", "x"), ObjectKey("Namespace", "", "b")]
     scope = Scope.of(keys)
     assert scope == Scope(kinds=frozenset({"Service", "Namespace"}), namespaces=frozenset({"a"}))

@@ -1,4 +1,4 @@
-"""A recorded apply-set belongs to this lab only with evidence. A fork or a copy is no evidence."""
+"""A recorded apply-set belongs to this lab only if there is evidence. A fork or a copy gives no evidence."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_lab_relation(
     assert lab_relation(own, recorded, knows_commit=knows_commit) is expected
 
 
-def test_record_keeps_facts_that_are_unknown_here() -> None:
+def test_unknown_facts_are_copied_from_the_former_record() -> None:
     assert NOTHING.recorded_over(at("labs/one", "dst")) == LabIdentity(id="dst", repository_folder="labs/one")
     assert at("").recorded_over(LabIdentity(host_folder="x")) == LabIdentity(repository_folder="")
     assert LabIdentity(host_folder="x").recorded_over(NOTHING) == LabIdentity(host_folder="x")

@@ -1,4 +1,4 @@
-"""Change detector and foreign fields, with the objects that a real server produced in difficult cases."""
+"""Unchanged check and foreign fields, tested with objects that a real server returned in difficult cases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DESIRED: Manifest = {
 
 
 def port(protocol: str) -> str:
-    """Return the key of a port in managedFields."""
+    """Return the key that a port has in managedFields."""
     return f'k:{{"containerPort":1,"protocol":"{protocol}"}}'
 
 
@@ -99,7 +99,7 @@ def owned(live: Any) -> Any:
     return live["metadata"]["managedFields"][0]["fieldsV1"]
 
 
-def test_applied_object_is_unchanged_despite_defaults_of_the_server() -> None:
+def test_applied_object_with_server_defaults_is_unchanged() -> None:
     assert compare(DESIRED, make_live()).unchanged
 
 
@@ -169,7 +169,7 @@ SUSPECTS: dict[str, Callable[[Any, Any], object]] = {
 
 
 def pod_owned(live: Any) -> Any:
-    """Return nimlab's field tree of the pod spec."""
+    """Return the part of nimlab's field tree for the pod spec."""
     return owned(live)["f:spec"]["f:template"]["f:spec"]
 
 
@@ -191,7 +191,7 @@ def test_foreign_items_and_other_owners_do_not_make_an_object_suspect() -> None:
     assert compare(DESIRED, live).unchanged
 
 
-def test_sets_are_compared_with_their_order() -> None:
+def test_sets_are_compared_including_their_order() -> None:
     desired: Manifest = {"apiVersion": "v1", "metadata": {"name": "a", "finalizers": ["x/1", "x/2"]}}
     fields: dict[str, Any] = {"f:metadata": {"f:finalizers": {'v:"x/1"': {}, 'v:"x/2"': {}}}}
     entry = {"manager": "nimlab", "operation": "Apply", "apiVersion": "v1", "fieldsV1": fields}
@@ -209,7 +209,7 @@ ANY_JSON = st.recursive(
 
 
 @given(ANY_JSON)
-def test_malformed_managed_fields_never_raise(value: Any) -> None:
+def test_malformed_managed_fields_raise_no_error(value: Any) -> None:
     live = make_live()
     live["metadata"]["managedFields"][0]["fieldsV1"] = value
     compare(DESIRED, live)
@@ -250,7 +250,7 @@ def test_foreign_additions_are_reported_at_their_topmost_path() -> None:
 @pytest.mark.parametrize(
     "live",
     [
-        with_foreign({"f:spec": {"f:replicas": {}}}),  # a desired field of another manager is drift
+        with_foreign({"f:spec": {"f:replicas": {}}}),  # a desired field that another manager owns is drift
         with_foreign({"f:metadata": {"f:labels": {"f:team": {}}}}),
         with_foreign({"f:status": {"f:replicas": {}}}),
         with_foreign({"f:spec": {"f:revisionHistoryLimit": {}}}, manager="kube-controller-manager"),
@@ -295,7 +295,7 @@ def test_default_after_the_removal_of_a_field_is_not_foreign() -> None:
 
 @pytest.mark.parametrize("part", ["labels", "annotations"])
 @pytest.mark.parametrize("manager", ["kubectl-label", "mesh-operator", "kubelet", "nimlab"])
-def test_labels_and_annotations_of_others_are_foreign(part: str, manager: str) -> None:
+def test_labels_and_annotations_of_other_managers_are_foreign(part: str, manager: str) -> None:
     live = with_foreign({"f:metadata": {f"f:{part}": {"f:mesh.io/team": {}}}}, manager=manager)
     live["metadata"].setdefault(part, {})["mesh.io/team"] = "a"
     (foreign,) = foreign_fields(DESIRED, live)
@@ -334,7 +334,7 @@ def test_paths_have_a_readable_form() -> None:
     assert path_text(path) == 'spec[a.b/c][1,UDP]["x"]'
 
 
-def test_own_entry_is_the_only_apply_entry_of_nimlab() -> None:
+def test_own_entry_requires_exactly_one_apply_entry_of_nimlab() -> None:
     live = make_live()
     assert own_entry(live) == OWNED
     live["metadata"]["managedFields"] = []

@@ -1,4 +1,4 @@
-"""Object keys, apply order, and the canonical form, which equals the form that the server stores."""
+"""Object keys, the apply order, and the canonical form, which is the form that the server stores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def spec(**fields: Any) -> Any:
     return canonical({"spec": fields}).get("spec", {})
 
 
-# Without these rules, a real server made these objects suspect: docs/server-side-apply.md.
+# Without the rules for these cases, nimlab reported unchanged objects on a real server as suspect
+# (docs/server-side-apply.md).
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -71,7 +72,7 @@ def test_label_named_like_a_quantity_is_text(field: str) -> None:
     assert len(diff_objects({"spec": before}, {"spec": after})) == 1
 
 
-def test_free_maps_are_not_changed() -> None:
+def test_maps_with_keys_of_the_user_are_not_changed() -> None:
     data = {"empty": "", "limits": "1024Mi", "storage": "1024Mi", "value": ""}
     assert canonical({"data": data}) == {"data": data}
 
@@ -111,7 +112,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["spec", "data", "metadata"]), JSON))
-def test_canonical_form_is_final_and_ignores_key_order(value: dict[str, Any]) -> None:
+def test_canonical_form_is_idempotent_and_ignores_key_order(value: dict[str, Any]) -> None:
     once = canonical(value)
     assert canonical(once) == once
     backwards = json.loads(json.dumps(value), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
@@ -119,7 +120,7 @@ def test_canonical_form_is_final_and_ignores_key_order(value: dict[str, Any]) ->
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=20)))
-def test_apply_body_reads_back_through_yaml(data: dict[str, str]) -> None:
+def test_apply_body_is_read_back_unchanged_by_yaml(data: dict[str, str]) -> None:
     text = to_json_bytes({"data": data}).decode()
     assert json.loads(text) == {"data": data}
     if not any(c in key + value for key, value in data.items() for c in map(chr, range(0xD800, 0xE000))):
@@ -131,7 +132,7 @@ def test_unusual_characters_survive_the_apply_body() -> None:
     assert yaml.safe_load(to_json_bytes({"data": {"a": odd}}).decode()) == {"data": {"a": odd}}
 
 
-def test_keys_print_and_sort_as_they_are_applied() -> None:
+def test_keys_have_a_text_form_and_sort_in_apply_order() -> None:
     namespaced = key_of({"kind": "Service", "metadata": {"name": "b", "namespace": "n"}})
     assert str(namespaced) == "Service/n/b"
     assert str(ObjectKey("Namespace", "", "n")) == "Namespace/n"
@@ -154,7 +155,7 @@ def test_kinds_have_api_version_and_plural() -> None:
 
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [", "a: *x", "? [a]\n: 1\n"])
-def test_unreadable_yaml_raises_our_error(text: str) -> None:
+def test_unreadable_yaml_raises_an_error_of_nimlab(text: str) -> None:
     with pytest.raises(UnreadableYamlError):
         parse_yaml(text)
 

@@ -38,7 +38,7 @@ ORDINARY = ["PEERS", "PATH", "PWD", "OLDPWD", "COMPASS", "BYPASS", "PASSES", "PA
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_values_with_secret_names_are_hidden_at_any_depth(name: str) -> None:
+def test_values_of_secret_names_are_hidden_at_any_depth(name: str) -> None:
     pod = {"spec": {"containers": [{"name": "c", "env": [{"name": name, "value": "hunter2"}]}]}}
     assert is_secret_name(name)
     assert secrets_in(pod) == {"hunter2"}
@@ -123,7 +123,7 @@ def test_truncated_text_contains_no_fragment_of_a_secret(form: str) -> None:
 
 
 def test_secrets_are_redacted_before_truncation() -> None:
-    """Only the start of a long message is shown, and the secret is at the end of that part."""
+    """Only the start of a long message is shown. The secret is at the end of this start."""
     value = "correct horse  battery\nstaple " * 9
     for padding in range(380, 520, 7):
         answer = {"message": f'{"x" * padding} "{value}" is wrong'}
@@ -134,7 +134,7 @@ def test_secrets_are_redacted_before_truncation() -> None:
         assert not any(word in message for word in ("corr", "horse", "battery", "staple"))
 
 
-def test_foreign_value_of_an_own_env_item_is_hidden() -> None:
+def test_value_that_another_manager_set_in_our_env_item_is_hidden() -> None:
     key = 'k:{"name":"API_TOKEN"}'
     path: dict[str, Any] = {"f:env": {key: {"f:value": {}}}}
     container = {'k:{"name":"c"}': path}
@@ -193,7 +193,7 @@ def give_token(lab: Lab, value: str) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize("broken", [False, True])
 def test_no_output_of_any_command_contains_a_secret(lab: Lab, tmp_path: Path, broken: bool) -> None:
-    """This includes old, new, drifted and foreign values, and values that the server echoes."""
+    """The secrets are old, new, drifted and foreign values, and values that the server repeats in errors."""
     give_token(lab, "hunter2-old")
     assert lab.run("sync", "--no-wait").code == 0
     lab.kubectl("set", "env", "statefulset/nimp2p-exp-blue", "DB_PASSWORD=hunter2-foreign")

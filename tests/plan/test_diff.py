@@ -1,4 +1,4 @@
-"""Field changes between two objects: by key, without fields of the server, without secrets."""
+"""Field changes between two objects: keyed lists by key, no server-set fields, no secrets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_equal_objects_have_no_changes() -> None:
     assert diff_objects(STATEFULSET, copy.deepcopy(STATEFULSET)) == ()
 
 
-def test_scale_shows_replicas_and_the_env_value_at_the_items_path() -> None:
+def test_scaling_shows_replicas_and_the_env_value_at_the_path_of_its_item() -> None:
     new, peer = edited()
     new["spec"]["replicas"] = 7
     peer["env"][0]["value"] = "7"
@@ -72,7 +72,7 @@ def test_scale_shows_replicas_and_the_env_value_at_the_items_path() -> None:
     ]
 
 
-def test_env_item_with_another_source_is_shown_in_parts() -> None:
+def test_env_item_with_another_source_is_shown_field_by_field() -> None:
     new, peer = edited()
     peer["env"][0] = {"name": "PEERS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     assert shown(diff_objects(STATEFULSET, new)) == [
@@ -98,7 +98,7 @@ def test_pure_reordering_of_a_keyed_list_is_one_change() -> None:
     ]
 
 
-def test_reordering_beside_an_addition_is_shown() -> None:
+def test_reordering_is_shown_in_addition_to_an_added_item() -> None:
     new, peer = edited()
     peer["env"] = [{"name": "NEW", "value": "1"}, *reversed(peer["env"])]
     assert shown(diff_objects(STATEFULSET, new)) == [
@@ -116,7 +116,7 @@ def test_ports_differ_by_protocol_with_tcp_as_the_default() -> None:
     assert (f"{PEER}.ports[5000/TCP].protocol", "TCP", ABSENT) in changes
 
 
-def test_service_ports_and_mounts_have_keys() -> None:
+def test_service_ports_and_mounts_are_compared_by_key() -> None:
     service: Manifest = {"kind": "Service", "spec": {"ports": [{"port": 80, "targetPort": 80}]}}
     other: Manifest = {"kind": "Service", "spec": {"ports": [{"port": 80, "targetPort": 81}]}}
     assert shown(diff_objects(service, other)) == [("spec.ports[80/TCP].targetPort", 80, 81)]
@@ -188,7 +188,7 @@ def test_item_without_its_key_is_compared_by_index() -> None:
     ]
 
 
-def test_fields_of_the_server_are_left_out() -> None:
+def test_fields_that_the_server_sets_are_ignored() -> None:
     noise = {
         "managedFields": [], "resourceVersion": "1", "uid": "u", "generation": 3,
         "creationTimestamp": "2026-01-01T00:00:00Z", "selfLink": "/x",
@@ -201,7 +201,7 @@ def test_fields_of_the_server_are_left_out() -> None:
     assert diff_objects(template, {"kind": "X", "spec": {"template": {"metadata": {}}}}) == ()
 
 
-def test_fields_with_the_same_names_elsewhere_are_compared() -> None:
+def test_other_fields_with_the_names_of_server_fields_are_compared() -> None:
     old, new = config({"uid": "1", "status": "a"}), config({"uid": "2", "status": "b"})
     assert [change.path for change in diff_objects(old, new)] == ["data.status", "data.uid"]
 
@@ -222,7 +222,7 @@ def test_text_that_looks_like_a_quantity_is_text() -> None:
     assert (change.old, change.new) == ("1024Mi", "1Gi")
 
 
-def test_keys_with_dots_and_slashes_are_bracketed() -> None:
+def test_keys_with_dots_and_slashes_are_shown_in_brackets() -> None:
     new, _ = edited()
     new["metadata"]["labels"] = {"app.kubernetes.io/name": "other", "team": "red"}
     assert shown(diff_objects(STATEFULSET, new)) == [
@@ -249,7 +249,7 @@ def test_secrets_are_hidden() -> None:
     ]
 
 
-def test_secret_is_hidden_if_only_one_side_is_a_secret() -> None:
+def test_data_is_hidden_if_only_one_object_is_a_secret() -> None:
     old: Manifest = {"kind": "ConfigMap", "stringData": {"a": "old"}}
     new: Manifest = {"kind": "Secret", "stringData": {"a": "new"}}
     for changes in (diff_objects(old, new), diff_objects(new, old), diff_desired(old, new)):
@@ -284,7 +284,7 @@ def test_secret_inside_an_added_container_is_hidden() -> None:
     assert change.new["env"] == [{"name": "TOKEN", "value": "(hidden)"}, {"name": "A", "value": "1"}]
 
 
-def test_fields_that_desired_lacks_are_ignored() -> None:
+def test_fields_that_are_not_desired_are_ignored() -> None:
     live, peer = edited()
     live["spec"]["revisionHistoryLimit"] = 10
     peer["env"].append({"name": "DEBUG", "value": "1"})
@@ -347,7 +347,7 @@ def test_diff_is_empty_exactly_for_equal_objects(old: Any, new: Any) -> None:
 
 
 def repr_of(value: Any) -> str:
-    """Return a text that is equal exactly for equal JSON, for any order of keys."""
+    """Return a text that is equal for two values only if their JSON is equal, for any order of keys."""
     if isinstance(value, dict):
         return repr({key: repr_of(value[key]) for key in sorted(value)})
     return repr([repr_of(item) for item in value]) if isinstance(value, list) else repr(value)

@@ -1,4 +1,4 @@
-"""Health of an experiment's pods: the word and the worst reason. Events of former runs do not count."""
+"""Health of an experiment's pods, in one word with the worst reason. Events of former runs are ignored."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def test_failing_probes_and_lost_nodes_have_different_reasons() -> None:
     assert is_due(probe, NOW)
     starting = pod_trouble(unready(container_ready=False, seconds=5), NOW)
     assert starting is not None
-    assert not is_due(starting, NOW), "starting pods are normal"
+    assert not is_due(starting, NOW), "starting pods have no trouble"
     for status in ({"phase": "Unknown"}, {"phase": "Running", "reason": "NodeLost"}):
         trouble = pod_trouble(pod(0, **status), NOW)
         assert trouble is not None
         assert trouble.reason == "NodeLost"
 
 
-def test_pods_that_stay_terminating_are_named_with_the_blocker() -> None:
+def test_report_of_a_pod_that_stays_terminating_contains_the_blocker() -> None:
     stuck = ready(0)
     stuck["metadata"] |= {"deletionTimestamp": MADE, "finalizers": ["a/b"]}
     trouble = pod_trouble(stuck, NOW)
@@ -162,7 +162,7 @@ def test_health_of_workloads() -> None:
     assert health_of([terminating], 0, [], NOW).health is Health.TERMINATING
 
 
-def test_row_sums_over_all_workloads_of_an_experiment() -> None:
+def test_row_contains_the_sum_over_all_workloads_of_an_experiment() -> None:
     other = statefulset(scale=2, running=1)
     other["metadata"]["name"] = f"{NAME}-bootstrap"
     row = only_row(plan_of(keep(spec_map("d")), keep(statefulset()), keep(other)))
@@ -172,7 +172,7 @@ def test_row_sums_over_all_workloads_of_an_experiment() -> None:
 
 
 def managed(manager: str, at: str, *path: str, **more: Any) -> dict[str, Any]:
-    """Return a managedFields entry with one field."""
+    """Return a managedFields entry that contains one field."""
     fields: dict[str, Any] = {}
     for name in reversed(path):
         fields = {name: fields}
@@ -198,14 +198,14 @@ PATH = ("f:spec", "f:template", "f:spec", "f:containers", CONTAINER, "f:image")
 
 
 def updated(*entries: dict[str, Any], old: Any = "v1") -> Any:
-    """Return an update of the image."""
+    """Return a change that updates the image."""
     live = statefulset()
     live["metadata"]["managedFields"] = list(entries)
     return change(Action.UPDATE, live, statefulset(), fields=(FieldChange(path=IMAGE, old=old, new="v2"),))
 
 
 def test_newer_checkout_is_not_drift() -> None:
-    """The file has the same hash, but the lab, a contract or a template has changed."""
+    """The experiment's file has the same hash, but lab.yaml, a contract or a template has changed."""
     ours = managed("nimlab", MADE, *PATH)
     theirs = managed("kubectl-edit", MADE, *PATH, operation="Update")
     config = keep(spec_map("d"))
@@ -263,7 +263,7 @@ def replace_parent(commit: str) -> Parent:
     return dataclasses.replace(Parent.none(), commit=commit, scope=scope)
 
 
-def test_exit_codes_of_rows() -> None:
+def test_exit_code_follows_from_the_rows() -> None:
     fine = only_row(plan_of(keep(spec_map("d")), keep(statefulset())))
     short = only_row(plan_of(keep(spec_map("d")), keep(statefulset(running=1))))
     new = only_row(plan_of(change(Action.CREATE, None, statefulset())))
@@ -324,7 +324,7 @@ def test_event_of_a_former_statefulset_does_not_end_the_wait() -> None:
     assert isinstance(later, PeersProgress), "the event is older than the last change"
 
 
-def test_warnings_explain_pods_outside_the_listed_pages() -> None:
+def test_warning_events_explain_pods_beyond_the_listed_pages() -> None:
     (experiment,) = plan_of(keep(statefulset(running=1))).experiments
     at = (NOW - timedelta(minutes=1)).isoformat()
     warning = event(1, f"{NAME}-900", type="Warning", reason="FailedScheduling", lastTimestamp=at)
@@ -410,7 +410,7 @@ def test_list_works_without_the_right_to_read_pods() -> None:
 
 @pytest.mark.live
 def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
-    """The peers of one experiment run. Those of the other are unschedulable."""
+    """The peers of one experiment run; the peers of the other experiment are unschedulable."""
     lab.edit("purple", "memory: 16Mi", "memory: 900Gi")
     assert lab.run("sync", "--no-wait").code == 0
     assert lab.run("sync", "blue", "--timeout", "60s").code == 0

@@ -1,4 +1,4 @@
-"""Status of live objects by the rules of kstatus, and fatal troubles of pods."""
+"""The status of live objects by the rules of kstatus, and fatal troubles of pods."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_termination_message_of_a_container_is_reported() -> None:
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerError", "CrashLoopBackOff", ""])
 def test_troubles_of_a_pod_contain_no_secret(reason: str) -> None:
-    """A kubelet quotes the failed command. A long termination message is truncated at its start."""
+    """A kubelet quotes the failed command, and it truncates the start of a long termination message."""
     echo = "node --token=correct-horse: no"
     pod = waiting(reason, echo) if reason else live("Pod", {"phase": "Failed", "message": echo})
     env = [{"name": "API_TOKEN", "value": "correct-horse"}]

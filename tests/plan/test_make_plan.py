@@ -1,4 +1,4 @@
-"""Plans, and the decision on each object, for snapshots that the tests construct."""
+"""Plans, and the decision about each object, for snapshots that the tests construct."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def snapshot(*live: Manifest, predicted: dict[ObjectKey, Prediction] | None = No
 
 
 def policy(**given: Any) -> PlanInputs:
-    """Return the inputs of a run with a high prune limit; `given` are fields of the policy or the inputs."""
+    """Return the inputs of a run with a high prune limit; `given` sets fields of the policy or the inputs."""
     options = {field.name: given.pop(field.name) for field in fields(SyncPolicy) if field.name in given}
     limit = PruneLimit(objects=100, percent=None, spare_single=False)
     return PlanInputs(policy=SyncPolicy(**options), **{"limit": limit, **given})
@@ -215,7 +215,7 @@ def test_unverified_plan_compares_with_the_desired_fields() -> None:
 
 
 def test_suspect_object_without_a_dry_run_is_never_kept() -> None:
-    """Removing a field restarts peers too. A suspect object without a differing field is still reported."""
+    """Removing a field restarts peers too. A suspect object is reported even if no field differs."""
     wanted, old = workload("red"), live_of(workload("red"))
     container = old["spec"]["template"]["spec"]["containers"][0]
     container["args"] = ["-v"]
@@ -389,7 +389,7 @@ def test_percentage_applies_to_two_experiments_with_spare_single() -> None:
 
 
 def test_spare_single_requires_labels_that_nimlab_applied() -> None:
-    """Anybody can label all objects as members of one experiment. Then the percentage applies."""
+    """Any client can label all objects with one experiment, so the percentage applies to such objects."""
     red, blue, green = workload("red"), live_of(workload("blue")), live_of(workload("green"))
     limit = PruneLimit(objects=20, percent=50, spare_single=True)
     for item in (blue, green):
@@ -459,7 +459,7 @@ def test_commit_of_unknown_age_changes_and_records_nothing() -> None:
 
 @pytest.mark.parametrize("relation", list(Relation))
 @pytest.mark.parametrize("changes", [True, False])
-def test_sync_by_name_restricts_only_its_own_experiment(relation: Relation, changes: bool) -> None:
+def test_commit_of_a_sync_by_name_restricts_only_this_experiment(relation: Relation, changes: bool) -> None:
     red = workload("red", image="a:2" if changes else "a:1")
     predicted = {key_of(red): Prediction(manifest=live_of(red))} if changes else {}
     recorded = parent("c" * 40, {"red": SHA})
@@ -504,7 +504,7 @@ def test_commit_is_recorded_before_the_writes_and_as_synced_after_them() -> None
         policy(commit=HEAD, relations=ages, limit=PruneLimit(objects=0, percent=None, spare_single=False)),
     )
     assert withheld.stops
-    assert withheld.during.begun == recorded.begun, "nothing is recorded as begun if all changes are withheld"
+    assert withheld.during.begun == recorded.begun, "no commit is begun if all changes are withheld"
     same = make_plan([red], snapshot(blue, parent=parent(HEAD.sha)), policy(commit=HEAD))
     assert same.during.begun == {}, "its commit is already recorded"
 
@@ -570,7 +570,7 @@ FOREIGN = st.fixed_dictionaries(
 
 @given(FOREIGN)
 def test_only_objects_with_all_proofs_are_pruned(marks: dict[str, Any]) -> None:
-    """A foreign object with any incomplete set of proofs stays."""
+    """An object without all proofs is foreign, and stays."""
     base = manifest(marks["kind"], "thing", "blue")
     live = live_of(base)
     metadata = live["metadata"]

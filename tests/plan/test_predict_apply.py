@@ -1,4 +1,4 @@
-"""Client-side prediction of an apply, compared with the server's result."""
+"""The client-side prediction of an apply, compared with the result of the server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXAMPLES = int(os.environ.get("NIMLAB_EXAMPLES", "400"))
 
 
 def changed_by(edit: Callable[[Any], object]) -> list[tuple[str, Any, Any]]:
-    """Return the predicted changes of an applied object after this edit in Git."""
+    """Return the predicted changes of an applied object if its file is edited in this way."""
     desired, live = copy.deepcopy(DESIRED), make_live()
     edit(desired)
     return [(f.path, f.old, f.new) for f in diff_objects(live, predict(desired, live))]
@@ -84,7 +84,7 @@ def test_fields_of_other_managers_stay() -> None:
     assert [container["name"] for container in pod(predicted)["initContainers"]] == ["one", "theirs", "two"]
 
 
-def test_item_that_nimlab_owns_in_part_keeps_the_rest() -> None:
+def test_item_that_nimlab_owns_in_part_keeps_its_other_fields() -> None:
     desired, live = copy.deepcopy(DESIRED), make_live()
     pod(live)["initContainers"][1]["image"] = "theirs"
     pod_owned(live)["f:initContainers"]['k:{"name":"two"}'] = {"f:name": {}}
@@ -150,7 +150,7 @@ def test_atomic_map_is_replaced_whoever_owns_it(field: str, owners: list[str]) -
 def test_prediction_misses_no_change_of_the_server(
     cluster: KubeCluster, figure: Callable[[str], None]
 ) -> None:
-    """Use random objects with random edits by other managers and in Git."""
+    """The objects are random, and so are the edits by other managers and in Git."""
     number = int(os.environ.get("NIMLAB_SEED") or secrets.randbelow(10**9))
     namespace = f"prediction-{secrets.token_hex(4)}"
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -177,7 +177,7 @@ def test_prediction_misses_no_change_of_the_server(
 def read_and_dry_run(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, Manifest | None]:
     """Return the live object and the result of a dry run; the result is None if the server rejects the apply.
 
-    If a controller, such as that of a Deployment, changes the object in between, both are read again.
+    If a controller, such as the Deployment controller, changes the object in between, try again.
     """
     live = cluster.get(key_of(wanted))
     while True:
@@ -193,7 +193,7 @@ def read_and_dry_run(cluster: KubeCluster, wanted: Manifest) -> tuple[Manifest, 
 
 
 def check_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> None:
-    """Apply an object, edit it as other managers, change Git, and compare prediction and server."""
+    """Apply an object, edit it as other managers and in Git, and compare the prediction with the server."""
     desired = make_desired(dice, namespace, name)
     live = cluster.apply(desired, manager=FIELD_MANAGER, force=False, dry_run=False)
     luck = Dice(random.Random(dice.random.getrandbits(32)))  # noqa: S311 -- not a secret

@@ -1,4 +1,4 @@
-"""Saved plans: executed exactly or not at all. The JSON of plans conforms to its schema."""
+"""Saved plans are executed exactly as saved, or not at all. The JSON of plans conforms to its schema."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_schema_is_strict_and_the_docs_describe_every_key() -> None:
 @pytest.mark.parametrize(
     "document", [None, 1, [], {}, {"binding": {}}, {"binding": {"options": {"names": 1}}}]
 )
-def test_document_that_is_not_a_saved_plan_is_an_error_with_a_place(document: Any) -> None:
+def test_error_for_a_document_that_is_not_a_saved_plan_names_the_file(document: Any) -> None:
     with pytest.raises(PlanError) as caught:
         SavedPlan.from_json(document, "plan.json")
     assert caught.value.where == "plan.json"
@@ -131,7 +131,7 @@ def test_plan_that_would_restart_more_peers_than_shown_is_invalid() -> None:
     assert differences_since(more, now) == (), "fewer peers run than when the plan was made"
 
 
-def test_saved_plan_survives_json() -> None:
+def test_saved_plan_is_unchanged_after_writing_and_reading_json() -> None:
     original = saved_with_token("x")
     text = json.dumps({"binding": original.to_json()})
     assert SavedPlan.from_json(json.loads(text), "plan.json") == original
@@ -237,7 +237,7 @@ def test_saved_plan_rejects_options_that_would_change_it(lab: Lab) -> None:
 
 @pytest.mark.live
 def test_plan_that_only_creates_is_invalid_in_another_cluster(lab: Lab, tmp_path: Path) -> None:
-    """None of its objects exists yet, so only the identity of the cluster can make the plan invalid."""
+    """No object of the plan exists yet, so only the identity of the cluster can make the plan invalid."""
     path = saved(lab)
     bound_to = json.loads(path.read_text(encoding="utf-8"))["binding"]["cluster"]
     assert bound_to["object"] == "Namespace/kube-system"

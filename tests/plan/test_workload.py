@@ -1,4 +1,4 @@
-"""Facts about workloads: requested resources, immutable fields, and peers that restart."""
+"""Facts about workloads: requested resources, immutable fields, and the peers that restart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def workload(kind: str = "StatefulSet", **spec: Any) -> Manifest:
     return {"kind": kind, "metadata": {"name": "a", "generation": 1}, "spec": spec}
 
 
-def test_cost_is_replicas_times_requests_with_sidecars() -> None:
+def test_resources_are_replicas_times_requests_including_sidecars() -> None:
     containers = [{"resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}]
     sidecar = {"restartPolicy": "Always", "resources": {"limits": {"cpu": "0.1", "memory": "1Mi"}}}
     step = {"resources": {"requests": {"cpu": "0.12", "memory": "20Mi"}}}
@@ -44,7 +44,7 @@ def test_cost_is_replicas_times_requests_with_sidecars() -> None:
     assert resources_of(workload(template=odd)) == Resources(pods=1)
 
 
-def test_limits_that_apply_only_to_the_average_have_a_caveat() -> None:
+def test_caveat_for_bandwidth_limits_of_the_long_term_average() -> None:
     annotations = {"kubernetes.io/egress-bandwidth": "16M"}
     (caveat,) = caveats_of(workload(template={"metadata": {"annotations": annotations}}))
     assert "average" in caveat
@@ -75,7 +75,9 @@ def test_limits_that_apply_only_to_the_average_have_a_caveat() -> None:
         ("ConfigMap", {}, {}, ()),
     ],
 )
-def test_immutable_fields(kind: str, desired: Any, live: Any, paths: tuple[str, ...]) -> None:
+def test_changes_of_immutable_fields_are_found(
+    kind: str, desired: Any, live: Any, paths: tuple[str, ...]
+) -> None:
     assert immutable_changes(workload(kind, **desired), workload(kind, **live)) == paths
 
 
@@ -86,7 +88,7 @@ def test_immutable_fields(kind: str, desired: Any, live: Any, paths: tuple[str, 
         "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
     ],
 )  # fmt: skip
-def test_mutable_fields_of_a_statefulset(name: str) -> None:
+def test_changes_of_mutable_statefulset_fields_are_allowed(name: str) -> None:
     desired, live = workload(), workload()
     desired["spec"][name], live["spec"][name] = 1, 2
     assert immutable_changes(desired, live) == ()
@@ -94,7 +96,7 @@ def test_mutable_fields_of_a_statefulset(name: str) -> None:
     assert immutable_changes(desired, live) == ("spec.serviceName",)
 
 
-def test_immutable_config_and_role_references() -> None:
+def test_changes_of_immutable_config_maps_and_role_references_are_found() -> None:
     frozen = {"kind": "ConfigMap", "immutable": True, "data": {"a": "b"}}
     assert immutable_changes({"kind": "ConfigMap", "data": {"a": "c"}}, frozen) == ("data",)
     assert immutable_changes(

@@ -18,7 +18,7 @@ from tests.support.lab import Sandbox
 
 @pytest.fixture
 def counters(counts: dict[str, Counter[str]]) -> Iterator[Counters]:
-    """Yield the counters of this test, which are added to those of the run afterwards."""
+    """Yield the counters of this test; afterwards, add them to the counters of the whole run."""
     counters = Counters(seed=figures.seed())
     yield counters
     counts["prune safety"].update({

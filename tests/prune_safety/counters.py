@@ -1,4 +1,4 @@
-"""Counters of the tests of prune safety: the number of situations, and of wrong results."""
+"""Counters of the tests of prune safety: the number of situations, and the number of wrong results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counters:
-    """Counters of one test, and the seed that repeats its random choices."""
+    """Counters of one test, and the seed with which its random choices can be repeated."""
 
     seed: int
     planned: int = 0

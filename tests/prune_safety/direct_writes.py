@@ -1,4 +1,4 @@
-"""Direct access to the API server as any field manager, without the checks of nimlab."""
+"""Direct access to the API server with any field manager, without the checks of nimlab."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOLD: Final = "example.org/hold"
 
 @dataclass(frozen=True, slots=True)
 class DirectAccess:
-    """A connection with all rights that bypasses nimlab."""
+    """A connection to the API server with all rights; it bypasses nimlab."""
 
     cluster: KubeCluster
 
@@ -31,7 +31,7 @@ class DirectAccess:
         return f"{self.collection(item['kind'], item['metadata'].get('namespace', ''))}/{name}{tail}"
 
     def collection(self, kind: str, namespace: str = "") -> str:
-        """Return the REST path of all objects of a kind, in one namespace or in all."""
+        """Return the REST path of all objects of a kind, in one namespace or in all namespaces."""
         facts = FACTS[kind]
         base = f"/apis/{api_version(kind)}" if facts.group else "/api/v1"
         inside = f"/namespaces/{namespace}" if namespace and facts.namespaced else ""
@@ -65,7 +65,7 @@ class DirectAccess:
         return result
 
     def create(self, item: Object, manager: str = "kubectl-create") -> Object:
-        """Create an object; the manager then owns its fields with the operation Update."""
+        """Create an object, so that the manager owns its fields with the operation Update."""
         namespace = item["metadata"].get("namespace", "")
         if item["kind"] == "Pod":
             self.wait_for_account(namespace)
@@ -81,7 +81,7 @@ class DirectAccess:
                 return
 
     def merge(self, item: Object, metadata: Object, manager: str = "kubectl-edit") -> Object:
-        """Change the metadata of an object as this manager."""
+        """Change the metadata of an object with this field manager."""
         path = f"{self.path(item)}?fieldManager={manager}"
         result: Object = self.send("PATCH", path, {"metadata": metadata}, "merge-patch+json")
         return result
@@ -101,12 +101,12 @@ class DirectAccess:
                 raise
 
     def items(self, kind: str, namespace: str = "") -> Sequence[Object]:
-        """Return all objects of a kind, in one namespace or in all."""
+        """Return all objects of a kind, in one namespace or in all namespaces."""
         answer = self.send("GET", self.collection(kind, namespace))
         return [{**item, "kind": kind, "apiVersion": api_version(kind)} for item in answer["items"]]
 
     def each(self, work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-        """Call a function for all items, several at a time."""
+        """Call a function for all items, for several items at the same time."""
         with ThreadPoolExecutor(max_workers=_HANDS) as pool:
             return list(pool.map(work, items))
 
@@ -115,7 +115,7 @@ class DirectAccess:
         return self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     def reference(self, namespace: str) -> Object:
-        """Return an owner reference to a foreign object of a namespace, and create the object if needed."""
+        """Return an owner reference to a foreign object in a namespace; create it if it does not exist."""
         item = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -1,8 +1,8 @@
-"""Variants of an object: other metadata or other authors, and whether a sync must keep it.
+"""Variants of an object: changes of its metadata or its managed fields, and whether a sync must then keep it.
 
-An object starts as a member of the lab's set, with every proof. `METADATA_VARIANTS` change its metadata,
-`AUTHOR_VARIANTS` its managed fields. A variant with `stays` makes the object foreign or protected, so that no
-sync may delete it. Other variants occur in objects of the lab in normal operation.
+An object starts as a member of the lab's set, with every proof. `METADATA_VARIANTS` change its metadata.
+`AUTHOR_VARIANTS` change its managed fields. A variant with `stays` makes the object foreign or protected, so
+that no sync may delete it. All other variants also occur in objects of a lab in normal operation.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Draft:
         self.item["metadata"]["ownerReferences"] = [{**self.owner, **fields}]
 
     def move(self, **fields: str) -> None:
-        """Change the name or the namespace, and keep all other metadata."""
+        """Change the name or the namespace, but keep all other metadata."""
         self.item["metadata"].update(fields)
 
 
@@ -72,7 +72,8 @@ class Draft:
 class MetadataVariant:
     """One change of an object's metadata. An object gets at most one change per `slot`.
 
-    `served` is False if no server returns such an object. `inside` is True if it requires a namespaced kind.
+    `served` is False if no server returns an object like this. `inside` is True if the change requires a
+    namespaced kind.
     """
 
     slot: str
@@ -202,7 +203,7 @@ METADATA_VARIANTS: Final[Mapping[str, MetadataVariant]] = {
 
 
 def fields_of(item: Object) -> Object:
-    """Return the managedFields tree of an object that one manager has written completely."""
+    """Return the field tree of an object of which one manager has written all fields."""
     metadata = item["metadata"]
     parts: Object = {
         f"f:{part}": {".": {}, **{f"f:{key}": {} for key in metadata[part]}}
@@ -214,7 +215,7 @@ def fields_of(item: Object) -> Object:
 
 
 def without(fields: Object, *path: str) -> Object:
-    """Return a copy of the tree without a branch."""
+    """Return a copy of the field tree without the subtree at a path."""
     kept = copy.deepcopy(fields)
     inner = kept
     for part in path[:-1]:
@@ -231,7 +232,7 @@ def entry(fields: object, manager: str = MANAGER, operation: str = "Apply", **ex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Author:
-    """Authors of an object in its managedFields; `entries` builds them from the tree of all fields."""
+    """The managers that wrote an object; `entries` builds managedFields from the tree of all its fields."""
 
     stays: bool
     entries: Callable[[Object], object]
@@ -243,7 +244,7 @@ _STATUS: Final[Object] = {"f:status": {"f:replicas": {}}}
 
 
 def _deep(fields: Object) -> Object:
-    """Return fields that contain our part-of label everywhere except among the object's own labels."""
+    """Return a field tree that contains our part-of label everywhere except among the object's own labels."""
     bare = without(fields, *_LABEL)
     bare["f:metadata"].setdefault("f:annotations", {})[f"f:{PART_OF}"] = {}
     return {**bare, "f:spec": {"f:template": {"f:metadata": {"f:labels": {f"f:{PART_OF}": {}}}}}}
@@ -302,7 +303,7 @@ AUTHOR_VARIANTS: Final[Mapping[str, Author]] = {
 
 
 def choose_metadata_variants(rng: random.Random, kind: str, *, served: bool) -> tuple[str, ...]:
-    """Return some variants that an object of the kind can have together, in the order of their slots."""
+    """Return random variants that an object of this kind can have together, in the order of their slots."""
     fitting = [
         name
         for name, variant in METADATA_VARIANTS.items()

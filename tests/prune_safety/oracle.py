@@ -1,7 +1,8 @@
-"""Ownership of objects, implemented a second time: from KEP-3659 and the design, not from the code.
+"""Ownership of objects, implemented a second time from KEP-3659 and the design, not from nimlab's code.
 
-The tests of prune safety use it as their oracle: the ID of a set, the metadata of a member, and minimal valid
-objects. It imports nothing from nimlab, so that it does not share nimlab's mistakes.
+The tests of prune safety use this module to compute expected results: the ID of a set, the metadata of a
+member, and minimal valid objects. It imports nothing from nimlab, so that it does not share nimlab's
+mistakes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MANAGER: Final = "nimlab"
 
 
 class Facts(NamedTuple):
-    """API group, version and resource name of a kind."""
+    """The API group, version and resource name of a kind."""
 
     group: str
     version: str
@@ -67,14 +68,14 @@ def applyset_id(name: str, namespace: str, kind: str = "ConfigMap", group: str =
 
 @dataclass(frozen=True, slots=True)
 class LabScope:
-    """A lab: the namespace of its parent, and the prefix of its experiments."""
+    """A lab: the namespace of its parent, and the prefix of its experiments' names."""
 
     namespace: str
     prefix: str = "nimp2p-exp-"
 
     @property
     def id(self) -> str:
-        """ID of the lab's set of experiments."""
+        """The ID of the lab's set of experiments."""
         return applyset_id("nimlab-experiments", self.namespace)
 
 
@@ -92,7 +93,7 @@ def self_name(item: Object, *, set_name: str = "experiments") -> str:
 
 
 def body_of(kind: str) -> Object:
-    """Return a minimal valid body of a kind that causes no action of a controller."""
+    """Return a minimal valid body for an object of a kind; no controller acts on such an object."""
     bodies: dict[str, Object] = {
         "ConfigMap": {"data": {"a": "b"}},
         "Service": {"spec": {"clusterIP": "None", "ports": [{"name": "p", "port": 80, "protocol": "TCP"}]}},

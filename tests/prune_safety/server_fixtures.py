@@ -1,6 +1,7 @@
 """Fixtures for prune safety on a server: namespaces, labs in them, and the objects before and after a sync.
 
-The tests compare UIDs: an object that existed before the sync must still exist, unless its deletion was due.
+The tests compare UIDs. Each object that existed before the sync must still exist after it, unless the sync
+had to delete the object.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Key = tuple[str, str, str]
 
 
 class Identity(NamedTuple):
-    """UID of an object, and the UIDs of its owners."""
+    """The UID of an object, and the UIDs of its owners."""
 
     uid: str
     owners: frozenset[str] = frozenset()
@@ -81,10 +82,10 @@ class LiveServer:
     spaces: list[str] = field(default_factory=list)
     held: list[Object] = field(default_factory=list)
     variants_by_key: dict[Key, tuple[str, ...]] = field(default_factory=dict)
-    spent: set[str] = field(default_factory=set)  # UIDs of the objects whose deletion was due
+    spent: set[str] = field(default_factory=set)  # UIDs of the objects that a sync had to delete
 
     def rng(self, purpose: str) -> random.Random:
-        """Return the random choices of one test; the seed repeats them."""
+        """Return a generator of random choices for one test; the same seed gives the same choices."""
         return random.Random(f"{self.counters.seed}:{purpose}")  # noqa: S311 -- choices, not secrets
 
     def space(self, tail: str = "") -> str:
@@ -96,7 +97,7 @@ class LiveServer:
         return name
 
     def lab(self, tail: str = "", *, prefix: str = "") -> tuple[Lab, LabScope]:
-        """Create a lab without experiments in its own namespace."""
+        """Create a lab without experiments, in a namespace of its own."""
         scope = LabScope(self.space(tail), prefix or f"t{self.tag}-")
         root = make_lab(self.folder / f"lab{tail}", scope.namespace, experiments=())
         settings = root / "lab.yaml"
@@ -123,10 +124,10 @@ class LiveServer:
     def check_deletions(
         self, before: dict[Key, Identity], due: Iterable[Key], purpose: str, *, beside: Iterable[str] = ()
     ) -> None:
-        """Compare the objects that have disappeared with those whose deletion was due.
+        """Check that exactly the objects `due` have been deleted since `before`.
 
-        The garbage collector may delete dependents, such as the pods of a workload, in a later step.
-        Objects in the namespaces `beside` are not compared.
+        The garbage collector may delete dependents, such as the pods of a workload, in a later step. Objects
+        in the namespaces `beside` are not checked.
         """
         after, due, beside = self.identities(), set(due), set(beside)
         lost = {key for key, identity in before.items() if key not in after or after[key].uid != identity.uid}
@@ -140,11 +141,11 @@ class LiveServer:
         assert not not_deleted, f"{where}: did not delete {self._named(not_deleted)}"
 
     def _named(self, keys: Iterable[Key]) -> list[str]:
-        """Return the objects with their variants."""
+        """Return each object's key and variants as text."""
         return [f"{'/'.join(key)} ({', '.join(self.variants_by_key.get(key, ()))})" for key in sorted(keys)]
 
     def write(self, piece: Piece) -> None:
-        """Create an object by its write sequence, which is the last of its variants."""
+        """Create an object with its write sequence, whose name is the last of the object's `oddities`."""
         self.variants_by_key[piece.key] = piece.oddities
         WRITE_SEQUENCES[piece.oddities[-1]].write(self.direct, piece.item)
         if GOING in piece.oddities:
@@ -173,7 +174,7 @@ def _is_alive(item: Object) -> bool:
 
 
 def write_experiment(lab: Lab, name: str, peers: int = 2, interval: str = "2s") -> None:
-    """Write an experiment's file."""
+    """Write the file of an experiment."""
     lab.write(name, EXPERIMENT.format(name=name, peers=peers, interval=interval))
 
 
@@ -186,7 +187,7 @@ def sync(lab: Lab, *arguments: str, code: int = 0) -> Answer:
 
 
 def choose_variants(rng: random.Random, count: int) -> list[tuple[tuple[str, ...], str]]:
-    """Return variants and write sequences: first each alone, then random combinations."""
+    """Return variants and write sequences: first each of them alone, then random combinations."""
     served = sorted(name for name, variant in METADATA_VARIANTS.items() if variant.served)
     variants_and_sequences: list[tuple[tuple[str, ...], str]] = [((name,), "us") for name in (*served, GOING)]
     variants_and_sequences += [((), sequence) for sequence in sorted(WRITE_SEQUENCES)]
@@ -208,7 +209,7 @@ def make_variant(
     variants: tuple[str, ...],
     sequence: str,
 ) -> Piece:
-    """Return an object of a lab with these variants; it is not on the server yet."""
+    """Return an object of a lab with these variants; do not create it on the server yet."""
     space = rng.choice((scope.namespace, scope.namespace, *spaces))
     item = member(scope, rng.choice(INSIDE), space, name, experiment)
     draft = Draft(item, scope, LabScope(f"nowhere-{server.tag}"), {}, f"torture-{server.tag}-else")
@@ -229,7 +230,7 @@ def make_variant(
 
 
 def widen_scope(server: LiveServer, scope: LabScope) -> None:
-    """Record all existing kinds and namespaces on a lab's parent, as a sync would have done."""
+    """Record all existing kinds and namespaces on a lab's parent, as a sync does."""
     names = sorted(f"{kind}.{facts.group}".rstrip(".") for kind, facts in PRUNABLE.items())
     others = sorted(set(server.spaces) - {scope.namespace})
     parent = {

@@ -1,7 +1,8 @@
 """Random states of a lab: files, live objects, the options of a run, and the expected deletions.
 
-The generator knows the part of each object: required by a file, left over, or foreign. The expected deletions
-follow from these parts alone. They use neither the metadata of the objects nor the rules of nimlab.
+For each object, the generator records its relation to the lab (`Part`): a file specifies it, it is left over,
+or it is foreign. The expected deletions follow from these relations alone. To compute them, the generator
+uses neither the metadata of the objects nor the rules of nimlab.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One live object and its part; `oddities` names its variants.
+    """One live object and its relation to the lab. `oddities` are the names of its variants.
 
-    A `doubtful` object is ours, but somebody has changed the label of its experiment. If it is left over, a
-    plan may prune or keep it.
+    A `doubtful` object is ours, but another client has changed the label with its experiment. If such an
+    object is left over, the plan may either prune it or keep it.
     """
 
     item: Object
@@ -78,7 +79,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Situation:
-    """One random state; it supplies the arguments of `make_plan` and the expected result."""
+    """One random state of a lab, with the arguments of `make_plan` and the expected result."""
 
     rng: random.Random
     scope: LabScope
@@ -102,15 +103,15 @@ class Situation:
         return self.rng.random() < share
 
     def put(self, piece: Piece) -> None:
-        """Add a live object, unless one with the same key exists."""
+        """Add a live object, unless an object with the same key exists."""
         self.pieces.setdefault(piece.key, piece)
 
     def is_about(self, experiment: str) -> bool:
-        """Return whether this run includes the experiment."""
+        """Return whether this run covers the experiment."""
         return self.names is None or experiment in self.names
 
     def desired(self) -> list[Desired]:
-        """Return the desired state of the experiments of this run."""
+        """Return the desired objects of the experiments that this run covers."""
         return [
             Desired(
                 name=name,
@@ -123,7 +124,7 @@ class Situation:
         ]
 
     def snapshot(self) -> Snapshot:
-        """Return the observed state of the cluster."""
+        """Return the snapshot of the cluster."""
         scope = Scope(kinds=frozenset(INSIDE), namespaces=frozenset({self.scope.namespace}))
         return Snapshot(
             apply_set=ApplySet(name="experiments", namespace=self.scope.namespace),
@@ -148,7 +149,7 @@ class Situation:
         )
 
     def deletions(self, *, with_doubtful: bool) -> set[ObjectKey]:
-        """Return the objects that a plan has to prune: left over, ours, and part of the run."""
+        """Return the objects that a plan must prune: our left-over objects of the experiments of this run."""
         if not self.options["prune"]:
             return set()
         going = {
@@ -164,25 +165,28 @@ class Situation:
         return {k for k in going if k.kind != "Namespace" or k.name not in staying | holding}
 
     def ages(self) -> set[Relation]:
-        """Return the age of the files relative to the last sync of the whole lab, if it matters."""
+        """Return the relations of the files' commit to the commits recorded for the whole lab.
+
+        The set is empty if an older commit is allowed.
+        """
         concerned = {self.recorded, self.begun.get("*")} - {None}
         return set() if self.options["allow_older"] else {self.options["relations"][sha] for sha in concerned}
 
     def ages_by_name(self) -> dict[str, Relation]:
-        """Return the age of the files relative to the last sync of each experiment of this run."""
+        """Return the relation of the files' commit to the commit recorded for each experiment of this run."""
         concerned = {n: sha for n, sha in self.begun.items() if n != "*" and self.is_about(n)}
         if self.options["allow_older"]:
             return {}
         return {name: self.options["relations"][sha] for name, sha in concerned.items()}
 
     def may_be_another_labs(self) -> bool:
-        """Return whether the apply-set may belong to another lab, because no synced commit is known here."""
+        """Return whether the apply-set may be another lab's, because all recorded commits are unknown."""
         concerned = {self.recorded, *self.begun.values()} - {None}
         ages = {self.options["relations"][sha] for sha in concerned}
         return bool(self.options["allow_older"]) and ages == {Relation.UNKNOWN}
 
     def refusals(self) -> set[str]:
-        """Return the reasons for which the whole run must be refused."""
+        """Return the reasons why the whole run must be refused."""
         reasons = set()
         if (
             self.ages() & {Relation.OLDER, Relation.DIVERGED}
@@ -194,7 +198,7 @@ class Situation:
         return reasons
 
     def replacements(self) -> set[ObjectKey]:
-        """Return the objects to be replaced, whose experiment allows it."""
+        """Return the objects that the plan must replace, because their experiments allow it."""
         return {
             key
             for key, name in self.replaced.items()
@@ -202,7 +206,7 @@ class Situation:
         }
 
     def stops(self) -> set[str]:
-        """Return the reasons for which the deletions must be withheld, except the prune limit."""
+        """Return the reasons why the deletions must be withheld, except the prune limit."""
         reasons = {"broken-files"} if self.broken else set()
         if any(self.is_about(name) for name in self.blocked):
             reasons.add("blocked")
@@ -213,11 +217,11 @@ class Situation:
         return reasons
 
     def is_plainly_ours(self, piece: Piece) -> bool:
-        """Return whether an object is ours beyond doubt."""
+        """Return whether an object is certainly ours."""
         return not piece.stays and piece.part is not Part.FOREIGN
 
     def is_over(self, deletions: set[ObjectKey], *, of_ours: bool) -> bool:
-        """Return whether the deletions exceed the limit; the percentage refers to our objects, or to all."""
+        """Return whether the deletions exceed the limit; its percentage is of our objects, or of all."""
         limit: PruneLimit = self.options["limit"]
         if limit.objects is not None and len(deletions) > limit.objects:
             return True
@@ -274,13 +278,13 @@ def _choose_options(situation: Situation) -> None:
 
 
 def _place(situation: Situation, name: str) -> tuple[str, bool]:
-    """Return the namespace of an experiment's objects, and whether it is the experiment's own namespace."""
+    """Return the namespace of an experiment's objects, and whether only this experiment uses it."""
     isolated = situation.chance(0.3)
     return (situation.scope.prefix + name if isolated else situation.scope.namespace), isolated
 
 
 def _add_wanted(situation: Situation, name: str) -> None:
-    """Add an experiment with a file: its desired objects, its live objects, and left-over objects."""
+    """Add an experiment that has a file: its desired objects, its live objects, and left-over objects."""
     rng = situation.rng
     space, isolated = _place(situation, name)
     situation.wanted[name] = []
@@ -300,7 +304,7 @@ def _add_wanted(situation: Situation, name: str) -> None:
 
 
 def _add_live_object(situation: Situation, name: str, item: Object) -> None:
-    """Add a live object with the key of a desired object: usually the object itself."""
+    """Add a live object with the key of a desired object; usually it is the desired object itself."""
     roll, key = situation.rng.random(), key_of(item)
     live = _live(situation, member(situation.scope, key.kind, key.namespace, key.name, name))
     stays = True
@@ -339,14 +343,14 @@ def _add_live_object(situation: Situation, name: str, item: Object) -> None:
 
 
 def _labelled_only(item: Object) -> Object:
-    """Return a foreign object that was created with our labels."""
+    """Return a foreign object that another client created with our labels."""
     labelled = plain(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
     labelled["metadata"]["labels"] = dict(item["metadata"]["labels"])
     return labelled
 
 
 def _protect_or_own(situation: Situation, live: Object) -> None:
-    """Protect a desired object from deletion, or give it an owner."""
+    """Protect a desired object from deletion, or add an owner reference."""
     if situation.chance(0.5):
         live["metadata"]["annotations"][PROTECT] = "true"
     else:
@@ -354,7 +358,7 @@ def _protect_or_own(situation: Situation, live: Object) -> None:
 
 
 def _relabelled(situation: Situation, piece: Piece) -> Piece:
-    """Sometimes change the label of the experiment, as any user with write access can."""
+    """Sometimes change the label with the experiment, as any user with write access can do."""
     labels = piece.item["metadata"]["labels"]
     if piece.stays or "experiment" not in labels or not situation.chance(0.06):
         return piece
@@ -381,7 +385,7 @@ def _add_left_over(situation: Situation, name: str, part: Part) -> None:
 
 
 def _add_left_over_namespace(situation: Situation, name: str, part: Part) -> None:
-    """Add an experiment's own namespace with its contents."""
+    """Add the left-over own namespace of an experiment, with its contents."""
     space = situation.scope.prefix + name
     is_complete = situation.chance(0.5)
     scope = member(situation.scope, "Namespace", "", space, name)
@@ -402,20 +406,20 @@ def _add_foreign(situation: Situation) -> None:
     """Add an object that never belonged to the lab, whatever its metadata."""
     rng, name = situation.rng, situation.rng.choice(NAMES)
     roll = rng.random()
-    if roll < 0.4:  # of another lab with the same experiments and every proof of that lab
+    if roll < 0.4:  # a member of another lab that has the same experiments
         space = rng.choice([situation.scope.namespace, situation.rival.namespace])
         item = member(situation.rival, rng.choice(INSIDE), space, situation.rival.prefix + name + "-r", name)
         situation.put(
             Piece(item=_live(situation, item), part=Part.FOREIGN, experiment=name, oddities=("a rival",))
         )
         return
-    if roll < 0.8:  # of a kind that is never pruned, with all metadata of a member
+    if roll < 0.8:  # an object of a kind that is never pruned, with all metadata of a member
         item = member(situation.scope, rng.choice(list(NEVER)), situation.scope.namespace, "n" + name, name)
         oddity = "a kind never pruned"
-    else:  # of a kind with the same name in another API group
+    else:  # an object of a kind with the same name in another API group
         item = member(situation.scope, rng.choice(INSIDE), situation.scope.namespace, "g" + name, name)
         item["apiVersion"] = rng.choice(["serving.example.org/v1", "example.org/v1beta1"])
-        if situation.chance(0.5):  # otherwise with the annotation of our object of that name
+        if situation.chance(0.5):  # otherwise it has the annotation of our object of that name
             item["metadata"]["annotations"][MEMBER] = self_name(item)
         oddity = "a kind of another group"
     situation.put(Piece(item=_live(situation, item), part=Part.FOREIGN, experiment=name, oddities=(oddity,)))

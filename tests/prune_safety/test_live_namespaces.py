@@ -1,6 +1,7 @@
 """An experiment's own namespace is deleted with the experiment, unless it contains a foreign object.
 
-Deleting a namespace deletes its contents. Each case adds one object before the sync or during it.
+Deleting a namespace deletes its contents. Each case makes one change in a namespace, before or during the
+sync.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OURS: Final = ("ConfigMap", "Service", "NetworkPolicy", "StatefulSet")
 
 @dataclass(frozen=True, slots=True)
 class OwnNamespace:
-    """The own namespace of an experiment that is to be pruned."""
+    """The own namespace of an experiment whose file was deleted, so that a sync prunes the experiment."""
 
     server: LiveServer
     scope: LabScope
@@ -36,12 +37,12 @@ class OwnNamespace:
 
     @property
     def name(self) -> str:
-        """Name of the namespace."""
+        """The name of the namespace."""
         return self.scope.prefix + self.experiment
 
     @property
     def direct(self) -> DirectAccess:
-        """Direct access to the API server."""
+        """The direct access to the API server."""
         return self.server.direct
 
     def ours(self, kind: str) -> Object:
@@ -63,7 +64,12 @@ class OwnNamespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A foreign change: before the sync, at the first DELETE in the namespace, or at its own DELETE."""
+    """A change by another client, and its effect on the deletion of the namespace.
+
+    The change is made before the sync (`before`), at the first DELETE of an object in the namespace
+    (`between`), or at the DELETE of the namespace itself (`at_last`). `goes` is True if the sync must delete
+    the namespace. `stays` are the kinds of our objects that the sync must keep.
+    """
 
     goes: bool
     before: Callable[[OwnNamespace], object] | None = None
@@ -150,19 +156,25 @@ CASES: Final[Mapping[str, Case]] = {
     "ours, protected": Case(goes=False, before=_protect, stays=("Service",)),
     "ours, being deleted": Case(goes=False, before=_hold, stays=("ConfigMap",)),
     "ours, with another owner": Case(goes=False, before=_adopt, stays=("Service",)),
-    "a secret that comes between": Case(goes=False, between=_put("Secret")),
-    "a pod that comes between": Case(goes=False, between=_put_pod),
-    "a copy that comes between": Case(goes=False, between=lambda s: s.direct.create(s.copy())),
-    "protected at last": Case(goes=False, at_last=_late_change("protected")),
-    "unlabelled at last": Case(goes=False, at_last=_late_change("unlabelled")),
-    "renamed at last": Case(goes=False, at_last=_late_change("renamed in its annotation")),
-    "wiped at last": Case(goes=False, at_last=_late_change("wiped")),
-    "touched at last": Case(goes=True, at_last=_late_change("touched")),
+    "a secret created during the sync": Case(goes=False, between=_put("Secret")),
+    "a pod created during the sync": Case(goes=False, between=_put_pod),
+    "a copy created during the sync": Case(goes=False, between=lambda s: s.direct.create(s.copy())),
+    "protected just before its DELETE": Case(goes=False, at_last=_late_change("protected")),
+    "unlabelled just before its DELETE": Case(goes=False, at_last=_late_change("unlabelled")),
+    "annotation changed just before its DELETE": Case(
+        goes=False, at_last=_late_change("its member annotation changed")
+    ),
+    "managed fields removed just before its DELETE": Case(
+        goes=False, at_last=_late_change("managed fields removed")
+    ),
+    "another annotation added just before its DELETE": Case(
+        goes=True, at_last=_late_change("another annotation added")
+    ),
 }
 
 
 def make_own_namespace(server: LiveServer, scope: LabScope, experiment: str, case: Case) -> OwnNamespace:
-    """Create a namespace with our objects and those of the case."""
+    """Create a namespace with our objects, and make the change `before` of the case."""
     space = OwnNamespace(server, scope, experiment)
     server.spaces.append(space.name)
     for kind in ("Namespace", *OURS):
@@ -174,13 +186,13 @@ def make_own_namespace(server: LiveServer, scope: LabScope, experiment: str, cas
 
 
 def due(space: OwnNamespace, case: Case) -> set[Key]:
-    """Return the objects that must be deleted: ours, and the namespace if the case allows it."""
+    """Return the objects that a sync must delete: our objects, and the namespace if `goes` is True."""
     kinds = [kind for kind in OURS if kind not in case.stays] + (["Namespace"] if case.goes else [])
     return {key_of(space.ours(kind)) for kind in kinds}
 
 
 def assert_planned(lab: Lab, cases_by_namespace: list[tuple[OwnNamespace, Case]]) -> None:
-    """Check that the plan contains each namespace correctly, except for changes during the sync."""
+    """Check which namespaces the plan prunes; the plan cannot include changes during the sync."""
     dry = sync(lab, "--dry-run", "--output", "json").out
     pruned = {case["key"] for case in json.loads(dry)["objects"] if case["action"] == "prune"}
     wrong = [
@@ -210,7 +222,7 @@ def test_namespace_is_pruned_only_if_it_contains_no_foreign_object(
     met: set[tuple[str, str]] = set()
 
     def fault(request: Seen) -> None:
-        """Make the change of each case once, at its point of the sync."""
+        """Make the changes `between` and `at_last` of each case once, at the right request."""
         if request.method != "DELETE":
             return
         for space, case in zip(spaces, cases, strict=True):
@@ -235,7 +247,7 @@ def test_namespace_is_pruned_only_if_it_contains_no_foreign_object(
 
 
 def owned_by_a_namespace(direct: DirectAccess, item: Object) -> None:
-    """Give a cluster-scoped object an existing owner."""
+    """Replace the owner of a cluster-scoped object by an existing namespace."""
     for owner in item["metadata"].get("ownerReferences", ()):
         live = direct.get(plain("Namespace", "", "default"))
         assert live is not None

@@ -1,6 +1,7 @@
-"""Syncs among object variants on a real server: foreign objects are kept, left-over objects are deleted.
+"""Syncs with many object variants on a real server: they keep foreign objects and delete left-over objects.
 
-The tests write objects directly, run the CLI, and read everything back. `NIMLAB_SEED` repeats the choices.
+The tests write objects directly, run the CLI, and read all objects again. Setting `NIMLAB_SEED` repeats the
+random choices.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ LEFT = ("gone", "gone-2", "gone-2-a", "was", "keep", "keep-2")
 
 
 def make_left_over(lab: Lab, scope: LabScope, *names: str) -> list[Piece]:
-    """Sync experiments, then delete their files, and return their objects."""
+    """Sync experiments, delete their files, and return their objects."""
     for name in names:
         write_experiment(lab, name)
     sync(lab)
@@ -57,7 +58,7 @@ def make_left_over(lab: Lab, scope: LabScope, *names: str) -> list[Piece]:
 
 
 def make_many(server: LiveServer, scope: LabScope, spaces: tuple[str, ...], suffix: str) -> list[Piece]:
-    """Create many variants, mostly in the lab's own namespace."""
+    """Create objects with many variants, mostly in the lab's own namespace."""
     rng = server.rng(f"crowd {suffix}")
     pieces = [
         make_variant(
@@ -79,7 +80,7 @@ def make_many(server: LiveServer, scope: LabScope, spaces: tuple[str, ...], suff
 
 
 def due(pieces: list[Piece], scope: LabScope, *experiments: str) -> set[Key]:
-    """Return what a sync of this lab must delete: all left-over objects, or those of some experiments."""
+    """Return the left-over objects that a sync of this lab, or of some of its experiments, must delete."""
     return {
         piece.key
         for piece in pieces
@@ -123,7 +124,7 @@ def test_three_labs_lose_only_their_own_left_over_objects(server: LiveServer) ->
 
     server.direct.delete(
         parent_of(home_2)
-    )  # without the parent, no object is overlooked and none is deleted without the option
+    )  # without the parent, nimlab still finds all objects, and deletes none without `--allow-empty`
     (second.root / "experiments" / "keep.yaml").unlink()
     kept = {key for key in before if key[1] == home_2.namespace and key[2].startswith(f"{home_2.prefix}keep")}
     before = server.identities()
@@ -135,12 +136,12 @@ def test_three_labs_lose_only_their_own_left_over_objects(server: LiveServer) ->
 
 
 def parent_of(scope: LabScope) -> Object:
-    """Return the parent of a lab."""
+    """Return the parent of a lab's apply-set."""
     return plain("ConfigMap", scope.namespace, "nimlab-experiments")
 
 
 def test_foreign_pods_survive_the_restart_of_an_experiment(server: LiveServer) -> None:
-    """A restart deletes only those pods with the label that the StatefulSet owns."""
+    """Of the pods with the experiment's label, a restart deletes only the pods that the StatefulSet owns."""
     lab, scope = server.lab()
     write_experiment(lab, "keep")
     assert lab.run("sync").code == 0
@@ -162,7 +163,7 @@ def test_foreign_pods_survive_the_restart_of_an_experiment(server: LiveServer) -
 
 
 def make_late_changes(server: LiveServer, scope: LabScope, *, again: bool) -> list[tuple[Piece, LateChange]]:
-    """Create objects for each late change, each in its own experiment, so that failures are independent."""
+    """Create objects for each late change, in separate experiments, so that failures are independent."""
     rng, cases = server.rng("harm"), []
     for number, (name, late_change) in enumerate(LATE_CHANGES.items()):
         for kind in rng.sample(INSIDE, 4) if again or not late_change.again else ():
@@ -179,7 +180,7 @@ def make_late_changes(server: LiveServer, scope: LabScope, *, again: bool) -> li
 
 
 def read_identity(direct: DirectAccess, item: Object) -> Identity | None:
-    """Return the identity of an existing object."""
+    """Return the identity of an object; None if it does not exist."""
     live = direct.get(item)
     return None if live is None else Identity(live["metadata"]["uid"])
 
@@ -187,7 +188,7 @@ def read_identity(direct: DirectAccess, item: Object) -> Identity | None:
 def check_late_changes(
     server: LiveServer, cases: list[tuple[Piece, LateChange]], identities_after: dict[Key, Identity | None]
 ) -> None:
-    """Check that each object that had to be kept exists, and that the others are deleted."""
+    """Check that each object that the sync had to keep exists, and that the other objects are deleted."""
     identities = {key: identity for key, identity in identities_after.items() if identity is not None}
     expected = {
         piece.key for piece, late_change in cases if not late_change.stays and piece.key in identities
@@ -230,7 +231,7 @@ def assert_preconditions(
     planned: dict[Key, Object | None],
     by_path: dict[str, tuple[Piece, LateChange]],
 ) -> None:
-    """Check that every DELETE has preconditions on the planned UID and a resource version."""
+    """Check that every DELETE has the planned UID and a resourceVersion as preconditions."""
     deletes = [request for request in proxy.seen if request.method == "DELETE"]
     assert len(deletes) >= len(by_path)
     for request in deletes:
@@ -265,7 +266,7 @@ def test_object_changed_between_plan_and_execution_is_kept(server: LiveServer) -
 
 
 def allow_everything() -> PlanInputs:
-    """Return inputs of a plan that allow everything."""
+    """Return the inputs of a plan whose policy allows all changes."""
     return PlanInputs(
         policy=SyncPolicy(allow_empty=True, allow_older=True, take_ownership=True),
         limit=PruneLimit(objects=None, percent=None, spare_single=False),

@@ -1,6 +1,7 @@
-"""Plans for random states of a lab: they prune exactly our left-over objects.
+"""Plans for random states of a lab: each plan prunes exactly our left-over objects.
 
-`NIMLAB_SITUATIONS` sets the number of states, `NIMLAB_SEED` the seed. A failure reports its state's number.
+The environment variable `NIMLAB_SITUATIONS` sets the number of states, and `NIMLAB_SEED` sets the seed. A
+failure reports the number of the state.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from tests.support.examples import examples
 SITUATIONS = int(os.environ.get("NIMLAB_SITUATIONS", "0")) or examples(10_000)
 
 
-def test_ids_of_the_oracle_match_the_vectors_of_kubectl() -> None:
-    """The vectors are from kubectl; they check the oracle."""
+def test_ids_of_the_oracle_equal_those_in_the_tests_of_kubectl() -> None:
+    """The test vectors come from kubectl's own tests."""
     assert (
         applyset_id("my-set", "test", "Secret") == "applyset-0eFHV8ySqp7XoShsGvyWFQD3s96yqwHmzc4e0HR1dsY-v1"
     )
@@ -54,7 +55,7 @@ def test_random_labs_lose_only_their_own_left_over_objects(counters: Counters) -
 
 
 def describe(situation: Situation, keys: set[ObjectKey]) -> str:
-    """Return the objects with their parts and variants."""
+    """Return each object's key, relation to the lab and variants as text."""
     return "; ".join(
         f"{key} ({piece.part.value}: {', '.join(piece.oddities) or 'no variant'})"
         for key in sorted(keys)
@@ -75,7 +76,7 @@ def assert_withheld(situation: Situation, plan: Plan, pruned: set[ObjectKey], wh
             assert plan.refusal is not None, where
             return
     if plan.refusal is not None and not situation.refusals():
-        assert relabelled & (situation.names or set()), where  # no object has a label with this name
+        assert relabelled & (situation.names or set()), where  # no label contains the name any more
         return
     assert (plan.refusal is not None) is bool(situation.refusals()), where
     stops = {stop.code for stop in plan.stops}
@@ -84,7 +85,7 @@ def assert_withheld(situation: Situation, plan: Plan, pruned: set[ObjectKey], wh
         return
     either = {situation.is_over(pruned, of_ours=ours) for ours in (True, False)}
     if any(situation.pieces[key].doubtful for key in pruned):
-        either.add(True)  # the experiment of the object is unknown
+        either.add(True)  # the experiment of a pruned object is unknown
     assert ("limit" in stops) in either, where
     assert stops - {"limit"} == situation.stops(), where
 
@@ -96,7 +97,7 @@ def assert_replaced(situation: Situation, plan: Plan, where: str) -> None:
 
 
 def count(situation: Situation, plan: Plan, pruned: set[ObjectKey], occurrences: Counter[str]) -> None:
-    """Count the variants of this state."""
+    """Count the variants and the results that occur in this state."""
     occurrences.update(oddity for piece in situation.pieces.values() for oddity in piece.oddities)
     occurrences.update(f"stop {stop.code}" for stop in plan.stops)
     occurrences.update(f"refused, {reason}" for reason in situation.refusals())
@@ -111,7 +112,7 @@ def count(situation: Situation, plan: Plan, pruned: set[ObjectKey], occurrences:
 
 
 def assert_every_variant_occurred(occurrences: Counter[str]) -> None:
-    """Check that every variant occurred often enough to test it."""
+    """Check that every variant and every result occurred often enough."""
     stops = ("broken-files", "blocked", "empty", "limit")
     demanded = [
         *METADATA_VARIANTS,
@@ -130,4 +131,4 @@ def assert_every_variant_occurred(occurrences: Counter[str]) -> None:
         "namespace pruned",
     ]
     assert [name_of_variant for name_of_variant in demanded if occurrences[name_of_variant] < 20] == []
-    assert occurrences["deletes"] > SITUATIONS / 5, "most situations have to be dangerous"
+    assert occurrences["deletes"] > SITUATIONS / 5, "more than a fifth of the states must lead to deletions"

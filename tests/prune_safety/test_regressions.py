@@ -31,14 +31,14 @@ HOME: Final = LabScope("lab")
 
 
 def live_of(item: Object, number: int = 1) -> Object:
-    """Return the object as the server returns it after our apply."""
+    """Return the object as the server returns it after an apply by nimlab."""
     item["metadata"] |= {"uid": f"uid-{number}", "resourceVersion": str(number), "generation": 1}
     item["metadata"]["managedFields"] = [entry(fields_of(item))]
     return item
 
 
 def plan_of(*live: Object, desired: tuple[Desired, ...] = (), **given: Any) -> Plan:
-    """Return the plan of a run that allows everything; `given` overrides its options."""
+    """Return the plan of a run that allows all changes; `given` overrides its options."""
     snapshot = Snapshot(
         apply_set=ApplySet(name="experiments", namespace="lab"),
         parent=Parent(scope=Scope(kinds=frozenset(), namespaces=frozenset({"lab"})), commit=None),
@@ -53,24 +53,24 @@ def plan_of(*live: Object, desired: tuple[Desired, ...] = (), **given: Any) -> P
 
 
 def workload(name: str, **spec: str) -> Object:
-    """Return the StatefulSet of an experiment, as nimlab sends it."""
+    """Return the StatefulSet of an experiment as nimlab sends it."""
     item = member(HOME, "StatefulSet", "lab", f"nimp2p-exp-{name}", name)
     item["spec"].update(spec)
     return item
 
 
 def group(item: Object, how: OnImmutableChange) -> Desired:
-    """Return the desired state of an experiment with this one object."""
+    """Return the desired state of an experiment that has only this object."""
     name = item["metadata"]["labels"]["experiment"]
     return Desired(name=name, manifests=(item,), on_immutable_change=how, source=f"experiments/{name}.yaml")
 
 
-def test_narrowed_run_ignores_a_label_that_another_manager_changed() -> None:
-    """`kubectl label statefulset nimp2p-exp-blue experiment=red --overwrite`, then `nimlab sync red`."""
+def test_sync_by_name_ignores_a_label_that_another_manager_changed() -> None:
+    """A user changes the label `experiment` of an object of blue to red, and then syncs only red."""
     blue = live_of(workload("blue"))
     blue["metadata"]["labels"]["experiment"] = "red"
     ours = blue["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:labels"]
-    del ours["f:experiment"]  # as on the server, kubectl owns the label after this
+    del ours["f:experiment"]  # after this command, kubectl owns the label
     red = workload("red")
     plan = plan_of(
         live_of(workload("red")),
@@ -82,7 +82,7 @@ def test_narrowed_run_ignores_a_label_that_another_manager_changed() -> None:
 
 
 @pytest.mark.live
-def test_narrowed_sync_keeps_objects_that_another_file_specifies(server: LiveServer) -> None:
+def test_sync_by_name_keeps_objects_that_another_file_specifies(server: LiveServer) -> None:
     lab, scope = server.lab()
     for name in ("red", "blue"):
         write_experiment(lab, name)
@@ -95,7 +95,7 @@ def test_narrowed_sync_keeps_objects_that_another_file_specifies(server: LiveSer
 
 
 def rename(lab: Lab) -> None:
-    """Rename a file so that it has a wrong ending."""
+    """Rename a file so that its name has a wrong extension."""
     path = lab.root / "experiments" / "blue.yaml"
     path.rename(path.with_suffix(".yml"))
 
@@ -127,7 +127,7 @@ def exceed_limit(lab: Lab) -> None:
 def test_error_in_any_file_prevents_every_prune(
     server: LiveServer, break_file: Callable[[Lab], None]
 ) -> None:
-    """A sync with an error in any file deletes nothing and fails, as the README states."""
+    """If any file has an error, a sync deletes nothing and fails, as the README states."""
     lab, _ = server.lab()
     for name in ("red", "blue"):
         write_experiment(lab, name)
@@ -141,7 +141,7 @@ def test_error_in_any_file_prevents_every_prune(
 
 
 def make_label_only(item: Object) -> None:
-    """Turn the object into a foreign object with our labels."""
+    """Turn the object into a foreign object that has our labels."""
     item["metadata"]["annotations"] = {}
     item["metadata"]["managedFields"] = [entry(fields_of(item), "kubectl-create", "Update")]
 
@@ -183,10 +183,11 @@ def test_foreign_object_with_our_label_is_not_replaced(server: LiveServer) -> No
 
 
 @pytest.mark.live
-def test_protection_added_during_the_sync_prevents_the_replacement(
-    server: LiveServer, tmp_path: Path
-) -> None:
-    """A change of metadata does not raise the generation, so a check of the generation would miss it."""
+def test_object_protected_just_before_its_delete_is_not_replaced(server: LiveServer, tmp_path: Path) -> None:
+    """An object that is protected just before its DELETE is not replaced.
+
+    The annotation does not change `metadata.generation`, so comparing the generation is not enough.
+    """
     lab, scope = server.lab()
     write_experiment(lab, "blue")
     sync(lab)
@@ -210,7 +211,7 @@ def test_protection_added_during_the_sync_prevents_the_replacement(
 
 
 def test_label_alone_does_not_prove_ownership() -> None:
-    """Without the label the same object is rejected, because nimlab did not create it."""
+    """An object without the label is rejected too, because nimlab did not create it."""
     live = live_of(member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red"))
     make_label_only(live)
     wanted = member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red")
@@ -219,7 +220,7 @@ def test_label_alone_does_not_prove_ownership() -> None:
 
 
 def own_space(server: LiveServer, scope: LabScope) -> str:
-    """Create the own namespace of a removed experiment, with two objects of ours."""
+    """Create the own namespace of a removed experiment, with two of our objects."""
     name = f"{scope.prefix}go"
     server.spaces.append(name)
     server.direct.apply(member(scope, "Namespace", "", name, "go"))
@@ -248,7 +249,7 @@ def is_there(server: LiveServer, namespace: str) -> bool:
 def test_namespace_is_kept_if_a_foreign_object_replaces_a_pruned_one(
     server: LiveServer, make_left_over_namespace: tuple[Lab, LabScope, str], tmp_path: Path
 ) -> None:
-    """Another client creates a ConfigMap with the name of our pruned ConfigMap, before the last check."""
+    """Before nimlab's last check, another client creates a ConfigMap with the pruned ConfigMap's name."""
     lab, _, name = make_left_over_namespace
 
     def fault(request: Seen) -> None:
@@ -265,7 +266,7 @@ def test_namespace_is_kept_if_a_foreign_object_replaces_a_pruned_one(
 def test_namespace_is_kept_for_an_object_with_an_owner_outside_it(
     server: LiveServer, make_left_over_namespace: tuple[Lab, LabScope, str]
 ) -> None:
-    """An object with a cluster-scoped owner is foreign."""
+    """An object that has a cluster-scoped owner is foreign."""
     lab, _, name = make_left_over_namespace
     owner = server.direct.get(plain("Namespace", "", "default"))
     assert owner is not None
@@ -278,7 +279,7 @@ def test_namespace_is_kept_for_an_object_with_an_owner_outside_it(
 
 
 def definition(group: str, kind: str, version: str) -> Object:
-    """Return the definition of a custom resource."""
+    """Return a CustomResourceDefinition for a kind in a group."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     plural = kind.lower() + "s"
@@ -293,7 +294,7 @@ def definition(group: str, kind: str, version: str) -> Object:
 
 @pytest.fixture
 def define(server: LiveServer) -> Iterator[Callable[[str, str], str]]:
-    """Return a function that defines a kind in a new API group, and returns the group."""
+    """Yield a function that defines a kind in a new API group and returns the name of the group."""
     group = f"t{server.tag}.example.org"
     made: list[Object] = []
 
@@ -307,7 +308,7 @@ def define(server: LiveServer) -> Iterator[Callable[[str, str], str]]:
 
 
 def put_custom(server: LiveServer, path: str, kind: str, name: str) -> None:
-    """Create an object of a new kind as soon as the server serves the kind."""
+    """Create an object of a new kind as soon as the server accepts the kind."""
     body = {"apiVersion": "/".join(path.split("/")[2:4]), "kind": kind, "metadata": {"name": name}}
     deadline = time.monotonic() + 20
     while True:
@@ -364,7 +365,7 @@ def test_namespace_is_kept_for_a_kind_of_the_same_name_in_another_group(
 
 
 def test_plan_keeps_a_namespace_with_a_protected_object_of_another_experiment() -> None:
-    """Execution would refuse this deletion. A plan that contained it would fail at every sync."""
+    """The execution would reject the deletion of the namespace, so every sync with such a plan would fail."""
     space = live_of(member(HOME, "Namespace", "", "nimp2p-exp-go", "go"))
     other = live_of(member(HOME, "ConfigMap", "nimp2p-exp-go", "kept", "other"), 2)
     other["metadata"]["annotations"][PROTECT] = "true"
@@ -373,7 +374,7 @@ def test_plan_keeps_a_namespace_with_a_protected_object_of_another_experiment() 
 
 
 def test_foreign_objects_with_the_label_do_not_count_for_the_prune_limit() -> None:
-    """All four of our objects are pruned: 100 %, not 25 % because of twelve foreign ones with our labels."""
+    """All four of our objects are pruned. This is 100 %, because twelve foreign objects do not count."""
     ours = [live_of(member(HOME, "ConfigMap", "lab", f"c{n}", "blue"), n) for n in range(4)]
     copies = [live_of(member(HOME, "ConfigMap", "lab", f"copy-{n}", "blue"), n) for n in range(12)]
     for item in copies:
@@ -385,7 +386,7 @@ def test_foreign_objects_with_the_label_do_not_count_for_the_prune_limit() -> No
 
 @pytest.mark.live
 def test_parent_that_lists_too_few_kinds_hides_no_object(server: LiveServer) -> None:
-    """Without a parent, nimlab lists all kinds. An edited or restored parent must not hide objects."""
+    """An edited or restored parent may list too few kinds. nimlab still finds and prunes all objects."""
     lab, scope = server.lab()
     write_experiment(lab, "red")
     sync(lab)

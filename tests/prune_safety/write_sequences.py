@@ -1,6 +1,6 @@
-"""Sequences of writes that produce the managed fields of the variants on a real server.
+"""Sequences of writes that produce the variants of managed fields on a real server, and late changes.
 
-Also the late changes: what another client can do to an object between the plan and its execution.
+A late change is a change that another client makes to an object between the plan and its execution.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.prune_safety.oracle import MANAGER, MEMBER, PART_OF, PROTECT, Object,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteSequence:
-    """A sequence of writes; `stays` is True if a sync must keep an object that was written like this."""
+    """A sequence of writes; `stays` is True if a sync must keep an object that was written in this way."""
 
     stays: bool
     write: Callable[[DirectAccess, Object], object]
@@ -36,7 +36,7 @@ def _unlabelled(item: Object, **labels: str) -> Object:
 
 
 def _only_labels(item: Object) -> Object:
-    """Return the part of the object that an apply of its labels requires."""
+    """Return the part of the object that a client must send to apply only its labels."""
     return {
         "apiVersion": item["apiVersion"],
         "kind": item["kind"],
@@ -124,9 +124,9 @@ WRITE_SEQUENCES: Final[Mapping[str, WriteSequence]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LateChange:
-    """A change between plan and execution; `stays` is True if the object must not be deleted after it.
+    """A change between plan and execution; `stays` is True if the changed object must not be deleted.
 
-    With `again`, the change is repeated before every attempt.
+    With `again`, the change is repeated before every attempt of the deletion.
     """
 
     stays: bool
@@ -151,7 +151,7 @@ def _clean(item: Object) -> Object:
 
 
 def _theirs(item: Object) -> Object:
-    """Return a foreign object of the same name, without our metadata."""
+    """Return a foreign object with the same name, without our metadata."""
     metadata: dict[str, Any] = item["metadata"]
     return plain(item["kind"], metadata["namespace"], metadata["name"])
 
@@ -178,13 +178,13 @@ def _touch_again(direct: DirectAccess, item: Object) -> None:
 
 LATE_CHANGES: Final[Mapping[str, LateChange]] = {
     "nothing": LateChange(stays=False, do=lambda a, i: None),
-    "made anew by another": LateChange(
+    "recreated by another client": LateChange(
         stays=True, do=lambda a, i: _remake(a, i, lambda: a.create(_theirs(i)))
     ),
-    "made anew with our marks": LateChange(
+    "recreated with our label and annotation": LateChange(
         stays=True, do=lambda a, i: _remake(a, i, lambda: a.create(_clean(i)))
     ),
-    "made anew with every proof": LateChange(
+    "recreated with every proof": LateChange(
         stays=True, do=lambda a, i: _remake(a, i, lambda: a.apply(_clean(i)))
     ),
     "protected": LateChange(stays=True, do=lambda a, i: a.merge(i, {"annotations": {PROTECT: "true"}})),
@@ -194,15 +194,15 @@ LATE_CHANGES: Final[Mapping[str, LateChange]] = {
         stays=True, do=lambda a, i: a.merge(i, {"labels": {PART_OF: "x"}})
     ),
     "labelled for another set and back": LateChange(stays=True, do=_toggle),
-    "renamed in its annotation": LateChange(
+    "its member annotation changed": LateChange(
         stays=True, do=lambda a, i: a.merge(i, {"annotations": {MEMBER: "x"}})
     ),
     "without its annotation": LateChange(
         stays=True, do=lambda a, i: a.merge(i, {"annotations": {MEMBER: None}})
     ),
-    "wiped": LateChange(stays=True, do=lambda a, i: a.wipe(i)),
-    "touched": LateChange(stays=False, do=_touch),
-    "touched without end": LateChange(stays=True, do=_touch_again, again=True),
+    "managed fields removed": LateChange(stays=True, do=lambda a, i: a.wipe(i)),
+    "another annotation added": LateChange(stays=False, do=_touch),
+    "another annotation changed before every attempt": LateChange(stays=True, do=_touch_again, again=True),
     "deleted by another": LateChange(stays=False, do=lambda a, i: a.delete(i)),
 }
 
