@@ -73,7 +73,7 @@ def render_platform(templates: PlatformTemplates, files: LabFiles) -> tuple[Mani
 def find_platform_template(
     templates: PlatformTemplates, files: LabFiles, kind: str, name: str
 ) -> tuple[str, str] | None:
-    """Return path and source of the template that renders an object of the platform, or None."""
+    """Return the path and the source of the template that renders an object of the platform, or None."""
     return templates.objects.find(_all_variables(templates, files), kind, name)
 
 
@@ -112,7 +112,7 @@ def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
     on_host_network = _any_of(_HOST_NETWORK_WORKLOADS)
     return {
         "prefix_pattern": f"{prefix}.*",
-        "own_namespace_pattern": f"{prefix}({names})",  # without names, it matches no namespace
+        "own_namespace_pattern": f"{prefix}({names})",  # without names, the expression matches no namespace
         "pod_pattern": f"{namespace};{prefix}(.+)-[0-9]+",
         "scraped_pattern": f"container_.+;({with_peers})|machine_.+;|cadvisor_.+;",
         "host_network_pattern": f"container_network_.+;{namespace};({on_host_network})-[a-z0-9]+",
@@ -120,7 +120,7 @@ def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
 
 
 def _role_patterns(files: LabFiles) -> list[str]:
-    """Return regular expressions over namespace and pod name for peers with a role.
+    """Return regular expressions that match `namespace;pod` for peers with a role.
 
     Their pod names contain the role after the experiment's name. There is one expression per set of roles. It
     lists the exact names, because `green-publisher` can also be the name of an experiment.

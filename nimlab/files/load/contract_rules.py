@@ -22,7 +22,7 @@ _RESERVED_PORTS: Final[Mapping[tuple[int, str], str]] = {
     (RTT_ECHO_PORT, "UDP"): "nimlab's RTT echo",
 }
 _ORDINAL_HOST: Final = "pod-<ordinal>"
-_ORDINAL_WORKLOAD: Final = "pod"  # the only StatefulSet whose pods have such host names
+_ORDINAL_WORKLOAD: Final = "pod"  # the only StatefulSet name that leads to the host names `pod-<ordinal>`
 _FIXED_NAMES: Final = ("workload", "service")
 
 
@@ -45,9 +45,10 @@ def contract_problems(document: Document) -> Iterator[Problem]:
 
 
 def _name_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield problems of the fixed names of StatefulSet and Service.
+    """Yield the problems of fixed names for the StatefulSet and the Service.
 
-    They require a namespace per experiment: in a shared one, two experiments would use the same objects.
+    Fixed names require one namespace per experiment. In a shared namespace, two experiments would use the
+    same objects.
     """
     is_isolated = spec["isolation"] == "namespace"
     needs_ordinal = spec["hostName"] == _ORDINAL_HOST
@@ -146,7 +147,7 @@ def _same_name(port: str, name: str, other: str) -> str:
 
 
 def _full_names(port: Mapping[str, Any]) -> list[str]:
-    """Return the port's name, and its names in the Service if it has several protocols."""
+    """Return the port's name; if it has several protocols, also its name in the Service for each protocol."""
     name, protocols = port["name"], port["protocols"]
     return [name, *(f"{name}-{protocol.lower()}" for protocol in protocols if len(protocols) > 1)]
 
@@ -156,5 +157,5 @@ def _numbers(port: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 
 def _is_port_name(name: str) -> bool:
-    """Return True for an IANA service name; the schema has checked the other rules of such names."""
+    """Return True for a valid IANA service name. The schema has already checked the other rules for names."""
     return re.search("[a-z]", name) is not None and "--" not in name

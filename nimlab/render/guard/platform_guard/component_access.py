@@ -1,6 +1,6 @@
 """Access of each platform component: the images, node folders, ports and Secrets that its pods may use.
 
-In: a kind, a component, the lab. Out: the access. Only the three agents may access the node. Pure.
+In: a kind, a component, the lab. Out: a `ComponentAccess`. Only the three agents may access the node. Pure.
 """
 
 from __future__ import annotations

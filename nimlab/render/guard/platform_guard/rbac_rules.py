@@ -1,8 +1,8 @@
-"""Rules for RBAC objects of the platform: the rights that they may grant, and to which accounts.
+"""Rules for RBAC objects of the platform: the permissions that they may grant, and the accounts.
 
 In: a manifest. Out: violations as text; none for other kinds. Rules, roles and subjects must equal the
-expected ones. Two rights are allowed: reading pods in namespaces with peers, and (with `cadvisor: kubelet`)
-reading the metrics of nodes. Pure.
+expected values. Two permissions are allowed: reading pods in namespaces with peers and, with `cadvisor:
+kubelet`, reading the metrics of nodes. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NODE_READERS: Final = ("prometheus",)
 
 
 def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[str]:
-    """Yield violations of an object that grants other rights, or grants them to other accounts."""
+    """Yield the violations of an object that grants other permissions, or grants permissions to other accounts."""
     kind = manifest["kind"]
     if kind == "ServiceAccount":
         yield from _account_violations(manifest, component)
@@ -51,7 +51,7 @@ def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[st
 
 def _account_violations(manifest: Manifest, component: str) -> Iterator[str]:
     yield from unlisted(manifest, _COMMON_FIELDS | {"automountServiceAccountToken"}, "ServiceAccount")
-    # Cloud providers grant an account their own rights by annotations.
+    # An annotation can grant an account permissions of the cloud provider.
     yield from unlisted(annotations_of(manifest), frozenset({MEMBER}), "metadata.annotations")
     if manifest["metadata"]["name"] != account_of(component):
         yield f"metadata.name must be `{account_of(component)}`"
