@@ -65,7 +65,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        what = "cannot create the folder: its path contains a file"
+        what = "cannot create the folder: a part of its path is not a folder"
         raise EditError(what, where=path, hint="name a folder") from error
     except OSError as error:
         raise EditError(f"cannot create the folder: {error.strerror or error}", where=path) from error

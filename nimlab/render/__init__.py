@@ -92,7 +92,7 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
     manifests: list[Manifest] = []
     for variables in template_contexts(experiment, lab):
         rendered = _render(templates, variables, f"experiment `{experiment.name}`")
-        # All templates are rendered for each group. An object that does not depend on the role is then rendered
+        # All templates are rendered for each group. An object that does not depend on the role is rendered
         # several times and kept once. If different objects have the same name, the guard reports them.
         manifests += (
             [manifest for manifest in rendered if manifest not in manifests] if manifests else rendered

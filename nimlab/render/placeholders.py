@@ -32,7 +32,7 @@ class ParsedTemplate:
     """A rendered text after parsing; `marked` contains the ids of the maps and lists with markers."""
 
     def __init__(self, value: Any) -> None:  # noqa: ANN401 -- any YAML
-        """Find the markers in the value. Raises ValueError for a value that JSON cannot represent, such as a date."""
+        """Find the markers in the value. Raises ValueError if JSON cannot represent it, as for a date."""
         marked: set[int] = set()
         _find_marked(value, marked)
         self.value = value

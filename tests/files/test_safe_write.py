@@ -250,13 +250,13 @@ def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folde
     [
         (
             "render --out lab.yaml",
-            "lab.yaml: error[edit]: cannot create the folder: its path contains a file",
+            "lab.yaml: error[edit]: cannot create the folder: a part of its path is not a folder",
         ),
         ("render --out lab.yaml/x", "lab.yaml/x: error[edit]: cannot create the folder"),
         ("render --out /proc/nimlab", "/proc/nimlab: error[edit]: cannot create the folder: No such file"),
         (
             "render --out /dev/null",
-            "/dev/null: error[edit]: cannot create the folder: its path contains a file",
+            "/dev/null: error[edit]: cannot create the folder: a part of its path is not a folder",
         ),
         ("validate --codequality $FULL", "full: error[edit]: cannot write the file: No space"),
         ("validate --codequality nowhere/a", "nowhere/a: error[edit]: cannot write the file"),

@@ -62,7 +62,7 @@ def _group_problems(document: Document, spec: Mapping[str, Any], path: Path) -> 
             hint = "choose a label of the nodes that run peers"
             yield document.problem("bad-value", what, (*path, "nodeSelector", key), hint=hint)
     for what in priority_faults(spec.get("priorityClassName", "")):
-        hint = "choose another one: `kubectl get priorityclasses` lists them"
+        hint = "choose another PriorityClass; `kubectl get priorityclasses` lists all"
         yield document.problem("bad-value", what, (*path, "priorityClassName"), hint=hint)
     yield from _duplicates(document, spec.get("env", ()), ("name",), (*path, "env"), "variable")
     keys = ("topologyKey", "whenUnsatisfiable")
@@ -117,7 +117,7 @@ def _allowed(extras: Sequence[Extra], field: str) -> str:
 def _role_problems(document: Document, contract: Contract) -> Iterator[Problem]:
     spec = document.data["spec"]
     if spec.get("roles") and "peers" in spec:
-        what = "`peers` is not allowed together with `roles`: it is the sum over all roles"
+        what = "`peers` is not allowed together with `roles`: the number of peers is the sum over all roles"
         yield document.problem("bad-value", what, ("spec", "peers"), hint="remove it", at_key=True)
     if not allows_roles(contract):
         what = f"contract `{contract.name}` allows no roles: its node requires the host name `pod-<ordinal>`"

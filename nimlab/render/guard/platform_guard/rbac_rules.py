@@ -26,7 +26,7 @@ _NODE_READERS: Final = ("prometheus",)
 
 
 def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[str]:
-    """Yield the violations of an object that grants other permissions, or grants permissions to other accounts."""
+    """Yield the violations of an object that grants other permissions, or grants them to other accounts."""
     kind = manifest["kind"]
     if kind == "ServiceAccount":
         yield from _account_violations(manifest, component)
@@ -68,7 +68,7 @@ def _binding_violations(
     for subject in manifest.get("subjects") or ():
         if subject not in allowed:
             names = " or ".join(f"`{account['name']}`" for account in allowed)
-            yield f"subjects: a {manifest['kind']} may grant rights only to the ServiceAccount {names}"
+            yield f"subjects: a {manifest['kind']} may grant permissions only to the ServiceAccount {names}"
 
 
 def _subjects(components: tuple[str, ...], lab: Lab) -> list[Mapping[str, Any]]:
