@@ -91,6 +91,9 @@ def _warning(path: str, what: str, line: int) -> Problem:
         code="secret",
         what=f"Git tracks {what}",
         location=Location(path=shown, line=line),
-        hint=f"`git rm --cached {shown}`, add it to .gitignore, and replace the key, because the history still contains it",
+        hint=(
+            f"`git rm --cached {shown}`, add it to .gitignore, and replace the key, "
+            "because the history still contains it"
+        ),
         is_warning=True,
     )

@@ -86,7 +86,7 @@ def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
     if head is None:
         return "sync from a clone of the lab's repository"
     if not _SHA.fullmatch(recorded):
-        return "the cluster contains a text instead of the commit of the last sync: find out which program wrote it"
+        return "the record in the cluster is not a commit: find out which program wrote it"
     short = recorded[:7]
     if not _contains_commit(root, recorded) or not _is_related(root, head.sha, recorded):
         if _is_shallow(root):

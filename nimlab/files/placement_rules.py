@@ -42,8 +42,8 @@ def toleration_faults(toleration: Mapping[str, Any]) -> Iterator[str]:
         yield f"peers may not tolerate `{key}`, which keeps pods off control plane nodes"
     elif key.startswith(_NODE_CONDITIONS) and not _is_delayed_eviction(key, toleration):
         yield (
-            f"peers may not tolerate the node condition `{key}`; they may only delay an eviction, "
-            f"by `tolerationSeconds` with `effect: NoExecute`, for {_quoted(_EVICTIONS)}"
+            f"peers may not tolerate the node condition `{key}`; to delay an eviction, they may tolerate "
+            f"{_quoted(_EVICTIONS)} with `effect: NoExecute` and `tolerationSeconds`"
         )
 
 

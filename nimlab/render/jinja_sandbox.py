@@ -59,7 +59,7 @@ class CompiledTemplates:
     def _render(
         self, variables: Mapping[str, Any], subject: str, convert: Callable[[Any, str, str], Any]
     ) -> dict[str, Any]:
-        """Render each template and convert its document, if any. The limits apply to all templates together."""
+        """Render each template and convert its document, if any. The limits apply to all together."""
         results: dict[str, Any] = {}
         name = ""
         try:

@@ -122,8 +122,8 @@ def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
 def _role_patterns(files: LabFiles) -> list[str]:
     """Return regular expressions that match `namespace;pod` for peers with a role.
 
-    The pod names of such peers contain the role after the experiment's name. There is one expression per set of roles. It
-    lists the exact names, because `green-publisher` can also be the name of an experiment.
+    The pod names of such peers contain the role after the experiment's name. There is one expression per set
+    of roles. It lists the exact names, because `green-publisher` can also be the name of an experiment.
     """
     lab = files.lab
     by_roles: dict[tuple[str, ...], list[str]] = {}

@@ -1,4 +1,4 @@
-"""Loading: every problem is reported at its place, and no bytes raise anything but SpecError."""
+"""Loading: every problem is reported at its position, and no content of a file raises another exception."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_missing_folder_counts_as_empty(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_give_a_document_or_problems_inside_the_file(data: bytes) -> None:
+def test_any_bytes_give_a_document_or_problems_at_positions_in_the_file(data: bytes) -> None:
     result = read_document("x.yaml", data)
     if isinstance(result, tuple):
         assert result
@@ -236,7 +236,7 @@ def test_mutated_file_raises_only_spec_errors(data: st.DataObject) -> None:
 
 
 def _walk(schema: Any, where: str) -> list[str]:
-    """Return the descriptions, examples and `additionalProperties: false` that a schema lacks."""
+    """Return where a schema lacks a description, an example or `additionalProperties: false`."""
     missing = []
     for name, inner in schema.get("properties", {}).items():
         place = f"{where}.{name}"
@@ -267,7 +267,7 @@ def test_golden_schemas_of_the_lab_are_copies_of_nimlabs_own(kind: str, update_g
 
 
 def _with_format(schema: Any) -> list[dict[str, Any]]:
-    """Return all schemas inside a schema that require a pattern, a unit, or one of several words."""
+    """Return the parts of a schema that require a pattern, a unit, or one of several words."""
     inner = [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]
     own = [schema] if {"pattern", "x-unit", "enum", "const"} & schema.keys() else []
     return own + [match for part in inner for match in _with_format(part)]

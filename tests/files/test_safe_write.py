@@ -45,7 +45,7 @@ def test_files_are_replaced_atomically_and_keep_their_mode(tmp_path: Path, mode:
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_new_file_gets_the_mode_of_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+def test_new_file_gets_the_mode_that_the_umask_allows(tmp_path: Path, mask: int, mode: int) -> None:
     with umask(mask):
         write_text(tmp_path / "a", "x")
     assert mode_of(tmp_path / "a") == mode
@@ -67,9 +67,9 @@ def test_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
 
 
 def make_device(folder: Path, name: str) -> Path:
-    """A device like /dev/null that a faulty program may replace without harm to the machine.
+    """Create a copy of a device, so that a faulty program cannot replace the device of the machine.
 
-    Only root can create devices, and only root can replace the devices of the machine.
+    Only root can create devices. For other users, the device of the machine is safe, so return its path.
     """
     if os.geteuid() != 0:
         return Path("/dev") / name
@@ -193,7 +193,7 @@ def test_unwritable_path_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
 
 
 def test_file_in_a_read_only_folder_is_overwritten() -> None:
-    """For example, a single file that is mounted into a container, or a file in /proc."""
+    """Examples are a single file that is mounted into a container, and a file in /proc."""
     path = Path("/proc/self/comm")
     write_text(path, "nimlab-test")
     assert path.read_text(encoding="utf-8") == "nimlab-test\n"
@@ -207,7 +207,7 @@ def test_folder_that_cannot_be_created_is_a_nimlab_error(tmp_path: Path, path: s
         make_folder(tmp_path / path)
 
 
-def test_removal_accepts_a_missing_file_and_reports_a_failure(tmp_path: Path) -> None:
+def test_removal_of_a_missing_file_succeeds_and_a_failure_is_reported(tmp_path: Path) -> None:
     remove_file(tmp_path / "nothing")
     with pytest.raises(EditError):
         remove_file(tmp_path)

@@ -1,4 +1,4 @@
-"""The guard of experiments: each way for a manifest to affect other objects is rejected and named."""
+"""The guard of experiments rejects each manifest that could affect other objects, and names the violation."""
 
 from __future__ import annotations
 

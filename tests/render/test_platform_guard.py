@@ -1,4 +1,4 @@
-"""The guard of the platform: shipped templates pass in every variant; each violation is rejected."""
+"""The guard of the platform accepts the shipped templates in every variant, and rejects each violation."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def drop(which: tuple[str, str], path: Path, name: str) -> Change:
 
 
 def both(*changes: Change) -> Change:
-    """Return a change that makes several changes."""
+    """Return one change that combines several changes."""
     return lambda manifests: [change(manifests) for change in changes]
 
 
@@ -363,6 +363,6 @@ def test_a_containers_security_context_overrides_its_pods() -> None:
     put(LOKI, PODS_CONTEXT, {"runAsNonRoot": False, "runAsUser": 0})(manifests)
     put(LOKI, CONTEXT, {"runAsNonRoot": True, "runAsUser": 10001})(manifests)
     check(manifests)
-    part(manifests, LOKI, CONTEXT)["runAsUser"] = None  # then the pod's value applies
+    part(manifests, LOKI, CONTEXT)["runAsUser"] = None  # without it, the pod's value applies
     with pytest.raises(GuardError, match="runAsUser must not be 0"):
         check_platform(manifests, ALL.lab, NAMESPACES, SET)

@@ -79,7 +79,7 @@ SUBJECTS = {
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_subject_has_its_panels(subject: str) -> None:
+def test_every_required_panel_exists(subject: str) -> None:
     uid, expected, titles = SUBJECTS[subject]
     for title in titles:
         panels = [panel for panel in panels_of(board(uid, SHIPPED)) if panel["title"] == title]
@@ -137,7 +137,7 @@ def test_response_without_a_number_or_a_line_has_no_values() -> None:
     assert has_values([{"stream": {}, "values": [["0", "a line"]]}])
 
 
-def test_zeros_are_removed_from_queries() -> None:
+def test_added_zeros_are_removed_from_queries() -> None:
     zeros = [q for q in queries(SHIPPED, experiment="purple", peer=".+", node=".+") if " or " in q.expression]
     assert {(q.dashboard, q.panel) for q in zeros} == {
         ("lab-experiment", "Errors in logs"), ("lab-experiment", "Errors"),

@@ -1,6 +1,6 @@
-"""Isolation of experiments: every pair of pods and every port, with the rendered policies.
+"""Isolation of experiments: the rendered policies are applied to every pair of pods and every port.
 
-Egress and ingress are tested separately, because a refusal by one side hides a mistake on the other side.
+Egress and ingress are tested separately, because a policy that blocks one side hides a mistake in the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules for cAdvisor's series, tested with the labels from the daemon and from the kubelet."""
+"""Relabelling rules for cAdvisor's series, tested with the labels of cAdvisor's daemon and of the kubelet."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _check_copy(root: Path, path: str, own: str) -> None:
     lines = text.splitlines()
     for number, (copied, expected) in enumerate(zip_longest(lines, own.splitlines()), 1):
         if copied != expected:
-            what = f"differs from the schema of nimlab {__version__} from this line on"
+            what = f"this copy differs from the schema of nimlab {__version__} from this line on"
             raise _unusable(path, number, what)
 
 
