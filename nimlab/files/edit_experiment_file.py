@@ -188,7 +188,7 @@ def _with_number(text: str, node: yaml.Node, peers: int) -> str:
 
 
 def new_experiment_path(root: Path, name: str) -> Path:
-    """Return the path for a new experiment's file. Raises EditError if the file exists or the name is bad."""
+    """Return the path of a new experiment's file. Raises EditError if it exists or the name is invalid."""
     folder = root / "experiments"
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
@@ -204,7 +204,7 @@ def new_experiment_path(root: Path, name: str) -> Path:
 
 
 def find_experiment_file(root: Path, name: str) -> Path:
-    """Return the file of the experiment with this name. Raises EditError with a hint to the nearest name.
+    """Return the file of the experiment with this name. Raises EditError with a similar name as the hint.
 
     A file without `metadata.name` is found by its file name, unless another file contains that name.
     """

@@ -1,6 +1,7 @@
-"""Rules for the nodes on which peers may run. The loader checks files by these rules, and the guard pods.
+"""Rules for the nodes on which peers may run.
 
-In: fields of a pod spec. Out: one message per violation. Pure.
+In: fields of a pod spec. Out: one message per violation. The loader applies the rules to files, and the guard
+applies them to pods. Pure.
 """
 
 from __future__ import annotations

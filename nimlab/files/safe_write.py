@@ -1,4 +1,4 @@
-"""Writing to paths that users choose: regular files are replaced atomically, other targets overwritten.
+"""Writing to paths that users choose: regular files are replaced atomically; others are overwritten.
 
 An atomic replacement writes a temporary file and renames it to the path. The rename would also replace a
 device, a FIFO, an open descriptor (`/dev/stdout`, `>(cat)`) or a dangling link. nimlab opens such a target
@@ -87,7 +87,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _links(path: Path) -> list[Path]:
-    """Return the path and the targets of all links that it leads to, each with its folder resolved."""
+    """Return the path and the targets of all symbolic links that it leads to, with resolved folders."""
     places: list[Path] = []
     while len(places) < _LINK_LIMIT:
         place = Path(os.path.realpath(path.parent)) / path.name

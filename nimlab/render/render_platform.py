@@ -105,7 +105,7 @@ def render_dashboards(templates: PlatformTemplates, files: LabFiles) -> tuple[Ma
 
 
 def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
-    """Return the regular expressions of relabelling rules."""
+    """Return the regular expressions for the relabelling rules."""
     prefix, namespace = _literal(lab.prefix), _literal(lab.namespace)
     names = _any_of([name.removeprefix(lab.prefix) for name in own_namespaces])
     with_peers = _any_of([lab.namespace, *own_namespaces])
@@ -142,7 +142,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a regular expression that matches the text; a hyphen outside a class needs no escape."""
+    """Return a regular expression that matches only this text. Hyphens need no escape outside a class."""
     return re.escape(text).replace(r"\-", "-")
 
 

@@ -61,7 +61,7 @@ def leaves(value: object) -> Iterator[object]:
 
 
 def place_of(text: str, before: str) -> tuple[int, int]:
-    """Return line and column of the text after `before`."""
+    """Return the line and the column of the text that follows `before`."""
     at = text.index(before) + len(before)
     return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 

@@ -135,7 +135,7 @@ def values() -> Iterator[Hostile]:
 
 
 def names() -> Iterator[Hostile]:
-    """Yield names that point outside the folder, clash, or look like other names."""
+    """Yield names that lead outside the folder, are not unique, or look like other names."""
     for label, name in {
         "path": "../purple", "absolute": "/etc/passwd", "empty": '""', "upper": "Green", "dots": "..",
         "slash": "a/b", "space": "'a b'", "newline": '"a\\nb"', "template": "'{{ x }}'", "null": "null",
@@ -278,7 +278,7 @@ SCHEMAS: Final[dict[str, str | bytes]] = {
     "closed without properties": '{"additionalProperties": false}',
     "required without properties": '{"required": ["x"]}',
 }  # fmt: skip
-"""Schemas that loop, expand, refer to other places, or allow values that later code does not expect."""
+"""Schemas that loop, expand, refer to other files, or allow values that later code does not expect."""
 
 
 def schemas() -> Iterator[Hostile]:
@@ -333,7 +333,7 @@ def invisible_characters() -> Iterator[Hostile]:
 
 
 def named_file(label: str, path: str) -> Hostile:
-    """Return a case with a file of this path."""
+    """Return a case with a file at this path."""
     name = f"{label} in a file's name in {path.rpartition('/')[0]}"
     return Hostile(name, text_file(path, GREEN), "name contains invisible characters")
 

@@ -1,4 +1,4 @@
-"""Hostile templates: texts of `templates/experiment/x.yaml.j2`, by name.
+"""Hostile templates: a map from names to texts for `templates/experiment/x.yaml.j2`.
 
 nimlab rejects most of them before the guard. `changed` contains templates that only the guard rejects.
 """

@@ -50,7 +50,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
     assert json.dumps(again) == json.dumps(SHIPPED)
 
 
-# Required panels by subject: the dashboard, a part of the queries, and the panels.
+# For each subject: the dashboard, a text that the queries contain, and the titles of the required panels.
 SUBJECTS = {
     "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that do not answer"]),
     "mesh": ("lab-experiment", "libp2p_gossipsub_peers_per_topic_mesh", ["Smallest mesh", "Mesh degree"]),
@@ -151,28 +151,28 @@ def test_added_zeros_are_removed_from_queries() -> None:
 
 
 def board(uid: str, boards: list[Any]) -> Any:
-    """Return a dashboard by its UID."""
+    """Return the dashboard with this UID."""
     return next(board for board in boards if board["uid"] == uid)
 
 
 def panel(boards: list[Any], uid: str = "lab-experiment", title: str = "Published") -> Any:
-    """Return a panel by its title."""
+    """Return the panel with this title."""
     return next(panel for panel in panels_of(board(uid, boards)) if panel["title"] == title)
 
 
 def query(boards: list[Any], expression: str) -> None:
-    """Change the query of a panel of an experiment."""
+    """Replace the query of a panel in the experiment's dashboard."""
     panel(boards)["targets"][0]["expr"] = expression
 
 
 def variable(boards: list[Any], name: str, expression: str) -> None:
-    """Change the query of a variable of an experiment."""
+    """Replace the query of a variable in the experiment's dashboard."""
     variables = board("lab-experiment", boards)["templating"]["list"]
     next(item for item in variables if item["name"] == name)["query"]["query"] = expression
 
 
 def log_query(boards: list[Any], expression: str) -> None:
-    """Change the Loki query of a panel of an experiment."""
+    """Replace the Loki query of a panel in the experiment's dashboard."""
     panel(boards, title="Lines")["targets"][0]["expr"] = expression
 
 

@@ -49,7 +49,7 @@ def in_layout(layout: str) -> tuple[Experiment, ...]:
 
 
 def rendered(experiment: Experiment, kind: str) -> Manifest:
-    """Return the only object of a kind of an experiment."""
+    """Return the only object of this kind in the experiment."""
     (matches,) = (m for m in render_experiment(TEMPLATES, experiment, FILES.lab) if m["kind"] == kind)
     return matches
 

@@ -78,7 +78,7 @@ def _check_unique(
     instance: object,
     schema: Mapping[str, Any],
 ) -> Iterator[jsonschema.ValidationError]:
-    """Find duplicate items by their canonical texts. The library would compare every pair of items."""
+    """Find duplicate items by their canonical texts. The library would compare all pairs."""
     del validator, schema
     if is_required and isinstance(instance, list) and len({*map(to_json_text, instance)}) < len(instance):
         yield jsonschema.ValidationError("it contains duplicate items")

@@ -80,7 +80,7 @@ def _env_problems(document: Document, env: list[Mapping[str, Any]]) -> Iterator[
             yield document.problem("contract", what, (*path, "name"), hint="remove one of them")
         seen.add(name)
         if ("from" in variable) == ("value" in variable):
-            what = f"the variable `{name}` needs either `from` or `value`"
+            what = f"the variable `{name}` needs exactly one of `from` and `value`"
             yield document.problem("contract", what, path)
         source = variable.get("from")
         if source is not None and source not in CONTRACT_FIELDS:

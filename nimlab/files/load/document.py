@@ -1,4 +1,4 @@
-"""Data of a file, with the position of every key and value, so that a problem can contain its line.
+"""Data of a file, with the position of every key and value, so that a problem can contain them.
 
 In: data and positions from the strict YAML reader. Out: `Problem` values with line, column and excerpt. Pure.
 """

@@ -16,7 +16,7 @@ from nimlab.files.placement_rules import priority_faults, selector_faults, toler
 from nimlab.files.spec import Contract, Extra, Lab
 
 WORKLOAD_NAME_LIMIT: Final = 52
-"""Maximum length of a StatefulSet's name. Kubernetes adds 11 characters to it for a label of at most 63."""
+"""Maximum length of a StatefulSet's name. Kubernetes adds 11 characters for a label value of at most 63."""
 _MAX_STAGGER_MS: Final = 3_600_000
 
 

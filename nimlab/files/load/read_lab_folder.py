@@ -79,7 +79,7 @@ class LoadState:
         try:
             check_folder(self.root, folder)
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
-        except FileNotFoundError:  # Git removes the folder together with its last file
+        except FileNotFoundError:  # no files, because Git removes a folder with its last file
             return sorted(paths)
         except OSError as error:
             what = f"cannot read the folder `{folder}`: {error.strerror}"

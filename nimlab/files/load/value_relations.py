@@ -283,7 +283,7 @@ def _default_peers(document: Document) -> Iterator[Problem]:
     for name in ("peersPerExperiment", "peers"):
         limit = limits.get(name)
         if peers is not None and limit is not None and peers > limit:
-            what = f"`defaults.peers` is `{peers}`, and `limits.{name}` is `{limit}`"
+            what = f"`defaults.peers` is `{peers}`, and must be at most `limits.{name}`, `{limit}`"
             yield document.problem("bad-value", what, ("spec", "defaults", "peers"), hint="lower the default")
             return
 

@@ -35,7 +35,7 @@ _REMOVE_IT: Final = "remove it"
 # fmt: off
 _SURPRISES: Final = (  # pattern, how YAML readers interpret it, what to write instead
     (r"(?i:y|n|yes|no|on|off|true|false)", "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
-    (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal one in 1.2", "the number without leading zeros"),
+    (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal number in 1.2", "the number without leading zeros"),
     (r"[-+]?0[xob][0-9A-Fa-f_]+", "a number in another base", "a decimal number"),
     (r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", "a number in base 60 in YAML 1.1", "a number with a unit"),
     (r"[-+]?[0-9][0-9,]*_[0-9_]*(?:\.[0-9_]*)?", "a number in YAML 1.1, text in 1.2", "the digits without `_`"),
@@ -93,7 +93,7 @@ def _parse(path: str, lines: list[str], text: str) -> Document | tuple[Problem, 
 
 
 def _encoding_problem(path: str, data: bytes, offset: int) -> Problem:
-    """Return the problem of a file that is not UTF-8; `offset` is that of its first invalid byte."""
+    """Return the problem of a file that is not UTF-8; `offset` points to its first invalid byte."""
     line = data[:offset].count(b"\n") + 1
     column = offset - (data.rfind(b"\n", 0, offset) + 1) + 1
     return Problem(

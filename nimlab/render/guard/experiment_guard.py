@@ -1,7 +1,7 @@
 """Guard of experiments: a manifest may affect only its own experiment.
 
 In: stamped manifests of one experiment. Out: nothing, or a GuardError that names all violations. The rules
-apply to the parsed objects, so neither a template nor a spec can evade them. Pure.
+apply to the parsed objects, so no template and no spec can evade them. Pure.
 """
 
 from __future__ import annotations

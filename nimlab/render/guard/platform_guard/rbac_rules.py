@@ -56,7 +56,7 @@ def _account_violations(manifest: Manifest, component: str) -> Iterator[str]:
     if manifest["metadata"]["name"] != account_of(component):
         yield f"metadata.name must be `{account_of(component)}`"
     if manifest.get("automountServiceAccountToken") is not False:
-        yield "automountServiceAccountToken must be false; pods that need a token request it"
+        yield "automountServiceAccountToken must be false; a pod that needs a token must request it"
 
 
 def _binding_violations(
