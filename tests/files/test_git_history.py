@@ -108,7 +108,7 @@ def test_change_outside_a_lab_in_a_subfolder_is_not_dirty(root: Path) -> None:
     assert head(lab).dirty
 
 
-def test_without_repository_commit_or_git_the_commit_is_none(
+def test_commit_is_none_without_a_repository_a_commit_or_git(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -155,7 +155,7 @@ def test_reading_the_commit_writes_nothing(root: Path) -> None:
     assert index.read_bytes() == before
 
 
-def test_relation_follows_the_history(root: Path) -> None:
+def test_relation_corresponds_to_the_history(root: Path) -> None:
     old = head(root)
     new_sha = commit(root)
     new = head(root)
@@ -216,7 +216,7 @@ def test_commit_that_removed_a_file_is_found(root: Path) -> None:
     assert sha.startswith(removal)
 
 
-def test_file_that_no_commit_removed_has_no_removal(root: Path) -> None:
+def test_no_removal_is_found_for_a_file_that_no_commit_removed(root: Path) -> None:
     path = root / "experiments" / "blue.yaml"
     assert removed_in(root, "experiments/blue.yaml") is None
     assert removed_in(root, "experiments/never.yaml") is None

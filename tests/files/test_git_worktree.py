@@ -258,7 +258,7 @@ def test_hidden_file_is_a_problem_and_its_experiment_is_broken(root: Path) -> No
     assert [(b.name, b.source) for b in files.broken] == [("blue", "experiments/blue.yaml")]
 
 
-def test_untracked_export_of_the_lab_has_no_commit(root: Path) -> None:
+def test_untracked_copy_of_the_lab_has_no_commit(root: Path) -> None:
     export = root / "export"
     export.mkdir()
     (export / "lab.yaml").write_bytes((root / "lab.yaml").read_bytes())

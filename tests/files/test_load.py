@@ -126,7 +126,7 @@ def test_missing_contracts_folder_is_one_problem(tmp_path: Path) -> None:
     assert [(b.name, b.cause) for b in files.broken] == [("blue", "contracts"), ("purple", "contracts")]
 
 
-def test_broken_lab_is_the_only_problem() -> None:
+def test_broken_lab_yaml_is_the_only_problem() -> None:
     lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8").replace("peers: 2", "peers: 0")
     assert [problem.location.path for problem in problems_of({"lab.yaml": lab})] == ["lab.yaml"]
 
@@ -261,7 +261,7 @@ def test_schemas_describe_every_property_and_are_closed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_golden_schemas_of_the_lab_are_copies_of_nimlabs_own(kind: str, update_golden: bool) -> None:
+def test_golden_schemas_in_the_lab_are_copies_of_nimlabs_schemas(kind: str, update_golden: bool) -> None:
     text = (SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8")
     assert_golden(REPOSITORY / "schema" / f"{kind}.schema.json", text, update=update_golden)
 
@@ -315,7 +315,7 @@ def test_number_of_reported_problems_is_limited() -> None:
     assert len(problems_of({"experiments/green.yaml": text})) == 1000
 
 
-def test_changed_schema_of_a_lab_is_refused_at_its_line(tmp_path: Path) -> None:
+def test_changed_schema_in_a_lab_is_refused_at_the_changed_line(tmp_path: Path) -> None:
     root = copy_lab(tmp_path)
     path = root / "schema" / "experiment.schema.json"
     text = path.read_text(encoding="utf-8")

@@ -231,7 +231,7 @@ def shell(text: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", ">(cat)", "/dev/stderr", "/dev/fd/3 3>&1"]
 )
-def test_report_goes_to_an_open_descriptor(lab_folder: Path, target: str) -> None:
+def test_report_is_written_to_an_open_descriptor(lab_folder: Path, target: str) -> None:
     done = shell(f"nimlab validate --codequality {target} | cat", cwd=lab_folder)
     assert "2 experiments, no problems\n" in done.stdout
     assert "[]\n" in done.stdout + done.stderr
@@ -266,7 +266,7 @@ def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folde
         ("delete folder --force", "cannot remove the file"),
     ],
 )
-def test_unusable_path_is_not_a_bug(lab_folder: Path, arguments: str, output: str) -> None:
+def test_unusable_path_is_not_reported_as_a_bug(lab_folder: Path, arguments: str, output: str) -> None:
     (lab_folder / "circle").symlink_to("circle")
     (lab_folder / "experiments" / "folder.yaml").mkdir()
     full = make_device(lab_folder.parent, "full")

@@ -195,7 +195,7 @@ def test_values_at_the_bounds_are_valid(line: str) -> None:
         ("retention: 168h", "retention: 168h, storage: 0Gi", "platform.logs.storage"),
     ],
 )
-def test_contradiction_in_the_lab_is_one_problem(old: str, new: str, pointer: str) -> None:
+def test_contradiction_in_lab_yaml_is_reported_once(old: str, new: str, pointer: str) -> None:
     assert old in LAB
     problem = only(load({"lab.yaml": LAB.replace(old, new, 1)}))
     assert (problem.code, problem.pointer) == ("bad-value", f"spec.{pointer}")
@@ -203,7 +203,7 @@ def test_contradiction_in_the_lab_is_one_problem(old: str, new: str, pointer: st
     assert problem.location.line > 5
 
 
-def test_contradiction_with_a_default_names_the_lab() -> None:
+def test_message_on_a_contradiction_with_a_default_names_lab_yaml() -> None:
     problem = only(load_green("maxConnections: 1"))
     assert problem.what == "`connectTo` is `2`, and must be at most `maxConnections`, `1`"
     assert problem.hint is not None
@@ -309,7 +309,7 @@ def test_contradiction_in_a_contract_is_one_problem(old: str, new: str, pointer:
         ),
     ],
 )
-def test_fixed_names_need_a_namespace_and_are_valid(
+def test_fixed_names_require_a_namespace_per_experiment_and_are_valid(
     old: str, new: str, expected: list[tuple[str, str]]
 ) -> None:
     problems = load_green(contract=EVERYTHING.replace(old, new, 1))
@@ -344,7 +344,7 @@ def test_muxer_needs_a_port_of_its_protocol(muxer: str, protocol: str) -> None:
     assert (problem.code, problem.pointer) == ("contract", "spec.muxer")
 
 
-def test_own_namespace_of_an_experiment_differs_from_the_labs() -> None:
+def test_own_namespace_of_an_experiment_differs_from_the_labs_namespace() -> None:
     contract = EVERYTHING.replace("isolation: label", ISOLATED)
     text = f"{HEAD}  connectTo: 1\n"
     lab = LAB.replace("namespace: dst-lab", "namespace: nimp2p-exp-green")

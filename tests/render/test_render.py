@@ -139,7 +139,7 @@ def test_an_error_in_a_template_is_reported_with_its_position(
     assert what in caught.value.what
 
 
-def test_a_template_that_exceeded_its_time_limit_is_not_tried_for_other_experiments(tmp_path: Path) -> None:
+def test_a_template_that_exceeded_its_time_limit_is_not_rendered_again(tmp_path: Path) -> None:
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (tmp_path / "x.yaml.j2").write_text(endless, encoding="utf-8")
     files = load_lab(SAMPLE_LAB)

@@ -144,7 +144,7 @@ def read(root: Path, files: dict[str, object]) -> None:
 
 @given(experiment=EXPERIMENTS)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str, Any]) -> None:
+def test_any_experiment_is_rejected_or_rendered(root: Path, experiment: dict[str, Any]) -> None:
     experiment["spec"]["contract"] = "nimp2p"
     experiment["spec"] = {
         key: value
@@ -159,7 +159,7 @@ def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str
 
 @given(contract=CONTRACTS, experiment=EXPERIMENTS)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_contract_is_a_problem_or_renders(
+def test_any_contract_is_rejected_or_rendered(
     root: Path, contract: dict[str, Any], experiment: dict[str, Any]
 ) -> None:
     contract["metadata"]["name"] = "any"
@@ -182,7 +182,7 @@ def test_any_contract_is_a_problem_or_renders(
 
 @given(lab=LABS)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_lab_is_a_problem_or_renders(root: Path, lab: dict[str, Any]) -> None:
+def test_any_lab_is_rejected_or_rendered(root: Path, lab: dict[str, Any]) -> None:
     experiment = {
         "apiVersion": "nimlab.dev/v1",
         "kind": "Experiment",

@@ -53,7 +53,7 @@ def _name_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Prob
     is_isolated = spec["isolation"] == "namespace"
     needs_ordinal = spec["hostName"] == _ORDINAL_HOST
     if needs_ordinal and not is_isolated:
-        what = f"a node that parses `{_ORDINAL_HOST}` needs a namespace of its own"
+        what = f"an image that requires the host name `{_ORDINAL_HOST}` needs one namespace per experiment"
         hint = "write `isolation: namespace`"
         yield document.problem("contract", what, ("spec", "isolation"), hint=hint)
     for name in _FIXED_NAMES:
@@ -66,7 +66,10 @@ def _name_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Prob
             hint = f"remove `{name}`; experiments then use their full names"
             yield document.problem("contract", what, ("spec", name), hint=hint, at_key=True)
     if needs_ordinal and spec.get("workload", _ORDINAL_WORKLOAD) != _ORDINAL_WORKLOAD:
-        what = f"a node that parses `{_ORDINAL_HOST}` needs a StatefulSet called `{_ORDINAL_WORKLOAD}`"
+        what = (
+            f"an image that requires the host name `{_ORDINAL_HOST}` "
+            f"needs a StatefulSet called `{_ORDINAL_WORKLOAD}`"
+        )
         hint = f"write `workload: {_ORDINAL_WORKLOAD}`"
         yield document.problem("contract", what, ("spec", "workload"), hint=hint)
 
