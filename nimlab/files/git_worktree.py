@@ -195,7 +195,7 @@ def _tracked_paths(root: Path, entry: _Entry) -> Iterator[str]:
 def _listed_files(root: Path) -> Iterator[str]:
     """Yield the input files directly in `experiments` and `contracts`.
 
-    They are listed without Git, because `git status` omits some of them if `core.ignoreCase` is set.
+    The files are listed without Git, because `git status` omits some files if `core.ignoreCase` is set.
     """
     for folder in ("experiments", "contracts"):
         try:

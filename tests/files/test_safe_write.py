@@ -125,7 +125,7 @@ def test_socket_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_path_of_an_open_descriptor_is_written_through_it(tmp_path: Path) -> None:
-    """Opening the file again would overwrite its beginning; replacing it would lose other writers' output."""
+    """A second open would overwrite the beginning of the file; a rename would lose other programs' output."""
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as file:
         file.write("one\n")

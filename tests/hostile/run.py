@@ -1,7 +1,7 @@
 """Run hostile cases in a separate process and print one line of JSON per case.
 
-The test starts it as `python -m tests.hostile.run files|templates FOLDER`. A case that hangs, uses all memory
-or crashes the interpreter ends only this process. The name of each case is printed before it runs.
+The test starts this module as `python -m tests.hostile.run files|templates FOLDER`. A case that hangs, uses
+all memory or crashes the interpreter ends only this process. The name of each case is printed before it runs.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def test_text_that_looks_like_code_is_rendered_unchanged(text: str, tmp_path: Pa
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["syntax: alias bomb", "name: path", "lab: namespace with a newline"])
 def test_hostile_file_is_never_sent_to_the_server(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
-    """Only GET requests are allowed, and none for the hostile experiment."""
+    """The test allows only GET requests, and no request for the hostile experiment."""
     lay_out(tmp_path / "lab")
     cases("files")[name](tmp_path / "lab")
     with run_proxy(sandbox.kubeconfig, tmp_path) as proxy:

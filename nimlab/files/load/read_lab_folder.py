@@ -50,7 +50,7 @@ class LoadState:
                 self.broken.append(BrokenFile(name=PurePosixPath(path).stem, source=path))
 
     def read_single(self, path: str, kind: str) -> tuple[Document | None, tuple[Problem, ...]]:
-        """Return the document of a single file, and its problems, which are not recorded."""
+        """Return the document of a single file, and its problems; the caller records them."""
         data = self._read_bytes(path)
         if data is None:
             return None, ()

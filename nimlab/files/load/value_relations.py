@@ -130,7 +130,7 @@ def value_problems(values: Values) -> Iterator[Problem]:
 
 
 def lab_problems(document: Document) -> tuple[Problem, ...]:
-    """Return the contradictions and warnings of a `lab.yaml` that fits its schema."""
+    """Return the contradictions in a `lab.yaml` that fits its schema, and warnings about unusual values."""
     defaults = _default_values(document)
     problems = list(value_problems(defaults))
     for section, ranges in (

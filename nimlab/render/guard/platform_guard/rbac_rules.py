@@ -1,8 +1,8 @@
 """Rules for RBAC objects of the platform: the permissions that they may grant, and the accounts.
 
 In: a manifest. Out: violations as text; none for other kinds. Rules, roles and subjects must equal the
-expected values. Two permissions are allowed: reading pods in namespaces with peers and, with `cadvisor:
-kubelet`, reading the metrics of nodes. Pure.
+expected values. Two permissions are allowed: reading pods in namespaces with peers, and
+reading the metrics of nodes if lab.yaml contains `cadvisor: kubelet`. Pure.
 """
 
 from __future__ import annotations
