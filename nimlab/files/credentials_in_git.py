@@ -1,7 +1,7 @@
-"""Credentials among the files that Git tracks in the lab's folder.
+"""Search for credentials in the files of the lab's folder that Git tracks.
 
-In: the lab's folder. Out: one warning per file. The content comes from Git's index. Warnings never contain
-the credentials themselves.
+In: the lab's folder. Out: one warning per file. The content of a file is read from Git's index. A warning
+never contains the credential itself.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from nimlab.errors import Location, Problem
 from nimlab.files.git_command import git_paths, run_git
 from nimlab.files.safe_open import is_visible
 
-_FILE_LIMIT: Final = 20  # candidates whose content is examined
+_FILE_LIMIT: Final = 20  # maximum number of files whose content is searched
 _CANDIDATE: Final = (
     '-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----|LS0tLS1CRUdJTiB|"?client-key-data"?:|"?kind"?: *"?Config"?'
 )
 _KEY: Final = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----(?:\s|\\n)*[A-Za-z0-9+/=-]{16,}")
 _ENCODED: Final = re.compile(r"LS0tLS1CRUdJTiB[A-Za-z0-9+/]{45,}")
 _CONFIG: Final = re.compile(
-    r"""\A\s*[{\[].*["']?\bkind["']?\s*:\s*["']?Config\b"""  # JSON, or YAML in that style
+    r"""\A\s*[{\[].*["']?\bkind["']?\s*:\s*["']?Config\b"""  # JSON, or YAML in flow style
     r"""|^\s*kind\s*:\s*["']?Config["']?\s*(?:\#.*)?$""",
     re.MULTILINE | re.DOTALL,
 )
@@ -40,7 +40,7 @@ _DATABASE: Final = re.compile(r"(?:^|/)member/(?:snap/db|wal/[^/]+\.wal)$")
 
 
 def tracked_secrets(root: Path) -> tuple[Problem, ...]:
-    """Return a warning for every file in the lab with a private key or a credential that Git tracks."""
+    """Return warnings about files that Git tracks and that contain private keys, credentials or etcd data."""
     paths = git_paths(root, "ls-files", "-z") or ()
     own = [path for path in paths if _OWN_FOLDER in PurePosixPath(path).parts[:-1]]
     own = [path for path in own if not path.endswith("/.gitignore")]
@@ -67,7 +67,7 @@ def _in_content(root: Path) -> Iterator[Problem]:
 
 
 def _secrets(text: str) -> Iterator[tuple[str, int]]:
-    """Yield the kind and the offset of each credential in a text."""
+    """Yield a description and the offset of each credential in a text."""
     credential = _CREDENTIAL.search(text)
     if credential is not None and _CONFIG.search(text):
         yield "a kubeconfig with a credential", credential.start()
@@ -91,6 +91,9 @@ def _warning(path: str, what: str, line: int) -> Problem:
         code="secret",
         what=f"Git tracks {what}",
         location=Location(path=shown, line=line),
-        hint=f"`git rm --cached {shown}`, ignore it, and replace the key: the history still contains it",
+        hint=(
+            f"`git rm --cached {shown}`, add it to .gitignore, and replace the key, "
+            "because the history still contains it"
+        ),
         is_warning=True,
     )

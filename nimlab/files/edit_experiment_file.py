@@ -1,6 +1,7 @@
-"""Edits of experiment files for create, scale and delete; everything outside the edit is kept byte for byte.
+"""Edits of experiment files by `create`, `scale` and `delete`. No byte outside an edit is changed.
 
-In: an experiment's text, or the values of a new one. Out: the new text. The caller validates it.
+In: the text of an experiment's file, or the values of a new experiment. Out: the new text. The caller
+validates the new text.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ _SEE_VALIDATE: Final = "`nimlab validate` lists the errors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExperiment:
-    """Values of a new experiment, in the units of the flags of nimp2p-lab.
+    """Values of a new experiment, in the units that the flags of nimp2p-lab use.
 
     `msg_size` is in bytes, `msg_rate` in milliseconds between messages, `cpu` in cores, `ram` in MiB, and the
-    bandwidths are in megabits per second. None means the default, if the contract supports the field.
+    bandwidths are in megabits per second. None means that the file contains the default, if the contract
+    supports the field.
     """
 
     name: str
@@ -59,12 +61,12 @@ class NewExperiment:
 def experiment_text(
     new: NewExperiment, contract: Contract | None = None, defaults: Mapping[str, Any] | None = None
 ) -> str:
-    """Return the file of a new experiment, with units and the schema header for editors. Pure.
+    """Return the text of a new experiment's file, with units and the schema header for editors. Pure.
 
-    The file contains only fields that the contract supports; without a contract, it contains all fields. If
-    the contract requires a field that has neither a flag nor a default in the lab, the file contains the
-    schema's example. Raises EditError for a fraction of a core that Kubernetes cannot represent, and for a
-    flag whose field the contract does not support.
+    The file contains only fields that the contract supports. If `contract` is None, it contains all fields. A
+    required field without a flag and without a default in lab.yaml gets the schema's example value. Raises
+    EditError for a fraction of a core that Kubernetes cannot represent, and for a flag whose field the
+    contract does not support.
     """
     metadata = [f"name: {_scalar(new.name)}"]
     if new.owner:
@@ -73,7 +75,7 @@ def experiment_text(
         metadata.append(f"description: {_scalar(new.description)}")
     cpu, memory = format_cpu_m(_cpu_m(new.cpu)), _memory(new.ram)
     if not cpu.endswith("m"):
-        cpu = f'"{cpu}"'  # without quotes, YAML reads whole cores as a number, which the schema rejects
+        cpu = f'"{cpu}"'  # without quotes, YAML would read whole cores as a number, which the schema rejects
     down, up = (format_rate_bit_per_s(mbit * 10**6) for mbit in (new.downlink_bw, new.uplink_bw))
     return _HEADER + "\n".join(
         (
@@ -92,7 +94,7 @@ def experiment_text(
 
 
 def _settings(new: NewExperiment, contract: Contract | None, defaults: Mapping[str, Any]) -> dict[str, str]:
-    """Return the text of each setting that the contract supports, by dotted name."""
+    """Return a map from the dotted name of each supported setting to the text of its value."""
     connections = 2
     if contract is not None and contract.connect_limit is ConnectLimit.LESS_THAN_PEERS:
         connections = max(min(2, new.peers - 1), 0)
@@ -117,14 +119,14 @@ def _settings(new: NewExperiment, contract: Contract | None, defaults: Mapping[s
 
 
 def _has(values: Mapping[str, Any], field: str) -> bool:
-    """Return True if nested values contain a dotted field."""
+    """Return True if nested maps contain the field with this dotted name."""
     first, _, rest = field.partition(".")
     inner = values.get(first)
     return first in values and (not rest or (isinstance(inner, Mapping) and rest in inner))
 
 
 def _example(field: str) -> str:
-    """Return the schema's example of a field, as YAML."""
+    """Return the schema's example value of a field, as YAML."""
     schema = json.loads((SCHEMAS / "experiment.schema.json").read_text(encoding="utf-8"))
     for name in ("spec", *field.split(".")):
         schema = schema["properties"][name]
@@ -143,10 +145,10 @@ def _setting_lines(settings: Mapping[str, str]) -> Iterator[str]:
 
 
 def set_peers(text: str, peers: int, role: str | None = None) -> str:
-    """Return the text with another number of peers, for one role if it is given. Pure.
+    """Return the text with a new number of peers, for the experiment or for one role of it. Pure.
 
-    All other characters are kept. If the file has no `peers`, it is added at the beginning of `spec`. Raises
-    EditError if the position in the text is ambiguous.
+    All other characters are kept. If the file has no `peers`, this field is added at the beginning of `spec`.
+    Raises EditError if the place of the number in the text is unclear.
     """
     if peers < 1:
         hint = "write 1 or more; `nimlab delete NAME` removes an experiment"
@@ -169,7 +171,7 @@ def set_peers(text: str, peers: int, role: str | None = None) -> str:
 
 
 def _roles(spec: yaml.MappingNode) -> dict[str, yaml.Node]:
-    """Return the roles of a file, by name."""
+    """Return a map from the name of each role to its YAML node."""
     node = _value(spec, "roles")
     items = node.value if isinstance(node, yaml.SequenceNode) else []
     named = ((_value(item, "name"), item) for item in items)
@@ -177,7 +179,7 @@ def _roles(spec: yaml.MappingNode) -> dict[str, yaml.Node]:
 
 
 def _with_number(text: str, node: yaml.Node, peers: int) -> str:
-    """Return the text with another number at a node that is a plain scalar. Raises EditError."""
+    """Return the text with a new number at the node. Raises EditError if the node is not a plain scalar."""
     start, end = node.start_mark.index, node.end_mark.index
     # If the text differs from the value, the value is quoted, tagged, or an alias.
     if not isinstance(node, yaml.ScalarNode) or text[start:end] != node.value or start == end:
@@ -186,7 +188,7 @@ def _with_number(text: str, node: yaml.Node, peers: int) -> str:
 
 
 def new_experiment_path(root: Path, name: str) -> Path:
-    """Return the path for a new experiment's file. Raises EditError if it exists or the name is invalid."""
+    """Return the path of a new experiment's file. Raises EditError if it exists or the name is invalid."""
     folder = root / "experiments"
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
@@ -202,7 +204,7 @@ def new_experiment_path(root: Path, name: str) -> Path:
 
 
 def find_experiment_file(root: Path, name: str) -> Path:
-    """Return the file of the experiment with this name. Raises EditError that suggests the nearest name.
+    """Return the file of the experiment with this name. Raises EditError with a similar name as the hint.
 
     A file without `metadata.name` is found by its file name, unless another file contains that name.
     """
@@ -242,7 +244,7 @@ def _memory(ram_mib: int) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Return the text as a YAML scalar that all readers interpret equally: plain if possible, else quoted."""
+    """Return the text as a YAML scalar, with quotes if a YAML reader could misinterpret the plain text."""
     if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
         return text
     return to_yaml_safe_json(text)
@@ -278,7 +280,7 @@ def _with_peers(text: str, spec: yaml.MappingNode, peers: int) -> str:
 
 
 def _name_in(path: Path) -> str | None:
-    """Return `metadata.name` of a file; None if the file has none, or is unreadable."""
+    """Return `metadata.name` of a file; None if the name is missing or the file cannot be read."""
     try:
         node = _value(_value(_root_node(read_text(path)), "metadata"), "name")
     except EditError:

@@ -1,7 +1,7 @@
-"""Calls of the program `git` in the lab's folder, with a timeout and independent of the environment.
+"""Calls of the program `git` in the lab's folder, with a timeout and a clean environment.
 
-In: a folder and arguments. Out: the output of git. nimlab runs the program instead of a library, so that it
-gets the same results as the user.
+In: a folder and arguments. Out: the output of git. nimlab runs the program instead of using a library, so
+that it gets the same results as the user.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 _TIMEOUT_S: Final = 30
-# The variables that `git rev-parse --local-env-vars` lists, and those that change the meaning of a path. Git
-# sets them when it runs a hook, which may belong to another repository.
+# The variables that `git rev-parse --local-env-vars` lists, and the variables that change how Git interprets
+# a path. Git sets them when it runs a hook, and the hook may belong to another repository.
 _DROPPED: Final = frozenset({
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE",
@@ -27,8 +27,8 @@ _DROPPED: Final = frozenset({
 def run_git(root: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str] | None:
     """Run git in a folder and return its result; None if git is missing or exceeds the timeout.
 
-    Bytes that are not UTF-8, as in names of files and branches, become surrogates. Paths are never
-    interpreted as patterns. The file system monitor is disabled, because it can miss changes.
+    Bytes that are not UTF-8, for example in a file name, become surrogates. Paths are never interpreted as
+    patterns. The file system monitor is disabled, because it can miss changes.
     """
     environment = {
         **{name: value for name, value in os.environ.items() if name not in _DROPPED},
@@ -54,6 +54,6 @@ def run_git(root: Path, *arguments: str, stdin: str | None = None) -> subprocess
 
 
 def git_paths(root: Path, *arguments: str) -> Sequence[str] | None:
-    """Run a git command that prints entries terminated by NUL, and return them; None if it fails."""
+    """Run a git command that prints entries terminated by NUL, and return the entries; None if it fails."""
     result = run_git(root, *arguments)
     return None if result is None or result.returncode != 0 else result.stdout.split("\0")[:-1]

@@ -1,6 +1,6 @@
 """Git facts: the current commit, its relation to the commit of the last sync, and earlier content of files.
 
-In: the lab's folder. Out: `Commit`, `Relation`, texts, or None where Git cannot provide the fact. This module
+In: the lab's folder. Out: `Commit`, `Relation` or texts; None if Git cannot provide the fact. This module
 writes nothing and contacts no remote.
 """
 
@@ -22,9 +22,9 @@ _SHA: Final = re.compile(r"[0-9a-f]{40,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """The commit that is checked out. `dirty` is True if a file that a sync reads differs from it.
+    """The commit that is checked out. `dirty` is True if a file that a sync reads differs from the commit.
 
-    `hidden` lists the files that Git hides; `git_worktree` explains them.
+    `hidden` lists the files whose changes Git hides; see the module `git_worktree`.
     """
 
     sha: str
@@ -34,7 +34,7 @@ class Commit:
 
 
 class Relation(Enum):
-    """Relation of the commit that is checked out to a recorded commit."""
+    """How the commit that is checked out relates to a recorded commit."""
 
     SAME = "same"
     NEWER = "newer"
@@ -86,7 +86,7 @@ def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
     if head is None:
         return "sync from a clone of the lab's repository"
     if not _SHA.fullmatch(recorded):
-        return "the cluster records a text that is not a commit: find out which program wrote it"
+        return "the record in the cluster is not a commit: find out which program wrote it"
     short = recorded[:7]
     if not _contains_commit(root, recorded) or not _is_related(root, head.sha, recorded):
         if _is_shallow(root):
@@ -94,11 +94,11 @@ def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
         if not _contains_commit(root, recorded):
             return (
                 f"{short} is not in this clone: `git fetch origin {recorded}`; if the server does not have "
-                "it either, the history was rewritten, or this is another repository"
+                "the commit, the history was rewritten, or this is a clone of another repository"
             )
     branch = _branch_with(root, recorded)
     if branch is None:
-        return f"the history was rewritten: {short} is no longer on any branch, so fetching does not help"
+        return f"the history was rewritten: {short} is no longer on any branch, so a fetch does not help"
     return f"{short} is on {branch}: check out that branch, or `git merge {branch}`"
 
 
@@ -143,7 +143,7 @@ def former_values(root: Path, path: str, key: str) -> tuple[str, ...]:
 def removed_in(root: Path, path: str) -> str | None:
     """Return the short sha of the commit that removed a file; None if no commit removed it.
 
-    Also returns None for a file that is in the current commit, even if an older commit removed it before.
+    Also returns None for a file that is in the current commit, even if an older commit removed it.
     """
     current = run_git(root, "ls-tree", "--name-only", "HEAD", "--", path)
     if current is None or current.returncode != 0 or current.stdout:
@@ -154,7 +154,7 @@ def removed_in(root: Path, path: str) -> str | None:
 
 
 def unrestorable(root: Path, path: str) -> str | None:
-    """Return the reason why Git cannot restore the current content of a file; None if it can."""
+    """Return the reason why Git cannot restore the current content of a file; None if Git can restore it."""
     entries = git_paths(root, "ls-tree", "-z", "HEAD", "--", path)
     if entries is None:
         return "Git cannot read a commit in this folder"
@@ -170,7 +170,7 @@ def _printable(name: str) -> str:
 
 
 def _is_ancestor(root: Path, old: str, new: str) -> bool | None:
-    """Return True if `new` descends from `old`; None if one of them is not in this clone."""
+    """Return True if `new` descends from `old`; None if `new` or `old` is not in this clone."""
     result = run_git(root, "merge-base", "--is-ancestor", old, new)
     return None if result is None or result.returncode not in (0, 1) else result.returncode == 0
 

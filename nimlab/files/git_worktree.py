@@ -1,9 +1,9 @@
-"""Comparison of the lab's folder with Git's index: uncommitted changes, and files that Git hides.
+"""Compare the lab's folder with the commit: find uncommitted changes, and files whose changes Git hides.
 
-In: the lab's folder. Out: a `Worktree` with the differences and the hidden files. A file is hidden if it is
-in the commit and missing in the folder, but `git status` does not report it: no user deleted it, so its
-objects must not be pruned. A file is also hidden if its content differs and `git status` does not report the
-difference. This module writes nothing.
+In: the lab's folder. Out: a `Worktree` with the differences and the hidden files. A hidden file is missing in
+the folder or differs from the commit, but `git status` does not report this (sparse checkout,
+assume-unchanged). No user deleted a missing hidden file, so the objects that it describes must not be pruned.
+This module writes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STATUS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiddenFile:
-    """File of the commit that Git hides. `path` is relative to the lab's folder."""
+    """A file whose changes Git hides. `path` is relative to the lab's folder."""
 
     path: str
     what: str
@@ -39,7 +39,7 @@ class HiddenFile:
 class Worktree:
     """Difference between the folder and the commit. `dirty` is True if a file that a sync reads differs.
 
-    `is_tracked` is False for a folder that is not in the commit, such as an export beside the lab.
+    `is_tracked` is False for a folder that is not in the commit, such as an untracked copy of the lab.
     """
 
     dirty: bool
@@ -49,7 +49,7 @@ class Worktree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """Entry of the index. `tag` is S or s for skip-worktree, and a lower-case letter for assume-unchanged."""
+    """Entry of Git's index. `tag` is S or s for skip-worktree, and lower-case for assume-unchanged."""
 
     path: str
     tag: str
@@ -75,12 +75,12 @@ def compare_folder(root: Path) -> Worktree:
 
 
 def _is_noise(code: str, path: str) -> bool:
-    """Return True for an ignored file that no sync reads."""
+    """Return True for a file that Git ignores and that no sync reads."""
     return code == "!!" and not path.endswith(_INPUT_SUFFIXES)
 
 
 def _status(root: Path, paths: Sequence[str]) -> dict[str, str] | None:
-    """Return the two-letter code of `git status` by path relative to the folder; None if git fails."""
+    """Return a map from relative paths to the two-letter codes of `git status`; None if git fails."""
     prefix = run_git(root, "rev-parse", "--show-prefix")
     lines = git_paths(root, *_STATUS, *paths)
     if lines is None or prefix is None or prefix.returncode != 0:
@@ -154,7 +154,7 @@ def _changed(root: Path, flagged: Sequence[_Entry]) -> list[_Entry]:
 
 
 def content_ids(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    """Return the object id of each file's content by path; files that Git cannot read are left out."""
+    """Return a map from paths to the object IDs of the files' content, without files that Git cannot read."""
     usable = [path for path in paths if "\n" not in path and (root / path).is_file()]
     prefix, top = run_git(root, "rev-parse", "--show-prefix"), run_git(root, "rev-parse", "--show-cdup")
     if prefix is None or top is None or prefix.returncode != 0 or "\n" in prefix.stdout.removesuffix("\n"):
@@ -186,7 +186,7 @@ def _hidden_in_submodule(root: Path, entry: _Entry) -> Iterator[HiddenFile]:
 
 
 def _tracked_paths(root: Path, entry: _Entry) -> Iterator[str]:
-    """Yield the entry's path, and the paths of a submodule's files."""
+    """Yield the path of the entry; if the entry is a submodule, also yield the paths of its files."""
     yield entry.path
     if entry.mode == _SUBMODULE_MODE:
         yield from (f"{entry.path}/{inner.path}" for inner in _entries(root / entry.path, (".",)) or ())
@@ -195,7 +195,7 @@ def _tracked_paths(root: Path, entry: _Entry) -> Iterator[str]:
 def _listed_files(root: Path) -> Iterator[str]:
     """Yield the input files directly in `experiments` and `contracts`.
 
-    They are listed without Git, because `git status` omits some of them if `core.ignoreCase` is set.
+    The files are listed without Git, because `git status` omits some files if `core.ignoreCase` is set.
     """
     for folder in ("experiments", "contracts"):
         try:

@@ -1,6 +1,7 @@
-"""Placement rules: the nodes that peers may run on. The loader applies them to files, the guard to pods.
+"""Rules for the nodes on which peers may run.
 
-In: fields of a pod spec. Out: one message per field that is forbidden or contradicts itself. Pure.
+In: fields of a pod spec. Out: one message per violation. The loader applies the rules to files, and the guard
+applies them to pods. Pure.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SYSTEM_PRIORITY: Final = "system-"
 
 
 def toleration_faults(toleration: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the reasons why a toleration is not allowed: it is too wide, or contradicts itself."""
+    """Yield why a toleration is not allowed: it is too wide, or its fields contradict each other."""
     key, operator = str(toleration.get("key") or ""), toleration.get("operator") or "Equal"
     effect = toleration.get("effect") or ""
     if not key:
@@ -42,8 +43,8 @@ def toleration_faults(toleration: Mapping[str, Any]) -> Iterator[str]:
         yield f"peers may not tolerate `{key}`, which keeps pods off control plane nodes"
     elif key.startswith(_NODE_CONDITIONS) and not _is_delayed_eviction(key, toleration):
         yield (
-            f"peers may not tolerate the node condition `{key}`; they may only delay an eviction, "
-            f"by `tolerationSeconds` with `effect: NoExecute`, for {_quoted(_EVICTIONS)}"
+            f"peers may not tolerate the node condition `{key}`; to delay an eviction, they may tolerate "
+            f"{_quoted(_EVICTIONS)} with `effect: NoExecute` and `tolerationSeconds`"
         )
 
 
@@ -73,7 +74,7 @@ def priority_faults(name: str) -> Iterator[str]:
 
 
 def is_qualified(key: str) -> bool:
-    """Return True for a valid key of a label or taint: a name, or a domain, `/` and a name."""
+    """Return True for a valid key of a label or taint: `name` or `domain/name`."""
     prefix, slash, _ = key.rpartition("/")
     return _QUALIFIED.fullmatch(key) is not None and (not slash or len(prefix) <= _PREFIX_LIMIT)
 

@@ -19,7 +19,7 @@ INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
     "\ud800-\udfff\ufeff\ufffe\uffff\U000e0000-\U000e007f]"
 )
-"""Invisible and bidirectional control characters. Tabs and line ends are allowed, so they are not matched."""
+"""Matches invisible characters, but not tabs and line ends, which are allowed."""
 
 _LFS: Final = "version https://git-lfs.github.com/spec/"
 _CONFLICT: Final = re.compile(r"^(<{7}|>{7}|\|{7})(?= |\r?$)", re.MULTILINE)
@@ -42,7 +42,7 @@ def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
 
 
 def foreign_content(text: str) -> tuple[int, str, str] | None:
-    """Return line, message and hint if Git replaced or marked the file's content; None otherwise."""
+    """Return a line, a message and a hint if Git replaced or marked the file's content; None otherwise."""
     if text.startswith(_LFS):
         return 1, "this is a Git LFS pointer, not the file itself", "`git lfs pull` fetches the file"
     conflict = _CONFLICT.search(text)
@@ -59,7 +59,7 @@ def is_visible(name: str) -> bool:
 
 
 def check_folder(root: Path, path: str) -> None:
-    """Raise OSError if the folder, or one above it inside the root, is a symbolic link."""
+    """Raise OSError if the folder, or a folder between the root and it, is a symbolic link."""
     folder = PurePosixPath(path)
     for part in (*reversed(folder.parents), folder):
         if (root / part).is_symlink() and part != PurePosixPath("."):

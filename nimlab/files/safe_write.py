@@ -1,7 +1,8 @@
-"""Safe writing of files whose paths users choose: regular files are replaced atomically, others overwritten.
+"""Writing to paths that users choose: regular files are replaced atomically; others are overwritten.
 
-An atomic replacement renames a temporary file to the path. This would also replace a device, a FIFO, an open
-descriptor (`/dev/stdout`, `>(cat)`) or a dangling link. Such targets are opened and written instead.
+An atomic replacement writes a temporary file and renames it to the path. The rename would also replace a
+device, a FIFO, an open descriptor (`/dev/stdout`, `>(cat)`) or a dangling link. nimlab opens such a target
+and writes into it instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 from nimlab.errors import EditError
 
 _DESCRIPTORS: Final = re.compile(r"/proc/(?P<process>[0-9]+)(/task/[0-9]+)?/fd|/dev/fd")
-_LINK_LIMIT: Final = 40  # the limit of Linux
+_LINK_LIMIT: Final = 40  # maximum number of links that Linux follows
 _NOT_REPLACEABLE: Final = frozenset({  # the folder refuses a rename; the file itself may still be writable
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.ENOENT, errno.ENOTSUP,
 })  # fmt: skip
@@ -28,8 +29,8 @@ _NOT_REPLACEABLE: Final = frozenset({  # the folder refuses a rename; the file i
 def write_text(path: Path, text: str) -> None:
     """Write a file. Raises EditError.
 
-    A regular file is replaced completely or not at all, and keeps its mode. A new file gets the mode of the
-    umask. A symbolic link is kept, and its target is written.
+    A regular file is replaced completely or not at all, and keeps its mode. A new file gets the mode that the
+    umask allows. A symbolic link is kept, and the data is written to its target.
     """
     data = text.encode(errors="backslashreplace")
     try:
@@ -64,7 +65,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        what = "cannot create the folder: its path contains a file"
+        what = "cannot create the folder: a part of its path is not a folder"
         raise EditError(what, where=path, hint="name a folder") from error
     except OSError as error:
         raise EditError(f"cannot create the folder: {error.strerror or error}", where=path) from error
@@ -86,7 +87,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _links(path: Path) -> list[Path]:
-    """Return the path and the targets of all links that it leads to, each in its real folder."""
+    """Return the path and the targets of all symbolic links that it leads to, with resolved folders."""
     places: list[Path] = []
     while len(places) < _LINK_LIMIT:
         place = Path(os.path.realpath(path.parent)) / path.name
@@ -98,14 +99,15 @@ def _links(path: Path) -> list[Path]:
 
 
 def _is_descriptor(path: Path) -> bool:
-    """Return True for the path of an open descriptor; a rename would not change what it refers to."""
+    """Return True for the path of an open descriptor, which a rename cannot replace."""
     return any(_DESCRIPTORS.fullmatch(str(place.parent)) for place in _links(path))
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """Return the descriptor of this process that the path denotes; None for any other path.
+    """Return the open descriptor of this process that the path denotes; None for any other path.
 
-    Opening the path would create a second file position, and is impossible for a socket.
+    The caller writes to this descriptor. Opening the path again would create a second file position, and a
+    socket cannot be opened by its path.
     """
     for place in _links(path):
         match = _DESCRIPTORS.fullmatch(str(place.parent))
@@ -137,7 +139,7 @@ def _replace_or_overwrite(path: Path, data: bytes, before: os.stat_result) -> No
 
 
 def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
-    """Write a temporary file in the same folder, then rename it; owner and mode of the old file are kept."""
+    """Write a temporary file in the same folder, then rename it; the owner and mode are kept."""
     temporary = path.parent / f".{path.name[:200]}-{secrets.token_hex(4)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

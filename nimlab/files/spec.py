@@ -1,7 +1,7 @@
 """Specs: the lab, its contracts and its experiments as frozen values.
 
-Every number is in the unit of its name, every default is filled in, and all checks of the files have passed.
-This module reads no files, chooses no defaults and contains no Kubernetes objects.
+Every number is in the unit that its name contains. Defaults are filled in, and all checks have passed. This
+module reads no files, chooses no defaults and contains no Kubernetes objects.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- the Secret's name, 
 class Isolation(Enum):
     """How experiments of a contract are separated from each other."""
 
-    LABEL = "label"  # all in the lab's namespace, distinguished by name and label
+    LABEL = "label"  # all in the lab's namespace; names and labels distinguish them
     NAMESPACE = "namespace"  # one namespace per experiment, with the fixed names that the node's code expects
 
 
@@ -53,13 +53,13 @@ class OnImmutableChange(Enum):
     """How a sync handles a change of an immutable field."""
 
     FAIL = "fail"
-    ORPHAN = "orphan"  # only the object is deleted; its successor adopts the pods, and restarts outdated ones
+    ORPHAN = "orphan"  # only the object is deleted; the new object adopts the pods and restarts outdated pods
     RECREATE = "recreate"  # the object and its pods are deleted and created again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """Container image; `digest` (`sha256:…`) is None if the file does not pin one."""
+    """Container image; `digest` (`sha256:…`) is None if the file specifies none."""
 
     name: str
     tag: str
@@ -73,8 +73,9 @@ class Image:
 class EnvVar:
     """Environment variable that a node image reads.
 
-    The contract fixes its `value`, or names the spec field that provides it as `source` (`message.interval`),
-    with the `unit` in which the image reads it (`ms`, `s`, `bytes`, `count`, `ratio`, `word`, `flag`).
+    Either `value` is a fixed value, or `source` names the spec field that provides the value, such as
+    `message.interval`. `unit` is the unit in which the image reads the value: `ms`, `s`, `bytes`, `count`,
+    `ratio`, `word` or `flag`.
     """
 
     name: str
@@ -86,7 +87,7 @@ class EnvVar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """Port that the node listens on. Its name has at most 11 characters, or 15 together with `-udp`."""
+    """Port that the node listens on. Its name has at most 11 characters, so `<name>-udp` has at most 15."""
 
     name: str
     port: int
@@ -95,7 +96,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """Environment variables or arguments that experiments may add: an exact text, or a prefix and `*`."""
+    """Pattern of variables or arguments that experiments may add: an exact text, or a prefix and `*`."""
 
     pattern: str
     description: str
@@ -109,13 +110,13 @@ class Extra:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """Interface of a node image: everything that manifests, scrape rules and log rules need to know about it.
+    """Interface of a node image: all that the manifests, scrape rules and log rules need to know about it.
 
-    `fields` are the spec fields that the image reads, by dotted name (`message.size`); `required` are those
-    without a default in the image. `host_name` is `any`, or `pod-<ordinal>` if the node derives its number
-    from its host name. `workload` and `service` are the names of StatefulSet and Service that the node's code
-    expects; None means the experiment's full name. `start_delay_s` is the time that the node waits before it
-    dials other peers.
+    `fields` are the spec fields that the image reads, by dotted name (`message.size`); `required` are the
+    fields without a default in the image. `host_name` is `any`, or `pod-<ordinal>` if the node derives its
+    number from its host name. `workload` and `service` are the names of the StatefulSet and the Service that
+    the node's code expects; None means the experiment's full name. `start_delay_s` is the time that the node
+    waits before it dials other peers.
     """
 
     name: str
@@ -150,9 +151,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
-    """Settings of a group's pods beyond their resources.
+    """Settings of a group's pods, except their resources.
 
-    `tolerations` have the fields of Kubernetes. The contract allows all of `env` and `args`.
+    Each of `tolerations` has the fields of a Kubernetes toleration. The contract allows every entry of `env`
+    and `args`.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -183,7 +185,7 @@ class PeerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Limits of each peer's link; None for a limit that is not set. `method` is `tc`, `cni` or `none`."""
+    """Limits of each peer's link; None means no limit. `method` is `tc`, `cni` or `none`."""
 
     method: str
     downlink_bit_per_s: int | None
@@ -210,10 +212,10 @@ class Rtt:
 class Experiment:
     """A valid and complete experiment.
 
-    `settings` contains the values for the image by dotted field name in base units, among them `peers`.
-    `cpu_m`, `memory_bytes` and `pod` apply to peers without a role. `document` is the file's data, and
-    `digest` its sha256, which does not depend on key order, comments and spacing. `full_name` is prefix +
-    name.
+    `settings` maps dotted field names, such as `message.size` and `peers`, to the values for the image, in
+    base units. `cpu_m`, `memory_bytes` and `pod` apply to peers without a role. `document` is the file's
+    data, and `digest` its sha256, which does not depend on key order, comments and spacing. `full_name` is
+    the lab's prefix followed by `name`.
     """
 
     name: str
@@ -258,7 +260,7 @@ class Experiment:
 
     @property
     def workload(self) -> str:
-        """Name of the StatefulSet, or with roles, the beginning of each StatefulSet's name."""
+        """Name of the StatefulSet; with roles, the beginning of the name of each StatefulSet."""
         return self.contract.workload or self.full_name
 
     def workload_of(self, group: PeerGroup) -> str:
@@ -293,7 +295,7 @@ class SyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """All images except those of the nodes, which contracts and experiments set."""
+    """Images of nimlab and the monitoring stack. Contracts and experiments set the node images."""
 
     nimlab: Image
     prometheus: Image
@@ -310,8 +312,8 @@ class Platform:
     """Settings of the monitoring stack.
 
     `log_agent` is `alloy` or `promtail`, and `cadvisor` is `daemonset` or `kubelet`. `containerd_folder`
-    contains containerd's socket on every node. Storage is a Kubernetes quantity; None means that data is lost
-    with the pod.
+    contains containerd's socket on every node. `metrics_storage` and `logs_storage` are Kubernetes
+    quantities; None means that the data is deleted together with the pod.
     """
 
     log_agent: str
@@ -343,9 +345,9 @@ class Lab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenFile:
-    """A file in `experiments/` that cannot be used. `name` is its experiment's name, or else the file's stem.
+    """A file that cannot be used. `name` is `metadata.name`, or the file's stem if the name is unknown.
 
-    `cause` is the file of the experiment's contract, if that file has the problem.
+    `cause` is the contract's file, or the folder `contracts`, if the problem is there; otherwise None.
     """
 
     name: str
@@ -362,8 +364,8 @@ class BrokenFile:
 class LabFiles:
     """Result of reading the lab's folder.
 
-    `experiments` are sorted by name and free of problems, and `broken` lists the other files. `problems` is
-    empty if and only if `broken` is empty and the lab and all contracts are usable. `warnings` concern usable
+    `experiments` are sorted by name and have no problems. `broken` lists the other files. `problems` is empty
+    if and only if `broken` is empty and the lab and all contracts are usable. `warnings` concern usable
     files.
     """
 

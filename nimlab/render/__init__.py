@@ -2,7 +2,7 @@
 
 In: the template folder, an experiment, the lab. Out: canonical manifests in apply order. Values of an
 experiment are data in the templates, never template source. A template can use only the variables of
-`template_variables`, so the same files give the same bytes, and earlier results can be cached.
+`template_variables`, so the same files always give the same manifests, and results can be cached.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _IGNORED_PREFIXES: Final = (".", "README")
 class Templates:
     """The sources of a folder's templates, compiled when the first manifest has to be rendered.
 
-    `digest` identifies folder and sources. `value_cache` may contain results of earlier runs.
+    `digest` identifies the folder and the sources. `value_cache` may contain results of earlier runs.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Templates:
         return self._compiled
 
     def find(self, variables: Mapping[str, Any], kind: str, name: str) -> tuple[str, str] | None:
-        """Return path and source of the template that renders an object, or None."""
+        """Return the path and the source of the template that renders an object, or None."""
         documents = self.compiled().render_documents(variables, f"{kind} `{name}`")
         for file, document in documents.items():
             if (document.get("kind"), document["metadata"].get("name")) == (kind, name):
@@ -92,8 +92,8 @@ def render_experiment(templates: Templates, experiment: Experiment, lab: Lab) ->
     manifests: list[Manifest] = []
     for variables in template_contexts(experiment, lab):
         rendered = _render(templates, variables, f"experiment `{experiment.name}`")
-        # Each group renders all templates, so objects that do not depend on the role are equal and kept once.
-        # Different objects with the same name are both kept, and the guard reports them.
+        # All templates are rendered for each group. An object that does not depend on the role is rendered
+        # several times and kept once. If different objects have the same name, the guard reports them.
         manifests += (
             [manifest for manifest in rendered if manifest not in manifests] if manifests else rendered
         )
@@ -116,7 +116,7 @@ def _render(templates: Templates, variables: Mapping[str, Any], subject: str) ->
 def find_template(
     templates: Templates, experiment: Experiment, lab: Lab, kind: str, name: str
 ) -> tuple[str, str] | None:
-    """Return path and source of the template that renders an object of an experiment, or None."""
+    """Return the path and the source of the template that renders an experiment's object, or None."""
     matches = (templates.find(variables, kind, name) for variables in template_contexts(experiment, lab))
     return next((match for match in matches if match is not None), None)
 

@@ -27,7 +27,7 @@ from nimlab.units import UnitError
 from nimlab.yaml_and_json import parse_yaml
 
 _OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd accepts 1.5 MB per object; shipped objects have a few kB
-_CPU_LIMIT_S: Final = 0.5  # an experiment takes about a millisecond
+_CPU_LIMIT_S: Final = 0.5  # rendering an experiment takes about a millisecond
 _MEMORY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _OPERATION_LIMIT: Final = 1_000_000  # characters, items or bits
 _TEMPLATE_FAILURES: Final = (
@@ -39,7 +39,7 @@ _PLACEHOLDERS: Final[ContextVar[Placeholders]] = ContextVar("placeholders")
 class CompiledTemplates:
     """The compiled templates of one folder.
 
-    A template that exceeds a limit is not tried again for other experiments.
+    A template that exceeds a limit is not rendered again for other experiments.
     """
 
     def __init__(self, folder: str, sources: Mapping[str, str]) -> None:
@@ -59,7 +59,7 @@ class CompiledTemplates:
     def _render(
         self, variables: Mapping[str, Any], subject: str, convert: Callable[[Any, str, str], Any]
     ) -> dict[str, Any]:
-        """Render each template and convert its document, if it has one. The limits apply to all together."""
+        """Render each template and convert its document, if any. The limits apply to all together."""
         results: dict[str, Any] = {}
         name = ""
         try:
@@ -81,7 +81,7 @@ class CompiledTemplates:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a limit on the result of one operation, which no signal could interrupt."""
+    """Jinja's sandbox, with a limit on the result of an operation, because no signal can interrupt one."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -100,7 +100,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 def _size_of_product(left: Any, right: Any) -> int:  # noqa: ANN401 -- any value of a template
-    """Return the length of a repeated sequence, or about the number of bits of a product."""
+    """Return the length of a repeated sequence, or roughly how many bits a product has."""
     for sequence, times in ((left, right), (right, left)):
         if isinstance(sequence, str | list | tuple):
             return len(sequence) * int(times)
@@ -118,7 +118,7 @@ def _compile(folder: str, sources: Mapping[str, str]) -> dict[str, jinja2.Templa
         ),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
-        optimized=False,  # otherwise constant expressions would be evaluated at compile time
+        optimized=False,  # otherwise Jinja would evaluate constant expressions at compile time
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

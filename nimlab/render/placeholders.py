@@ -1,8 +1,8 @@
 """Placeholders: rendered text contains markers instead of values, so values are never parsed as YAML.
 
-In: values, each exchanged for a marker that the template writes into its text. Out: the parsed text with each
-marker replaced by its value. A value can therefore only be data. Experiments that take the same branches of a
-template give the same text, which is then parsed only once. This module depends on neither Jinja nor YAML.
+In: values, and the text in which the template wrote a marker for each value. Out: the parsed text, with each
+marker replaced by its value. A value can therefore only be data. If a template gives the same text for
+several experiments, the text is parsed only once. This module uses no Jinja and no YAML.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nimlab.yaml_and_json import to_yaml_safe_json
 # private-use characters around it.
 _MARKER_START: Final = f"\ue000{secrets.token_hex(4)}:"
 _MARKER: Final = re.compile(f"{_MARKER_START}([0-9]+)\ue001")
-_QUOTED_MARKER: Final = re.compile(f'"?{_MARKER.pattern}"?')  # inside a block of text, the quotes remain
+_QUOTED_MARKER: Final = re.compile(f'"?{_MARKER.pattern}"?')  # YAML keeps the quotes inside a block of text
 _SHOWN_CHARACTERS: Final = 40
 
 
@@ -32,7 +32,7 @@ class ParsedTemplate:
     """A rendered text after parsing; `marked` contains the ids of the maps and lists with markers."""
 
     def __init__(self, value: Any) -> None:  # noqa: ANN401 -- any YAML
-        """Search the value once. Raises ValueError for a value that JSON cannot represent, such as a date."""
+        """Find the markers in the value. Raises ValueError if JSON cannot represent it, as for a date."""
         marked: set[int] = set()
         _find_marked(value, marked)
         self.value = value
@@ -76,7 +76,7 @@ class Placeholders:
         self._remaining = limit
 
     def put(self, value: object) -> str:
-        """Store a value and return its marker: text that is one string in YAML and in JSON.
+        """Store a value and return its marker, which is a quoted string in YAML and in JSON.
 
         Raises TypeError for a value that JSON cannot represent, and OutputTooLargeError.
         """
@@ -84,10 +84,10 @@ class Placeholders:
         return f'"{_MARKER_START}{len(self._values) - 1}\ue001"'
 
     def fill(self, template: ParsedTemplate) -> Any:  # noqa: ANN401 -- any JSON
-        """Return the parsed template with each marker replaced by its value; inside longer text, by its JSON.
+        """Return the parsed template with each marker replaced by its value.
 
-        Do not modify the result: parts without markers are shared with the template. Raises ValueError for a
-        key that is not text or occurs twice.
+        A marker inside longer text is replaced by the value's JSON. Do not modify the result: parts without
+        markers are shared with the template. Raises ValueError for a key that is not text or occurs twice.
         """
         return self._fill(template.value, template.marked)
 

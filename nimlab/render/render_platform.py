@@ -73,7 +73,7 @@ def render_platform(templates: PlatformTemplates, files: LabFiles) -> tuple[Mani
 def find_platform_template(
     templates: PlatformTemplates, files: LabFiles, kind: str, name: str
 ) -> tuple[str, str] | None:
-    """Return path and source of the template that renders an object of the platform, or None."""
+    """Return the path and the source of the template that renders an object of the platform, or None."""
     return templates.objects.find(_all_variables(templates, files), kind, name)
 
 
@@ -105,14 +105,14 @@ def render_dashboards(templates: PlatformTemplates, files: LabFiles) -> tuple[Ma
 
 
 def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
-    """Return the regular expressions of relabelling rules."""
+    """Return the regular expressions for the relabelling rules."""
     prefix, namespace = _literal(lab.prefix), _literal(lab.namespace)
     names = _any_of([name.removeprefix(lab.prefix) for name in own_namespaces])
     with_peers = _any_of([lab.namespace, *own_namespaces])
     on_host_network = _any_of(_HOST_NETWORK_WORKLOADS)
     return {
         "prefix_pattern": f"{prefix}.*",
-        "own_namespace_pattern": f"{prefix}({names})",  # without names, it matches no namespace
+        "own_namespace_pattern": f"{prefix}({names})",  # without names, the expression matches no namespace
         "pod_pattern": f"{namespace};{prefix}(.+)-[0-9]+",
         "scraped_pattern": f"container_.+;({with_peers})|machine_.+;|cadvisor_.+;",
         "host_network_pattern": f"container_network_.+;{namespace};({on_host_network})-[a-z0-9]+",
@@ -120,10 +120,10 @@ def _patterns(lab: Lab, own_namespaces: Sequence[str]) -> dict[str, str]:
 
 
 def _role_patterns(files: LabFiles) -> list[str]:
-    """Return regular expressions over namespace and pod name for peers with a role.
+    """Return regular expressions that match `namespace;pod` for peers with a role.
 
-    Their pod names contain the role after the experiment's name. There is one expression per set of roles. It
-    lists the exact names, because `green-publisher` can also be the name of an experiment.
+    The pod names of such peers contain the role after the experiment's name. There is one expression per set
+    of roles. It lists the exact names, because `green-publisher` can also be the name of an experiment.
     """
     lab = files.lab
     by_roles: dict[tuple[str, ...], list[str]] = {}
@@ -142,7 +142,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a regular expression that matches the text; a hyphen outside a class needs no escape."""
+    """Return a regular expression that matches only this text. Hyphens need no escape outside a class."""
     return re.escape(text).replace(r"\-", "-")
 
 

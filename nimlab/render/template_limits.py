@@ -1,9 +1,9 @@
-"""Limits for CPU time and memory, for templates that a merge request contains.
+"""Limits on the CPU time and the memory of templates, because a merge request can contain templates.
 
 CPU time is limited instead of wall time, so that a busy machine does not cause false rejections. A signal
-limits it, in the main thread only. The kernel limits the address space (Linux only). Both raise an exception
-at the next Python instruction. A single long instruction is not interrupted, so the caller must prevent such
-instructions.
+enforces the limit of CPU time, in the main thread only. The kernel enforces the limit of the address space,
+on Linux only. Code that exceeds a limit gets an exception at its next Python instruction. A single long
+instruction is not interrupted, so the caller must prevent such instructions.
 """
 
 from __future__ import annotations

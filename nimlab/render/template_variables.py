@@ -86,7 +86,7 @@ def _pod(group: PeerGroup, selector: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _recorded_groups(experiment: Experiment) -> dict[str, str]:
-    """Return the entry of the ConfigMap for roles and pod settings, if the experiment uses any."""
+    """Return the ConfigMap's entry with roles and pod settings; empty if the experiment uses none."""
     if not experiment.roles and experiment.pod == PodSettings():
         return {}
     groups = [{**asdict(group), "workload": experiment.workload_of(group)} for group in experiment.groups]
@@ -139,7 +139,7 @@ def _shared_variables(experiment: Experiment, lab: Lab) -> dict[str, Any]:
 
 
 def _scraped_ports(experiment: Experiment) -> list[int]:
-    """Return the ports that pods of the lab may reach: metrics and publish of the node, and RTT metrics."""
+    """Return the ports that pods of the lab may reach: `metrics` and `publish`, and RTT metrics."""
     ports = [p.port for p in experiment.contract.ports if p.name in ("metrics", "publish")]
     return [*ports, RTT_METRICS_PORT] if experiment.rtt.enabled else ports
 

@@ -1,4 +1,4 @@
-"""Pod settings and roles: from the file to running peers, and the rules that reject invalid ones."""
+"""Pod settings and roles, from the file to running peers, and the rules that reject invalid settings."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_roles_of_the_lab_apply_to_experiments_without_peers() -> None:
     assert green(files).groups[0].role is None
 
 
-def test_problem_in_the_labs_defaults_is_reported_in_its_file() -> None:
+def test_problem_in_the_labs_defaults_is_reported_in_lab_yaml() -> None:
     with pytest.raises(SpecError) as refused:
         loaded(HEAD, lab=with_defaults("priorityClassName: system-node-critical"))
     (problem,) = refused.value.problems
@@ -150,7 +150,7 @@ def test_problem_in_the_labs_defaults_is_reported_in_its_file() -> None:
         ("  nodeSelector: {pool: [a]}\n", "wrong-type", "spec.nodeSelector.pool"),
     ],
 )  # fmt: skip
-def test_invalid_setting_is_one_problem_at_its_place(text: str, code: str, pointer: str) -> None:
+def test_invalid_setting_is_reported_once_at_its_position(text: str, code: str, pointer: str) -> None:
     named = HEAD.replace("name: green", f"name: green{'-' + 'x' * 20 if code == 'bad-name' else ''}")
     problems = codes(loaded(named + text))
     assert (code, pointer) in problems
@@ -243,7 +243,7 @@ def test_two_spellings_of_a_toleration_give_the_same_template() -> None:
 @pytest.mark.parametrize(
     ("pod", "first", "wait_ms"), [("x-0", 0, 0), ("x-7", 0, 3500), ("x-publisher-2", 3, 2500)]
 )
-def test_peer_waits_for_the_preceding_peers(pod: str, first: int, wait_ms: int) -> None:
+def test_start_delay_grows_with_the_number_of_preceding_peers(pod: str, first: int, wait_ms: int) -> None:
     assert delay_ms(pod, step_ms=500, first=first) == wait_ms
 
 
@@ -256,7 +256,7 @@ def test_pod_name_without_a_number_is_an_error(pod: str) -> None:
     assert ended.value.code == 2
 
 
-def test_wait_is_as_long_as_configured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stagger_waits_as_long_as_configured(capsys: pytest.CaptureFixture[str]) -> None:
     started_s = time.monotonic()
     assert main(["--step-ms=10", "--first=1"], {"POD_NAME": "x-1"}) == 0
     assert time.monotonic() - started_s >= 0.02

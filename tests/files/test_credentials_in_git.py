@@ -1,4 +1,4 @@
-"""Credentials that Git tracks are found by their content, and their values are not printed."""
+"""Credentials in files that Git tracks are found by their content, and are never printed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nimlab.files.credentials_in_git import tracked_secrets
 from tests.support.lab import git, make_lab
 from tests.support.paths import REPOSITORY
 
-pytestmark = pytest.mark.process  # each test makes several repositories
+pytestmark = pytest.mark.process  # each test creates several repositories
 
 BODY = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
 PEM = "-----BEGIN {}PRIVATE KEY-----\n" + BODY + "\n-----END {}PRIVATE KEY-----\n"

@@ -1,4 +1,4 @@
-"""Edits of create, scale and delete: nothing changes outside the edit."""
+"""Edits of experiment files by `create`, `scale` and `delete`: no text outside the edit changes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ LEFT_OUT = {"connectTo", "message", "resources", "rollout"}
 
 @st.composite
 def experiment_files(draw: st.DrawFn) -> tuple[str, str]:
-    """Return the text before and after the number of peers of a valid file in one of many styles."""
+    """Return the text before and after the number of peers, from a valid file in one of many styles."""
     end = draw(st.sampled_from(["\n", "\r\n"]))
     fields = {k: v for k, v in FIELDS.items() if k not in draw(st.sets(st.sampled_from(sorted(LEFT_OUT))))}
     keys = draw(st.permutations(["peers", *fields]))

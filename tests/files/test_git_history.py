@@ -1,4 +1,4 @@
-"""Git facts, from real repositories in temporary folders."""
+"""Git facts that are read from real repositories in temporary folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nimlab.errors import NimlabError
 from nimlab.files.git_history import Commit, Relation, read_commit, relation_to, remedy_for, removed_in
 from tests.support.lab import git
 
-pytestmark = pytest.mark.process  # each test makes several repositories
+pytestmark = pytest.mark.process  # each test creates several repositories
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def commit(root: Path) -> str:
-    """Commit everything, or an empty commit, and return its sha."""
+    """Commit all changes, or create an empty commit; return the sha."""
     git(root, "add", "-A")
     git(root, "commit", "-q", "--allow-empty", "-m", "a change")
     return git(root, "rev-parse", "HEAD")
@@ -67,7 +67,7 @@ def test_changed_or_new_input_is_dirty(root: Path, name: str) -> None:
     assert head(root).dirty
 
 
-def test_ignored_input_is_dirty_and_the_file_of_an_editor_is_not(root: Path) -> None:
+def test_ignored_input_is_dirty_but_an_ignored_editor_file_is_not(root: Path) -> None:
     (root / ".gitignore").write_text("local-*\n*.swp\n/schema/\n", encoding="utf-8")
     commit(root)
     (root / "experiments" / "blue.swp").write_text("x", encoding="utf-8")
@@ -97,7 +97,7 @@ def test_file_that_no_sync_reads_is_not_dirty(root: Path) -> None:
     assert not head(root).dirty
 
 
-def test_lab_in_a_subfolder_counts_only_its_own_files(root: Path) -> None:
+def test_change_outside_a_lab_in_a_subfolder_is_not_dirty(root: Path) -> None:
     lab = root / "labs" / "one"
     (lab / "experiments").mkdir(parents=True)
     (lab / "lab.yaml").write_text("a: 1\n", encoding="utf-8")
@@ -108,7 +108,7 @@ def test_lab_in_a_subfolder_counts_only_its_own_files(root: Path) -> None:
     assert head(lab).dirty
 
 
-def test_without_repository_commit_or_git_the_commit_is_none(
+def test_commit_is_none_without_a_repository_a_commit_or_git(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -149,13 +149,13 @@ def test_repository_of_another_user_is_an_error_with_a_remedy(
 
 def test_reading_the_commit_writes_nothing(root: Path) -> None:
     index = root / ".git" / "index"
-    os.utime(root / "lab.yaml", (1, 1))  # makes git refresh its index, unless that is disabled
+    os.utime(root / "lab.yaml", (1, 1))  # git would now refresh its index, unless nimlab disables this
     before = index.read_bytes()
     read_commit(root)
     assert index.read_bytes() == before
 
 
-def test_relation_follows_the_history(root: Path) -> None:
+def test_relation_corresponds_to_the_history(root: Path) -> None:
     old = head(root)
     new_sha = commit(root)
     new = head(root)
@@ -185,7 +185,7 @@ def test_without_a_commit_the_relation_is_unknown(root: Path) -> None:
 
 
 def test_recorded_text_never_reaches_git_as_an_option(root: Path) -> None:
-    branch = "a" * 39  # git would accept this name, so it must not be passed on
+    branch = "a" * 39  # git accepts this branch name, so nimlab must not pass it to git
     git(root, "branch", branch)
     assert relation_to(root, head(root), branch) is Relation.UNKNOWN
 
@@ -216,7 +216,7 @@ def test_commit_that_removed_a_file_is_found(root: Path) -> None:
     assert sha.startswith(removal)
 
 
-def test_file_that_no_commit_removed_has_no_removal(root: Path) -> None:
+def test_no_removal_is_found_for_a_file_that_no_commit_removed(root: Path) -> None:
     path = root / "experiments" / "blue.yaml"
     assert removed_in(root, "experiments/blue.yaml") is None
     assert removed_in(root, "experiments/never.yaml") is None
@@ -257,7 +257,7 @@ def test_names_that_are_not_utf8_are_handled(root: Path) -> None:
     assert commit_facts.branch == "�"
 
 
-def test_broken_repository_is_none(root: Path) -> None:
+def test_commit_of_a_broken_repository_is_none(root: Path) -> None:
     shutil.rmtree(root / ".git" / "objects")
     assert read_commit(root) is None
 

@@ -1,4 +1,4 @@
-"""Comparison of the folder with Git's index in real repositories: a hidden file does not count as deleted."""
+"""Comparison of the folder with the commit in real repositories: a hidden file does not count as deleted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nimlab.files.git_history import Commit, read_commit
 from nimlab.files.load import load_lab
 from tests.support.lab import git, make_lab
 
-pytestmark = pytest.mark.process  # each test makes several repositories
+pytestmark = pytest.mark.process  # each test creates several repositories
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def root(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def commit(folder: Path) -> None:
-    """Commit everything."""
+    """Commit all changes."""
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "--allow-empty", "-m", "a change")
 
@@ -98,7 +98,7 @@ def test_flagged_file_that_is_missing_or_differs_is_hidden(
     assert f"git update-index {fix} {name}" in file.hint
 
 
-def test_both_flags_need_both_commands(root: Path) -> None:
+def test_hint_for_both_flags_contains_both_commands(root: Path) -> None:
     name = "experiments/blue.yaml"
     git(root, "update-index", "--skip-worktree", name)
     git(root, "update-index", "--assume-unchanged", name)
@@ -234,7 +234,7 @@ def test_file_removed_in_an_unfinished_merge_is_hidden(root: Path) -> None:
     assert hidden(root) == ["experiments/blue.yaml"]
 
 
-def test_unreadable_index_hides_the_lab_file(root: Path) -> None:
+def test_unreadable_index_makes_lab_yaml_a_hidden_file(root: Path) -> None:
     index = Path(git(root, "rev-parse", "--absolute-git-dir")) / "index"
     index.write_bytes(b"x")
     assert hidden(root) == ["lab.yaml"]
@@ -258,7 +258,7 @@ def test_hidden_file_is_a_problem_and_its_experiment_is_broken(root: Path) -> No
     assert [(b.name, b.source) for b in files.broken] == [("blue", "experiments/blue.yaml")]
 
 
-def test_untracked_export_of_the_lab_has_no_commit(root: Path) -> None:
+def test_untracked_copy_of_the_lab_has_no_commit(root: Path) -> None:
     export = root / "export"
     export.mkdir()
     (export / "lab.yaml").write_bytes((root / "lab.yaml").read_bytes())

@@ -1,4 +1,4 @@
-"""Loading: every problem is reported at its place, and no bytes raise anything but SpecError."""
+"""Loading: every problem is reported at its position, and no content of a file raises another exception."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_missing_contracts_folder_is_one_problem(tmp_path: Path) -> None:
     assert [(b.name, b.cause) for b in files.broken] == [("blue", "contracts"), ("purple", "contracts")]
 
 
-def test_broken_lab_is_the_only_problem() -> None:
+def test_broken_lab_yaml_is_the_only_problem() -> None:
     lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8").replace("peers: 2", "peers: 0")
     assert [problem.location.path for problem in problems_of({"lab.yaml": lab})] == ["lab.yaml"]
 
@@ -214,7 +214,7 @@ def test_missing_folder_counts_as_empty(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_give_a_document_or_problems_inside_the_file(data: bytes) -> None:
+def test_any_bytes_give_a_document_or_problems_at_positions_in_the_file(data: bytes) -> None:
     result = read_document("x.yaml", data)
     if isinstance(result, tuple):
         assert result
@@ -236,7 +236,7 @@ def test_mutated_file_raises_only_spec_errors(data: st.DataObject) -> None:
 
 
 def _walk(schema: Any, where: str) -> list[str]:
-    """Return the descriptions, examples and `additionalProperties: false` that a schema lacks."""
+    """Return where a schema lacks a description, an example or `additionalProperties: false`."""
     missing = []
     for name, inner in schema.get("properties", {}).items():
         place = f"{where}.{name}"
@@ -261,13 +261,13 @@ def test_schemas_describe_every_property_and_are_closed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_golden_schemas_of_the_lab_are_copies_of_nimlabs_own(kind: str, update_golden: bool) -> None:
+def test_golden_schemas_in_the_lab_are_copies_of_nimlabs_schemas(kind: str, update_golden: bool) -> None:
     text = (SCHEMAS / f"{kind}.schema.json").read_text(encoding="utf-8")
     assert_golden(REPOSITORY / "schema" / f"{kind}.schema.json", text, update=update_golden)
 
 
 def _with_format(schema: Any) -> list[dict[str, Any]]:
-    """Return all schemas inside a schema that require a pattern, a unit, or one of several words."""
+    """Return the parts of a schema that require a pattern, a unit, or one of several words."""
     inner = [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]
     own = [schema] if {"pattern", "x-unit", "enum", "const"} & schema.keys() else []
     return own + [match for part in inner for match in _with_format(part)]
@@ -315,7 +315,7 @@ def test_number_of_reported_problems_is_limited() -> None:
     assert len(problems_of({"experiments/green.yaml": text})) == 1000
 
 
-def test_changed_schema_of_a_lab_is_refused_at_its_line(tmp_path: Path) -> None:
+def test_changed_schema_in_a_lab_is_refused_at_the_changed_line(tmp_path: Path) -> None:
     root = copy_lab(tmp_path)
     path = root / "schema" / "experiment.schema.json"
     text = path.read_text(encoding="utf-8")

@@ -61,13 +61,15 @@ def leaves(value: object) -> Iterator[object]:
 
 
 def place_of(text: str, before: str) -> tuple[int, int]:
-    """Return line and column of the text after `before`."""
+    """Return the line and the column of the text that follows `before`."""
     at = text.index(before) + len(before)
     return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 @pytest.mark.parametrize(("path", "text", "before", "number"), FIELDS, ids=IDS)
-def test_whole_number_as_a_float_is_a_wrong_type(path: str, text: str, before: str, number: str) -> None:
+def test_float_is_rejected_where_a_whole_number_is_required(
+    path: str, text: str, before: str, number: str
+) -> None:
     assert before + number in text
     written = text.replace(before + number, f"{before}{number}.0", 1)
     result = load({path: written})
@@ -165,7 +167,7 @@ def test_other_spellings_of_a_number_are_rejected_with_a_hint(written: str, code
         ),
     ],
 )
-def test_message_names_the_value_and_how_to_write_it(line: str, code: str, what: str, hint: str) -> None:
+def test_message_contains_the_value_and_a_valid_spelling(line: str, code: str, what: str, hint: str) -> None:
     result = load({"experiments/green.yaml": f"{HEAD}spec:\n  contract: nimp2p\n  {line}\n"})
     assert isinstance(result, tuple)
     (problem,) = result
@@ -185,7 +187,7 @@ NUMBERS = st.one_of(
 
 @given(field=st.sampled_from(FIELDS), number=NUMBERS)
 @settings(max_examples=examples(300), deadline=None)
-def test_number_is_refused_at_its_place_or_rendered_in_plain_digits(field: Any, number: str) -> None:
+def test_number_is_refused_at_its_position_or_rendered_in_plain_digits(field: Any, number: str) -> None:
     path, text, before, usual = field
     result = load(
         {"experiments/green.yaml": EXPERIMENT, path: text.replace(before + usual, before + number, 1)}

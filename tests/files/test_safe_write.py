@@ -45,7 +45,7 @@ def test_files_are_replaced_atomically_and_keep_their_mode(tmp_path: Path, mode:
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_new_file_gets_the_mode_of_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+def test_new_file_gets_the_mode_that_the_umask_allows(tmp_path: Path, mask: int, mode: int) -> None:
     with umask(mask):
         write_text(tmp_path / "a", "x")
     assert mode_of(tmp_path / "a") == mode
@@ -67,9 +67,9 @@ def test_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
 
 
 def make_device(folder: Path, name: str) -> Path:
-    """A device like /dev/null that a faulty program may replace without harm to the machine.
+    """Create a copy of a device, so that a faulty program cannot replace the device of the machine.
 
-    Only root can create devices, and only root can replace the devices of the machine.
+    Only root can create devices. For other users, the device of the machine is safe, so return its path.
     """
     if os.geteuid() != 0:
         return Path("/dev") / name
@@ -125,7 +125,7 @@ def test_socket_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_path_of_an_open_descriptor_is_written_through_it(tmp_path: Path) -> None:
-    """Opening the file again would overwrite its beginning; replacing it would lose other writers' output."""
+    """A second open would overwrite the beginning of the file; a rename would lose other programs' output."""
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as file:
         file.write("one\n")
@@ -193,7 +193,7 @@ def test_unwritable_path_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
 
 
 def test_file_in_a_read_only_folder_is_overwritten() -> None:
-    """For example, a single file that is mounted into a container, or a file in /proc."""
+    """Examples are a single file that is mounted into a container, and a file in /proc."""
     path = Path("/proc/self/comm")
     write_text(path, "nimlab-test")
     assert path.read_text(encoding="utf-8") == "nimlab-test\n"
@@ -207,7 +207,7 @@ def test_folder_that_cannot_be_created_is_a_nimlab_error(tmp_path: Path, path: s
         make_folder(tmp_path / path)
 
 
-def test_removal_accepts_a_missing_file_and_reports_a_failure(tmp_path: Path) -> None:
+def test_removal_of_a_missing_file_succeeds_and_a_failure_is_reported(tmp_path: Path) -> None:
     remove_file(tmp_path / "nothing")
     with pytest.raises(EditError):
         remove_file(tmp_path)
@@ -231,7 +231,7 @@ def shell(text: str, *, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", ">(cat)", "/dev/stderr", "/dev/fd/3 3>&1"]
 )
-def test_report_goes_to_an_open_descriptor(lab_folder: Path, target: str) -> None:
+def test_report_is_written_to_an_open_descriptor(lab_folder: Path, target: str) -> None:
     done = shell(f"nimlab validate --codequality {target} | cat", cwd=lab_folder)
     assert "2 experiments, no problems\n" in done.stdout
     assert "[]\n" in done.stdout + done.stderr
@@ -250,13 +250,13 @@ def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folde
     [
         (
             "render --out lab.yaml",
-            "lab.yaml: error[edit]: cannot create the folder: its path contains a file",
+            "lab.yaml: error[edit]: cannot create the folder: a part of its path is not a folder",
         ),
         ("render --out lab.yaml/x", "lab.yaml/x: error[edit]: cannot create the folder"),
         ("render --out /proc/nimlab", "/proc/nimlab: error[edit]: cannot create the folder: No such file"),
         (
             "render --out /dev/null",
-            "/dev/null: error[edit]: cannot create the folder: its path contains a file",
+            "/dev/null: error[edit]: cannot create the folder: a part of its path is not a folder",
         ),
         ("validate --codequality $FULL", "full: error[edit]: cannot write the file: No space"),
         ("validate --codequality nowhere/a", "nowhere/a: error[edit]: cannot write the file"),
@@ -266,7 +266,7 @@ def test_report_to_stdout_is_written_after_the_result_in_the_same_file(lab_folde
         ("delete folder --force", "cannot remove the file"),
     ],
 )
-def test_unusable_path_is_not_a_bug(lab_folder: Path, arguments: str, output: str) -> None:
+def test_unusable_path_is_not_reported_as_a_bug(lab_folder: Path, arguments: str, output: str) -> None:
     (lab_folder / "circle").symlink_to("circle")
     (lab_folder / "experiments" / "folder.yaml").mkdir()
     full = make_device(lab_folder.parent, "full")

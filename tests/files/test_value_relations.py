@@ -1,4 +1,4 @@
-"""Values that are out of range or contradict each other are one problem at their place."""
+"""A value that is out of range, or that contradicts another value, is reported once, at its position."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def load_green(*lines: str, contract: str = EVERYTHING) -> LabFiles | tuple[Prob
 
 
 def only(result: LabFiles | tuple[Problem, ...]) -> Problem:
-    """Return the only problem."""
+    """Return the problem; assert that there is exactly one."""
     assert isinstance(result, tuple), "no problem was found"
     (problem,) = result
     return problem
@@ -110,7 +110,7 @@ def only(result: LabFiles | tuple[Problem, ...]) -> Problem:
         ("message: {size: 0B}", "message.size"),
         ("message: {size: 0.0GiB}", "message.size"),
         ("message: {size: 900GB}", "message.size"),
-        ("message: {size: 16MiB}", "message.size"),  # as much as the peer's memory
+        ("message: {size: 16MiB}", "message.size"),  # equal to the peer's memory
         ("message: {interval: 0ms}", "message.interval"),
         ("message: {interval: 0h}", "message.interval"),
         ("message: {interval: 25h}", "message.interval"),
@@ -133,7 +133,7 @@ def only(result: LabFiles | tuple[Problem, ...]) -> Problem:
         ("rtt: {interval: 0ms}", "rtt.interval"),
     ],
 )
-def test_contradiction_is_one_problem_at_its_place(line: str, pointer: str) -> None:
+def test_contradiction_is_reported_once_at_its_position(line: str, pointer: str) -> None:
     problem = only(load_green(line))
     assert problem.code == "bad-value"
     assert problem.pointer == f"spec.{pointer}"
@@ -195,7 +195,7 @@ def test_values_at_the_bounds_are_valid(line: str) -> None:
         ("retention: 168h", "retention: 168h, storage: 0Gi", "platform.logs.storage"),
     ],
 )
-def test_contradiction_in_the_lab_is_one_problem(old: str, new: str, pointer: str) -> None:
+def test_contradiction_in_lab_yaml_is_reported_once(old: str, new: str, pointer: str) -> None:
     assert old in LAB
     problem = only(load({"lab.yaml": LAB.replace(old, new, 1)}))
     assert (problem.code, problem.pointer) == ("bad-value", f"spec.{pointer}")
@@ -203,7 +203,7 @@ def test_contradiction_in_the_lab_is_one_problem(old: str, new: str, pointer: st
     assert problem.location.line > 5
 
 
-def test_contradiction_with_a_default_names_the_lab() -> None:
+def test_message_on_a_contradiction_with_a_default_names_lab_yaml() -> None:
     problem = only(load_green("maxConnections: 1"))
     assert problem.what == "`connectTo` is `2`, and must be at most `maxConnections`, `1`"
     assert problem.hint is not None
@@ -309,7 +309,7 @@ def test_contradiction_in_a_contract_is_one_problem(old: str, new: str, pointer:
         ),
     ],
 )
-def test_fixed_names_need_a_namespace_and_are_valid(
+def test_fixed_names_require_a_namespace_per_experiment_and_are_valid(
     old: str, new: str, expected: list[tuple[str, str]]
 ) -> None:
     problems = load_green(contract=EVERYTHING.replace(old, new, 1))
@@ -328,7 +328,7 @@ def test_contract_names_statefulset_and_service_of_isolated_experiments() -> Non
     assert (names["StatefulSet"], names["Service"]) == ("node", "nodes")
 
 
-def test_name_of_a_role_counts_with_the_fixed_name_of_its_statefulset() -> None:
+def test_length_limit_applies_to_the_fixed_name_together_with_the_role() -> None:
     isolated = ISOLATED.replace("node\n", f"{'n' * 46}\n")
     contract = EVERYTHING.replace("isolation: label", isolated)
     lines = ("roles: [{name: short, peers: 2}, {name: longer, peers: 2}]",)
@@ -344,7 +344,7 @@ def test_muxer_needs_a_port_of_its_protocol(muxer: str, protocol: str) -> None:
     assert (problem.code, problem.pointer) == ("contract", "spec.muxer")
 
 
-def test_own_namespace_of_an_experiment_differs_from_the_labs() -> None:
+def test_own_namespace_of_an_experiment_differs_from_the_labs_namespace() -> None:
     contract = EVERYTHING.replace("isolation: label", ISOLATED)
     text = f"{HEAD}  connectTo: 1\n"
     lab = LAB.replace("namespace: dst-lab", "namespace: nimp2p-exp-green")
@@ -354,7 +354,7 @@ def test_own_namespace_of_an_experiment_differs_from_the_labs() -> None:
     assert (problem.code, problem.pointer) == ("bad-name", "metadata.name")
 
 
-def test_reserved_names_are_those_in_the_rendered_pod() -> None:
+def test_reserved_names_are_the_names_in_the_rendered_pod() -> None:
     files = load_green("rtt: {enabled: true, methods: [tcp, udp, icmp]}", "network: {loss: 1%}")
     assert isinstance(files, LabFiles)
     green = next(e for e in files.experiments if e.name == "green")
@@ -371,7 +371,7 @@ def test_reserved_names_are_those_in_the_rendered_pod() -> None:
 
 @given(st.dictionaries(st.sampled_from(COUNTS), st.integers(0, 12), min_size=1))
 @settings(max_examples=examples(200), deadline=None)
-def test_accepted_mesh_is_one_that_gossipsub_allows(mesh: dict[str, int]) -> None:
+def test_gossipsub_allows_every_accepted_mesh(mesh: dict[str, int]) -> None:
     line = ", ".join(f"{name}: {number}" for name, number in mesh.items())
     result = load_green(f"gossipsub: {{{line}}}")
     d, low, high = mesh.get("d"), mesh.get("dLow"), mesh.get("dHigh")
@@ -389,7 +389,7 @@ def test_accepted_mesh_is_one_that_gossipsub_allows(mesh: dict[str, int]) -> Non
         assert len({problem.pointer for problem in result}) == len(result)
 
 
-def test_resources_of_a_role_are_checked_at_their_place() -> None:
+def test_invalid_resources_of_a_role_are_reported_at_the_role() -> None:
     text = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8")
     head = text[: text.index("  peers:")]
     roles = "  roles:\n    - {name: one, peers: 1, resources: {memory: 1Mi}}\n    - {name: two, peers: 1}\n"

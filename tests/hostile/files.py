@@ -1,7 +1,7 @@
-"""Hostile files of a merge request, which try to make nimlab hang, crash, leak data or accept wrong input.
+"""Files of a hostile merge request: each could make nimlab hang, crash, leak data or accept wrong input.
 
-Each is written into a copy of the shipped lab. The cases of `REFUSED` must be rejected with a place.
-`CODE_LIKE` is text that looks like code and must be rendered unchanged.
+Each is written into a copy of the shipped lab. nimlab must reject each case of `REFUSED` and report where the
+error is. `CODE_LIKE` is text that looks like code and must be rendered unchanged.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def values() -> Iterator[Hostile]:
 
 
 def names() -> Iterator[Hostile]:
-    """Yield names that point outside the folder, clash, or look like other names."""
+    """Yield names that lead outside the folder, are not unique, or look like other names."""
     for label, name in {
         "path": "../purple", "absolute": "/etc/passwd", "empty": '""', "upper": "Green", "dots": "..",
         "slash": "a/b", "space": "'a b'", "newline": '"a\\nb"', "template": "'{{ x }}'", "null": "null",
@@ -229,7 +229,7 @@ def syntax() -> Iterator[Hostile]:
 
 
 def places() -> Iterator[Hostile]:
-    """Yield links, devices, pipes and folders instead of regular files."""
+    """Yield links, devices, pipes and folders in place of regular files."""
     for folder in ("experiments", "contracts"):
         yield Hostile(f"{folder}: link to a file", link(f"{folder}/x.yaml", "/etc/hostname"))
         yield Hostile(f"{folder}: link to a device", link(f"{folder}/x.yaml", "/dev/zero"))
@@ -278,7 +278,7 @@ SCHEMAS: Final[dict[str, str | bytes]] = {
     "closed without properties": '{"additionalProperties": false}',
     "required without properties": '{"required": ["x"]}',
 }  # fmt: skip
-"""Schemas that loop, expand, refer to other places, or allow values that later code does not expect."""
+"""Schemas that loop, expand, refer to other files, or allow values that later code does not expect."""
 
 
 def schemas() -> Iterator[Hostile]:
@@ -333,7 +333,7 @@ def invisible_characters() -> Iterator[Hostile]:
 
 
 def named_file(label: str, path: str) -> Hostile:
-    """Return a case with a file of this path."""
+    """Return a case with a file at this path."""
     name = f"{label} in a file's name in {path.rpartition('/')[0]}"
     return Hostile(name, text_file(path, GREEN), "name contains invisible characters")
 
@@ -347,7 +347,7 @@ def named_template(label: str, name: str) -> Hostile:
 
 
 def equals() -> Iterator[Hostile]:
-    """Yield very long lists whose items must be unique."""
+    """Yield very long lists in fields whose items must be unique."""
     for label, item in (("maps", "{{a: {}}}"), ("lists of maps", "[{{a: {}}}]"), ("words", "x{}")):
         items = ", ".join(item.format(n) for n in range(4500))
         text = SPEC.format(f"rtt: {{methods: [{items}]}}")

@@ -1,7 +1,7 @@
 """Run hostile cases in a separate process and print one line of JSON per case.
 
-The test starts it as `python -m tests.hostile.run files|templates FOLDER`. A case that hangs, uses all memory
-or crashes the interpreter ends only this process. The name of each case is printed before it runs.
+The test starts this module as `python -m tests.hostile.run files|templates FOLDER`. A case that hangs, uses
+all memory or crashes the interpreter ends only this process. The name of each case is printed before it runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEMPLATE = "templates/experiment/x.yaml.j2"
 
 
 def cases(kind: str) -> dict[str, Callable[[Path], object]]:
-    """Return the cases of a kind by name."""
+    """Return a map from names to the cases of this kind."""
     if kind == "files":
         return {case.name: case.write for case in REFUSED}
     texts = TEMPLATES | {name: changed(name) for name in CHANGES}
@@ -43,7 +43,7 @@ def lay_out(root: Path) -> None:
 
 
 def outcome(root: Path) -> dict[str, object]:
-    """Return the reported errors with their places, or the traceback of a crash."""
+    """Return the reported errors with their positions, or the traceback of a crash."""
     errors: tuple[NimlabError, ...]
     try:
         errors = read_desired_lab(root, None).errors

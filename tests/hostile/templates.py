@@ -1,6 +1,6 @@
-"""Hostile templates: texts of `templates/experiment/x.yaml.j2`, by name.
+"""Hostile templates: a map from names to texts for `templates/experiment/x.yaml.j2`.
 
-Most fail before the guard. `changed` contains templates that only the guard rejects.
+nimlab rejects most of them before the guard. `changed` contains templates that only the guard rejects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def named(old: str, new: str) -> str:
 
 
 TEMPLATES: Final[dict[str, str]] = {
-    # escaping from the sandbox
+    # templates that try to escape from the sandbox
     "class": "a: {{ ''.__class__ }}\n",
     "mro": "a: {{ ''.__class__.__mro__[1].__subclasses__() }}\n",
     "attr filter": "a: {{ ''|attr('__class__') }}\n",
@@ -40,7 +40,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "unknown attribute": "a: {{ network.secret }}\n",
     "config": "a: {{ config.items() }}\n",
     "environment": "a: {{ environ['HOME'] }}\n",
-    # reading other files
+    # templates that try to read other files
     "include": "{% include '/etc/passwd' %}\n",
     "include above": "{% include '../../lab.yaml' %}\n",
     "include a contract": "{% include 'nimp2p.yaml' %}\n",
@@ -49,7 +49,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "extends": "{% extends '/etc/passwd' %}\n",
     "include itself": "{% include 'x.yaml.j2' %}\n",
     "extends itself": "{% extends 'x.yaml.j2' %}\n",
-    # expanding
+    # templates that would use too much time or memory
     "long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}\n",
     "range": "a: {{ range(10000000) | list }}\n",
     "long text": "a: {{ 'x' * 1000000000 }}\n",
@@ -77,7 +77,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "huge template": "{# " + "x" * 400_000 + " #}\na: 1\n",
     "alias bomb": "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 'lol'}]\n" for n in range(30)),
     "self-reference": "a: &a [*a]\n",
-    # not an object
+    # templates that render no valid object
     "two objects": CONFIG + "---\n" + CONFIG,
     "a list": "- 1\n",
     "text": "text\n",
@@ -113,7 +113,7 @@ TEMPLATES: Final[dict[str, str]] = {
     "container is text": POD % "{containers: [x]}",
     "ports are text": "apiVersion: v1\nkind: Service\n" + METADATA + "spec: {ports: x}\n",
     "quantity": POD % "{containers: [{name: c, image: 'a:1', resources: {limits: {cpu: much}}}]}",
-    # not allowed for an experiment
+    # objects that an experiment may not contain
     "the set's parent": named("{{ full_name | json }}", "nimlab-experiments"),
     "reserved label": named("{{ labels | json }}", "{experiment: {{ name | json }}, applyset.kubernetes.io/part-of: x}"),
     "reserved annotation": named("labels:", "annotations: {nimlab.dev/member: x}, labels:"),

@@ -1,4 +1,4 @@
-"""Hostile files and templates: each is rejected with a place, in limited time and memory."""
+"""Hostile files and templates: nimlab rejects each at its position, in limited time and memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEMORY_LIMIT_MB = 200
 @pytest.mark.process
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("kind", ["files", "templates"])
-def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
+def test_hostile_input_is_rejected_at_its_position_in_limited_time_and_memory(
     kind: str, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     process = subprocess.run(
@@ -60,7 +60,7 @@ def test_hostile_input_is_rejected_with_a_place_in_limited_time_and_memory(
 
 
 def fault_of(result: dict[str, Any], expected: str) -> str | None:
-    """Return the fault in the result of a case; None if it is as expected."""
+    """Return what is wrong with the result of a case; None if the result is as expected."""
     if "crash" in result:
         return str(result["crash"])
     if not result["reported"]:
@@ -78,7 +78,7 @@ def fault_of(result: dict[str, Any], expected: str) -> str | None:
     return None
 
 
-def test_cases_are_numerous_and_have_unique_names() -> None:
+def test_number_of_cases_is_large_and_their_names_are_unique() -> None:
     assert len(REFUSED) + len(TEMPLATES) + len(CHANGES) >= 200
     assert len({case.name for case in REFUSED}) == len(REFUSED)
     assert not CHANGES.keys() & TEMPLATES.keys()
@@ -123,7 +123,7 @@ def test_text_that_looks_like_code_is_rendered_unchanged(text: str, tmp_path: Pa
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["syntax: alias bomb", "name: path", "lab: namespace with a newline"])
 def test_hostile_file_is_never_sent_to_the_server(name: str, tmp_path: Path, sandbox: Sandbox) -> None:
-    """Only GET requests are allowed, and none for the hostile experiment."""
+    """The test allows only GET requests, and no request for the hostile experiment."""
     lay_out(tmp_path / "lab")
     cases("files")[name](tmp_path / "lab")
     with run_proxy(sandbox.kubeconfig, tmp_path) as proxy:

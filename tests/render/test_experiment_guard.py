@@ -1,4 +1,4 @@
-"""The guard of experiments: each way for a manifest to affect other objects is rejected and named."""
+"""The guard of experiments rejects each manifest that could affect other objects, and names the violation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_shipped_manifests_pass() -> None:
 
 
 def named(tail: str) -> Callable[[list[Manifest]], object]:
-    """Return a change that appends to the name of the Service."""
+    """Return a function that appends a text to the name of the Service."""
     return lambda ms: of(ms, "Service")["metadata"].update(name=f"nimp2p-exp-purple-x{tail}")
 
 

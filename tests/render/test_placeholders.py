@@ -33,7 +33,7 @@ def test_any_value_comes_back_unchanged_from_every_position(value: Any) -> None:
 
 
 @given(JSON)
-def test_inside_longer_text_a_value_becomes_its_json(value: Any) -> None:
+def test_value_inside_longer_text_becomes_json(value: Any) -> None:
     placeholders = Placeholders(LIMIT)
     (document,) = placeholders.fill(
         ParsedTemplate(parse_yaml(f'a: |\n  {{"x": {placeholders.put(value)}}}\n'))
@@ -93,7 +93,7 @@ def test_fill_does_not_modify_the_template_and_shares_only_parts_without_markers
     assert json.dumps(documents) == before
     assert first == second == [value, {"x": [{"y": 1}, {"z": 2}]}, [3]]
     assert list(first[0]) == ["a", "b"]
-    value["b"].append(3)  # type: ignore[attr-defined] # a list
+    value["b"].append(3)  # type: ignore[attr-defined]
     assert first[0] == {"a": 2, "b": [1]}
     assert first[2] is documents[2]
     assert first[1] is not second[1]

@@ -1,4 +1,4 @@
-"""The guard of the platform: shipped templates pass in every variant; each violation is rejected."""
+"""The guard of the platform accepts the shipped templates in every variant, and rejects each violation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PODS_CONTEXT: Path = (*POD, "securityContext")
 
 
 def part(manifests: list[Manifest], which: tuple[str, str], path: Path) -> Any:
-    """Return the value at a path of an object."""
+    """Return the value at this path in an object."""
     value = of(manifests, *which)
     for step in path:
         value = value[step]
@@ -64,27 +64,27 @@ def part(manifests: list[Manifest], which: tuple[str, str], path: Path) -> Any:
 
 
 def put(which: tuple[str, str], path: Path, fields: dict[str, Any]) -> Change:
-    """Return a change that sets fields of a map."""
+    """Return a function that sets fields of a map."""
     return lambda manifests: part(manifests, which, path).update(fields)
 
 
 def add(which: tuple[str, str], path: Path, item: dict[str, Any]) -> Change:
-    """Return a change that appends to a list."""
+    """Return a function that appends an item to a list."""
     return lambda manifests: part(manifests, which, path).append(copy.deepcopy(item))
 
 
 def drop(which: tuple[str, str], path: Path, name: str) -> Change:
-    """Return a change that removes a field."""
+    """Return a function that removes a field."""
     return lambda manifests: part(manifests, which, path).pop(name)
 
 
 def both(*changes: Change) -> Change:
-    """Return a change that makes several changes."""
+    """Return a function that makes several changes."""
     return lambda manifests: [change(manifests) for change in changes]
 
 
 def mounted(which: tuple[str, str], path: str, **mount: object) -> Change:
-    """Return a change that mounts a folder of the node."""
+    """Return a function that mounts a folder of the node."""
     return both(
         add(which, (*POD, "volumes"), {"name": "x", "hostPath": {"path": path}}),
         add(which, (*FIRST, "volumeMounts"), {"name": "x", "mountPath": "/x", **mount}),
@@ -92,7 +92,7 @@ def mounted(which: tuple[str, str], path: str, **mount: object) -> Change:
 
 
 def as_another(which: tuple[str, str], kind: str, component: str) -> Change:
-    """Return a change that turns a workload into one of another kind and component."""
+    """Return a function that changes the kind and the component of a workload."""
 
     def change(manifests: list[Manifest]) -> None:
         other = copy.deepcopy(of(manifests, *which))
@@ -109,7 +109,7 @@ def as_another(which: tuple[str, str], kind: str, component: str) -> Change:
 
 
 REJECTED: dict[str, tuple[Change, str]] = {
-    # objects
+    # rules for objects
     "kind": (lambda ms: ms[0].update(kind="Secret", apiVersion="v1"), "of this kind"),
     "api": (put(LOKI, (), {"apiVersion": "apps/v1beta1"}), "apiVersion must be"),
     "namespace": (put(("ConfigMap", "lab-loki-config"), ("metadata",), {"namespace": "x"}), "namespace"),
@@ -135,7 +135,7 @@ REJECTED: dict[str, tuple[Change, str]] = {
         put(("PersistentVolumeClaim", "lab-loki"), ("spec",), {"volumeName": "pv"}),
         "volumeName is not allowed",
     ),
-    # rights
+    # rules for permissions
     "role": (put(ROLE, ("rules", 0), {"resources": ["secrets"]}), "only get, list and watch of pods"),
     "role-group": (put(ROLE, ("rules", 0), {"apiGroups": ["*"]}), "only get, list and watch of pods"),
     "role-verb": (put(ROLE, ("rules", 0), {"verbs": ["delete"]}), "only get, list and watch of pods"),
@@ -175,7 +175,7 @@ REJECTED: dict[str, tuple[Change, str]] = {
     ),
     "account-name": (put(ACCOUNT, ("metadata",), {"name": "lab-other"}), "must be `lab-prometheus`"),
     "account-token": (put(ACCOUNT, (), {"automountServiceAccountToken": True}), "must be false"),
-    # pods
+    # rules for pods
     "selector": (put(LOKI, ("spec", "selector", "matchLabels"), {"a": "b"}), "spec.selector"),
     "pods-finalizer": (put(LOKI, TEMPLATE, {"finalizers": ["a/b"]}), "finalizers is not allowed"),
     "pods-label": (put(LOKI, (*TEMPLATE, "labels"), {"experiment": "purple"}), "reserved for peers"),
@@ -222,7 +222,7 @@ REJECTED: dict[str, tuple[Change, str]] = {
         add(LOKI, (*POD, "volumes"), {"name": "tmp", "emptyDir": {}}),
         "volumes: duplicate entry tmp",
     ),
-    # folders of the node
+    # rules for folders of the node
     "host-path": (
         mounted(LOKI, "/var/log/pods", readOnly=True),
         "a volume of type `hostPath` is not allowed",
@@ -244,7 +244,7 @@ REJECTED: dict[str, tuple[Change, str]] = {
         "mountPropagation must be",
     ),
     "mount-part": (put(LOGS, (*FIRST, "volumeMounts", 0), {"subPath": "x"}), "subPath is not allowed"),
-    # containers
+    # rules for containers
     "containers": (
         lambda ms: part(ms, LOKI, POD)["containers"].append(part(ms, LOKI, FIRST)),
         "containers: duplicate entry loki",
@@ -299,7 +299,7 @@ REJECTED: dict[str, tuple[Change, str]] = {
         add(GRAFANA, (*FIRST, "env"), {"name": "GF_SECURITY_SECRET_KEY", "value": "example"}),
         "looks like a secret",
     ),
-    # security contexts
+    # rules for security contexts
     "root": (put(LOKI, CONTEXT, {"runAsUser": 0}), "runAsUser must not be 0"),
     "root-pods": (put(LOKI, PODS_CONTEXT, {"runAsUser": 0}), "runAsUser must not be 0"),
     "root-by-image": (put(LOKI, PODS_CONTEXT, {"runAsNonRoot": False}), "runAsNonRoot must be true"),
@@ -327,7 +327,7 @@ def check(manifests: list[Manifest], files: LabFiles = ALL) -> None:
 
 
 def variants() -> Iterator[LabFiles]:
-    """Yield the lab with every combination of settings that its templates distinguish."""
+    """Yield the lab with every combination of the settings on which the templates depend."""
     for files, agent, cadvisor, storage in product(
         (load_lab(SAMPLE_LAB), FILES), ("alloy", "promtail"), ("daemonset", "kubelet"), (None, "1Gi")
     ):
@@ -363,6 +363,6 @@ def test_a_containers_security_context_overrides_its_pods() -> None:
     put(LOKI, PODS_CONTEXT, {"runAsNonRoot": False, "runAsUser": 0})(manifests)
     put(LOKI, CONTEXT, {"runAsNonRoot": True, "runAsUser": 10001})(manifests)
     check(manifests)
-    part(manifests, LOKI, CONTEXT)["runAsUser"] = None  # then the pod's value applies
+    part(manifests, LOKI, CONTEXT)["runAsUser"] = None  # without it, the pod's value applies
     with pytest.raises(GuardError, match="runAsUser must not be 0"):
         check_platform(manifests, ALL.lab, NAMESPACES, SET)

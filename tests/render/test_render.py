@@ -1,4 +1,4 @@
-"""Rendering of experiments: equal files give equal bytes, text stays data, errors have a place."""
+"""Rendering of experiments: equal files give equal manifests, text stays data, errors have a position."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_any_text_of_a_spec_stays_data(owner: str, description: str) -> None:
         ),
     ],
 )
-def test_an_error_in_a_template_is_reported_with_its_place(
+def test_an_error_in_a_template_is_reported_with_its_position(
     tmp_path: Path, text: str, place: str, what: str
 ) -> None:
     (tmp_path / "x.yaml.j2").write_text(text, encoding="utf-8")
@@ -139,7 +139,7 @@ def test_an_error_in_a_template_is_reported_with_its_place(
     assert what in caught.value.what
 
 
-def test_a_template_that_exceeded_its_time_limit_is_not_tried_for_other_experiments(tmp_path: Path) -> None:
+def test_a_template_that_exceeded_its_time_limit_is_not_rendered_again(tmp_path: Path) -> None:
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (tmp_path / "x.yaml.j2").write_text(endless, encoding="utf-8")
     files = load_lab(SAMPLE_LAB)
@@ -177,7 +177,7 @@ def test_a_change_of_owner_or_description_restarts_no_peer(templates: Templates)
     assert template_of(one) == template_of(other)
 
 
-def test_for_one_named_experiment_the_others_are_not_rendered() -> None:
+def test_only_the_named_experiment_is_rendered() -> None:
     lab = read_desired_lab(SAMPLE_LAB, frozenset({"purple"}))
     assert [desired.name for desired in lab.desired] == ["purple"]
 

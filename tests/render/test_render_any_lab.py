@@ -47,7 +47,7 @@ WORDS = st.one_of(
 
 
 def texts(schema: dict[str, Any]) -> st.SearchStrategy[str]:
-    """Return texts that are mostly valid: with a unit, an image, a name, or a field of an experiment."""
+    """Return mostly valid texts: quantities with a unit, images, names, or fields of experiments."""
     unit = schema.get("x-unit")
     if unit == "image":
         return st.sampled_from(("a/b:v1", "c:2", "d/e:v1@sha256:" + "0" * 64))
@@ -62,7 +62,7 @@ def texts(schema: dict[str, Any]) -> st.SearchStrategy[str]:
 
 
 def documents(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Return values that are mostly valid by a schema."""
+    """Return values that mostly fit a schema."""
     if "const" in schema:
         return st.just(schema["const"])
     if "enum" in schema:
@@ -135,7 +135,7 @@ def read(root: Path, files: dict[str, object]) -> None:
         event(error.problems[0].code)
         return
     intent = read_desired_lab(root, None)
-    assert bool(problems) == bool(intent.errors)  # `sync` accepts what `validate` accepts
+    assert bool(problems) == bool(intent.errors)  # `sync` accepts a lab if and only if `validate` does
     check(tuple(manifest for one in intent.desired for manifest in one.manifests))
     places = [(p.location, p.code, p.what) for p in problems]
     assert len(set(places)) == len(places)
@@ -144,7 +144,7 @@ def read(root: Path, files: dict[str, object]) -> None:
 
 @given(experiment=EXPERIMENTS)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str, Any]) -> None:
+def test_any_experiment_is_rejected_or_rendered(root: Path, experiment: dict[str, Any]) -> None:
     experiment["spec"]["contract"] = "nimp2p"
     experiment["spec"] = {
         key: value
@@ -159,7 +159,7 @@ def test_any_experiment_is_a_problem_or_renders(root: Path, experiment: dict[str
 
 @given(contract=CONTRACTS, experiment=EXPERIMENTS)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_contract_is_a_problem_or_renders(
+def test_any_contract_is_rejected_or_rendered(
     root: Path, contract: dict[str, Any], experiment: dict[str, Any]
 ) -> None:
     contract["metadata"]["name"] = "any"
@@ -182,7 +182,7 @@ def test_any_contract_is_a_problem_or_renders(
 
 @given(lab=LABS)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_lab_is_a_problem_or_renders(root: Path, lab: dict[str, Any]) -> None:
+def test_any_lab_is_rejected_or_rendered(root: Path, lab: dict[str, Any]) -> None:
     experiment = {
         "apiVersion": "nimlab.dev/v1",
         "kind": "Experiment",

@@ -130,7 +130,7 @@ def test_an_experiment_must_not_have_the_label_of_a_component(
 
 
 @pytest.mark.live
-def test_the_platform_is_synced_waited_for_and_corrected(lab: Lab) -> None:
+def test_sync_applies_and_corrects_the_platform_and_waits_for_it(lab: Lab) -> None:
     answer = lab.run("sync", "platform", "--timeout", "90s")
     assert answer.code == 0, answer.out + answer.err
     assert "pods running" in answer.out

@@ -1,4 +1,4 @@
-"""Limits for CPU time and memory: code above a limit is stopped, and other code is not affected."""
+"""Limits for CPU time and memory: code that exceeds a limit is stopped, and other code is not affected."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ OPTIONS = {
 
 
 def statements(boards: Any) -> Iterator[str]:
-    """Return a TypeScript program that declares the type of each part of the dashboards."""
+    """Yield TypeScript statements that declare the type of each part of the dashboards."""
 
     def is_a(kind: str, value: Any) -> str:
         return f"(({json.dumps(value)}) satisfies Json<{kind}>);"

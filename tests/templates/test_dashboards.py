@@ -50,7 +50,7 @@ def test_the_same_files_give_the_same_bytes() -> None:
     assert json.dumps(again) == json.dumps(SHIPPED)
 
 
-# Required panels by subject: the dashboard, a part of the queries, and the panels.
+# For each subject: the dashboard, a text that the queries contain, and the titles of the required panels.
 SUBJECTS = {
     "peers": ("lab-experiment", "up{", ["Peers that answer", "Peers that do not answer"]),
     "mesh": ("lab-experiment", "libp2p_gossipsub_peers_per_topic_mesh", ["Smallest mesh", "Mesh degree"]),
@@ -79,7 +79,7 @@ SUBJECTS = {
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_subject_has_its_panels(subject: str) -> None:
+def test_every_required_panel_exists(subject: str) -> None:
     uid, expected, titles = SUBJECTS[subject]
     for title in titles:
         panels = [panel for panel in panels_of(board(uid, SHIPPED)) if panel["title"] == title]
@@ -137,7 +137,7 @@ def test_response_without_a_number_or_a_line_has_no_values() -> None:
     assert has_values([{"stream": {}, "values": [["0", "a line"]]}])
 
 
-def test_zeros_are_removed_from_queries() -> None:
+def test_added_zeros_are_removed_from_queries() -> None:
     zeros = [q for q in queries(SHIPPED, experiment="purple", peer=".+", node=".+") if " or " in q.expression]
     assert {(q.dashboard, q.panel) for q in zeros} == {
         ("lab-experiment", "Errors in logs"), ("lab-experiment", "Errors"),
@@ -151,28 +151,28 @@ def test_zeros_are_removed_from_queries() -> None:
 
 
 def board(uid: str, boards: list[Any]) -> Any:
-    """Return a dashboard by its UID."""
+    """Return the dashboard with this UID."""
     return next(board for board in boards if board["uid"] == uid)
 
 
 def panel(boards: list[Any], uid: str = "lab-experiment", title: str = "Published") -> Any:
-    """Return a panel by its title."""
+    """Return the panel with this title."""
     return next(panel for panel in panels_of(board(uid, boards)) if panel["title"] == title)
 
 
 def query(boards: list[Any], expression: str) -> None:
-    """Change the query of a panel of an experiment."""
+    """Replace the query of a panel in the experiment's dashboard."""
     panel(boards)["targets"][0]["expr"] = expression
 
 
 def variable(boards: list[Any], name: str, expression: str) -> None:
-    """Change the query of a variable of an experiment."""
+    """Replace the query of a variable in the experiment's dashboard."""
     variables = board("lab-experiment", boards)["templating"]["list"]
     next(item for item in variables if item["name"] == name)["query"]["query"] = expression
 
 
 def log_query(boards: list[Any], expression: str) -> None:
-    """Change the Loki query of a panel of an experiment."""
+    """Replace the Loki query of a panel in the experiment's dashboard."""
     panel(boards, title="Lines")["targets"][0]["expr"] = expression
 
 

@@ -1,6 +1,6 @@
-"""Isolation of experiments: every pair of pods and every port, with the rendered policies.
+"""Isolation of experiments: the rendered policies are applied to every pair of pods and every port.
 
-Egress and ingress are tested separately, because a refusal by one side hides a mistake on the other side.
+Egress and ingress are tested separately, because a policy that blocks one side hides a mistake in the other.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def in_layout(layout: str) -> tuple[Experiment, ...]:
 
 
 def rendered(experiment: Experiment, kind: str) -> Manifest:
-    """Return the only object of a kind of an experiment."""
+    """Return the only object of this kind in the experiment."""
     (matches,) = (m for m in render_experiment(TEMPLATES, experiment, FILES.lab) if m["kind"] == kind)
     return matches
 

@@ -1,4 +1,4 @@
-"""Rules for cAdvisor's series, tested with the labels from the daemon and from the kubelet."""
+"""Relabelling rules for cAdvisor's series, tested with the labels of cAdvisor's daemon and of the kubelet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEVICES = ["lo", "ifb0", "tunl0", "cni0", "flannel.1", "veth1a2b3c4d", "eth1", "
 
 
 def manifests_of(source: str, change: Callable[[Lab], Lab]) -> tuple[Manifest, ...]:
-    """Return the platform's manifests with this source of container metrics and changes of the lab."""
+    """Return the platform's manifests, with this source of container metrics and these changes of the lab."""
     lab = replace(FILES.lab, platform=replace(FILES.lab.platform, cadvisor=source))
     files: LabFiles = replace(FILES, lab=change(lab))
     return render_platform(TEMPLATES, files)
@@ -67,7 +67,7 @@ def kept(
 
 
 def exposed_labels(source: str, labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of a series as the source exposes them; cAdvisor and the kubelet use other names."""
+    """Return the labels of a series with the names that this source (cAdvisor or the kubelet) uses."""
     if source == "kubelet":
         return dict(labels)
     label_names = {"namespace": "pod_namespace", "pod": "pod_name", "container": "container_name"}
@@ -78,12 +78,12 @@ def exposed_labels(source: str, labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_pod(namespace: str, pod: str, **labels: str) -> dict[str, str]:
-    """Return the labels of the series of a pod."""
+    """Return the labels of a pod's series."""
     return {"namespace": namespace, "pod": pod, **labels}
 
 
 def on_host_network(manifests: tuple[Manifest, ...]) -> Iterator[str]:
-    """Yield the names of pods in the network of their node."""
+    """Yield the names of pods that use the network of their node."""
     for manifest in manifests:
         is_workload = manifest["kind"] in ("DaemonSet", "Deployment")
         if is_workload and manifest["spec"]["template"]["spec"].get("hostNetwork"):

@@ -1,10 +1,10 @@
 """Loading of the lab's folder: files -> specs, with all problems of all files in one pass.
 
-In: the lab's folder. Out: `LabFiles`: specs of the usable files, and every problem with file, line and
-column.
+In: the lab's folder. Out: `LabFiles` with the specs of the usable files, and every problem with file, line
+and column.
 
-- `read_lab_folder` lists and reads the files; `yaml_strict` parses them into a `document` with places.
-- `schema_cache` and `check_schema` check a document by its JSON Schema.
+- `read_lab_folder` lists and reads the files; `yaml_strict` parses a file into a `document` with positions.
+- `schema_cache` and `check_schema` validate a document by its JSON Schema.
 - `build_lab`, `build_contract` and `build_experiment` make specs, with `merge_defaults` and
   `build_pod_settings`.
 - `value_relations`, `contract_rules`, `experiment_rules`, `pod_rules` and `cross_file_rules` find
@@ -42,9 +42,9 @@ def load_lab(
 ) -> LabFiles:
     """Read `lab.yaml`, `contracts/` and `experiments/`, and return specs and problems.
 
-    `overlay` maps paths relative to the root to text that is not written yet; None means that the file will
-    be removed. Documents in `value_cache` are not validated again. Each of the `hidden` files is a
-    problem, because Git does not show whether it was deleted. Raises SpecError with all problems if
+    `overlay` maps paths relative to the root to texts that will be written; None means that the file will be
+    removed. Documents in `value_cache` are not validated again. Each file in `hidden` is reported as a
+    problem, because Git does not show whether a user deleted it. Raises SpecError with all problems if
     `lab.yaml` itself is unusable.
     """
     state = LoadState(root, overlay or {}, value_cache)
@@ -71,7 +71,7 @@ def load_lab(
 
 
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
-    """Return the problems sorted by place. A problem that two rules reported is included once."""
+    """Return the problems sorted by position. A problem that two rules reported is included once."""
     return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.location, p.code, p.what)))
 
 
@@ -137,7 +137,7 @@ def _build_experiments(
 def _contract_at_fault(state: LoadState, document: Document, contracts: Mapping[str, Contract]) -> str | None:
     """Return the file or folder whose problem makes the experiment's contract unusable, or None.
 
-    That problem is reported once, instead of once per experiment.
+    The problem is reported once, instead of once per experiment.
     """
     name = document.data["spec"]["contract"]
     if name in contracts:

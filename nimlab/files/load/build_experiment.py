@@ -1,4 +1,4 @@
-"""A file in `experiments/` -> `Experiment`: defaults filled in, units converted, contract and limits obeyed.
+"""A file in `experiments/` -> `Experiment`: with defaults, in base units, and checked by all rules.
 
 In: a document that fits its schema, the lab, and its contracts. Out: an `Experiment`, or its problems. Pure.
 """
@@ -88,7 +88,7 @@ def _unknown_contract(document: Document, contracts: Mapping[str, Contract]) -> 
 
 
 def _settings(spec: Mapping[str, Any], complete: Mapping[str, Any], contract: Contract) -> dict[str, Setting]:
-    """Return the image's settings in base units: the file's, and defaults that the contract supports."""
+    """Return settings in base units: all settings of the file, and the defaults that the contract allows."""
     own = contract_fields_in(spec)
     settings = {
         name: value

@@ -14,7 +14,7 @@ from nimlab.files.spec import Contract, Extra, Lab, PeerGroup, PodSettings, Spre
 
 
 def roles_in(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> list[Mapping[str, Any]]:
-    """Return the roles of an experiment: its own, or the lab's if it has neither roles nor peers.
+    """Return the experiment's roles, or the lab's roles if the experiment sets no `roles` and no `peers`.
 
     The lab's roles do not apply to a contract that allows no roles.
     """
@@ -26,7 +26,7 @@ def roles_in(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> list[Mapp
 
 
 def allows_roles(contract: Contract) -> bool:
-    """Return False for a node that parses `pod-<ordinal>`: a role would change its host name."""
+    """Return False if the node parses its host name `pod-<ordinal>`, because a role changes the host name."""
     return contract.host_name == "any"
 
 
@@ -83,13 +83,13 @@ def _env_map(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _env_of(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> dict[str, str]:
-    """Return the lab's variables that the contract allows, overridden by the experiment's."""
+    """Return the experiment's variables, and the lab's other variables that the contract allows."""
     defaults = {name: value for name, value in _env_map(lab.defaults).items() if allows_env(name, contract)}
     return {**defaults, **_env_map(spec)}
 
 
 def _args_of(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> tuple[str, ...]:
-    """Return the experiment's arguments, or the lab's that the contract allows."""
+    """Return the experiment's arguments, or else the lab's arguments that the contract allows."""
     if "args" in spec:
         return tuple(spec["args"])
     defaults = lab.defaults.get("args", ())
@@ -118,9 +118,9 @@ def _settings(spec: Mapping[str, Any], env: Mapping[str, str], args: tuple[str, 
 
 
 def _canonical_toleration(toleration: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the toleration with its operator, and without an empty value.
+    """Return the toleration with an explicit operator and without an empty value.
 
-    The API server adds neither an operator nor a value, and drops an empty value. Without a canonical form,
+    The API server does not add a missing operator, and removes an empty value. Without this canonical form,
     two spellings of the same toleration would be different pod templates.
     """
     full = {"operator": "Equal", **toleration}

@@ -1,6 +1,7 @@
-"""Validation of a document by its JSON Schema: one problem per mistake, at its place, with a hint.
+"""Validation of a document by its JSON Schema: one problem per mistake, with its position and a hint.
 
-In: a `Document` and a schema. Out: problems. The schemas' own keyword `x-unit` also validates units.
+In: a `Document` and a schema. Out: problems. nimlab's schemas also use the keyword `x-unit`, which validates
+units.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _QUANTITIES: Final = {
 _EXACT: Final = 2**53  # below this bound, a float represents every whole number exactly
 _KEY_RULES: Final = ("additionalProperties", "required")
 _NAMES: Final = ("name", "contract", "namespace", "prefix", "workload", "service")
-_PROBLEM_LIMIT: Final = 1000  # per file; more problems do not help, and each takes time to locate
+_PROBLEM_LIMIT: Final = 1000  # per file; more would not help the user, and locating each takes time
 
 
 @lru_cache(maxsize=8)
@@ -65,7 +66,7 @@ def _check_unit(
 def _check_pattern(
     validator: Validator, pattern: str, instance: object, schema: Mapping[str, Any]
 ) -> Iterator[jsonschema.ValidationError]:
-    """Match the entire text: unlike in JSON Schema, `$` in Python also matches before a final newline."""
+    """Require a match of the entire text, because `$` in Python also matches before a final newline."""
     del validator, schema
     if isinstance(instance, str) and not re.fullmatch(pattern, instance):
         yield jsonschema.ValidationError("it does not match the pattern")
@@ -77,14 +78,14 @@ def _check_unique(
     instance: object,
     schema: Mapping[str, Any],
 ) -> Iterator[jsonschema.ValidationError]:
-    """Compare canonical texts: the library compares every pair of maps, which takes quadratic time."""
+    """Find duplicate items by their canonical texts. The library would compare all pairs."""
     del validator, schema
     if is_required and isinstance(instance, list) and len({*map(to_json_text, instance)}) < len(instance):
         yield jsonschema.ValidationError("it contains duplicate items")
 
 
 def _is_integer(checker: object, instance: object) -> bool:
-    """Return True for integers only: the library also accepts `3.0`, which would end up in manifests."""
+    """Return True only for integers. The library also accepts `3.0`, which would then appear in manifests."""
     del checker
     return isinstance(instance, int) and not isinstance(instance, bool)
 
@@ -97,9 +98,9 @@ _STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-c
 
 
 def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
-    """Return how the document violates its schema, at most 1,000 problems.
+    """Return the violations of the schema by the document, at most 1,000.
 
-    Each value has at most one problem: if a count is `-1.5`, only the wrong type is reported.
+    Each value has at most one problem. For example, only the wrong type is reported for the count `-1.5`.
     """
     problems = (
         problem
@@ -111,7 +112,7 @@ def check_document(document: Document, validator: Validator) -> tuple[Problem, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mistake:
-    """A validation error: the schema's rule with its bound, and the value that breaks it."""
+    """A validation error: the schema's rule with its bound, and the value that violates the rule."""
 
     path: Path
     rule: str
@@ -136,7 +137,7 @@ def _mistake(error: jsonschema.ValidationError) -> _Mistake:
 
 
 def _first_per_value(mistakes: Iterable[_Mistake]) -> Iterator[_Mistake]:
-    """Yield the first mistake of each value; unknown and missing keys of a map are always reported."""
+    """Yield the first mistake of each value, and all unknown and missing keys of each map."""
     seen: set[Path] = set()
     for mistake in mistakes:
         if mistake.rule not in _KEY_RULES:
@@ -200,7 +201,8 @@ def _wrong_type(document: Document, error: _Mistake) -> Problem:
         return document.problem("bad-unit", what, path, hint=hint)
     name = pointer_text(path) or "the file"
     what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
-    same_value = None if unit == "image" else _type_hint(error.bound, value)  # "3.0" is not an image either
+    # Quoting a number, as in "3.0", would not make it an image.
+    same_value = None if unit == "image" else _type_hint(error.bound, value)
     hint = same_value or f"for example `{example}`"
     return document.problem("wrong-type", what, path, hint=hint)
 

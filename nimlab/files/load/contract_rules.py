@@ -22,7 +22,7 @@ _RESERVED_PORTS: Final[Mapping[tuple[int, str], str]] = {
     (RTT_ECHO_PORT, "UDP"): "nimlab's RTT echo",
 }
 _ORDINAL_HOST: Final = "pod-<ordinal>"
-_ORDINAL_WORKLOAD: Final = "pod"  # the only StatefulSet whose pods have such host names
+_ORDINAL_WORKLOAD: Final = "pod"  # the only StatefulSet name that leads to the host names `pod-<ordinal>`
 _FIXED_NAMES: Final = ("workload", "service")
 
 
@@ -45,14 +45,15 @@ def contract_problems(document: Document) -> Iterator[Problem]:
 
 
 def _name_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield problems of the fixed names of StatefulSet and Service.
+    """Yield the problems of fixed names for the StatefulSet and the Service.
 
-    They require a namespace per experiment: in a shared one, two experiments would use the same objects.
+    Fixed names require one namespace per experiment. In a shared namespace, two experiments would use the
+    same objects.
     """
     is_isolated = spec["isolation"] == "namespace"
     needs_ordinal = spec["hostName"] == _ORDINAL_HOST
     if needs_ordinal and not is_isolated:
-        what = f"a node that parses `{_ORDINAL_HOST}` needs a namespace of its own"
+        what = f"an image that requires the host name `{_ORDINAL_HOST}` needs one namespace per experiment"
         hint = "write `isolation: namespace`"
         yield document.problem("contract", what, ("spec", "isolation"), hint=hint)
     for name in _FIXED_NAMES:
@@ -65,7 +66,10 @@ def _name_problems(document: Document, spec: Mapping[str, Any]) -> Iterator[Prob
             hint = f"remove `{name}`; experiments then use their full names"
             yield document.problem("contract", what, ("spec", name), hint=hint, at_key=True)
     if needs_ordinal and spec.get("workload", _ORDINAL_WORKLOAD) != _ORDINAL_WORKLOAD:
-        what = f"a node that parses `{_ORDINAL_HOST}` needs a StatefulSet called `{_ORDINAL_WORKLOAD}`"
+        what = (
+            f"an image that requires the host name `{_ORDINAL_HOST}` "
+            f"needs a StatefulSet called `{_ORDINAL_WORKLOAD}`"
+        )
         hint = f"write `workload: {_ORDINAL_WORKLOAD}`"
         yield document.problem("contract", what, ("spec", "workload"), hint=hint)
 
@@ -79,7 +83,7 @@ def _env_problems(document: Document, env: list[Mapping[str, Any]]) -> Iterator[
             yield document.problem("contract", what, (*path, "name"), hint="remove one of them")
         seen.add(name)
         if ("from" in variable) == ("value" in variable):
-            what = f"the variable `{name}` needs either `from` or `value`"
+            what = f"the variable `{name}` needs exactly one of `from` and `value`"
             yield document.problem("contract", what, path)
         source = variable.get("from")
         if source is not None and source not in CONTRACT_FIELDS:
@@ -146,7 +150,7 @@ def _same_name(port: str, name: str, other: str) -> str:
 
 
 def _full_names(port: Mapping[str, Any]) -> list[str]:
-    """Return the port's name, and its names in the Service if it has several protocols."""
+    """Return the port's name; if it has several protocols, also its name in the Service for each protocol."""
     name, protocols = port["name"], port["protocols"]
     return [name, *(f"{name}-{protocol.lower()}" for protocol in protocols if len(protocols) > 1)]
 
@@ -156,5 +160,5 @@ def _numbers(port: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 
 def _is_port_name(name: str) -> bool:
-    """Return True for an IANA service name; the schema has checked the other rules of such names."""
+    """Return True for a valid IANA service name. The schema has already checked the other rules for names."""
     return re.search("[a-z]", name) is not None and "--" not in name

@@ -43,7 +43,7 @@ def without_duplicates(
 
 
 def total_problems(built: list[BuiltExperiment], lab: Lab) -> Iterator[Problem]:
-    """Yield the limits of the lab that all experiments together exceed, each at the largest experiment.
+    """Yield one problem per limit that all experiments together exceed, located at the largest experiment.
 
     The experiments remain usable, because the user decides which experiment to reduce.
     """

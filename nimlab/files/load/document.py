@@ -1,6 +1,6 @@
-"""Data of a file, with the place of every key and value, so that a problem can point to its line.
+"""Data of a file, with the position of every key and value, so that a problem can contain them.
 
-In: data and places from the strict YAML reader. Out: `Problem` values with line, column and excerpt. Pure.
+In: data and positions from the strict YAML reader. Out: `Problem` values with line, column and excerpt. Pure.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Document:
     def problem(
         self, code: str, what: str, path: Path, *, hint: str | None = None, at_key: bool = False
     ) -> Problem:
-        """Return a problem at a value, or at its key; a missing value is reported at its nearest parent."""
+        """Return a problem at a value or its key. A missing value is reported at its nearest parent."""
         places = self.places()
         place = places.keys.get(path) if at_key else places.values.get(path)
         parent = path
@@ -82,7 +82,7 @@ def file_problem(path: str, what: str, hint: str | None) -> Problem:
 def problem_at(
     path: str, lines: list[str], code: str, what: str, place: Place, pointer: str, hint: str | None
 ) -> Problem:
-    """Return a problem with the source line at its place as excerpt."""
+    """Return a problem, with the line of the file at its position as the excerpt."""
     line = min(max(place.line, 1), len(lines))
     excerpt = lines[line - 1]
     return Problem(

@@ -52,9 +52,9 @@ def experiment_warnings(document: Document, lab: Lab, contracts: Mapping[str, Co
 
 
 def unsupported_settings(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
-    """Yield a problem for every setting that the image does not read: the run would not have this setting.
+    """Yield a problem for every setting that the image does not read, because it would have no effect.
 
-    The document may violate its schema; its other problems are reported in the same pass.
+    The document may violate its schema, so that all its problems are reported in one pass.
     """
     spec = document.data.get("spec") if isinstance(document.data, dict) else None
     contract = contracts.get(str(spec.get("contract"))) if isinstance(spec, dict) else None

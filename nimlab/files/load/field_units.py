@@ -1,4 +1,4 @@
-"""Units of the fields: how files write them, and how contracts can pass them on to an image.
+"""Units of the fields in files, and the units in which contracts can pass the values on to an image.
 
 All rules and builders use these tables. Fields are named by their dotted path below `spec`, or below a
 section of `lab.yaml` (`limits`, `sync`, `platform`).
@@ -24,12 +24,12 @@ UNIT_OF: Final[Mapping[str, str]] = {
     "network.jitter": "duration",
     "network.loss": "ratio",
     "rtt.interval": "duration",
-    # limits of lab.yaml
+    # fields of `limits` in lab.yaml
     "cpu": "cpu",
     "memory": "memory",
-    # sync of lab.yaml
+    # fields of `sync` in lab.yaml
     "timeout": "duration",
-    # platform of lab.yaml
+    # fields of `platform` in lab.yaml
     "metrics.retention": "duration",
     "logs.retention": "duration",
     "metrics.storage": "memory",

@@ -26,7 +26,7 @@ POD_FIELDS: Final = frozenset({
 NIMLAB_FIELDS: Final = frozenset({
     "contract", "image", "peers", "resources", "network", "rtt", "rollout", "onImmutableChange",
 }) | POD_FIELDS  # fmt: skip
-"""Fields that nimlab itself uses. A contract passes on the other fields, and also `peers`."""
+"""Fields that nimlab itself uses. A contract can pass on all other fields, and `peers`, to the image."""
 
 
 def with_defaults(spec: Mapping[str, Any], lab: Lab) -> dict[str, Any]:

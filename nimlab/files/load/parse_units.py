@@ -1,6 +1,7 @@
 """Parsers for the schemas' keyword `x-unit`: text of a file -> value in base units.
 
-This module does not import jsonschema: a lab whose files are cached needs the parsers, but no validation.
+This module does not import jsonschema. If all files of a lab are cached, nimlab needs the parsers but does
+not validate.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 
 def parse_optional(unit: str, text: str | None) -> Any:  # noqa: ANN401 -- the type depends on the unit
-    """Return the value of a text in base units; None if there is no text. Raises UnitError."""
+    """Return the value of a text in base units; None if the text is None. Raises UnitError."""
     return None if text is None else PARSERS[unit](text)
 
 

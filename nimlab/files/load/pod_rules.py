@@ -1,4 +1,4 @@
-"""Rules for the peers' pods and for roles: placement, additions that the contract allows, lengths of names.
+"""Rules for pods and roles: placement, variables and arguments that the contract allows, lengths of names.
 
 In: a document that fits its schema, its roles, its spec with defaults, and its contract. Out: problems. Pure.
 """
@@ -16,7 +16,7 @@ from nimlab.files.placement_rules import priority_faults, selector_faults, toler
 from nimlab.files.spec import Contract, Extra, Lab
 
 WORKLOAD_NAME_LIMIT: Final = 52
-"""Longest StatefulSet name: Kubernetes appends a hash of 11 characters, and uses both as a label of 63."""
+"""Maximum length of a StatefulSet's name. Kubernetes adds 11 characters for a label value of at most 63."""
 _MAX_STAGGER_MS: Final = 3_600_000
 
 
@@ -40,7 +40,7 @@ def pod_problems(
 
 
 def placement_problems(document: Document, path: Path) -> Iterator[Problem]:
-    """Yield the problems of pod settings at a place of a file, and of the roles there."""
+    """Yield the problems of the pod settings below this path of a file, and of the roles below it."""
     spec: Any = document.data
     for step in path:
         spec = spec.get(step, {})
@@ -62,7 +62,7 @@ def _group_problems(document: Document, spec: Mapping[str, Any], path: Path) -> 
             hint = "choose a label of the nodes that run peers"
             yield document.problem("bad-value", what, (*path, "nodeSelector", key), hint=hint)
     for what in priority_faults(spec.get("priorityClassName", "")):
-        hint = "choose another one: `kubectl get priorityclasses` lists them"
+        hint = "choose another PriorityClass; `kubectl get priorityclasses` lists all"
         yield document.problem("bad-value", what, (*path, "priorityClassName"), hint=hint)
     yield from _duplicates(document, spec.get("env", ()), ("name",), (*path, "env"), "variable")
     keys = ("topologyKey", "whenUnsatisfiable")
@@ -73,7 +73,7 @@ def _group_problems(document: Document, spec: Mapping[str, Any], path: Path) -> 
 def _duplicates(
     document: Document, items: Sequence[Mapping[str, Any]], keys: tuple[str, ...], path: Path, noun: str
 ) -> Iterator[Problem]:
-    """Yield the items whose keys occurred before: the API server merges such lists by these keys."""
+    """Yield the items whose keys occurred before, because the API server merges such items."""
     seen: set[tuple[str, ...]] = set()
     for index, item in enumerate(items):
         identity = tuple(str(item[key]) for key in keys)
@@ -117,7 +117,7 @@ def _allowed(extras: Sequence[Extra], field: str) -> str:
 def _role_problems(document: Document, contract: Contract) -> Iterator[Problem]:
     spec = document.data["spec"]
     if spec.get("roles") and "peers" in spec:
-        what = "`peers` is not allowed together with `roles`: it is the sum over all roles"
+        what = "`peers` is not allowed together with `roles`: the number of peers is the sum over all roles"
         yield document.problem("bad-value", what, ("spec", "peers"), hint="remove it", at_key=True)
     if not allows_roles(contract):
         what = f"contract `{contract.name}` allows no roles: its node requires the host name `pod-<ordinal>`"

@@ -50,7 +50,7 @@ class LoadState:
                 self.broken.append(BrokenFile(name=PurePosixPath(path).stem, source=path))
 
     def read_single(self, path: str, kind: str) -> tuple[Document | None, tuple[Problem, ...]]:
-        """Return the document of a single file, and its problems, which are not recorded."""
+        """Return the document of a single file, and its problems; the caller records them."""
         data = self._read_bytes(path)
         if data is None:
             return None, ()
@@ -79,7 +79,7 @@ class LoadState:
         try:
             check_folder(self.root, folder)
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
-        except FileNotFoundError:  # Git stores no empty folders: removing the last file removes the folder
+        except FileNotFoundError:  # no files, because Git removes a folder with its last file
             return sorted(paths)
         except OSError as error:
             what = f"cannot read the folder `{folder}`: {error.strerror}"

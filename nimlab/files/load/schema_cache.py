@@ -2,10 +2,10 @@
 
 In: the bytes of a file, and the cache of earlier runs. Out: the document and its problems. Only documents
 that fit their schema are cached, by a digest of schema and file. Other files are validated again, which also
-finds the places of their problems.
+finds the positions of their problems.
 
-nimlab validates by its own schemas, because the code relies on them. A lab contains copies for editors and
-for people. A copy that differs is refused and never compiled.
+nimlab validates files by its own schemas, because the code relies on them. A lab contains copies of the
+schemas for editors and readers. nimlab refuses a copy that differs, and never compiles it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _check_copy(root: Path, path: str, own: str) -> None:
     lines = text.splitlines()
     for number, (copied, expected) in enumerate(zip_longest(lines, own.splitlines()), 1):
         if copied != expected:
-            what = f"differs from the schema of nimlab {__version__} from this line on"
+            what = f"this copy differs from the schema of nimlab {__version__} from this line on"
             raise _unusable(path, number, what)
 
 

@@ -41,7 +41,7 @@ class Values:
         return _number(name, self.written.get(name))
 
     def problem(self, what: str, names: Iterable[str], hint: str | None) -> Problem | None:
-        """Return a problem at the first of these values that the document contains; None if it has none."""
+        """Return a problem at the first of these values that the document contains; else None."""
         names = tuple(names)
         own = [name for name in names if name in self.own]
         if not own:
@@ -130,7 +130,7 @@ def value_problems(values: Values) -> Iterator[Problem]:
 
 
 def lab_problems(document: Document) -> tuple[Problem, ...]:
-    """Return the contradictions and warnings of a `lab.yaml` that fits its schema."""
+    """Return the contradictions in a `lab.yaml` that fits its schema, and warnings about unusual values."""
     defaults = _default_values(document)
     problems = list(value_problems(defaults))
     for section, ranges in (
@@ -270,7 +270,7 @@ def _network_problems(values: Values) -> Iterator[Problem | None]:
             if values.number(name):
                 what = f"the method `{method}` cannot set `{name}`"
                 yield values.problem(what, (name, "network.method"), "remove it, or write `method: tc`")
-    if method == "none" and values.base == ("spec",):  # rates in defaults are for other experiments
+    if method == "none" and values.base == ("spec",):  # rates in defaults apply to other experiments
         for name in ("network.downlink", "network.uplink"):
             if {name, "network.method"} <= values.own:
                 what = f"the method `none` sets no limits, so `{name}` would be ignored"
@@ -283,7 +283,7 @@ def _default_peers(document: Document) -> Iterator[Problem]:
     for name in ("peersPerExperiment", "peers"):
         limit = limits.get(name)
         if peers is not None and limit is not None and peers > limit:
-            what = f"`defaults.peers` is `{peers}`, and `limits.{name}` is `{limit}`"
+            what = f"`defaults.peers` is `{peers}`, and must be at most `limits.{name}`, `{limit}`"
             yield document.problem("bad-value", what, ("spec", "defaults", "peers"), hint="lower the default")
             return
 

@@ -1,6 +1,6 @@
 """Strict YAML reader: bytes -> a `Document`, or the problems that make the file unreadable.
 
-In: the bytes of a file. Out: a `Document` with the place of every key and value, or problems. The reader
+In: the bytes of a file. Out: a `Document` with the position of every key and value, or problems. The reader
 accepts a subset of YAML: one document of maps, lists and scalars, without anchors, aliases, tags and merge
 keys. Keys are strings and unique within their map. The only booleans are `true` and `false`, and integers are
 decimal. A plain value that YAML 1.1 and YAML 1.2 interpret differently is an error.
@@ -35,7 +35,7 @@ _REMOVE_IT: Final = "remove it"
 # fmt: off
 _SURPRISES: Final = (  # pattern, how YAML readers interpret it, what to write instead
     (r"(?i:y|n|yes|no|on|off|true|false)", "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
-    (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal one in 1.2", "the number without leading zeros"),
+    (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal number in 1.2", "the number without leading zeros"),
     (r"[-+]?0[xob][0-9A-Fa-f_]+", "a number in another base", "a decimal number"),
     (r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?", "a number in base 60 in YAML 1.1", "a number with a unit"),
     (r"[-+]?[0-9][0-9,]*_[0-9_]*(?:\.[0-9_]*)?", "a number in YAML 1.1, text in 1.2", "the digits without `_`"),
@@ -64,7 +64,10 @@ def read_document(path: str, data: bytes) -> Document | tuple[Problem, ...]:
 
 
 def cached_document(path: str, data: bytes, cached: object) -> Document:
-    """Return the document of a file whose data is cached; it is parsed only if its places are needed."""
+    """Return a document made from cached data.
+
+    The file is parsed only if the position of a key or value is needed.
+    """
 
     def places() -> Places:
         document = read_document(path, data)
@@ -90,7 +93,7 @@ def _parse(path: str, lines: list[str], text: str) -> Document | tuple[Problem, 
 
 
 def _encoding_problem(path: str, data: bytes, offset: int) -> Problem:
-    """Return the problem of a file that is not UTF-8; `offset` is its first invalid byte."""
+    """Return the problem of a file that is not UTF-8; `offset` points to its first invalid byte."""
     line = data[:offset].count(b"\n") + 1
     column = offset - (data.rfind(b"\n", 0, offset) + 1) + 1
     return Problem(
@@ -120,7 +123,7 @@ class _StopReading(Exception):
 
 @dataclass(slots=True)
 class _OpenCollection:
-    """Map or list whose end is not read yet. `key` is the last key of a map until its value is read."""
+    """Map or list whose end is not read yet. `key` is the key whose value is not read yet."""
 
     value: dict[str, Any] | list[Any]
     path: Path
@@ -129,7 +132,7 @@ class _OpenCollection:
 
 @dataclass(slots=True)
 class _Reader:
-    """Builds the data from the parser's events without recursion: deep nesting cannot exhaust the stack."""
+    """Builds the data from the parser's events, without recursion, so that deep nesting is harmless."""
 
     path: str
     lines: list[str]
@@ -257,7 +260,7 @@ class _Reader:
 
 
 def _without_exponent(text: str) -> str | None:
-    """Return `100` in backticks for `1e2`; None if the text is not a number of readable length."""
+    """Return a number without its exponent, such as `100` for `1e2`; None for any other text."""
     match = _WITH_EXPONENT.fullmatch(text)
     if match is None:
         return None

@@ -1,7 +1,7 @@
 """Guard of experiments: a manifest may affect only its own experiment.
 
 In: stamped manifests of one experiment. Out: nothing, or a GuardError that names all violations. The rules
-apply to the parsed objects, so neither a template nor a spec can evade them. Pure.
+apply to the parsed objects, so no template and no spec can evade them. Pure.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POD: Final = frozenset({
     "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain",
     "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
 })  # fmt: skip
-"""Allowed fields of a pod. Devices, other runtimes and other schedulers would affect other pods."""
+"""Allowed fields of a pod. Devices and other runtimes or schedulers could affect other pods."""
 _PULL_POLICIES: Final = frozenset({"Always", "IfNotPresent", "Never"})
 _POD_CONTEXT: Final = frozenset({
     "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
@@ -58,11 +58,11 @@ _SHAPER_FIELDS: Final = frozenset({
 })  # fmt: skip
 _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.agents.shape"]
 _OLD_AGENT: Final = re.compile(r"-m\W+(nimlab\.(?:rtt|shape|stagger))\b")
-"""Start of an agent by its module path before image 0.2.0, as a list or in a shell command."""
+"""Matches a command that starts an agent by the module path of images before 0.2.0."""
 _SYSCTL: Final = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
 """The only allowed sysctl: it names the group that may send ICMP echoes."""
 _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
-"""Fields of its pod that a container may read. They reveal nothing about the node."""
+"""Fields of its own pod that a container may read. They reveal nothing about the node."""
 
 
 def check_manifests(
@@ -88,7 +88,7 @@ def _hint(manifests: Sequence[Manifest], experiment: Experiment) -> str:
 def check_unstamped(manifests: Sequence[Manifest], experiment: Experiment) -> None:
     """Raise GuardError if a template sets the label or the annotation of a member of an apply-set.
 
-    Call it before stamping, which overwrites both.
+    Call this function before the manifests are stamped, because stamping overwrites both.
     """
     for manifest in manifests:
         reserved = sorted({PART_OF, MEMBER} & {*labels_of(manifest), *annotations_of(manifest)})
@@ -255,7 +255,7 @@ def _is_shaper(container: Mapping[str, Any], lab: Lab) -> bool:
 
 
 def _old_agents(container: Mapping[str, Any]) -> list[str]:
-    """Return the modules that a container starts by their paths before image 0.2.0."""
+    """Return the agents that a container starts by the module paths of images before 0.2.0."""
     return _OLD_AGENT.findall(f"{container.get('command')} {container.get('args')}")
 
 
@@ -288,7 +288,7 @@ def _context_violations(context: Mapping[str, Any], name: str, *, is_shaper: boo
 
 
 def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the requests that a kubelet sends for a container. Network policies do not apply to them."""
+    """Yield the probes and hooks that a kubelet sends. Network policies do not apply to these requests."""
     hooks = container.get("lifecycle") or {}
     senders = [container.get(name) for name in PROBES] + [hooks.get("postStart"), hooks.get("preStop")]
     for sender in senders:
@@ -297,7 +297,7 @@ def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_plain(variable: Mapping[str, Any]) -> bool:
-    """Return True if a variable is a plain value, or the name or address of its own pod."""
+    """Return True if a variable has a plain value, or contains the name or address of its own pod."""
     if "valueFrom" not in variable:
         return True
     source = variable["valueFrom"]

@@ -67,8 +67,8 @@ def membership_violations(
 ) -> Iterator[str]:
     """Yield violations in the metadata of a member: names, reserved and forbidden fields.
 
-    `manifest` is stamped. `reserved_labels` are the reserved labels that it must have in addition to those of
-    every member of `apply_set`.
+    `manifest` is stamped. `reserved_labels` are reserved labels that it must have in addition to the labels
+    of every member of `apply_set`.
     """
     metadata = manifest["metadata"]
     for field in ("name", "namespace"):
@@ -115,12 +115,12 @@ def effective_context(pod: Mapping[str, Any], container: Mapping[str, Any]) -> d
 
 
 def unlisted(fields: Mapping[str, Any], allowed: Collection[str], where: str) -> Iterator[str]:
-    """Yield the fields that are not in the list, for any value. So fields of newer APIs are rejected."""
+    """Yield a violation for each field that is not in the list, such as a field of a newer API."""
     yield from (f"{where}: {name} is not allowed" for name in sorted(fields.keys() - set(allowed)))
 
 
 def duplicates(items: Any, keys: tuple[str, ...], where: str) -> Iterator[str]:  # noqa: ANN401 -- any JSON
-    """Yield duplicate entries of a list that the server merges by these keys."""
+    """Yield a violation for each duplicate entry of a list that the server merges by these keys."""
     seen = set()
     for item in items or ():
         value = tuple(str(item.get(key)) for key in keys)

@@ -1,8 +1,8 @@
-"""Guard of the platform: a manifest may contain only listed fields, rights and images.
+"""Guard of the platform: a manifest may contain only listed fields, permissions and images.
 
-In: stamped manifests. Out: nothing, or a GuardError that names all violations. Fields are compared with
-closed lists, so a field that Kubernetes adds is rejected until it is listed here. Only three named agents may
-access files, network or processes of a node. Images must be those of lab.yaml. Pure.
+In: stamped manifests. Out: nothing, or a GuardError that names all violations. All allowed fields are listed,
+so the guard rejects a field that a later version of Kubernetes adds. Only three named agents may access the
+files, the network or the processes of a node. Only the images in lab.yaml are allowed. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLAIM: Final = frozenset({"accessModes", "resources", "storageClassName"})
 def check_platform(
     manifests: Sequence[Manifest], lab: Lab, namespaces: Collection[str], apply_set: ApplySet
 ) -> None:
-    """Raise a GuardError that names all violations; `namespaces` are those with peers."""
+    """Raise a GuardError that names all violations; `namespaces` are the namespaces with peers."""
     reject_violations(
         manifests,
         lambda manifest: _violations(manifest, lab, namespaces, apply_set),

@@ -1,6 +1,6 @@
 """Access of each platform component: the images, node folders, ports and Secrets that its pods may use.
 
-In: a kind, a component, the lab. Out: the access. Only the three agents may access the node. Pure.
+In: a kind, a component, the lab. Out: a `ComponentAccess`. Only the three agents may access the node. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentAccess:
-    """Access of a component's pods; `read` and `written` are normalized paths of folders on the node."""
+    """Access of a component's pods; `read` and `written` contain normalized paths of node folders."""
 
     images: frozenset[str]
     is_agent: bool = False
@@ -33,7 +33,7 @@ def account_of(component: str) -> str:
 
 
 def access_of(kind: str, component: str, lab: Lab) -> ComponentAccess:
-    """Return the access of a component's pods. An agent has access to the node only as a DaemonSet."""
+    """Return the access of a component's pods. An agent gets access to the node only if it is a DaemonSet."""
     images = lab.images
     if kind == "DaemonSet" and component == "node-exporter":
         return ComponentAccess(

@@ -1,8 +1,8 @@
-"""Rules for RBAC objects of the platform: the rights that they may grant, and to which accounts.
+"""Rules for RBAC objects of the platform: the permissions that they may grant, and the accounts.
 
 In: a manifest. Out: violations as text; none for other kinds. Rules, roles and subjects must equal the
-expected ones. Two rights are allowed: reading pods in namespaces with peers, and (with `cadvisor: kubelet`)
-reading the metrics of nodes. Pure.
+expected values. Two permissions are allowed: reading pods in namespaces with peers, and
+reading the metrics of nodes if lab.yaml contains `cadvisor: kubelet`. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NODE_READERS: Final = ("prometheus",)
 
 
 def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[str]:
-    """Yield violations of an object that grants other rights, or grants them to other accounts."""
+    """Yield the violations of an object that grants other permissions, or grants them to other accounts."""
     kind = manifest["kind"]
     if kind == "ServiceAccount":
         yield from _account_violations(manifest, component)
@@ -51,12 +51,12 @@ def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[st
 
 def _account_violations(manifest: Manifest, component: str) -> Iterator[str]:
     yield from unlisted(manifest, _COMMON_FIELDS | {"automountServiceAccountToken"}, "ServiceAccount")
-    # Cloud providers grant an account their own rights by annotations.
+    # An annotation can grant an account permissions of the cloud provider.
     yield from unlisted(annotations_of(manifest), frozenset({MEMBER}), "metadata.annotations")
     if manifest["metadata"]["name"] != account_of(component):
         yield f"metadata.name must be `{account_of(component)}`"
     if manifest.get("automountServiceAccountToken") is not False:
-        yield "automountServiceAccountToken must be false; pods that need a token request it"
+        yield "automountServiceAccountToken must be false; a pod that needs a token must request it"
 
 
 def _binding_violations(
@@ -68,7 +68,7 @@ def _binding_violations(
     for subject in manifest.get("subjects") or ():
         if subject not in allowed:
             names = " or ".join(f"`{account['name']}`" for account in allowed)
-            yield f"subjects: a {manifest['kind']} may grant rights only to the ServiceAccount {names}"
+            yield f"subjects: a {manifest['kind']} may grant permissions only to the ServiceAccount {names}"
 
 
 def _subjects(components: tuple[str, ...], lab: Lab) -> list[Mapping[str, Any]]:
