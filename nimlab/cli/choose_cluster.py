@@ -1,4 +1,4 @@
-"""Choose the cluster: a cluster that an option names, else the running sandbox, else an error.
+"""Choose the cluster that an option names, or else the running sandbox. Raise an error if there is neither.
 
 The user's own kubeconfig and a pod's ServiceAccount are used only if an option names them. An environment
 variable or a current context must never send a sync to the wrong cluster.
