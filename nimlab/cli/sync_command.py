@@ -95,9 +95,9 @@ def sync(
 
     It is a usage error to give an option that would have no effect, such as --exit-code without --dry-run.
 
-    Exit codes: 0 done or in sync; 1 an error, so a change was not made; 2 usage error; 3 changes are pending
-    (--dry-run --exit-code; kubectl diff returns 1 for this) or foreign additions remain (--strict); 4 synced,
-    but not ready in time; 130 interrupted.
+    Exit codes: 0 done or in sync; 1 an error, not everything was applied; 2 usage error; 3 changes are
+    pending (--dry-run --exit-code; kubectl diff returns 1 for this) or foreign additions remain (--strict); 4
+    synced, but not ready in time; 130 interrupted.
     """
     from nimlab.stopwatch import START, stage  # keeps `--help` fast
 

@@ -1,4 +1,4 @@
-"""The port to a cluster: the interface that nimlab needs of a Kubernetes API server, and its values.
+"""The port to a cluster: what nimlab requires from a Kubernetes API server, as an interface.
 
 `kube.KubeCluster` implements it over HTTP. Everything else in nimlab depends on this interface only.
 """
@@ -26,9 +26,9 @@ class Propagation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A complete LIST or one page of it, with the resourceVersion from which a watch can continue.
+    """A complete LIST or one page of a LIST, with the resourceVersion from which a watch can continue.
 
-    `more` is True if further pages follow this one.
+    `more` is True if further pages follow.
     """
 
     items: tuple[Manifest, ...]
@@ -92,7 +92,7 @@ class Cluster(Protocol):
         """
 
     def replace(self, manifest: Manifest) -> Manifest:
-        """Replace the object. Raises PreconditionFailed if its resourceVersion is not the given one."""
+        """Replace the object. Raises PreconditionFailed if it has another resourceVersion on the server."""
 
     def delete(
         self,
@@ -131,7 +131,7 @@ class Cluster(Protocol):
         """Return the number of requests sent so far."""
 
     def fenced(self, check: Callable[[], None]) -> Self:
-        """Return the same cluster, which calls `check` before each write.
+        """Return a client for the same cluster that calls `check` before each write.
 
-        Exceptions of `check` are passed on.
+        If `check` raises an exception, the write is not sent.
         """

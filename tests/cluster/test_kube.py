@@ -72,8 +72,8 @@ def test_conflict_names_manager_and_field() -> None:
     assert "spec.replicas is owned by `kubectl`" in str(error)
 
 
-def test_forbidden_error_names_the_missing_right() -> None:
-    assert "right to patch at /api/v1/x" in str(error_for(403, message="no").hint)
+def test_forbidden_error_names_the_missing_permission() -> None:
+    assert "permission to patch at /api/v1/x" in str(error_for(403, message="no").hint)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Watches that update a `Readiness`: one thread per kind and namespace.
 
-Each thread starts with a LIST, watches from its resourceVersion, and renews the watch when it ends. The
-threads only send messages. The thread that drains the messages is the only one that writes the `Readiness`.
+Each thread starts with a LIST, watches from its resourceVersion, and renews the watch when it ends. These
+threads only send messages. Only the thread that receives the messages writes to the `Readiness`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_FAILURES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A page of a LIST; the first page replaces everything known of the kind in this namespace."""
+    """A page of a LIST; the first page replaces all known objects of the kind in this namespace."""
 
     kind: str
     namespace: str | None
@@ -38,7 +38,7 @@ class _Page:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """All pages of a LIST have been sent."""
+    """The message that all pages of a LIST have been sent."""
 
     kind: str
     namespace: str | None
@@ -48,7 +48,7 @@ _Message: TypeAlias = _Page | _Listed | WatchEvent
 
 
 class Watcher:
-    """Watches over the awaited workloads and all their peers; a context manager."""
+    """Watches for the awaited workloads and all their peers; a context manager."""
 
     def __init__(self, cluster: Cluster, targets: Sequence[WaitTarget], apply_set: ApplySet) -> None:
         self._cluster = cluster
@@ -124,7 +124,7 @@ class Watcher:
         return (None,)
 
     def _list_and_watch(self, kind: str, namespace: str | None, labels: str) -> None:
-        """LIST, then watch from there; start again when the watch expires. Give up after some failures."""
+        """LIST, then watch from its version; LIST again if the watch expires. Give up after some failures."""
         failures = 0
         while not self._closed.is_set():
             try:
@@ -134,7 +134,7 @@ class Watcher:
                     failures = 0
             except Expired:
                 continue
-            except Interrupted:  # the draining thread handles the signal itself
+            except Interrupted:  # the receiving thread handles the signal
                 return
             except ClusterError as error:
                 failures += 1
