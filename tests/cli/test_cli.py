@@ -1,4 +1,4 @@
-"""The command line: help, usage, choice of the cluster, exit codes, bug reports; and the docs agree."""
+"""The command line: help, usage, the chosen cluster, exit codes, bug reports. The docs list all of these."""
 
 from __future__ import annotations
 
@@ -306,11 +306,11 @@ def test_refusal_by_the_operating_system_is_not_a_bug(
 @pytest.mark.process
 @pytest.mark.serial
 def test_help_and_validate_are_fast() -> None:
-    """The bound is loose, because machines are noisy; it fails if a cluster client is imported."""
+    """The time limit is high, because machines may be busy; importing a cluster client exceeds it."""
     started = time.monotonic()
     assert run("--help").returncode == 0
     assert time.monotonic() - started < 3
-    assert run("validate").returncode == 0  # the later runs use the cache
+    assert run("validate").returncode == 0  # the following runs use the cache
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "nimlab", "validate"],
         check=True,

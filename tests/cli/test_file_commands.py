@@ -57,7 +57,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Create a lab with the shipped contracts and further ones."""
+    """Create a lab with the shipped contracts and additional contracts."""
     folder = make_lab(tmp_path / "lab", "x")
     for limit in ("less-than-peers", "at-most-peers"):
         for name, fields in SETS.items():
@@ -72,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def commit(root: Path) -> None:
-    """Commit everything, in a new repository if there is none."""
+    """Commit everything; create a repository if there is none."""
     git(root, "init", "-q", "-b", "main")
     git(root, "add", "-A")
     git(root, "commit", "-q", "-m", "a change")

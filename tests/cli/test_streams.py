@@ -1,4 +1,4 @@
-"""Output that cannot be written: it ends no command early, and the loss is reported."""
+"""Output that cannot be written: the command is completed nevertheless, and the loss is reported."""
 
 from __future__ import annotations
 

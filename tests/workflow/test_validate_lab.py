@@ -1,4 +1,4 @@
-"""`validate` renders and guards everything, so it finds every error that would block a sync."""
+"""`validate` renders and checks everything, so it finds every error that would block a sync."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def validate(root: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """Return the problems; a second run, with the cache, must return the same ones."""
+    """Return the problems; a second run, with the cache, must return the same problems."""
     answers = []
     for _ in range(2):
         capsys.readouterr()

@@ -122,7 +122,7 @@ class _ThroughProxy(urllib3.ProxyManager):
 
 
 class _RotatingPool(urllib3.PoolManager):
-    """A pool that is replaced for each new client certificate, because a TLS context in use must not change."""
+    """A pool that is replaced for each new client certificate: a TLS context in use must not change."""
 
     def __init__(
         self, certificate: Callable[[], tuple[str, str] | None], make: Callable[[], urllib3.PoolManager]

@@ -66,7 +66,7 @@ def ahead_s(date: str, now_s: float) -> float:
 
 
 def read_lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield the lines as they arrive, without line ends; skip empty lines. The last line needs no line end."""
+    """Yield the lines as they arrive, without line ends; skip empty lines. The last line may have no end."""
     rest = b""
     for chunk in response.stream(decode_content=True):
         *lines, rest = (rest + chunk).split(b"\n")
