@@ -1,4 +1,4 @@
-"""`nimlab sync`: load, render, stamp, guard, observe, plan, execute, wait.
+"""`nimlab sync`: load the files, render, check, observe, plan, execute, wait.
 
 A dry run takes the same steps, but stops before the execution. At the end, every sync reports the changes
 that were made, the changes that failed, and the changes that were not attempted.
@@ -121,7 +121,9 @@ def sync(
         reject_beside_saved_plan(given_flags(ctx))
     reject_ignored(ctx, SYNC_RULES)
     if move and names and names != [PLATFORM]:
-        raise typer.BadParameter("a lab moves as a whole; name no experiment", param_hint="--move")
+        raise typer.BadParameter(
+            "a lab can only move as a whole; leave out the names of experiments", param_hint="--move"
+        )
     try:
         policy = SyncPolicy(
             names=frozenset(names) if names else None,

@@ -42,8 +42,8 @@ def read_foreign_objects(
 def find_foreign_objects(
     cluster: Cluster, namespace: str, apply_set: ApplySet, own_uids: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return a namespace's objects that are neither ours (by uid) nor owned by our objects; sorted.
+    """Return the sorted objects in a namespace that are not the lab's (by uid), nor owned by its objects.
 
-    Raises IncompleteDiscovery when the server cannot list all of them, ClusterError.
+    Raises IncompleteDiscovery when the server cannot list all objects, ClusterError.
     """
     return foreign_objects_among(cluster.list_namespace_metadata(namespace), apply_set, own_uids)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 from nimlab.objects.manifest import Manifest, ObjectKey
 
 RUN_AGAIN: Final = "run the command again; it starts from the current state"
-MAX_SELECTED_EXPERIMENTS: Final = 50  # per label selector, which is part of a URL of limited length
+MAX_SELECTED_EXPERIMENTS: Final = 50  # a label selector is part of the URL, whose length is limited
 
 
 class Propagation(Enum):
@@ -46,14 +46,14 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """Number of requests sent; `writes` counts those that can change something (no dry runs)."""
+    """The number of requests sent; `writes` counts those that can change an object (no dry runs)."""
 
     total: int
     writes: int
 
 
 class Cluster(Protocol):
-    """A Kubernetes API server. Every method raises ClusterError."""
+    """A Kubernetes API server. Every method can raise ClusterError."""
 
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return the object, or None if it does not exist."""
@@ -80,7 +80,7 @@ class Cluster(Protocol):
         """
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
-        """Server-side apply with strict field validation; return the object as the server returned it."""
+        """Apply the object server-side, with strict field validation; return the object in the response."""
 
     def create(self, manifest: Manifest) -> Manifest:
         """Create the object. Raises PreconditionFailed if it exists."""

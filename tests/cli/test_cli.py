@@ -46,7 +46,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.replace(" ", "-") or "nimlab")
-def test_golden_help(command: str, update_golden: bool) -> None:
+def test_help_is_the_same_as_in_the_golden_file(command: str, update_golden: bool) -> None:
     done = run(*command.split(), "--help")
     assert done.returncode == 0
     text = done.stdout.replace("python -m nimlab", "nimlab")
@@ -116,7 +116,7 @@ def test_numbers_in_options_must_be_plain_digits(
     "flag", ["--peers", "--msg-size", "--msg-rate", "--ram", "--downlink-bw", "--uplink-bw"]
 )
 @pytest.mark.parametrize("number", ["0", "-1", "9" * 18])
-def test_impossible_number_is_a_problem_of_the_new_file(
+def test_number_out_of_range_is_a_problem_of_the_new_file(
     flag: str, number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")

@@ -115,7 +115,7 @@ def test_default_of_the_lab_is_not_repeated_in_the_file(root: Path) -> None:
     assert load_lab(root).problems == ()
 
 
-def test_unknown_contract_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_an_unknown_contract(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["create", "--name", "a", "--contract", "nimp2q", "--lab", str(root)]) == 1
     assert "there is no contract `nimp2q`" in capsys.readouterr().err
 

@@ -275,7 +275,7 @@ def test_signal_during_the_start_of_the_sandbox_ends_it_in_order(
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_during_an_edit_keeps_the_old_file(lab_folder: Path, number: signal.Signals) -> None:
+def test_signal_during_an_edit_leaves_the_file_unchanged(lab_folder: Path, number: signal.Signals) -> None:
     path = lab_folder / "experiments" / "blue.yaml"
     text = path.read_bytes()
     before = "import nimlab.files.safe_write as writing\nwriting.os.fsync = kill"

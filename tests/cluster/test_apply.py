@@ -88,7 +88,7 @@ def assessed(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED
 
 
 def test_only_apply_writes_to_the_cluster() -> None:
-    """Outside of `apply` and the HTTP client, each apply and patch is a dry run, and there are no other writes."""
+    """Outside of `apply` and the HTTP client, each apply and patch is a dry run; no other writes exist."""
     folder = REPOSITORY / "nimlab" / "cluster"
     paths = [path for path in folder.rglob("*.py") if path.parent.name not in ("apply", "kube")]
     calls = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_call(node)]
@@ -309,7 +309,7 @@ def test_object_recreated_after_the_plan_is_not_touched(lab: Lab, wanted: bool, 
 
 @pytest.mark.live
 @pytest.mark.parametrize("annotations", [{"nimlab.dev/commit": "f" * 40}, {"a-note": "for all"}])
-def test_record_replaces_only_the_record_of_this_sync(lab: Lab, annotations: dict[str, str]) -> None:
+def test_sync_replaces_only_its_own_record_on_the_parent(lab: Lab, annotations: dict[str, str]) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     desired = [group("red", config_map(lab))]
@@ -477,7 +477,7 @@ class NamespacedOnly:
 
 
 @pytest.mark.live
-def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
+def test_kind_counts_as_listed_only_after_the_lists_of_all_namespaces(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
     targets = [WaitTarget(experiment="red", workloads=frozenset(), terminating=frozenset(keys))]

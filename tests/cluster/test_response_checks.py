@@ -73,7 +73,9 @@ def mutated(data: st.DataObject, value: Any) -> Any:
 
 
 @given(st.data(), st.sampled_from([LIST, FULL_LIST]))
-def test_malformed_page_never_looks_shorter(data: st.DataObject, original: dict[str, Any]) -> None:
+def test_malformed_page_is_never_accepted_with_fewer_objects(
+    data: st.DataObject, original: dict[str, Any]
+) -> None:
     try:
         answer = decode(json.dumps(mutated(data, original)).encode(), verb="list", where="x")
         page, token = parse_page(answer, "ConfigMap")
@@ -91,7 +93,7 @@ def test_malformed_page_never_looks_shorter(data: st.DataObject, original: dict[
 
 
 @given(st.data())
-def test_malformed_object_is_never_accepted_as_another(data: st.DataObject) -> None:
+def test_malformed_object_is_never_accepted_as_another_object(data: st.DataObject) -> None:
     try:
         answer = decode(json.dumps(mutated(data, OBJECT)).encode(), verb="get", where="x")
         parsed = parse_object(answer, KEY, verb="get")

@@ -190,7 +190,7 @@ def test_platform_has_its_own_job_and_account(pipeline: Pipeline, lab: Lab) -> N
     assert lab.names("Deployment") == ["lab-grafana", "lab-loki", "lab-prometheus"]
 
 
-def test_schedule_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:
+def test_scheduled_pipeline_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:
     assert pipeline.run().code == 0
     lab.kubectl("scale", "statefulset/nimp2p-exp-purple", "--replicas=2")
     lab.kubectl("delete", "service/nimp2p-exp-blue")

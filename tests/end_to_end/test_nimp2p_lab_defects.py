@@ -118,7 +118,7 @@ def test_defect_4_dashboards_count_sent_messages_by_the_text_that_the_node_logs(
 
 
 @pytest.mark.parametrize("peers", [1, 7, 500])
-def test_defect_5_peers_has_the_new_number_after_scaling(peers: int) -> None:
+def test_defect_5_variable_peers_has_the_new_number_after_scaling(peers: int) -> None:
     text = set_peers(PURPLE.replace("connectTo: 2", "connectTo: 1"), peers)
     objects = rendered(text)
     (node,) = pod_of(objects)["containers"]
@@ -232,7 +232,7 @@ def test_defect_10_the_platform_runs_on_any_node_and_its_services_target_its_por
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
-def test_defect_11_the_log_agent_is_one_setting_and_is_a_maintained_program() -> None:
+def test_defect_11_one_setting_selects_the_log_agent_and_its_program_is_maintained() -> None:
     shipped = load_lab(SAMPLE_LAB, {}).lab.platform
     assert shipped.log_agent == "alloy"
     alloy, promtail = (

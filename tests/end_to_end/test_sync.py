@@ -139,7 +139,7 @@ def test_broken_file_blocks_every_prune_and_the_result_is_reported(lab: Lab) -> 
     assert len([n for n in lab.names("Pod") if "purple" in n]) == 6
 
 
-def test_scale_reaches_the_env_of_every_peer(lab: Lab) -> None:
+def test_new_number_of_peers_reaches_the_environment_of_every_peer(lab: Lab) -> None:
     (lab.root / "experiments" / "purple.yaml").unlink()
     assert lab.run("create", "--name", "purple", "--peers", "5").code == 0
     synced(lab)
@@ -149,7 +149,7 @@ def test_scale_reaches_the_env_of_every_peer(lab: Lab) -> None:
         assert env_of(lab, f"nimp2p-exp-purple-{number}")["PEERS"] == "7"
 
 
-def test_named_sync_prunes_no_other_experiment(lab: Lab) -> None:
+def test_sync_of_one_experiment_prunes_no_other_experiment(lab: Lab) -> None:
     synced(lab)
     (lab.root / "experiments" / "blue.yaml").unlink()
     lab.edit("purple", "peers: 5", "peers: 6")
@@ -183,7 +183,7 @@ def test_prune_limit_is_enforced(lab: Lab, limit: str) -> None:
     assert "nimp2p-exp-blue" in lab.names("StatefulSet")
 
 
-def test_renamed_experiments_never_run_beside_the_old_ones(lab: Lab) -> None:
+def test_renamed_experiments_never_run_together_with_the_old_experiments(lab: Lab) -> None:
     synced(lab)
     folder = lab.root / "experiments"
     for old, new in (("blue", "green"), ("purple", "red")):
@@ -211,7 +211,7 @@ def test_renamed_experiments_never_run_beside_the_old_ones(lab: Lab) -> None:
     assert lab.names("StatefulSet") == ["nimp2p-exp-green", "nimp2p-exp-red"]
 
 
-def test_renamed_experiment_is_held_while_another_file_is_broken(lab: Lab) -> None:
+def test_renamed_experiment_is_held_back_while_another_file_is_broken(lab: Lab) -> None:
     synced(lab)
     text = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")
     lab.write("green", text.replace("name: blue", "name: green"))

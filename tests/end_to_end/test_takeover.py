@@ -44,7 +44,7 @@ def test_fields_of_manual_tools_are_taken_over_before_the_first_apply(manager: s
     assert [foreign.text for foreign in takeover.removed] == ["spec.template.spec.nodeSelector.disk"]
 
 
-def test_later_additions_by_hand_stay_unless_removal_is_requested() -> None:
+def test_later_manual_additions_are_kept_unless_removal_is_requested() -> None:
     added = live(OURS, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"})
     assert takeover_of(DESIRED, added, remove_foreign=False) is None
     takeover = takeover_of(DESIRED, added, remove_foreign=True)
@@ -78,7 +78,7 @@ def test_controllers_and_subresources_are_never_taken_over() -> None:
         assert takeover_of(DESIRED, live(other), remove_foreign=False) is None
 
 
-def test_before_first_apply_entry_is_taken_over_beside_an_own_entry() -> None:
+def test_entry_before_first_apply_is_taken_over_although_nimlab_has_an_entry() -> None:
     wiped = live(OURS, entry("before-first-apply", fields=NODE))
     takeover = takeover_of(DESIRED, wiped, remove_foreign=False)
     assert takeover is not None
@@ -98,7 +98,7 @@ def test_takeover_keeps_entries_of_other_managers() -> None:
     assert [entry["manager"] for entry in patch["value"]] == ["hpa-controller", "nimlab"]
 
 
-def test_items_are_removed_from_the_end_and_missing_ones_are_skipped() -> None:
+def test_items_are_removed_from_the_end_and_missing_items_are_skipped() -> None:
     names = [f"x{number}" for number in range(12)]
     keys: dict[str, Any] = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}} for name in names}
     added = live(OURS, entry("istio", fields={"f:initContainers": keys}))
@@ -260,7 +260,7 @@ def test_foreign_additions_are_reported_and_removed_on_request(lab: Lab) -> None
 
 
 @pytest.mark.live
-def test_default_of_another_manager_is_not_removed(lab: Lab) -> None:
+def test_default_value_that_another_manager_owns_is_not_removed(lab: Lab) -> None:
     synced(lab)
     for policy in ("Delete", "Retain"):  # at the end, the other manager owns the field with its default value
         patch = json.dumps({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": policy}}})

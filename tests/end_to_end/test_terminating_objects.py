@@ -67,7 +67,7 @@ def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
     assert not finalizers_of(terminating("Namespace", spec={"finalizers": ["kubernetes"]}))
 
 
-def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
+def test_deleted_object_of_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
     target = WaitTarget(
         experiment="red", workloads=frozenset(), terminating=frozenset({CONFIG}), uids={CONFIG: "u1"}
     )
@@ -134,7 +134,7 @@ def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: s
 
 
 @pytest.mark.live
-def test_new_object_waits_for_the_old_one_and_reports_its_finalizer(held: Lab) -> None:
+def test_creation_waits_for_the_deletion_of_the_old_object_and_reports_its_finalizer(held: Lab) -> None:
     name = next(n for n in held.names("StatefulSet") if "blue" in n)
     set_finalizers(held, "StatefulSet", name, json.dumps([HOLD]))
     held.kubectl("delete", "statefulset", name, "--wait=false")

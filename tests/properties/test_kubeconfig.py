@@ -34,7 +34,7 @@ FIRST = int(os.environ.get("NIMLAB_KUBECONFIGS_SEED", "0"))
 
 @pytest.fixture
 def world(lab: Lab) -> Iterator[World]:
-    """Yield the sandbox's server and administrator, and two accounts without any rights."""
+    """Yield the sandbox's server and administrator, and two accounts without permissions."""
     document = yaml.safe_load(lab.kubeconfig.read_text(encoding="utf-8"))
     names = [f"fuzz-{secrets.token_hex(3)}" for _ in range(2)]
     for name in names:

@@ -177,7 +177,9 @@ def test_removed_file_is_pruned_unless_the_policy_forbids_it(program: Program, c
 
 
 @pytest.mark.live
-def test_stop_event_ends_a_sync_and_the_next_one_completes_it(program: Program, cluster: KubeCluster) -> None:
+def test_stop_event_ends_a_sync_and_the_next_sync_completes_it(
+    program: Program, cluster: KubeCluster
+) -> None:
     def stop_early(session: Session) -> list[Event]:
         events = []
         for event in sync(session, SyncOptions()):

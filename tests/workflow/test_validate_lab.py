@@ -180,7 +180,7 @@ def test_change_after_a_cached_result_is_found(root: Path, capsys: pytest.Captur
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_merge_conflict_and_lfs_pointer_are_named(
+def test_merge_conflict_and_lfs_pointer_are_reported(
     root: Path, name: str, ends: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = root / name

@@ -98,7 +98,7 @@ def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | Non
 
 
 def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: threading.Event) -> Iterator[Event]:
-    """Execute the plan and yield its events; exactly one ObjectDone for each change that is not KEEP.
+    """Execute the plan and yield its events, with exactly one ObjectDone per change (except KEEP changes).
 
     Once `stop` is set, no further object is started; the remaining objects are reported as not attempted.
     Errors of single objects are events. A NimlabError is raised only if the parent cannot be written.

@@ -31,7 +31,9 @@ _DURATION_S: Final = 60
 _RENEW_EVERY_S: Final = 15
 _RELEASE_ATTEMPTS: Final = 3
 _MAX_CLOCK_SKEW: Final = timedelta(seconds=5)  # a larger difference is reported
-_SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # the rest is for a write in progress
+_SURELY_HELD: Final = timedelta(
+    seconds=_DURATION_S - _RENEW_EVERY_S
+)  # then time remains for a write in progress
 
 
 class Lock:
@@ -82,7 +84,7 @@ class Lock:
         for _ in range(_RELEASE_ATTEMPTS):
             try:
                 self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
-            except Interrupted:  # by a signal: retry without a pause
+            except Interrupted:  # a signal ended the pause: retry at once
                 continue
             except NimlabError:
                 return
@@ -98,7 +100,9 @@ class Lock:
             except PreconditionFailed:
                 self._mark_lost()
             except NimlabError as error:
-                is_deleted = isinstance(error, ClusterError) and error.status == 404  # by a user
+                is_deleted = (
+                    isinstance(error, ClusterError) and error.status == 404
+                )  # a user deleted the lease
                 if is_deleted or self._now() - self._renewed > _SURELY_HELD:
                     self._mark_lost()
             if self.lost.is_set():

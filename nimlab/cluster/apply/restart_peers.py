@@ -41,7 +41,7 @@ def restart_peers(
         uids |= {key_of(pod): pod["metadata"]["uid"] for pod in outdated}
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         for _ in pool.map(lambda key: _delete_peer(key, uids[key], cluster), uids):
-            pass  # raises the errors of the deletions
+            pass  # the iteration raises the errors of the deletions
     return len(uids)
 
 

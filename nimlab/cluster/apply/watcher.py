@@ -83,9 +83,9 @@ class Watcher:
         self._closed.set()
 
     def drain(self, readiness: Readiness, now: datetime) -> None:
-        """Apply all queued messages to `readiness`; if there are none, wait up to 0.2 s for one.
+        """Apply all queued messages to `readiness`; if there are none, wait up to 0.2 s for the first.
 
-        Raises ClusterError when a watch has failed for good.
+        Raises ClusterError if a watch has failed permanently.
         """
         timeout_s: float | None = _DRAIN_TIMEOUT_S
         while True:
@@ -144,7 +144,7 @@ class Watcher:
                 self._closed.wait(failures)
 
     def _send_list(self, kind: str, namespace: str | None, labels: str) -> str:
-        """Send all objects page by page; return the resourceVersion to watch from."""
+        """LIST the objects and queue each page as a message; return the resourceVersion to watch from."""
         version = ""
         for page in self._cluster.pages(kind, namespace=namespace, labels=labels):
             is_first, version = not version, page.resource_version
@@ -153,7 +153,7 @@ class Watcher:
         return version
 
     def _send_changes(self, kind: str, namespace: str | None, labels: str, version: str) -> str:
-        """Send the changes that one watch reports; return the resourceVersion to continue from."""
+        """Queue the changes that one watch reports; return the resourceVersion to continue from."""
         for event in self._cluster.watch(
             kind,
             namespace=namespace,

@@ -29,7 +29,7 @@ from nimlab.plan.workload import replacement_trial
 
 NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5
-_PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # so that it is deleted after its peers
+_PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # it is then deleted after its peers
 
 
 def apply_object(

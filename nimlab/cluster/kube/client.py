@@ -113,7 +113,7 @@ class KubeCluster:
             yield page
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
-        """Server-side apply with strict field validation; return the object as the server returned it."""
+        """Apply the object server-side, with strict field validation; return the object in the response."""
         query = {
             "fieldManager": manager,
             "fieldValidation": "Strict",

@@ -239,7 +239,7 @@ def _check_user(entry: KubeconfigEntry, *, is_secure: bool) -> None:
         )
     if given and not is_secure:
         raise entry.error(
-            f"user.{given[0]} is not sent over http://, because everybody could read it",
+            f"user.{given[0]} is not sent over http://, because others in the network could read it",
             "use https:// in cluster.server",
         )
     if is_secure and not given:
@@ -309,5 +309,5 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str, where
             raise NimlabError(
                 "the client certificate and its key cannot be used",
                 where=where,
-                hint="they must be in PEM, belong together, and the key must not be encrypted",
+                hint="they must be in PEM and belong together, and the key must not be encrypted",
             ) from None

@@ -145,7 +145,7 @@ def _header_key(key: str) -> str:
 
 
 def _as_utf_8(value: str) -> str:
-    """Return a string whose Latin-1 bytes are the UTF-8 bytes of the value.
+    """Return the string whose encoding in Latin-1 consists of the UTF-8 bytes of the value.
 
     Python's HTTP library encodes headers as Latin-1.
     """

@@ -48,7 +48,7 @@ class Credential:
 
 
 class Plugin:
-    """A plugin and its cached credential. Safe to use from several threads."""
+    """A plugin and its cached credential. Several threads can use it."""
 
     def __init__(
         self, entry: KubeconfigEntry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
