@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | No
             return _report_bug(error, arguments)
         print_error(NimlabError(error.strerror or str(error), where=error.filename, hint=_SYSTEM_HINT))
         return ExitCode.ERROR
-    except Exception as error:  # noqa: BLE001 -- the one place where a bug becomes a report
+    except Exception as error:  # noqa: BLE001 -- the only place that reports bugs
         return _report_bug(error, arguments)
     return 0
 
@@ -70,7 +70,7 @@ def entry() -> None:
 
 
 def _run() -> int:
-    """Run one command with streams that never raise; return its exit code, or 1 if its result is lost."""
+    """Run one command with streams that never raise; return its exit code. A lost result is an error."""
     import gc
 
     from nimlab.cli.streams import STREAMS

@@ -47,7 +47,7 @@ def choose_target(
 
 
 def _own_cluster(kubeconfig: Path | None, context: str | None) -> Target:
-    """Return the cluster of the pod in which nimlab runs. Raises BadParameter if another one is named."""
+    """Return the cluster of the pod in which nimlab runs. Raises BadParameter if another cluster is named."""
     other = "--kubeconfig" if kubeconfig is not None else "--context" if context is not None else None
     if other is not None:
         raise typer.BadParameter(

@@ -1,4 +1,4 @@
-"""Handlers for SIGINT, SIGTERM and SIGHUP: each signal ends the command in order, with exit code 130.
+"""Handlers for SIGINT, SIGTERM and SIGHUP: each signal ends the command properly, with exit code 130.
 
 During the imports, a signal ends the process at once, because nothing has begun. While a command reads or
 edits files, or starts the sandbox, a signal raises SignalReceived in the main thread. During a sync, the

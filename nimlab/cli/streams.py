@@ -70,7 +70,7 @@ class Streams:
             try:
                 os.fstat(descriptor)
             except OSError:
-                os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number: this descriptor
+                os.open(os.devnull, os.O_RDWR)  # the lowest free number is `descriptor`
         self._stdout = _Sink(1)
         sys.stdout = _text_stream(self._stdout, sys.stdout)
         sys.stderr = _text_stream(_Sink(2), sys.stderr)

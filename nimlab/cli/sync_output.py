@@ -134,7 +134,7 @@ def _print_plan(run: _Run, planned: Plan, code: int) -> None:
 
 
 def _plan_text(run: _Run, planned: Plan) -> str:
-    """Return the plan as text, with the number of requests that the observation took."""
+    """Return the plan as text, with the number of requests for the observation."""
     requests = run.session.cluster.requests()
     return report.format_plan(
         planned,
@@ -150,7 +150,7 @@ def _plan_text(run: _Run, planned: Plan) -> str:
 
 
 def _plan_json(run: _Run, planned: Plan, code: int, *, is_saved: bool) -> str:
-    """Return the plan as JSON; a saved plan also contains the state for which alone it is valid."""
+    """Return the plan as JSON; a saved plan also contains the cluster state for which it is valid."""
     saved = make_saved_plan(planned, run.options.policy, run.session.cluster) if is_saved else None
     return report.plan_json(
         planned,

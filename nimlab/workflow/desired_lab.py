@@ -113,7 +113,7 @@ def _rendered(
 def _check_complete(manifests: Sequence[Manifest], experiment: Experiment) -> None:
     """Raise RenderError if an object that every experiment must have is missing.
 
-    Without this check, the next sync would prune such an object of all experiments if its template were lost.
+    Without this check, the next sync would prune the objects of a lost template in all experiments.
     """
     rendered = {(key.kind, key.name) for key in map(key_of, manifests)}
     workloads = [("StatefulSet", experiment.workload_of(group)) for group in experiment.groups]
@@ -127,7 +127,7 @@ def _check_complete(manifests: Sequence[Manifest], experiment: Experiment) -> No
 
 
 def _remove_clashes(rendered: dict[str, tuple[Manifest, ...]]) -> Iterator[GuardError]:
-    """Remove the experiments that render the same object as another, and yield one error per such object.
+    """Remove all experiments that render the same object; yield one error per such object.
 
     All these experiments are removed, because the object cannot be assigned to one of them.
     """

@@ -108,7 +108,7 @@ def open_session(
 
 
 def _secret_remover(desired: DesiredLab) -> Callable[[str], str]:
-    """Return a function that removes the secret values of the desired objects from a text of the server.
+    """Return a function that removes the secret values of the desired objects from texts of the server.
 
     The secrets are collected when the first text arrives, because most sessions receive no text.
     """

@@ -1,7 +1,7 @@
-"""Sync: observe, plan, take the lock, execute, wait. Each step is yielded as an event.
+"""Sync: observe, plan, acquire the lock, execute, wait. Each step is yielded as an event.
 
-The lock can be acquired only if the cluster has not changed since the observation. If another sync has
-changed it, the cluster is observed again.
+The lock can be acquired only if no other sync has written since the observation. Otherwise, the cluster is
+observed again.
 """
 
 from __future__ import annotations

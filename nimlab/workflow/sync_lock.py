@@ -1,4 +1,4 @@
-"""Acquire the lock of a sync if the cluster is still as observed, or wait until another sync releases it."""
+"""Acquire the lock if no other sync has written since the observation, or wait until it is released."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _render_problems(root: Path, files: LabFiles, value_cache: ValueCache | None
 
 
 def _digest(root: Path, files: LabFiles) -> str:
-    """Return a digest of everything that rendering and guarding depend on. Raises RenderError."""
+    """Return a digest of everything on which rendering and the guards depend. Raises RenderError."""
     texts = [load_sources(root, EXPERIMENT_FOLDER)]
     if (root / FOLDER).is_dir():
         texts += [load_sources(root, folder) for folder in PLATFORM_FOLDERS]
@@ -240,7 +240,7 @@ def _kind_and_name(where: str) -> tuple[str, str]:
 
 
 def _line_of(path: str, text: str, what: str) -> Location:
-    """Return the line of the template that sets a field which the violation names; else the first line.
+    """Return the template line that sets a field named in the violation, or else the first line.
 
     Of several such fields, the last one in the text of the violation is used.
     """

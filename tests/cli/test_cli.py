@@ -1,4 +1,4 @@
-"""The command line: help, usage, the chosen cluster, exit codes, bug reports. The docs list all of these."""
+"""The command line and its docs: help, usage, choice of the cluster, exit codes, bug reports."""
 
 from __future__ import annotations
 

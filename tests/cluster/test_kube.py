@@ -139,7 +139,7 @@ def test_invalid_kubeconfig_is_a_nimlab_error(tmp_path: Any) -> None:
 
 
 def failing(times: int, status: int, inner: Fault | None = None) -> Fault:
-    """Return a fault: the first `times` requests are answered with this status."""
+    """Return a fault that answers the first `times` requests with this status."""
     remaining = [times]
 
     def fault(seen: Seen) -> tuple[int, object] | Broken | None:
