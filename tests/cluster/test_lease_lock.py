@@ -261,7 +261,7 @@ def test_holder_that_was_suspended_longer_than_the_lease_stops_writing(held: Hel
 
 
 def test_suspended_sync_leaves_the_remaining_writes_to_the_next_holder(held: Held) -> None:
-    """Another sync acquires the lock and writes in the meantime; the first sync does not overwrite its changes."""
+    """Another sync acquires the lock and writes in the meantime; the first sync overwrites nothing."""
     wanted = [group(name, config_map(held, name)) for name in "abc"]
     cluster = held.lab.cluster
     seen = observe(cluster, wanted, held.apply_set, take_ownership=False, remove_foreign=False, parallel=2)
