@@ -1,8 +1,8 @@
 """The command line: arguments -> workflow -> stdout, stderr, exit code.
 
-Results go to stdout, progress and errors to stderr. Only this package prints. `main` catches every exception.
-An error that a user can fix is printed in full; so is a refusal by the operating system, such as a full disk.
-Any other exception is a bug and is saved in a report.
+Results go to stdout. Progress and errors go to stderr. Only this package prints. `main` catches every
+exception. It prints errors that a user can fix, and errors of the operating system, such as a full disk. Any
+other exception is a bug: `main` saves a report about it in a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from nimlab.cli import signals
 
-_GC_THRESHOLD = 50_000  # reading makes many objects but little garbage; Python's default of 700 is too low
+_GC_THRESHOLD = 50_000  # loading files creates many objects but little garbage
 
 
 def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | No
             return _report_bug(error, arguments)
         print_error(NimlabError(error.strerror or str(error), where=error.filename, hint=_SYSTEM_HINT))
         return ExitCode.ERROR
-    except Exception as error:  # noqa: BLE001 -- the one place where a bug becomes a report
+    except Exception as error:  # noqa: BLE001 -- the only place that reports bugs
         return _report_bug(error, arguments)
     return 0
 
@@ -62,15 +62,15 @@ def entry() -> None:
     code = signals.INTERRUPTED
     try:
         code = _run()
-    except signals.SignalReceived:  # it came between two signal handlers
+    except signals.SignalReceived:  # the signal arrived between two signal handlers
         signals.write_line("interrupted")
     signals.ignore()
-    atexit._run_exitfuncs()  # the Kubernetes library removes its temporary key files
+    atexit._run_exitfuncs()  # exit handlers may remove temporary files
     os._exit(code)
 
 
 def _run() -> int:
-    """Run with streams that never raise; return the exit code, which also reports a lost result."""
+    """Run one command with streams that never raise; return its exit code. A lost result is an error."""
     import gc
 
     from nimlab.cli.streams import STREAMS
@@ -84,7 +84,7 @@ def _run() -> int:
 
 
 def _is_refused_by_system(error: OSError) -> bool:
-    """Return True if the error concerns a file, or a resource that is exhausted."""
+    """Return True if the error concerns a file or an exhausted resource, such as memory."""
     import errno
 
     exhausted = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS)

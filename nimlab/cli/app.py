@@ -1,4 +1,4 @@
-"""The list of commands, in the order of `nimlab --help`: a newcomer needs the first ones first."""
+"""The list of commands, in the order of `nimlab --help`: the commands that a newcomer needs come first."""
 
 from __future__ import annotations
 

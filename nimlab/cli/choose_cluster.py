@@ -1,4 +1,4 @@
-"""Choose the cluster: a cluster that an option names, else the running sandbox, else an error.
+"""Choose the cluster that an option names, or else the running sandbox. Raise an error if there is neither.
 
 The user's own kubeconfig and a pod's ServiceAccount are used only if an option names them. An environment
 variable or a current context must never send a sync to the wrong cluster.
@@ -47,7 +47,7 @@ def choose_target(
 
 
 def _own_cluster(kubeconfig: Path | None, context: str | None) -> Target:
-    """Return the cluster of the pod in which nimlab runs. Raises BadParameter if another one is named."""
+    """Return the cluster of the pod in which nimlab runs. Raises BadParameter if another cluster is named."""
     other = "--kubeconfig" if kubeconfig is not None else "--context" if context is not None else None
     if other is not None:
         raise typer.BadParameter(

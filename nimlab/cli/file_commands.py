@@ -1,4 +1,4 @@
-"""Commands on files: validate, render, rbac, create, scale, delete. Only their `--sync` needs a cluster."""
+"""Commands for files: validate, render, rbac, create, scale, delete. Only `--sync` needs a cluster."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ def create(
 ) -> None:
     """Write the file of a new experiment: experiments/NAME.yaml.
 
-    The options are those of nimp2p-lab, with numbers without units. The file contains the units. Only fields
-    that the contract's image reads are written.
+    The options are the same as in nimp2p-lab; their numbers have no units. The command writes the units to
+    the file. It writes only fields that the contract's image reads.
     """
     from nimlab.files import edit_experiment_file as edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -226,7 +226,7 @@ def scale(
 ) -> None:
     """Change the number of peers in an experiment's file.
 
-    Everything else in the file stays as it is.
+    The rest of the file is not changed.
     """
     from nimlab.files import edit_experiment_file as edit  # keeps `--help` fast
     from nimlab.files.load import load_lab
@@ -253,8 +253,8 @@ def delete(
 ) -> None:
     """Remove an experiment's file.
 
-    The next sync deletes the experiment's objects from the cluster. A file that differs from the last commit
-    is kept unless --force is given: Git could not restore it.
+    The next sync deletes the experiment's objects from the cluster. Git cannot restore a file that differs
+    from the last commit. Such a file is removed only with --force.
     """
     from nimlab.cli.terminal import print_result
     from nimlab.errors import EditError
@@ -277,7 +277,7 @@ def delete(
 
 
 def _write_checked(root: Path, path: Path, text: str, message: str, files: LabFiles) -> None:
-    """Write the file and print the message, if the lab then has no new problem.
+    """Write the file and print the message, unless the change causes a new problem in the lab.
 
     `files` is the lab before the change. Raises SpecError with the new problems.
     """
@@ -300,7 +300,7 @@ def _write_checked(root: Path, path: Path, text: str, message: str, files: LabFi
 def _sync_one(
     name: str, *, root: Path, kubeconfig: Path | None, context: str | None, in_cluster: bool, wanted: bool
 ) -> None:
-    """Sync only this experiment if `wanted`; print the command for it otherwise."""
+    """Sync only this experiment if `wanted`; otherwise, print the command that shows the changes."""
     from nimlab.cli.terminal import print_note  # keeps `--help` fast
 
     if not wanted:
@@ -319,7 +319,7 @@ def _sync_one(
 
 
 def _check_known(wanted: frozenset[str] | None, known: set[str]) -> None:
-    """Raise NimlabError for a name that no file describes."""
+    """Raise NimlabError for the first wanted experiment that no file describes."""
     from nimlab.did_you_mean import did_you_mean
     from nimlab.errors import NimlabError  # keeps `--help` fast
 

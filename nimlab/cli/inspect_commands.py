@@ -49,7 +49,7 @@ def list_experiments(
 ) -> None:
     """List all experiments and their state.
 
-    The list shows the size, the running peers and whether the cluster differs from Git.
+    The list shows the number of peers, how many are running, and whether the cluster differs from Git.
     """
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.lab_session import ClusterFlags, open_lab_session
@@ -75,7 +75,7 @@ def list_experiments(
 
 
 def _find_troubles(session: Session, plan: Plan, now: datetime) -> dict[str, tuple[Trouble, ...]]:
-    """Read a few pages of pods and events, only for experiments with pods that do not run."""
+    """Return why pods are not running, from a few pages of pods and events."""
     from nimlab.cluster.pod_reader import find_troubled_pods, read_warnings
     from nimlab.plan.pod_trouble import is_due, pod_trouble
     from nimlab.report.experiment_troubles import short_experiments, troubles_of
@@ -108,7 +108,7 @@ def status(
 ) -> None:
     """Show the state of one experiment.
 
-    The page shows its pods and their problems, recent events, and the differences from its file.
+    The output shows its pods and their problems, recent events, and the differences from its file.
     """
     from nimlab import report  # keeps `--help` fast
     from nimlab.cli.lab_session import ClusterFlags, open_lab_session
@@ -135,7 +135,7 @@ def status(
 
 
 def _read_details(session: Session, plan: Plan, name: str) -> list[Detail]:
-    """Read pods and events; return the details of an experiment, or of each component of the platform."""
+    """Read pods and events; return the details of one experiment, or of each component of the platform."""
     from concurrent.futures import ThreadPoolExecutor
 
     from nimlab.cluster.apply import system_clock

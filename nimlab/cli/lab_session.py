@@ -1,7 +1,7 @@
 """Open a session for one command: find the lab, choose the cluster, print the header and the errors of files.
 
-In: the options that every command with a cluster has. Out: a `workflow.session.Session`. Signals set the
-session's `stop` event once the files are read.
+In: the options of all commands that use a cluster. Out: a `workflow.session.Session`. After the files have
+been read, a signal sets the session's `stop` event.
 """
 
 from __future__ import annotations

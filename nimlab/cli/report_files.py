@@ -19,7 +19,7 @@ from nimlab.workflow.session import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFiles:
-    """The report files to write; None for those that are not wanted."""
+    """The report files to write; None means that a report is not written."""
 
     terraform: Path | None = None
     junit: Path | None = None

@@ -20,7 +20,7 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, max=500, help="Number of simulated nodes.")] = 3,
     lab: LabFolder = None,
 ) -> None:
-    """Start or repair the control plane. The first start builds its programs."""
+    """Start the control plane, or repair it. The first start builds its programs."""
     from nimlab import sandbox  # keeps `--help` fast
     from nimlab.cli.terminal import show_steps
 
@@ -30,7 +30,7 @@ def up(
 
 @app.command("build")
 def build(*, lab: LabFolder = None) -> None:
-    """Build the missing programs, and start nothing."""
+    """Build the missing programs without starting them."""
     from nimlab import sandbox  # keeps `--help` fast
     from nimlab.cli.terminal import show_steps
 

@@ -14,9 +14,10 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 def whole_number(text: str | int) -> int:
-    """Return the number for plain digits, as in files. Raises BadParameter.
+    """Return the whole number in the text, which must consist of plain digits. Raises BadParameter.
 
-    Python's `int` also accepts `1_0` and the digits of every script. A default value is already a number.
+    The lab's files have the same rule. Python's `int` would also accept `1_0` and non-ASCII digits. A default
+    value is already a number.
     """
     if not _WHOLE.fullmatch(str(text)):
         raise typer.BadParameter(f"`{str(text)[:40]}` is not a whole number in plain digits, such as `5`")
@@ -24,7 +25,7 @@ def whole_number(text: str | int) -> int:
 
 
 def decimal_number(text: str | float) -> float:
-    """Return the number for plain digits with or without a decimal point. Raises BadParameter."""
+    """Return the number in the text: plain digits, with or without a decimal point. Raises BadParameter."""
     if not _DECIMAL.fullmatch(str(text)):
         raise typer.BadParameter(f"`{str(text)[:40]}` is not a number in plain digits, such as `2` or `0.05`")
     return float(text)

@@ -1,4 +1,4 @@
-"""Handlers for SIGINT, SIGTERM and SIGHUP: in each phase an orderly end with exit code 130.
+"""Handlers for SIGINT, SIGTERM and SIGHUP: each signal ends the command properly, with exit code 130.
 
 During the imports, a signal ends the process at once, because nothing has begun. While a command reads or
 edits files, or starts the sandbox, a signal raises SignalReceived in the main thread. During a sync, the
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     _Handler = Callable[[int, FrameType | None], None]
 
-INTERRUPTED = 130  # as in errors.ExitCode, which is not imported yet
+INTERRUPTED = 130  # the same value as in errors.ExitCode, which is not imported yet
 
 
 class SignalReceived(BaseException):
@@ -28,7 +28,7 @@ class SignalReceived(BaseException):
 
 
 def end_at_once() -> None:
-    """From now on, a signal ends the process with exit code 130 and without any clean-up."""
+    """Install handlers that end the process at once, with exit code 130 and without any clean-up."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -39,13 +39,13 @@ def end_at_once() -> None:
 
 
 def ignore() -> None:
-    """From now on, a signal does nothing: the exit code is decided, and the process ends in a moment."""
+    """Ignore all further signals: the exit code is decided, and the process is about to end."""
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def raise_interrupt() -> None:
-    """From now on, a signal raises SignalReceived in the main thread."""
+    """Install handlers that raise SignalReceived in the main thread."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -56,7 +56,7 @@ def raise_interrupt() -> None:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Raise SignalReceived at a signal inside the context, for work that can be abandoned."""
+    """Raise SignalReceived when a signal arrives inside the context, for work that can be abandoned."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     raise_interrupt()
     try:
@@ -67,7 +67,7 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at the first signal inside the context; a second signal raises SignalReceived."""
+    """Set `stop` at the first signal inside the context, and raise SignalReceived at the second."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -84,7 +84,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 
 def write_line(text: str) -> None:
-    """Write a line to stderr from a signal handler, not through the stream: it may be within a write."""
+    """Write a line to stderr from a signal handler: to the descriptor, because the stream may be in use."""
     try:
         os.write(2, f"{text}\n".encode())
     except OSError:
@@ -92,7 +92,7 @@ def write_line(text: str) -> None:
 
 
 def redeliver_swallowed() -> None:
-    """Send the signal again if Python swallowed its exception, as it does in destructors and callbacks."""
+    """Send a signal again if Python ignored its exception, as in destructors and callbacks."""
     import threading
 
     before = sys.unraisablehook
@@ -111,8 +111,8 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _install(handler: _Handler) -> None:
     for number in _NUMBERS:
-        # `nohup` ignores SIGHUP, and this must stay so. A shell ignores SIGINT for background jobs, but only
-        # to protect them from the terminal's SIGINT. Any other SIGINT was sent on purpose.
+        # A process under `nohup` must continue to ignore SIGHUP. For background jobs, a shell ignores SIGINT,
+        # but only to protect them from the terminal's SIGINT. Any other SIGINT was sent on purpose.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 

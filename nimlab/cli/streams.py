@@ -1,4 +1,4 @@
-"""stdout and stderr that never raise: text that cannot be written is lost, and the failure is recorded.
+"""stdout and stderr streams that never raise: they drop text that cannot be written, and record the failure.
 
 A sync must finish even if nobody can read its output. Therefore a closed pipe, a full disk or a closed
 descriptor does not end the program; `exit_code_after` decides how it affects the exit code.
@@ -70,21 +70,21 @@ class Streams:
             try:
                 os.fstat(descriptor)
             except OSError:
-                os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
+                os.open(os.devnull, os.O_RDWR)  # the lowest free number is `descriptor`
         self._stdout = _Sink(1)
         sys.stdout = _text_stream(self._stdout, sys.stdout)
         sys.stderr = _text_stream(_Sink(2), sys.stderr)
 
     @property
     def is_stdout_lost(self) -> bool:
-        """True if stdout can no longer be written, so that a command that only prints may end."""
+        """True if stdout can no longer be written. A command that only prints may then end."""
         return self._stdout is not None and self._stdout.failure is not None
 
     def exit_code_after(self, code: int, report: Callable[[str], None]) -> int:
-        """Return the exit code of a command that ended with `code`; report a result that was lost.
+        """Return the exit code of a command that ended with `code`; report an error if its result was lost.
 
-        A reader that closed the pipe wanted no more output, so the code is unchanged. Any other loss is an
-        error.
+        If the reader has closed the pipe, it needs no more output, and `code` is returned. Any other failure
+        is an error.
         """
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -100,7 +100,7 @@ STREAMS: Final = Streams()
 
 
 def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
-    """Return replacements for characters that an encoding lacks: similar ASCII, or an escape sequence."""
+    """Replace characters that the encoding cannot represent with similar ASCII or an escape sequence."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -108,7 +108,7 @@ def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 
 def _text_stream(sink: _Sink, before: Any) -> io.TextIOWrapper:  # noqa: ANN401 -- None if it was closed
-    """Return a text stream with the encoding of the previous one; it flushes each line."""
+    """Return a text stream that flushes each line, with the encoding of the previous stream."""
     encoding = getattr(before, "encoding", None) or "utf-8"
     return io.TextIOWrapper(
         io.BufferedWriter(sink), encoding=encoding, errors=_HANDLER, line_buffering=True, write_through=False

@@ -1,7 +1,7 @@
-"""`nimlab sync`: load, render, stamp, guard, observe, plan, execute, wait.
+"""`nimlab sync`: load the files, render, check, observe, plan, execute, wait.
 
-A dry run takes the same path and stops before the execution. The end of every sync reports what was done,
-what failed and what was not attempted.
+A dry run takes the same steps, but stops before the execution. At the end, every sync reports the changes
+that were made, the changes that failed, and the changes that were not attempted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def sync(
         typer.Option(metavar="N|P%", help="Delete nothing if more than N objects or P% would be deleted."),
     ] = None,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Allow an empty folder to delete everything.")
+        bool, typer.Option("--allow-empty", help="Delete all experiments if the folder is empty.")
     ] = False,
     allow_older: Annotated[
         bool, typer.Option("--allow-older", help="Allow a sync of a commit older than the last synced one.")
@@ -93,11 +93,11 @@ def sync(
 ) -> None:
     """Make the cluster equal to the files.
 
-    An option that would have no effect is a usage error, such as --exit-code without --dry-run.
+    It is a usage error to give an option that would have no effect, such as --exit-code without --dry-run.
 
-    Exit codes: 0 done or in sync; 1 an error, something was not applied; 2 usage; 3 changes are pending
-    (--dry-run --exit-code; kubectl diff returns 1 for this) or foreign additions remain (--strict); 4 synced,
-    but not ready in time; 130 interrupted.
+    Exit codes: 0 done or in sync; 1 an error, not everything was applied; 2 usage error; 3 changes are
+    pending (--dry-run --exit-code; kubectl diff returns 1 for this) or foreign additions remain (--strict); 4
+    synced, but not ready in time; 130 interrupted.
     """
     from nimlab.stopwatch import START, stage  # keeps `--help` fast
 
@@ -121,7 +121,9 @@ def sync(
         reject_beside_saved_plan(given_flags(ctx))
     reject_ignored(ctx, SYNC_RULES)
     if move and names and names != [PLATFORM]:
-        raise typer.BadParameter("a lab moves as a whole; name no experiment", param_hint="--move")
+        raise typer.BadParameter(
+            "a lab can only move as a whole; leave out the names of experiments", param_hint="--move"
+        )
     try:
         policy = SyncPolicy(
             names=frozenset(names) if names else None,

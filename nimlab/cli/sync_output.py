@@ -1,4 +1,4 @@
-"""Run a sync or a dry run for the command line: events -> stdout, stderr, report files and the exit code.
+"""Run a sync or a dry run for the command line: events -> stdout, stderr, report files and exit code.
 
 The result goes to stdout, the progress to stderr. `workflow.sync` does the work.
 """
@@ -30,7 +30,7 @@ from nimlab.workflow.sync_options import SyncOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
-    """What a sync prints and writes, and how its exit code is chosen.
+    """Options for the output of a sync, and for the choice of its exit code.
 
     `out` is the file for the plan of a dry run; `saved_plan` is the file with the plan to execute.
     """
@@ -71,7 +71,7 @@ def run_sync(options: SyncOptions, output: OutputOptions, flags: ClusterFlags) -
 
 
 def _show_plan(run: _Run) -> int:
-    """Print the plan of a dry run, and save it if the user wants to."""
+    """Print the plan of a dry run, save it if `out` is set, and return the exit code."""
     output, planned = run.output, plan(run.session, run.options.policy)
     code = report.exit_code_of(planned, (), dry_run=True, exit_code=output.exit_code, strict=output.strict)
     if not write_reports(run.session, output.reports, planned, None):
@@ -83,7 +83,7 @@ def _show_plan(run: _Run) -> int:
 
 
 def _execute(run: _Run) -> int:
-    """Sync and print each step; return the exit code."""
+    """Sync, print each step, and return the exit code."""
     with closing(sync(run.session, run.options)) as stream:
         planned = _show_preparation(run, stream)
         if planned.refusal is not None:
@@ -106,7 +106,7 @@ def _execute(run: _Run) -> int:
 
 
 def _show_preparation(run: _Run, stream: Iterator[Event]) -> Plan:
-    """Print everything up to the start of the execution; return the plan that is executed or refused."""
+    """Print all events before the execution starts; return the plan, which is then executed or refused."""
     planned: Plan | None = None
     for event in stream:
         match event:
@@ -126,7 +126,7 @@ def _show_preparation(run: _Run, stream: Iterator[Event]) -> Plan:
 
 
 def _print_plan(run: _Run, planned: Plan, code: int) -> None:
-    """Print a plan that is not executed, in the format that was chosen."""
+    """Print a plan that is not executed, as text or as JSON."""
     if run.output.output is Output.JSON:
         print_result(_plan_json(run, planned, code, is_saved=False))
     else:
@@ -134,7 +134,7 @@ def _print_plan(run: _Run, planned: Plan, code: int) -> None:
 
 
 def _plan_text(run: _Run, planned: Plan) -> str:
-    """Return the plan as text, with the number of requests that the observation took."""
+    """Return the plan as text, with the number of requests for the observation."""
     requests = run.session.cluster.requests()
     return report.format_plan(
         planned,
@@ -150,7 +150,7 @@ def _plan_text(run: _Run, planned: Plan) -> str:
 
 
 def _plan_json(run: _Run, planned: Plan, code: int, *, is_saved: bool) -> str:
-    """Return the plan as JSON; a saved plan also contains the state that must be unchanged to execute it."""
+    """Return the plan as JSON; a saved plan also contains the cluster state for which it is valid."""
     saved = make_saved_plan(planned, run.options.policy, run.session.cluster) if is_saved else None
     return report.plan_json(
         planned,
@@ -163,7 +163,7 @@ def _plan_json(run: _Run, planned: Plan, code: int, *, is_saved: bool) -> str:
 
 
 def _print_outcome(run: _Run, planned: Plan, events: list[Event], code: int) -> None:
-    """Print the totals of a sync, in the format that was chosen."""
+    """Print the totals of a sync, as text or as JSON."""
     if run.output.output is Output.JSON:
         text = report.run_json(
             planned,

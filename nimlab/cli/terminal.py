@@ -1,6 +1,6 @@
 """Print text: results to stdout, progress and errors to stderr, progress bars only on a terminal.
 
-The package `report` makes the text. This module chooses the stream, the colours and the bars.
+The package `report` produces the text. This module chooses the stream, the colours and the bars.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def print_error(error: NimlabError, *, files: int | None = None) -> None:
 
 
 def print_timings() -> None:
-    """Print the seconds of each stage since the process started; they add up to the total."""
+    """Print how many seconds each stage took since the start of the process, and the total."""
     stages = dict(stopwatch.spent())
     before_s = max(_age_s() - sum(stages.values()), 0.0)
     shares = {stopwatch.START: before_s + stages.pop(stopwatch.START, 0.0), **stages}
@@ -83,7 +83,7 @@ def _age_s() -> float:
     """Return the age of this process, as exactly as the operating system reports it."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22; 1 and 2 are cut off
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 in proc(5); 1 and 2 were cut off
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
     except (OSError, AttributeError):  # not Linux
         import psutil
@@ -111,14 +111,14 @@ def columns_of(stream: TextIO) -> int | None:
 
 
 def rows_of(stream: TextIO) -> int:
-    """Return how many lines fit on one screen: the terminal's height, or 100 for a file or a pipe."""
+    """Return the height of the terminal in lines, or 100 for a file or a pipe."""
     return shutil.get_terminal_size().lines if stream.isatty() else _LOG_ROWS
 
 
 def show_events(events: Iterable[Event], *, shown: frozenset[ObjectKey] = frozenset()) -> Iterator[Event]:
-    """Show events and yield them again: one bar per experiment on a terminal, otherwise one line per event.
+    """Show each event, then yield it. On a terminal, show one bar per experiment, else one line per event.
 
-    `shown` are the objects whose error the plan has shown already; it is not repeated.
+    `shown` are the objects whose errors were already shown with the plan; they are not repeated.
     """
     from nimlab import report  # not needed for `--help`
 
@@ -146,7 +146,7 @@ def _is_shown(event: Event, shown: frozenset[ObjectKey]) -> bool:
 
 
 def _is_too_soon(event: Event, printed_at: dict[str, float]) -> bool:
-    """Return True for progress of an experiment whose last line is only a few seconds old.
+    """Return True if the event is progress, and its experiment's last line is only a few seconds old.
 
     Otherwise, frequent lines would fill a log file.
     """
@@ -163,8 +163,8 @@ def _is_too_soon(event: Event, printed_at: dict[str, float]) -> bool:
 class Bar:
     """The state of a progress bar.
 
-    `completed` counts peers that run and peers that are deleted; `total` counts all that should run or be
-    deleted. `most` is the largest number of peers to delete so far.
+    `completed` counts running peers and deleted peers; `total` counts the peers that should run and the peers
+    to delete. `most` is the largest number of peers to delete so far.
     """
 
     completed: int
@@ -196,7 +196,7 @@ def _draw(progress: Progress, bars: dict[str, tuple[TaskID, Bar]], event: Event)
 
 @contextmanager
 def show_steps() -> Iterator[StepPrinter]:
-    """Yield a printer for the sandbox's steps; on a terminal, it draws a bar for steps with a count."""
+    """Yield a printer for the sandbox's steps; on a terminal, it shows a bar for steps with a count."""
     if not sys.stderr.isatty():
         yield StepPrinter(None)
         return
@@ -245,16 +245,16 @@ class StepPrinter:
 
 
 def _relative(path: Path | None) -> Path | None:
-    """Return the path relative to the working directory, if it lies inside."""
+    """Return the path relative to the working directory, or unchanged if it lies outside."""
     try:
         folder = Path.cwd()
-    except OSError:  # it was deleted
+    except OSError:  # the working directory was deleted
         return path
     return path.relative_to(folder) if path and path.is_relative_to(folder) else path
 
 
 def _step_text(step: Step) -> str:
-    """Return the text for a step, by its phase."""
+    """Return the text for a step; it depends on the phase of the step."""
     match step.phase.value:
         case "start":
             return f"starting {step.text}"
@@ -268,7 +268,7 @@ def _step_text(step: Step) -> str:
 
 
 def _build_progress() -> Progress:
-    """Return a bar that counts packages; the step contains the estimated time."""
+    """Return a bar that counts packages; the caller sets its field `remaining` to the estimated time."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

@@ -1,6 +1,6 @@
-"""Usage errors: an option whose value is wrong, or that would have no effect beside the other options.
+"""Usage errors: options with a wrong value, and options that would have no effect with the other options.
 
-In: the options that the user wrote. Out: values, or a usage error (exit 2) that names the option and the
+In: the options that the user wrote. Out: values, or a usage error (exit code 2) that names the option and the
 remedy. No option is silently ignored.
 """
 
@@ -14,12 +14,12 @@ import typer
 
 from nimlab.units import UnitError, parse_duration_ms
 
-_LONGEST_WAIT_S: Final = 24 * 3600  # as in lab.yaml; much longer waits overflow the system's clocks
+_LONGEST_WAIT_S: Final = 24 * 3600  # the maximum in lab.yaml; much longer waits overflow the system's timers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A flag that has no effect together with any flag in `beside`, or without the flag `needs` (if set)."""
+    """A flag that has no effect with any flag in `beside`, or without the flag `needs` (if it is set)."""
 
     flag: str
     beside: frozenset[str] = frozenset()
@@ -27,7 +27,7 @@ class Rule:
     remedy: str
 
     def is_broken_by(self, given: Set[str]) -> bool:
-        """Return True if the user wrote the flag where it has no effect."""
+        """Return True if the user wrote the flag and it has no effect."""
         if self.flag not in given:
             return False
         return bool(self.beside & given) or (self.needs is not None and self.needs not in given)
@@ -94,7 +94,7 @@ _BESIDE_SAVED_PLAN: Final = frozenset(
 
 
 def given_flags(context: typer.Context) -> frozenset[str]:
-    """Return the parameters that the user wrote; `no_prune` or `no_wait` for a flag that was set to false."""
+    """Return the names of the parameters that the user wrote, such as `no_wait` for `--no-wait`."""
     written = {
         name: value
         for name, value in context.params.items()
@@ -107,7 +107,7 @@ def given_flags(context: typer.Context) -> frozenset[str]:
 
 
 def reject_ignored(context: typer.Context, rules: tuple[Rule, ...]) -> frozenset[str]:
-    """Return the parameters that the user wrote. Raises typer.BadParameter if one of them has no effect."""
+    """Return the names of the parameters that the user wrote. Raises BadParameter if one has no effect."""
     given = given_flags(context)
     for rule in rules:
         if rule.is_broken_by(given):
@@ -116,7 +116,7 @@ def reject_ignored(context: typer.Context, rules: tuple[Rule, ...]) -> frozenset
 
 
 def reject_beside_saved_plan(given: frozenset[str]) -> None:
-    """Raise typer.BadParameter if the user wrote an option whose value a saved plan contains."""
+    """Raise typer.BadParameter if the user wrote an option that is already set in the saved plan."""
     for name in sorted(given - _BESIDE_SAVED_PLAN):
         raise typer.BadParameter(
             f"a saved plan contains its own options; make another plan for `{name.replace('_', '-')}`",

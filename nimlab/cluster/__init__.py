@@ -1,5 +1,5 @@
-"""Plan -> cluster: the port (a Protocol), observation, the HTTP client, and the only writer.
+"""Plan -> cluster: the port (a Protocol), the observation, the HTTP client, and the only code that writes.
 
-In: a plan, or the desired manifests to observe for. Out: a `Snapshot`, and events that report each step.
-Decisions are made in `plan`, never here.
+In: a plan to execute, or the desired manifests for an observation. Out: events that report each step, or a
+`Snapshot`. Decisions are made in `plan`, never in this package.
 """

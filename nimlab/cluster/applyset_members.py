@@ -1,4 +1,4 @@
-"""The live objects of a set: its members by label, and desired objects by name.
+"""Read the live objects of an apply-set: its members by label, and the desired objects by name.
 
 In: the cluster, an `ApplySet`, the keys of the desired objects. Out: live objects. A read that fails or is
 incomplete is an error, never an empty result.
@@ -18,7 +18,7 @@ from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 
 ParallelMap: TypeAlias = Callable[..., Iterator[Any]]
 
-_LIST_FROM: Final = 20  # from this number of objects on, single GETs cost more than one page of a LIST
+_LIST_FROM: Final = 20  # from this number on, single GETs cost more than one page of a LIST
 
 
 def read_members(
@@ -28,11 +28,12 @@ def read_members(
     parent: Parent | None,
     wanted: Iterable[ObjectKey],
 ) -> list[Manifest]:
-    """Return all objects with the set's label, of every kind that members can have, in every namespace.
+    """Return all objects with the apply-set's label, of every kind that members can have, in every namespace.
 
     The labels decide membership, not the parent, because the parent can be lost, edited or restored from an
-    old backup. The parent's scope only lists the namespaces to search if the credentials cannot list all.
-    Kinds that the set uses in the lab's namespace only are searched there only. So no wider right is needed.
+    old backup. The parent's scope is used only for the namespaces to search if the credentials cannot list
+    all namespaces. A kind that the apply-set uses only in the lab's namespace is read only in that namespace,
+    so that no further permission is needed.
     """
     keys = tuple(wanted)
     scope = parent.scope if parent else Scope.empty()
@@ -52,7 +53,7 @@ def read_members(
             for item in cluster.list_objects(kind, namespace=namespace, labels=selector).items
         )
 
-    # The first LIST shows whether the credentials allow lists over all namespaces.
+    # The first LIST shows whether the credentials allow a LIST over all namespaces.
     first, *others = sorted(apply_set.kinds, key=lambda kind: kind not in apply_set.kinds_elsewhere)
     try:
         members, all_namespaces = list(read(first, all_namespaces=True)), True
@@ -64,7 +65,7 @@ def read_members(
 
 
 def _read_cluster_scoped(cluster: Cluster, kind: str, selector: str, *, needed: bool) -> tuple[Manifest, ...]:
-    """Return the members of a cluster-scoped kind; without the right to list, none unless `needed`."""
+    """Return the members of a cluster-scoped kind; if listing is forbidden, return none unless `needed`."""
     try:
         return cluster.list_objects(kind, namespace=None, labels=selector).items
     except Forbidden:
@@ -80,9 +81,9 @@ def read_by_name(
     live: Mapping[ObjectKey, Manifest],
     lab_namespace: str | None,
 ) -> dict[ObjectKey, Manifest]:
-    """Read the desired objects that are not in `live`: they may exist without our label.
+    """Read the desired objects that are not in `live`, because they may exist without the apply-set's label.
 
-    Namespaces are read first, because a namespace that does not exist contains nothing to read.
+    Namespaces are read first: in a namespace that does not exist, there is nothing to read.
     `lab_namespace` is None if the lab's own namespace does not exist.
     """
     missing = [key for key in wanted if key not in live]
@@ -99,7 +100,7 @@ def read_by_name(
 def _read_keys(
     cluster: Cluster, parallel_map: ParallelMap, keys: Sequence[ObjectKey]
 ) -> dict[ObjectKey, Manifest]:
-    """Read objects by name: a GET for each, or one LIST for many of one kind in one namespace."""
+    """Read objects by name: one GET per object, or one LIST for many objects of one kind in one namespace."""
     groups: dict[tuple[str, str], list[ObjectKey]] = {}
     for key in keys:
         groups.setdefault((key.kind, key.namespace), []).append(key)
@@ -113,7 +114,7 @@ def _read_keys(
 
 
 def _read_group(cluster: Cluster, group: Sequence[ObjectKey]) -> dict[ObjectKey, Manifest]:
-    """Return the objects with these keys from a LIST of their kind and namespace, read page by page."""
+    """Return the objects with these keys from a LIST of their kind in their namespace."""
     wanted = frozenset(group)
     pages = cluster.pages(group[0].kind, namespace=group[0].namespace)
     return {key: item for page in pages for item in page.items if (key := key_of(item)) in wanted}

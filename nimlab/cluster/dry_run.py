@@ -1,7 +1,7 @@
-"""Predictions by server dry run: the result of an apply, without a write.
+"""Predict the result of an apply by a server dry run, without a write.
 
 In: desired and live objects. Out: a `Prediction` for each object whose managed fields do not prove it to be
-in sync. Dry runs pass admission and defaulting, so their result is exactly what a sync would produce.
+in sync. A dry run includes admission and defaulting, so its result is exactly the result of a sync.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def predict(
 ) -> Prediction:
     """Return the result of an apply, or check that the server would accept a replacement.
 
-    No request is sent for objects of other sets and for objects that are being deleted.
+    No request is sent for objects of other apply-sets and for objects that are being deleted.
     """
     owner = labels_of(live).get(PART_OF)
     if owner not in {None, *own_sets} or live["metadata"].get("deletionTimestamp"):

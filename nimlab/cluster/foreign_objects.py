@@ -1,7 +1,7 @@
-"""Foreign objects: the contents of a namespace that deleting the namespace would delete with it.
+"""Find foreign objects in a namespace: a deletion of the namespace would delete them too.
 
-In: the cluster and the known members of the lab. Out: keys of the other objects. `plan.namespace_contents`
-decides which objects count; this module only reads.
+In: the cluster and the known members of the lab. Out: the keys of the foreign objects.
+`plan.namespace_contents` decides which objects count; this module only reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read_foreign_objects(
 ) -> dict[str, tuple[ObjectKey, ...] | None]:
     """Return the foreign objects in each member namespace that the lab no longer needs.
 
-    None marks a namespace whose contents cannot be read completely. Raises ClusterError.
+    The value is None if the contents of the namespace cannot be read completely. Raises ClusterError.
     """
     own_uids = {item["metadata"]["uid"]: key for key, item in live.items()}
 
@@ -42,8 +42,8 @@ def read_foreign_objects(
 def find_foreign_objects(
     cluster: Cluster, namespace: str, apply_set: ApplySet, own_uids: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return the objects in a namespace that are not ours (by uid) and not owned by ours; sorted.
+    """Return the sorted objects in a namespace that are not the lab's (by uid), nor owned by its objects.
 
-    Raises IncompleteDiscovery when the server cannot list all of them, ClusterError.
+    Raises IncompleteDiscovery when the server cannot list all objects, ClusterError.
     """
     return foreign_objects_among(cluster.list_namespace_metadata(namespace), apply_set, own_uids)

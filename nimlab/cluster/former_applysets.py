@@ -1,7 +1,7 @@
-"""Former sets: the sets that this lab left in other namespaces when its namespace changed.
+"""Find former apply-sets: those that this lab left in other namespaces when its namespace changed.
 
-In: the cluster, the lab's identity, its Git history. Out: a `Former` for each set that certainly belongs to
-this lab. A set of doubtful origin is never returned.
+In: the cluster, the lab's identity, its Git history. Out: a `Former` for each apply-set that certainly
+belongs to this lab. If the origin of an apply-set is doubtful, it is not returned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nimlab.plan.stale_commit import lab_relation_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOrigin:
-    """The lab's identity and two queries to its Git repository, which run only when they are needed.
+    """The lab's identity and two queries to its Git repository, which are run only if needed.
 
     `relation_of` returns how the checked-out commit relates to another commit. `former_namespaces` returns
     the namespaces in earlier versions of `lab.yaml`.
@@ -35,7 +35,7 @@ class LabOrigin:
     former_namespaces: Callable[[], tuple[str, ...]]
 
     def is_own(self, parent: Parent) -> bool:
-        """Return True if the set that a parent records certainly belongs to this lab."""
+        """Return True if the apply-set of a parent certainly belongs to this lab."""
         relations = {sha: self.relation_of(sha) for sha in parent.commits}
         return lab_relation_of(self.identity, parent, relations) is LabRelation.SAME
 
@@ -47,10 +47,10 @@ def read_former_sets(
     parent: Parent | None,
     origin: LabOrigin | None,
 ) -> tuple[tuple[Former, ...], tuple[str, ...]]:
-    """Return this lab's sets in other namespaces, and the namespaces that could not be checked for one.
+    """Return this lab's apply-sets in other namespaces, and the namespaces that could not be checked.
 
-    No search is needed once the parent in the current namespace records the lab. During a move, that parent
-    also records the former namespaces.
+    No search is needed if the parent in the current namespace already records the lab. During a move, this
+    parent also records the former namespaces.
     """
     if origin is None or (parent is not None and parent.lab != LabIdentity() and not parent.former):
         return (), ()
@@ -80,7 +80,7 @@ def _is_elsewhere(manifest: Manifest, key: ObjectKey) -> bool:
 def _parents_by_name(
     cluster: Cluster, key: ObjectKey, namespaces: Iterable[str]
 ) -> tuple[list[Manifest | None], list[str]]:
-    """Read the parents in these namespaces; return also the namespaces that are forbidden to read."""
+    """Read the parents in these namespaces; also return the namespaces where this is forbidden."""
     manifests: list[Manifest | None] = []
     forbidden: list[str] = []
     for namespace in namespaces:
@@ -96,7 +96,7 @@ def _parents_by_name(
 def _read_former_set(
     cluster: Cluster, parallel_map: ParallelMap, apply_set: ApplySet, manifest: Manifest, origin: LabOrigin
 ) -> Former | None:
-    """Read the set of a parent in another namespace; None unless it certainly belongs to this lab."""
+    """Read the apply-set of a parent in another namespace; None unless it certainly belongs to this lab."""
     former_set = replace(apply_set, namespace=manifest["metadata"]["namespace"])
     parent = _parent_or_none(manifest, former_set)
     if parent is None or not origin.is_own(parent):

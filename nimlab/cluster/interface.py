@@ -1,4 +1,4 @@
-"""The port to a cluster: the interface that nimlab needs of a Kubernetes API server, and its values.
+"""The port to a cluster: what nimlab requires from a Kubernetes API server, as an interface.
 
 `kube.KubeCluster` implements it over HTTP. Everything else in nimlab depends on this interface only.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 from nimlab.objects.manifest import Manifest, ObjectKey
 
 RUN_AGAIN: Final = "run the command again; it starts from the current state"
-MAX_SELECTED_EXPERIMENTS: Final = 50  # per label selector, which is part of a URL of limited length
+MAX_SELECTED_EXPERIMENTS: Final = 50  # a label selector is part of the URL, whose length is limited
 
 
 class Propagation(Enum):
@@ -26,9 +26,9 @@ class Propagation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """A complete LIST or one page of it, with the resourceVersion from which a watch can continue.
+    """A complete LIST or one page of a LIST, with the resourceVersion from which a watch can continue.
 
-    `more` is True if further pages follow this one.
+    `more` is True if further pages follow.
     """
 
     items: tuple[Manifest, ...]
@@ -46,14 +46,14 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """Number of requests sent; `writes` counts those that can change something (no dry runs)."""
+    """The number of requests sent; `writes` counts those that can change an object (no dry runs)."""
 
     total: int
     writes: int
 
 
 class Cluster(Protocol):
-    """A Kubernetes API server. Every method raises ClusterError."""
+    """A Kubernetes API server. Every method can raise ClusterError."""
 
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return the object, or None if it does not exist."""
@@ -80,7 +80,7 @@ class Cluster(Protocol):
         """
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
-        """Server-side apply with strict field validation; return the object as the server returned it."""
+        """Apply the object server-side, with strict field validation; return the object in the response."""
 
     def create(self, manifest: Manifest) -> Manifest:
         """Create the object. Raises PreconditionFailed if it exists."""
@@ -92,7 +92,7 @@ class Cluster(Protocol):
         """
 
     def replace(self, manifest: Manifest) -> Manifest:
-        """Replace the object. Raises PreconditionFailed if its resourceVersion is not the given one."""
+        """Replace the object. Raises PreconditionFailed if it has another resourceVersion on the server."""
 
     def delete(
         self,
@@ -131,7 +131,7 @@ class Cluster(Protocol):
         """Return the number of requests sent so far."""
 
     def fenced(self, check: Callable[[], None]) -> Self:
-        """Return the same cluster, which calls `check` before each write.
+        """Return a client for the same cluster that calls `check` before each write.
 
-        Exceptions of `check` are passed on.
+        If `check` raises an exception, the write is not sent.
         """

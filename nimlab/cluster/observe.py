@@ -1,7 +1,7 @@
-"""Cluster -> snapshot: read everything that a plan needs, once.
+"""Cluster -> snapshot: read once everything that is needed for a plan.
 
-In: a `Cluster` and the desired manifests. Out: a `Snapshot`. Only reads and server dry runs are sent here. A
-read that fails, is forbidden or is incomplete is an error, never an empty result.
+In: a `Cluster` and the desired manifests. Out: a `Snapshot`. This module sends only reads and server dry
+runs. A read that fails, is forbidden or is incomplete is an error, never an empty result.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def observe(
     parallel: int,
     origin: LabOrigin | None = None,
 ) -> Snapshot:
-    """Read everything a plan needs: the parent, one LIST per kind, and a server dry run per suspect object.
+    """Read the parent and the members, one LIST per kind; send one server dry run per suspect object.
 
-    Without `origin`, the lab's former namespaces are not searched. Raises ClusterError when a read is
-    incomplete, and OwnershipConflict when the parent belongs to another set.
+    Without `origin`, the lab's former namespaces are not searched. Raises ClusterError if a read is
+    incomplete, OwnershipConflict if the parent belongs to another apply-set.
     """
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         parent_live, lease = _read_parent_and_lease(cluster, pool.map, apply_set)
@@ -91,7 +91,7 @@ def _read_parent_and_lease(
 ) -> tuple[Manifest | None, Manifest | None]:
     """Read the parent and the lease.
 
-    Forbidden can mean that the namespace does not exist yet, because no Role can exist in it.
+    A Forbidden error can mean that the namespace does not exist yet: then no Role can exist in it.
     """
     try:
         parent, lease = parallel_map(cluster.get, (apply_set.parent_key, apply_set.lease_key))
@@ -104,7 +104,7 @@ def _read_parent_and_lease(
 
 
 def _namespace_exists(cluster: Cluster, namespace: str) -> bool:
-    """Return True if the namespace exists or may not be read; a missing one then fails the first write."""
+    """Return True if the namespace exists or cannot be read. If it is missing, the first write then fails."""
     try:
         return cluster.get(ObjectKey("Namespace", "", namespace)) is not None
     except Forbidden:

@@ -1,7 +1,7 @@
-"""Pods and events for diagnosis, read in a few pages at most.
+"""Read pods and events for a diagnosis, a few pages at most.
 
-In: the cluster. Out: live objects. Listing 10,000 pods takes the server seconds. Counts come from the
-StatefulSet, so only the first pages are read.
+In: the cluster. Out: live objects. The server needs seconds to list 10,000 pods. Only the first pages
+are read, because the numbers of pods come from the StatefulSet.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from nimlab.cluster.interface import MAX_SELECTED_EXPERIMENTS, Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.manifest import Manifest
 
-_MAX_ROUNDS: Final = 8  # two pages each: limits the requests of `list`, however many experiments fail
+_MAX_ROUNDS: Final = 8  # two pages each: limits the requests of `list`
 _PAGE_SIZE: Final = 100  # about 1 MB of pods, which a busy server returns within 0.1 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialList:
-    """Some objects of a list, in no order; `is_complete` is True if there are no others."""
+    """Some objects of a list, in any order; `is_complete` is True if these are all objects."""
 
     items: tuple[Manifest, ...]
     is_complete: bool
 
 
 def read_pods(cluster: Cluster, namespace: str, labels: str) -> PartialList:
-    """Return the first page of pods with these labels; if more follow, also one page of pods not running.
+    """Return the first page of pods with these labels; if more pages follow, also a page of pods not running.
 
     Raises ClusterError.
     """
@@ -35,9 +35,9 @@ def read_pods(cluster: Cluster, namespace: str, labels: str) -> PartialList:
 
 
 def read_events(cluster: Cluster, namespace: str) -> PartialList:
-    """Return the first page of a namespace's events; if more follow, also one page of warnings.
+    """Return the first page of a namespace's events; if more pages follow, also a page of warnings.
 
-    For each selection, the server reads all events of the namespace. Raises ClusterError.
+    The server reads all events of the namespace for each page. Raises ClusterError.
     """
     return _first_pages(cluster, "Event", namespace, "", ("", "type=Warning"))
 
@@ -48,11 +48,11 @@ def find_troubled_pods(
     namespaces: Mapping[str, str],
     is_troubled: Callable[[Manifest], bool],
 ) -> tuple[Manifest, ...]:
-    """Return pods that show why experiments do not run, without reading all pods of an experiment.
+    """Return pods that show why experiments are not running, without reading all pods of an experiment.
 
     `namespaces` maps each experiment to its namespace. One selector covers up to fifty experiments. Each
-    round reads a page of their pods that have not started, then a page of the others. Experiments with a
-    troubled pod are excluded from the following pages. Raises ClusterError.
+    round reads one page of their pods that have not started, and one page of their other pods. Experiments
+    with a troubled pod are excluded from the following pages. Raises ClusterError.
     """
     troubled_pods: list[Manifest] = []
     unexplained, rounds = dict(namespaces), dict.fromkeys(namespaces, 0)
@@ -114,7 +114,7 @@ def _first_page(cluster: Cluster, kind: str, namespace: str | None, labels: str,
 def _first_pages(
     cluster: Cluster, kind: str, namespace: str, labels: str, selections: tuple[str, ...]
 ) -> PartialList:
-    """Return the first page of the first field selection; if more follow, of all other selections too."""
+    """Return the first page of the first field selection; if more follow, of the other selections too."""
     items: dict[str, Manifest] = {}
     for fields in selections:
         page = _first_page(cluster, kind, namespace, labels, fields)

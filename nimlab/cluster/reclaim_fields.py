@@ -1,6 +1,7 @@
-"""Server-side apply that reclaims fields from manual edits (`kubectl edit`, `kubectl scale` and the like).
+"""Reclaim fields from manual edits (`kubectl edit`, `kubectl scale`) by server-side apply.
 
-The caller passes the apply itself. So observation passes a dry run, and only `apply` passes a write.
+The caller passes the function that sends the apply. The observation passes a dry run. Only `apply` passes a
+write.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ class Apply(Protocol):
     """A server-side apply of one manifest, with or without force. Raises ClusterError."""
 
     def __call__(self, *, force: bool) -> Manifest:
-        """Send the apply and return the resulting object."""
+        """Send the apply and return the object in the response."""
 
 
 def reclaim_fields(apply: Apply, *, force: bool) -> tuple[Manifest, tuple[Conflict, ...]]:
-    """Apply; if only manual edits conflict, apply again with force. Return the object and those conflicts.
+    """Apply; if only manual edits conflict, apply again with force. Return the object and the conflicts.
 
-    Raises FieldConflict when any other field manager owns one of the fields, ClusterError.
+    Raises FieldConflict if any other field manager owns one of the fields, ClusterError.
     """
     try:
         return apply(force=force), ()

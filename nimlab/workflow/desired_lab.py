@@ -1,4 +1,4 @@
-"""Files -> manifests: load the lab, render its experiments or its monitoring stack, stamp and guard them.
+"""Files -> manifests: load the lab, render its experiments or monitoring stack, add labels, run the guards.
 
 In: the lab's folder and the experiments that this run concerns. Out: the desired objects, and all errors. An
 error of one experiment does not hide the errors of others.
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class DesiredLab:
     """The desired objects, as the files describe them.
 
-    `errors` are all errors of files, templates and guards; `broken` are the experiments that cannot be synced
-    because of them. `names` are the groups of the apply-set that this run concerns; None means all.
+    `errors` are all errors of files, templates and guards. `broken` are the experiments that cannot be synced
+    because of such an error. `names` are the groups of the apply-set that this run concerns; None means all.
     """
 
     files: LabFiles
@@ -50,12 +50,12 @@ def read_desired_lab(
     value_cache: ValueCache | None = None,
     hidden: Sequence[HiddenFile] = (),
 ) -> DesiredLab:
-    """Load all files; render and guard the experiments in `names`, or all if it is None.
+    """Load all files, render the experiments in `names` (None: all), and check them with the guards.
 
     The name `platform` stands for the monitoring stack, which is an apply-set of its own. Cached values are
-    neither checked against the schema nor rendered again, but they are guarded. `hidden` files, whose changes
-    Git does not show, are errors. Raises SpecError if `lab.yaml` cannot be used, RenderError if the templates
-    cannot be read.
+    not checked against the schema and not rendered again, but the guards check them. `hidden` files, whose
+    changes Git does not show, are errors. Raises SpecError if `lab.yaml` cannot be used, RenderError if the
+    templates cannot be read.
     """
     with stage("load"):
         files = load_lab(root, value_cache=value_cache, hidden=hidden)
@@ -67,7 +67,7 @@ def read_desired_lab(
 def desired_lab(
     root: Path, files: LabFiles, names: frozenset[str] | None, value_cache: ValueCache | None = None
 ) -> DesiredLab:
-    """Render and guard the experiments of files that were loaded before.
+    """Render the experiments of files that are already loaded, and check them with the guards.
 
     Raises RenderError if the templates cannot be read; errors of single experiments are in the result.
     """
@@ -99,7 +99,7 @@ def desired_lab(
 def _rendered(
     templates: Templates, experiment: Experiment, lab: Lab, apply_set: ApplySet
 ) -> tuple[Manifest, ...]:
-    """Render, stamp and guard one experiment. Raises RenderError, GuardError."""
+    """Render one experiment, add its labels, and check it with the guards. Raises RenderError, GuardError."""
     with stage("render"):
         plain = render_experiment(templates, experiment, lab)
         check_unstamped(plain, experiment)
@@ -111,9 +111,9 @@ def _rendered(
 
 
 def _check_complete(manifests: Sequence[Manifest], experiment: Experiment) -> None:
-    """Raise RenderError if an object is missing that every experiment has.
+    """Raise RenderError if an object that every experiment must have is missing.
 
-    Otherwise, a template that was renamed or lost would prune these objects of all experiments.
+    Without this check, the next sync would prune the objects of a lost template in all experiments.
     """
     rendered = {(key.kind, key.name) for key in map(key_of, manifests)}
     workloads = [("StatefulSet", experiment.workload_of(group)) for group in experiment.groups]
@@ -127,9 +127,9 @@ def _check_complete(manifests: Sequence[Manifest], experiment: Experiment) -> No
 
 
 def _remove_clashes(rendered: dict[str, tuple[Manifest, ...]]) -> Iterator[GuardError]:
-    """Remove the experiments that render the same object as another, and yield one error per such object.
+    """Remove all experiments that render the same object; yield one error per such object.
 
-    All of them are removed, because none has more right to the object than the others.
+    All these experiments are removed, because the object cannot be assigned to one of them.
     """
     while True:
         try:
@@ -155,10 +155,10 @@ def _owners_of(key: str | None, rendered: Mapping[str, Sequence[Manifest]]) -> l
 def _read_platform(
     root: Path, files: LabFiles, names: frozenset[str], value_cache: ValueCache | None
 ) -> DesiredLab:
-    """Render and guard the monitoring stack; each component is one group.
+    """Render the monitoring stack and check it with the guards; each component is one group.
 
-    Raises SpecError for any error in any file: the namespace of an unreadable experiment is unknown, and its
-    peers would no longer be scraped.
+    Raises SpecError if any file has an error. Otherwise, Prometheus would stop scraping the peers of an
+    experiment whose file, and therefore namespace, cannot be read.
     """
     from nimlab.render.render_platform import FOLDER, load_platform_templates  # only needed here
 
@@ -189,7 +189,7 @@ def _read_platform(
 def rendered_platform(
     templates: PlatformTemplates, files: LabFiles, apply_set: ApplySet
 ) -> tuple[Manifest, ...]:
-    """Render, stamp and guard the monitoring stack. Raises RenderError, GuardError."""
+    """Render the monitoring stack, add labels, and run the guards. Raises RenderError, GuardError."""
     from nimlab.render.guard.platform_guard import check_platform  # only needed here
     from nimlab.render.render_platform import render_platform
 
@@ -205,7 +205,7 @@ def rendered_platform(
 def cache_of(root: Path) -> ValueCache | None:
     """Return the cache of loaded and rendered values of this lab; None if it would lie inside the lab.
 
-    A cache inside the lab is not trustworthy: in a pipeline, everybody who may push can write it.
+    A cache inside the lab cannot be trusted: in a pipeline, everybody with push access could write to it.
     """
     try:
         folder = default_cache().resolve() / "rendered"

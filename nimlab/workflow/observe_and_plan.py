@@ -1,4 +1,4 @@
-"""Observe the cluster of a session once, and make a plan from the snapshot."""
+"""Read a session's cluster once, and make a plan from the snapshot."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _UNRELATED: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)
 
 
 def plan(session: Session, policy: SyncPolicy | None = None) -> Plan:
-    """Read the cluster and return the plan of a sync; nothing is written.
+    """Read the cluster and return the plan of a sync, without writing anything.
 
-    Without a policy, the plan covers all names for which the lab was read. Raises NimlabError; Interrupted if
-    `stop` was set in the meantime.
+    Without a policy, the plan covers all names for which the lab was read. Raises NimlabError, and
+    Interrupted if `stop` is set during the reads.
     """
     return observe_and_plan(session, policy or SyncPolicy(names=session.lab.names))[1]
 
@@ -84,7 +84,7 @@ def _plan_inputs(
 
 
 def prune_limit_of(policy: SyncPolicy, settings: SyncSettings) -> PruneLimit:
-    """Return the limit on prunes: the policy's, or else that of lab.yaml."""
+    """Return the limit on prunes: from the policy, or else from lab.yaml."""
     if policy.max_prune is not None:
         return PruneLimit.parse(policy.max_prune)
     return PruneLimit(
@@ -95,7 +95,8 @@ def prune_limit_of(policy: SyncPolicy, settings: SyncSettings) -> PruneLimit:
 def _relations(parent: Parent, relation_of: Callable[[str], git.Relation]) -> dict[str, git.Relation]:
     """Return the relation of the checked-out commit to each commit that a parent records.
 
-    The first commit matters only if no other one is known, so the usual sync starts no Git process for it.
+    The first commit is needed only if no other commit is known, so the usual sync starts no Git process for
+    it.
     """
     relations = {entry.sha: relation_of(entry.sha) for entry in parent.entries(None)}
     is_unknown = all(relation is git.Relation.UNKNOWN for relation in relations.values())
@@ -105,7 +106,7 @@ def _relations(parent: Parent, relation_of: Callable[[str], git.Relation]) -> di
 
 
 def _identity_of(lab: LoadedLab) -> LabIdentity:
-    """Return the identity of this lab: its id, its place in the repository, and its folder."""
+    """Return the identity of this lab: its id, its path in the repository, and its folder."""
     host_folder = f"{socket.gethostname()}:{lab.root}"
     return LabIdentity(
         id=lab.desired.files.lab.id,

@@ -1,4 +1,4 @@
-"""Make a saved plan, read one from its file, and reject one that is no longer valid."""
+"""Create a saved plan, read a saved plan from its file, and reject a saved plan that is no longer valid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN: Final = 5
 
 
 def read_saved_plan(path: Path) -> SavedPlan:
-    """Return the saved plan in a file. Raises PlanError if the file does not contain one."""
+    """Return the saved plan in a file. Raises PlanError if the file does not contain a saved plan."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -34,10 +34,10 @@ def read_saved_plan(path: Path) -> SavedPlan:
 def identity_of(
     cluster: KubeCluster, namespace: str, *, like: ClusterIdentity | None = None
 ) -> ClusterIdentity:
-    """Return the identity of this cluster; with `like`, read it from an object of the same kind.
+    """Return the identity of this cluster; with `like`, from an object of the same kind as in `like`.
 
-    Both accounts of a pipeline can read the ConfigMap that every namespace contains. Before the lab's
-    namespace exists, only an account with more permissions can plan. The server's address is the last resort,
+    Every namespace contains a ConfigMap that both accounts of a pipeline can read. If the lab's namespace
+    does not exist yet, only an account with more permissions can plan. The server's address is used last,
     because one cluster may have several addresses.
     """
     candidates = (
@@ -57,7 +57,7 @@ def identity_of(
 def make_saved_plan(
     plan: Plan, policy: SyncPolicy, cluster: KubeCluster, saved: SavedPlan | None = None
 ) -> SavedPlan:
-    """Return a plan in its saved form; with `saved`, in a form that can be compared with this saved plan.
+    """Return a plan as a saved plan; with `saved`, in a form that can be compared with `saved`.
 
     Raises ClusterError.
     """

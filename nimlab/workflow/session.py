@@ -1,7 +1,7 @@
 """A session: the lab's files as they were read, and a connection to the cluster.
 
-Every command that needs a cluster opens one. In: the lab's folder and a target. Out: a `Session`, from which
-`observe_and_plan` and `sync` work.
+Every command that needs a cluster opens a session. In: the lab's folder and a target. Out: a `Session` for
+`observe_and_plan` and `sync`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nimlab.workflow.desired_lab import DesiredLab, cache_of, read_desired_lab
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedLab:
-    """The lab's files at one time.
+    """The content of the lab's files, as read at one time.
 
     `commit` is the checked-out commit; None outside a Git repository. `names` are the requested experiments;
     None means all. `desired.errors` are the errors of the files.
@@ -37,7 +37,7 @@ class LoadedLab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterNotice:
-    """A message of the connection: `topic` is `warning` (of the server) or `retry` (of a request)."""
+    """A message about the connection; `topic` is `warning` (from the server) or `retry` (of a request)."""
 
     topic: str
     text: str
@@ -56,12 +56,12 @@ class Session:
     stop: threading.Event
 
     def raise_if_stopped(self) -> None:
-        """Raise Interrupted once `stop` is set; call it before anything is changed."""
+        """Raise Interrupted if `stop` is set. Call this before anything is changed."""
         if self.stop.is_set():
             raise Interrupted("interrupted before anything was changed")
 
     def warnings(self) -> tuple[str, ...]:
-        """Return the server's warnings so far, once each and without secret values."""
+        """Return the server's warnings so far, without duplicates and secret values."""
         without_secrets = _secret_remover(self.lab.desired)
         return tuple(dict.fromkeys(without_secrets(text) for text in self.cluster.warnings()))
 
@@ -87,9 +87,9 @@ def open_session(
     stop: threading.Event | None = None,
     notify: Callable[[ClusterNotice], None] | None = None,
 ) -> Iterator[Session]:
-    """Connect to the cluster until the context ends. Raises NimlabError if the credentials are unusable.
+    """Connect to the cluster until the context ends. Raises NimlabError if the credentials cannot be used.
 
-    `stop` ends waits and retries early. `notify` is called from any thread; its texts contain no secrets.
+    `stop` ends waits and retries early. `notify` may be called from any thread; the texts contain no secrets.
     """
     stop = threading.Event() if stop is None else stop
     with stage("connect"):
@@ -108,9 +108,9 @@ def open_session(
 
 
 def _secret_remover(desired: DesiredLab) -> Callable[[str], str]:
-    """Return a function that removes the secret values of the desired objects from a text of the server.
+    """Return a function that removes the secret values of the desired objects from texts of the server.
 
-    The secrets are collected at the first text, because most runs have none.
+    The secrets are collected when the first text arrives, because most sessions receive no text.
     """
 
     @cache

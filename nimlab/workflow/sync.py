@@ -1,7 +1,7 @@
-"""Sync: observe, plan, take the lock, execute, wait. Each step is yielded as an event.
+"""Sync: observe, plan, acquire the lock, execute, wait. Each step is yielded as an event.
 
-The lock is acquired for exactly the state that was observed. If another sync changed the cluster before, the
-cluster is observed again.
+The lock can be acquired only if no other sync has written since the observation. Otherwise, the cluster is
+observed again.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from nimlab.workflow.session import Session
 from nimlab.workflow.sync_lock import acquire_lock, wait_for_lock
 from nimlab.workflow.sync_options import SyncOptions
 
-_ATTEMPTS: Final = 5  # another sync may change the cluster before each attempt to acquire the lock
+_ATTEMPTS: Final = 5  # another sync may change the cluster before each attempt
 
 
 def sync(session: Session, options: SyncOptions) -> Generator[Event, None, None]:
     """Make the cluster equal to the lab's files, and yield each step as an event.
 
-    The events come in this order: PlanMade, again after each change by another sync; Notice and LockAwaited
-    before the lock is held; ExecutionStarted; the events of the execution; the events of the wait. The
-    iterator ends after a PlanMade whose plan is refused. Close the iterator (`contextlib.closing`) if you do
+    The events come in this order: PlanMade, repeated after each change by another sync; Notice and
+    LockAwaited until the lock is held; ExecutionStarted; the events of the execution; the events of the wait.
+    If a plan is refused, its PlanMade is the last event. Close the iterator (`contextlib.closing`) if you do
     not exhaust it, so that the lock is released.
 
-    Errors of single objects are events. Raises NimlabError before anything was written, or if the parent of
-    the apply-set cannot be written; PlanError if the plan is not `options.saved_plan`; Interrupted if `stop`
-    was set before the execution. During the execution, `stop` ends it without an error.
+    Errors of single objects are events. Raises NimlabError before anything is written, or if the parent of
+    the apply-set cannot be written; PlanError if the plan differs from `options.saved_plan`; Interrupted if
+    `stop` is set before the execution. If `stop` is set later, the execution ends without an error.
     """
     deadline_s = time.monotonic() + options.lock_timeout_s
     conflicts = 0
@@ -82,7 +82,7 @@ def sync(session: Session, options: SyncOptions) -> Generator[Event, None, None]
 
 
 def has_writes(plan: Plan) -> bool:
-    """Return True if the execution changes something. A new scope alone does not justify a new parent."""
+    """Return True if the execution writes anything. A new scope alone does not justify a new parent."""
     pruning = not plan.stops
     is_worth_a_parent = plan.before.version is not None or plan.after.commit is not None
     return (
@@ -114,7 +114,7 @@ def _create_prerequisites(session: Session, plan: Plan) -> Iterator[Event]:
 def _execute_and_wait(
     session: Session, options: SyncOptions, snapshot: Snapshot, plan: Plan, lock: Locks | None
 ) -> Iterator[Event]:
-    """Execute the plan if there is a lock, release the lock, then wait for the experiments."""
+    """Execute the plan if `locks` is given, release the locks, and then wait for the experiments."""
     yield ExecutionStarted()
     settings = session.lab.desired.files.lab.sync
     timeout_s = settings.timeout_s if options.timeout_s is None else options.timeout_s
@@ -141,7 +141,7 @@ def _execute_and_wait(
 def _wait(
     session: Session, snapshot: Snapshot, plan: Plan, done: Sequence[ObjectDone], timeout_s: float
 ) -> Iterator[Event]:
-    """Wait for every experiment without a failed object."""
+    """Wait for every experiment in which no object failed."""
     not_pruned = [event for event in done if event.outcome is not Outcome.PRUNED]
     targets = wait_targets(
         plan,

@@ -1,4 +1,4 @@
-"""The lock of a sync: acquire it for exactly the observed state, or wait until another sync releases it."""
+"""Acquire the lock if no other sync has written since the observation, or wait until it is released."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _POLL_S: Final = 1.0
 
 
 def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
-    """Acquire the lease as it was observed, and the leases of the lab's former apply-sets.
+    """Acquire the lease, if it is unchanged since the snapshot, and the leases of the former apply-sets.
 
-    Raises PreconditionFailed if a lease has changed since, LockHeld if another sync holds one, Forbidden if
-    the account may not write leases.
+    Raises PreconditionFailed if a lease has changed since the snapshot, LockHeld if another sync holds a
+    lease, Forbidden if the account may not write leases.
     """
     leases = [
         (snapshot.apply_set, snapshot.lease),
@@ -48,7 +48,7 @@ def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
 def wait_for_lock(
     session: Session, snapshot: Snapshot, error: NimlabError, deadline_s: float
 ) -> Iterator[Event]:
-    """Return once all leases are free; raise `error` at the deadline. Yields one LockAwaited if it waits."""
+    """Wait until all leases are free; raise `error` at the deadline. Yields at most one LockAwaited."""
     sets = (snapshot.apply_set, *(former.apply_set for former in snapshot.former))
     now = _server_clock(session)
     is_reported = False
@@ -67,13 +67,13 @@ def wait_for_lock(
 
 
 def _server_clock(session: Session) -> Callable[[], datetime]:
-    """Return the server's clock, because the clocks of the machines that run syncs may differ."""
+    """Return a function for the server's time. The clocks of the machines that run syncs may differ."""
     ahead = timedelta(seconds=session.cluster.ahead_s())
     own_now = system_clock().now
     return lambda: own_now() + ahead
 
 
 def _holder() -> str:
-    """Return the name of this sync in the lock: its pipeline job, or else user, machine and process."""
+    """Return the name of this sync for the lock: its pipeline job, or else its user, machine and process."""
     job = os.environ.get("CI_JOB_URL")
     return job or f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()} (pid {os.getpid()})"

@@ -1,4 +1,4 @@
-"""The options of a sync: its policy, and how it waits. None of them concern output."""
+"""The options of a sync: its policy, and how it waits. Options for the output are in the package `cli`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from nimlab.plan.sync_policy import SyncPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncOptions:
-    """How to sync.
+    """The options of one sync.
 
     - `policy`: what the sync may do
-    - `wait`: wait until the peers run, or until it is certain that they will not
+    - `wait`: wait until the peers are running, or until it is certain that they will not run
     - `timeout_s`: the longest wait; None means the timeout in lab.yaml
     - `lock_timeout_s`: how long to wait for another sync to end
-    - `saved_plan`: execute exactly this plan or nothing
+    - `saved_plan`: execute exactly this plan, or nothing
 
     Raises ValueError if `policy` is not the policy of the saved plan.
     """

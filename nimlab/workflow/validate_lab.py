@@ -1,7 +1,7 @@
-"""Validate a lab as a whole: load every file, and render and guard every manifest, without a cluster.
+"""Validate a whole lab without a cluster: load all files, render all manifests, check them with the guards.
 
-In: the lab's folder. Out: every problem with file and line, and warnings. A successful result is cached by a
-digest of the files and the program.
+In: the lab's folder. Out: every problem, with its file and line, and warnings. A successful result is cached
+under a digest of the files and the program.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def check_lab(root: Path) -> ValidatedLab:
 
 
 def _unused_folders(root: Path) -> Iterator[Problem]:
-    """Yield a problem for each entry in `templates/` that is never read; its name may be misspelt."""
+    """Yield a problem for each unused file or folder in `templates/`; its name may be misspelt."""
     try:
         names = sorted(path.name for path in (root / "templates").iterdir())
     except OSError:
@@ -106,7 +106,7 @@ def _unused_folders(root: Path) -> Iterator[Problem]:
 
 
 def _render_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
-    """Render and guard everything, unless the same files passed before; return the problems."""
+    """Render all manifests and check them, unless the same files passed before; return the problems."""
     digest = None
     with suppress(RenderError):  # reported where the templates are used
         digest = _digest(root, files)
@@ -124,7 +124,7 @@ def _render_problems(root: Path, files: LabFiles, value_cache: ValueCache | None
 
 
 def _digest(root: Path, files: LabFiles) -> str:
-    """Return a digest of everything that rendering and guarding depend on. Raises RenderError."""
+    """Return a digest of everything on which rendering and the guards depend. Raises RenderError."""
     texts = [load_sources(root, EXPERIMENT_FOLDER)]
     if (root / FOLDER).is_dir():
         texts += [load_sources(root, folder) for folder in PLATFORM_FOLDERS]
@@ -135,13 +135,13 @@ def _digest(root: Path, files: LabFiles) -> str:
 
 
 def _contract_texts(contract: Contract) -> list[str]:
-    """Return a contract as texts, with sorted sets: the order of a set differs between processes."""
+    """Return a contract as texts; sets are sorted, because their order differs between processes."""
     rest = replace(contract, fields=frozenset(), required=frozenset())
     return [repr(rest), *sorted(contract.fields), *sorted(contract.required)]
 
 
 def _experiment_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
-    """Render and guard all experiments. An error that many of them share is reported once."""
+    """Render and check all experiments. An error that several of them share is reported once."""
     with_probes = _with_probes(root, files, value_cache)
     try:
         lab = desired_lab(root, with_probes, None, value_cache)
@@ -152,7 +152,7 @@ def _experiment_problems(root: Path, files: LabFiles, value_cache: ValueCache | 
     for violation in (v for error in errors if error.experiment is not None for v in _violations(error)):
         groups.setdefault(_cause(violation), []).append(violation)
     merged: dict[tuple[Location, str], list[_Violation]] = {}
-    for group in groups.values():  # one line of a template may make objects with different names
+    for group in groups.values():  # one line of a template may produce objects with different names
         key = (_location_of(root, lab, group[0]), _without_names(group[0]))
         merged.setdefault(key, []).extend(group)
     shared = [_shared_problem(lab, location, group) for (location, _), group in merged.items()]
@@ -160,13 +160,13 @@ def _experiment_problems(root: Path, files: LabFiles, value_cache: ValueCache | 
 
 
 def _clash_problem(error: RenderError | GuardError, files: LabFiles) -> Problem:
-    """Return the problem of an object that two experiments make, at the file of the later one."""
+    """Return the problem of an object that two experiments render, with the file of the later experiment."""
     sources = [e.source for e in files.experiments if f"`{e.name}`" in error.what]
     return _problem(error, Location(path=sources[-1]) if sources else None)
 
 
 def _with_probes(root: Path, files: LabFiles, value_cache: ValueCache | None) -> LabFiles:
-    """Add a minimal experiment for each contract that no experiment uses, so that it is rendered as well."""
+    """Add a minimal experiment for each unused contract, so that the contract is rendered as well."""
     used = {experiment.contract.name for experiment in files.experiments}
     overlay = {}
     for number, name in enumerate(sorted(files.contracts.keys() - used)):
@@ -182,7 +182,7 @@ def _with_probes(root: Path, files: LabFiles, value_cache: ValueCache | None) ->
 
 
 def _violations(error: RenderError | GuardError) -> Iterator[_Violation]:
-    """Yield each violation in an error, with its own object."""
+    """Yield each violation in an error, with the object that it concerns."""
     first, *more = error.what.split("\n  ") if isinstance(error, GuardError) else [error.what]
     yield _Violation(error=error, where=error.where or "", what=first)
     for line in more:
@@ -200,12 +200,12 @@ def _cause(violation: _Violation) -> tuple[str, ...]:
 
 
 def _without_names(violation: _Violation) -> str:
-    """Return the text of a violation without the names in it."""
+    """Return the text of a violation without the names that it contains."""
     return re.sub(r"`[^`]*`", "", violation.what)
 
 
 def _shared_problem(lab: DesiredLab, location: Location, group: list[_Violation]) -> Problem:
-    """Return the problem of a line in a template, reported for the first experiment that has it."""
+    """Return the problem for a group of violations with the same cause, reported for the first experiment."""
     names = {violation.error.experiment for violation in group}
     real = {name for name in names if not (name or "").startswith(_PROBE.name)}
     first = next((violation for violation in group if violation.error.experiment in real), group[0])
@@ -225,7 +225,7 @@ def _shared_problem(lab: DesiredLab, location: Location, group: list[_Violation]
 
 
 def _location_of(root: Path, lab: DesiredLab, violation: _Violation) -> Location:
-    """Return the template that makes the rejected object, and the line of the field."""
+    """Return the template of the rejected object, and the line of the field."""
     if isinstance(violation.error, RenderError):
         return _problem(violation.error, None).location
     experiment = next(e for e in lab.files.experiments if e.name == violation.error.experiment)
@@ -240,9 +240,9 @@ def _kind_and_name(where: str) -> tuple[str, str]:
 
 
 def _line_of(path: str, text: str, what: str) -> Location:
-    """Return the line that sets a key in the text of a violation; the first line if there is none.
+    """Return the template line that sets a field named in the violation, or else the first line.
 
-    The last key in the text that is set anywhere decides.
+    Of several such fields, the last one in the text of the violation is used.
     """
     lines = text.splitlines()
     for word in reversed(_WORD.findall(what)):
@@ -266,7 +266,7 @@ def _problem(error: NimlabError, location: Location | None) -> Problem:
 
 
 def _platform_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> Iterable[Problem]:
-    """Render and guard the monitoring stack, if the lab has templates for it."""
+    """Render and check the monitoring stack, if the lab has templates for it."""
     if not (root / FOLDER).is_dir():
         return ()
     try:

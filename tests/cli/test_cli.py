@@ -1,4 +1,4 @@
-"""The command line: help, usage, choice of the cluster, exit codes, bug reports; and the docs agree."""
+"""The command line and its docs: help, usage, choice of the cluster, exit codes, bug reports."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.replace(" ", "-") or "nimlab")
-def test_golden_help(command: str, update_golden: bool) -> None:
+def test_help_is_the_same_as_in_the_golden_file(command: str, update_golden: bool) -> None:
     done = run(*command.split(), "--help")
     assert done.returncode == 0
     text = done.stdout.replace("python -m nimlab", "nimlab")
@@ -116,7 +116,7 @@ def test_numbers_in_options_must_be_plain_digits(
     "flag", ["--peers", "--msg-size", "--msg-rate", "--ram", "--downlink-bw", "--uplink-bw"]
 )
 @pytest.mark.parametrize("number", ["0", "-1", "9" * 18])
-def test_impossible_number_is_a_problem_of_the_new_file(
+def test_number_out_of_range_is_a_problem_of_the_new_file(
     flag: str, number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_lab(tmp_path / "lab", "x")
@@ -306,11 +306,11 @@ def test_refusal_by_the_operating_system_is_not_a_bug(
 @pytest.mark.process
 @pytest.mark.serial
 def test_help_and_validate_are_fast() -> None:
-    """The bound is loose, because machines are noisy; it fails if a cluster client is imported."""
+    """The time limit is high, because machines may be busy; importing a cluster client exceeds it."""
     started = time.monotonic()
     assert run("--help").returncode == 0
     assert time.monotonic() - started < 3
-    assert run("validate").returncode == 0  # the later runs use the cache
+    assert run("validate").returncode == 0  # the following runs use the cache
     loaded = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "nimlab", "validate"],
         check=True,

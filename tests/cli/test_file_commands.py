@@ -57,7 +57,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Create a lab with the shipped contracts and further ones."""
+    """Create a lab with the shipped contracts and additional contracts."""
     folder = make_lab(tmp_path / "lab", "x")
     for limit in ("less-than-peers", "at-most-peers"):
         for name, fields in SETS.items():
@@ -72,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def commit(root: Path) -> None:
-    """Commit everything, in a new repository if there is none."""
+    """Commit everything; create a repository if there is none."""
     git(root, "init", "-q", "-b", "main")
     git(root, "add", "-A")
     git(root, "commit", "-q", "-m", "a change")
@@ -115,7 +115,7 @@ def test_default_of_the_lab_is_not_repeated_in_the_file(root: Path) -> None:
     assert load_lab(root).problems == ()
 
 
-def test_unknown_contract_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_an_unknown_contract(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["create", "--name", "a", "--contract", "nimp2q", "--lab", str(root)]) == 1
     assert "there is no contract `nimp2q`" in capsys.readouterr().err
 

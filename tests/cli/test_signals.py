@@ -1,4 +1,4 @@
-"""Signals in every phase of a command: work in progress is finished, no new work starts, exit code 130."""
+"""A signal in any phase of a command: work in progress is finished, no new work starts, exit code 130."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY = Broken(status=429, body={"kind": "Status", "message": "busy"}, headers={"
 
 
 def await_word(running: subprocess.Popen[str], word: str) -> None:
-    """Read the output of the process until a line begins with the word."""
+    """Read the output of the process until a line begins with `word`."""
     assert running.stderr is not None
     for line in running.stderr:
         if line.startswith(word):
@@ -130,7 +130,7 @@ def test_signal_ends_a_pause_that_the_server_requested(lab: Lab, tmp_path: Path,
 
 
 def interrupt(running: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    """Send a signal to a process that waits, and require that it ends at once."""
+    """Send a signal to a waiting process, which must end at once; return its exit code and output."""
     begun_s = time.monotonic()
     running.send_signal(number)
     ((code, output),) = ended([running])
@@ -183,7 +183,7 @@ def test_lock_is_released_although_the_server_fails_after_the_signal(lab: Lab, t
 def run_program(
     folder: Path, number: signal.Signals, before: str, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run nimlab after some lines of Python that prepare a signal; `kill()` sends it."""
+    """Run nimlab after the Python code `before`, which arranges a call of `kill()` to send the signal."""
     head = "import atexit, os, signal, sys\nkill = lambda *_: os.kill(os.getpid(), NUMBER)\n"
     tail = "\nfrom nimlab.cli import entry\nentry()"
     return subprocess.run(
@@ -275,7 +275,7 @@ def test_signal_during_the_start_of_the_sandbox_ends_it_in_order(
 
 @pytest.mark.process
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signal_during_an_edit_keeps_the_old_file(lab_folder: Path, number: signal.Signals) -> None:
+def test_signal_during_an_edit_leaves_the_file_unchanged(lab_folder: Path, number: signal.Signals) -> None:
     path = lab_folder / "experiments" / "blue.yaml"
     text = path.read_bytes()
     before = "import nimlab.files.safe_write as writing\nwriting.os.fsync = kill"

@@ -1,4 +1,4 @@
-"""Output that cannot be written: it ends no command early, and the loss is reported."""
+"""Output that cannot be written: the command is completed nevertheless, and the loss is reported."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_document_is_the_same_in_every_encoding(lab_folder: Path) -> None:
 
 
 @pytest.mark.process
-def test_locale_without_utf_8_gets_ascii(lab_folder: Path) -> None:
+def test_output_is_ascii_in_a_locale_without_utf_8(lab_folder: Path) -> None:
     line = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 nimlab validate --lab /nowhere…"
     done = shell(line, cwd=lab_folder)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Combinations of options: an option either has an effect, or the command is rejected with exit code 2."""
+"""Combinations of options: if an option would have no effect, the command is rejected with exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executing a plan against a cluster that changes, and waiting until the peers are ready."""
+"""Execution of a plan in a cluster that other clients change, and the wait for the peers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def statefulset(wanted: int = 3, **status: Any) -> Manifest:
 
 
 def pod(number: int, reason: str | None = None, **metadata: Any) -> Manifest:
-    """Return a live pod; with a reason, its container is waiting."""
+    """Return a live pod; if a reason is given, its container is waiting for this reason."""
     state = {"waiting": {"reason": reason}} if reason else {"running": {}}
     return {
         "kind": "Pod",
@@ -83,12 +83,12 @@ def readiness_of(*objects: Manifest) -> Readiness:
 
 
 def assessed(readiness: Readiness, waited_s: float = 1, target: WaitTarget = RED) -> Any:
-    """Return the event for the experiment after some time, with a timeout of one minute."""
+    """Return the event for the experiment after a wait of `waited_s`, with a timeout of one minute."""
     return assess_readiness(target, readiness, NOW, waited_s=waited_s, timeout_s=60)
 
 
 def test_only_apply_writes_to_the_cluster() -> None:
-    """Outside of `apply` and the HTTP client, every apply and patch is a dry run, and nothing else writes."""
+    """Outside of `apply` and the HTTP client, each apply and patch is a dry run; no other writes exist."""
     folder = REPOSITORY / "nimlab" / "cluster"
     paths = [path for path in folder.rglob("*.py") if path.parent.name not in ("apply", "kube")]
     calls = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_call(node)]
@@ -100,7 +100,7 @@ def test_only_apply_writes_to_the_cluster() -> None:
 
 
 def is_call(node: ast.AST) -> TypeGuard[ast.Call]:
-    """Return True for a call."""
+    """Return True for a function call."""
     return isinstance(node, ast.Call)
 
 
@@ -261,7 +261,7 @@ def test_after_stop_no_further_object_is_written(lab: Lab) -> None:
 
 
 def config_map(lab: Lab, **data: str) -> Manifest:
-    """Return a stamped ConfigMap of the experiment red in the lab's namespace."""
+    """Return a ConfigMap of the experiment red, with nimlab's labels, in the lab's namespace."""
     plain = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -272,7 +272,7 @@ def config_map(lab: Lab, **data: str) -> Manifest:
 
 
 def recreate(lab: Lab, *, with_proofs: bool) -> None:
-    """Replace the ConfigMap by another with our name and labels; with proofs, it is applied as nimlab."""
+    """Replace the ConfigMap with another one of the same name and labels; with proofs, apply it as nimlab."""
     key = ObjectKey("ConfigMap", lab.namespace, "a")
     live = lab.cluster.get(key)
     assert live is not None
@@ -288,7 +288,7 @@ def recreate(lab: Lab, *, with_proofs: bool) -> None:
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("with_proofs", [True, False])
 def test_object_recreated_after_the_plan_is_not_touched(lab: Lab, wanted: bool, with_proofs: bool) -> None:
-    """Updates and prunes apply only to the object with the planned uid."""
+    """An update or a prune changes only the object with the planned uid."""
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     lab.cluster.apply(config_map(lab, ours="1"), manager="nimlab", force=False, dry_run=False)
@@ -309,7 +309,7 @@ def test_object_recreated_after_the_plan_is_not_touched(lab: Lab, wanted: bool, 
 
 @pytest.mark.live
 @pytest.mark.parametrize("annotations", [{"nimlab.dev/commit": "f" * 40}, {"a-note": "for all"}])
-def test_record_replaces_only_the_record_of_this_sync(lab: Lab, annotations: dict[str, str]) -> None:
+def test_sync_replaces_only_its_own_record_on_the_parent(lab: Lab, annotations: dict[str, str]) -> None:
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     desired = [group("red", config_map(lab))]
@@ -360,7 +360,7 @@ def test_failed_apply_withholds_all_prunes(lab: Lab) -> None:
 
 
 def run_plan(lab: Lab, desired: Desired, change: Callable[[], None], **options: Any) -> list[ObjectDone]:
-    """Observe and plan, change the cluster, then execute the plan."""
+    """Observe and plan, call `change` to change the cluster, then execute the plan."""
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     snapshot = observe(
         lab.cluster,
@@ -377,7 +377,7 @@ def run_plan(lab: Lab, desired: Desired, change: Callable[[], None], **options: 
 
 
 def workload_of(lab: Lab, **spec: Any) -> Manifest:
-    """Return a stamped StatefulSet of the lab, without peers."""
+    """Return a StatefulSet of the lab, with nimlab's labels and without peers."""
     pod = {"containers": [{"name": "c", "image": "a:1", "env": [{"name": "OURS", "value": "1"}]}]}
     plain = manifest("StatefulSet", "red", "red")
     plain["metadata"] |= {"namespace": lab.namespace}
@@ -437,7 +437,7 @@ def test_object_created_after_the_plan_is_not_overwritten(lab: Lab) -> None:
 @pytest.mark.live
 @pytest.mark.parametrize("case", ["rejected", "changed"])
 def test_replacement_that_became_invalid_after_the_plan_deletes_nothing(lab: Lab, case: str) -> None:
-    """The server rejects the new object, or the old object was changed after the plan was made."""
+    """In one case the server rejects the new object; in the other, the old object changed after the plan."""
     lab.kubectl("create", "namespace", lab.namespace)
     lab.cluster.apply(workload_of(lab), manager="nimlab", force=False, dry_run=False)
     before = lab.get("StatefulSet", "red")
@@ -459,13 +459,13 @@ def test_replacement_that_became_invalid_after_the_plan_deletes_nothing(lab: Lab
 
 
 class NamespacedOnly:
-    """The real cluster without the right to list all namespaces; LISTs in namespace `late` are delayed."""
+    """The real cluster, but LISTs over all namespaces are forbidden, and LISTs in `late` are delayed."""
 
     def __init__(self, lab: Lab, late: str) -> None:
         self.lab, self.late, self.released = lab, late, threading.Event()
 
     def pages(self, kind: str, *, namespace: str | None, **how: Any) -> Iterator[Listing]:
-        """Reject a LIST over all namespaces; delay the one of the late namespace."""
+        """Reject a LIST over all namespaces; delay the LIST in the namespace `late`."""
         if namespace is None:
             raise Forbidden("list: forbidden in all namespaces", where=kind)
         if namespace == self.late:
@@ -477,7 +477,7 @@ class NamespacedOnly:
 
 
 @pytest.mark.live
-def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
+def test_kind_counts_as_listed_only_after_the_lists_of_all_namespaces(lab: Lab) -> None:
     late = f"{lab.namespace}-late"
     keys = [ObjectKey("StatefulSet", namespace, "red") for namespace in (lab.namespace, late)]
     targets = [WaitTarget(experiment="red", workloads=frozenset(), terminating=frozenset(keys))]
@@ -485,7 +485,7 @@ def test_kind_counts_as_listed_only_after_every_namespace(lab: Lab) -> None:
     cluster, readiness = NamespacedOnly(lab, late), Readiness(apply_set)
 
     with Watcher(cluster, targets, apply_set) as watcher:
-        for _ in range(10):  # long enough for the namespace that is not delayed
+        for _ in range(10):  # long enough for the LIST that is not delayed
             watcher.drain(readiness, NOW)
         assert assess_readiness(targets[0], readiness, NOW, waited_s=1, timeout_s=60) is None
         cluster.released.set()

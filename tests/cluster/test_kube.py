@@ -32,7 +32,7 @@ KEY = ObjectKey("ConfigMap", "default", "kube-root-ca.crt")
 
 
 def error_for(status: int, **details: Any) -> ClusterError:
-    """Return the error for a response."""
+    """Return the error for a response with this status and these details."""
     return error_of(status, details, verb="patch", where="ConfigMap/a/b", path="/api/v1/x?y=z")
 
 
@@ -72,8 +72,8 @@ def test_conflict_names_manager_and_field() -> None:
     assert "spec.replicas is owned by `kubectl`" in str(error)
 
 
-def test_forbidden_error_names_the_missing_right() -> None:
-    assert "right to patch at /api/v1/x" in str(error_for(403, message="no").hint)
+def test_forbidden_error_names_the_missing_permission() -> None:
+    assert "permission to patch at /api/v1/x" in str(error_for(403, message="no").hint)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_forbidden_error_names_the_missing_right() -> None:
         ),
     ],
 )
-def test_admission_error_is_distinguished_from_a_missing_right(
+def test_admission_error_is_distinguished_from_a_missing_permission(
     message: str, expected: type[ClusterError]
 ) -> None:
-    """Admission rejects the object for every user, so a plan must report it as blocked."""
+    """Admission rejects the object for every user, so the plan must report the object as blocked."""
     error = error_for(403, message=message)
     assert type(error) is expected
     assert ("an admission rule" in str(error.hint)) is (expected is Rejected)
@@ -139,7 +139,7 @@ def test_invalid_kubeconfig_is_a_nimlab_error(tmp_path: Any) -> None:
 
 
 def failing(times: int, status: int, inner: Fault | None = None) -> Fault:
-    """Return a fault that answers the first requests with a status."""
+    """Return a fault that answers the first `times` requests with this status."""
     remaining = [times]
 
     def fault(seen: Seen) -> tuple[int, object] | Broken | None:

@@ -1,4 +1,4 @@
-"""Each field of a kubeconfig has the same effect as in kubectl, or is rejected by name."""
+"""Each field of a kubeconfig has the same effect as in kubectl, or is rejected by an error that names it."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any], **mo
 
 
 def at(path: Path) -> KubeCluster:
-    """Connect with a kubeconfig."""
+    """Connect to the cluster of a kubeconfig."""
     return connect(Target(kubeconfig=path, context=None, name="x", why=""), parallel=2)
 
 
 def as_file(folder: Path, entry: dict[str, Any], field: str, prefix: str = "") -> None:
-    """Move the data of a field into a file beside the kubeconfig."""
+    """Move the data of a field to a file in the kubeconfig's folder."""
     name = field.removesuffix("-data")
     (folder / name).write_bytes(base64.b64decode(entry.pop(field)))
     entry[name] = prefix + name
@@ -175,7 +175,7 @@ def test_insecure_server_gives_one_warning(
 
 
 @pytest.mark.live
-def test_rights_of_the_impersonated_user_apply(parts: Parts, tmp_path: Path) -> None:
+def test_permissions_of_the_impersonated_user_apply(parts: Parts, tmp_path: Path) -> None:
     cluster, user = parts
     user |= {"as": "jane"}
     with (
@@ -189,7 +189,7 @@ def test_rights_of_the_impersonated_user_apply(parts: Parts, tmp_path: Path) -> 
 
 
 @pytest.mark.live
-def test_nothing_is_written_for_an_impersonated_user_without_rights(
+def test_nothing_is_written_for_an_impersonated_user_without_permissions(
     parts: Parts, lab: Lab, tmp_path: Path
 ) -> None:
     path = kubeconfig(tmp_path, parts[0], parts[1] | {"as": "jane"})
@@ -308,7 +308,7 @@ def test_plugin_never_runs_twice_at_the_same_time(tmp_path: Path) -> None:
         futures = [pool.submit(ask) for _ in range(8)]
         assert {future.result(30) for future in futures} == {TOKEN}
     assert not (tmp_path / "overlaps").exists()
-    assert len(runs(tmp_path)) < 8, "waiting threads must use the result of the run"
+    assert len(runs(tmp_path)) < 8, "waiting threads must use the new credential"
 
 
 @pytest.mark.process
@@ -530,7 +530,7 @@ def test_unreachable_proxy_is_named_without_its_password(parts: Parts, tmp_path:
     assert "hunter2" not in str(caught.value)
 
 
-def test_token_file_is_read_again_and_may_be_missing_for_a_moment(tmp_path: Path) -> None:
+def test_token_file_is_read_again_and_may_be_missing_temporarily(tmp_path: Path) -> None:
     path, moments = tmp_path / "t", [0.0]
     path.write_text("one\n", encoding="utf-8")
     file = TokenFile(path, clock_s=lambda: moments[-1])
@@ -570,7 +570,7 @@ def test_in_cluster_uses_the_service_account_and_excludes_other_targets(
 
 
 @pytest.mark.live
-def test_in_cluster_uses_the_rights_of_the_service_account(
+def test_in_cluster_uses_the_permissions_of_the_service_account(
     parts: Parts, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster, _ = parts
@@ -613,7 +613,7 @@ SLOW_IMPORTS = ("kubernetes", "pydantic", "jsonschema", "requests", "rich", "hyp
 
 @pytest.mark.live
 def test_sync_of_an_unchanged_lab_avoids_slow_imports(lab: Any) -> None:
-    """Each of these imports takes longer than reading a small cluster."""
+    """Each of these imports takes more time than the reads from a small cluster."""
     assert lab.run("sync", "--no-wait").code == 0
     program = (
         "import json, sys; from nimlab.cli import main; code = main(sys.argv[1:]);"

@@ -1,4 +1,4 @@
-"""The lock: one sync at a time, acquired only if unchanged, and no write once it may be lost."""
+"""The lock: only one sync can hold it, and a sync stops writing if its lock may be lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.plan.test_make_plan import group, policy
 from tests.support.api_proxy import Seen, run_proxy
 from tests.support.lab import Lab
 
-NO_CLUSTER: Any = object()  # a held lock is rejected before any request
+NO_CLUSTER: Any = object()  # a held lock causes an error before any request
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -54,7 +54,7 @@ LONG_AGO = (NOW - timedelta(seconds=61)).isoformat()
         (lease_of("ada", NOW.isoformat()), "ada"),
         (lease_of("ada", LONG_AGO), None),
         (lease_of("ada", (NOW - timedelta(seconds=59)).isoformat()), "ada"),
-        # an expiry in the far future or an invalid one counts as held
+        # with an expiry in the far future or an invalid expiry, the lease counts as held
         (lease_of("ada", "9999-12-31T23:59:59.000000Z"), "ada"),
         (lease_of("ada", "2099-01-01T00:00:00.000000Z"), "ada"),
         (lease_of("ada", "0001-01-01T00:00:00.000000+14:00"), "ada"),
@@ -204,7 +204,7 @@ def test_lock_is_acquired_only_if_the_lease_is_unchanged(lab: Lab) -> None:
 
 @dataclass
 class Watch:
-    """A clock that a test can advance, as if the process had been suspended."""
+    """A clock that a test can advance, to simulate a suspended process."""
 
     ahead: timedelta = timedelta()
 
@@ -226,7 +226,7 @@ class Held:
 
 @pytest.fixture
 def held(lab: Lab) -> Any:
-    """Hold the lock of the lab's set."""
+    """Hold the lock of the lab's apply-set."""
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     apply_set = ApplySet(name="experiments", namespace=lab.namespace)
     watch, stop = Watch(), threading.Event()
@@ -236,7 +236,7 @@ def held(lab: Lab) -> Any:
 
 
 def config_map(held: Held, name: str) -> Manifest:
-    """Return a stamped ConfigMap of an experiment."""
+    """Return a ConfigMap of an experiment, with nimlab's labels."""
     metadata = {"name": name, "namespace": held.lab.namespace, "labels": {"experiment": name}}
     return stamp({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}, held.apply_set)
 
@@ -261,7 +261,7 @@ def test_holder_that_was_suspended_longer_than_the_lease_stops_writing(held: Hel
 
 
 def test_suspended_sync_leaves_the_remaining_writes_to_the_next_holder(held: Held) -> None:
-    """Another sync acquires the lock and writes in the meantime; its writes are not undone."""
+    """Another sync acquires the lock and writes in the meantime; the first sync overwrites nothing."""
     wanted = [group(name, config_map(held, name)) for name in "abc"]
     cluster = held.lab.cluster
     seen = observe(cluster, wanted, held.apply_set, take_ownership=False, remove_foreign=False, parallel=2)

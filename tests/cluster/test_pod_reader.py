@@ -1,4 +1,4 @@
-"""Of many peers, only some pages are read, including peers that do not run."""
+"""If there are many peers, only some pages are read, including the peers that do not run."""
 
 from __future__ import annotations
 

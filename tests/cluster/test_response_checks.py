@@ -1,4 +1,4 @@
-"""Malformed responses with status 200: they raise an error and never look like missing objects."""
+"""Malformed responses with status 200 cause an error; they are never taken for missing objects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def mutated(data: st.DataObject, value: Any) -> Any:
     """Return a copy with one or two values removed or replaced.
 
-    Items of a list are never removed, because no client could detect that.
+    Items of a list are never removed, because no client can detect such a response.
     """
     value = copy.deepcopy(value)
     for _ in range(data.draw(st.integers(1, 2))):
@@ -73,7 +73,9 @@ def mutated(data: st.DataObject, value: Any) -> Any:
 
 
 @given(st.data(), st.sampled_from([LIST, FULL_LIST]))
-def test_malformed_page_never_looks_shorter(data: st.DataObject, original: dict[str, Any]) -> None:
+def test_malformed_page_is_never_accepted_with_fewer_objects(
+    data: st.DataObject, original: dict[str, Any]
+) -> None:
     try:
         answer = decode(json.dumps(mutated(data, original)).encode(), verb="list", where="x")
         page, token = parse_page(answer, "ConfigMap")
@@ -83,7 +85,7 @@ def test_malformed_page_never_looks_shorter(data: st.DataObject, original: dict[
     assert len(page.items) == len(answer["items"])
     assert bool(token) == page.more
     assert token or original is LIST or "remainingItemCount" not in answer["metadata"]
-    for item in page.items:  # the fields that nimlab reads of every item
+    for item in page.items:  # the fields that nimlab reads from every item
         assert key_of({**item, "kind": "ConfigMap"}).name
         assert isinstance(item["metadata"]["uid"], str)
         assert all(isinstance(value, str) for value in (item["metadata"].get("labels") or {}).values())
@@ -91,7 +93,7 @@ def test_malformed_page_never_looks_shorter(data: st.DataObject, original: dict[
 
 
 @given(st.data())
-def test_malformed_object_is_never_accepted_as_another(data: st.DataObject) -> None:
+def test_malformed_object_is_never_accepted_as_another_object(data: st.DataObject) -> None:
     try:
         answer = decode(json.dumps(mutated(data, OBJECT)).encode(), verb="get", where="x")
         parsed = parse_object(answer, KEY, verb="get")
@@ -242,7 +244,7 @@ def test_invalid_retry_after_headers_are_ignored(lab: Lab, tmp_path: Path) -> No
 
 @pytest.fixture
 def missing_service(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    """Register an API service whose server does not exist, as an uninstalled component can leave behind."""
+    """Register an API service whose server does not exist, as after the removal of a component."""
     name = "v1.nowhere.example"
     service = {"name": "nowhere", "namespace": "default"}
     spec = {"group": "nowhere.example", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10}
@@ -276,7 +278,7 @@ def test_namespace_is_kept_while_an_api_service_does_not_respond(lab: Lab, missi
         live = lab.get("Namespace", namespace, "")
         assert live is not None
         assert "deletionTimestamp" not in live["metadata"]
-        remaining = lab.get("StatefulSet", "pod", namespace)  # our own objects in it are deleted nevertheless
+        remaining = lab.get("StatefulSet", "pod", namespace)  # but the lab's objects are deleted
         assert remaining is None or "deletionTimestamp" in remaining["metadata"]
     finally:
         remove_namespaces(lab.cluster, [namespace])

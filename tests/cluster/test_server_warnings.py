@@ -41,7 +41,7 @@ from tests.support.paths import REPOSITORY
         (['299 - "\xe9"'], ["\xe9"]),
     ],
 )
-def test_warning_headers_are_parsed_by_the_rfc(headers: list[str], texts: list[str]) -> None:
+def test_warning_headers_are_parsed_as_in_the_rfc(headers: list[str], texts: list[str]) -> None:
     assert list(warnings_in(headers)) == texts
 
 
@@ -82,7 +82,7 @@ MESSAGE = "'headless … ' + object.metadata.name"
 
 @pytest.fixture
 def policy(lab: Lab, tmp_path: Path) -> Iterator[str]:
-    """Create a policy that warns of every headless Service of the lab, and wait until it is in effect."""
+    """Create a policy that warns about each headless Service of the lab; wait until it is in effect."""
     name = f"warn-{lab.namespace}"
     spec = {
         "failurePolicy": "Fail",
@@ -122,7 +122,7 @@ def policy(lab: Lab, tmp_path: Path) -> Iterator[str]:
 
 
 def probe(lab: Lab) -> str:
-    """Return the server's warnings for a headless Service, by a dry run."""
+    """Return the server's warnings about a headless Service, from a dry run."""
     completed = subprocess.run(
         [
             str(Path(sys.executable).parent / "kubectl"), "--kubeconfig", str(lab.kubeconfig),
@@ -192,7 +192,7 @@ def test_refused_connection_is_reported_before_the_retry(
     )  # fmt: skip
     assert process.stderr is not None
     lines = [process.stderr.readline() for _ in range(2)]
-    assert process.poll() is None, "it is still retrying"
+    assert process.poll() is None, "the program is still retrying"
     assert lines[0].startswith("cluster  ")
     assert lines[1].startswith("retry    no response from http://127.0.0.1:")
     assert "refused" in lines[1]

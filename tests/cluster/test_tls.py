@@ -1,4 +1,4 @@
-"""The shared TLS context: no ClientHello is built from an ALPN list that another thread replaces."""
+"""The shared TLS context: a ClientHello is never built from an ALPN list that another thread replaces."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nimlab.cluster.kube.tls import SharedContext, make_context
 from tests.support.lab import Sandbox
 
 HANDSHAKES = 12_000
-ALPN_EXTENSION = b"\x00\x10\x00\x0b\x00\x09\x08http/1.1"  # extension 16 (RFC 7301), with this one protocol
+ALPN_EXTENSION = b"\x00\x10\x00\x0b\x00\x09\x08http/1.1"  # extension 16 (RFC 7301) with one protocol
 
 
 def client_hello(context: ssl.SSLContext) -> bytes:
-    """Return the ClientHello that a connection would send."""
+    """Return the ClientHello of a new connection with this context."""
     sent = ssl.MemoryBIO()
     try:
         context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
@@ -31,7 +31,7 @@ def client_hello(context: ssl.SSLContext) -> bytes:
 
 @pytest.mark.process
 def test_client_hello_is_intact_while_other_threads_connect() -> None:
-    """One thread sets the ALPN list, as urllib3 does for each connection, while others start handshakes."""
+    """One thread sets the ALPN list, as urllib3 does for each connection; other threads start handshakes."""
     context = make_context()
     done = threading.Event()
 

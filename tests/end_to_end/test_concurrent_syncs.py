@@ -1,4 +1,4 @@
-"""Concurrent syncs, and a replacement that the server rejects."""
+"""Syncs that run concurrently, and a replacement that the server rejects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 def release_lock(lab: Lab) -> None:
-    """Free the lock of a killed sync, which would otherwise be held until it expires."""
+    """Release the lock of a killed sync; otherwise, it would be held until it expires."""
     lease = lab.get("Lease", "nimlab-experiments")
     assert lease is not None
     lab.cluster.replace({**lease, "spec": {}})
@@ -78,7 +78,7 @@ def test_sync_without_lock_timeout_names_the_holder_of_the_lock(lab: Lab, tmp_pa
 
 
 def test_replacement_that_the_server_rejects_deletes_nothing(lab: Lab) -> None:
-    """An immutable field changes and another field is invalid: the old object and its peers are kept."""
+    """An immutable field is changed and another field is invalid. The old object and its peers are kept."""
     world = make_world(lab)
     world.write_files("B")
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"

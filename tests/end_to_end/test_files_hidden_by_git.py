@@ -1,4 +1,4 @@
-"""Sync of a folder in which Git hides files, on a real API server: their objects are not pruned."""
+"""A sync with files that Git hides, to a real API server: the objects of these files are not pruned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLUE = "nimp2p-exp-blue"
 
 
 def commit(lab: Lab) -> None:
-    """Commit the whole lab, in a new repository if there is none."""
+    """Commit the whole lab; create a repository if there is none."""
     if not (lab.root / ".git").exists():
         git(lab.root, "init", "-q", "-b", "main")
     git(lab.root, "add", "-A")

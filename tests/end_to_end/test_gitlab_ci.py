@@ -1,4 +1,4 @@
-"""The shipped GitLab pipeline on this machine: a committed file is synced, and a removed file is pruned."""
+"""The shipped GitLab pipeline, run on this machine: it syncs committed files and prunes removed files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MERGE_REQUEST = "merge_request_event"
 
 @pytest.fixture(scope="session")
 def gitlab_ci_local() -> Path:
-    """Return the program, installed from npm into the user's cache."""
+    """Install gitlab-ci-local from npm in the user's cache; return the path of the program."""
     folder = install(f"gitlab-ci-local-{VERSION}", f"gitlab-ci-local@{VERSION}", needs=("rsync",))
     return folder / "node_modules" / ".bin" / "gitlab-ci-local"
 
@@ -57,7 +57,7 @@ class Pipeline:
         git(self.root, "commit", "-qm", message)
 
     def run(self, source: str = "push") -> Answer:
-        """Run the jobs that the rules select for a pipeline of this source."""
+        """Run the jobs that the pipeline's rules select for this pipeline source."""
         settings = (
             f"NIMLAB={sys.executable} -m nimlab", "NIMLAB_INSTALL=true", f"CI_PIPELINE_SOURCE={source}"
         )  # fmt: skip
@@ -85,20 +85,20 @@ class Pipeline:
         return (self.root / ".gitlab-ci-local" / "artifacts" / "plan" / name).read_text(encoding="utf-8")
 
     def report(self, kind: str) -> str:
-        """Return a GitLab report of the plan job, from the path in the pipeline's configuration."""
+        """Return a GitLab report of the plan job; its path is in the pipeline's configuration."""
         config = yaml.safe_load((self.root / ".gitlab-ci.yml").read_text(encoding="utf-8"))
         (path,) = self.root.rglob(config["plan"]["artifacts"]["reports"][kind])
         return path.read_text(encoding="utf-8")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment with the pinned kubectl and without the machine's Git settings."""
+    """Return this process's environment, with the pinned kubectl and without the machine's Git settings."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, **more}
 
 
 def shim(folder: Path) -> Path:
-    """Create a folder with a program `nimlab` that runs this checkout; return the folder."""
+    """Create a folder with a program `nimlab` that runs the code of this checkout; return the folder."""
     folder.mkdir()
     program = folder / "nimlab"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nimlab "$@"\n', encoding="utf-8")
@@ -134,7 +134,7 @@ def documented_kubeconfigs(lab: Lab, folder: Path) -> None:
 
 
 def file_variables(folder: Path, *names: str) -> dict[str, Any]:
-    """Return the variables of type file that docs/gitlab.md requires."""
+    """Return the CI variables of type "file" that docs/gitlab.md requires."""
     return {
         name: {"type": "file", "values": {"*": (folder / FILES[name]).read_text(encoding="utf-8")}}
         for name in names
@@ -190,7 +190,7 @@ def test_platform_has_its_own_job_and_account(pipeline: Pipeline, lab: Lab) -> N
     assert lab.names("Deployment") == ["lab-grafana", "lab-loki", "lab-prometheus"]
 
 
-def test_schedule_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:
+def test_scheduled_pipeline_corrects_drift(pipeline: Pipeline, lab: Lab) -> None:
     assert pipeline.run().code == 0
     lab.kubectl("scale", "statefulset/nimp2p-exp-purple", "--replicas=2")
     lab.kubectl("delete", "service/nimp2p-exp-blue")

@@ -1,4 +1,4 @@
-"""A StatefulSet whose status is outdated: peers that it does not count yet are restarted too."""
+"""A StatefulSet with an outdated status: peers that the status does not count yet are restarted too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 
 @contextmanager
 def suspended_controllers(sandbox: Sandbox) -> Iterator[Callable[[], None]]:
-    """Suspend the controllers; yield a function that resumes them. The end of the block resumes them too."""
+    """Suspend the controllers; yield a function that resumes them. The end of the block also resumes them."""
     record = load_record(Layout(home=sandbox.home))
     assert record is not None
     process = psutil.Process(record.daemons["kube-controller-manager"].pid)
@@ -37,7 +37,7 @@ def suspended_controllers(sandbox: Sandbox) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def blue(lab: Lab) -> Lab:
-    """Return the lab with one experiment of four peers."""
+    """Return the lab, with one experiment of four peers."""
     (lab.root / "experiments" / "purple.yaml").unlink()
     return lab
 
@@ -61,7 +61,7 @@ def is_update(request: Seen) -> bool:
 def test_peers_created_between_observation_and_update_are_restarted(
     blue: Lab, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    """Two syncs in quick succession: when the second one observes the cluster, no peer exists."""
+    """Two syncs in quick succession: when the second sync observes the cluster, no peer exists yet."""
     gate = Gate(matches=is_update)
     with run_proxy(blue.kubeconfig, tmp_path) as proxy, suspended_controllers(sandbox) as resume:
         synced(blue, "--no-wait")
@@ -79,7 +79,7 @@ def test_peers_created_between_observation_and_update_are_restarted(
     assert_in_sync(blue)
 
 
-def test_peers_left_by_a_killed_sync_are_restarted_before_their_controller_observed_the_change(
+def test_outdated_peers_after_a_killed_sync_are_restarted_although_the_controller_lags(
     blue: Lab, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     synced(blue)

@@ -1,4 +1,4 @@
-"""A lab that changes its namespace moves completely or not at all, and never takes another lab's objects."""
+"""If a lab's namespace changes, it moves completely or not at all, and takes no objects of another lab."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def moved(lab: Lab, namespace: str) -> Lab:
 
 
 def members(lab: Lab) -> list[str]:
-    """Return everything that a sync of experiments writes into the lab's namespace."""
+    """Return all objects in the lab's namespace of the kinds that a sync of experiments writes."""
     kinds = ("ConfigMap", "Service", "StatefulSet", "NetworkPolicy")
     return [f"{kind}/{name}" for kind in kinds for name in lab.names(kind) if name != "kube-root-ca.crt"]
 
@@ -96,7 +96,7 @@ def test_sync_to_a_new_namespace_requires_move(
     assert f"synced to namespace {elsewhere}" in back.run("sync", "--dry-run").out
 
 
-def test_incomplete_move_is_completed_by_the_next_one(lab: Lab, elsewhere: str) -> None:
+def test_incomplete_move_is_completed_by_the_next_move(lab: Lab, elsewhere: str) -> None:
     in_git(lab)
     assert lab.run(*SYNC).code == 0
     lab.kubectl("annotate", "service/nimp2p-exp-blue", "nimlab.dev/protect=true")
@@ -174,7 +174,7 @@ def another(lab: Lab, tmp_path: Path, *, same_root: bool) -> Lab:
 
 
 @pytest.mark.parametrize("same_root", [True, False], ids=["a fork", "an unrelated repository"])
-def test_no_flag_allows_a_sync_to_the_set_of_another_lab(lab: Lab, tmp_path: Path, same_root: bool) -> None:
+def test_no_flag_allows_a_sync_to_another_labs_apply_set(lab: Lab, tmp_path: Path, same_root: bool) -> None:
     in_git(lab)
     git(lab.root, "tag", "upstream")
     lab.edit("blue", "peers: ", "peers: 1")
@@ -198,10 +198,10 @@ def test_no_flag_allows_a_sync_to_the_set_of_another_lab(lab: Lab, tmp_path: Pat
     give_id(other, "green-lab")
     commit(other, "an id")
     assert other.run(*SYNC, *force).code == 1, (
-        "an id in lab.yaml alone proves nothing about the set in the cluster"
+        "an id in lab.yaml alone does not prove that the apply-set in the cluster belongs to this lab"
     )
     lab.kubectl("annotate", "configmap/nimlab-experiments", f"{LAB}=green-lab")
-    assert other.run(*SYNC, *force).code == 0, "the same id in both places declares them to be the same lab"
+    assert other.run(*SYNC, *force).code == 0, "with the same id in both places, they are the same lab"
 
 
 def test_lab_in_another_folder_of_the_repository_is_another_lab(lab: Lab) -> None:

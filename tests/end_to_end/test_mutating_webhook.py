@@ -1,4 +1,4 @@
-"""A mutating webhook that always changes our objects: reported, but never an endless diff."""
+"""A mutating webhook that always changes the lab's objects is reported, but causes no endless changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.lab import Lab, Sandbox
 
 pytestmark = pytest.mark.live
 
-# The webhook changes a field of ours in every Service and adds another field.
+# In every Service, the webhook changes a field that nimlab owns and adds another field.
 PATCH = [
     {"op": "add", "path": "/spec/publishNotReadyAddresses", "value": False},
     {"op": "add", "path": "/spec/sessionAffinity", "value": "ClientIP"},
@@ -25,7 +25,7 @@ PATCH = [
 
 
 class _Webhook(BaseHTTPRequestHandler):
-    """Answers every admission review with the patch."""
+    """A webhook that answers every admission review with the patch."""
 
     def do_POST(self) -> None:
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -81,7 +81,7 @@ def webhook(lab: Lab, sandbox: Sandbox) -> Iterator[None]:
     lab.kubectl("apply", "-f", str(path))
     trial = ("create", "service", "clusterip", "trial", "--tcp=80", "--dry-run=server", "-o", "json")
     deadline_s = time.monotonic() + 20
-    while "ClientIP" not in lab.kubectl(*trial):  # the API server learns about the webhook through a watch
+    while "ClientIP" not in lab.kubectl(*trial):  # the API server uses the webhook only after a delay
         assert time.monotonic() < deadline_s, "the API server does not call the webhook"
     try:
         yield

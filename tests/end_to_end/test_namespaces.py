@@ -39,7 +39,7 @@ def test_namespace_is_created_and_deleted_with_its_experiment(lab: Lab, go: str)
     namespace = f"nimp2p-exp-{go}"
     assert lab.get("StatefulSet", "pod", namespace) is not None
     assert lab.get("Service", "nimp2p-service", namespace) is not None
-    for name in (namespace, lab.namespace):  # link shaping needs the level `privileged`
+    for name in (namespace, lab.namespace):  # link shaping requires the Pod Security level `privileged`
         live = lab.get("Namespace", name, "")
         assert live is not None
         assert live["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
@@ -96,7 +96,7 @@ def test_platform_objects_do_not_block_the_namespace_but_copies_of_them_do(lab: 
 
 
 def credentials(lab: Lab, folder: Path, rules: list[dict[str, Any]]) -> Path:
-    """Return a kubeconfig of a new ServiceAccount that has these rules in the lab's namespace."""
+    """Return a kubeconfig of a new ServiceAccount with these RBAC rules in the lab's namespace."""
     namespace = lab.namespace
     for manifest in (
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "ci", "namespace": namespace}},
@@ -155,10 +155,10 @@ def test_namespaced_credentials_suffice_for_a_sync(lab: Lab, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("all_namespaces", [False, True])
-def test_missing_namespace_that_may_not_be_created_is_an_error_with_the_command(
+def test_error_for_a_missing_namespace_contains_the_command_to_create_it(
     lab: Lab, tmp_path: Path, all_namespaces: bool
 ) -> None:
-    """The rights cover one namespace only, or all namespaces without the right to create one."""
+    """The permissions cover only one namespace, or all namespaces but not their creation."""
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
     writer = replace(lab, kubeconfig=credentials(lab, tmp_path, WRITE))
     if all_namespaces:

@@ -1,6 +1,7 @@
-"""Defects of nimp2p-lab, the predecessor of this lab, that must not return; its report numbers them.
+"""Defects of nimp2p-lab, the predecessor of nimlab, that must not return. Its defect report numbers them.
 
-The tests apply the rules of the programs that read the rendered files. The rig tests the same with real pods.
+The tests read the rendered files by the rules of Prometheus and the other programs. The rig tests the same
+with real pods.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PURPLE = (SAMPLE_LAB / "experiments" / "purple.yaml").read_text(encoding="utf-8"
 
 
 def rendered(text: str = PURPLE) -> dict[str, Manifest]:
-    """Return the rendered objects of purple, by kind."""
+    """Return the rendered objects of the experiment purple, by kind."""
     files = load_lab(SAMPLE_LAB, {"experiments/purple.yaml": text})
     assert not files.problems
     purple = next(e for e in files.experiments if e.name == "purple")
@@ -39,13 +40,13 @@ def rendered(text: str = PURPLE) -> dict[str, Manifest]:
 
 
 def pod_of(objects: dict[str, Manifest]) -> dict[str, Any]:
-    """Return the spec of the pods."""
+    """Return the pod spec in the rendered StatefulSet."""
     pod: dict[str, Any] = objects["StatefulSet"]["spec"]["template"]["spec"]
     return pod
 
 
 def config(name: str, key: str, text: str = PURPLE, **settings: str) -> dict[str, Any]:
-    """Return a configuration of the platform, rendered with these settings in lab.yaml."""
+    """Return a configuration file of the platform, rendered with these settings in lab.yaml."""
     lab = (SAMPLE_LAB / "lab.yaml").read_text(encoding="utf-8")
     for old, new in settings.items():
         lab = re.sub(rf"{old}: \w+", f"{old}: {new}", lab)
@@ -83,7 +84,7 @@ def test_defect_1_an_exporter_can_exclude_its_own_pod() -> None:
     exporter = next(c for c in pod_of(rendered())["initContainers"] if c["name"] == "rtt")
     env = {e["name"]: e for e in exporter["env"]}
     assert env["SERVICE"]["value"] == rendered()["Service"]["metadata"]["name"]
-    assert env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"  # the name to exclude
+    assert env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"  # to exclude
 
 
 def test_defect_2_prometheus_scrapes_the_metrics_of_the_node_program() -> None:
@@ -117,7 +118,7 @@ def test_defect_4_dashboards_count_sent_messages_by_the_text_that_the_node_logs(
 
 
 @pytest.mark.parametrize("peers", [1, 7, 500])
-def test_defect_5_peers_has_the_new_number_after_scaling(peers: int) -> None:
+def test_defect_5_variable_peers_has_the_new_number_after_scaling(peers: int) -> None:
     text = set_peers(PURPLE.replace("connectTo: 2", "connectTo: 1"), peers)
     objects = rendered(text)
     (node,) = pod_of(objects)["containers"]
@@ -128,7 +129,7 @@ def test_defect_5_peers_has_the_new_number_after_scaling(peers: int) -> None:
 @pytest.mark.live
 def test_defect_6_sync_completes_a_partial_experiment_and_awaits_its_deletion(lab: Lab) -> None:
     assert lab.run("sync", "--no-wait").code == 0
-    lab.kubectl("delete", "statefulset", "nimp2p-exp-purple")  # as after a crash that followed the Service
+    lab.kubectl("delete", "statefulset", "nimp2p-exp-purple")  # as after a crash in the first sync
     assert lab.run("sync").code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
     assert lab.run("delete", "purple", "--force", "--sync").code == 0
@@ -231,12 +232,12 @@ def test_defect_10_the_platform_runs_on_any_node_and_its_services_target_its_por
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
 
-def test_defect_11_the_log_agent_is_one_setting_and_is_a_maintained_program() -> None:
+def test_defect_11_one_setting_selects_the_log_agent_and_its_program_is_maintained() -> None:
     shipped = load_lab(SAMPLE_LAB, {}).lab.platform
     assert shipped.log_agent == "alloy"
     alloy, promtail = (
         config("lab-promtail-config", "promtail.yaml", logAgent=a) for a in ("alloy", "promtail")
     )
     for discovery in promtail["scrape_configs"][0]["kubernetes_sd_configs"]:
-        del discovery["selectors"]  # only Promtail selects the pods of its own node at the server
+        del discovery["selectors"]  # only Promtail lets the server select the pods of its own node
     assert alloy == promtail

@@ -1,4 +1,4 @@
-"""`onImmutableChange: orphan`: a replacement alone restarts no peers, a changed template does."""
+"""`onImmutableChange: orphan`: a replacement alone restarts no peers, but a changed template does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture
 def blue(lab: Lab) -> Lab:
-    """Return the lab with one running experiment whose StatefulSet can be replaced without its peers."""
+    """Return the lab with one running experiment, whose StatefulSet can be replaced without its peers."""
     (lab.root / "experiments" / "purple.yaml").unlink()
     lab.edit("blue", "peers: 4", "peers: 4\n  onImmutableChange: orphan")
     synced(lab)
@@ -23,7 +23,7 @@ def blue(lab: Lab) -> Lab:
 
 
 def edit(lab: Lab, old: str, new: str) -> None:
-    """Replace a text in the StatefulSet's template; the text must occur."""
+    """Replace a text in the StatefulSet's template; fail if the template does not contain it."""
     path = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"
     text = path.read_text(encoding="utf-8")
     assert old in text

@@ -1,4 +1,4 @@
-"""Clones of one repository that sync in turn: none reverts a newer commit, even after interrupted syncs."""
+"""Clones of one repository sync in turn: no sync reverts a newer commit, even after interrupted syncs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.live
 
 
 def commit(lab: Lab, what: str) -> str:
-    """Commit all files in the lab's folder and return the commit."""
+    """Commit all files in the lab's folder; return the id of the commit."""
     git(lab.root, "add", "-A")
     git(lab.root, "commit", "-qm", what)
     return git(lab.root, "rev-parse", "HEAD")
@@ -24,7 +24,7 @@ def commit(lab: Lab, what: str) -> str:
 
 @pytest.fixture
 def mine(lab: Lab) -> Lab:
-    """Yield a lab in Git that has been synced once."""
+    """Yield a lab in a Git repository, synced once."""
     git(lab.root, "init", "-q", "-b", "main")
     commit(lab, "one")
     assert lab.run("sync", "--no-wait").code == 0
@@ -39,7 +39,7 @@ def clone_of(lab: Lab, *arguments: str) -> Lab:
 
 
 def recorded(lab: Lab) -> dict[str, str]:
-    """Return the annotations of the set's parent."""
+    """Return the annotations of the apply-set's parent."""
     parent = lab.get("ConfigMap", "nimlab-experiments")
     assert parent is not None
     return dict(parent["metadata"]["annotations"])
@@ -119,7 +119,7 @@ def test_older_commit_does_not_overwrite_a_newer_sync_by_name(mine: Lab) -> None
 
 
 def test_commit_that_was_rebased_after_a_sync_by_name_is_synced(mine: Lab) -> None:
-    """Commit, sync by name, rebase, push: the pipeline's clone never sees the commit that was synced."""
+    """Commit, sync by name, rebase, push: the pipeline's clone does not contain the synced commit."""
     theirs = clone_of(mine)
     more_peers(mine, 3)
     assert mine.run("sync", "purple").code == 0, "outdated peers would be a pending change"

@@ -1,4 +1,4 @@
-"""Sync with a real API server: objects that are created, repaired, pruned and kept."""
+"""Syncs to a real API server: objects are created, repaired, pruned and kept."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_in_sync(lab: Lab) -> None:
 
 
 def put(lab: Lab, manifest: Manifest, manager: str) -> Manifest:
-    """Apply an object server-side and by force, as another field manager."""
+    """Apply an object with force, as another field manager."""
     return lab.cluster.apply(manifest, manager=manager, force=True, dry_run=False)
 
 
@@ -139,7 +139,7 @@ def test_broken_file_blocks_every_prune_and_the_result_is_reported(lab: Lab) -> 
     assert len([n for n in lab.names("Pod") if "purple" in n]) == 6
 
 
-def test_scale_reaches_the_env_of_every_peer(lab: Lab) -> None:
+def test_new_number_of_peers_reaches_the_environment_of_every_peer(lab: Lab) -> None:
     (lab.root / "experiments" / "purple.yaml").unlink()
     assert lab.run("create", "--name", "purple", "--peers", "5").code == 0
     synced(lab)
@@ -149,7 +149,7 @@ def test_scale_reaches_the_env_of_every_peer(lab: Lab) -> None:
         assert env_of(lab, f"nimp2p-exp-purple-{number}")["PEERS"] == "7"
 
 
-def test_named_sync_prunes_no_other_experiment(lab: Lab) -> None:
+def test_sync_of_one_experiment_prunes_no_other_experiment(lab: Lab) -> None:
     synced(lab)
     (lab.root / "experiments" / "blue.yaml").unlink()
     lab.edit("purple", "peers: 5", "peers: 6")
@@ -183,7 +183,7 @@ def test_prune_limit_is_enforced(lab: Lab, limit: str) -> None:
     assert "nimp2p-exp-blue" in lab.names("StatefulSet")
 
 
-def test_renamed_experiments_never_run_beside_the_old_ones(lab: Lab) -> None:
+def test_renamed_experiments_never_run_together_with_the_old_experiments(lab: Lab) -> None:
     synced(lab)
     folder = lab.root / "experiments"
     for old, new in (("blue", "green"), ("purple", "red")):
@@ -211,7 +211,7 @@ def test_renamed_experiments_never_run_beside_the_old_ones(lab: Lab) -> None:
     assert lab.names("StatefulSet") == ["nimp2p-exp-green", "nimp2p-exp-red"]
 
 
-def test_renamed_experiment_is_held_while_another_file_is_broken(lab: Lab) -> None:
+def test_renamed_experiment_is_held_back_while_another_file_is_broken(lab: Lab) -> None:
     synced(lab)
     text = (lab.root / "experiments" / "blue.yaml").read_text(encoding="utf-8")
     lab.write("green", text.replace("name: blue", "name: green"))
@@ -241,7 +241,7 @@ def test_protected_object_is_never_pruned(lab: Lab) -> None:
     assert "nimp2p-exp-blue" not in lab.names("StatefulSet")
 
 
-def test_field_of_a_controller_is_a_conflict_and_is_kept(lab: Lab) -> None:
+def test_field_that_a_controller_owns_is_a_conflict_and_is_kept(lab: Lab) -> None:
     synced(lab)
     mine = {
         "apiVersion": "apps/v1",
@@ -379,7 +379,7 @@ def test_missing_image_fails_early_with_the_reason(lab: Lab) -> None:
     assert "ImagePullBackOff" in shown.out
 
 
-def test_held_lock_is_respected_and_an_expired_one_acquired(lab: Lab) -> None:
+def test_held_lock_is_respected_and_an_expired_lock_is_acquired(lab: Lab) -> None:
     synced(lab)
     key = ApplySet(name="experiments", namespace=lab.namespace).lease_key
     lease = lab.cluster.get(key)
@@ -431,7 +431,7 @@ def test_forbidden_list_is_an_error_and_prunes_nothing(lab: Lab, tmp_path: Path)
 
 
 def test_forbidden_list_of_namespaces_is_not_an_empty_list(lab: Lab, tmp_path: Path) -> None:
-    """A set that recorded a namespace must read namespaces; otherwise its leftovers would seem deleted."""
+    """If the parent records a namespace, a sync must read it; otherwise the namespace would look deleted."""
     name = f"go-{secrets.token_hex(3)}"
     head = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\n"
     lab.write(name, head + "spec: {contract: dst-go, peers: 3}\n")
@@ -475,7 +475,7 @@ def test_sync_waits_for_a_terminating_object(lab: Lab) -> None:
 
 
 def test_interrupted_sync_reports_its_changes_and_exits_130(lab: Lab) -> None:
-    lab.edit("purple", "cpu: 50m", 'cpu: "900"')  # more than any node has, so the peers never start
+    lab.edit("purple", "cpu: 50m", 'cpu: "900"')  # more than any node provides, so the peers never start
     command = [sys.executable, "-m", "nimlab", "sync", "--lab", str(lab.root)]
     running = subprocess.Popen(
         [*command, "--kubeconfig", str(lab.kubeconfig), "--timeout", "10m"],

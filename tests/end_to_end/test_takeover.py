@@ -1,4 +1,4 @@
-"""Takeover of objects that other tools created, and foreign fields: removed on request, else reported."""
+"""Takeover of objects that other tools created; foreign fields are reported, and removed on request."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ OURS = entry("nimlab", "Apply")
 NODE: dict[str, Any] = {"f:nodeSelector": {".": {}, "f:disk": {}}}
 
 
-def test_object_of_nimlab_alone_needs_no_takeover() -> None:
+def test_object_that_only_nimlab_wrote_needs_no_takeover() -> None:
     assert takeover_of(DESIRED, live(OURS), remove_foreign=True) is None
 
 
 @pytest.mark.parametrize("manager", ["kubectl-client-side-apply", "kubectl-create", "k9s"])
-def test_hand_tools_are_taken_over_before_the_first_apply(manager: str) -> None:
+def test_fields_of_manual_tools_are_taken_over_before_the_first_apply(manager: str) -> None:
     by_hand = live(entry(manager, fields=NODE), nodeSelector={"disk": "ssd"})
     takeover = takeover_of(DESIRED, by_hand, remove_foreign=False)
     assert takeover is not None
@@ -44,7 +44,7 @@ def test_hand_tools_are_taken_over_before_the_first_apply(manager: str) -> None:
     assert [foreign.text for foreign in takeover.removed] == ["spec.template.spec.nodeSelector.disk"]
 
 
-def test_later_additions_by_hand_stay_unless_removal_is_requested() -> None:
+def test_later_manual_additions_are_kept_unless_removal_is_requested() -> None:
     added = live(OURS, entry("kubectl-edit", fields=NODE), nodeSelector={"disk": "ssd"})
     assert takeover_of(DESIRED, added, remove_foreign=False) is None
     takeover = takeover_of(DESIRED, added, remove_foreign=True)
@@ -78,7 +78,7 @@ def test_controllers_and_subresources_are_never_taken_over() -> None:
         assert takeover_of(DESIRED, live(other), remove_foreign=False) is None
 
 
-def test_before_first_apply_entry_is_taken_over_beside_an_own_entry() -> None:
+def test_entry_before_first_apply_is_taken_over_although_nimlab_has_an_entry() -> None:
     wiped = live(OURS, entry("before-first-apply", fields=NODE))
     takeover = takeover_of(DESIRED, wiped, remove_foreign=False)
     assert takeover is not None
@@ -98,7 +98,7 @@ def test_takeover_keeps_entries_of_other_managers() -> None:
     assert [entry["manager"] for entry in patch["value"]] == ["hpa-controller", "nimlab"]
 
 
-def test_items_are_removed_from_the_end_and_missing_ones_are_skipped() -> None:
+def test_items_are_removed_from_the_end_and_missing_items_are_skipped() -> None:
     names = [f"x{number}" for number in range(12)]
     keys: dict[str, Any] = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}} for name in names}
     added = live(OURS, entry("istio", fields={"f:initContainers": keys}))
@@ -185,7 +185,7 @@ def test_object_has_no_co_owner_after_take_ownership(lab: Lab) -> None:
 
 
 @pytest.mark.live
-def test_fields_removed_from_git_are_removed_after_managers_were_wiped(lab: Lab) -> None:
+def test_fields_removed_from_git_are_removed_although_managed_fields_were_reset(lab: Lab) -> None:
     synced(lab)
     lab.kubectl("patch", "service", "nimp2p-exp-blue", "--type=json", "-p",
                 '[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]')  # fmt: skip
@@ -260,9 +260,9 @@ def test_foreign_additions_are_reported_and_removed_on_request(lab: Lab) -> None
 
 
 @pytest.mark.live
-def test_default_of_another_manager_is_not_removed(lab: Lab) -> None:
+def test_default_value_that_another_manager_owns_is_not_removed(lab: Lab) -> None:
     synced(lab)
-    for policy in ("Delete", "Retain"):  # the field is at its default again, and owned by the other manager
+    for policy in ("Delete", "Retain"):  # at the end, the other manager owns the field with its default value
         patch = json.dumps({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": policy}}})
         lab.kubectl(
             "patch",
@@ -296,7 +296,7 @@ def test_strict_reports_labels_and_annotations_of_others(lab: Lab) -> None:
 
 @pytest.mark.live
 def test_strict_accepts_writes_of_controllers(lab: Lab) -> None:
-    """Controllers annotate the Deployments and DaemonSets of the platform."""
+    """Controllers add annotations to the Deployments and DaemonSets of the platform."""
     assert lab.run("sync", "platform", "--no-wait").code == 0
     answer = lab.run("sync", "platform", "--dry-run", "--strict")
     assert answer.code == 0, answer.out + answer.err

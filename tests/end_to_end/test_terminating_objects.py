@@ -1,4 +1,4 @@
-"""Objects that are being deleted: awaited until they no longer exist, and reported with their blockers."""
+"""A sync waits for objects that are being deleted, and reports what blocks their deletion."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_conditions_of_a_namespace_list_the_remaining_objects() -> None:
     assert not finalizers_of(terminating("Namespace", spec={"finalizers": ["kubernetes"]}))
 
 
-def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
+def test_deleted_object_of_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
     target = WaitTarget(
         experiment="red", workloads=frozenset(), terminating=frozenset({CONFIG}), uids={CONFIG: "u1"}
     )
@@ -87,12 +87,12 @@ def test_any_kind_is_awaited_and_reported_with_its_finalizer() -> None:
     other["metadata"]["uid"] = "u2"
     readiness.record_terminating("ConfigMap", [other])
     settled = assess_readiness(target, readiness, NOW, waited_s=1, timeout_s=60)
-    assert isinstance(settled, ExperimentSettled), "another object has this name"
+    assert isinstance(settled, ExperimentSettled), "a new object with this name is not awaited"
 
 
 @pytest.fixture
 def held(lab: Lab) -> Iterator[Lab]:
-    """Yield a synced lab; remove the finalizers that a test leaves behind."""
+    """Yield a synced lab; after the test, remove the remaining finalizers."""
     assert lab.run("sync").code == 0
     yield lab
     for kind in ("StatefulSet", "ConfigMap", "Service", "NetworkPolicy"):
@@ -134,7 +134,7 @@ def test_sync_succeeds_only_once_the_pruned_object_is_deleted(held: Lab, kind: s
 
 
 @pytest.mark.live
-def test_new_object_waits_for_the_old_one_and_reports_its_finalizer(held: Lab) -> None:
+def test_creation_waits_for_the_deletion_of_the_old_object_and_reports_its_finalizer(held: Lab) -> None:
     name = next(n for n in held.names("StatefulSet") if "blue" in n)
     set_finalizers(held, "StatefulSet", name, json.dumps([HOLD]))
     held.kubectl("delete", "statefulset", name, "--wait=false")
@@ -148,7 +148,7 @@ def test_new_object_waits_for_the_old_one_and_reports_its_finalizer(held: Lab) -
 
 @pytest.mark.live
 def test_terminating_foreign_object_is_not_awaited(held: Lab) -> None:
-    """A copied label proves nothing, so the sync does not wait for the object."""
+    """A label alone does not prove that the object belongs to the lab, so the sync does not wait for it."""
     labels = (held.get("ConfigMap", next(n for n in held.names("ConfigMap") if "blue" in n)) or {})[
         "metadata"
     ]

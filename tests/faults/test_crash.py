@@ -1,7 +1,7 @@
-"""A sync that is killed after any of its writes: the next sync completes the work.
+"""A sync is killed after any one of its writes; the next sync completes the work.
 
-For every k, the proxy kills the process with SIGKILL after the server has done write k and before the process
-receives the response.
+For every k, the proxy kills the process with SIGKILL after the server has executed write k and before the
+process receives the response.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MOST = 40
 
 @dataclass(slots=True)
 class Killer:
-    """A proxy hook that kills a process after the server has done write number `after`; None never kills."""
+    """A proxy hook that kills a process after the server has executed write number `after` (None: never)."""
 
     after: int | None
     process: subprocess.Popen[str] | None = None
     writes: int = 0
 
     def __call__(self, request: Seen, status: int, body: bytes) -> None:
-        """Count a write; kill the process before it receives the response."""
+        """Count a write; if it is number `after`, kill the process before it receives the response."""
         del status, body
         if not request.is_write:
             return
@@ -52,7 +52,7 @@ class Killer:
 
 
 def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
-    """Sync in a separate process, killed after a write; return its exit code and the number of writes."""
+    """Sync in a process that is killed after a write; return its exit code and the number of writes."""
     killer = Killer(after)
     command = [sys.executable, "-m", "nimlab", "sync", "--timeout", "60s", "--lab", str(world.lab.root)]
     proxy.on_response = None
@@ -71,7 +71,7 @@ def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def folder(cluster: KubeCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """Return the lab's folder and namespace for all crashes of this worker."""
+    """Yield the folder and the namespace of the lab that all crash tests of this test worker use."""
     namespace = f"lab-{secrets.token_hex(4)}"
     yield make_lab(tmp_path_factory.mktemp("crash") / "lab", namespace), namespace
     remove_namespaces(cluster, [namespace])
@@ -81,7 +81,7 @@ def folder(cluster: KubeCluster, tmp_path_factory: pytest.TempPathFactory) -> It
 def world(
     folder: tuple[Path, str], sandbox: Sandbox, cluster: KubeCluster, capsys: pytest.CaptureFixture[str]
 ) -> World:
-    """Yield the lab of this worker's crashes, in state A."""
+    """Yield the lab for the crash tests of this test worker, in state A."""
     root, namespace = folder
     lab = Lab(root, namespace, sandbox.kubeconfig, cluster, capsys)
     if not (root / ".git").exists():
@@ -95,7 +95,7 @@ def world(
 
 
 @pytest.mark.parametrize("after", range(1, MOST + 1))
-def test_sync_killed_after_any_write_is_finished_by_the_next(
+def test_sync_killed_after_any_write_is_completed_by_the_next_sync(
     world: World, tmp_path: Path, counts: dict[str, Counter[str]], after: int
 ) -> None:
     alive = world.bystander_version()
@@ -109,7 +109,7 @@ def test_sync_killed_after_any_write_is_finished_by_the_next(
 
 
 def crash_towards(world: World, proxy: Proxy, goal: str, after: int) -> bool:
-    """Kill a sync to a state, then complete it by another sync; return False if it had too few writes."""
+    """Kill a sync to a state and complete it by another sync; return False if it had too few writes."""
     world.write_files(goal)
     code, writes = run_until(world, proxy, after)
     if code == 0:
@@ -124,7 +124,7 @@ def crash_towards(world: World, proxy: Proxy, goal: str, after: int) -> bool:
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_first_sync_killed_after_any_write_is_completed_by_the_next(
+def test_first_sync_killed_after_any_write_is_completed_by_the_next_sync(
     lab: Lab, tmp_path: Path, after: int
 ) -> None:
     """The first sync creates the namespace, the lock and the parent."""

@@ -1,7 +1,7 @@
-"""Network and server faults during a sync: no wrong deletion, no false report, and the next sync succeeds.
+"""Network and server faults in a sync cause no wrong deletion and no false report; the next sync succeeds.
 
-Each fault is injected into each kind of request, once temporarily and once permanently, while a lab changes
-from one state to the other.
+Each fault is injected into each kind of request, once temporarily and once permanently, while a sync changes
+the lab from one state to the other.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FAULTS: dict[str, Broken] = {
 
 
 def alone_if_timed(fault: str) -> Any:
-    """Return a parameter; slowness depends on a timeout, which other tests must not disturb."""
+    """Return a test parameter. `slowness` runs alone, because other tests would disturb its timeout."""
     return pytest.param(fault, marks=[pytest.mark.serial] if fault == "slowness" else [])
 
 
@@ -71,7 +71,7 @@ READS = ("the parent", "a list", "everything")
 
 @dataclass(slots=True)
 class Injector:
-    """A proxy hook that injects a fault into the requests of one place and counts the faults."""
+    """A proxy hook that injects a fault into one kind of requests (`place`) and counts the faults."""
 
     place: str
     fault: str
@@ -92,7 +92,7 @@ class Injector:
 
 @pytest.fixture
 def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
-    """Add the faults of this test to those of the run."""
+    """Add the number of faults in this test to the counts of the test run."""
     INJECTED.clear()
     yield
     counts["faults"].update(INJECTED)
@@ -113,7 +113,7 @@ def proxy(lab: Lab, tmp_path: Path) -> Iterator[Proxy]:
 
 
 def free_lock(world: World) -> None:
-    """Expire a lock that the sync could not release, because the response was lost."""
+    """Make the lock expire if the sync could not release it because of a fault."""
     live = world.lab.get("Lease", "nimlab-experiments")
     if live is not None and live["spec"].get("holderIdentity"):
         spec = {**live["spec"], "renewTime": "2020-01-01T00:00:00.000000Z"}
@@ -121,7 +121,7 @@ def free_lock(world: World) -> None:
 
 
 def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) -> int:
-    """Sync with a fault and check the invariants, then sync without it.
+    """Sync with a fault and check the invariants, then sync without the fault.
 
     Return the exit code of the first sync.
     """
@@ -153,7 +153,7 @@ def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) 
     if answer.code == 0:
         dry = world.lab.run("sync", "--dry-run", "--output", "json")
         actions = {change["action"] for change in json.loads(dry.out)["objects"]}
-        assert actions <= {"keep", "update"}, context  # peers may still be starting
+        assert actions <= {"keep", "update"}, context  # an update is possible while peers are still starting
     free_lock(world)
     clean = world.lab.run("sync", "--timeout", "60s")
     assert clean.code == 0, context + clean.out + clean.err
@@ -167,7 +167,7 @@ def test_no_fault_causes_a_wrong_deletion_or_a_false_report(lab: Lab, proxy: Pro
     for place in PLACES:
         for times in (2, None):
             if fault == "429 with Retry-After" and times is None and place != "a list":
-                continue  # each takes five seconds, because the client obeys Retry-After
+                continue  # each of these cases takes five seconds, because the client obeys Retry-After
             injector = Injector(place=place, fault=fault, times=times)
             code = sync_with_fault(world, proxy, injector, state)
             assert injector.hits, f"no request matched {place}"
@@ -180,7 +180,7 @@ def test_no_fault_causes_a_wrong_deletion_or_a_false_report(lab: Lab, proxy: Pro
     "fault", [alone_if_timed(fault) for fault in ("a cut after", "half a body", "slowness")]
 )
 def test_every_request_can_be_retried(lab: Lab, proxy: Proxy, fault: str) -> None:
-    """Including the first sync, which creates the namespace and the lock."""
+    """The requests include those of the first sync, which creates the namespace and the lock."""
     seen: set[tuple[str, str, bytes]] = set()
 
     def first_time(request: Seen) -> Broken | None:
@@ -217,7 +217,7 @@ def test_retry_after_is_obeyed(lab: Lab, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2, None])
-def test_expired_pages_are_read_again_and_never_taken_for_the_whole_list(
+def test_expired_pages_are_read_again_and_never_treated_as_the_complete_list(
     lab: Lab, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, times: int | None
 ) -> None:
     world = make_world(lab)
@@ -273,7 +273,7 @@ def test_broken_watches_are_resumed(lab: Lab, proxy: Proxy, fault: str) -> None:
 
 
 def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], None]:
-    """Record responses; return a function that makes the proxy repeat the recorded ones from then on."""
+    """Record responses; return a function after whose call the proxy repeats the recorded responses."""
     known: dict[str, bytes] = {}
 
     def record(request: Seen, code: int, body: bytes) -> None:
@@ -296,7 +296,7 @@ def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], N
 
 
 def test_stale_reads_never_overwrite_or_delete_newer_objects(lab: Lab, proxy: Proxy) -> None:
-    """After the first reads, a user creates the object to create and recreates the object to prune."""
+    """After the first reads, a user creates the planned object and recreates the object to prune."""
     world = make_world(lab)
     world.write_files("B")
     through = replace(lab, kubeconfig=proxy.kubeconfig)
@@ -322,7 +322,7 @@ def test_stale_reads_never_overwrite_or_delete_newer_objects(lab: Lab, proxy: Pr
     lab.kubectl("delete", "service", "nimp2p-exp-green")
     assert lab.run("sync").code == 0
     assert lab.get("ConfigMap", "nimp2p-exp-blue-spec") == recreated, (
-        "another client created it with our labels"
+        "another client created the object with the lab's labels, so it is kept"
     )
     lab.kubectl("delete", "configmap", "nimp2p-exp-blue-spec")
     world.assert_is("B")

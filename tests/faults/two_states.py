@@ -1,7 +1,7 @@
 """Two states of a lab, and a bystander object.
 
-A sync from either state to the other creates, updates, restarts, replaces and prunes objects. The bystander
-is a foreign object with our labels; no sync may change it.
+A sync from one state to the other creates, updates, restarts, replaces and prunes objects, in both
+directions. The bystander is a foreign object with the lab's labels; no sync may change it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KINDS = ("ConfigMap", "Service", "NetworkPolicy", "StatefulSet")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A lab that can be changed to either state, and the bystander."""
+    """A lab that can be changed to both states, and the bystander."""
 
     lab: Lab
     bystander: ObjectKey
@@ -49,7 +49,7 @@ class World:
         git(self.lab.root, "commit", "-q", "--allow-empty", "-m", state)
 
     def names(self) -> dict[str, list[str]]:
-        """Return the names of our objects in the cluster, by kind, without the bystander."""
+        """Return the names of the lab's objects in the cluster, by kind, without the bystander."""
         return {
             kind: [name for name in self.lab.names(kind) if name.startswith("nimp2p-exp-")] for kind in KINDS
         }
@@ -85,7 +85,7 @@ def env_of(workload: Manifest) -> dict[str, Any]:
 
 
 def find_world(lab: Lab) -> World:
-    """Return the world of a lab that `make_world` has prepared."""
+    """Return the `World` of a lab that `make_world` has prepared."""
     return World(lab, ObjectKey("ConfigMap", lab.namespace, "bystander"))
 
 

@@ -1,4 +1,4 @@
-"""Random edits of an object by other managers, by every kind of write of the API."""
+"""Random edits of an object by other managers, with every kind of write that the API offers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from tests.properties.objects import PARTS, Dice, account, binding, role_rules
 
 OPEN = ("annotations", "data", "labels", "matchLabels", "nodeSelector", "selector")
-"""Maps that accept any key; in other maps the server rejects unknown keys."""
+"""Maps that accept any key; in all other maps, the server rejects unknown keys."""
 ESSENTIAL = (
     "accessModes", "app", "clusterIP", "clusterIPs", "containerPort", "containers", "kind", "labels",
     "matchLabels", "metadata", "name", "restartPolicy", "roleRef", "selector", "spec", "template", "volumes",
 )  # fmt: skip
-"""Fields that most objects need unchanged to be valid: seldom changed, because a rejection proves nothing."""
+"""Fields that are rarely changed, because the server would usually reject the object; that tests nothing."""
 NEEDED = ("apiGroups", "image", "key", "port", "resources", "verbs")
-"""Fields whose value can change but that are seldom removed."""
+"""Fields that are often changed but rarely removed."""
 ENUMS = {"protocol": ["TCP", "UDP"], "type": ["RollingUpdate", "OnDelete"], "operator": ["Exists", "Equal"]}
 """Fields with a fixed set of values."""
 WORKLOADS = ("DaemonSet", "Deployment", "StatefulSet")
@@ -30,7 +30,7 @@ WORKLOADS = ("DaemonSet", "Deployment", "StatefulSet")
 def send(
     cluster: KubeCluster, method: str, key: ObjectKey, body: object, manager: str, subresource: str = ""
 ) -> None:
-    """Write as another manager; ignore a rejection by the server."""
+    """Send a write as another manager; ignore a rejection by the server."""
     kind = KINDS[key.kind]
     base = f"/apis/{kind.api_version}" if kind.group else "/api/v1"
     namespace = f"namespaces/{key.namespace}/" if key.namespace else ""
@@ -52,7 +52,7 @@ def send(
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield every path in a value."""
+    """Yield the path of every leaf in a value."""
     if path:
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
@@ -61,7 +61,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutate(dice: Dice, value: dict[str, Any]) -> None:
-    """Change, remove, add or reorder something in place."""
+    """Change, remove, add or reorder a part of the value in place."""
     paths = [path for path in leaves(value) if path[-1] not in ESSENTIAL or not dice.chance(0.95)]
     if not paths:
         return
@@ -88,7 +88,7 @@ def mutate(dice: Dice, value: dict[str, Any]) -> None:
 
 
 def mutate_part(dice: Dice, manifest: Manifest) -> None:
-    """Change something in the spec of an object, or in its labels if it has no spec or an immutable one."""
+    """Change a part of an object's spec, or of its labels if it has no spec or its spec is immutable."""
     part = next((name for name in PARTS if manifest.get(name)), None)
     is_fixed = manifest["kind"] == "PersistentVolumeClaim" and dice.chance(0.9)
     if part is None or is_fixed:
@@ -112,7 +112,7 @@ def edit_put(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
 
 
 def edit_labels(dice: Dice, cluster: KubeCluster, live: Manifest) -> None:
-    """Change or remove one of our labels, or add a new one."""
+    """Change or remove one of the lab's labels, or add a new label."""
     name = dice.random.choice(["experiment", "team"])
     body = {"metadata": {"labels": {name: dice.random.choice(["x", "y", None])}}}
     send(cluster, "PATCH", key_of(live), body, "kubectl-label")

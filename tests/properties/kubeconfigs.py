@@ -1,4 +1,4 @@
-"""Random kubeconfigs, and the verdict of kubectl and nimlab on each: the user, or a rejection."""
+"""Random kubeconfigs, and the result of kubectl and nimlab for each: a user, or a rejection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PROXIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The parts of the kubeconfigs: a server, an administrator, two accounts and a proxy."""
+    """The parts of random kubeconfigs: a server, an administrator, two accounts and a proxy."""
 
     cluster: Mapping[str, Any]
     admin: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The user that the server authenticates, None if rejected; `text` is the error message."""
+    """The user that the server authenticates; None for a rejection, with the error message in `text`."""
 
     user: str | None
     text: str = field(compare=False)
@@ -82,7 +82,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """The port on loopback."""
+        """The port on the loopback address."""
         return int(self.server_address[1])
 
 
@@ -142,7 +142,7 @@ class Maker:
         self.what: list[str] = []
 
     def make(self) -> Case:
-        """Return the case, written to a folder of its own."""
+        """Return the case; its files are in its own folder."""
         self.folder.mkdir(parents=True)
         self._pick(_GOOD_USERS if self.random.random() < 0.7 else _ODD_USERS)
         tables = ((_GOOD_SERVERS, 0.5), (_ODD_SERVERS, 0.15), (_IMPERSONATIONS, 0.4), (_DOCUMENTS, 0.15))
@@ -183,7 +183,7 @@ class Maker:
         return self.random.choice(self.world.tokens)
 
     def as_file(self, entry: dict[str, Any], name: str) -> None:
-        """Move data into a file beside the kubeconfig, by a relative or an absolute path."""
+        """Move data to a file in the kubeconfig's folder, with a relative or an absolute path."""
         data = entry.pop(f"{name}-data", None)
         if data is not None:
             (self.folder / name).write_bytes(base64.b64decode(data))
@@ -544,7 +544,7 @@ _DOCUMENTS = (
 
 
 def clean_environment(case: Case, home: Path) -> dict[str, str]:
-    """Return the environment for both programs, without proxy settings and kubeconfig of the machine."""
+    """Return the environment for both programs, without the machine's proxy settings and kubeconfig."""
     kept = {name: value for name, value in os.environ.items() if name not in (*_PROXIES, "KUBECONFIG")}
     return {**kept, "HOME": str(home), **case.environment}
 
@@ -568,7 +568,7 @@ def by_kubectl(case: Case, home: Path) -> Verdict:
 
 
 def by_nimlab(case: Case, monkeypatch: pytest.MonkeyPatch) -> Verdict:
-    """Return the user that the server authenticates for nimlab. Other errors than NimlabError are bugs."""
+    """Return the user that the server authenticates for nimlab. Errors other than NimlabError are bugs."""
     for name in (*_PROXIES, "KUBECONFIG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in case.environment.items():

@@ -15,7 +15,7 @@ WORDS = ["a", "b", "", "true", "5", "x: y", "two\nlines\n", "é 😀", "{{ x }}"
 
 
 class Dice:
-    """Random choices, made by Hypothesis, which can repeat and simplify them."""
+    """Random choices. Hypothesis makes them, so it can repeat and simplify them."""
 
     def __init__(self, source: random.Random) -> None:
         self.random = source
@@ -54,7 +54,7 @@ def container(dice: Dice, name: str) -> dict[str, Any]:
 
 
 def statefulset_spec(dice: Dice) -> dict[str, Any]:
-    """Return the spec of a StatefulSet without peers, so that nothing has to run."""
+    """Return the spec of a StatefulSet without peers, so that no pods have to run."""
     pod: dict[str, Any] = {"containers": [container(dice, n) for n in ("main", "side")]}
     if dice.chance(0.6):
         pod["initContainers"] = [container(dice, n) for n in dice.subset(["i1", "i2", "i3"])]
@@ -217,12 +217,12 @@ BODIES: dict[str, Callable[[Dice, str], dict[str, Any]]] = {
     "ClusterRoleBinding": lambda dice, namespace: binding(dice, namespace, "ClusterRole"),
 }
 PARTS = ("spec", "data", "rules", "subjects", "imagePullSecrets", "automountServiceAccountToken")
-"""The fields of an object that edits change, if it has them."""
+"""The fields of an object that edits may change."""
 _OFTEN = [*BODIES, "StatefulSet", "StatefulSet", "Service", "Deployment", "DaemonSet"]
 
 
 def make_desired(dice: Dice, namespace: str, name: str) -> Manifest:
-    """Return a random object of a kind of the experiments or the platform."""
+    """Return a random object of one of the kinds that experiments or the platform contain."""
     kind = dice.random.choice(_OFTEN)
     is_namespaced = KINDS[kind].namespaced
     annotations = {f"x/{k}": dice.word() for k in dice.subset(["a", "b"])}

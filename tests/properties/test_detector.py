@@ -1,4 +1,4 @@
-"""The change detector compared with the API server, on random objects after random edits by others.
+"""Compare the change detector with the API server, for random objects with random edits by others.
 
 The reference is a server dry run of the apply. If its result has the same content and the same ownership as
 the object, an apply would change nothing. The detector may suspect such an object, but it must never report a
@@ -40,18 +40,18 @@ EXAMPLES = int(os.environ.get("NIMLAB_EXAMPLES", "2000"))
 
 
 def change_desired(dice: Dice, desired: Manifest) -> Manifest:
-    """Return the next desired object: the same, or one with something changed, removed or reordered."""
+    """Return the next desired object: the same one, or a copy with a changed, removed or reordered part."""
     changed = copy.deepcopy(desired)
     if dice.chance(0.3):
         mutate_part(dice, changed)
     try:
         return canonical(changed)
-    except UnitError:  # such templates would be rejected
+    except UnitError:  # a template with such a value would be rejected
         return desired
 
 
 def bare(live: Manifest) -> Manifest:
-    """Return the object without its status and the fields that change with every write."""
+    """Return the object without its status and without the fields that change with every write."""
     kept = copy.deepcopy(live)
     kept.pop("status", None)
     for name in ("managedFields", "resourceVersion", "generation"):
@@ -62,7 +62,7 @@ def bare(live: Manifest) -> Manifest:
 def would_change(cluster: KubeCluster, desired: Manifest, live: Manifest) -> bool | None:
     """Return whether an apply would change the object; None if the server rejects the apply.
 
-    The dry run is forced, because a conflict would report only owners, not changes.
+    The dry run uses force, because a conflict would show only the owners, not the changes.
     """
     try:
         predicted = cluster.apply(desired, manager=FIELD_MANAGER, force=True, dry_run=True)
@@ -72,9 +72,9 @@ def would_change(cluster: KubeCluster, desired: Manifest, live: Manifest) -> boo
 
 
 def read_with_truth(cluster: KubeCluster, desired: Manifest, key: ObjectKey) -> tuple[Manifest, bool | None]:
-    """Return the object and whether an apply would change exactly this version of it.
+    """Return the object, and whether an apply would change exactly this version of the object.
 
-    Repeats the reads if a controller writes in the meantime.
+    The reads are repeated if a controller writes in the meantime.
     """
     live = cluster.get(key)
     while True:
@@ -87,7 +87,7 @@ def read_with_truth(cluster: KubeCluster, desired: Manifest, key: ObjectKey) -> 
         live = now
 
 
-@pytest.mark.timeout(300 + EXAMPLES)  # about 0.05 s each on an idle machine
+@pytest.mark.timeout(300 + EXAMPLES)  # an example takes about 0.05 s on an idle machine
 def test_detector_never_reports_a_changed_object_as_unchanged(
     cluster: KubeCluster, figure: Callable[[str], None]
 ) -> None:
@@ -132,7 +132,7 @@ def test_every_rendered_kind_is_tested() -> None:
 
 
 def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, seen: Counter[str]) -> ObjectKey:
-    """Apply an object, edit it as others, then compare the detector with the server."""
+    """Apply an object, edit it as other managers, then compare the detector with the server."""
     desired = make_desired(dice, namespace, name)
     key = key_of(desired)
     live = cluster.apply(desired, manager=FIELD_MANAGER, force=False, dry_run=False)
@@ -147,7 +147,7 @@ def one_example(dice: Dice, cluster: KubeCluster, namespace: str, name: str, see
     wanted = change_desired(dice, desired)
     truth = check_detector(cluster, wanted, key, seen)
     if truth is None and wanted != desired:
-        check_detector(cluster, desired, key, seen)  # use the edits of this example nevertheless
+        check_detector(cluster, desired, key, seen)  # the edits of this example are still useful
     check_cleaning(cluster, wanted, live, seen)
     return key
 

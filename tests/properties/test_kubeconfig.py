@@ -1,4 +1,4 @@
-"""nimlab and kubectl interpret random kubeconfigs alike: the same server, the same user, the same rejection.
+"""nimlab and kubectl interpret random kubeconfigs equally: same server, same user, or both reject them.
 
 `NIMLAB_KUBECONFIGS` sets the number of kubeconfigs, `NIMLAB_KUBECONFIGS_SEED` the first seed.
 """
@@ -34,7 +34,7 @@ FIRST = int(os.environ.get("NIMLAB_KUBECONFIGS_SEED", "0"))
 
 @pytest.fixture
 def world(lab: Lab) -> Iterator[World]:
-    """Yield the sandbox's server and administrator, and two accounts without any rights."""
+    """Yield the sandbox's server and administrator, and two accounts without permissions."""
     document = yaml.safe_load(lab.kubeconfig.read_text(encoding="utf-8"))
     names = [f"fuzz-{secrets.token_hex(3)}" for _ in range(2)]
     for name in names:
@@ -52,7 +52,7 @@ def world(lab: Lab) -> Iterator[World]:
 
 
 def difference(case: Case, theirs: Verdict, ours: Verdict) -> str | None:
-    """Return the difference between kubectl's verdict and ours; None if there is none."""
+    """Return the difference between the results of kubectl and nimlab; None if they are equal."""
     if theirs.user is None and ours.user is None:
         return None
     if case.stricter and ours.user is None:
@@ -64,7 +64,7 @@ def difference(case: Case, theirs: Verdict, ours: Verdict) -> str | None:
 
 @pytest.mark.live
 @pytest.mark.timeout(3600)
-def test_random_kubeconfigs_are_interpreted_as_by_kubectl(
+def test_random_kubeconfigs_are_interpreted_as_in_kubectl(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: Callable[[str], None]
 ) -> None:
     cases = [Maker(seed, world, tmp_path / str(seed)).make() for seed in range(FIRST, FIRST + CASES)]
@@ -85,7 +85,7 @@ def test_random_kubeconfigs_are_interpreted_as_by_kubectl(
         if kubectl.user is not None and nimlab.user is not None
     }
     other_route = sorted((by_proxy ^ world.proxy.seen) & accepted)
-    differences += [f"{name}: only one of the two used the proxy" for name in other_route]
+    differences += [f"{name}: only one of kubectl and nimlab used the proxy" for name in other_route]
     kinds = Counter(
         (("kubectl is rejected" if kubectl.user is None else "kubectl is accepted"),
          ("nimlab is rejected" if nimlab.user is None else "nimlab is accepted"))

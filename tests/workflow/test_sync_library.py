@@ -71,7 +71,7 @@ class Program:
     def using(
         self, use: Callable[[Session], list[Event]], policy: SyncPolicy, stop: threading.Event
     ) -> list[Event]:
-        """Call a function with a session of the lab."""
+        """Open a session of the lab, and return the result of a function that uses it."""
         lab = read_lab(self.root, policy.names, commit=read_commit(self.root))
         with open_session(lab, self.target, stop=stop) as session:
             return use(session)
@@ -149,14 +149,14 @@ def test_second_sync_has_nothing_to_do_and_waits_for_nothing(program: Program) -
 
 
 @pytest.mark.live
-def test_settled_experiment_costs_no_request_beside_the_plan(program: Program) -> None:
+def test_settled_experiment_costs_no_request_in_addition_to_those_of_the_plan(program: Program) -> None:
     program.sync()
 
     def count(session: Session) -> list[Event]:
         plan(session)
         before = session.cluster.requests().total
         events = list(sync(session, SyncOptions()))
-        assert session.cluster.requests().total == 2 * before, "no more than the plan's requests"
+        assert session.cluster.requests().total == 2 * before, "the wait must send no requests"
         return events
 
     assert settled(program.using(count, SyncPolicy(), threading.Event())) == {"green": 2, "red": 2}
@@ -177,7 +177,9 @@ def test_removed_file_is_pruned_unless_the_policy_forbids_it(program: Program, c
 
 
 @pytest.mark.live
-def test_stop_event_ends_a_sync_and_the_next_one_completes_it(program: Program, cluster: KubeCluster) -> None:
+def test_stop_event_ends_a_sync_and_the_next_sync_completes_it(
+    program: Program, cluster: KubeCluster
+) -> None:
     def stop_early(session: Session) -> list[Event]:
         events = []
         for event in sync(session, SyncOptions()):
@@ -219,7 +221,7 @@ def test_plan_writes_nothing(program: Program, cluster: KubeCluster) -> None:
 
 
 @pytest.mark.live
-def test_names_narrow_a_plan_and_must_be_those_that_were_read(program: Program) -> None:
+def test_names_limit_a_plan_and_must_be_the_names_that_were_read(program: Program) -> None:
     lab = read_lab(program.root, frozenset({"red"}), commit=None)
     with open_session(lab, program.target) as session:
         prepared = plan(session)

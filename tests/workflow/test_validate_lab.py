@@ -1,4 +1,4 @@
-"""`validate` renders and guards everything, so it finds every error that would block a sync."""
+"""`validate` renders and checks everything, so it finds every error that would block a sync."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def validate(root: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """Return the problems; a second run, with the cache, must return the same ones."""
+    """Return the problems; a second run, with the cache, must return the same problems."""
     answers = []
     for _ in range(2):
         capsys.readouterr()
@@ -180,7 +180,7 @@ def test_change_after_a_cached_result_is_found(root: Path, capsys: pytest.Captur
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_merge_conflict_and_lfs_pointer_are_named(
+def test_merge_conflict_and_lfs_pointer_are_reported(
     root: Path, name: str, ends: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = root / name

@@ -1,8 +1,8 @@
-"""The only writer: takes the lock, executes a plan in parallel, and reports each step as an event.
+"""The only code that writes to a cluster: acquire the lock, execute a plan in parallel, report each step.
 
-In: a `Plan` and the port to the cluster. Out: events. This is the only package that writes to a cluster, and
-it writes only what the plan contains. A crash after any write is safe: only ownership is recorded, so the
-next sync completes the work.
+In: a `Plan` and the port to the cluster. Out: events. This package makes only the changes that the plan
+contains. A crash after any write is safe: no progress is recorded, only ownership, so the next sync plans the
+remaining changes and completes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The execution of a plan: record the scope, apply, prune, record the final scope.
+"""Execute a plan: record the scope, apply the objects, prune the objects, record the final scope.
 
 Experiments are independent: they run in parallel, and a failure of one does not stop the others. Within an
 experiment, objects are applied in order. Nothing is pruned unless everything was applied.
@@ -31,7 +31,7 @@ from nimlab.plan.sync_events import Event, Notice, ObjectDone, Outcome, PeersRes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyOptions:
-    """How to execute a plan. `version` is recorded on the parent; `timeout_s` limits each wait."""
+    """Options for an execution. `version` is recorded on the parent; `timeout_s` limits each wait."""
 
     parallel: int
     take_ownership: bool
@@ -80,7 +80,8 @@ def create_namespace(cluster: Cluster, name: str) -> Notice:
 def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | None:
     """Create a Secret with a random password; return None if the Secret already exists.
 
-    nimlab never reads, changes or deletes this Secret, and it is not a member of a set. Raises ClusterError.
+    nimlab never reads, changes or deletes this Secret. It is not a member of an apply-set. Raises
+    ClusterError.
     """
     manifest: Manifest = {
         "apiVersion": "v1",
@@ -97,7 +98,7 @@ def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | Non
 
 
 def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: threading.Event) -> Iterator[Event]:
-    """Execute the plan and yield its events; exactly one ObjectDone for each change that is not KEEP.
+    """Execute the plan and yield its events, with exactly one ObjectDone per change (except KEEP changes).
 
     Once `stop` is set, no further object is started; the remaining objects are reported as not attempted.
     Errors of single objects are events. A NimlabError is raised only if the parent cannot be written.
@@ -123,9 +124,9 @@ def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: thread
 
 
 def _delete_former_parent(former: Former, cluster: Cluster) -> Notice:
-    """Delete the parent of a former set without members, exactly as it was read.
+    """Delete the parent of a former apply-set that has no members any more.
 
-    Raises PreconditionFailed if it has changed since.
+    Raises PreconditionFailed if the parent has changed since it was read.
     """
     metadata, key = former.manifest["metadata"], former.apply_set.parent_key
     cluster.delete(
@@ -138,11 +139,11 @@ def _delete_former_parent(former: Former, cluster: Cluster) -> Notice:
 
 
 def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: ApplyOptions) -> Parent:
-    """Replace the parent's record, if it is still the one that was read, and return it as written.
+    """Replace the parent's record if it is still as it was read, and return the new record.
 
-    The apply is forced because the annotations belong to nimlab alone. If a user has added an annotation by
+    The apply is forced, because all these annotations belong to nimlab. If a user has added an annotation by
     hand, a first apply takes it over and a second apply removes it. Raises PreconditionFailed if another sync
-    has written the record in the meantime. Changes outside of the record are ignored.
+    has written the record in the meantime. Other changes to the parent are ignored.
     """
     with_empty = False
     for _ in range(_ATTEMPTS):
@@ -174,7 +175,7 @@ def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, opti
 def _in_parallel(
     plan: Plan, work: _Work, cluster: Cluster, options: ApplyOptions, stop: threading.Event
 ) -> Iterator[Event]:
-    """Run `work` for every experiment and yield the events as they come; raise the exceptions of `work`."""
+    """Run `work` for every experiment; yield its events as they arrive, and raise its exceptions."""
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=options.parallel) as pool:
         job = Job(cluster=cluster, plan=plan, options=options, stop=stop, emit=events.put)
@@ -189,10 +190,10 @@ def _in_parallel(
 
 
 def _apply_experiment(experiment: ExperimentPlan, job: Job) -> None:
-    """Apply one experiment's objects in order; after a failure, skip the rest.
+    """Apply one experiment's objects in order; after a failure, skip the remaining objects.
 
-    If the plan already contains a blocked object, the whole experiment is blocked, because a partial change
-    is worse than none. A new experiment that the plan holds back is not started.
+    If the plan contains a blocked object of the experiment, nothing is applied: a partial change would be
+    worse than no change. A new experiment that the plan holds back is not started.
     """
     changes = [c for c in experiment.changes if c.action is not Action.PRUNE and c.action is not Action.KEEP]
     error = next((change.error for change in changes if change.error is not None), None)

@@ -1,14 +1,16 @@
-"""Lock for syncs: a Lease that expires, so that only one sync of a set writes at a time.
+"""Lock for syncs: a Lease that expires, so that only one sync of an apply-set writes at a time.
 
-The lease also proves that a snapshot is current. A sync reads the lease together with everything else. It can
-acquire the lease only with the resourceVersion that it read. So no other sync has written since that read.
+The lease also proves that a snapshot is current. A sync reads the lease together with the snapshot. It can
+acquire the lease only if the lease still has the resourceVersion that was read. So no other sync has written
+since then.
 
 If the holder dies, it no longer renews the lease, and another sync can acquire it after its expiry. A holder
 that was only suspended (a sleeping laptop, a frozen container) calls `check` before each write, and stops
 writing once its lease may have expired. If the clocks of two machines differ by more than the lease duration,
-the second one can acquire the lease too early. Then the next renewal by the first holder fails, and it stops.
+the second machine can acquire the lease too early. Then the next renewal by the first holder fails, and it
+stops.
 
-If the expiry cannot be determined (no renew time, an invalid one, or one in the far future), the lease counts
+If the expiry cannot be determined (the renew time is missing, invalid or in the far future), the lease counts
 as held. The error names the holder, the renew time, and the command that deletes the lease.
 """
 
@@ -29,13 +31,16 @@ _DURATION_S: Final = 60
 _RENEW_EVERY_S: Final = 15
 _RELEASE_ATTEMPTS: Final = 3
 _MAX_CLOCK_SKEW: Final = timedelta(seconds=5)  # a larger difference is reported
-_SURELY_HELD: Final = timedelta(seconds=_DURATION_S - _RENEW_EVERY_S)  # leaves time for a write in progress
+_SURELY_HELD: Final = timedelta(
+    seconds=_DURATION_S - _RENEW_EVERY_S
+)  # then time remains for a write in progress
 
 
 class Lock:
     """A lease that is held and renewed until `release`.
 
-    `lost` is set once another sync has acquired the lease or may have acquired it; `stop` is set with it.
+    `lost` is set when another sync has acquired the lease or may have acquired it. `stop` is set at the same
+    time.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Release the lease, once. If the request fails, the lease expires by itself."""
+        """Release the lease; further calls do nothing. If the request fails, the lease expires by itself."""
         if self._done.is_set():
             return
         self._done.set()
@@ -79,7 +84,7 @@ class Lock:
         for _ in range(_RELEASE_ATTEMPTS):
             try:
                 self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
-            except Interrupted:  # a signal was received: retry without a pause
+            except Interrupted:  # a signal ended the pause: retry at once
                 continue
             except NimlabError:
                 return
@@ -95,7 +100,9 @@ class Lock:
             except PreconditionFailed:
                 self._mark_lost()
             except NimlabError as error:
-                is_deleted = isinstance(error, ClusterError) and error.status == 404  # by a user
+                is_deleted = (
+                    isinstance(error, ClusterError) and error.status == 404
+                )  # a user deleted the lease
                 if is_deleted or self._now() - self._renewed > _SURELY_HELD:
                     self._mark_lost()
             if self.lost.is_set():
@@ -107,7 +114,7 @@ class Lock:
 
 
 class Locks:
-    """Several locks that are held together; the first one is that of the current set."""
+    """Several locks that are held together; the first one is the lock of the current apply-set."""
 
     def __init__(self, locks: Sequence[Lock]) -> None:
         self._locks = tuple(locks)
@@ -118,7 +125,7 @@ class Locks:
             lock.check()
 
     def release(self) -> None:
-        """Release all leases, once."""
+        """Release all leases; further calls do nothing."""
         for lock in self._locks:
             lock.release()
 
@@ -136,7 +143,7 @@ def acquire_locks(
     now: Callable[[], datetime],
     stop: threading.Event,
 ) -> Locks:
-    """Acquire the lease of each set, all of them or none. Raises the errors of `acquire`."""
+    """Acquire the leases of all apply-sets; if one fails, release the others. Raises as `acquire_lock`."""
     locks: list[Lock] = []
     try:
         for apply_set, lease in leases:
@@ -156,9 +163,10 @@ def acquire_lock(
     now: Callable[[], datetime],
     stop: threading.Event,
 ) -> Lock:
-    """Acquire the lease, which must be unchanged since it was read. `stop` is set if the lock is lost later.
+    """Acquire the lease, if it is unchanged since it was read. `stop` is set if the lock is lost later.
 
-    Raises PreconditionFailed when the lease has changed (read it again), LockHeld when another sync holds it.
+    Raises PreconditionFailed if the lease has changed (the caller must read it again), LockHeld if another
+    sync holds it.
     """
     acquired = now()
     current = current_holder(lease, acquired)
@@ -190,7 +198,7 @@ def _new_lease(key: ObjectKey, spec: Manifest) -> Manifest:
 class LeaseHolder:
     """The holder of a lease; `renewed` is the renew time as the lease contains it.
 
-    `until` is the expiry of the lease unless it is renewed; None if it cannot be determined.
+    `until` is the time at which the lease expires if it is not renewed; None if that cannot be determined.
     """
 
     name: str
@@ -199,7 +207,7 @@ class LeaseHolder:
 
 
 def current_holder(lease: Manifest | None, now: datetime) -> LeaseHolder | None:
-    """Return the holder of the lease; None if it has no holder or has certainly expired."""
+    """Return the holder of the lease; None if the lease has no holder or has certainly expired."""
     spec = (lease or {}).get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder:
@@ -211,7 +219,7 @@ def current_holder(lease: Manifest | None, now: datetime) -> LeaseHolder | None:
 
 
 def _expiry(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -- any JSON value
-    """Return the expiry of a lease; None if the renew time is invalid or the sum is out of range."""
+    """Return the time at which a lease expires; None if it is invalid or out of range."""
     try:
         begun = datetime.fromisoformat(renewed).astimezone(UTC)
         return begun + timedelta(seconds=_DURATION_S if duration_s is None else int(duration_s))
@@ -239,7 +247,7 @@ def _lock_held(holder: LeaseHolder, key: ObjectKey, now: datetime) -> LockHeld:
 
 
 def _write(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
-    """Write the lease. A conflict with our own earlier attempt counts as success: its response was lost."""
+    """Write the lease. A conflict with our own earlier attempt, whose response was lost, is a success."""
     try:
         return send(lease)
     except PreconditionFailed:

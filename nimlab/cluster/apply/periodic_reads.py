@@ -1,4 +1,4 @@
-"""Periodic reads in addition to the watches: FailedCreate events, and objects of kinds without a watch.
+"""Periodic reads in addition to the watches, for FailedCreate events and for kinds that are not watched.
 
 In: the pending wait targets. Out: updates of a `Readiness`. Each kind is read by one LIST, over all
 namespaces if the credentials allow that. A kind is no longer read once no object of this kind is pending.
@@ -19,7 +19,7 @@ from nimlab.plan.kstatus import peers_of
 
 
 class PeriodicReads:
-    """A reader for the kinds without a watch; remembers the kinds that need one LIST per namespace."""
+    """A reader for the kinds that are not watched. It stores which kinds need one LIST per namespace."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
         self._cluster = cluster

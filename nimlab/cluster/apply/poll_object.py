@@ -1,4 +1,4 @@
-"""Polling of a condition until it holds, the timeout expires, or the sync is stopped."""
+"""Poll a condition until it is true, the timeout expires, or the sync is stopped."""
 
 from __future__ import annotations
 

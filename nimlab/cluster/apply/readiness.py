@@ -1,6 +1,6 @@
 """Readiness of the experiments: the known state of their peers, and the resulting event for each experiment.
 
-In: objects from watches and LISTs. Out: one event per experiment. This module reads nothing itself.
+In: objects from watches and LISTs. Out: one event per experiment. This module sends no requests.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _MAX_EVENT_AGE: Final = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitTarget:
-    """What one experiment waits for: workloads that must settle, and objects that must disappear.
+    """The objects of one experiment to wait for: workloads that must settle, and objects that must disappear.
 
-    `noun` is the word for its pods. `terminating` are the objects that are being deleted, by key, and `uids`
-    are their uids; an object of the same name with another uid is not awaited. `needs_pods` is False if all
-    its workloads have settled already. `settled_peers` is the number of running peers if the snapshot shows
-    that nothing is awaited; None otherwise.
+    `noun` is the word for the experiment's pods. `terminating` are the objects that are being deleted, by
+    key, and `uids` are their uids; a new object with the same name and another uid is not awaited.
+    `needs_pods` is False if all workloads have already settled. `settled_peers` is the number of running
+    peers if the snapshot shows that there is nothing to wait for; None otherwise.
     """
 
     experiment: str
@@ -54,8 +54,8 @@ class WaitTarget:
 class _PodRejection:
     """The reason why no pods are created for a workload.
 
-    `since` is when nimlab first saw the event, `seen_at` is the event's own time, and `uid` identifies the
-    workload that the event is about.
+    `since` is the time when nimlab first read the event, `seen_at` is the time in the event, and `uid`
+    identifies the workload that the event concerns.
     """
 
     since: datetime
@@ -66,12 +66,12 @@ class _PodRejection:
 
 @dataclass(slots=True)
 class Readiness:
-    """The state of a set as the watches have reported it; only the waiting thread writes it.
+    """The state of an apply-set, as the watches have reported it; only the waiting thread writes it.
 
-    `troubled` contains, for each experiment, the reasons of pods that do not run (not the pods themselves).
-    `rejected_pods` contains the workloads whose pods are rejected, because no pod exists to show the reason.
-    `terminating` contains deleted objects of other kinds that still exist. `listed` contains the kinds that
-    have been listed completely.
+    `troubled` contains, for each experiment, why its pods do not run (not the pods themselves).
+    `rejected_pods` contains, for each workload, why its pods are rejected: such pods never exist, so they
+    cannot be in `troubled`. `terminating` contains objects other than workloads that are deleted but still
+    exist. `listed` contains the kinds that have been listed completely.
     """
 
     apply_set: ApplySet
@@ -82,7 +82,7 @@ class Readiness:
     listed: set[str] = field(default_factory=set)
 
     def clear(self, kind: str, namespace: str | None) -> None:
-        """Remove all entries of a kind in a namespace (None: in all), before a new LIST fills them again."""
+        """Remove all entries of a kind in a namespace (None: in all), before a new LIST adds them again."""
         if kind != "Pod":
             keys = [key for key in self.workloads if key.kind == kind and namespace in (None, key.namespace)]
             for key in keys:
@@ -105,7 +105,7 @@ class Readiness:
             troubled[key] = trouble
 
     def record_terminating(self, kind: str, items: Iterable[Manifest]) -> None:
-        """Record all objects of a kind that still exist; all others of that kind have been deleted."""
+        """Record all objects of a kind that still exist; the others of this kind have been deleted."""
         for key in [key for key in self.terminating if key.kind == kind]:
             del self.terminating[key]
         self.terminating.update((key_of(live), live) for live in items)
@@ -139,7 +139,7 @@ class Readiness:
 def assess_readiness(
     target: WaitTarget, readiness: Readiness, now: datetime, *, waited_s: float, timeout_s: float
 ) -> Event | None:
-    """Return the event for an experiment's state; None before all its kinds have been listed. Pure."""
+    """Return the event for an experiment's state; None until all its kinds have been listed. Pure."""
     if target.settled_peers is not None:
         return ExperimentSettled(
             experiment=target.experiment, running=target.settled_peers, after_s=0.0, noun=target.noun
@@ -169,7 +169,7 @@ def assess_readiness(
             held=tuple(key_of(live) for live in remaining),
         )
     leaving = sum(c.leaving for c in counts) + sum(_existing_peers(live) for live in remaining)
-    counts_explain = leaving or running < wanted  # otherwise the counts alone would look finished
+    counts_explain = leaving or running < wanted  # otherwise, the event must contain the reason
     return PeersProgress(
         experiment=target.experiment,
         running=running,
@@ -182,7 +182,7 @@ def assess_readiness(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Count:
-    """Peers of one workload: desired, running peers that will stay, and peers that must still terminate."""
+    """The number of peers of one workload: desired, running (and not leaving), and still to be terminated."""
 
     wanted: int
     running: int
@@ -213,7 +213,7 @@ def _outdated_peers(live: Manifest, peers: PeerCount) -> int:
 
 
 def _remaining(target: WaitTarget, readiness: Readiness) -> list[Manifest]:
-    """Return the deleted objects that still exist; a new object of the same name does not count."""
+    """Return the deleted objects that still exist, without new objects of the same name."""
     remaining = []
     for key in sorted(target.terminating):
         known = readiness.workloads if key.kind in WORKLOADS else readiness.terminating
@@ -228,7 +228,7 @@ def _existing_peers(live: Manifest) -> int:
 
 
 def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining: Sequence[Manifest]) -> str:
-    """Return the reason why an experiment is not settled although its peer counts look finished."""
+    """Return why an experiment has not settled although it has the desired number of running peers."""
     missing = sorted(target.workloads - {key_of(live) for live in workloads})
     if missing:
         return f"{missing[0]} does not exist"
@@ -241,7 +241,7 @@ def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining
 
 
 def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[Trouble, ...]:
-    """Return the reasons why peers do not run; none if the experiment only waits for deletions."""
+    """Return the reasons why peers do not run; empty if the experiment only waits for deletions."""
     if not target.workloads:
         return ()
     of_pods = readiness.troubled.get(target.experiment, {}).values()
@@ -258,7 +258,7 @@ def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[
 
 
 def _concerns(rejection: _PodRejection, live: Manifest) -> bool:
-    """Return True if the event is about this object (by uid) and not older than its last spec change."""
+    """Return True if the event concerns this object (by uid) and is not older than its last spec change."""
     changed_at = spec_changed_at(live)
     is_same = rejection.uid in ("", live["metadata"].get("uid"))
     return is_same and (changed_at is None or rejection.last_seen_at >= changed_at)

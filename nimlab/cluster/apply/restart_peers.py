@@ -1,7 +1,7 @@
-"""The restart of all peers of a StatefulSet together, by deleting the pods of older revisions.
+"""Restart all peers of a StatefulSet together, by deleting the pods of older revisions.
 
-Under `OnDelete` the StatefulSet controller does not replace pods by itself. If they were replaced one by one,
-the network would run old and new peers side by side for a long time.
+With the update strategy `OnDelete`, the StatefulSet controller does not replace pods by itself. If the pods
+were replaced one by one, old and new peers would run side by side in the network for a long time.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def restart_peers(
 ) -> int:
     """Delete the peers of older revisions, all at once; return how many were deleted.
 
-    The StatefulSet controller deletes surplus peers itself. Peers that were kept through a replacement of the
-    StatefulSet already belong to the new StatefulSet at this point. Raises ClusterError.
+    The StatefulSet controller deletes surplus peers itself. If the StatefulSet was replaced and its
+    peers were kept, they already belong to the new StatefulSet. Raises ClusterError.
     """
     if not (change.outdated_peers_after and is_restarted_by_sync(applied) and peers_of(applied).wanted):
         return 0
@@ -41,21 +41,21 @@ def restart_peers(
         uids |= {key_of(pod): pod["metadata"]["uid"] for pod in outdated}
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         for _ in pool.map(lambda key: _delete_peer(key, uids[key], cluster), uids):
-            pass  # raises the errors of the deletions
+            pass  # the iteration raises the errors of the deletions
     return len(uids)
 
 
 def _wait_until_observed(
     applied: Manifest, key: ObjectKey, cluster: Cluster, stop: threading.Event
 ) -> Manifest:
-    """Return the StatefulSet once its controller has observed the new template and set its revision."""
+    """Return the StatefulSet after its controller has observed the new template and set its revision."""
     latest: list[Manifest] = []
 
     def is_observed() -> bool:
-        """Compare with the generation of the apply, because a read may return an older object."""
+        """Compare with the generation that the apply returned, because a read may return an older object."""
         live = cluster.get(key)
         if live is None:
-            raise PreconditionFailed("it was deleted while its peers were restarted", where=key)
+            raise PreconditionFailed("it was deleted while its peers were being restarted", where=key)
         observed = int((live.get("status") or {}).get("observedGeneration") or 0)
         latest[:] = [live]
         return observed >= int(applied["metadata"]["generation"])
@@ -66,7 +66,7 @@ def _wait_until_observed(
 
 
 def _is_outdated_peer(pod: Manifest, statefulset: Manifest, revision: str) -> bool:
-    """Return True for a pod of another revision that is not surplus and not being deleted."""
+    """Return True if the pod has another revision, is not surplus, and is not being deleted."""
     owners = pod["metadata"].get("ownerReferences") or ()
     first = int((statefulset["spec"].get("ordinals") or {}).get("start") or 0)
     ordinal = pod["metadata"]["name"].rpartition("-")[2]
@@ -80,7 +80,7 @@ def _is_outdated_peer(pod: Manifest, statefulset: Manifest, revision: str) -> bo
 
 
 def _delete_peer(key: ObjectKey, uid: str, cluster: Cluster) -> None:
-    """Delete one peer by its uid; keep a pod with another uid, because it is a new one."""
+    """Delete the peer with this uid. A pod with another uid is new, and is kept."""
     try:
         cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
     except PreconditionFailed:

@@ -1,7 +1,7 @@
-"""The reason why a namespace rejects writes: it is being deleted, and something blocks the deletion.
+"""Explain why a namespace rejects writes: it is being deleted, and something blocks the deletion.
 
-In: an error, the cluster. Out: an error that also names the blockers of the namespace's deletion. The
-namespace is read only after such a rejection.
+In: the error of a write, the cluster. Out: an error that also names what blocks the deletion of the
+namespace. The namespace is read only if the server has rejected the write for this reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _REJECTION = "because it is being terminated"  # from the API server's error mes
 
 
 def explain_terminating_namespace(error: NimlabError, cluster: Cluster, namespace: str) -> NimlabError:
-    """Return the error, or an error with the deletion's blockers if the namespace is being deleted."""
+    """Return an error that names what blocks the deletion of the namespace; return other errors unchanged."""
     if not isinstance(error, ClusterError) or _REJECTION not in error.full_message:
         return error
     key = ObjectKey("Namespace", "", namespace)

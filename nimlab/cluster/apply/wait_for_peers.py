@@ -1,8 +1,8 @@
-"""Wait until the peers of each experiment run, or until it is certain that they will not.
+"""Wait until the peers of each experiment are running, or until it is certain that they will not run.
 
 In: the experiments to wait for. Out: progress events, and for each experiment one final ExperimentSettled or
-ExperimentStuck with the reasons. Watches report the changes. Nothing is written here. The clock is an
-argument.
+ExperimentStuck with the reasons. Watches report the changes. This module only reads from the cluster. The
+caller passes the clock.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _PACE_AFTER_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """The start of an experiment's progress: its time, and the number of peers that were missing then."""
+    """The start of an experiment's progress: the time, and the number of peers missing at that time."""
 
     since_s: float
     missing: int
 
     def left_s(self, missing: int, now_s: float) -> float | None:
-        """Return the estimated remaining time at the pace so far; None in the first seconds. Pure."""
+        """Return the remaining time, estimated from the progress so far; None in the first seconds. Pure."""
         done, spent_s = self.missing - missing, now_s - self.since_s
         return missing * spent_s / done if done > 0 and spent_s >= _PACE_AFTER_S else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """Time as an argument: the time of day in UTC, and seconds that never jump."""
+    """A clock that tests can replace: the time of day in UTC, and a monotonic count of seconds."""
 
     now: Callable[[], datetime]
     monotonic_s: Callable[[], float]
@@ -60,11 +60,11 @@ def system_clock() -> Clock:
 def wait_targets(
     plan: Plan, snapshot: Snapshot, *, failed: frozenset[str], not_deleted: frozenset[ObjectKey]
 ) -> tuple[WaitTarget, ...]:
-    """Return one target per experiment that must be awaited after the plan was executed. Pure.
+    """Return one target per experiment that must be awaited after the execution of the plan. Pure.
 
-    Experiments in `failed`, experiments that the plan holds back, and experiments without workloads and
-    deletions have no target. Deleted objects of every kind are awaited until they no longer exist. Objects in
-    `not_deleted` were not deleted.
+    An experiment has no target if it is in `failed`, if the plan holds it back, or if it has neither a
+    workload nor a deletion. Deleted objects of every kind are awaited until they no longer exist.
+    `not_deleted` are objects that the plan prunes but that were not deleted.
     """
     targets = (
         _target_of(experiment, plan, snapshot, not_deleted)
@@ -100,7 +100,7 @@ def _is_awaited_workload(change: Change) -> bool:
 
 
 def _is_being_deleted(change: Change, plan: Plan, not_deleted: frozenset[ObjectKey]) -> bool:
-    """Return True for an object that this sync deleted, or that was being deleted before."""
+    """Return True for an object that this sync has deleted, or that was already being deleted."""
     is_pruned = change.action is Action.PRUNE and not plan.stops and change.key not in not_deleted
     return is_pruned or change.leaving
 
@@ -116,8 +116,8 @@ def wait_until_settled(
 ) -> Iterator[Event]:
     """Yield progress until every experiment has settled or is stuck, or `stop` is set.
 
-    No request is sent for an experiment that the snapshot shows settled. Raises ClusterError if the cluster
-    cannot be watched at all.
+    No request is sent for an experiment that has already settled in the snapshot. Raises ClusterError if the
+    cluster cannot be watched at all.
     """
     readiness, shown, paces = Readiness(apply_set), dict[str, Event](), dict[str, Pace]()
     settled = [target for target in targets if target.settled_peers is not None]

@@ -1,7 +1,7 @@
 """Watches that update a `Readiness`: one thread per kind and namespace.
 
-Each thread starts with a LIST, watches from its resourceVersion, and renews the watch when it ends. The
-threads only send messages. The thread that drains the messages is the only one that writes the `Readiness`.
+Each thread starts with a LIST, watches from its resourceVersion, and renews the watch when it ends. These
+threads only send messages. Only the thread that receives the messages writes to the `Readiness`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_FAILURES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A page of a LIST; the first page replaces everything known of the kind in this namespace."""
+    """A page of a LIST; the first page replaces all known objects of the kind in this namespace."""
 
     kind: str
     namespace: str | None
@@ -38,7 +38,7 @@ class _Page:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """All pages of a LIST have been sent."""
+    """The message that all pages of a LIST have been sent."""
 
     kind: str
     namespace: str | None
@@ -48,7 +48,7 @@ _Message: TypeAlias = _Page | _Listed | WatchEvent
 
 
 class Watcher:
-    """Watches over the awaited workloads and all their peers; a context manager."""
+    """Watches for the awaited workloads and all their peers; a context manager."""
 
     def __init__(self, cluster: Cluster, targets: Sequence[WaitTarget], apply_set: ApplySet) -> None:
         self._cluster = cluster
@@ -83,9 +83,9 @@ class Watcher:
         self._closed.set()
 
     def drain(self, readiness: Readiness, now: datetime) -> None:
-        """Apply all queued messages to `readiness`; if there are none, wait up to 0.2 s for one.
+        """Apply all queued messages to `readiness`; if there are none, wait up to 0.2 s for the first.
 
-        Raises ClusterError when a watch has failed for good.
+        Raises ClusterError if a watch has failed permanently.
         """
         timeout_s: float | None = _DRAIN_TIMEOUT_S
         while True:
@@ -124,7 +124,7 @@ class Watcher:
         return (None,)
 
     def _list_and_watch(self, kind: str, namespace: str | None, labels: str) -> None:
-        """LIST, then watch from there; start again when the watch expires. Give up after some failures."""
+        """LIST, then watch from its version; LIST again if the watch expires. Give up after some failures."""
         failures = 0
         while not self._closed.is_set():
             try:
@@ -134,7 +134,7 @@ class Watcher:
                     failures = 0
             except Expired:
                 continue
-            except Interrupted:  # the draining thread handles the signal itself
+            except Interrupted:  # the receiving thread handles the signal
                 return
             except ClusterError as error:
                 failures += 1
@@ -144,7 +144,7 @@ class Watcher:
                 self._closed.wait(failures)
 
     def _send_list(self, kind: str, namespace: str | None, labels: str) -> str:
-        """Send all objects page by page; return the resourceVersion to watch from."""
+        """LIST the objects and queue each page as a message; return the resourceVersion to watch from."""
         version = ""
         for page in self._cluster.pages(kind, namespace=namespace, labels=labels):
             is_first, version = not version, page.resource_version
@@ -153,7 +153,7 @@ class Watcher:
         return version
 
     def _send_changes(self, kind: str, namespace: str | None, labels: str, version: str) -> str:
-        """Send the changes that one watch reports; return the resourceVersion to continue from."""
+        """Queue the changes that one watch reports; return the resourceVersion to continue from."""
         for event in self._cluster.watch(
             kind,
             namespace=namespace,

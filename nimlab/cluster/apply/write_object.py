@@ -1,7 +1,7 @@
 """The writes of one object: apply, replace, prune.
 
-Each function carries out one `Change` or raises. The identity of the planned object is a precondition of
-every write. Nothing is decided here.
+Each function executes one `Change` or raises an error. The identity of the planned object is a precondition
+of every write. This module makes no decisions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nimlab.plan.workload import replacement_trial
 
 NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5
-_PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # so that it is deleted after its peers
+_PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # it is then deleted after its peers
 
 
 def apply_object(
@@ -42,10 +42,10 @@ def apply_object(
     stop: threading.Event,
     emit: Callable[[Event], None] = lambda _: None,
 ) -> Manifest:
-    """Create, update or replace the object as desired and return it as the server returned it.
+    """Create, update or replace the object, and return the server's response.
 
-    If the former object is being deleted, wait until it no longer exists, because an apply would be lost with
-    it. Raises ClusterError.
+    If an object of this name is being deleted, wait until it no longer exists: an apply to it would be lost.
+    Raises ClusterError.
     """
     desired = _desired(change)
     if change.action is Action.REPLACE:
@@ -64,7 +64,7 @@ def prune_object(
 ) -> None:
     """Delete exactly the planned object, after checking its prune proofs once more.
 
-    Raises PreconditionFailed when the object is no longer the planned one, ClusterError.
+    Raises PreconditionFailed if another object has this name or a proof is missing, ClusterError.
     """
     member_of = change.former or apply_set
     _delete_planned(
@@ -76,7 +76,7 @@ def prune_object(
 
 
 def _apply(manifest: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
-    """Apply the object, reclaiming fields from manual edits. This is the only place that applies members."""
+    """Apply the object and reclaim its fields from manual edits. Only this function applies members."""
     apply = partial(cluster.apply, manifest, manager=FIELD_MANAGER, dry_run=False)
     applied, _ = reclaim_fields(apply, force=force)
     return applied
@@ -90,9 +90,9 @@ def _retry_on_conflict(
 ) -> None:
     """Send a write with the object's version as precondition; after a conflict, read the object and retry.
 
-    A controller may update the object between the plan and the write (for example its status), or the
-    response to our own write may be lost. `is_needed` checks each version first: it returns False when
-    nothing remains to be done, and raises when the write would be wrong.
+    A conflict occurs if a controller has updated the object (for example its status) after the plan was made,
+    or if the response to an earlier attempt was lost. Before each attempt, `is_needed` checks the object: it
+    returns False if nothing remains to be done, and raises if the write would be wrong.
     """
     live = change.live
     for _ in range(_ATTEMPTS):
@@ -157,7 +157,8 @@ def _check_prunable(
 ) -> None:
     """Raise PreconditionFailed unless this is the planned object and its prune proofs are complete.
 
-    The contents of a namespace are read once more, because preconditions protect only the namespace object.
+    If the object is a namespace, its contents are read again: preconditions protect only the namespace
+    itself.
     """
     _check_planned(live, change)
     _check_proofs(live, change, apply_set)
@@ -180,8 +181,8 @@ def _desired(change: Change) -> Manifest:
 def _create(desired: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
     """Create the object. Raises PreconditionFailed if another client has created it.
 
-    With a resourceVersion that no object has, an apply only creates (docs/server-side-apply.md). If the
-    object exists exactly as desired, an earlier attempt of ours created it and its response was lost.
+    With a resourceVersion that no object has, an apply can only create (docs/server-side-apply.md). If the
+    object already exists exactly as desired, an earlier attempt created it, and the response was lost.
     """
     key = key_of(desired)
     new = {**desired, "metadata": {**desired["metadata"], "resourceVersion": NO_VERSION}}
@@ -212,7 +213,7 @@ def _take_over(change: Change, takeover: Takeover, cluster: Cluster) -> None:
 def _with_uid(desired: Manifest, live: Manifest) -> Manifest:
     """Return the manifest with the uid of the object to update.
 
-    With a uid, an apply never creates an object. It fails if the object does not exist or if another object
+    With a uid, an apply never creates an object. It fails if the object does not exist, or if another object
     has this name (docs/server-side-apply.md).
     """
     return {**desired, "metadata": {**desired["metadata"], "uid": live["metadata"]["uid"]}}
@@ -221,7 +222,7 @@ def _with_uid(desired: Manifest, live: Manifest) -> Manifest:
 def _delete_for_replacement(
     change: Change, cluster: Cluster, desired: Manifest, apply_set: ApplySet, *, force: bool
 ) -> None:
-    """Delete the former object, once a dry run has shown that the server accepts the new one."""
+    """Delete the former object after a dry run has shown that the server accepts the new object."""
     cluster.apply(replacement_trial(desired), manager=FIELD_MANAGER, force=force, dry_run=True)
     orphan = change.replace_by is OnImmutableChange.ORPHAN
     propagation = Propagation.ORPHAN if orphan else Propagation.FOREGROUND
@@ -229,7 +230,7 @@ def _delete_for_replacement(
 
 
 def _check_replaceable(change: Change, live: Manifest, apply_set: ApplySet) -> None:
-    """Raise PreconditionFailed unless this is the planned object, with the same spec and with its proofs."""
+    """Raise PreconditionFailed unless this is the planned object, with the same spec and all prune proofs."""
     _check_proofs(live, change, apply_set)
     planned = change.live or {}
     same_spec = live["metadata"].get("generation") == planned["metadata"].get("generation")
@@ -246,7 +247,7 @@ def _wait_until_deleted(
     stop: threading.Event,
     emit: Callable[[Event], None],
 ) -> None:
-    """Wait until the former object is deleted. At the timeout, raises ClusterError with the blockers."""
+    """Wait until the former object is deleted. Raises ClusterError with the blockers at the timeout."""
     latest = change.live
 
     def is_deleted() -> bool:

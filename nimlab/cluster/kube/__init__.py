@@ -1,15 +1,16 @@
 """The port implemented over HTTP for a real API server.
 
-In: a `Target` (a kubeconfig and a context). Out: a `KubeCluster`, which implements `cluster.port.Cluster`.
-Only this package imports the HTTP library and handles its exceptions. From a target to a response:
+In: a `Target` (a kubeconfig and a context). Out: a `KubeCluster`, which implements
+`cluster.interface.Cluster`. Only this package imports the HTTP library and handles its exceptions. From a
+target to a response:
 
 - `kubeconfig` reads the files, `credentials` and `exec_plugin` produce the headers, `proxies` chooses the
   proxy, and `connection_settings` combines them with the `tls` settings.
 - `client` builds the requests with `rest_paths`, and `transport` sends them and retries.
 - `response_checks` checks the bodies, and `status_errors` translates error responses. `connection_errors`
-  explains missing responses, and `retry` decides about repeated requests.
+  explains missing responses, and `retry` decides whether a request is repeated.
 
-Bodies stay plain dicts. Discovery is used only to list all objects of a namespace.
+Bodies are kept as plain dicts. Discovery is used only to list all objects of a namespace.
 """
 
 from __future__ import annotations

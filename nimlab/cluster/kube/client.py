@@ -1,6 +1,6 @@
 """The port implemented over HTTP: get, list, apply, create, patch, replace, delete, watch, logs.
 
-In: keys, manifests, selectors. Out: objects whose form has been checked. `Transport` sends the requests.
+In: keys, manifests, selectors. Out: objects whose structure has been checked. `Transport` sends the requests.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from nimlab.objects.kinds_and_order import KINDS
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.yaml_and_json import to_json_bytes
 
-PAGE_SIZE: Final = 500  # kubectl's page size; larger pages cost more by the server's own estimate
+PAGE_SIZE: Final = 500  # kubectl's page size; the server admits fewer requests for larger pages
 _LIST_ATTEMPTS: Final = 3
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
 class KubeCluster:
-    """An API server; implements `cluster.port.Cluster`. Safe to use from several threads."""
+    """A client of an API server; implements `cluster.interface.Cluster`. Several threads can use it."""
 
     def __init__(self, transport: Transport, *, security_warnings: tuple[str, ...] = ()) -> None:
         self.transport = transport
@@ -59,9 +59,9 @@ class KubeCluster:
         return self.transport.ahead_s()
 
     def fenced(self, check: Callable[[], None]) -> Self:
-        """Return the same cluster, which calls `check` before each write, also before a repeated one.
+        """Return a client for the same cluster that calls `check` before each attempt of a write.
 
-        Both share the counts.
+        Both clients share the counts.
         """
         fenced = copy.copy(self)
         fenced.transport = self.transport.fenced(check)
@@ -80,7 +80,7 @@ class KubeCluster:
     def list_objects(
         self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
     ) -> Listing:
-        """Return all objects of a kind that match; start again when the `continue` token expires."""
+        """Return all matching objects of a kind; start again if the `continue` token expires."""
         for _ in range(_LIST_ATTEMPTS):
             try:
                 pages = tuple(self.pages(kind, namespace=namespace, labels=labels, fields=fields))
@@ -100,7 +100,7 @@ class KubeCluster:
         metadata_only: bool = False,
         size: int | None = None,
     ) -> Iterator[Listing]:
-        """Yield all objects of a kind that match, page by page.
+        """Yield all matching objects of a kind, page by page.
 
         Raises Expired when the `continue` token expires between two pages, ClusterError.
         """
@@ -113,7 +113,7 @@ class KubeCluster:
             yield page
 
     def apply(self, manifest: Manifest, *, manager: str, force: bool, dry_run: bool) -> Manifest:
-        """Server-side apply with strict field validation; return the object as the server returned it."""
+        """Apply the object server-side, with strict field validation; return the object in the response."""
         query = {
             "fieldManager": manager,
             "fieldValidation": "Strict",
@@ -156,7 +156,7 @@ class KubeCluster:
         return parse_object(body, key, verb="patch")
 
     def replace(self, manifest: Manifest) -> Manifest:
-        """Replace the object. Raises PreconditionFailed if its resourceVersion is not the given one."""
+        """Replace the object. Raises PreconditionFailed if it has another resourceVersion on the server."""
         key = key_of(manifest)
         return self._send_object("PUT", object_path(key), manifest, verb="update")
 

@@ -1,6 +1,6 @@
-"""Connection to a cluster: a `Target` -> a `KubeCluster`.
+"""Connect to a cluster: a `Target` -> a `KubeCluster`.
 
-The user's kubeconfig is read, never written.
+This module reads the user's kubeconfig and never writes to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WATCH_CONNECTIONS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The cluster to connect to; None means kubectl's default.
+    """The cluster to connect to; None in a field means the same default as in kubectl.
 
     `name` and `why` (the reason for the choice) are shown to the user.
     """
@@ -43,9 +43,9 @@ def connect(
 ) -> KubeCluster:
     """Read the credentials and return a client; no request is sent. Raises NimlabError.
 
-    `parallel` is the number of concurrent requests. Once `stop` is set, a request that would have to be
-    repeated raises Interrupted. `notify` is called, from any thread, with a label and a text for each warning
-    of the server and each reason for a retry.
+    `parallel` is the number of concurrent requests. Once `stop` is set, a request that would be
+    repeated raises Interrupted. `notify` is called from any thread, with a label and a text, for each warning
+    from the server and each reason for a retry.
     """
     access = in_cluster_access() if target.in_cluster else read_access(target.kubeconfig, target.context)
     transport = Transport(

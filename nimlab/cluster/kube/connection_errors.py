@@ -1,4 +1,4 @@
-"""Reasons for missing responses: an exception of the HTTP library -> a reason and a hint."""
+"""Explain why there is no response: an exception of the HTTP library -> a reason and a hint."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def explain(error: HTTPError, proxy: str | None) -> tuple[str, str]:
 
 
 def is_connect_failure(error: HTTPError) -> bool:
-    """Return True if no connection could be made. Further attempts will probably fail too."""
+    """Return True if no connection could be established. Further attempts will probably fail too."""
     return isinstance(error, NewConnectionError | ConnectTimeoutError)
 
 
@@ -94,5 +94,5 @@ def _network_reason(error: HTTPError) -> str:
     for cause in _causes(error):
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
             return cause.strerror
-    innermost = str(error).rpartition(": ")[2]  # the library nests messages
+    innermost = str(error).rpartition(": ")[2]  # the library nests its messages, with the cause last
     return shorten(innermost).rstrip("\"')")

@@ -42,10 +42,11 @@ _SECRET_FIELDS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """An API server with the means to access it.
+    """The settings for access to an API server.
 
     `ca` and `certificate` are PEM. If `ca` is None, the CAs of the system are trusted. `rotates` is True if
-    the client certificate can change during a run. `where` is the file or folder that error messages name.
+    the client certificate can change while nimlab runs. `where` is the file or folder that error messages
+    name.
     """
 
     server: str
@@ -59,7 +60,7 @@ class Access:
     rotates: bool = False
 
     def credentials(self) -> Mapping[str, str]:
-        """Return the headers that authenticate a request; a name can have several values."""
+        """Return the headers that authenticate a request; a header can have several values."""
         return HTTPHeaderDict(self.headers())
 
     def pool(self, connections: int) -> urllib3.PoolManager:
@@ -86,7 +87,7 @@ class Access:
     def _context(self) -> ssl.SSLContext:
         context = make_context()
         if self.is_insecure:
-            urllib3.disable_warnings(InsecureRequestWarning)  # nimlab itself warns once (`cautions`)
+            urllib3.disable_warnings(InsecureRequestWarning)  # nimlab prints its own warning, once
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         else:
@@ -111,7 +112,7 @@ class Access:
 
 
 class _ThroughProxy(urllib3.ProxyManager):
-    """A proxy pool that keeps headers with several values."""
+    """A connection pool for a proxy; it keeps all values of a header."""
 
     def _set_proxy_headers(self, url: str, headers: Mapping[str, str] | None = None) -> Mapping[str, str]:
         merged = HTTPHeaderDict(headers or {})
@@ -121,7 +122,7 @@ class _ThroughProxy(urllib3.ProxyManager):
 
 
 class _RotatingPool(urllib3.PoolManager):
-    """One pool per client certificate of an exec plugin, because a TLS context in use must not change."""
+    """A pool that is replaced for each new client certificate: a TLS context in use must not change."""
 
     def __init__(
         self, certificate: Callable[[], tuple[str, str] | None], make: Callable[[], urllib3.PoolManager]
@@ -148,7 +149,7 @@ class _RotatingPool(urllib3.PoolManager):
 
 
 def read_access(kubeconfig: Path | None, context: str | None) -> Access:
-    """Return the access of a context; None means the current context. Raises NimlabError."""
+    """Return the access settings of a context; None means the current context. Raises NimlabError."""
     entry = read_entry(kubeconfig, context)
     server = server_url(entry)
     is_secure = server.startswith("https://")
@@ -177,7 +178,7 @@ def read_access(kubeconfig: Path | None, context: str | None) -> Access:
 
 
 def in_cluster_access(folder: Path | None = None) -> Access:
-    """Return the access of this pod's ServiceAccount. Raises NimlabError outside of a pod."""
+    """Return the access settings of this pod's ServiceAccount. Raises NimlabError outside of a pod."""
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
     if not host or not port.isdecimal():
         raise NimlabError(
@@ -238,7 +239,7 @@ def _check_user(entry: KubeconfigEntry, *, is_secure: bool) -> None:
         )
     if given and not is_secure:
         raise entry.error(
-            f"user.{given[0]} is not sent over http://, because everybody could read it",
+            f"user.{given[0]} is not sent over http://, because others in the network could read it",
             "use https:// in cluster.server",
         )
     if is_secure and not given:
@@ -298,15 +299,15 @@ def _pem(entry: KubeconfigEntry, fields: Any, name: str, kind: str) -> str | Non
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: str, key: str, where: str) -> None:
-    """Load our certificate from a temporary file that only this user can read: OpenSSL loads only files."""
+    """Load the client certificate from a private temporary file, because OpenSSL loads only files."""
     with tempfile.NamedTemporaryFile("w", prefix="nimlab-", suffix=".pem") as file:
         file.write(certificate + "\n" + key)
         file.flush()
         try:
-            context.load_cert_chain(file.name, password=b"")  # an encrypted key is an error, not a prompt
+            context.load_cert_chain(file.name, password=b"")  # an encrypted key causes an error, not a prompt
         except (OSError, ValueError):
             raise NimlabError(
                 "the client certificate and its key cannot be used",
                 where=where,
-                hint="they must be in PEM, belong together, and the key must not be encrypted",
+                hint="they must be in PEM and belong together, and the key must not be encrypted",
             ) from None

@@ -19,17 +19,17 @@ from nimlab.cluster.kube.kubeconfig import Fields, KubeconfigEntry
 from nimlab.errors import NimlabError
 from nimlab.objects.mask_secrets import remember_credential
 
-_TOKEN: Final = re.compile(r"[!-~]+")  # wider than RFC 6750, but without characters that could end a header
+_TOKEN: Final = re.compile(r"[!-~]+")  # more characters than in RFC 6750, but no white space
 _HEADER: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _LEGAL_KEY: Final = frozenset((string.ascii_letters + string.digits + "!#$&'*+-.^_`|~").encode())
-_REREAD_S: Final = 60.0  # as client-go; tokens are rotated long before they expire
+_REREAD_S: Final = 60.0  # as in client-go; tokens are replaced long before they expire
 _NEEDS_AS: Final = ("as-uid", "as-groups", "as-user-extra")
 
 Header = tuple[str, str]
 
 
 def clean_token(text: str, what: str, where: object) -> str:
-    """Return the token without surrounding white space. Raises NimlabError, which does not contain it."""
+    """Return the token without surrounding white space. Raises NimlabError without the token in its text."""
     remember_credential(text)
     token = text.strip()
     if not _TOKEN.fullmatch(token):
@@ -41,7 +41,7 @@ def clean_token(text: str, what: str, where: object) -> str:
 
 
 class TokenFile:
-    """A file with a token, read again once per minute. If a read fails, the previous token is kept."""
+    """A file with a token, which is read once per minute. If a read fails, the previous token is used."""
 
     def __init__(
         self, path: Path, *, fallback: str | None = None, clock_s: Callable[[], float] = time.monotonic
@@ -119,7 +119,7 @@ def _basic(user: Fields) -> Header:
 
 
 def _impersonation(entry: KubeconfigEntry) -> tuple[Header, ...]:
-    """Return the impersonation headers: the server checks the rights of the user that they name."""
+    """Return the impersonation headers. The server uses the permissions of the user in these headers."""
     user = entry.user
     name = user.get("as")
     if not name:
@@ -145,7 +145,7 @@ def _header_key(key: str) -> str:
 
 
 def _as_utf_8(value: str) -> str:
-    """Return a string whose Latin-1 bytes are the UTF-8 bytes of the value.
+    """Return the string whose encoding in Latin-1 consists of the UTF-8 bytes of the value.
 
     Python's HTTP library encodes headers as Latin-1.
     """

@@ -1,7 +1,7 @@
 """Exec plugins of a kubeconfig: run the plugin, read its `ExecCredential`, cache it until it expires.
 
-Follows client-go's `plugin/pkg/client/auth/exec`. The plugin is never run by two threads at once. Its stdout
-is a credential and is never shown.
+The rules are those of client-go's `plugin/pkg/client/auth/exec`. Two threads never run the plugin at the same
+time. The plugin's stdout is a credential and is never shown.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _CONTROL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """The credential that a plugin returned; certificate and key are PEM.
+    """The credential that a plugin returned; the certificate and the key are in PEM format.
 
-    If `expires` is None, it is valid for the whole run.
+    If `expires` is None, the credential is valid as long as nimlab runs.
     """
 
     token: str
@@ -48,7 +48,7 @@ class Credential:
 
 
 class Plugin:
-    """A plugin and its cached credential. Safe to use from several threads."""
+    """A plugin and its cached credential. Several threads can use it."""
 
     def __init__(
         self, entry: KubeconfigEntry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -64,7 +64,8 @@ class Plugin:
     def credential(self) -> Credential:
         """Return the cached credential; run the plugin if there is none or if it has expired.
 
-        Threads that wait for a run use its result, even if it expires at once.
+        A thread that waited while another thread ran the plugin uses that thread's credential, even if it has
+        already expired.
         """
         previous = self._cached
         if previous is not None and not self._is_expired(previous):
@@ -105,7 +106,7 @@ class Plugin:
                 env=self._environment(is_interactive=is_interactive),
                 stdin=None if is_interactive else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=None if is_interactive else subprocess.PIPE,  # a prompt must be visible
+                stderr=None if is_interactive else subprocess.PIPE,  # so that the user can see a prompt
                 check=False,
             )
         except (OSError, ValueError) as error:
@@ -162,7 +163,7 @@ class Plugin:
         return info
 
     def _read(self, output: bytes) -> Credential:
-        """Return the credential in the output. Raises NimlabError, which contains nothing of the output."""
+        """Return the credential in the output. Raises NimlabError without any part of the output."""
         _register_words(output)
         try:
             answer = json.loads(output)

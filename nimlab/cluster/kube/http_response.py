@@ -23,7 +23,7 @@ _MIN_SKEW_S: Final = 3.0
 
 
 def decode(data: bytes, *, verb: str, where: str) -> Manifest:
-    """Return the JSON object in a response body. Raises Unreachable for an incomplete or any other body."""
+    """Return the JSON object in a response body. Raises Unreachable for any other body."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -36,7 +36,7 @@ def decode(data: bytes, *, verb: str, where: str) -> Manifest:
 
 
 def read_status(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    """Return the server's `Status` object; empty if the body is anything else (a proxy's error page)."""
+    """Return the server's `Status` object; empty for other bodies, such as a proxy's error page."""
     try:
         value = json.loads(response.data)
     except (ValueError, RecursionError, HTTPError):
@@ -45,9 +45,9 @@ def read_status(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
 
 
 def retry_after_s(response: urllib3.BaseHTTPResponse) -> float:
-    """Return the seconds in the `Retry-After` header, at most 30; 0 without such a number.
+    """Return the seconds in the `Retry-After` header, at most 30; 0 if it contains no number.
 
-    A date is ignored, because the clocks may differ. The client's own pauses are then used.
+    A date is ignored, because the clocks may differ. The client then uses its own pauses.
     """
     text = response.headers.get("Retry-After", "")
     return min(float(text), _MAX_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,300}", text) else 0.0
@@ -56,7 +56,7 @@ def retry_after_s(response: urllib3.BaseHTTPResponse) -> float:
 def ahead_s(date: str, now_s: float) -> float:
     """Return how far the server's clock is ahead of this machine's, from the `Date` header; 0 if unknown.
 
-    The header has a resolution of one second, and the response takes time. So a small difference counts as 0.
+    The header contains whole seconds, and the response takes time. Therefore, a small difference counts as 0.
     """
     try:
         difference_s = parsedate_to_datetime(date).timestamp() - now_s
@@ -66,7 +66,7 @@ def ahead_s(date: str, now_s: float) -> float:
 
 
 def read_lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield the lines as they arrive, without line ends; skip empty ones. The last needs no line end."""
+    """Yield the lines as they arrive, without line ends; skip empty lines. The last line may have no end."""
     rest = b""
     for chunk in response.stream(decode_content=True):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,9 +1,9 @@
-"""Kubeconfig files -> the cluster and the user of one context, with every field checked by name.
+"""Kubeconfig files -> the cluster and the user of one context. Every field is checked.
 
 In: paths and the name of a context. Out: a `KubeconfigEntry`: plain values of the right types, with absolute
 paths. The fields have the meaning that client-go's `tools/clientcmd` defines. Unknown fields are rejected,
-because an ignored setting may determine the identity of the client. No error contains a value, because it
-may be a credential.
+because a setting that nimlab ignores could change the user or the server. Errors contain no values, because a
+value may be a credential.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def default_paths() -> tuple[Path, ...]:
     named = os.environ.get("KUBECONFIG", "")
     if named:
         return tuple(dict.fromkeys(Path(part) for part in named.split(os.pathsep) if part))
-    home = os.environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 -- Path.home() raises without one
+    home = os.environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 -- Path.home() raises if there is none
     return (Path(home) / ".kube" / "config",)
 
 
@@ -118,7 +118,7 @@ def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
 
 
 def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
-    """Return the names of the contexts in the kubeconfig, sorted; empty if it cannot be read."""
+    """Return the sorted names of the contexts in the kubeconfig; empty if it cannot be read."""
     try:
         return _context_names(_read_files(kubeconfig))
     except NimlabError:
@@ -167,7 +167,7 @@ def _find(files: Iterable[_File], group: str, name: str) -> tuple[Path, Fields] 
 def _absolute(fields: Fields, folder: Path) -> Fields:
     """Return the fields with each path resolved from the kubeconfig's folder.
 
-    An exec command without a slash is unchanged, because it is searched on PATH.
+    An exec command without a slash is not changed, because it is searched on PATH.
     """
     resolved: dict[str, Any] = {
         name: str(folder / text) if name in _PATHS and text else text for name, text in fields.items()
@@ -179,7 +179,7 @@ def _absolute(fields: Fields, folder: Path) -> Fields:
 
 
 def _read_files(kubeconfig: Path | None) -> tuple[_File, ...]:
-    """Read the file that the flag names, else all default files that exist."""
+    """Read the file `kubeconfig`, or else all default files that exist."""
     if kubeconfig is not None:
         return (_read(kubeconfig),)
     return tuple(_read(path) for path in default_paths() if path.exists())
@@ -205,12 +205,12 @@ def _read(path: Path) -> _File:
 
 
 def _load(path: Path) -> Fields:
-    """Return the document without nulls.
+    """Return the document without null values.
 
-    The parser's message is not shown, because it can quote a credential.
+    Errors do not contain the parser's message, because it can quote a credential.
     """
     try:
-        document = yaml.load(path.read_bytes(), Loader=SAFE_LOADER)  # noqa: S506 -- a safe one
+        document = yaml.load(path.read_bytes(), Loader=SAFE_LOADER)  # noqa: S506 -- a safe loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)

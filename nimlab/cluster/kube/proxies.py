@@ -1,8 +1,8 @@
-"""The proxy for a server: that of the kubeconfig, else that of the environment.
+"""Choose the proxy for a server: the proxy in the kubeconfig, or else in the environment.
 
 In: the server's URL, the kubeconfig's proxy-url, the environment. Out: a `Proxy`, or None for a direct
-connection. A proxy in the kubeconfig always applies. The environment is read by the rules of Go's net/http:
-its proxy does not apply to loopback addresses and to the hosts in NO_PROXY.
+connection. A proxy in the kubeconfig always applies. A proxy in the environment follows the rules of Go's
+net/http: it does not apply to loopback addresses and to the hosts in NO_PROXY.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """A proxy: its URL without credentials, its `user:password` or None, and where it is configured."""
+    """A proxy: its URL without credentials, its `user:password` (or None), and where it is configured."""
 
     url: str
     user: str | None
@@ -34,7 +34,7 @@ class Proxy:
 def choose_proxy(server: str, proxy_url: str, environment: Mapping[str, str]) -> Proxy | None:
     """Return the proxy for a server's URL. Raises NimlabError for a proxy that cannot be used.
 
-    `proxy_url` is the setting in the kubeconfig, empty if there is none.
+    `proxy_url` is `proxy-url` in the kubeconfig; empty if it is not set.
     """
     if proxy_url:
         return _parse(proxy_url, "proxy-url in the kubeconfig")

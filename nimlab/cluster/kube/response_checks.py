@@ -1,8 +1,8 @@
-"""Checked bodies of successful responses: objects, pages of lists, watch events, discovery.
+"""Check the bodies of successful responses: objects, pages of lists, watch events, discovery.
 
 In: the JSON of a response with status 200. Out: the checked value, or Unreachable. A proxy, a gateway or an
-aggregated server can answer 200 with any body, and an object missing from an incomplete list would look
-deleted. Only the fields that all objects have are checked. Pure.
+aggregated server can respond with status 200 and any body. If a list were incomplete, nimlab would regard the
+missing objects as deleted. Only the fields that all objects have are checked. Pure.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def parse_object(value: Manifest, key: ObjectKey, *, verb: str) -> Manifest:
 def parse_page(value: Manifest, kind: str) -> tuple[Listing, str]:
     """Return a page of a list and the `continue` token, empty for the last page. Raises Unreachable.
 
-    A list of metadata may come from an aggregated server, whose virtual objects have neither a uid nor a
-    version. Its empty list may be `null`.
+    A list of metadata may come from an aggregated server. Its virtual objects may have no uid and no version,
+    and its empty list may be `null`.
     """
     metadata, items = value.get("metadata"), value.get("items")
     is_metadata = value.get("kind") == _METADATA_LIST
@@ -71,9 +71,9 @@ def parse_event(line: bytes, *, where: str) -> WatchEvent:
 def parse_discovery(value: Manifest, *, where: str) -> list[tuple[str, str, str, str]]:
     """Return (group, version, plural, kind) of every kind that can be listed in a namespace.
 
-    Each kind is returned in the newest version that contains it, because older versions of a group can
-    contain kinds that the newest lacks. Raises IncompleteDiscovery when the server cannot list all kinds,
-    Unreachable.
+    Each kind is returned once, with the newest version that contains it: an older version of a group can
+    contain kinds that are missing from the newest. Raises IncompleteDiscovery when the server cannot list all
+    kinds, Unreachable.
     """
     if value.get("kind") != "APIGroupDiscoveryList":
         raise IncompleteDiscovery(
@@ -100,7 +100,7 @@ def parse_discovery(value: Manifest, *, where: str) -> list[tuple[str, str, str,
 def _resources(version: Mapping[str, Any], group: str) -> list[Mapping[str, Any]]:
     """Return the resources of a version. Raises IncompleteDiscovery if they are stale.
 
-    They are stale if their aggregated server does not respond; they are then missing or outdated.
+    If an aggregated server does not respond, its resources are stale: they are missing or outdated.
     """
     if version.get("freshness", "Current") != "Current":
         raise IncompleteDiscovery(
@@ -134,7 +134,7 @@ def _is_list_of(value: object, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
-def _require(condition: bool, verb: str, where: object) -> None:  # noqa: FBT001 -- reads like an assertion
+def _require(condition: bool, verb: str, where: object) -> None:  # noqa: FBT001 -- the call reads like an assertion
     if not condition:
         raise _mismatch(verb, where)
 

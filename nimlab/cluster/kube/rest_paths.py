@@ -1,6 +1,7 @@
 """REST paths of Kubernetes objects and collections.
 
-In: kinds, keys, query parameters. Out: URL paths. They need no discovery, because nimlab knows its kinds.
+In: kinds, keys, query parameters. Out: URL paths. No discovery is needed, because `KINDS` contains the paths
+of all kinds.
 """
 
 from __future__ import annotations

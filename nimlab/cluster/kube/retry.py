@@ -1,4 +1,4 @@
-"""Retries: the responses after which a request is repeated, and the pauses between the attempts.
+"""Rules for retries: after which responses a request is repeated, and how long the pauses are.
 
 In: the number of the attempt, or a status and the server's message. Out: seconds, or whether to retry. Pure.
 """
@@ -17,17 +17,17 @@ _INVALID_PATCH_500: Final = ("failed to create typed patch object", "failed to c
 def is_retried(status: int, message: str) -> bool:
     """Return True if the same request may succeed later.
 
-    A 500 for an invalid patch is final: the server parses an apply body before it validates it, and reports
-    an unknown field with this status.
+    A request with an invalid patch is not repeated, although its status is 500: the server reports an unknown
+    field in an apply with this status.
     """
     return status in _RETRIED and not any(text in message for text in _INVALID_PATCH_500)
 
 
 def max_pause_s(attempt: int) -> float:
-    """Return the longest pause after an attempt, counted from 1. The caller shortens it by a random part."""
+    """Return the longest pause after an attempt, counted from 1. The caller shortens the pause at random."""
     return min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt)
 
 
 def remaining_s(attempt: int, attempts: int, min_pause_s: float) -> float:
-    """Return the longest total pause that follows a failed attempt; the time to connect is not included."""
+    """Return the longest sum of all pauses after a failed attempt, without the time of the requests."""
     return sum(max(min_pause_s, max_pause_s(later)) for later in range(attempt, attempts))

@@ -1,4 +1,4 @@
-"""Notices about requests: the server's `Warning` headers and the reasons for retries, without duplicates.
+"""Collect notices about requests, without duplicates: `Warning` headers and reasons for retries.
 
 In: headers and reasons, from several threads. Out: one call per new text, and the list of the warnings.
 """
@@ -12,7 +12,7 @@ from typing import Final
 
 from nimlab.errors import shorten
 
-_MAX_WARNINGS: Final = 100  # different texts; limits the memory
+_MAX_WARNINGS: Final = 100  # limits the memory for different texts
 _WARNING: Final = re.compile(
     r"""\s*(?P<code>[0-9]{3})[ ](?P<agent>[^\s,"]+)[ ]"(?P<text>(?:[^"\\]|\\.)*)"(?:[ ]"[^"]*")?\s*(?:,|$)"""
 )
@@ -22,7 +22,7 @@ _SHOWN_CODE: Final = "299"  # a persistent warning: the only code that Kubernete
 def warnings_in(headers: Iterable[str]) -> Iterator[str]:
     """Yield the texts of `Warning` headers (RFC 7234, section 5.5); a header can contain several.
 
-    A malformed warning ends its header, because the rest cannot be parsed reliably.
+    After a malformed warning, the rest of the header is skipped, because it cannot be parsed reliably.
     """
     for header in headers:
         position = 0
@@ -45,7 +45,7 @@ class Notices:
     """The notices of all threads; each new text is reported once."""
 
     def __init__(self, notify: Callable[[str, str], None] | None) -> None:
-        """Call `notify` with a label (`warning` or `retry`) and the text."""
+        """Set the function that is called with a label (`warning` or `retry`) and each new text."""
         self._notify = notify
         self._lock = threading.Lock()
         self._warnings: dict[str, None] = {}
@@ -69,7 +69,7 @@ class Notices:
                 self._notify("warning", short)
 
     def add_retry(self, reason: str, max_wait_s: float) -> None:
-        """Add the reason for a retry, with the longest time that retries can take; report a reason once."""
+        """Report the reason for a retry, with the longest time that the retries can take, once per reason."""
         with self._lock:
             is_new = reason not in self._retries
             self._retries.add(reason)

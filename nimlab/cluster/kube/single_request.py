@@ -1,7 +1,7 @@
-"""One request without retries, for callers that poll a server that may not be running yet.
+"""Send one request without retries, to find out whether a server is ready.
 
-In: a connection pool, a URL, an optional body. Out: the response, or None if no response came. `KubeCluster`
-retries and raises; a caller that only wants to know whether a server is ready needs neither.
+In: a connection pool, a URL, an optional body. Out: the response, or None if there is no response.
+`KubeCluster` is not suitable for this, because it repeats requests and raises errors.
 """
 
 from __future__ import annotations

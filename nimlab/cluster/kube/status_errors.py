@@ -1,4 +1,4 @@
-"""Errors for the error responses of the API server: an HTTP status and a `Status` object -> a ClusterError.
+"""Translate error responses of the API server: an HTTP status and a `Status` object -> a ClusterError.
 
 In: the HTTP status, the server's `Status` object, the request. Out: the error to raise, and whether a retry
 can help. The server's message can contain secrets, which `hide_secrets` redacts in the error. Pure.
@@ -27,7 +27,7 @@ _SHOWN_CONFLICTS: Final = 4
 
 
 def error_of(status: int, details: Mapping[str, Any], *, verb: str, where: str, path: str) -> ClusterError:
-    """Return the error for a failed request. `details` is the server's `Status` object, or empty."""
+    """Return the error for a failed request. `details` is the server's `Status` object; it may be empty."""
     message = str(details.get("message") or f"HTTP status {status} without a message")
     causes = _causes(details)
     if status in (401, 403):
@@ -62,17 +62,18 @@ def _forbidden(
     if status == 401:
         hint = "the server rejects the credentials as unknown or expired: renew them"
     elif _is_admission_error(message):
-        hint = "an admission rule of the cluster rejects this object; other credentials do not help"
+        hint = "an admission rule of the cluster rejects this object; other credentials would not help"
         return Rejected(f"{verb}: {message}", where=where, hint=hint, status=status)
     else:
-        hint = f"the credentials need the right to {verb} at {path.split('?')[0]}"
+        hint = f"the credentials need the permission to {verb} at {path.split('?')[0]}"
     return Forbidden(f"{verb}: {message}", where=where, hint=hint, status=status)
 
 
 def _is_admission_error(message: str) -> bool:
-    """Return True for a 403 of admission (a policy, a webhook, a quota, Pod Security), not of RBAC.
+    """Return True if admission (a policy, a webhook, a quota, Pod Security) caused the 403, not RBAC.
 
-    A 403 for a missing right names the user (apiserver: `responsewriters.Forbidden`, RBAC escalation check).
+    If a permission is missing, the message contains the user (apiserver: `responsewriters.Forbidden`, RBAC
+    escalation check).
     """
     names_user = re.search(r'[Uu]ser "', message) is not None
     return ("is forbidden: " in message and not names_user) or "denied request" in message

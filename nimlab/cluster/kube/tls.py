@@ -1,4 +1,4 @@
-"""A TLS context that all threads share; its settings do not change once it is in use."""
+"""A TLS context for all threads, whose settings do not change after its first use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 class SharedContext(ssl.SSLContext):
     """A TLS context whose ALPN list is set only once.
 
-    urllib3 sets the same list again for every connection. OpenSSL then frees its buffer and copies the list,
-    without a lock, while the handshake of another thread may read the buffer. That ClientHello can contain
-    garbage, and the server rejects it with `tlsv1 alert decode error`.
+    urllib3 sets the same list again for every connection. OpenSSL then frees its copy of the list and makes a
+    new one, without a lock. If the handshake of another thread reads the old copy at this moment, its
+    ClientHello can contain garbage. The server then rejects it with `tlsv1 alert decode error`.
     """
 
     _protocols: tuple[str, ...] | None = None
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
-        """Set the list; do nothing if it is the same. Raises ValueError for a different list."""
+        """Set the list, unless the same list is already set. Raises ValueError for a different list."""
         wanted = tuple(alpn_protocols)
         if self._protocols is None:
             super().set_alpn_protocols(wanted)

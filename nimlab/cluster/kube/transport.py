@@ -1,8 +1,9 @@
-"""Transport of requests to one API server: connections, retries, credentials, warnings, counts.
+"""Send requests to one API server, with retries, credentials, warnings and counts.
 
-In: a method, a path, a body. Out: the final response, or a ClusterError. Requests are repeated with growing,
-jittered pauses when the server is busy or the connection breaks. This is safe because every request of
-`KubeCluster` can be sent twice: reads, server-side applies, and writes with preconditions.
+In: a method, a path, a body. Out: the response of the last attempt, or a ClusterError. If the server is busy
+or the connection breaks, a request is repeated after pauses that grow and have a random part. This is safe
+because every request of `KubeCluster` can be sent twice: reads, server-side applies, and writes with
+preconditions.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _TIMEOUT: Final = urllib3.Timeout(connect=10, read=60)
 
 
 class _Counter:
-    """The number of requests of all threads."""
+    """A counter for the requests of all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,13 +53,13 @@ class _Counter:
 
 @dataclass(slots=True)
 class _ServerClock:
-    """The difference between the server's clock and ours, from the last response of any thread."""
+    """The difference between the server's clock and this machine's, from the last response in any thread."""
 
     ahead_s: float = 0.0
 
 
 class Transport:
-    """A sender of requests to one API server. Safe to use from several threads."""
+    """A sender of requests to one API server. Several threads can use it."""
 
     def __init__(
         self,
@@ -97,9 +98,9 @@ class Transport:
         return self._clock.ahead_s
 
     def fenced(self, check: Callable[[], None]) -> Self:
-        """Return the same transport, which calls `check` before each write, also before a repeated one.
+        """Return a transport to the same server that calls `check` before each attempt of a write.
 
-        Both share the counts, the warnings and the connections.
+        Both transports share the counts, the warnings and the connections.
         """
         fenced = copy.copy(self)
         fenced._check_write = check
@@ -142,7 +143,10 @@ class Transport:
         stream: bool = False,
         attempts: int = ATTEMPTS,
     ) -> urllib3.BaseHTTPResponse:
-        """Send until there is a final response; return it if its status is below 300. Raises ClusterError."""
+        """Send a request, and repeat it after errors that may be temporary.
+
+        Return the response if its status is below 300. Otherwise, raise ClusterError.
+        """
         for attempt in range(1, attempts + 1):
             pause_s = max_pause_s(attempt) * random.uniform(0.5, 1)  # noqa: S311 -- jitter, not a secret
             min_pause_s = 0.0
@@ -196,7 +200,7 @@ class Transport:
         return response
 
     def _headers(self, headers: Mapping[str, str]) -> HTTPHeaderDict:
-        """Return these headers and those of the credentials, which may contain a name several times."""
+        """Return these headers and the headers of the credentials. A header may occur several times."""
         merged = HTTPHeaderDict(self.credentials())
         merged.setdefault("Accept-Encoding", "gzip")
         for name, value in headers.items():
