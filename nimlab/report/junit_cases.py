@@ -1,8 +1,8 @@
 """A plan, or the result of its sync -> GitLab's unit test report: one test case per experiment.
 
 In: a plan and, after a sync, its events. Out: JUnit XML in ASCII. Deletions come first, as cases of their own
-with conspicuous names. The text of a case is the same as in the terminal. GitLab identifies a case by suite,
-class and name, so the name of an experiment's case never changes.
+with names such as `blue: WOULD DELETE 4 objects`. The text of a case is the same as in the terminal. GitLab
+identifies a case by suite, class and name, so the name of an experiment's case never changes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _deletion_case(
 ) -> JunitCase:
     """Return the case of a deletion.
 
-    It includes the wait for the peers, if the experiment has no case of its own.
+    The case includes the wait for the peers if the experiment has no other case.
     """
     part = deletion.part
     if result is None:

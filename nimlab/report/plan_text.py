@@ -1,6 +1,7 @@
 """A plan -> text: the changes of each experiment, the withheld changes with the reason, and the totals.
 
-In: a plan, and the requests and time that it took. Out: the text that a person reads before a sync.
+In: a plan, and the number of requests and the time that it took. Out: the text that a person reads before a
+sync.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def _lab_lines(plan: Plan, width: int) -> Iterator[Line]:
         text = f" Namespace/{plan.apply_set.namespace}"
         yield named("(lab)", Span("+ create ", Style.NEW), text, width=width)
     for namespace in plan.unchecked:
-        text = f" namespace {namespace} of an earlier lab.yaml: this requires `get` on ConfigMaps there"
+        text = f" namespace {namespace} of an earlier lab.yaml: the check requires `get` on its ConfigMaps"
         yield named("(lab)", Span("! not checked", Style.BAD), text, width=width)
     for former in plan.retired:
         text = f" {former.apply_set.parent_key}: the record of a former namespace, deleted last"
