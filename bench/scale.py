@@ -255,9 +255,8 @@ class Process:
     def end(self) -> Run:
         """Wait for the command and return its result. Raises ScaleError if it failed."""
         while self.sample():
-            with suppress(
-                psutil.TimeoutExpired
-            ):  # `wait` returns as soon as the command ends, so the wall clock is exact
+            # `wait` returns as soon as the command ends, so the wall clock is exact.
+            with suppress(psutil.TimeoutExpired):
                 self._popen.wait(_SAMPLE_EVERY_S)
         wall_s = time.monotonic() - self.began_s
         out = self._stdout.read_text(encoding="utf-8")

@@ -10,10 +10,8 @@ from bench.lab import Step
 from bench.rounds import Sample
 from bench.tools import NAMES, NIMLAB, TITLES
 
-_NOT_VERBS: Final = (
-    "dry run",
-    "bytes",
-)  # keys of the counts that are no verbs: a part of the patches, and a size
+# The counts also have these keys, which are not verbs: a part of the patches, and a size.
+_NOT_VERBS: Final = ("dry run", "bytes")
 _NOT_MEASURED: Final = "-"
 
 

@@ -59,7 +59,7 @@ def _rank(word: str, name: str) -> int | None:
 
 
 def _have_same_start(word: str, name: str) -> bool:
-    """Return True if one word starts with the other, or if their common start is half of the longer word."""
+    """Return True if one word starts with the other, or if they share the first half of the longer word."""
     shared = next((i for i, (a, b) in enumerate(zip(word, name, strict=False)) if a != b), None)
     shared = min(len(word), len(name)) if shared is None else shared
     return shared >= _PREFIX_LETTERS and (

@@ -1,8 +1,8 @@
 """Measurement of the time that each stage of a command takes, for `--timings`.
 
-Each moment counts for exactly one stage: an inner stage pauses the clock of the outer stage. Only the main
-thread is measured; time spent in workers counts as waiting. The measurement is always on, because its cost is
-negligible. `spent` returns the result.
+Each moment is counted for exactly one stage: an inner stage pauses the clock of the outer stage. Only the
+main thread is measured; time spent in worker threads is counted as waiting. The measurement is always on,
+because its cost is negligible. `spent` returns the result.
 """
 
 from __future__ import annotations

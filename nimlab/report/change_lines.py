@@ -216,7 +216,7 @@ def layout_note(text: str, layout: Layout) -> Line:
 
 
 def _foreign_lines(change: Change, layout: Layout) -> Iterator[Line]:
-    """Yield one line per foreign field manager, with its field; several fields are on lines of their own."""
+    """Yield a line per foreign field manager with its field; several fields follow on further lines."""
     for manager in sorted({foreign.manager for foreign in change.foreign}):
         texts = [f.text for f in change.foreign if f.manager == manager]
         in_pods = any(f.in_template for f in change.foreign if f.manager == manager)

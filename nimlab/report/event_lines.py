@@ -43,9 +43,8 @@ def format_note(name: str, text: str, *, paint: bool) -> str:
 
 def _event_lines(event: Event) -> Iterator[Line]:
     match event:
-        case ObjectDone() if (
-            event.outcome is not Outcome.NOT_ATTEMPTED
-        ):  # the summary lists objects that were not attempted
+        # The summary lists the objects whose changes were not attempted.
+        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:
             yield from done_lines(event, event.experiment)
         case PeersRestarted():
             text = f"{count(event.peers, 'peer')} of the old revision deleted together"

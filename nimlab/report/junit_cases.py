@@ -162,7 +162,7 @@ def _result_case(
 
 
 def _outcome_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> Verdict | None:
-    """Return the worst verdict: a failed change, then a blocked one, then one that was not attempted."""
+    """Return the worst verdict. From worst to best: a failed, a blocked, a not attempted change."""
     blocked = {change.key for change in part.changes if change.error is not None}
     failed = [done for done in outcomes if done.outcome is Outcome.FAILED]
     failed.sort(key=lambda done: done.key in blocked)

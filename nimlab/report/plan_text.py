@@ -59,7 +59,8 @@ def format_plan(
 
     In a sync that does something, the summary shows the totals at the end. Experiments with prunes come
     first; otherwise the order is by name. `removed_in` contains the commits that removed files, by
-    experiment. If the changes take more than `rows` lines, similar ones are grouped unless `verbose` is set.
+    experiment. If the changes take more than `rows` lines, similar changes are grouped unless `verbose` is
+    set.
     """
     width = max([NAME_WIDTH, *(len(escape(experiment.name)) for experiment in plan.experiments)])
     entries = _entries(plan, plan.experiments, removed_in, width, verbose=verbose)
@@ -108,7 +109,7 @@ def _group_entries(plan: Plan, groups: Sequence[ChangeGroup], width: int) -> lis
 
 
 def _with_name(name: str, entries: Sequence[ChangeLine], width: int) -> list[ChangeLine]:
-    """Return the lines; the first one starts with the name."""
+    """Return the lines; the first line starts with the name."""
     return [
         ChangeLine(line=named("" if index else name, *entry.line, width=width), added=entry.added)
         for index, entry in enumerate(entries)

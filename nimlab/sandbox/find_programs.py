@@ -71,7 +71,7 @@ def find_programs(
 ) -> Programs | None:
     """Return the installed programs; programs that are not installed are taken from `cached`.
 
-    Returns None if a program is missing in both; then all programs must be built.
+    Returns None if a program is not installed and `cached` is None; then all programs must be built.
     """
     paths: dict[str, Path] = {}
     server_version = VERSION

@@ -37,10 +37,8 @@ _DNS_NAMES: Final = (
 )
 _SERVERS: Final = {
     "kube-apiserver": [ExtendedKeyUsageOID.SERVER_AUTH],
-    "etcd": [
-        ExtendedKeyUsageOID.SERVER_AUTH,
-        ExtendedKeyUsageOID.CLIENT_AUTH,
-    ],  # etcd also connects to itself
+    # etcd is also a client of itself.
+    "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
     "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # the API server uses it to connect to etcd
 }
 # The user and group in each kubeconfig. kwok needs system:masters, because it acts as every kubelet.

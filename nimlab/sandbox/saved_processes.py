@@ -100,7 +100,7 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
-        return pid > 0  # a system without /proc
+        return pid > 0  # this system has no /proc
     except (OSError, OverflowError):  # the process does not exist, or belongs to another user
         return False
     return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")

@@ -10,13 +10,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-PART_NAMES: Final = (
+PART_NAMES: Final = (  # in the order in which they are started
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
     "kwok",
-)  # in the order in which they are started
+)
 
 
 class Phase(StrEnum):

@@ -1,4 +1,4 @@
-"""Certificates of one rig: for the API server, for the kubelet, and for the API server as a client of it."""
+"""Certificates of one rig: API server, kubelet, and the API server as a client of the kubelet."""
 
 from __future__ import annotations
 

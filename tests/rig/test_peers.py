@@ -87,9 +87,8 @@ def test_synced_peers_run_and_are_in_sync(lab: RigLab, rig: Rig) -> None:
         assert [pod["metadata"]["name"] for pod in pods] == expected
         assert all(pod["status"]["phase"] == "Running" for pod in pods)
     answer = lab.run("sync", "--dry-run", "--exit-code")
-    assert answer.code == 0, (
-        answer.out + answer.err
-    )  # fields that the kubelet or the server has set are not drift
+    # Fields that the kubelet or the server has set are not drift.
+    assert answer.code == 0, answer.out + answer.err
 
 
 @pytest.mark.usefixtures("apart")
@@ -168,9 +167,8 @@ def test_discovery_returns_peers_of_the_own_experiment_only(rig: Rig, figure: Ca
             location: Location = location, script: str = script, own: set[str] = own
         ) -> set[str] | None:
             resolved = set(json.loads(rig.python(location.namespace, f"{location.pods}-0", script)))
-            assert (
-                resolved <= own
-            )  # DNS never returns a peer of another experiment, not even in the first seconds
+            # DNS never returns a peer of another experiment, not even in the first seconds.
+            assert resolved <= own
             return resolved if resolved == own else None
 
         addresses[name] = eventually(resolve, within_s=40, what=f"DNS returns all peers of {name}")

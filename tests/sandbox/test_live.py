@@ -66,7 +66,7 @@ def _programs(pytestconfig: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the folder of one sandbox, shared by all tests of this module, which leave it running."""
+    """Return the folder of a sandbox. All tests of this module use it, and leave it running."""
     folder = tmp_path_factory.mktemp("a sandbox") / "home"
     up(folder, cache=default_cache(), report=ignore)
     yield folder
@@ -333,10 +333,8 @@ def test_requests_of_controllers_are_queued_and_those_of_users_are_not(client: S
     assert wait_until(lambda: read_pod(client, "waits").get("phase") == "Running", within_s=10.0)
     assert client.request("DELETE", f"{PODS}/waits").ok
     grown = {flow for flow, count in count_requests().items() if count > before.get(flow, 0)}
-    assert grown - {"probes"} == {
-        "exempt",
-        "nimlab-sandbox-controllers",
-    }  # `probes` counts health checks, which any program may send
+    # `probes` counts health checks, which any program may send.
+    assert grown - {"probes"} == {"exempt", "nimlab-sandbox-controllers"}
 
 
 def test_pods_run_soon_after_kwok_was_killed(home: Path, client: SandboxClient) -> None:

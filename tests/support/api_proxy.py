@@ -42,8 +42,9 @@ class Broken:
 
     If `status` is set, the proxy does not forward the request and responds with `body` and `headers`. If
     `cut_before` is set, it closes the connection at once. Otherwise it forwards the request after `delay_s`.
-    Then, with `cut`, it closes the connection without a response, and with `half`, in the middle of the
-    response. `instead` replaces the response body, which simulates an API server with an outdated cache.
+    Then, with `cut`, it closes the connection without a response, and with `half`, it closes the connection
+    in the middle of the response. `instead` replaces the response body, which simulates an API server with an
+    outdated cache.
     """
 
     status: int | None = None

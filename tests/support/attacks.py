@@ -124,7 +124,7 @@ def write_namespace(name: str) -> Attack:
 
 
 def create_secret(name: str, kind: str, of: str) -> Attack:
-    """Create a Secret for a service account. The server adds a token if `kind` is the type of token Secrets."""
+    """Create a Secret for a service account. The server adds a token if its type is that of tokens."""
     return lambda target: target.account.create({
         "apiVersion": "v1",
         "kind": "Secret",

@@ -75,7 +75,7 @@ def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choic
 
 
 def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query]:
-    """Yield every query of every panel, with these variables replaced. Raises KeyError for any other one."""
+    """Yield every query of every panel with these variables replaced. Raises KeyError for other variables."""
     for board in dashboards:
         for panel in panels_of(board):
             for target in panel["targets"]:

@@ -1,4 +1,4 @@
-"""Figures of a test run: lines and counts from all workers, printed at the end.
+"""Figures of a test run: lines and counts that all workers report, printed at the end.
 
 A test adds a line with the fixture `figure`, or counts with the fixture `counts`. Counts with the same name
 are added up over all workers. A function in `SENTENCES` formats them as one line.

@@ -1,6 +1,6 @@
 """Measure the RTT of a TCP handshake: read it from the kernel's `TCP_INFO`.
 
-The time contains no scheduling delay of either process. No data is sent.
+The time does not include the scheduling delays of the two processes. No data is sent.
 """
 
 from __future__ import annotations

@@ -55,9 +55,8 @@ async def serve_http(
         oldest.transport.abort()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (
-            len(open_writers) >= MOST_CONNECTIONS
-        ):  # a regular client is served long before its connection is the oldest
+        # A regular client is served long before its connection is the oldest.
+        if len(open_writers) >= MOST_CONNECTIONS:
             abort_oldest()
         open_writers.append(writer)
         try:

@@ -65,7 +65,7 @@ def test_four_hundred_peers_fit_one_message() -> None:
     assert len(message.answers) == len(message.additional) == 400
 
 
-def test_a_missing_name_is_a_name_error() -> None:
+def test_a_missing_name_gives_the_code_name_error() -> None:
     message = dns.parse_response(an_answer(Question("nobody.cluster.local", Kind.A)))
     assert message.rcode == dns.Rcode.NAME_ERROR
     assert message.answers == ()

@@ -171,7 +171,7 @@ def test_garbage_on_every_port_has_no_effect(tmp_path: Path, dns: DnsServer, zon
             "timeout",
             "unreachable",
             "error",
-        ):  # `refused` is possible, because the other exporter starts later
+        ):  # `refused` may occur: the other exporter starts later
             assert read.value("nimlab_rtt_probes_total", method="tcp", result=result) == 0
         assert {event["level"] for event in first.events()} == {"info", "warning"}
         assert first.stop() == 0

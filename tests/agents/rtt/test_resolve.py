@@ -150,11 +150,8 @@ def test_no_record_of_this_type_is_not_found(zone: Zone, tmp_path: Path) -> None
     [
         (Mood.FAILING, Reason.SERVER_FAILURE, 2),
         (Mood.SILENT, Reason.TIMEOUT, 2),
-        (
-            Mood.GARBAGE,
-            Reason.TIMEOUT,
-            0,
-        ),  # invalid packets are ignored, so that forged packets cannot make a query fail
+        # Invalid packets are ignored, so that forged packets cannot make a query fail.
+        (Mood.GARBAGE, Reason.TIMEOUT, 0),
         (Mood.HANGING_UP, Reason.MALFORMED, 4),
     ],
 )

@@ -127,9 +127,8 @@ def test_the_number_of_connections_is_limited() -> None:
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
                 for _ in range(MOST_CONNECTIONS + 5)
             ]
-            talk(
-                port, b"GET /metrics HTTP/1.1\r\n\r\n"
-            )  # this answer shows that all connections were accepted
+            # The answer to this request shows that the server has accepted all connections.
+            talk(port, b"GET /metrics HTTP/1.1\r\n\r\n")
             return sum(is_closed(sock) for sock in silent)
 
     def is_closed(sock: socket.socket) -> bool:
