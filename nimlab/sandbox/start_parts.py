@@ -42,7 +42,7 @@ _HINT: Final = "`nimlab sandbox down`, then `nimlab sandbox up`, starts again wi
 
 
 class Launcher:
-    """Starts and replaces the parts of one sandbox, and keeps the record up to date."""
+    """The launcher of the parts of one sandbox; it keeps the record up to date."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-# Each bound is twice the bound before it: from 0.1 ms (about the RTT of two pods) to 3.3 s.
+# Each bound is twice the bound before it: from 0.1 ms to 3.3 s (above useful timeouts).
 BUCKETS_S: Final = tuple(0.0001 * 2**n for n in range(16))
 
 
