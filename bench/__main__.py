@@ -35,7 +35,7 @@ are described in [bench/README.md](../bench/README.md). Compare the ratios and t
 seconds were measured on one machine under varying load.
 
 ![seconds and requests against the number of experiments](performance.png)"""
-_MIN_SIZE = 3  # one experiment is changed, one is removed, one stays
+_MIN_SIZE = 3  # one experiment is changed, one is removed, one is kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

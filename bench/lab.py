@@ -1,8 +1,8 @@
-"""Input of the benchmark: random experiments, a lab folder with commits, and the rendered objects.
+"""The benchmark's input: random experiments, a lab folder with commits, and the rendered objects.
 
 In: a size and a seed. Out: the desired experiments at each step of a round. The rendered objects have no
-ownership labels of nimlab, because every tool adds its own. The lab is a copy of the shipped one with
-`replicas: 0`, because with running peers the benchmark would measure the nodes instead of the tools.
+ownership labels of nimlab, because every tool adds its own. The lab is a copy of the shipped lab with
+`replicas: 0`. With running peers, the benchmark would measure the nodes instead of the tools.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ REPOSITORY: Final = Path(__file__).parent.parent
 
 _FOLDERS: Final = ("contracts", "schema", "templates")
 _REPLICAS: Final = "replicas: {{ peers | json }}"
-_NAMESPACE: Final = (
-    "namespace-of-the-bench"  # placeholder in rendered objects; replaced by the tool's namespace
-)
+_NAMESPACE: Final = "namespace-of-the-bench"  # in rendered objects; replaced by the tool's namespace
 _OWNERSHIP: Final = {"labels": (PART_OF, "app.kubernetes.io/managed-by"), "annotations": (MEMBER,)}
 _TEMPLATE: Final = """\
 apiVersion: nimlab.dev/v1
@@ -88,7 +86,7 @@ class DesiredState:
 
 
 def plan_steps(size: int, seed: int) -> Mapping[Step, tuple[Experiment, ...]]:
-    """Return the desired experiments at each step. Pure; the same for the same size and seed."""
+    """Return the desired experiments at each step; they depend only on the size and the seed. Pure."""
     rng = random.Random(f"{seed}/{size}")  # noqa: S311 -- repeatable, not secret
     first = tuple(make_experiment(f"bench-{index:05d}", rng) for index in range(size))
     changed, removed = rng.sample(range(size), 2)
@@ -120,13 +118,13 @@ def make_experiment(name: str, rng: random.Random) -> Experiment:
 
 
 def render_steps(steps: Mapping[Step, tuple[Experiment, ...]], folder: Path) -> Mapping[Step, DesiredState]:
-    """Render each different list of experiments once, with nimlab itself. Raises LabError."""
+    """Render the experiments of each step with nimlab, equal lists only once. Raises LabError."""
     rendered = {experiments: render(experiments, folder) for experiments in dict.fromkeys(steps.values())}
     return {step: rendered[experiments] for step, experiments in steps.items()}
 
 
 def render(experiments: tuple[Experiment, ...], folder: Path) -> DesiredState:
-    """Render the experiments with nimlab itself. Raises LabError."""
+    """Render the experiments with nimlab. Raises LabError."""
     root = folder / "render"
     make_lab(root, _NAMESPACE)
     write_experiments(root, experiments)
@@ -136,7 +134,7 @@ def render(experiments: tuple[Experiment, ...], folder: Path) -> DesiredState:
 
 
 def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
-    """Create a lab folder without experiments from the shipped lab; peers run only with `peers_run`."""
+    """Create a lab folder without experiments from the shipped lab; without `peers_run`, no peers run."""
     root.mkdir(parents=True)
     for name in _FOLDERS:
         shutil.copytree(REPOSITORY / name, root / name)
@@ -149,7 +147,7 @@ def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
 
 
 def write_experiments(root: Path, experiments: Sequence[Experiment]) -> None:
-    """Replace the lab's experiments and commit the difference; unchanged files are not written."""
+    """Replace the lab's experiments and commit the changes; unchanged files are not written."""
     folder = root / "experiments"
     desired = {f"{experiment.name}.yaml": _format(experiment) for experiment in experiments}
     for path in folder.iterdir():

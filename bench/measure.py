@@ -1,7 +1,7 @@
 """Run programs and measure their cost on the client: seconds, CPU seconds, peak memory.
 
 In: commands, an environment, a file for their output. Out: a `Cost`, or a RunError with the end of the
-program's output. The module `server` counts the cost on the API server.
+program's output. The module `server` counts the requests on the API server.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """The total cost of one or more programs; `peak_bytes` is the maximum of them."""
+    """The total cost of one or more programs; `peak_bytes` is the peak memory of the largest program."""
 
     wall_s: float
     cpu_s: float

@@ -1,8 +1,8 @@
-"""Run one program and write its resource usage, children included: wall clock, CPU time, peak memory.
+"""Run one program and write its resource usage, including its children: wall clock, CPU time, peak memory.
 
-Started as `python -I -S resource_usage.py RESULT PROGRAM ARGUMENT…`. It is a separate process because on
-Linux the peak memory of a child starts at that of its parent, so the parent has to be small. For the same
-reason, it imports only the standard library.
+Usage: `python -I -S resource_usage.py RESULT PROGRAM ARGUMENT…`. This is a separate process, because on Linux
+the recorded peak memory of a child is at least the memory of its parent. The parent must therefore be small.
+For the same reason, this module imports only the standard library.
 """
 
 from __future__ import annotations

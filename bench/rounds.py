@@ -1,8 +1,8 @@
 """The rounds: at every step, each tool takes one turn, in a new random order.
 
 In: a server, the tools, sizes, a seed. Out: one sample per turn, yielded as it is taken. A turn begins when
-the control plane is idle. After it, the cluster is compared with the desired objects. If a tool fails, its
-sample contains the error, and the tool is skipped for the rest of the round.
+the control plane is idle. After the turn, the cluster is compared with the desired objects. If a tool fails,
+its sample contains the error, and the tool is skipped for the rest of the round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COLLECTIONS: Final = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
 }
 _TYPE_FIELDS: Final = ("apiVersion", "kind")
-_LABEL: Final = "experiment"  # on every object of an experiment, and on no other object
+_LABEL: Final = "experiment"  # every object of an experiment has this label, and no other object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One turn of one tool: its cost or its error; `requests` are counted by the server, by verb."""
+    """One turn of one tool: its cost or its error. The server counts the `requests` per verb."""
 
     name: str
     size: int
@@ -104,7 +104,7 @@ def _take_turn(
     desired: DesiredState,
     size_and_round: tuple[int, int],
 ) -> Sample | None:
-    """Run and measure the tool once; None if the tool does not support the step."""
+    """Run and measure the tool once; return None if the tool does not support the step."""
     commands = tool.commands(step)
     if not commands:
         return None
@@ -159,10 +159,10 @@ def find_difference(server: Server, namespace: str, desired: Sequence[Object]) -
 
 
 def _first_difference(live: Any, desired: Any, path: str = "") -> str | None:  # noqa: ANN401 -- any JSON
-    """Return the path of the first desired value that the live object does not have. Pure.
+    """Return the path of the first desired value that is missing from the live object. Pure.
 
-    The live object may have more fields (defaults). An empty value equals a missing one, because the server
-    may omit it.
+    The live object may have additional fields (defaults). An empty value is equal to a missing value, because
+    the server may omit it.
     """
     if not desired and not live:
         return None

@@ -1,7 +1,7 @@
 """Measure scale (`python -m bench.scale`): one experiment of 10,000 peers, and 1,000 experiments at once.
 
-In: sizes and a seed. Out: a page of figures. Peers run on simulated nodes. Their start-up time depends on the
-control plane; nimlab's commands are measured in the meantime. The exit code is 1 after any error.
+In: sizes and a seed. Out: a page of figures. Peers run on simulated nodes. The time until they run depends on
+the control plane; nimlab's commands are measured in the meantime. The exit code is 1 after any error.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ScaleError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One command's wall clock, peak memory and output."""
+    """The wall clock, peak memory and output of one command."""
 
     wall_s: float
     peak_mb: float
@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """The result and the cost of `list` and `status` during a sync, and the memory of the sync."""
+    """The result and the duration of `list` and `status` during a sync, and the memory of the sync."""
 
     at_s: float
     running: int
@@ -148,7 +148,7 @@ def _many_peers(server: Server, folder: Path, peers: int, rng: random.Random) ->
 
 
 def _verdict(command: str, times_s: Sequence[float]) -> str:
-    """Return whether a query meets its target (issue 6) on a machine like that of docs/scale.md."""
+    """Return a line that states whether a query meets its target (issue 6)."""
     median_s = statistics.median(times_s)
     verdict = "met" if median_s <= _QUERY_TARGET_S else "**not met**"
     slow = sum(1 for time_s in times_s if time_s > _QUERY_TARGET_S)
@@ -159,7 +159,7 @@ def _verdict(command: str, times_s: Sequence[float]) -> str:
 
 
 def _many_changes(server: Server, folder: Path, size: int, rng: random.Random) -> str:
-    """Measure one commit that changes a tenth of many experiments, removes a twentieth and adds as many."""
+    """Measure one commit: it changes a tenth of many experiments, removes a twentieth, adds a twentieth."""
     lab = _make_lab(server, folder, "bench-changes", peers_run=False)
     before = [make_experiment(f"bench-{index:05d}", rng) for index in range(size)]
     write_experiments(lab.root, before)
@@ -247,7 +247,7 @@ class Process:
             return False
         try:
             self.memory_mb = self._popen.memory_info().rss / 1e6
-        except psutil.Error:  # it has just finished
+        except psutil.Error:  # the command has just finished
             return True
         self._peak_mb = max(self._peak_mb, self.memory_mb)
         return True
@@ -255,7 +255,8 @@ class Process:
     def end(self) -> Run:
         """Wait for the command and return its result. Raises ScaleError if it failed."""
         while self.sample():
-            with suppress(psutil.TimeoutExpired):  # waiting returns at once, so the wall clock is exact
+            # `wait` returns as soon as the command ends, so the wall clock is exact.
+            with suppress(psutil.TimeoutExpired):
                 self._popen.wait(_SAMPLE_EVERY_S)
         wall_s = time.monotonic() - self.began_s
         out = self._stdout.read_text(encoding="utf-8")
@@ -301,8 +302,8 @@ def _make_lab(server: Server, folder: Path, namespace: str, *, peers_run: bool) 
 def _require_pods(server: Server, lab: Lab, number: int) -> None:
     """Raise ScaleError unless the namespace reaches this number of pods soon after the sync.
 
-    kwok 0.8.0 deletes pods by name (`PodController.deleteResource`). A late deletion may therefore hit the
-    replacement of a pod, which the StatefulSet then creates again. The timeout allows for this.
+    kwok 0.8.0 deletes pods by name (`PodController.deleteResource`). A late deletion may therefore delete the
+    replacement of a pod; the StatefulSet then creates the pod again. The timeout is long enough for this.
     """
 
     def count() -> int:

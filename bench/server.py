@@ -1,8 +1,8 @@
-"""A new API server that counts requests: a sandbox in a temporary folder, with one account for the tools.
+"""A new API server that counts requests: a sandbox in a temporary folder, with an account for the tools.
 
-The requests of this account, and no others, match flow schemas of their own: one per verb, at the priority
-level that is never queued. The server's metrics therefore report the number of requests per verb. Requests of
-controllers are not counted, nor are the requests of this module, which uses another user.
+Only the requests of this account match the benchmark's flow schemas. There is one flow schema per verb, and
+their priority level has no queue. The server's metrics therefore report the number of requests per verb. The
+requests of controllers and of this module are not counted, because they use other accounts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ACCOUNTS: Final = f"/api/v1/namespaces/{_ACCOUNT_NAMESPACE}/serviceaccounts"
 _TOKEN_LIFETIME_S: Final = 24 * 3600
 _VERBS: Final = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 _DISCOVERY: Final = "discovery"
-_PRECEDENCE: Final = 100  # before all flow schemas of the server except its own `exempt`
+_PRECEDENCE: Final = 100  # matches before all flow schemas of the server except `exempt`
 _REQUESTS_METRIC: Final = re.compile(
     r'^apiserver_flowcontrol_dispatched_requests_total\{flow_schema="bench-(\w+)",[^}]*\} (\S+)$',
     re.MULTILINE,
@@ -40,7 +40,7 @@ _REQUESTS_METRIC: Final = re.compile(
 _DRY_RUN_METRIC: Final = re.compile(
     r'^apiserver_request_total\{[^}]*dry_run="[^"]+"[^}]*\} (\S+)$', re.MULTILINE
 )
-_SIZE_METRIC: Final = re.compile(  # the server reports response sizes for these verbs only
+_SIZE_METRIC: Final = re.compile(  # the server reports the sizes of responses only for these verbs
     r'^apiserver_response_sizes_sum\{[^}]*verb="(?:GET|LIST)"[^}]*\} (\S+)$', re.MULTILINE
 )
 _IDLE_SHARE: Final = 0.15  # of one core; an idle control plane uses about 0.05
@@ -54,7 +54,7 @@ class ServerError(Exception):
 
 
 class Server:
-    """A running API server with request counters, and the preparation between two turns."""
+    """A running API server that counts requests and is prepared before each turn."""
 
     def __init__(
         self, state: sandbox.SandboxState, layout: Layout, client: SandboxClient, kubeconfig: Path
@@ -66,7 +66,7 @@ class Server:
         self._processes = [psutil.Process(part.pid) for part in state.parts if part.pid is not None]
 
     def counts(self) -> Mapping[str, int]:
-        """Return the number of requests of the account so far, by verb.
+        """Return the number of requests that the account has sent so far, by verb.
 
         `dry run` counts a part of the patches. `bytes` is the total size of all responses to GET and LIST,
         including those to other users.
@@ -81,7 +81,7 @@ class Server:
         return counts
 
     def wait_until_idle(self) -> None:
-        """Wait until the control plane is idle, so that one turn's remaining work does not slow the next."""
+        """Wait until the control plane is idle; otherwise one turn could slow down the next turn."""
         deadline_s = time.monotonic() + _IDLE_WITHIN_S
         before_s, since_s = self._cpu_s(), time.monotonic()
         while since_s < deadline_s:

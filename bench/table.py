@@ -10,7 +10,8 @@ from bench.lab import Step
 from bench.rounds import Sample
 from bench.tools import NAMES, NIMLAB, TITLES
 
-_NOT_VERBS: Final = ("dry run", "bytes")  # a part of the patches, and a size
+# The counts also have these keys, which are not verbs: a part of the patches, and a size.
+_NOT_VERBS: Final = ("dry run", "bytes")
 _NOT_MEASURED: Final = "-"
 
 
@@ -78,7 +79,7 @@ def _grid(
 
 
 def _seconds(cell: Sequence[Sample], samples: Sequence[Sample]) -> str:
-    """Return the median, its range, and its ratio to nimlab's median."""
+    """Return the median, the minimum and maximum, and the ratio to nimlab's median."""
     median = median_s(cell) or 0.0
     times = [s.cost.wall_s for s in cell if s.cost]
     spread = f" [{min(times):.2f}-{max(times):.2f}]" if len(times) > 1 else ""
@@ -88,7 +89,7 @@ def _seconds(cell: Sequence[Sample], samples: Sequence[Sample]) -> str:
 
 
 def _requests(cell: Sequence[Sample]) -> str:
-    """Return the median total, and the verbs of the last turn."""
+    """Return the median of the totals, and the number of requests per verb in the last turn."""
     last = [s for s in cell if s.cost][-1].requests
     verbs = [f"{count} {verb}" for verb, count in last.items() if count and verb not in _NOT_VERBS]
     dry_runs = f"; {last['dry run']} of them dry runs" if last.get("dry run") else ""

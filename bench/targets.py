@@ -17,7 +17,7 @@ from nimlab.cluster.kube.client import PAGE_SIZE
 from nimlab.objects.applyset import ApplySet
 
 _KINDS: Final = ApplySet(name="experiments", namespace="lab").kinds
-_SET_READS: Final = 2  # the apply-set's parent and its lock
+_SET_READS: Final = 2  # one request reads the apply-set's parent, and one reads its lock
 _MEDIUM: Final = 334
 _LARGE: Final = 1000
 
@@ -67,7 +67,7 @@ def _requests(samples: Sequence[Sample]) -> Iterator[_Row]:
             continue
         objects = max(s.objects for s in pick(samples, NIMLAB, size, Step.NOOP))
         used_kinds = round(objects / size)  # every experiment has one object of each kind that it uses
-        # A full page is followed by another one, because the server filters by labels page by page.
+        # After a full page, another page is always read, because the server filters each page by labels.
         pages = used_kinds * (size // PAGE_SIZE + 1) + len(_KINDS) - used_kinds
         yield (
             f"requests, nothing to do, {size:,} experiments: at most 2, plus one per page of each kind",

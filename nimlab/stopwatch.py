@@ -1,8 +1,8 @@
 """Measurement of the time that each stage of a command takes, for `--timings`.
 
-Each moment counts for exactly one stage: an inner stage pauses the clock of the outer stage. Only the main
-thread is measured; time spent in workers counts as waiting. The measurement is always on, because its cost is
-negligible. `spent` returns the result.
+Each moment is counted for exactly one stage: an inner stage pauses the clock of the outer stage. Only the
+main thread is measured; time spent in worker threads is counted as waiting. The measurement is always on,
+because its cost is negligible. `spent` returns the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OTHER: Final = "other"
 
 
 class Stopwatch:
-    """The seconds per stage; time outside all stages counts for `other`."""
+    """The seconds per stage; time outside all stages is counted as `other`."""
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
@@ -28,7 +28,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside the context for this stage."""
+        """Return a context; the time inside it is counted for this stage."""
         self._count()
         self._running.append(name)
         try:

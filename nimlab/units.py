@@ -1,7 +1,7 @@
 """Conversion of text to numbers with units and back: durations, sizes, rates, ratios, Kubernetes quantities.
 
-In: text from a file or the command line. Out: an integer (or a ratio) in the unit named by the function, or
-the canonical text of a number. Pure, independent of the locale, and exact: nothing is rounded.
+In: text from a file or the command line. Out: an integer (or a ratio) in the unit that the function's name
+contains, or the canonical text of a number. Pure, independent of the locale, and exact: nothing is rounded.
 `parse_x(format_x(n)) == n` for every n.
 """
 
@@ -157,8 +157,8 @@ def canonical_quantity(text: str) -> str:
     """Return the text that the API server stores: `0.05` -> `50m`, `1024Mi` -> `1Gi`, `1000` -> `1k`.
 
     The rules are those of `resource.Quantity` in apimachinery. The result has no fraction and the largest
-    suffix for which the number is an integer. A binary suffix stays binary and a decimal suffix decimal, but
-    binary values below 1024 become decimal. Raises UnitError.
+    suffix for which the number is an integer. A binary suffix stays binary, and a decimal suffix stays
+    decimal, but binary values below 1024 become decimal. Raises UnitError.
     """
     value = parse_quantity(text)
     if value == 0:

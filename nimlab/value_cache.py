@@ -1,9 +1,9 @@
 """A persistent cache of JSON values, keyed by a digest of their inputs.
 
-In: a file in the user's cache folder, and a stamp of everything that all values depend on. Out: values.
-A file that is missing, corrupt, written under another stamp or writable by others is ignored. A failure to
-write the file is ignored too. The file is outside the lab, so a merge request cannot replace a validated
-document or a rendered manifest.
+In: a file in the user's cache folder, and a stamp, which changes when nimlab or a library changes. Out:
+values. A file that is missing, corrupt, written under another stamp or writable by others is ignored. A
+failure to write the file is ignored too. The file is outside the lab, so a merge request cannot replace a
+validated document or a rendered manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-_MAX_FILES: Final = 100  # one per lab; the least recently written files are removed
+_MAX_FILES: Final = 100  # one file per lab; the least recently written files are removed
 
 
 class ValueCache:
@@ -45,7 +45,7 @@ class ValueCache:
         self._used[digest] = json.dumps(value)
 
     def save(self, *, forget: bool) -> None:
-        """Write the file if it has changed; `forget` removes the values that this run did not use."""
+        """Write the file if a value has changed; `forget` drops the values that this run did not use."""
         kept = self._used if forget else {**self._loaded, **self._used}
         if kept == self._loaded:
             return

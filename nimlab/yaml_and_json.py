@@ -16,7 +16,7 @@ NESTING_LIMIT: Final = 100
 SAFE_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The loader of libyaml, which is much faster. A build of PyYAML may lack it."""
 SAFE_DUMPER: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""The dumper of libyaml, for the same reason."""
+"""The dumper of libyaml, chosen for the same reason as the loader."""
 
 
 def parse_yaml(text: str) -> list[Any]:
@@ -72,10 +72,11 @@ def to_json_bytes(manifest: Mapping[str, Any]) -> bytes:
 
 
 def to_yaml_safe_json(value: object) -> str:
-    r"""Return JSON that a YAML parser reads as the same value, for any characters in it.
+    r"""Return JSON that a YAML parser reads as the same value, whatever characters it contains.
 
     YAML parsers change some characters and reject others. Therefore U+007F..U+FFFF are written as `\uXXXX`.
-    Characters above are not escaped, because YAML parsers reject surrogate pairs (docs/server-side-apply.md).
+    Characters above U+FFFF are not escaped, because YAML parsers reject surrogate pairs
+    (docs/server-side-apply.md).
     """
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return "".join(f"\\u{ord(c):04x}" if 0x7F <= ord(c) <= 0xFFFF else c for c in text)

@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the credentials of other tests, because a process hides each credential that it has read."""
+    """Forget the credentials of other tests: nimlab masks every credential that its process has read."""
     monkeypatch.setattr("nimlab.objects.mask_secrets._CREDENTIALS", set())
 
 

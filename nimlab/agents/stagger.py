@@ -1,7 +1,8 @@
 """Start delay: an init container that waits, so that the peers of an experiment start one after another.
 
-In: the pod's name in `POD_NAME`, the time between two peers, and the number of peers in the preceding roles.
-Out: exit code 0 after the delay, 2 if the settings are wrong. It imports only the standard library.
+In: the pod's name in `POD_NAME`, the time between the starts of two peers, and the number of peers in the
+preceding roles. Out: exit code 0 after the delay, or 2 if the settings are wrong. This module imports only
+the standard library.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 
 def delay_ms(pod_name: str, *, step_ms: int, first: int) -> int:
-    """Return the delay of a pod: its position among all peers times the step.
+    """Return the delay of a pod: its index among all peers, multiplied by the step.
 
     Raises ValueError if the name does not end with an ordinal.
     """

@@ -1,7 +1,7 @@
 """Plans, events, problems and rows -> text for people, JSON for programs, reports for GitLab, and exit codes.
 
-In: values. Out: strings and exit codes. No module prints, or accesses the cluster or the terminal. With
-`paint`, the text has colour; otherwise it is the same text without colour. Pure.
+In: values. Out: strings and exit codes. No module prints anything or accesses the cluster or the terminal. If
+`paint` is set, the text has colours; otherwise it is the same text without them. Pure.
 
 - Base: `styled_text`, `cut_text`, `format_value`, `totals` of a plan, `sync_result`, `exit_code`
 - Plan: `plan_text`, `change_lines`, `change_notes`, `change_groups`

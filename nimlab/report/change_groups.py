@@ -98,7 +98,7 @@ def _is_plain_change(change: Change) -> bool:
 
 
 def _shape(experiment: ExperimentPlan) -> _Shape:
-    """Return the common properties of a group's members: actions, kinds, reasons, field paths, notes."""
+    """Return the properties that all members of a group share: actions, kinds, reasons, paths, notes."""
     return (
         experiment.held,
         tuple(
@@ -117,7 +117,7 @@ def _shape(experiment: ExperimentPlan) -> _Shape:
 
 
 def _field_texts(experiment: ExperimentPlan) -> tuple[tuple[str, str, str], ...]:
-    """Return path, old value and new value of each changed field, in the order of the shape."""
+    """Return the path, old value and new value of each changed field, in the order of `_shape`."""
     fields = (field for change in _changing(experiment) for field in expand_json(change.fields))
     return tuple(change_texts(field, in_full=False) for field in fields)
 

@@ -27,13 +27,13 @@ _SIGNS: Final = {
 }
 MAX_FIELDS: Final = 12
 _PATH_COLUMNS: Final = 60
-_ADDED_COLUMN: Final = 84  # a longer line has its resources directly behind it
+_ADDED_COLUMN: Final = 84  # the resources follow directly after a longer line
 _GAP: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The width of the column of signs, and whether all details are shown."""
+    """The width of the column for the signs (`+`, `!`), and whether all details are shown."""
 
     sign_width: int
     verbose: bool
@@ -46,7 +46,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeLine:
-    """A line. If it has `added` pods, CPU and memory, they are shown in columns on the right."""
+    """A line of a plan. `added` is shown in columns on the right: the additional pods, CPU and memory."""
 
     line: Line
     added: tuple[str, str, str] | None = None
@@ -63,8 +63,9 @@ def experiment_lines(
 ) -> list[ChangeLine]:
     """Return the lines of an experiment; none if there is nothing to report.
 
-    `removed_in` is the commit that removed its file, if known. With `withheld`, its prunes are not carried
-    out. The line of the first changed workload shows the resources that the experiment adds.
+    `removed_in` is the commit that removed the experiment's file, if known. If `withheld` is set, the sync
+    does not carry out the experiment's prunes. The line of the first changed workload shows the resources
+    that the experiment adds.
     """
     blocks = [
         (has_workload, lines)
@@ -96,7 +97,7 @@ def align_resources(entries: Sequence[ChangeLine]) -> Iterator[Line]:
 
 
 def held_lines(plan: Plan, *, hint: bool) -> Iterator[Line]:
-    """Yield the new experiments that are not created, the reason, and how to create them."""
+    """Yield the lines about new experiments that are not created: their names, the reason, and a hint."""
     if not plan.held:
         return
     what = "a new experiment is" if len(plan.held) == 1 else f"{len(plan.held)} new experiments are"
@@ -132,7 +133,12 @@ def _blocks(
         group_name = experiment.name or "this group"
         yield (
             False,
-            [layout_note(f"no object of {group_name} is changed while one of them is blocked", layout)],
+            [
+                layout_note(
+                    f"nothing of {group_name} is changed, because at least one of its objects is blocked",
+                    layout,
+                )
+            ],
         )
 
 
@@ -210,7 +216,7 @@ def layout_note(text: str, layout: Layout) -> Line:
 
 
 def _foreign_lines(change: Change, layout: Layout) -> Iterator[Line]:
-    """Yield the fields that each other manager has added; a single field is on the line of its manager."""
+    """Yield a line per foreign field manager with its field; several fields follow on further lines."""
     for manager in sorted({foreign.manager for foreign in change.foreign}):
         texts = [f.text for f in change.foreign if f.manager == manager]
         in_pods = any(f.in_template for f in change.foreign if f.manager == manager)

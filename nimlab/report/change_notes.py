@@ -1,6 +1,6 @@
-"""One change -> notes, which a reader needs in addition to the changed fields.
+"""One change -> notes that explain more than the changed fields show.
 
-In: a change. Out: texts about restarts, takeovers, reverted manual changes and limits of the result.
+In: a change. Out: texts about restarts, takeovers, reverted manual changes and unverified results.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def notes_of(change: Change) -> Iterator[str]:
 
 
 def general_notes_of(change: Change) -> Iterator[str]:
-    """Yield the notes without numbers and managers, so that similar changes have equal notes."""
+    """Yield the notes that contain no number and no manager, so that similar changes have equal notes."""
     if change.replace_by is OnImmutableChange.ORPHAN and change.error is None:
         peers = "until then they keep" if change.restarts else "its peers keep"
         yield f"{peers} running: the new object adopts them"
@@ -40,7 +40,7 @@ def general_notes_of(change: Change) -> Iterator[str]:
 
 
 def restart_cause(change: Change) -> str:
-    """Return the order and the reason of a restart after a comma or colon; empty if no peer restarts."""
+    """Return how and why peers restart, as text that starts with `,` or `:`; empty if no peer restarts."""
     if change.error is not None or not change.restarts:
         return ""
     if change.takes_peers:
@@ -62,7 +62,7 @@ def _takeover_notes(takeover: Takeover) -> Iterator[str]:
 
 
 def _restarted_peers(change: Change) -> str:
-    """Return the number of peers that restart, and how many of them run: only those lose their state."""
+    """Return how many peers restart and how many of them are running; only running peers lose state."""
     if change.live is None:
         return f"all {change.restarts} peers"
     peers = peers_of(change.live)

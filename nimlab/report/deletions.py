@@ -1,7 +1,7 @@
-"""A plan -> its deletions, with conspicuous texts.
+"""A plan -> its deletions, each with a headline such as `blue: WOULD DELETE 4 objects`.
 
 In: a plan. Out: one value per experiment that loses objects, and one per experiment whose objects are
-recreated. The GitLab reports list these first and use the same texts.
+recreated. The JUnit and Code Quality reports list the deletions first, under these headlines.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from nimlab.report.totals import blocked_experiments, withholds_prunes
 class Deletion:
     """Objects of one experiment that are deleted.
 
-    `part` is the experiment's plan, reduced to these objects. With `recreated`, they are created again; with
-    `withheld`, this sync does not delete them.
+    `part` is the experiment's plan, reduced to these objects. If `recreated` is set, the sync creates them
+    again. If `withheld` is set, the sync does not delete them.
     """
 
     part: ExperimentPlan
@@ -29,13 +29,13 @@ class Deletion:
 
     @property
     def planned(self) -> str:
-        """What a sync would do: `blue: WOULD DELETE 4 objects`."""
+        """The headline for a plan: `blue: WOULD DELETE 4 objects`."""
         verb = "DELETE AND RECREATE" if self.recreated else "DELETE"
         withheld = ", WITHHELD" if self.withheld else ""
         return f"{self._name}: WOULD {verb} {count(len(self.part.changes), 'object')}{withheld}"
 
     def carried_out(self, done: int) -> str:
-        """Return what a sync has done: `blue: DELETED 4 objects`."""
+        """Return the headline after the sync: `blue: DELETED 4 objects`."""
         verb = "DELETED AND RECREATED" if self.recreated else "DELETED"
         objects = count(len(self.part.changes), "object")
         if not done:
@@ -67,7 +67,10 @@ def is_only_deleted(experiment: ExperimentPlan) -> bool:
 
 
 def _part(experiment: ExperimentPlan, action: Action) -> ExperimentPlan:
-    """Return the plan with one action only; its resources are kept if that includes all changes."""
+    """Return the experiment's plan with the changes of one action.
+
+    The plan keeps its resources only if these are all changes of the experiment.
+    """
     changes = tuple(change for change in experiment.changes if change.action is action)
     is_complete = len(changes) == len(experiment.changes)
     return replace(experiment, changes=changes, added=experiment.added if is_complete else Resources())

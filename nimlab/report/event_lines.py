@@ -43,14 +43,15 @@ def format_note(name: str, text: str, *, paint: bool) -> str:
 
 def _event_lines(event: Event) -> Iterator[Line]:
     match event:
-        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:  # the summary lists the others
+        # The summary lists the objects whose changes were not attempted.
+        case ObjectDone() if event.outcome is not Outcome.NOT_ATTEMPTED:
             yield from done_lines(event, event.experiment)
         case PeersRestarted():
             text = f"{count(event.peers, 'peer')} of the old revision deleted together"
             yield named(event.experiment, text)
         case PeersProgress():
             yield named(event.experiment, f"waiting: {progress_text(event)}")
-        case ExperimentSettled() if event.after_s > 0:  # at 0, it was settled before the sync
+        case ExperimentSettled() if event.after_s > 0:  # at 0 s, the experiment was settled before the sync
             peers = count(event.running, event.noun) if event.running else f"no {event.noun}s"
             yield named(event.experiment, f"settled: {peers} running after {event.after_s:.1f} s")
         case ExperimentStuck():
@@ -73,7 +74,7 @@ def progress_text(event: PeersProgress) -> str:
 
 
 def _remaining_time(event: PeersProgress) -> str:
-    """Return the estimated remaining time, unless it is unknown or short."""
+    """Return the estimated remaining time; empty if it is unknown or short."""
     if event.left_s is None or event.left_s < _SOON_S:
         return ""
     minutes = round(event.left_s / 60)
@@ -106,14 +107,14 @@ def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
 
 
 def trouble_lines(troubles: Sequence[Trouble]) -> Iterator[Line]:
-    """Yield one line per reason why pods do not run; after five reasons, the number of remaining pods."""
+    """Yield one line for each reason why pods do not run, at most five, then the number of other pods."""
     by_reason: dict[tuple[str, str], list[Trouble]] = {}
     for trouble in troubles:
         by_reason.setdefault((trouble.reason, trouble.message), []).append(trouble)
     groups = list(by_reason.items())
     for (reason, message), pods in groups[:_MAX_REASONS]:
         first = pods[0]
-        # a pod that could not be created has no name, so this trouble names the workload
+        # a pod that could not be created has no name, so the trouble contains the workload's name
         kind = "StatefulSet" if reason == "FailedCreate" else first.kind.replace("Pod", "pod")
         others = f" and {len(pods) - 1} more" if len(pods) > 1 else ""
         since = f" (since {first.since})" if first.since else ""

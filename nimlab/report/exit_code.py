@@ -19,8 +19,8 @@ def exit_code_of(
     """Return the exit code of a sync, or with `dry_run` the exit code of its plan.
 
     0: done or in sync. 1: an error, so not everything was or would be done. 3: changes are pending (only for
-    a dry run with `exit_code`), or with `strict` foreign fields remain. 4: synced, but not all peers are
-    ready.
+    a dry run with `exit_code`), or foreign fields remain (only with `strict`). 4: synced, but not all peers
+    are ready.
     """
     foreign = strict and any(change.foreign for change in plan.changes)
     if plan.refusal or plan.broken or plan.file_errors or plan.stops or blocked_experiments(plan):

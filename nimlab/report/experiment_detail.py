@@ -36,7 +36,7 @@ class Detail:
     """The content of `status` for one experiment, or for one component of the platform.
 
     `plan` is None if the file is broken. `unread` is the number of existing pods that are not in `pods`.
-    `noun` is the name for its pods, such as `peer`.
+    `noun` is the word for one of its pods, such as `peer`.
     """
 
     row: Row
@@ -61,8 +61,8 @@ def experiment_detail(
 ) -> Detail:
     """Return the detail of one experiment of the plan.
 
-    Without `all_pods`, `pods` are only some of its pods. `events` may contain events of other objects, which
-    are ignored.
+    `all_pods` is False if `pods` contains only some of the experiment's pods. `events` may contain events of
+    other objects, which are ignored.
     """
     planned = next((planned for planned in plan.experiments if planned.name == name), None)
     broken = next((broken.source for broken in plan.broken if broken.name == name), None)

@@ -44,7 +44,7 @@ def detail_troubles(
 ) -> tuple[Trouble, ...]:
     """Return the troubles for `status`: those of its pods, and of its objects that are being deleted.
 
-    `own` are the events of the experiment. They count only while peers are missing.
+    `own` are the events of the experiment. They are used only while peers are missing.
     """
     if planned is None:  # its file is broken, so only its pods are known
         return _pod_troubles(pods, (), now)
@@ -69,7 +69,7 @@ def _pod_troubles(pods: Sequence[Manifest], events: Sequence[Manifest], now: dat
 
 
 def _current_events(events: Sequence[Manifest], workloads: Sequence[Manifest]) -> list[Manifest]:
-    """Return the events since the last change of their workload; older ones do not apply to it any more."""
+    """Return the events from after the last change of the workload; older events no longer apply."""
     changed_at = {str(key_of(live)): spec_changed_at(live) for live in workloads}
 
     def is_current(event: Manifest) -> bool:

@@ -79,7 +79,7 @@ def _problem_lines(problem: Problem) -> Iterator[Line]:
 def _excerpt_lines(text: str, problem: Problem) -> Iterator[Line]:
     """Yield the source line, then a line that underlines the problem.
 
-    The three parts are escaped one by one, because escaping changes their widths.
+    The text before, in and after the marked part is escaped separately, because escaping changes the widths.
     """
     text = text.rstrip("\r\n")
     start = min(problem.location.column - 1, len(text))

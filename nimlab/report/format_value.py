@@ -1,7 +1,7 @@
 """Resources, ages and field values -> short text.
 
-In: resources, ages, old and new values. Out: text on one line. A shortened pair of values still shows a
-difference.
+In: resources, ages, old and new values. Out: text on one line. Two different values still differ after they
+are shortened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nimlab.report.cut_text import cut_middle, cut_start
 from nimlab.report.styled_text import escape
 from nimlab.units import format_cpu_m
 
-_WIDTH: Final = 32  # two values, a path and an arrow usually fit a line of 120 columns
+_WIDTH: Final = 32  # two values, a path and an arrow usually fit in a line of 120 columns
 _BINARY_UNITS: Final = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _MANY_CPU_M: Final = 10_000
 _CONTEXT: Final = 8  # how many equal characters are shown before the first difference
@@ -41,7 +41,7 @@ def short_memory_text(size_bytes: int) -> str:
     """Return a size with at most four digits: `80Mi`, `3.5Ti`. It is rounded, so use it for display only."""
     size, unit = float(size_bytes), ""
     for larger in _BINARY_UNITS:
-        if size < 1023.5:  # from here on, rounding would give 1024
+        if size < 1023.5:  # 1023.5 or more would be rounded to 1024
             break
         size, unit = size / 1024, larger
     text = f"{size:.1f}".removesuffix(".0") if size < 100 else f"{size:.0f}"
@@ -87,7 +87,7 @@ def expand_json(fields: Iterable[FieldChange]) -> list[FieldChange]:
 
 
 def _json_parts(change: FieldChange) -> list[FieldChange]:
-    """Return the changed fields of a JSON text, sorted by path; any other change as it is."""
+    """Return the changed fields inside a JSON text, sorted by path; other text is returned as it is."""
     old, new = _json_object(change.old), _json_object(change.new)
     if old is None or new is None:
         return [change]
@@ -111,7 +111,7 @@ def _json_object(value: object) -> dict[str, Any] | None:
 
 
 def _leaves(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the path and value of each field that is not a non-empty object."""
+    """Yield the path and value of each field that has no fields of its own."""
     for name, item in value.items():
         item_path = f"{path}.{name}" if name.isidentifier() else f"{path}[{name}]"
         if isinstance(item, dict) and item:

@@ -63,7 +63,7 @@ def _is_other_commit(experiment: ExperimentPlan, plan: Plan) -> bool:
 
 
 def _is_other_file(changes: Sequence[Change]) -> bool:
-    """Return True if the ConfigMap of the last sync records another hash than that of the file."""
+    """Return True if the file's hash differs from the hash that the last sync wrote to the ConfigMap."""
     for change in changes:
         if change.key.kind == "ConfigMap" and change.live and change.desired:
             synced, wanted = _recorded_digest(change.live), _recorded_digest(change.desired)
@@ -73,7 +73,7 @@ def _is_other_file(changes: Sequence[Change]) -> bool:
 
 
 def _is_ours(live: Manifest, *path: str) -> bool:
-    """Return True if nimlab wrote the field last; a value of others proves nothing about the last sync."""
+    """Return True if nimlab wrote the field last; other values prove nothing about the last sync."""
     fields: Any = own_entry(live)
     for name in path:
         fields = fields.get(name) if isinstance(fields, Mapping) else None

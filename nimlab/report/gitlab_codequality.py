@@ -1,9 +1,9 @@
 """Problems of files and errors of a plan -> GitLab's Code Quality report.
 
 In: problems, errors, and the deletions of a plan. Out: JSON text with one entry per finding. GitLab
-recognises a finding in another pipeline by its fingerprint, so the fingerprint depends neither on line
-numbers nor on the order nor on the machine. GitLab requires an existing file: a finding without a file is
-reported for `lab.yaml`, which every lab has.
+recognises a finding in another pipeline by its fingerprint, so the fingerprint must not depend on line
+numbers, the order or the machine. GitLab requires that the file of a finding exists. Therefore a finding
+without a file is reported for `lab.yaml`, which every lab has.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def codequality_json(
     plan: Plan | None = None,
     folder: str = "",
 ) -> str:
-    """Return the report: deletions first, then by file and line.
+    """Return the report: first the deletions, then the other findings by file and line.
 
     A problem that is passed twice, alone and in a SpecError, is reported once. `folder` is the path of the
     lab in its repository (such as `labs/one`), because GitLab expects paths relative to the repository. It is
@@ -90,7 +90,7 @@ def _of_problem(problem: Problem) -> _Finding:
 
 
 def _of_error(error: NimlabError) -> _Finding:
-    """Return the finding of a RenderError, at its template, or of another error, which names an object."""
+    """Return the finding for an error: for its template if it is a RenderError, otherwise for its object."""
     place = _template_place(error) if isinstance(error, RenderError) else None
     prefix = "" if place or error.where is None else f"{error.where}: "
     return _Finding(
@@ -202,7 +202,7 @@ def _entry(finding: _Finding, folder: str, seen: Counter[tuple[str, ...]]) -> di
 def _in_repository(path: str, folder: str) -> str | None:
     """Return the path relative to the repository's root; None if it is outside of the repository.
 
-    Bytes that are not UTF-8 are replaced: GitLab ignores all entries after one that it cannot read.
+    Bytes that are not UTF-8 are replaced, because GitLab ignores all entries after an unreadable entry.
     """
     joined = posixpath.normpath(posixpath.join(folder, path))
     if joined.startswith(("/", "../")) or joined in (".", ".."):

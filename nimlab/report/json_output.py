@@ -1,7 +1,8 @@
 """Plans, events, problems and rows -> JSON for programs, as described in docs/plan-json.md.
 
 In: plans, events, problems, rows, details. Out: JSON text with a schema version, and with keys in a fixed
-order. A missing value has no key; null is a value. The text is ASCII, so it cannot move a cursor.
+order. If a value is missing, its key is missing; null is a value. The text is ASCII, so it cannot move the
+cursor of a terminal.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def plan_json(
     binding: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Return a plan that was not carried out; with a binding, it can be carried out later."""
+    """Return a plan that was not carried out; a plan with a `binding` can be carried out later."""
     document = _plan(plan, cluster, tool_version, exit_code)
     return _text({**document, **_present(warnings=list(warnings) or None, binding=binding)})
 
@@ -108,7 +109,7 @@ def sandbox_json(
     nodes: int,
     parts: Sequence[tuple[str, int | None, bool, str]],
 ) -> str:
-    """Return the state of the sandbox; `parts` are tuples of name, pid, whether it is alive, and log."""
+    """Return the state of the sandbox; each of `parts` is a tuple (name, pid, alive, log)."""
     return _text(
         {
             "running": running,
@@ -193,7 +194,7 @@ def _change(change: Change, source: str | None) -> dict[str, Any]:
         "changes": [_field(field) for field in change.fields],
         "foreign": [{"manager": f.manager, "path": f.text, "value": f.shown} for f in change.foreign],
         "taken": [{"manager": c.manager, "path": c.field.lstrip(".")} for c in change.reclaimed_fields],
-        **_present(handover=_takeover(change.takeover)),  # a stable key: it keeps its old name
+        **_present(handover=_takeover(change.takeover)),  # programs use this key, so it keeps its old name
         **_present(error=_error(change.error), replaceBy=replace_by),
         **_present(formerNamespace=change.former.namespace if change.former else None),
         "restarts": change.restarts,

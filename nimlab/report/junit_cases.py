@@ -1,8 +1,8 @@
 """A plan, or the result of its sync -> GitLab's unit test report: one test case per experiment.
 
 In: a plan and, after a sync, its events. Out: JUnit XML in ASCII. Deletions come first, as cases of their own
-with conspicuous names. The text of a case is the same as in the terminal. GitLab identifies a case by suite,
-class and name, so the name of an experiment's case never changes.
+with names such as `blue: WOULD DELETE 4 objects`. The text of a case is the same as in the terminal. GitLab
+identifies a case by suite, class and name, so the name of an experiment's case never changes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _deletion_case(
 ) -> JunitCase:
     """Return the case of a deletion.
 
-    It includes the wait for the peers, if the experiment has no case of its own.
+    The case includes the wait for the peers if the experiment has no other case.
     """
     part = deletion.part
     if result is None:
@@ -162,7 +162,7 @@ def _result_case(
 
 
 def _outcome_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> Verdict | None:
-    """Return the worst verdict: a failed change, then a blocked one, then one that was not attempted."""
+    """Return the worst verdict. From worst to best: a failed, a blocked, a not attempted change."""
     blocked = {change.key for change in part.changes if change.error is not None}
     failed = [done for done in outcomes if done.outcome is Outcome.FAILED]
     failed.sort(key=lambda done: done.key in blocked)

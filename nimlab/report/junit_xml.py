@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _TOOL: Final = "nimlab"
-# GitLab turns this mark into a link to a file of the job, so text from outside must not contain it.
+# GitLab turns this mark into a link to a file of the job, so text of users or servers must not contain it.
 _ATTACHMENT: Final = ("[[ATTACHMENT|", "[ [ATTACHMENT|")
 
 
@@ -77,7 +77,7 @@ def write_document(suite_name: str, cases: Sequence[JunitCase]) -> str:
 def _add_content(element: ET.Element, case: JunitCase) -> None:
     if case.verdict is not None:
         reason = escape(flat(case.verdict.reason)) or case.verdict.code
-        # The prefix is required: GitLab's reader takes a bare `file` or `symbol` for the type of the content.
+        # The prefix is required, because `file` and `symbol` alone have a special meaning for GitLab.
         attributes = _attributes(type=f"{_TOOL}.{case.verdict.code}", message=reason)
         text = case.text if reason in case.text else f"{reason}\n{case.text}".rstrip()
         _append(element, case.verdict.element.value, attributes, text)

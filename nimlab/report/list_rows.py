@@ -28,9 +28,9 @@ _UNKNOWN: Final = Verdict(health=Health.UNKNOWN)
 class Row:
     """One experiment in `list`.
 
-    `scale` is the number of peers requested in the cluster. If the experiment has no workload there, it is
-    the number in the file. It is None if neither is known. `started_at` is the start of the current run, RFC
-    3339: the time when the pod template was last written.
+    `scale` is the number of peers requested in the cluster. If the experiment has no workload in the cluster,
+    it is the number in the file. It is None if both are unknown. `started_at` is the start of the current
+    run, RFC 3339: the time when the pod template was last written.
     """
 
     experiment: str
@@ -150,14 +150,14 @@ def _workloads_to_create(planned: ExperimentPlan) -> list[Manifest]:
 
 
 def _peers_to_create(planned: ExperimentPlan) -> int:
-    """Return the number of peers of workloads that do not exist yet; 0 while workloads are to be pruned."""
+    """Return the number of peers of workloads that do not exist yet; 0 if the plan prunes a workload."""
     if any(c.desired is None for c in planned.changes if c.key.kind in WORKLOADS):
         return 0
     return sum(peers_of(desired).wanted for desired in _workloads_to_create(planned))
 
 
 def _full_name(planned: ExperimentPlan, lives: Sequence[Manifest]) -> str:
-    """Return the label `prefix` of the objects, or the name of the first workload; empty without either."""
+    """Return the objects' `prefix` label, or else the first workload's name; empty if neither exists."""
     names = (labels_of(change.live).get("prefix") for change in planned.changes if change.live)
     workload = str(lives[0]["metadata"]["name"]) if lives else ""
     return next((name for name in names if name), workload)

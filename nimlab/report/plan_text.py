@@ -1,6 +1,7 @@
 """A plan -> text: the changes of each experiment, the withheld changes with the reason, and the totals.
 
-In: a plan, and the requests and time that it took. Out: the text that a person reads before a sync.
+In: a plan, and the number of requests and the time that it took. Out: the text that a person reads before a
+sync.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def format_plan(
 
     In a sync that does something, the summary shows the totals at the end. Experiments with prunes come
     first; otherwise the order is by name. `removed_in` contains the commits that removed files, by
-    experiment. If the changes take more than `rows` lines, similar ones are grouped unless `verbose` is set.
+    experiment. If the changes take more than `rows` lines, similar changes are grouped unless `verbose` is
+    set.
     """
     width = max([NAME_WIDTH, *(len(escape(experiment.name)) for experiment in plan.experiments)])
     entries = _entries(plan, plan.experiments, removed_in, width, verbose=verbose)
@@ -107,7 +109,7 @@ def _group_entries(plan: Plan, groups: Sequence[ChangeGroup], width: int) -> lis
 
 
 def _with_name(name: str, entries: Sequence[ChangeLine], width: int) -> list[ChangeLine]:
-    """Return the lines; the first one starts with the name."""
+    """Return the lines; the first line starts with the name."""
     return [
         ChangeLine(line=named("" if index else name, *entry.line, width=width), added=entry.added)
         for index, entry in enumerate(entries)
@@ -120,7 +122,7 @@ def _lab_lines(plan: Plan, width: int) -> Iterator[Line]:
         text = f" Namespace/{plan.apply_set.namespace}"
         yield named("(lab)", Span("+ create ", Style.NEW), text, width=width)
     for namespace in plan.unchecked:
-        text = f" namespace {namespace} of an earlier lab.yaml: this requires `get` on ConfigMaps there"
+        text = f" namespace {namespace} of an earlier lab.yaml: the check requires `get` on its ConfigMaps"
         yield named("(lab)", Span("! not checked", Style.BAD), text, width=width)
     for former in plan.retired:
         text = f" {former.apply_set.parent_key}: the record of a former namespace, deleted last"

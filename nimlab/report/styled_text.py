@@ -115,7 +115,7 @@ def escape(text: str) -> str:
 
 
 def flat(text: str) -> str:
-    """Return the text on one line; messages of a server may have several."""
+    """Return the text on one line; a message of a server may have several lines."""
     return " ".join(part.strip() for part in text.splitlines() if part.strip())
 
 

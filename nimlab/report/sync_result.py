@@ -30,7 +30,7 @@ _NOT_DONE = frozenset({Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """The state of an experiment's peers in its last event; `settled` is True if all are as desired."""
+    """The state of an experiment's peers in its last event; `settled` is True if all peers are as desired."""
 
     running: int
     wanted: int
@@ -79,7 +79,7 @@ def is_not_done(done: ObjectDone) -> bool:
 
 
 def _unreported(change: Change) -> ObjectDone:
-    """Return the outcome of an object without an event."""
+    """Return the outcome of a change for which the sync sent no ObjectDone event."""
     if change.error is not None:
         outcome = Outcome.FAILED
     elif change.action is Action.KEEP:

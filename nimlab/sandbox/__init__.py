@@ -2,7 +2,7 @@
 
 In: the sandbox's folder (`home`), the number of nodes, the cache folder for built programs. Out: values, and
 steps of progress through a callback; nothing is printed. Every server listens on 127.0.0.1 only and requires
-client certificates. Nothing here reads or changes the user's cluster.
+client certificates. The sandbox never reads or changes the user's cluster.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None])
 def up(home: Path, *, nodes: int = 3, cache: Path, report: Callable[[Step], None]) -> SandboxState:
     """Start the parts that are not running, and wait until all nodes are Ready. Raises SandboxError.
 
-    Does nothing if everything is running. Repairs a sandbox after any process was killed, including an
-    earlier `up`, and keeps its ports, credentials and data.
+    It does nothing if everything is running. If any process has been killed, including an earlier `up`, it
+    repairs the sandbox and keeps its ports, credentials and data.
     """
     from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
 
@@ -47,7 +47,7 @@ def up(home: Path, *, nodes: int = 3, cache: Path, report: Callable[[Step], None
 def down(home: Path, *, report: Callable[[Step], None]) -> bool:
     """Stop every process and remove `home`; return False if there was nothing. Raises SandboxError.
 
-    Keeps the cache and the build log.
+    The cache and the build log are kept.
     """
     from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
 

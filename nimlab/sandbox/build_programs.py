@@ -1,7 +1,8 @@
 """Build the control plane's programs with Go, from module files that pin every source by its hash.
 
-In: the cache folder. Out: a folder in the cache with all five programs, created atomically. If two builds run
-at once, the second waits and uses the result of the first. The build log contains the full output of `go`.
+In: the cache folder. Out: a folder in the cache with all five programs, created atomically. If two builds are
+started at the same time, the second waits and uses the result of the first. The build log contains the full
+output of `go`.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def build_programs(
             build = _BuildContext(folder=Path(temporary), log=log, log_path=log_path, report=report)
             _build_all(build)
             finished = sets / find_programs.name_set(version)
-            shutil.rmtree(finished, ignore_errors=True)  # an incomplete set
+            shutil.rmtree(finished, ignore_errors=True)  # the folder does not contain all programs
             (build.folder / "bin").rename(finished)
     return finished
 
@@ -129,7 +130,7 @@ def _build_all(build: _BuildContext) -> None:
 
 
 def _list_packages(build: _BuildContext) -> Iterator[frozenset[str]]:
-    """Yield the packages of each program; downloads missing sources."""
+    """Yield the packages of each program; `go` downloads missing sources."""
     downloads = 0
     for source in SOURCES:
         packages = set()

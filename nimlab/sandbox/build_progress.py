@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-# The estimate is unstable before both limits are reached.
+# Before both limits are reached, an estimate would not be reliable.
 _MIN_ELAPSED_S: Final = 5.0
 _MIN_PACKAGES: Final = 20
 
@@ -17,14 +17,14 @@ _MIN_PACKAGES: Final = 20
 class Progress:
     """Number of compiled packages, for the current program and for all programs."""
 
-    totals: tuple[int, ...]  # packages that each program adds to those before it, in build order
+    totals: tuple[int, ...]  # per program in build order: packages that no earlier program needs
     current: int = 0  # index of the program that is being built
     done: int = 0  # compiled packages of this program
     compiled: int = 0  # compiled packages of all programs
 
     @property
     def total(self) -> int:
-        """Number of packages that the current program adds."""
+        """Number of packages that the current program needs and no earlier program needed."""
         return self.totals[self.current]
 
     def add_package(self) -> Progress:
@@ -44,7 +44,7 @@ class Progress:
 
 
 def count_new_packages(packages: tuple[frozenset[str], ...]) -> tuple[int, ...]:
-    """Return the number of packages that each program adds to those before it."""
+    """Return, for each program, the number of its packages that no earlier program needs."""
     seen: set[str] = set()
     counts = []
     for program_packages in packages:

@@ -1,7 +1,7 @@
-"""The command lines of the five parts: a folder and the ports → argument lists. Pure.
+"""The command lines of the control plane's five parts. In: a folder and the ports. Out: argument lists. Pure.
 
-Every command line contains a path in the sandbox's `pki` folder as `--flag=…/pki/…`. `process.find_strays`
-uses this path to find unrecorded processes of the sandbox.
+Every command line contains a path in the sandbox's `pki` folder as `--flag=…/pki/…`.
+`daemon_process.find_strays` uses this path to find unrecorded processes of the sandbox.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _etcd(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "peer-trusted-ca-file": ca,
         "peer-client-cert-auth": "true",
         "log-level": "warn",
-        "unsafe-no-fsync": "true",  # a killed process loses no data; a power failure may
+        "unsafe-no-fsync": "true",  # only a power failure can cause a loss of data
         "auto-compaction-retention": "0",  # the API server compacts the data
     }
 
@@ -57,7 +57,7 @@ def _api_server(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
     pki = layout.pki
     return {
         "bind-address": "127.0.0.1",
-        "advertise-address": "127.0.0.1",  # the default needs a default route, which may be missing
+        "advertise-address": "127.0.0.1",  # otherwise it needs a default route
         "secure-port": str(ports["kube-apiserver"]),
         "endpoint-reconciler-type": "none",  # a loopback address is not a valid endpoint
         "etcd-servers": f"https://127.0.0.1:{ports['etcd']}",
@@ -85,7 +85,7 @@ def _manager(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "kubeconfig": str(layout.pki / "kube-controller-manager.kubeconfig"),
         "root-ca-file": str(layout.pki / "ca.crt"),
         "service-account-private-key-file": str(layout.pki / "service-accounts.key"),
-        "use-service-account-credentials": "true",  # the role of its own user is too narrow
+        "use-service-account-credentials": "true",  # the role of its own user has too few permissions
         "secure-port": "0",
         "leader-elect": "false",
         "kube-api-qps": "500",

@@ -1,7 +1,7 @@
 """Daemon processes: start them, identify them by pid and start time, stop them.
 
-A process is signalled only if its start time matches the record, because the system reuses pids. Works on
-Linux and macOS.
+A signal is sent to a process only if its start time matches the record, because the system reuses pids. The
+module works on Linux and macOS.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from nimlab.sandbox.wait_until import wait_until
 
 # The shell exits at once and init adopts the daemon, so it never becomes a zombie of this process.
 # Its standard input is /dev/null, and Ctrl-C at the terminal does not reach it.
-# Niceness has no effect between sessions, because Linux gives each session its own share of the cores and
-# each share its own niceness (sched(7), autogroup). Therefore both are set.
+# A process's niceness has no effect on other sessions: Linux gives each session a share of the cores, and
+# each share has a niceness of its own (sched(7), autogroup). Therefore both are set.
 _LAUNCHER: Final = (
     "/bin/sh",
     "-c",
@@ -35,7 +35,7 @@ _CLOCK_SLACK_S: Final = 5.0
 
 
 def start(argv: Sequence[str], *, log: Path, folder: Path, niceness: int = 0) -> Daemon | None:
-    """Start a program as a daemon, appending its output to `log`; return None if it exited at once.
+    """Start a program as a daemon that appends its output to `log`; return None if it exited at once.
 
     The environment is minimal, because etcd reads ETCD_*, Go programs read proxy variables, and kwok reads
     a file in HOME.
@@ -65,7 +65,7 @@ def identify(pid: int) -> Daemon | None:
 
 
 def is_alive(daemon: Daemon) -> bool:
-    """Return True if this process is still running; a zombie is not."""
+    """Return True if this process is still running; a zombie is not running."""
     process = _find(daemon)
     try:
         return process is not None and process.status() != psutil.STATUS_ZOMBIE
@@ -107,7 +107,7 @@ def find_strays(pki: Path, known: Collection[Daemon]) -> tuple[Daemon, ...]:
 
 def _is_part(cmdline: Sequence[str], pki: Path) -> bool:
     argv = list(cmdline)
-    for prefix in (_LAUNCHER, ("nice", "-n")):  # for a moment, the process is the launcher, then `nice`
+    for prefix in (_LAUNCHER, ("nice", "-n")):  # at first, the process runs the launcher, then `nice`
         if tuple(argv[: len(prefix)]) == prefix:
             argv = argv[len(prefix) + 1 :]  # the niceness follows the prefix
     if not argv or Path(argv[0]).name not in PART_NAMES:

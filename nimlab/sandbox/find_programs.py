@@ -1,8 +1,8 @@
-"""The five programs of the control plane: their sources, their supported versions, and the search for them.
+"""The five programs of the control plane: their sources, their supported versions, and where to find them.
 
-Searches KUBEBUILDER_ASSETS, PATH and the cache, in this order. A program from the first two is used only if
-its `--version` output shows a supported version. The cache contains complete sets of programs. The name of a
-set's folder is derived from everything that it was built from.
+This module searches KUBEBUILDER_ASSETS, PATH and the cache, in this order. A program from KUBEBUILDER_ASSETS
+or PATH is used only if its `--version` output shows a supported version. Each folder in the cache contains a
+complete set of programs. Its name contains a digest of the module files and the version of Go.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NUMBER: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The Go source of a program, and the minor versions that are supported if it was built elsewhere."""
+    """The Go source of a program, and the minor versions that are supported if nimlab did not build it."""
 
     name: str
     module: str  # folder in modules/
@@ -69,9 +69,9 @@ class Programs:
 def find_programs(
     environment: Mapping[str, str], cached: Path | None, report: Callable[[Step], None]
 ) -> Programs | None:
-    """Return the installed programs, completed from `cached` (a complete set).
+    """Return the installed programs; programs that are not installed are taken from `cached`.
 
-    Returns None if any program is missing; all of them must then be built.
+    Returns None if a program is not installed and `cached` is None; then all programs must be built.
     """
     paths: dict[str, Path] = {}
     server_version = VERSION
@@ -87,7 +87,7 @@ def find_programs(
 
 
 def find_cached(cache: Path, go_version: str | None) -> Path | None:
-    """Return the cached complete set built by this version of Go; by any version if Go is not installed."""
+    """Return the cached programs that this version of Go built, or any version if Go is not installed."""
     sets = cache / "sandbox"
     if go_version is not None:
         folder = sets / name_set(go_version)
@@ -102,7 +102,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def name_set(go_version: str) -> str:
-    """Return the folder name of the set that this version of Go builds from the module files."""
+    """Return the name of the folder for the programs built by this Go version; `*` matches any version."""
     digest = hashlib.sha256()
     for module in sorted({source.module for source in SOURCES}):
         for file in ("go.mod", "go.sum"):
@@ -118,7 +118,7 @@ def read_module(module: str) -> Traversable:
 def _find_supported(
     source: Source, environment: Mapping[str, str], report: Callable[[Step], None]
 ) -> tuple[Path | None, str]:
-    """Return the first installed program of a supported version, and this version."""
+    """Return the path and version of the first installed program that has a supported version."""
     for variable in ("KUBEBUILDER_ASSETS", "PATH"):
         folders = environment.get(variable)
         candidate = shutil.which(source.name, path=folders) if folders else None

@@ -1,6 +1,6 @@
 """The files and folders of one sandbox: their paths, their permissions, and their exclusion from Git.
 
-Only the standard library is imported: every start of the CLI imports this module.
+Only the standard library is imported, because every start of the CLI imports this module.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """The folder with one log file per part."""
+        """The folder with one log file for each part of the control plane."""
         return self.home / "logs"
 
     @property
@@ -57,7 +57,7 @@ class Layout:
 
     @property
     def own_names(self) -> frozenset[str]:
-        """Every name that nimlab creates in the folder, temporary ones included; all others are foreign."""
+        """Every name that nimlab creates in the folder, even temporarily; all other names are foreign."""
         files = {p.name for p in (self.record, self.kubeconfig, self.stages, self.scheduler)}
         files.add(".gitignore")
         folders = {p.name for p in (self.pki, self.data, self.logs)}
@@ -83,10 +83,10 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def exclude_from_git(layout: Layout) -> None:
-    """Write a `.gitignore` that excludes `.nimlab` from Git, also where an older nimlab wrote none.
+    """Write a `.gitignore` that excludes `.nimlab` from Git, unless the folder has one with the pattern `*`.
 
-    If the sandbox's folder is not in `.nimlab`, the file is written into the sandbox's folder itself,
-    because the folder above belongs to the user.
+    If the sandbox's folder is not in `.nimlab`, the file is written into the sandbox's folder itself, because
+    the parent folder belongs to the user.
     """
     parent = layout.home.parent
     folder = parent if parent.name == OWN_FOLDER else layout.home

@@ -1,6 +1,6 @@
 """Exclusive lock on a folder: only one process holds it at a time.
 
-The lock leaves no file behind, and the system releases it when its holder dies.
+The lock leaves no file behind, and the system releases it when the process that holds it ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """HTTPS client for the sandbox's own servers: JSON requests to its API server and to etcd.
 
-Built on the connection pool and the TLS settings of `cluster.kube`. It sends each request once, because its
-callers poll servers that are starting, and because `KubeCluster` supports neither etcd nor Node objects.
+The client uses the connection pool and the TLS settings of `cluster.kube`. It does not repeat failed
+requests, because its callers poll servers that are starting. `KubeCluster` cannot be used, because it does
+not support etcd and Node objects.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _HEADERS: Final = {"Accept": "application/json", "Content-Type": "application/js
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A server's response; status 0 and an empty body if none came."""
+    """A server's response; status 0 and an empty body if there was no response."""
 
     status: int
     body: Any
@@ -38,7 +39,7 @@ class SandboxClient:
     def __init__(self, layout: Layout, port: int, *, user: str = "admin", timeout_s: float = 10.0) -> None:
         """Read the certificate of `user` from the sandbox's `pki` folder.
 
-        Raises OSError if a file cannot be read, NimlabError if it is not a certificate.
+        Raises OSError if a file cannot be read, and NimlabError if it is not a certificate.
         """
         self._timeout_s = timeout_s
         self._is_connected = False
@@ -70,7 +71,7 @@ class SandboxClient:
         self._pool.clear()
 
     def request(self, method: str, path: str, body: object = None) -> Response:
-        """Send one request and return the response; status 0 if none came.
+        """Send one request and return the response; its status is 0 if there was no response.
 
         A request on a connection that was open before is sent again if it fails, because the server may have
         been restarted in the meantime.
@@ -98,7 +99,7 @@ def require_success(response: Response, action: str, *, or_status: int = 200) ->
 
 
 def _parse(body: bytes) -> Any:  # noqa: ANN401 -- any JSON
-    """Return the JSON value; the text if the body is not JSON, such as the server's metrics."""
+    """Return the JSON value; return the text if the body is not JSON (such as the server's metrics)."""
     try:
         return json.loads(body)
     except ValueError:

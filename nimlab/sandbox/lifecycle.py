@@ -1,7 +1,8 @@
 """Start, repair and stop the sandbox: the implementation of `up`, `build` and `down`.
 
-Every start of a process is recorded before the next one. After any crash, `bring_up` repairs the sandbox and
-`take_down` removes it. A lock on the folder above `home` prevents two of these commands from running at once.
+The start of each process is recorded before the next process is started. After any crash, `bring_up` repairs
+the sandbox and `take_down` removes it. A lock on the folder above `home` prevents two of these commands from
+running at the same time.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from nimlab.sandbox.wait_until import wait_until
 _READY_WITHIN_S: Final = 120.0
 _GRACE_S: Final = 5.0
 _ATTEMPTS: Final = 2
-# Clients are stopped before their servers, so that none fails on a missing server.
+# Clients are stopped before their servers, so that no client reports a missing server.
 _STOP_ORDER: Final = (
     ("kwok", "kube-scheduler", "kube-controller-manager"),
     ("kube-apiserver",),
@@ -75,7 +76,7 @@ def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None])
 def take_down(home: Path, *, report: Callable[[Step], None]) -> bool:
     """See `nimlab.sandbox.down`."""
     layout = make_layout(home)
-    if not layout.home.parent.is_dir():  # the user removed it, so there is no folder to lock
+    if not layout.home.parent.is_dir():  # the user removed the parent folder, so there is no folder to lock
         return _stop_all(layout, {}, report)
     with _locked(layout, report):
         record = load_record(layout)
@@ -112,7 +113,7 @@ def _locked(layout: Layout, report: Callable[[Step], None]) -> Iterator[None]:
         with folder_lock.lock_folder(layout.home.parent, on_wait=lambda: report(waiting)):
             if layout.home.parent.name == OWN_FOLDER or layout.record.exists():
                 exclude_from_git(layout)
-            if layout.record.exists():  # otherwise the folder may belong to something else
+            if layout.record.exists():  # without a record, the folder may not be a sandbox
                 restrict_permissions(layout)
             yield
     except OSError as error:
@@ -130,7 +131,7 @@ def _repair(layout: Layout, record: Record | None, cache: Path, report: Callable
     daemons = {} if record is None else record.daemons
     if pki.is_complete(layout.pki):
         daemon_process.stop(daemon_process.find_strays(layout.pki, daemons.values()), grace_s=_GRACE_S)
-    else:  # running parts trust the old certificates only
+    else:  # running parts accept only the old certificates
         _stop_all(layout, daemons, report)
         pki.make_pki(layout)
     for path in (layout.stages, layout.scheduler):
@@ -180,7 +181,7 @@ def _can_run_pods(client: SandboxClient, count: int) -> bool:
 
 
 def _stop_all(layout: Layout, daemons: Mapping[str, Daemon], report: Callable[[Step], None]) -> bool:
-    """Stop every process of the sandbox, unrecorded ones included; return False if there was none."""
+    """Stop every process of the sandbox, even if it is not recorded; return False if there was none."""
     strays = daemon_process.find_strays(layout.pki, daemons.values())
     stopped = bool(strays)
     for names in _STOP_ORDER:
@@ -214,7 +215,7 @@ def _remove_home(layout: Layout) -> bool:
 
 
 def _reject_foreign_folder(layout: Layout) -> None:
-    """Raise SandboxError if the folder belongs to something else, because `down` would delete files in it."""
+    """Raise SandboxError if the folder is not a sandbox, because `down` would delete files in it."""
     home = layout.home
     if home.is_symlink() or (home.exists() and not home.is_dir()):
         raise SandboxError("the sandbox's path is not a folder", where=home, hint="remove or rename it")
@@ -226,7 +227,7 @@ def _reject_foreign_folder(layout: Layout) -> None:
 
 
 def _shorten(path: Path) -> Path:
-    """Return the path relative to the current folder if it is below it."""
+    """Return the path relative to the current folder if it is inside that folder."""
     try:
         here = Path.cwd()
     except OSError:  # the current folder has been deleted

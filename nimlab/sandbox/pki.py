@@ -25,7 +25,9 @@ from nimlab.sandbox.folder_layout import Layout, write_private
 CONTEXT: Final = "nimlab-sandbox"
 
 _LIFETIME: Final = timedelta(days=3650)
-_SERVICE_IP: Final = "10.96.0.1"  # the API server's own: the first address of command_lines.SERVICE_RANGE
+_SERVICE_IP: Final = (
+    "10.96.0.1"  # the API server's Service has the first address of command_lines.SERVICE_RANGE
+)
 _DNS_NAMES: Final = (
     "localhost",
     "kubernetes",
@@ -35,8 +37,9 @@ _DNS_NAMES: Final = (
 )
 _SERVERS: Final = {
     "kube-apiserver": [ExtendedKeyUsageOID.SERVER_AUTH],
-    "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # also connects to itself
-    "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # used by the API server
+    # etcd is also a client of itself.
+    "etcd": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    "etcd-client": [ExtendedKeyUsageOID.CLIENT_AUTH],  # the API server uses it to connect to etcd
 }
 # The user and group in each kubeconfig. kwok needs system:masters, because it acts as every kubelet.
 _USERS: Final = {
@@ -161,7 +164,7 @@ def _builder(
     return (
         x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # tolerate corrections of the clock
+        .not_valid_before(now - timedelta(days=1))  # valid even if the clock is set back
         .not_valid_after(now + _LIFETIME)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(authority_id, critical=False)

@@ -1,6 +1,6 @@
 """Read the current state of the sandbox: compare its record with the running processes and the API server.
 
-Starts, stops and writes nothing.
+This module starts no process, stops no process and writes no file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_state(home: Path) -> SandboxState | None:
 
 
 def inspect_record(layout: Layout, record: Record) -> SandboxState:
-    """Return the current state of a recorded sandbox; sends one request."""
+    """Return the current state of a recorded sandbox. Sends one request."""
     parts = []
     for name in PART_NAMES:
         daemon = record.daemons.get(name)
@@ -52,7 +52,7 @@ def is_alive(record: Record, name: str) -> bool:
 
 
 def find_dead(record: Record) -> str | None:
-    """Return the name of the first part that is not running; None if all are."""
+    """Return the name of the first part that is not running; None if all parts are running."""
     return next((name for name in PART_NAMES if not is_alive(record, name)), None)
 
 

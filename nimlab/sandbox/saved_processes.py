@@ -1,7 +1,7 @@
 """The saved record of a sandbox: its version, node count, ports and processes.
 
 The record is written atomically after each start of a process. After a crash at any point, `up` can therefore
-repair the sandbox. Only the standard library is imported: every start of the CLI imports this module.
+repair the sandbox. Only the standard library is imported, because every start of the CLI imports this module.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Record:
 
     version: str
     nodes: int
-    ports: Mapping[str, int]  # by part: etcd, kube-apiserver
-    daemons: Mapping[str, Daemon]  # by part
+    ports: Mapping[str, int]  # keys: etcd, kube-apiserver
+    daemons: Mapping[str, Daemon]  # keys: the names of the parts
 
     def with_daemon(self, name: str, daemon: Daemon) -> Record:
         """Return the record with this part's process replaced."""
@@ -57,7 +57,7 @@ def save_record(layout: Layout, record: Record) -> None:
 
 
 def load_record(layout: Layout) -> Record | None:
-    """Return the saved record; None if it is missing, corrupt or of another format."""
+    """Return the saved record; None if it is missing, is corrupt or has another format."""
     try:
         document: Any = json.loads(layout.record.read_bytes())
         if document["format"] != _FORMAT:
@@ -78,7 +78,8 @@ def load_record(layout: Layout) -> Record | None:
 def is_up(home: Path) -> bool:
     """Return True if every recorded pid exists and the API server's port accepts a connection.
 
-    Takes about a millisecond. Unlike `read_state`, it does not detect that another process has reused a pid.
+    This takes about a millisecond. Unlike `read_state`, it does not detect that another process has reused a
+    pid.
     """
     record = load_record(make_layout(home))
     if record is None or set(record.daemons) != set(PART_NAMES):
@@ -94,12 +95,12 @@ def is_up(home: Path) -> bool:
 
 
 def _exists(pid: int) -> bool:
-    """Return True if this user has a process with this pid that is not a zombie; cheaper than psutil."""
+    """Return True if this user has a process with this pid that is not a zombie; faster than psutil."""
     try:
         os.kill(pid, 0)
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError:
-        return pid > 0  # a system without /proc
+        return pid > 0  # this system has no /proc
     except (OSError, OverflowError):  # the process does not exist, or belongs to another user
         return False
     return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")

@@ -43,7 +43,7 @@ def has_default_service_account(client: SandboxClient) -> bool:
 def delete_leases(client: SandboxClient) -> None:
     """Delete the nodes' leases before kwok starts.
 
-    A killed kwok leaves its leases behind. Its successor has a new identity and would ignore the nodes and
+    When kwok is killed, its leases remain. A new kwok has another identity and would ignore the nodes and
     their pods until these leases expire.
     """
     client.request("DELETE", _LEASES)

@@ -1,4 +1,4 @@
-"""Start the five parts of the control plane in order; parts that are running are left alone.
+"""Start the five parts of the control plane in order, except those that are running.
 
 In: a record of the parts that should run. Out: the record of the parts that run, saved after every start. If
 another program has taken a server's port, the server moves to another port and its clients are restarted.
@@ -42,7 +42,7 @@ _HINT: Final = "`nimlab sandbox down`, then `nimlab sandbox up`, starts again wi
 
 
 class Launcher:
-    """A launcher of one sandbox's parts, which keeps the record up to date."""
+    """The launcher of the parts of one sandbox; it keeps the record up to date."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class Launcher:
         return sandbox_status.is_alive(self.record, name)
 
     def _ensure_port(self, name: str) -> None:
-        """Keep the port if it is free; wait shortly, because a killed process may still occupy it."""
+        """Keep the port if it is free or soon becomes free: a killed process may occupy it for a moment."""
         port = self.record.ports[name]
         if not wait_until(lambda: is_port_free(port), within_s=_PORT_FREE_WITHIN_S):
             self._change_port(name)
 
     def _change_port(self, name: str) -> None:
-        """Stop the server's clients, which use the old port, and record a new port."""
+        """Record a new port for the server, and stop its clients, because they use the old port."""
         clients = [self.record.daemons[n] for n in _CLIENTS[name] if n in self.record.daemons]
         daemon_process.stop(clients, grace_s=_GRACE_S)
         self._save(self.record.with_port(name, find_free_ports(1)[0]))
@@ -121,7 +121,7 @@ class Launcher:
             folder=self._layout.home,
             niceness=_SERVERS_NICE if name in SERVERS else _CONTROLLERS_NICE,
         )
-        if daemon is None:  # it exited at once; the caller that waits for it reports the reason
+        if daemon is None:  # the part exited at once; `_wait_until_healthy` and its caller report the reason
             return
         record = self.record.with_daemon(name, daemon)
         if name == "kube-apiserver":

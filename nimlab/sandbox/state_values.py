@@ -1,6 +1,6 @@
 """The values that the sandbox reports: steps of progress, and the state of its parts.
 
-Only the standard library is imported: every start of the CLI imports this module.
+Only the standard library is imported, because every start of the CLI imports this module.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-PART_NAMES: Final = (
+PART_NAMES: Final = (  # in the order in which they are started
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
     "kwok",
-)  # in the order of starting
+)
 
 
 class Phase(StrEnum):
     """The kind of a step, from which the CLI chooses the display."""
 
     NOTE = "note"  # a message, reported once
-    BUILD = "build"  # a build begins; `log` is its log
+    BUILD = "build"  # a build begins; `log` is the path of its log
     DOWNLOAD = "download"  # sources are downloaded; `done` counts modules
     COMPILE = "compile"  # `text` is the program; `done` of `total` packages are compiled
     START = "start"  # `text` is the part that is started
@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartState:
-    """One of the five processes; `pid` is the last known one, None if the part never ran."""
+    """One of the five processes; `pid` is its last known pid, or None if the part never ran."""
 
     name: str
     pid: int | None

@@ -60,13 +60,13 @@ def test_a_similar_word_is_suggested(word: str, known: list[str], meant: str) ->
         ("m" * 100_000, SPEC),
     ],
 )
-def test_nothing_is_suggested_without_a_similar_word(word: str, known: list[str]) -> None:
+def test_nothing_is_suggested_if_no_word_is_similar(word: str, known: list[str]) -> None:
     assert nearest(word, known) is None
     assert did_you_mean(word, known, "write one") == "write one"
 
 
 @given(st.text(max_size=12), st.lists(st.text(max_size=12), max_size=6))
-def test_any_suggestion_is_a_known_word_whatever_their_order(word: str, known: list[str]) -> None:
+def test_suggestion_is_a_known_word_and_independent_of_their_order(word: str, known: list[str]) -> None:
     suggestion = nearest(word, known)
     assert suggestion is None or suggestion in known
     assert suggestion == nearest(word, known[::-1])

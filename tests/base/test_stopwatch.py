@@ -1,4 +1,4 @@
-"""Timings: each moment of a command counts for exactly one stage, and `--timings` prints the stages."""
+"""Timings: each moment of a command is counted for exactly one stage, and `--timings` prints the stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYNC = [
 ]  # fmt: skip
 
 
-def test_nested_stages_add_up_to_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sum_of_nested_stages_is_the_total_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [10.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     watch = Stopwatch()

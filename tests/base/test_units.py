@@ -55,7 +55,7 @@ def test_text_is_parsed_exactly(parse: Callable[[str], object], text: str, value
         (units.canonical_quantity, "0.1n"),
     ],
 )
-def test_other_text_is_rejected_with_a_hint(parse: Callable[[str], object], text: str) -> None:
+def test_invalid_text_is_rejected_with_a_hint(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(units.UnitError) as caught:
         parse(text)
     assert caught.value.hint
@@ -79,7 +79,7 @@ COUNT = st.integers(0, 10**12)
 
 
 @given(COUNT)
-def test_formatted_values_parse_back(value: int) -> None:
+def test_formatted_values_are_parsed_as_the_same_values(value: int) -> None:
     assert units.parse_duration_ms(units.format_duration_ms(value)) == value
     assert units.parse_size_bytes(units.format_size_bytes(value)) == value
     assert units.parse_rate_bit_per_s(units.format_rate_bit_per_s(value)) == value
@@ -88,7 +88,7 @@ def test_formatted_values_parse_back(value: int) -> None:
 
 
 @given(st.integers(0, 10_000))
-def test_ratios_parse_back(basis_points: int) -> None:
+def test_formatted_ratios_are_parsed_as_the_same_ratios(basis_points: int) -> None:
     ratio = basis_points / 10_000
     assert units.parse_ratio(units.format_ratio(ratio)) == ratio
 

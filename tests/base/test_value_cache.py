@@ -1,4 +1,4 @@
-"""The value cache: values are reused only for equal inputs and equal code; its own failures are ignored."""
+"""The value cache reuses values only for equal inputs and equal code; its own failures are ignored."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_cached_manifests_equal_rendered_manifests(tmp_path: Path, monkeypatch: 
     value_cache.save(forget=True)
     assert fresh == rendered(None)
 
-    monkeypatch.setattr("nimlab.render.jinja_sandbox.CompiledTemplates", None)  # any further rendering fails
+    monkeypatch.setattr("nimlab.render.jinja_sandbox.CompiledTemplates", None)  # rendering fails from here on
     assert rendered(ValueCache(path, code_stamp())) == fresh
     with pytest.raises(TypeError):
         rendered(ValueCache(path, "other code"))
@@ -172,7 +172,7 @@ def test_cached_documents_equal_validated_documents(tmp_path: Path, monkeypatch:
     value_cache.save(forget=True)
     assert checked == load_lab(root)
 
-    # Any further reading of YAML fails.
+    # Reading YAML fails from here on.
     monkeypatch.setattr("nimlab.files.load.schema_cache.read_document", None)
     assert load_lab(root, value_cache=ValueCache(tmp_path / "file", "s")) == checked
     schemas = tmp_path / "schema"

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic: equal experiments for equal seeds, and targets that can be missed."""
+"""The benchmark: equal seeds give equal experiments, and a missed target is reported as missed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-IGNORED_FOLDERS = {"node_modules", "build"}  # and all folders that begin with a dot
+IGNORED_FOLDERS = {"node_modules", "build"}  # all folders whose names begin with a dot are ignored too
 
 FENCE = re.compile(r"^ *```")
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$")

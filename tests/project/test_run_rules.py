@@ -1,4 +1,4 @@
-"""The rules of a test run: a test without the mark gets no API server, and starts no program but Git."""
+"""The rules of a test run: a test without a mark gets no API server, and starts no program except Git."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_unmarked_test_gets_no_api_server(request: pytest.FixtureRequest) -> Non
 
 
 @pytest.mark.process
-def test_mark_of_programs_is_not_enough_for_an_api_server(request: pytest.FixtureRequest) -> None:
+def test_process_mark_gives_no_api_server(request: pytest.FixtureRequest) -> None:
     with pytest.raises(pytest.fail.Exception, match="needs an API server"):
         request.getfixturevalue("cluster")
 
@@ -32,7 +32,7 @@ def test_unmarked_test_may_start_git() -> None:
     assert subprocess.run(["git", "--version"], check=True, capture_output=True).stdout
 
 
-def test_serial_test_waits_for_the_others_and_they_for_it(tmp_path: Path) -> None:
+def test_serial_test_and_other_tests_never_run_at_the_same_time(tmp_path: Path) -> None:
     events: list[str] = []
 
     def run_serial() -> None:
@@ -50,7 +50,9 @@ def test_serial_test_waits_for_the_others_and_they_for_it(tmp_path: Path) -> Non
         other = threading.Thread(target=run_other)
         other.start()
         other.join(timeout=0.2)
-        assert events == [], "the serial test waits for those that run, and the other for its turn"
+        assert events == [], (
+            "the serial test waits for the running tests, and the other test waits for the serial test"
+        )
     serial.join(timeout=10)
     other.join(timeout=10)
     assert events == ["serial", "other"]

@@ -45,7 +45,7 @@ def many(count: int, new: str = "v2", letter: str = "n") -> list[ExperimentPlan]
     return [updated(f"{letter}{number:04}", new) for number in range(count)]
 
 
-def test_thousand_similar_changes_fit_a_screen() -> None:
+def test_thousand_similar_changes_fit_on_a_screen() -> None:
     text = text_of(plan(*many(612), *many(388, "v3", "o")))
     assert len(text.splitlines()) < 30
     assert "612 experiments" in text
@@ -78,7 +78,7 @@ def test_plan_longer_than_the_terminal_is_grouped() -> None:
 
 
 def shown_alone() -> list[ExperimentPlan]:
-    """Return experiments with a change that must be shown under their own names."""
+    """Return experiments whose changes must be shown under their own names."""
     gone = experiment("gone", *all_objects(Action.PRUNE, "gone"), without_file=True)
     error = OwnershipConflict("the object already exists and was not created by nimlab", where="x", hint="y")
     replaced = change(

@@ -1,4 +1,4 @@
-"""The lines of a change."""
+"""The lines that show a change."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from tests.support.plans import (
 
 
 @pytest.mark.parametrize("name", ["blue", "m", "zz"])
-def test_deletions_come_first_with_conspicuous_names(name: str) -> None:
+def test_deletions_come_first_under_their_headlines(name: str) -> None:
     gone = experiment(name, *all_objects(Action.PRUNE, name), without_file=True)
     others = [experiment("a", SCALE), experiment("n", *all_objects(Action.KEEP, "n"))]
     planned = plan(*sorted([gone, *others], key=lambda member: member.name))
@@ -92,7 +92,7 @@ def test_experiment_that_loses_an_object_has_two_cases() -> None:
 
 @pytest.mark.parametrize("kept", [(), (change(Action.KEEP, "ConfigMap", "blue", desired=None),)])
 def test_experiment_with_a_remaining_file_or_object_keeps_its_own_case(kept: tuple[Change, ...]) -> None:
-    """Its file exists without the pruned objects, or its file is removed and an object is kept."""
+    """Either the file exists but lacks the pruned objects, or it is removed but an object is kept."""
     planned = plan(experiment("blue", *kept, *all_objects(Action.PRUNE, "blue"), without_file=bool(kept)))
     assert [case.name for case in plan_cases(planned)] == ["blue: WOULD DELETE 4 objects", "blue"]
 

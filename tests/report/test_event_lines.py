@@ -1,4 +1,4 @@
-"""The lines of events."""
+"""The lines that show the events of a sync."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.plans import (
 )
 
 
-def test_error_at_another_place_names_that_place() -> None:
+def test_error_at_another_place_contains_the_place() -> None:
     error = Rejected("no", where="somewhere else")
     event = ObjectDone(experiment="a", key=key("Service", "a"), outcome=Outcome.FAILED, error=error)
     assert report.format_event(event, paint=False) == (

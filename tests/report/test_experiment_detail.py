@@ -1,4 +1,4 @@
-"""The content of `status`."""
+"""The content of the command `status`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.live_plans import (
 )
 
 
-def test_pods_are_sorted_by_number_and_have_one_word_each() -> None:
+def test_pods_are_sorted_by_number_and_each_has_a_one_word_state() -> None:
     leaving = ready(2)
     leaving["metadata"]["deletionTimestamp"] = NOW.isoformat()
     pods = [ready(10), pulling(9), pod(3, phase="Running"), leaving, pod(1)]

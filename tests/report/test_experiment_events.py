@@ -1,4 +1,4 @@
-"""The events of an experiment: only its own, the newest, without secrets."""
+"""The events in `status`: only the experiment's own events, the newest, without secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_only_events_of_the_experiment_are_included() -> None:
     about_service = {"kind": "Service", "namespace": "dst-lab", "name": NAME}
     events = [
         event(1, f"{NAME}-0"),
-        event(2, f"{NAME}-77"),  # about a pod that no longer exists
+        event(2, f"{NAME}-77"),  # this pod no longer exists
         event(3, f"{NAME}-other-0"),
         event(4, "nimp2p-exp-blue-0"),
         event(5, f"{NAME}-77", involvedObject={"kind": "Pod", "namespace": "else", "name": f"{NAME}-77"}),

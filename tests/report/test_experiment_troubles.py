@@ -1,4 +1,4 @@
-"""The troubles of an experiment."""
+"""The troubles that keep an experiment's peers from running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The word in the column GIT."""
+"""The word in the column GIT of `list`."""
 
 from __future__ import annotations
 

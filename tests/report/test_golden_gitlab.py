@@ -1,4 +1,4 @@
-"""Golden files of the GitLab reports: valid by schema, and read the same by another program.
+"""Golden files of the GitLab reports: they match their schemas, and junitparser reads the same cases.
 
 A case is a folder in `golden/reports`. The function with the name of the case builds its contents.
 """
@@ -65,7 +65,7 @@ def unchanged() -> dict[str, str]:
 
 
 def wrong() -> dict[str, str]:
-    """Return reports with each kind of failure, and with the prunes that it withholds."""
+    """Return reports with each kind of failure, and with the prunes that the failures withhold."""
     planned = wrong_plan()
     events = events_of(planned, red=Outcome.FAILED, blue=Outcome.NOT_ATTEMPTED)
     return reports_of(planned, [*events, replace(STUCK, experiment="green")])
@@ -92,7 +92,7 @@ BUILDERS: Mapping[str, Callable[[], dict[str, str]]] = {
 
 
 def golden_cases() -> list[str]:
-    """Return the names of all folders and builders; a name with only one of them fails its test."""
+    """Return the names of all folders and builders; a test fails if a folder or a builder is missing."""
     folders = {path.name for path in REPORTS.iterdir() if path.is_dir()} if REPORTS.is_dir() else set()
     return sorted(folders | set(BUILDERS))
 
@@ -153,7 +153,7 @@ def test_every_code_and_severity_is_documented() -> None:
         for extra in ((), (STUCK,))
     ]
     words |= {word for text in texts for word in re.findall(r' type="(nimlab\.[^"]*)"', text)}
-    errors = {"field-conflict", "immutable-field", "plan"}  # in docs/problems.md
+    errors = {"field-conflict", "immutable-field", "plan"}  # described in docs/problems.md
     stops = {f"{kind}{code}" for kind in ("nothing-pruned-", "nimlab.") for code in ("limit", "blocked")}
     known = errors | stops | {f"nimlab.{code}" for code in errors}
     assert {word for word in words - known if f"`{word}`" not in DOCUMENTATION} == set()

@@ -295,7 +295,7 @@ def long_values(*, paint: bool) -> dict[str, str]:
 
 
 def withheld(*, paint: bool) -> dict[str, str]:
-    """Return the texts of a sync that withholds its prunes: too many of them, and a broken file."""
+    """Return the texts of a sync that withholds its prunes: they are too many, and a file is broken."""
     planned = plan(
         experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True),
         experiment("purple", SCALE, pods=2),
@@ -330,7 +330,7 @@ def refused(*, paint: bool) -> dict[str, str]:
 
 
 def interrupted(*, paint: bool) -> dict[str, str]:
-    """Return the texts of an interrupted sync: some objects have no event."""
+    """Return the texts of an interrupted sync, in which some objects have no event."""
     planned = newcomer_plan()
     events: list[Event] = [
         *done_events(planned)[:2],
@@ -435,7 +435,7 @@ BUILDERS: Mapping[str, Callable[..., dict[str, str]]] = {
 
 
 def golden_cases() -> list[str]:
-    """Return the names of all folders and builders; a name with only one of them fails its test."""
+    """Return the names of all folders and builders; a test fails if a folder or a builder is missing."""
     return sorted({path.name for path in CASES.iterdir() if path.is_dir()} | set(BUILDERS))
 
 

@@ -54,7 +54,7 @@ def test_every_enum_value_in_json_is_documented(word: Any) -> None:
     assert f"`{word.value}`" in text
 
 
-def test_blocked_object_without_an_event_has_failed() -> None:
+def test_blocked_object_without_an_event_has_the_outcome_failed() -> None:
     planned = plan(experiment("purple", replace(SCALE, error=CONFLICT)))
     (entry,) = json.loads(run_json(planned, ()))["objects"]
     assert entry["outcome"] == "failed"

@@ -140,7 +140,7 @@ def test_failure_without_an_error_is_reported() -> None:
         (0, "purple: NOT DELETED: 4 objects", "skipped"),
     ],
 )
-def test_deletion_reports_its_progress(done: int, name: str, status: str) -> None:
+def test_case_of_a_deletion_contains_the_number_of_deleted_objects(done: int, name: str, status: str) -> None:
     (case,) = run_cases(PRUNING, events_of(PRUNING)[:done])
     assert (case.name, case.status) == (name, status)
 

@@ -1,4 +1,4 @@
-"""The rows of `list`."""
+"""The rows of the command `list`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_row_of_a_broken_file_has_unknown_values() -> None:
     assert (row.full_name, row.scale) == ("nimp2p-exp-white", 7)
 
 
-def test_late_clock_gives_no_negative_age() -> None:
+def test_age_is_never_negative() -> None:
     early = datetime(2026, 11, 23, tzinfo=UTC)
     (row,) = rows_of(plan_of(keep(statefulset())), (), early)
     assert row.age_s == 0

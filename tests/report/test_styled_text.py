@@ -78,6 +78,6 @@ def test_control_characters_are_escaped_everywhere() -> None:
 
 
 @given(st.text())
-def test_escaped_text_is_printable_and_escaping_is_idempotent(text: str) -> None:
+def test_escaped_text_is_printable_and_is_not_escaped_again(text: str) -> None:
     assert escape(text).isprintable()
     assert escape(escape(text)) == escape(text)

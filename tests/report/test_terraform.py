@@ -1,4 +1,4 @@
-"""GitLab's Terraform report: its three counts."""
+"""The three counts in GitLab's Terraform report."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_no_report_shows_a_secret() -> None:
 
 
 def hostile_reports(evil: str) -> tuple[list[str], list[str]]:
-    """Return JUnit and Code Quality reports that contain the text in each place for text from outside."""
+    """Return JUnit and Code Quality reports with `evil` in every field that users or servers can set."""
     error = Rejected(evil, where=evil, hint=evil)
     bad = change(
         Action.UPDATE, "Service", "x", error=error, reason=evil, fields=(field(f"data[{evil}]", evil, 1),),
@@ -137,7 +137,7 @@ def check_hostile(evil: str) -> None:
         jsonschema.validate(entries, CODE_QUALITY)
         assert all(entry["description"].isprintable() for entry in entries)
         for entry in entries:
-            entry["location"]["path"].encode()  # GitLab ignores all entries after one that is not UTF-8
+            entry["location"]["path"].encode()  # GitLab ignores all entries after an entry that is not UTF-8
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def check_hostile(evil: str) -> None:
         " ",
     ],
 )
-def test_hostile_text_remains_text(evil: str) -> None:
+def test_hostile_text_does_not_change_the_structure(evil: str) -> None:
     check_hostile(evil)
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=30))
-def test_any_text_remains_text(evil: str) -> None:
+def test_no_text_changes_the_structure(evil: str) -> None:
     check_hostile(evil)

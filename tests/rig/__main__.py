@@ -79,13 +79,13 @@ def _enter(home: Path, command: list[str]) -> int:
         while True:
             try:
                 return child.wait()
-            except KeyboardInterrupt:  # the child received the signal too and ends by itself
+            except KeyboardInterrupt:  # the child process also received the signal, and ends by itself
                 continue
 
 
 @contextmanager
 def _temporary_home() -> Iterator[Path]:
-    """Yield a temporary folder, and remove it afterwards; by then the kernel has removed all mounts in it."""
+    """Yield a temporary folder, and remove it after the kernel has removed all mounts in it."""
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         yield home

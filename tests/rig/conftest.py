@@ -69,10 +69,10 @@ def lab(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> RigLab:
 
 @pytest.fixture(scope="session")
 def platform(lab: RigLab) -> RigLab:
-    """Sync the monitoring stack without the log store and the log agent, which are not built for the rig.
+    """Sync the monitoring stack without the log store and the log agent, which the rig does not build.
 
-    There are no images of cAdvisor and Grafana either: the kubelet's cAdvisor is used, and Grafana never
-    starts.
+    The rig does not build images of cAdvisor and Grafana either. The kubelet's cAdvisor is used instead, and
+    Grafana never starts.
     """
     path = lab.root / "lab.yaml"
     text = path.read_text(encoding="utf-8")

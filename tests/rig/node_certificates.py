@@ -1,4 +1,4 @@
-"""Certificates of one rig: for the API server, for the kubelet, and for the API server as a client."""
+"""Certificates of one rig: API server, kubelet, and the API server as a client of the kubelet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SERVICE: Final = "10.96.0.1"
 
 
 def make_pki(folder: Path) -> None:
-    """Write `ca.crt`, and one `.crt` and `.key` for each server, the client and the ServiceAccount signer."""
+    """Write `ca.crt`, and a `.crt` and a `.key` for each server, the client and the ServiceAccount signer."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.crt")
     names = (

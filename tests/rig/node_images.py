@@ -1,7 +1,7 @@
 """Container images of the rig, built under the names that contracts and lab.yaml pin.
 
-In: built programs. Out: image archives in the user's cache. With these names, the rendered manifests run
-unchanged and without a registry.
+In: built programs. Out: image archives in the user's cache. Because of these names, the rig runs the rendered
+manifests unchanged and without a registry.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.paths import SAMPLE_LAB
 PAUSE: Final = "localhost/pause:1.0"
 
 _REPOSITORY: Final = Path(__file__).parents[2]
-_FORMAT: Final = "1"  # increase it when oci_archive.py changes the archives
+_FORMAT: Final = "1"  # increase it if a change of oci_archive.py changes the archives
 _BASE_PACKAGES: Final = "python3,iproute2,python3-prometheus-client"
 _BASE: Final = "localhost/nimlab-base:2"  # increase the number when the packages change
 

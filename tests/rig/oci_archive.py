@@ -1,4 +1,4 @@
-"""One static program and some folders → a container image as an OCI archive for `ctr images import`.
+"""Build a container image from a static program and folders: an OCI archive for `ctr images import`.
 
 Equal inputs give equal bytes. Source: the image format specification of the Open Container Initiative, v1.1.
 """
@@ -33,7 +33,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The name and content of an image; `target` is the path of the program, which is the entrypoint."""
+    """The name and content of an image; `target` is the path of its program in the image, the entrypoint."""
 
     name: str
     program: Path
@@ -45,7 +45,7 @@ class Image:
 
 
 def full_name(name: str) -> str:
-    """Return the image name in containerd's form: with a registry, docker.io by default."""
+    """Return the image name as containerd writes it: with a registry, by default docker.io."""
     first, slash, _ = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name

@@ -1,6 +1,6 @@
 """Programs and images that were prepared before the rig's namespaces were entered.
 
-They are passed through a file in the rig's folder, which an environment variable names.
+They are passed in a file in the rig's folder. An environment variable contains the path of the folder.
 """
 
 from __future__ import annotations

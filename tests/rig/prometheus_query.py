@@ -12,6 +12,6 @@ NAMESPACE = "dst-lab"
 
 
 def prometheus(rig: Rig, path: str, **query: str) -> Any:
-    """Return the data of a response of the running Prometheus."""
+    """Send a query to the running Prometheus, and return the data of its response."""
     base = f"/api/v1/namespaces/{NAMESPACE}/services/lab-prometheus:http/proxy/api/v1"
     return json.loads(rig.node.get(f"{base}/{path}?{urlencode(query)}"))["data"]

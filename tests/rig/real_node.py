@@ -2,7 +2,7 @@
 
 In: a folder, and the prepared programs and images. Out: running processes, each with a log in the folder. The
 addresses come from the range for benchmarks (RFC 2544): pods 198.18.0.0/16, the node 198.19.0.1. `stop` ends
-only the processes that were started here; the kernel ends their children together with the namespaces.
+only the processes that this module started. The kernel ends their children together with the namespaces.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOMAIN: Final = "cluster.local"
 
 _PORT: Final = 6443
 _ETCD: Final = "http://127.0.0.1:2379"
-_USERS: Final = {  # name of the kubeconfig, also its token: user, group
+_USERS: Final = {  # name of the kubeconfig, which is also its token: user, group
     "admin": ("rig-admin", "system:masters"),
     "manager": ("system:kube-controller-manager", ""),
     "scheduler": ("system:kube-scheduler", ""),
@@ -266,7 +266,7 @@ disabled_plugins = [{", ".join(f'"{name}"' for name in _UNUSED_PLUGINS)}]
         self._start("coredns", ["-conf", str(self.folder / "Corefile")])
 
     def _proxy_config(self) -> dict[str, object]:
-        # Zero leaves the kernel's conntrack settings unchanged.
+        # With the value 0, kube-proxy does not change the kernel's conntrack settings.
         unchanged = {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
         return {
             "kind": "KubeProxyConfiguration",

@@ -1,4 +1,4 @@
-"""Access to a running rig for tests: kubectl, nimlab, metrics and logs, as its administrator."""
+"""Access to a running rig for tests, as its administrator: kubectl, nimlab, metrics and logs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Rig:
         return self.kubectl("-n", namespace, "logs", pod, "-c", container).splitlines()
 
     def python(self, namespace: str, pod: str, script: str, *, timeout_s: float = 60) -> str:
-        """Run a script in the pod's RTT exporter container, in the peer's network; return its output."""
+        """Run a Python script in a pod's RTT exporter, which has the peer's network; return its output."""
         container = ("-n", namespace, "exec", pod, "-c", "rtt", "--")
         return self.kubectl(*container, "python3", "-c", script, timeout_s=timeout_s)
 
@@ -94,7 +94,7 @@ class RigLab:
         return Answer(code=result.returncode, out=result.stdout, err=result.stderr)
 
     def write(self, name: str, spec: str) -> None:
-        """Write an experiment's file from its spec, in YAML's flow style."""
+        """Write an experiment's file; `spec` is its spec in YAML's flow style."""
         text = f"apiVersion: nimlab.dev/v1\nkind: Experiment\nmetadata: {{name: {name}}}\nspec: {spec}\n"
         (self.root / "experiments" / f"{name}.yaml").write_text(text, encoding="utf-8")
 
@@ -104,7 +104,7 @@ class RigLab:
 
 
 def parse_samples(text: str) -> list[Sample]:
-    """Return the samples in a text in Prometheus' text format."""
+    """Parse Prometheus' text format; return the samples."""
     matches = [_SAMPLE.fullmatch(line) for line in text.splitlines() if line and not line.startswith("#")]
     return [_sample(match) for match in matches if match]
 

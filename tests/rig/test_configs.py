@@ -1,4 +1,4 @@
-"""The rendered configurations are accepted by the programs that read them."""
+"""The programs accept the configurations that nimlab renders for them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.rig.real_node import NAME
 from tests.rig.running_rig import Rig, RigLab, eventually
 from tests.support.dashboard_linter import Choice, Query, choices, has_values, queries, without_zeros
 
-CRASHED = "nimp2p-exp-purple-3"  # the other tests only require that this pod exists
+CRASHED = "nimp2p-exp-purple-3"  # the other tests require of this pod only that it exists
 EXPECTED_VALUES = {
     "experiment": {"purple", "blue"},
     "peer": {f"nimp2p-exp-purple-{i}" for i in range(5)},
@@ -42,7 +42,7 @@ def prometheus_queries(dashboards: Sequence[Mapping[str, Any]]) -> list[Query]:
 
 @pytest.fixture(scope="module")
 def restarts_before(prometheus_queries: list[Query], rig: Rig) -> float:
-    """Crash one peer of purple; return the number of purple's restarts before.
+    """Return the number of purple's restarts, then crash one peer of purple.
 
     Go's runtime logs "SIGBUS: bus error" for the signal, and exits with code 2.
     """
@@ -76,7 +76,7 @@ def result_of(rig: Rig, query: Query) -> list[Any]:
 
 
 def restarts_of_purple(prometheus_queries: list[Query], rig: Rig) -> float | None:
-    """Return the value of the panel `Restarts` in purple's dashboard; None while it has no data."""
+    """Return the value of the panel `Restarts` in purple's dashboard; None while the panel has no data."""
     (query,) = [q for q in prometheus_queries if (q.dashboard, q.panel) == ("lab-experiment", "Restarts")]
     result = result_of(rig, query)
     return float(result[0]["value"][1]) if result else None

@@ -1,4 +1,4 @@
-"""The monitoring stack in real pods: all targets are scraped, and the series of experiments do not mix."""
+"""The monitoring stack in real pods: all targets are scraped, and each series belongs to one experiment."""
 
 from __future__ import annotations
 

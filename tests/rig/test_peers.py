@@ -20,7 +20,7 @@ DELIVERED = " milliseconds: "
 
 
 class Location(NamedTuple):
-    """An experiment's namespace, the prefix of its pods' names, its Service, and its number of peers."""
+    """The namespace of an experiment, its Service, the prefix of its pods' names, and its number of peers."""
 
     namespace: str
     pods: str
@@ -59,7 +59,7 @@ def wait_for_mesh(rig: Rig, experiment: str, peers: int | None = None) -> list[i
 
 @dataclass(frozen=True, slots=True)
 class MessageLog:
-    """The messages that each peer sent and received, by sending time in ns, and the delays in ms."""
+    """The messages that each peer sent and received, by their sending time in ns; and the delays in ms."""
 
     sent: dict[str, set[int]]
     received: dict[str, set[int]]
@@ -87,7 +87,8 @@ def test_synced_peers_run_and_are_in_sync(lab: RigLab, rig: Rig) -> None:
         assert [pod["metadata"]["name"] for pod in pods] == expected
         assert all(pod["status"]["phase"] == "Running" for pod in pods)
     answer = lab.run("sync", "--dry-run", "--exit-code")
-    assert answer.code == 0, answer.out + answer.err  # fields set by the kubelet and the server are no drift
+    # Fields that the kubelet or the server has set are not drift.
+    assert answer.code == 0, answer.out + answer.err
 
 
 @pytest.mark.usefixtures("apart")
@@ -166,7 +167,8 @@ def test_discovery_returns_peers_of_the_own_experiment_only(rig: Rig, figure: Ca
             location: Location = location, script: str = script, own: set[str] = own
         ) -> set[str] | None:
             resolved = set(json.loads(rig.python(location.namespace, f"{location.pods}-0", script)))
-            assert resolved <= own  # DNS never returns a peer of another experiment, not even early on
+            # DNS never returns a peer of another experiment, not even in the first seconds.
+            assert resolved <= own
             return resolved if resolved == own else None
 
         addresses[name] = eventually(resolve, within_s=40, what=f"DNS returns all peers of {name}")

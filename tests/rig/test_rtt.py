@@ -50,7 +50,7 @@ def address_of(rig: Rig, name: str) -> str:
 
 
 def gauge(rig: Rig, pod: str, metric: str) -> dict[str, float]:
-    """Return an exporter's gauge by observed peer."""
+    """Return the values of an exporter's gauge, by the probed peer."""
     samples = rig.samples("dst-lab", pod, 9105)
     return {s.labels["peer"]: s.value for s in samples if s.name == f"nimlab_rtt_peer_{metric}"}
 

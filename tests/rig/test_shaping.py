@@ -1,4 +1,4 @@
-"""Link shaping in real pods: the rate is as specified, and settings that cannot be applied are reported."""
+"""Link shaping in real pods: the rate is as specified, and a setting that cannot be applied is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No process and no interface of a rig remains after it was killed."""
+"""No process and no interface of a rig remains after the rig was killed."""
 
 from __future__ import annotations
 

@@ -54,7 +54,10 @@ def ignore(_: Step) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(pytestconfig: pytest.Config) -> None:
-    """Skip, or fail with `--require-live`, instead of building the programs, which takes minutes."""
+    """Skip the test if the programs are not built, because building them takes minutes.
+
+    With `--require-live`, the test fails instead.
+    """
     cached = find_programs.find_cached(default_cache(), build_programs.find_go_version())
     if find_programs.find_programs(os.environ, cached, ignore) is None:
         reason = "the sandbox's programs are not built: run `nimlab sandbox build` once"
@@ -63,7 +66,7 @@ def _programs(pytestconfig: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the folder of one sandbox, shared by all tests of this module, which leave it running."""
+    """Return the folder of a sandbox. All tests of this module use it, and leave it running."""
     folder = tmp_path_factory.mktemp("a sandbox") / "home"
     up(folder, cache=default_cache(), report=ignore)
     yield folder
@@ -81,7 +84,7 @@ def client(home: Path) -> Iterator[SandboxClient]:
 
 @pytest.fixture
 def other_home(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for a second sandbox; the comma in its path would break flags that are lists."""
+    """Return a folder for a second sandbox; a flag that is a list would be split at the comma in the path."""
     folder = tmp_path / "an, other" / "home"
     yield folder
     down(folder, report=ignore)
@@ -139,7 +142,7 @@ def read_pod(client: SandboxClient, name: str) -> Any:
 
 
 @pytest.mark.serial
-def test_up_again_changes_nothing_and_is_quick(home: Path) -> None:
+def test_second_up_changes_nothing_and_is_fast(home: Path) -> None:
     before = read_state(home)
     began = time.monotonic()
     after = repair(home)
@@ -188,7 +191,7 @@ def test_servers_and_clients_require_certificates_of_the_sandbox(home: Path, ser
         connection.request("GET", "/version")
         assert connection.getresponse().status == 401
     except (OSError, http.client.HTTPException):
-        assert server == "etcd"  # etcd closes the connection instead
+        assert server == "etcd"  # etcd closes the connection without a response
     finally:
         connection.close()
 
@@ -269,9 +272,7 @@ def test_nodes_are_added_and_removed(home: Path, client: SandboxClient) -> None:
 
 
 @pytest.mark.parametrize("names", [*((n,) for n in PART_NAMES), PART_NAMES], ids="+".join)
-def test_killed_parts_are_restarted_and_no_others(
-    home: Path, client: SandboxClient, names: tuple[str, ...]
-) -> None:
+def test_only_killed_parts_are_restarted(home: Path, client: SandboxClient, names: tuple[str, ...]) -> None:
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
     client.request("POST", CONFIG_MAPS, {**config_map, "data": {"by": names[0]}})
     before = read_state(home)
@@ -286,13 +287,13 @@ def test_killed_parts_are_restarted_and_no_others(
     after = repair(home)
     assert after.running
     assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} >= set(names)
-    if "kube-apiserver" not in names:  # the controller-manager may exit without it
+    if "kube-apiserver" not in names:  # the controller-manager may exit without the API server
         assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} == set(names)
     assert (home / "kubeconfig").read_bytes() == credentials
     assert client.request("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
 
 
-def test_controllers_have_a_lower_priority_than_servers_and_both_than_users(home: Path) -> None:
+def test_users_have_priority_over_servers_and_servers_over_controllers(home: Path) -> None:
     """Otherwise thousands of starting pods would leave no CPU time for a user's `list`."""
     state = read_state(home)
     assert state is not None
@@ -312,12 +313,12 @@ def test_controllers_have_a_lower_priority_than_servers_and_both_than_users(home
     assert read_niceness() == expected
     for name, pid in pids(state).items():
         share = Path(f"/proc/{pid}/autogroup")
-        if share.exists() and os.access(share, os.W_OK):  # the kernel uses autogroups
+        if share.exists() and os.access(share, os.W_OK):  # only if the kernel uses autogroups
             assert share.read_text().split()[-2:] == ["nice", "5" if name in servers else "15"]
 
 
-def test_controllers_are_queued_and_users_are_not(client: SandboxClient) -> None:
-    """Otherwise a user's `list` would wait together with hundreds of the controllers' requests."""
+def test_requests_of_controllers_are_queued_and_those_of_users_are_not(client: SandboxClient) -> None:
+    """Otherwise a user's `list` would wait behind hundreds of the controllers' requests."""
 
     def count_requests() -> dict[str, int]:
         matches = re.findall(
@@ -332,10 +333,8 @@ def test_controllers_are_queued_and_users_are_not(client: SandboxClient) -> None
     assert wait_until(lambda: read_pod(client, "waits").get("phase") == "Running", within_s=10.0)
     assert client.request("DELETE", f"{PODS}/waits").ok
     grown = {flow for flow, count in count_requests().items() if count > before.get(flow, 0)}
-    assert grown - {"probes"} == {
-        "exempt",
-        "nimlab-sandbox-controllers",
-    }  # health checks may come from anywhere
+    # `probes` counts health checks, which any program may send.
+    assert grown - {"probes"} == {"exempt", "nimlab-sandbox-controllers"}
 
 
 def test_pods_run_soon_after_kwok_was_killed(home: Path, client: SandboxClient) -> None:
@@ -381,7 +380,7 @@ def test_an_unrecorded_process_is_replaced(home: Path) -> None:
     assert sorted(find_processes(home)) == sorted(PART_NAMES)
 
 
-def test_an_up_that_was_killed_is_completed(other_home: Path) -> None:
+def test_up_completes_an_up_that_was_killed(other_home: Path) -> None:
     """Run `up` in a process that kills itself after the first part has started, then run `up` and `down`."""
     code = (
         "import os, sys; from pathlib import Path\n"
@@ -415,7 +414,7 @@ def test_missing_credentials_are_replaced_and_the_data_is_kept(home: Path) -> No
         assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
 
 
-def test_two_concurrent_ups_give_one_sandbox(home: Path) -> None:
+def test_two_concurrent_ups_create_one_sandbox(home: Path) -> None:
     before = read_state(home)
     assert before is not None
     kill(home, before, "kube-scheduler", "kwok")

@@ -79,7 +79,7 @@ def test_no_program_is_found_on_an_empty_machine() -> None:
     assert find(PATH="", KUBEBUILDER_ASSETS="") == (None, [])
 
 
-def test_the_cache_has_one_complete_set_per_version_of_go(tmp_path: Path) -> None:
+def test_the_cache_contains_one_complete_set_per_version_of_go(tmp_path: Path) -> None:
     complete_set = make_set(tmp_path / "sandbox" / find_programs.name_set("go1.26.1"))
     assert find_programs.find_cached(tmp_path, "go1.26.1") == complete_set
     assert find_programs.find_cached(tmp_path, "go1.26.2") is None

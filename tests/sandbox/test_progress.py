@@ -33,7 +33,7 @@ def test_a_package_counts_for_the_first_program_that_needs_it() -> None:
     assert count_new_packages((frozenset("abc"), frozenset("bcd"), frozenset("a"))) == (3, 1, 0)
 
 
-def test_the_remaining_time_follows_the_speed_and_includes_later_programs() -> None:
+def test_the_remaining_time_depends_on_the_speed_and_includes_later_programs() -> None:
     progress = Progress(totals=(100, 60))
     for _ in range(40):
         progress = progress.add_package()
@@ -42,7 +42,7 @@ def test_the_remaining_time_follows_the_speed_and_includes_later_programs() -> N
     assert progress.next_program().eta_s(80.0) == pytest.approx(2.0 * 60)
 
 
-def test_an_early_build_has_no_estimate() -> None:
+def test_there_is_no_estimate_at_the_start_of_a_build() -> None:
     progress = Progress(totals=(100,))
     assert progress.eta_s(60.0) is None
     for _ in range(50):

@@ -1,6 +1,7 @@
 """A proxy in front of the real API server that records requests and can inject faults.
 
-It listens on loopback without TLS. Its kubeconfig contains no credentials, because the proxy adds its own.
+It listens on loopback without TLS. The kubeconfig that it writes contains no credentials, because the proxy
+adds credentials to each request.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """True for a request that can change something: neither a read nor a dry run."""
+        """True for a request that can change something: it is not a read and not a dry run."""
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
@@ -39,10 +40,11 @@ class Seen:
 class Broken:
     """The fault that is injected into one request.
 
-    With a `status`, the proxy responds itself, with `body` and `headers`. With `cut_before`, it closes the
-    connection at once. Otherwise it forwards the request after `delay_s`. Then `cut` closes the connection
-    without a response, and `half` closes it in the middle of the response. `instead` replaces the response
-    body, which simulates an API server with an outdated cache.
+    If `status` is set, the proxy does not forward the request and responds with `body` and `headers`. If
+    `cut_before` is set, it closes the connection at once. Otherwise it forwards the request after `delay_s`.
+    Then, with `cut`, it closes the connection without a response, and with `half`, it closes the connection
+    in the middle of the response. `instead` replaces the response body, which simulates an API server with an
+    outdated cache.
     """
 
     status: int | None = None
@@ -61,14 +63,14 @@ Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
 
 @dataclass(slots=True)
 class Gate:
-    """A fault that only delays: it sets `reached` at a matching request and waits until `opened` is set."""
+    """A fault that only delays a request: it sets `reached` at a matching request and waits for `opened`."""
 
     matches: Callable[[Seen], bool]
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, request: Seen) -> None:
-        """Delay the request if it matches; it is then forwarded."""
+        """Delay the request if it matches; the proxy then forwards it."""
         if self.matches(request):
             self.reached.set()
             self.opened.wait(60)
@@ -103,7 +105,7 @@ class _Server(ThreadingHTTPServer):
         self.upstream = upstream
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a closed connection, because tests compare the printed output."""
+        """Print nothing about a closed connection, because tests compare the printed output."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -186,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
 
     def _stream(self, answer: Any, limit: int | None) -> None:
-        """Forward a watch chunk by chunk; after `limit` chunks, cut it in the middle of the next one."""
+        """Forward a watch chunk by chunk; after `limit` chunks, close it in the middle of the next chunk."""
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")

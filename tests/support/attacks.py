@@ -1,6 +1,6 @@
 """Attempts of one apply-set's account to change the other apply-set, and the expected rejection of each.
 
-Writes are dry runs. A deletion that succeeded would be real.
+Writes are dry runs. Deletions are not: if a deletion were allowed, the object would be deleted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.lab import Lab
 
 RIGHT = "cannot"
-"""A part of each rejection for a missing right."""
+"""A part of each rejection for a missing permission."""
 GRANT = "attempting to grant"
-"""A part of the server's own rejection of an account that grants rights which it does not have."""
+"""A part of the server's rejection if an account grants permissions that it does not have."""
 NAMES = "may only write objects named"
 
 
@@ -38,7 +38,7 @@ class AttackTarget:
     def changed_object(
         self, kind: str, name: str, change: Callable[[Any], object], new: str | None = None
     ) -> Manifest:
-        """Return a rendered object with a change, under its own name or a new one."""
+        """Return a rendered object with a change, under its own name or a new name."""
         manifest = copy.deepcopy(self.manifests[kind, name])
         if new is not None:
             manifest["metadata"]["name"] = new
@@ -124,7 +124,7 @@ def write_namespace(name: str) -> Attack:
 
 
 def create_secret(name: str, kind: str, of: str) -> Attack:
-    """Create a Secret for a service account; the server adds a token if the type is that for tokens."""
+    """Create a Secret for a service account. The server adds a token if its type is that of tokens."""
     return lambda target: target.account.create({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -165,7 +165,7 @@ def delete_prometheus_pod(target: AttackTarget) -> None:
 
 
 def label_of(apply_set: str) -> Callable[[AttackTarget], dict[str, str]]:
-    """Return a function that returns the label of a set's members."""
+    """Return a function that returns the label that the members of an apply-set have."""
     return lambda target: {PART_OF: ApplySet(name=apply_set, namespace=target.lab.namespace).id}
 
 

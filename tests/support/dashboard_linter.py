@@ -1,4 +1,4 @@
-"""Dashboards as Grafana reads them -> their problems, and their queries.
+"""Check dashboards as Grafana reads them, and extract their queries.
 
 In: the JSON of dashboards. Out: problems as text, or queries with replaced variables. This module parses
 PromQL; `tests/templates/test_dashboard_logql.py` parses LogQL with a parser from npm. Pure.
@@ -18,11 +18,11 @@ Dashboard = Mapping[str, Any]
 
 SOURCES: Final = {"prometheus": "lab-prometheus", "loki": "lab-loki"}
 _COLUMNS: Final = 24
-_UID_LIMIT: Final = 40  # Grafana's
+_UID_LIMIT: Final = 40  # the limit of Grafana
 _BUILT_IN: Final = {"__rate_interval": "1m", "__auto": "1m", "__range": "30m"}
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 _LOG_SELECTOR: Final = re.compile(r"\{([^{}]*)\}")
-_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the last one is a name of the kernel
+_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # names that end with `Segs` come from the kernel
 _RATES: Final = frozenset({"rate", "irate", "increase"})
 _CHOSEN: Final = {"experiment": promql_parser.MatchOp.Equal, "node": promql_parser.MatchOp.Re}
 _CHANGES: Final = frozenset({"changes", "resets", "delta", "idelta", "deriv"})
@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The values that a variable of a dashboard offers: the values of a label in these series."""
+    """The choices that a dashboard's variable offers: the values of one label in these series."""
 
     dashboard: str
     variable: str
@@ -59,7 +59,7 @@ class Choice:
 
 
 def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choice]:
-    """Yield the choice of every variable of every dashboard. Raises KeyError for an unknown variable."""
+    """Yield the choices of every variable of every dashboard. Raises KeyError for an unknown variable."""
     for board in dashboards:
         for variable in board["templating"]["list"]:
             match = _VALUES.fullmatch(variable["query"]["query"])
@@ -75,7 +75,7 @@ def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choic
 
 
 def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query]:
-    """Yield every query of every panel, with these variables replaced. Raises KeyError for any other."""
+    """Yield every query of every panel with these variables replaced. Raises KeyError for other variables."""
     for board in dashboards:
         for panel in panels_of(board):
             for target in panel["targets"]:
@@ -98,22 +98,22 @@ def without_zeros(expression: str) -> str:
 
 
 def has_values(answer: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a result of Prometheus or Loki contains a number or a log line; NaN does not count."""
+    """Return True if a result of Prometheus or Loki contains a log line or a number other than NaN."""
     return any(
         series["value"][1] != "NaN" if "value" in series else bool(series["values"]) for series in answer
     )
 
 
 def panels_of(board: Dashboard) -> list[Mapping[str, Any]]:
-    """Return a dashboard's panels without the titles of rows."""
+    """Return the panels of a dashboard, without its rows."""
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
 def lint(dashboards: Sequence[Dashboard], metrics: Collection[str]) -> list[str]:
     """Return the problems of dashboards; `metrics` are the names of existing metrics.
 
-    Most rules come from github.com/grafana/dashboard-linter. One rule is the lab's own: the dashboard of an
-    experiment queries no data of other experiments.
+    Most rules come from github.com/grafana/dashboard-linter. One rule is specific to the lab: the dashboard
+    of an experiment must not query data of other experiments.
     """
     uids = Counter(board["uid"] for board in dashboards)
     titles = Counter(board["title"] for board in dashboards)
@@ -135,7 +135,7 @@ def _board(board: Dashboard) -> Iterator[str]:
 
 
 def _variables(board: Dashboard, metrics: Collection[str]) -> Iterator[str]:
-    """Yield the problems of the variables; a variable may use only the variables before it."""
+    """Yield the problems of the variables; a variable may use only earlier variables."""
     defined: list[str] = []
     for variable in board["templating"]["list"]:
         if variable["datasource"]["uid"] != SOURCES["prometheus"]:
@@ -240,7 +240,7 @@ def _promql(expression: str, defined: Collection[str], metrics: Collection[str])
 
 
 def _selectors(tree: Any, function: str) -> Iterator[tuple[promql_parser.VectorSelector, str]]:
-    """Yield every selector of an expression, with the function or aggregation that directly contains it."""
+    """Yield every selector of an expression, and the function or aggregation that directly contains it."""
     if isinstance(tree, promql_parser.VectorSelector):
         yield tree, function
     elif isinstance(tree, promql_parser.MatrixSelector):

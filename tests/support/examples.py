@@ -14,7 +14,7 @@ _is_quick = False
 
 
 def examples(number: int) -> int:
-    """Return how many of the examples to run; always at least 10."""
+    """Return how many of the examples to run, at least 10."""
     return max(number // _QUICK_SHARE, 10) if _is_quick else number
 
 
@@ -24,9 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the number of examples of tests that do not set their own.
+    """Set the number of examples for tests that do not set it themselves.
 
-    There is no deadline, because the time of an example depends on the load of the machine.
+    There is no deadline, because the time that an example takes depends on the load of the machine.
     """
     global _is_quick
     _is_quick = bool(config.getoption("--quick"))

@@ -1,7 +1,7 @@
 """Names of metrics that cAdvisor and node-exporter expose and that dashboards may use.
 
-The list is independent of the dashboards, so that it reveals misspelt names. The rig compares the names that
-dashboards use with the real programs.
+The list is independent of the dashboards, so that a misspelt name in a dashboard is found. The rig compares
+the names that dashboards use with the metrics of the real programs.
 
 Source: github.com/google/cadvisor metrics/prometheus.go and prometheus_machine.go, v0.52 (the kubelet's), for
 `--enable_metrics=cpu,memory,network,process,oom_event`; github.com/prometheus/node_exporter

@@ -1,7 +1,7 @@
-"""Figures of a test run: lines and counts from all workers, printed at the end.
+"""Figures of a test run: lines and counts that all workers report, printed at the end.
 
-A test adds a line with the fixture `figure`, or counts with the fixture `counts`. Counts of the same name are
-added up over all workers, then `SENTENCES` turns them into one line.
+A test adds a line with the fixture `figure`, or counts with the fixture `counts`. Counts with the same name
+are added up over all workers. A function in `SENTENCES` formats them as one line.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand the figures of a worker to the process that started it."""
+    """Pass the figures of a worker to the process that started the worker."""
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["figures"] = session.config.stash[_LINES]
@@ -98,5 +98,5 @@ def figure(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture
 def counts(pytestconfig: pytest.Config) -> dict[str, Counter[str]]:
-    """Return the counts by the name of their sentence."""
+    """Return the counts by their name in `SENTENCES`."""
     return pytestconfig.stash[_COUNTS]

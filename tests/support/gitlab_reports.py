@@ -56,7 +56,7 @@ GONE = {"blue": "91ab3d0"}
 
 
 # docs.gitlab.com/user/infrastructure/iac/mr_integration and lib/gitlab/ci/parsers/terraform/tfplan.rb:
-# these three keys, numbers, shown up to 999,999.
+# the report has these three keys, and GitLab shows numbers up to 999,999.
 COUNT = {"type": "integer", "minimum": 0, "maximum": 999_999}
 
 
@@ -156,7 +156,7 @@ JUNIT = xmlschema.XMLSchema("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A test case as GitLab shows it: its identity, its status, and its content as output."""
+    """A test case as GitLab shows it: its identity, its status, and its content (the output)."""
 
     suite: str
     class_name: str
@@ -226,7 +226,7 @@ def places(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 
 
 def events_of(planned: Plan, **outcomes: Outcome) -> list[Event]:
-    """Return `done_events`, in which a failed change has the error of an exceeded quota."""
+    """Return `done_events`; the error of a failed change is an exceeded quota."""
     return done_events(planned, failure=QUOTA, **outcomes)
 
 

@@ -1,7 +1,7 @@
 """A real control plane for the session, and a separate lab for each test.
 
-The sandbox is started once per session in a temporary folder, with the programs in the user's cache. Missing
-programs are built. Each test gets a copy of the tests' lab with a unique namespace.
+The sandbox is started once per session in a temporary folder, with the programs from the user's cache.
+Missing programs are built. Each test gets a copy of the tests' lab with a unique namespace.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Lab:
         return path
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace a text in an experiment's file; the text must occur."""
+        """Replace a text in an experiment's file; the file must contain the text."""
         path = self.root / "experiments" / f"{name}.yaml"
         text = path.read_text(encoding="utf-8")
         assert old in text
@@ -89,7 +89,7 @@ class Lab:
         return sorted(item["metadata"]["name"] for item in items)
 
     def kubectl(self, *arguments: str) -> str:
-        """Run kubectl in the lab's namespace, as a user would; a failure fails the test."""
+        """Run kubectl in the lab's namespace, as a user would; the test fails if kubectl fails."""
         pinned = Path(sys.executable).parent / "kubectl"  # from the dev extras; PATH may have another version
         program = str(pinned) if pinned.exists() else shutil.which("kubectl")
         assert program is not None, "kubectl is neither in the virtual environment nor on PATH"

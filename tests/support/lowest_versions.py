@@ -1,7 +1,7 @@
 """Constraints for pip that pin each dependency to its lowest supported version.
 
-Usage: `python -m tests.support.lowest_versions pyproject.toml`. It runs before anything is installed, and
-therefore uses the standard library only.
+Usage: `python -m tests.support.lowest_versions pyproject.toml`. This program runs before anything is
+installed. It therefore uses only the standard library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?>=(?P<ve
 
 
 def lowest_versions(project: dict[str, Any]) -> Iterator[str]:
-    """Yield one constraint per dependency, those of the extras included.
+    """Yield one constraint per dependency, including the dependencies of the extras.
 
     Raises:
         ValueError: a dependency has no lower bound.

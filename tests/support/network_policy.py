@@ -1,7 +1,7 @@
-"""Evaluation of NetworkPolicies by the rules of their API, because the sandbox does not enforce them.
+"""Evaluate NetworkPolicies by the rules of their API, because the sandbox does not enforce them.
 
-Source: kubernetes.io/docs/concepts/services-networking/network-policies. Only the fields that our policies
-use are supported. Any other field is a KeyError or a failed assertion.
+Source: kubernetes.io/docs/concepts/services-networking/network-policies. Only the fields that nimlab's
+policies use are supported. Any other field causes a KeyError or a failed assertion.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Pod:
 
 
 def may_leave(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
-    """Return whether the policies of the source allow the outgoing connection."""
+    """Return True if the policies of the source allow the outgoing connection."""
     return _side_allows(list(policies), source, target, "Egress", (port, protocol))
 
 
 def may_enter(policies: Iterable[Manifest], source: Pod, target: Pod, port: int, protocol: str) -> bool:
-    """Return whether the policies of the target allow the incoming connection."""
+    """Return True if the policies of the target allow the incoming connection."""
     return _side_allows(list(policies), target, source, "Ingress", (port, protocol))
 
 

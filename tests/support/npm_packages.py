@@ -1,4 +1,4 @@
-"""Programs from npm, for tests in which third-party programs read our output."""
+"""Programs from npm, for tests in which third-party programs read nimlab's output."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def live_set(experiment: str, running: int, containers: Sequence[str] = ("nimp2p
 
 
 def change(action: Action, kind: str, experiment: str, **more: Any) -> Change:
-    """Return a change. Its object exists unless it is created, and is desired unless it is pruned."""
+    """Return a change. Its object is live unless the action is create, and desired unless it is prune."""
     live = live_set(experiment, more.pop("running", 5)) if action is not Action.CREATE else None
     desired = live_set(experiment, 5) if action is not Action.PRUNE else None
     name = full(experiment) + ("-spec" if kind == "ConfigMap" else "")
@@ -128,8 +128,8 @@ def events_text(events: Sequence[Event], *, paint: bool) -> str:
 def done_events(planned: Plan, *, failure: NimlabError | None = None, **outcomes: Outcome) -> list[Event]:
     """Return one ObjectDone per change that is not kept.
 
-    `outcomes` are by experiment; by default, each change succeeds. A change with an error in the plan fails.
-    A failed change without one gets the error `failure`.
+    `outcomes` contains an outcome per experiment. By default, a change fails if it has an error in the plan,
+    and otherwise succeeds. A failed change that has no error in the plan gets the error `failure`.
     """
     past = {
         Action.CREATE: Outcome.CREATED, Action.UPDATE: Outcome.UPDATED,

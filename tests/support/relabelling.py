@@ -1,7 +1,7 @@
-"""Relabelling as in Prometheus and Promtail, to apply their rules to rendered pods.
+"""Relabelling as in Prometheus and Promtail, so that tests can apply the rendered rules to rendered pods.
 
 In: labels, and rules from a configuration. Out: the new labels, or None if a rule drops the target. Only the
-actions that the lab's rules use are supported; any other action is a KeyError. Pure.
+actions that the lab's rules use are supported; any other action raises KeyError. Pure.
 
 Source: prometheus.io/docs/prometheus/latest/configuration/configuration, "relabel_config".
 """
@@ -16,7 +16,7 @@ from nimlab.objects.manifest import Manifest
 
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """Return a target's labels after all rules, without names in `__`; None if a rule drops the target."""
+    """Return a target's labels after all rules, except `__…` labels; None if a rule drops the target."""
     kept = stored(labels, rules)
     return None if kept is None else {n: value for n, value in kept.items() if not n.startswith("__")}
 

@@ -1,6 +1,6 @@
-"""Rules for a test run: which tests may start programs or an API server, and which run alone.
+"""Rules for a test run: which tests may start programs or an API server, and which tests run alone.
 
-- A test without the marks `live` and `process` may start no program but Git.
+- A test without the marks `live` and `process` may start no program except Git.
 - A test without the mark `live` may not use the API server.
 - A test with the mark `serial` runs while no other worker of pytest-xdist runs a test.
 """
@@ -49,7 +49,7 @@ def check_program(item: pytest.Item, arguments: str | os.PathLike[str] | Sequenc
 
 
 def has_mark(item: pytest.Item, *names: str) -> bool:
-    """Return whether a test has one of these marks."""
+    """Return True if a test has at least one of these marks."""
     return any(item.get_closest_marker(name) is not None for name in names)
 
 
@@ -57,7 +57,7 @@ def has_mark(item: pytest.Item, *names: str) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use the API server or a real node, and order the tests.
 
-    Those with a timeout of their own take longest, and come first. Those that run alone come last.
+    Tests with a timeout of their own take the longest and are run first. Tests that run alone are run last.
     """
     for item in items:
         if _LIVE_FIXTURE in getattr(item, "fixturenames", ()):
@@ -69,10 +69,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-    """Refuse the API server to a test without the mark, such as one that calls `request.getfixturevalue`."""
+    """Fail a test that gets the API server from `request.getfixturevalue` and has no mark for it."""
     item = request.config.stash.get(_ITEM, None)
     if fixturedef.argname == _LIVE_FIXTURE and (item is None or not has_mark(item, "live")):
-        # As after a completed use: pytest would otherwise refuse the fixture to every later test.
+        # Reset the fixture; otherwise pytest would repeat this failure in every later test that uses it.
         fixturedef.cached_result = (None, None, None)
         fixturedef.finish(request)  # type: ignore[arg-type]
         refuse_api_server(item)
@@ -86,7 +86,7 @@ def refuse_api_server(item: pytest.Item | None) -> NoReturn:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Remember which test runs, and keep other workers from disturbing a serial one."""
+    """Record which test is running, and prevent other workers from running tests during a serial test."""
     item.config.stash[_ITEM] = item
     with turn(worker_locks(item.config), exclusive=has_mark(item, "serial")):
         result = yield
@@ -96,9 +96,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @contextmanager
 def turn(locks: Path | None, *, exclusive: bool) -> Generator[None]:
-    """Hold the run's lock: shared for ordinary tests, exclusive for serial ones.
+    """Hold the lock of the test run: shared for an ordinary test, exclusive for a serial test.
 
-    A second lock keeps the order: while a serial test waits for the first lock, no other test can begin.
+    A second lock prevents other tests from starting while a serial test waits for the first lock.
     """
     if locks is None:
         yield

@@ -1,6 +1,6 @@
 """Entry point of the process: parse settings, run the exporter, return the exit code.
 
-0: ended by SIGTERM or SIGINT. 1: a port is not available. 2: wrong settings. 70: a bug.
+Exit codes: 0 after SIGTERM or SIGINT, 1 if a port is not available, 2 for wrong settings, 70 for a bug.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def _run(config: Config) -> None:
 
 
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that no task awaits. It is a bug, but the process continues."""
+    """Log an error that no code handled. Such an error is a bug, but the process continues."""
     error = context.get("exception")
     details = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
     log_to_stderr(Level.ERROR, "bug", what=f"{context.get('message')}\n{details}")

@@ -1,4 +1,4 @@
-"""The clocks and the sleep function, passed as a value so that tests can replace them."""
+"""The clocks and the sleep function; they are passed as a value so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """Clocks of this machine: monotonic for durations, wall for timestamps. Tests pass their own."""
+    """Clocks of this machine: `monotonic` for durations, `wall` for timestamps. Tests pass a fake clock."""
 
     monotonic_s: Callable[[], float] = time.monotonic
     wall_s: Callable[[], float] = time.time

@@ -1,7 +1,7 @@
 """Parse flags and environment variables into a checked `Config`.
 
-Flags take precedence. All problems are reported together. `SETTINGS` lists every setting: `interval_s` is
-`--interval-s` and `INTERVAL_S`. Pure.
+Flags take precedence over variables. All problems are reported together. `SETTINGS` lists every setting; the
+setting `interval_s`, for example, is the flag `--interval-s` and the variable `INTERVAL_S`. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nimlab.agents.rtt.outcome import Method
 
 
 class ConfigError(Exception):
-    """Some settings are invalid. `problems` lists each with the accepted values."""
+    """Some settings are invalid. `problems` lists each of them with the accepted values."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -71,7 +71,7 @@ class Setting:
 
 
 def parse_config(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """Return the settings. Raises ConfigError; exits for `--help` and unknown flags."""
+    """Return the settings. Raises ConfigError. Exits the process for `--help` and unknown flags."""
     given = vars(_parser().parse_args(argv))
     values: dict[str, Any] = {}
     problems = []
@@ -215,7 +215,7 @@ SETTINGS: Final = (
         name="max_peer_series",
         parse=_whole_number(1, 256),
         default="16",
-        meaning="maximum number of peers with gauges, lingering ones included",
+        meaning="maximum number of peers that have gauges, including peers that are no longer targets",
     ),
     Setting(
         name="discovery_interval_s",

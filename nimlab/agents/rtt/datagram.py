@@ -1,4 +1,4 @@
-"""Send a datagram on a connected socket and measure the time to its answer.
+"""Send a datagram on a connected socket and measure the time until its answer arrives.
 
 Other datagrams are ignored, and a flood of them does not block the event loop.
 """
@@ -16,7 +16,7 @@ from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.outcome import Outcome, Result, failed, succeeded
 
 # SO_TIMESTAMPNS of asm-generic/socket.h, which Python does not define: the kernel timestamps each datagram.
-# A few architectures (sparc, parisc) use another number; there this process takes the time.
+# A few architectures (sparc, parisc) use another number. On these, this process reads the clock itself.
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("@ll")
 _LARGEST_BYTES: Final = 2048
@@ -63,7 +63,7 @@ async def _wait(
 ) -> tuple[float | None, bool]:
     """Return the kernel timestamp of the answer (None if missing) and whether it was read in time.
 
-    An answer that is read too late may have arrived in time; its timestamp decides.
+    An answer that is read too late may have arrived in time. The timestamp shows whether it did.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -86,7 +86,8 @@ def _receive(sock: socket.socket) -> tuple[bytes, float | None] | None:
     """Return a datagram and its kernel timestamp (wall time); None if there is no datagram."""
     try:
         data, ancillary, _, _ = sock.recvmsg(_LARGEST_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
-    except BlockingIOError:  # possible even if readable: the kernel verifies the checksum on reading
+    except BlockingIOError:
+        # This is possible even for a readable socket: the kernel verifies the checksum when it is read.
         return None
     for level, kind, value in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(value) == _TIMESPEC.size:

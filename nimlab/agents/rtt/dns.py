@@ -27,7 +27,7 @@ _CLASS_IN: Final = 1
 _POINTER: Final = 0xC0
 _LABEL: Final = re.compile(rb"[A-Za-z0-9_-]{1,63}")  # labels of host and service names
 _LONGEST_NAME: Final = 253
-_MOST_JUMPS: Final = 32  # real messages need one or two
+_MOST_JUMPS: Final = 32  # real messages contain one or two
 
 # OPT record: the largest answer accepted over UDP. 1232 bytes avoid fragmentation (dnsflagday.net/2020).
 UDP_PAYLOAD_BYTES: Final = 1232
@@ -100,13 +100,14 @@ Record = Address | Service
 class Message:
     """A response. Records of other types and classes are ignored.
 
-    `truncated`: the server dropped records from the end. If the rest cannot be decoded, there are no records.
+    `truncated` is True if the server dropped records from the end. If the other records cannot be decoded,
+    the message contains no records.
     """
 
     id: int
     rcode: int
     truncated: bool
-    question: tuple[str, int]  # name and number of the type
+    question: tuple[str, int]  # the name, and the number of the record type
     answers: tuple[Record, ...]
     additional: tuple[Record, ...]
 

@@ -1,7 +1,8 @@
 """Answer the probes of other peers: accept and close TCP connections, echo UDP requests.
 
-The sockets are bound to one address, because an answer must come from the address that was probed. No state
-is kept per caller. An answer is never longer than its request. The kernel answers ICMP.
+The sockets are bound to one address, because an answer must come from the address that was probed. The module
+stores nothing about the senders. An answer is never longer than its request. ICMP echo requests are answered
+by the kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Treatment(Enum):
 Count = Callable[[Method, Treatment], None]
 
 _BACKLOG: Final = 256
-_AT_ONCE: Final = 64  # per iteration of the event loop, so that a flood does not delay the probes
+_AT_ONCE: Final = 64  # maximum per iteration of the event loop, so that a flood does not delay the probes
 _LARGEST_BYTES: Final = 64  # longer datagrams are truncated and therefore ignored
 
 
@@ -54,7 +55,7 @@ def _accept(sock: socket.socket, count: Count) -> None:
     for _ in range(_AT_ONCE):
         try:
             connection, _ = sock.accept()
-        except OSError:  # no connection left, or the peer closed it before it was accepted
+        except OSError:  # no connection is waiting, or the peer closed it before it was accepted
             return
         connection.close()
         count(Method.TCP, Treatment.ANSWERED)
@@ -64,7 +65,7 @@ def _echo(sock: socket.socket, count: Count) -> None:
     for _ in range(_AT_ONCE):
         try:
             request, sender = sock.recvfrom(_LARGEST_BYTES)
-        except OSError:  # no datagram left
+        except OSError:  # no datagram is waiting
             return
         answer = answer_to(request)
         if answer is None:
@@ -77,5 +78,5 @@ def _echo(sock: socket.socket, count: Count) -> None:
 def _send(sock: socket.socket, answer: bytes, receiver: tuple[str, int]) -> None:
     try:
         sock.sendto(answer, receiver)
-    except OSError:  # full buffer or unreachable sender; the prober counts a loss, as it should
+    except OSError:  # the buffer is full or the sender is unreachable; the prober correctly counts a loss
         return

@@ -1,6 +1,6 @@
 """Run the exporter: discover peers, probe them and serve the metrics until it is stopped.
 
-This module connects the others in one event loop and one thread; each step has its own module.
+This module runs the steps in one event loop and one thread; each step is implemented in its own module.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from nimlab.agents.rtt.rounds import next_start, probe_all
 from nimlab.agents.rtt.serve import Page, Pages, serve_http
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
-_MISSED_ROUNDS: Final = 3  # overdue rounds before /healthz fails
-_LEAST_PATIENCE_S: Final = 10.0  # a throttled exporter with short rounds is slow; a restart would not help
+_MISSED_ROUNDS: Final = 3  # number of missed rounds after which /healthz fails
+_LEAST_PATIENCE_S: Final = 10.0  # a restart does not help an exporter that gets little CPU time
 _ICMP_HINT: Final = "set the pod's sysctl net.ipv4.ping_group_range to a range with this process's group"
 
 
@@ -83,7 +83,7 @@ class Exporter:
         self.probers = self._open_probers()
 
     async def keep_discovering(self) -> None:
-        """Query DNS periodically; more often while no targets are known."""
+        """Query DNS periodically, and more often while no targets are known."""
         turn = 0
         while True:
             await self.update_targets()
@@ -94,7 +94,7 @@ class Exporter:
             await self._clock.sleep(pause_s * self._stretch(f"look {turn}"))
 
     async def keep_probing(self) -> None:
-        """Run rounds of probes. The start time depends on the pod name, to spread the load."""
+        """Run rounds of probes. The time of the first round depends on the pod name, to spread the load."""
         interval_s = self._config.interval_s
         start_s = self._clock.monotonic_s() + interval_s * fraction_of(self._config.pod_name)
         turn = 0
@@ -107,7 +107,7 @@ class Exporter:
             self.recorder.count_round(duration_s=duration_s, skipped=skipped)
 
     async def update_targets(self) -> None:
-        """Query DNS and choose the targets. Keep the previous ones if there is no usable answer."""
+        """Query DNS and choose the targets. Keep the previous targets if there is no usable answer."""
         try:
             roster = await discover(self._config.service, self._me, self._resolver)
         except DnsError as error:
@@ -176,7 +176,7 @@ class Exporter:
             self._failure = None
 
     def _open_probers(self) -> Mapping[Method, Prober]:
-        """Return a prober for each permitted method; log the others."""
+        """Return a prober for each permitted method; log the methods that are not permitted."""
         probers: dict[Method, Prober] = {}
         for method in self._config.probe_methods:
             obstacle = why_not_permitted() if method is Method.ICMP else None
@@ -198,5 +198,5 @@ class Exporter:
         return TcpProber(timeout_s=timeout_s, clock=clock)
 
     def _stretch(self, turn: str) -> float:
-        """Return the jitter factor of this turn: around 1, the same in every run of this pod."""
+        """Return the jitter factor of a turn, around 1; it depends only on the pod name and the turn."""
         return 1 + self._config.jitter_ratio * (2 * fraction_of(f"{self._config.pod_name} {turn}") - 1)

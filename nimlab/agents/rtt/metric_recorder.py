@@ -1,7 +1,7 @@
 """Record events as metrics of the catalog.
 
-Probes, discovered peers, DNS failures and echo requests become numbers in the registry; `expose` returns them
-as text. Times are arguments; no clock is read.
+Probes, discovered peers, DNS failures and echo requests are recorded in the registry; `expose` returns the
+metrics as text. Times are arguments; no clock is read.
 """
 
 from __future__ import annotations

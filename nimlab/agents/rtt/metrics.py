@@ -1,8 +1,8 @@
 """Store the exporter's metrics and expose them in the Prometheus text format 0.0.4.
 
 `CATALOG` lists every metric. `Registry` stores the values and is a collector of prometheus_client, which
-writes the text. Each label has a bounded number of values: a closed set, or the peers of the window.
-Prometheus adds the labels for experiment, pod, namespace and node when it scrapes.
+writes the text. Each label has a limited number of values: members of an enumeration, or the peers of the
+window. Prometheus adds the labels for experiment, pod, namespace and node when it scrapes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-# Doubling bounds from 0.1 ms (the resolution between two pods) to 3.3 s (above any useful timeout).
+# Each bound is twice the bound before it: from 0.1 ms to 3.3 s (above useful timeouts).
 BUCKETS_S: Final = tuple(0.0001 * 2**n for n in range(16))
 
 
@@ -197,7 +197,7 @@ class Registry(Collector):
         histogram.total += value
 
     def expose(self) -> str:
-        """Return all metrics as text, in the catalog's order. A metric without series has no lines."""
+        """Return all metrics as text, in the catalog's order. A metric without series is omitted."""
         return generate_latest(self).decode("utf-8")
 
     def collect(self) -> Iterator[Family]:

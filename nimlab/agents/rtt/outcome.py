@@ -12,24 +12,24 @@ from typing import Final
 class Method(Enum):
     """How a peer is probed. `libp2p` is reserved for nodes that ping over their own connections."""
 
-    TCP = "tcp"  # the handshake, timed by the kernel
+    TCP = "tcp"  # the handshake; the kernel measures its time
     UDP = "udp"  # a datagram and its echo
-    ICMP = "icmp"  # an echo request, answered by the peer's kernel
+    ICMP = "icmp"  # an echo request; the peer's kernel answers it
 
 
 class Result(Enum):
     """Result of a probe. All except SUCCESS and ERROR count as loss."""
 
     SUCCESS = "success"
-    TIMEOUT = "timeout"  # no answer in time, or only after the kernel retransmitted the handshake
+    TIMEOUT = "timeout"  # no answer in time, or an answer only after the kernel retransmitted the handshake
     REFUSED = "refused"  # the peer's kernel answers, but its exporter does not listen
-    UNREACHABLE = "unreachable"  # no route, or forbidden by a policy
+    UNREACHABLE = "unreachable"  # there is no route, or a network policy forbids the connection
     ERROR = "error"  # a local failure (such as no free descriptor), unrelated to the peer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Outcome of one probe. `rtt_s` is set if and only if it succeeded.
+    """Outcome of one probe. `rtt_s` is set if and only if the probe succeeded.
 
     `kernel_timed`: the kernel took the time, so it contains no scheduling delay of this process.
     """
@@ -50,21 +50,22 @@ _RESULT_OF: Final[Mapping[int | None, Result]] = {
     errno.ENETUNREACH: Result.UNREACHABLE,
     errno.ENETDOWN: Result.UNREACHABLE,
     errno.EACCES: Result.UNREACHABLE,  # a filter on this machine, or a route of type `prohibit`
-    errno.EPERM: Result.UNREACHABLE,  # the same for datagrams
+    errno.EPERM: Result.UNREACHABLE,  # the same causes, for datagrams
 }
 
 
 def failed(error: OSError) -> Outcome:
-    """Return the outcome for a system error."""
-    if isinstance(error, TimeoutError):  # the one of asyncio has no errno
+    """Return the outcome of a probe that failed with a system error."""
+    if isinstance(error, TimeoutError):  # asyncio's TimeoutError has no errno
         return Outcome(result=Result.TIMEOUT)
     return Outcome(result=_RESULT_OF.get(error.errno, Result.ERROR))
 
 
 def succeeded(*, kernel_s: float | None, elapsed_s: float) -> Outcome:
-    """Return a success with the kernel's time if it is plausible, otherwise with the elapsed time.
+    """Return a successful outcome with the kernel's time if it is plausible, otherwise with the elapsed time.
 
-    The elapsed time includes the kernel's, so a greater kernel time is wrong (the wall clock changed).
+    The elapsed time includes the kernel's time. A greater kernel time is therefore wrong: the wall clock was
+    set.
     """
     if kernel_s is not None and 0 < kernel_s <= elapsed_s:
         return Outcome(result=Result.SUCCESS, rtt_s=kernel_s, kernel_timed=True)

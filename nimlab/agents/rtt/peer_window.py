@@ -1,7 +1,7 @@
-"""Keep the latest probe outcomes per peer: last and lowest time, and loss, over a window of probes.
+"""Keep the latest probe outcomes of each peer, to compute its last and lowest round-trip time and its loss.
 
-Times are arguments; no clock is read. A former target keeps its rows for the linger time, so that Prometheus
-scrapes the last values. The number of peers is limited.
+Times are arguments; no clock is read. The rows of a former target remain for the linger time, so that
+Prometheus scrapes the last values. The number of peers is limited.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class PeerWindow:
             window.append(outcome.rtt_s)
 
     def forget(self, *, now_s: float) -> None:
-        """Remove former targets after the linger time; if there are too many peers, the oldest first."""
+        """Remove former targets after the linger time, or earlier if there are too many peers."""
         former = sorted(
             (history.untargeted_at_s, peer)
             for peer, history in self._histories.items()

@@ -1,7 +1,7 @@
 """Discover the other peers of the experiment through its headless Service.
 
 SRV records name the pods, so that a peer keeps its name when its address changes. If the Service has no SRV
-records, or too many for one message, A records are used, and the name of a peer is its address.
+records, or more than one message can contain, A records are used. Then the name of a peer is its address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from nimlab.agents.rtt.resolve import Resolver
 # Name of the echo port in the Service; part of the SRV name.
 SERVICE_PORT_NAME: Final = "rtt-echo"
 
-# After these failures of the SRV query, A records can help. After other failures, they would lose the names.
+# A records are queried only after these failures of the SRV query. After another failure, A records
+# would replace the names of the peers by addresses.
 _ANSWERED_OTHERWISE: Final = frozenset({Reason.NOT_FOUND, Reason.TRUNCATED})
 
 
@@ -42,7 +43,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """All peers except this pod, by name. `own` is the name of this pod in the same form."""
+    """All peers except this pod, by name. `own` is the name of this pod, written like those of the peers."""
 
     own: str
     peers: Mapping[str, Peer]
@@ -77,7 +78,7 @@ def roster_by_names(name: str, message: Message, me: Self) -> Roster:
 
 
 def roster_by_addresses(addresses: Iterable[str], me: Self) -> Roster:
-    """Return the peers of an A answer, all with the echo port of this pod. Pure."""
+    """Return the peers in an A answer. Each gets the echo port of this pod. Pure."""
     peers = {
         address: Peer(name=address, host=address, port=me.echo_port, address=address)
         for address in addresses

@@ -1,4 +1,4 @@
-"""Measure the RTT of an ICMP echo, answered by the peer's kernel.
+"""Measure the RTT of an ICMP echo request, which the peer's kernel answers.
 
 A datagram ICMP socket needs no capability, but the pod's sysctl `net.ipv4.ping_group_range` must include the
 group of this process.

@@ -1,6 +1,6 @@
-"""Measure the RTT of a TCP handshake with the kernel's `TCP_INFO`.
+"""Measure the RTT of a TCP handshake: read it from the kernel's `TCP_INFO`.
 
-The time contains no scheduling delay of either process. No data is sent.
+The time does not include the scheduling delays of the two processes. No data is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RTT_AT: Final = 68  # tcpi_rtt, microseconds
 _TOTAL_RETRANS_AT: Final = 100  # tcpi_total_retrans, a count
 _U32: Final = struct.Struct("@I")
 
-_RESET_ON_CLOSE: Final = struct.pack("@ii", 1, 0)  # struct linger: leaves no TIME_WAIT on either side
+_RESET_ON_CLOSE: Final = struct.pack("@ii", 1, 0)  # struct linger: closing leaves no TIME_WAIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class TcpProber:
             return failed(error)
         # The handshake may have completed in time although this process was scheduled too late.
         in_time = in_time or (handshake.rtt_s is not None and handshake.rtt_s <= self.timeout_s)
-        # After a retransmission the time includes the retransmission timer: a packet was lost.
+        # A retransmission means that a packet was lost; the time then includes the retransmission timer.
         if handshake.retransmitted or not in_time:
             return Outcome(result=Result.TIMEOUT)
         return succeeded(kernel_s=handshake.rtt_s, elapsed_s=elapsed_s)
@@ -70,7 +70,7 @@ async def _connect(connecting: Awaitable[None], timeout_s: float) -> bool:
 
 
 def read_handshake(sock: socket.socket) -> Handshake:
-    """Return the kernel data of a connection; empty on a system without TCP_INFO."""
+    """Return the kernel's data about a connection; it is empty on a system without TCP_INFO."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return Handshake(rtt_s=None, retransmitted=False)
@@ -82,7 +82,10 @@ def read_handshake(sock: socket.socket) -> Handshake:
 
 
 def parse_tcp_info(info: bytes) -> Handshake:
-    """Decode the two required fields. A short structure has neither; zero means no measurement. Pure."""
+    """Read the round-trip time and whether a segment was retransmitted. Pure.
+
+    The time is None if it is 0. If `info` is too short, the time is None and `retransmitted` is False.
+    """
     if len(info) < _TCP_INFO_BYTES:
         return Handshake(rtt_s=None, retransmitted=False)
     (rtt_us,) = _U32.unpack_from(info, _RTT_AT)

@@ -1,7 +1,7 @@
 """Measure the RTT of a UDP datagram and its echo, and define the packet format.
 
-Request and answer are as long as a small gossip header. The kernel timestamps the answer on arrival, but the
-peer's exporter must be scheduled to send it.
+The request and the answer are as long as a small gossip header. The kernel timestamps the answer when it
+arrives. The time still includes the delay until the peer's exporter is scheduled and sends the answer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.datagram import exchange
 from nimlab.agents.rtt.outcome import Outcome, failed
 
-# Magic, version, kind, zero, sequence number, nonce of the sender. Answers are as long as requests, and an
-# answer is never a valid request. So two exporters cannot be made to answer each other or amplify traffic.
+# Magic number, version, kind, zero, sequence number, nonce of the sender. An answer is as long as a request,
+# and never a valid request. So nobody can make two exporters answer each other or amplify traffic.
 _PACKET: Final = struct.Struct("!4sBBHIQ")
 _MAGIC: Final = b"nRTT"
 _VERSION: Final = 1

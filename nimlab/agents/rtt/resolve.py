@@ -1,7 +1,7 @@
 """Resolve a name to records through the servers of resolv.conf.
 
-UDP is tried first, TCP if the answer is truncated. Search domains and `ndots` work as in the C library,
-because Kubernetes relies on them. There is no cache. Failures are DnsErrors with a reason.
+UDP is used first, and TCP if the answer is truncated. Search domains and `ndots` work as in the C library,
+because Kubernetes relies on them. There is no cache. Every failure raises a DnsError with a reason.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ResolvConf:
 
 
 def parse_resolv_conf(text: str) -> ResolvConf:
-    """Parse the supported options; ignore the rest. The last `search` wins, as in the C library. Pure."""
+    """Parse the supported options; ignore the rest. As in the C library, the last `search` applies. Pure."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
     ndots = 1
@@ -67,7 +67,7 @@ def parse_resolv_conf(text: str) -> ResolvConf:
 
 
 def candidates_of(name: str, conf: ResolvConf) -> tuple[str, ...]:
-    """Return the full names to try, in order. A final dot marks a full name. Pure."""
+    """Return the full names to query, in order. A name that ends with a dot is already a full name. Pure."""
     bare = name.removesuffix(".").lower()
     longer = () if name.endswith(".") else tuple(f"{bare}.{domain}" for domain in conf.search)
     names = (bare, *longer) if bare.count(".") >= conf.ndots else (*longer, bare)
@@ -106,7 +106,7 @@ class Resolver:
                 return await self._ask(server, question)
             except DnsError as error:
                 failure = error
-            if failure.reason is Reason.TRUNCATED:  # the next server has the same number of records
+            if failure.reason is Reason.TRUNCATED:  # the next server would have the same records
                 break
         raise failure
 
@@ -122,8 +122,8 @@ class Resolver:
             raise DnsError(Reason.NETWORK, f"{server}: {error.strerror or error}") from error
         if message.rcode not in (Rcode.NO_ERROR, Rcode.NAME_ERROR):
             raise DnsError(Reason.SERVER_FAILURE, f"{server} answered with code {message.rcode}")
-        # A server drops additional records first (RFC 2181, section 9), and CoreDNS sets the flag then too.
-        # So the answers are complete if additional records are present.
+        # A server drops additional records first (RFC 2181, section 9), and CoreDNS sets TC even then.
+        # Therefore the answers are complete if the message contains additional records.
         if message.truncated and not message.additional:
             raise DnsError(Reason.TRUNCATED, f"{server} has more records than fit")
         return message

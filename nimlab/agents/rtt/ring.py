@@ -1,8 +1,9 @@
-"""Choose the targets of a peer: a few names, stable when peers join or leave. Pure.
+"""Choose the targets of a peer: a few names, which change little when peers join or leave. Pure.
 
-The names form a ring in the order of their sha256; a peer probes the next ones after itself. So each peer is
-probed by the same number of peers, a join or leave changes at most one target of each, and no coordination is
-needed. `fraction_of` uses the same hash to spread the rounds of the peers over time.
+The names form a ring in the order of their sha256. A peer probes the names that follow its own. So each peer
+is probed by the same number of peers, and no coordination is needed. When a peer joins or leaves, at most one
+target of each other peer changes. `fraction_of` uses the same hash to spread the rounds of the peers over
+time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def choose_targets(own: str, peers: Iterable[str], *, fanout: int) -> tuple[str,
 
 
 def fraction_of(text: str) -> float:
-    """Return a pseudo-random number from 0 to below 1 that depends only on the text."""
+    """Return a pseudo-random number (0 <= n < 1) that depends only on the text."""
     return int.from_bytes(_place(text)[:6], "big") / 2**48
 
 

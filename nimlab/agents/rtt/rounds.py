@@ -1,7 +1,7 @@
 """Run one round of probes, and compute when the next one starts.
 
-If a round is still running when the next round should start, the next round is skipped. Rounds never overlap
-and are never made up for.
+If a round is still running when the next round should start, the next round is skipped. Rounds never overlap,
+and a skipped round is not repeated later.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Serve HTTP pages to Prometheus and the kubelet.
 
-GET and HEAD are answered, then the connection is closed. Time, size of the request head and number of
-connections are limited. There is no TLS and no compression.
+The server answers GET and HEAD, then closes the connection. It limits the time, the size of the request head
+and the number of connections. There is no TLS and no compression.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ async def serve_http(
         oldest.transport.abort()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(open_writers) >= MOST_CONNECTIONS:  # a regular client is served long before it is the oldest
+        # A regular client is served long before its connection is the oldest.
+        if len(open_writers) >= MOST_CONNECTIONS:
             abort_oldest()
         open_writers.append(writer)
         try:
@@ -78,7 +79,7 @@ async def serve_http(
 
 
 def respond(head: bytes, pages: Pages) -> bytes:
-    """Return the whole response to a request head of any bytes."""
+    """Return the complete response to a request head, which may contain any bytes."""
     method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
     target, _, version = rest.partition(b" ")
     path = target.split(b"?", 1)[0].decode("latin-1")

@@ -1,7 +1,7 @@
 """Entry point of the process: parse flags, shape the link and verify it.
 
-0: shaped and verified. 1: failed. 2: wrong flags. The error message is also written to the container's
-termination log, which Kubernetes shows.
+Exit codes: 0 if the link is shaped and verified, 1 after an error, 2 for wrong flags. The error message is
+also written to the container's termination log, which Kubernetes shows.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse_link(argv: Sequence[str]) -> tuple[Link, Path]:
-    """Return the requested link and the path of the termination log. Exits with 2 for wrong flags."""
+    """Return the requested link and the path of the termination log. Exits with code 2 for wrong flags."""
     arguments = vars(_parser().parse_args(argv))
     log = arguments.pop("termination_log")
     return Link(**arguments), log

@@ -1,7 +1,7 @@
 """Explain why `tc` or `ip` failed, and how to fix it. Pure.
 
-The patterns match messages of iproute2 and the kernel. Old versions print only `No such file or directory`;
-then the command identifies the missing part.
+The patterns match messages of iproute2 and the kernel. Old versions print only `No such file or directory`.
+In this case, the command shows which part is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LACKING: Final = "kind is unknown|No such file"
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    """The meaning of a failure whose command has this word and whose output matches this pattern."""
+    """The `meaning` of a failure whose command contains `word` and whose output matches `answer`."""
 
     word: str
     answer: str

@@ -1,7 +1,7 @@
 """Compare the kernel's queues and filters with the requested link. Pure.
 
-The input is the JSON of `tc -json qdisc show` and `tc -json filter show`. In it, rates are bytes per second,
-netem times are seconds, tbf times are microseconds, and ratios are from 0 to 1.
+The input is the JSON of `tc -json qdisc show` and `tc -json filter show`. It contains rates in bytes per
+second, netem times in seconds, tbf times in microseconds, and ratios from 0 to 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nimlab.agents.shape.link import IFB, PACKETS, QUEUE_S, Link, burst_bytes
 
-_TOLERANCE: Final = 0.01  # the kernel rounds to ticks
+_TOLERANCE: Final = 0.01  # relative; the kernel rounds times to ticks
 _REDIRECT: Final = {"kind": "mirred", "mirred_action": "redirect", "direction": "egress", "to_dev": IFB}
 
 Json = Mapping[str, Any]
@@ -72,7 +72,7 @@ def _netem_differences(link: Link, qdisc: Json) -> Iterator[str]:
 
 
 def _redirect_differences(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
-    """Yield a difference unless incoming traffic is redirected once; a mirrored copy would limit nothing."""
+    """Yield a difference unless one action redirects incoming traffic; mirroring would limit nothing."""
     what = f"incoming traffic at {link.interface}"
     wanted = int(link.downlink_bit_per_s is not None)
     if wanted and not any(q.get("dev") == link.interface and q.get("kind") == "ingress" for q in qdiscs):

@@ -1,10 +1,11 @@
 """The requested link, and the `tc` and `ip` commands that configure it. Pure.
 
-Outgoing traffic passes one queue at the interface: tbf for a rate, or netem for delay or loss, which then
-also limits the rate. Incoming traffic cannot be queued there. It is redirected to a second device (ifb) and
-limited as it leaves that device. Buckets are small, because a bucket of some megabytes lets all traffic of a
-gossip network pass unshaped (kubernetes#90838). A packet larger than its bucket never leaves it, so a bucket
-holds at least one packet of the interface's MTU. tbf splits packets that the kernel merged (GSO).
+Outgoing traffic passes one queue at the interface. It is tbf if only a rate is set. It is netem, which also
+limits the rate, if delay or loss is set. Incoming traffic cannot be queued at the interface. It is redirected
+to a second device (ifb) and limited as it leaves that device. Buckets are small, because a bucket of some
+megabytes lets all traffic of a gossip network pass unshaped (kubernetes#90838). A packet that is larger than
+the bucket never passes, so a bucket holds at least one packet of the interface's MTU. tbf splits packets that
+the kernel merged (GSO).
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from dataclasses import dataclass
 from typing import Final
 
 IFB: Final = "ifb0"
-LEAST_BIT_PER_S: Final = 1_000  # the kernel rounds to whole bytes per second, which distorts lower rates
-MOST_BIT_PER_S: Final = 40_000_000_000  # the queue of a faster link overflows 32 bits in the kernel
+LEAST_BIT_PER_S: Final = (
+    1_000  # lower rates would be inexact, because the kernel rounds to whole bytes per second
+)
+MOST_BIT_PER_S: Final = 40_000_000_000  # the queue size of a faster link overflows 32 bits in the kernel
 MOST_DELAY_MS: Final = 60_000
 QUEUE_S: Final = 0.4  # longest time that a packet waits
-PACKETS: Final = 10_000  # netem's own default of 1,000 would drop within a long delay
+PACKETS: Final = 10_000  # netem's default of 1,000 would drop packets during a long delay
 
 _LEAST_BURST_BYTES: Final = 4_000  # a few packets of 1,500 bytes
 _HEADER_BYTES: Final = 64  # link headers with tags, and rounding to ticks
-_BURST_S: Final = 0.001  # a bucket of a fast link holds the traffic of this time
+_BURST_S: Final = 0.001  # the bucket of a fast link holds the traffic of this period
 
 Command = tuple[str, ...]
 
@@ -40,7 +43,7 @@ class Link:
 
     @property
     def is_disturbed(self) -> bool:
-        """Return whether delay or loss is requested, which needs netem."""
+        """Return True if delay or loss is requested; both require netem."""
         return bool(self.latency_ms or self.jitter_ms or self.loss_ratio)
 
 

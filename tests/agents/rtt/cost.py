@@ -2,9 +2,9 @@
 
 Usage: `python -m tests.agents.rtt.cost FOLDER METHODS FANOUT GROUP_RANGE`.
 
-DNS lists 400 peers, and all answer. Queries, rounds and scrapes have their usual ratio, but run faster. The
-program needs root and its own network namespace. It prints the result of `measure` for an exporter with group
-65534; groups in GROUP_RANGE can send ICMP echoes.
+DNS lists 400 peers, and all of them answer. Queries, rounds and scrapes have their usual ratio, but shorter
+intervals. The program needs root and its own network namespace. It prints the result of `measure` for an
+exporter with group 65534; groups in GROUP_RANGE can send ICMP echoes.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Cost:
 
 
 def measure(folder: Path, dns: DnsServer, *, methods: str, fanout: int) -> Cost:
-    """Measure an exporter over several rounds, without its start."""
+    """Measure an exporter over several rounds; its start is not measured."""
     settings = {
-        "interval_s": 0.1,  # 5 in production, with 20 between two DNS queries
+        "interval_s": 0.1,  # in production, 5 s; discovery_interval_s is 20 s
         "discovery_interval_s": 0.4,
         "probe_methods": methods,
         "fanout": fanout,

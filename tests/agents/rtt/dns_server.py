@@ -1,6 +1,6 @@
 """A small DNS server for the tests: one thread, UDP and TCP, one zone and several failure modes.
 
-Its encoder shares no code with the exporter. It compresses names like real servers.
+Its encoder shares no code with the exporter, and compresses names as real servers do.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from enum import Enum
 
 A, SRV = 1, 33
 
-Record = tuple[str, int | None]  # an address; or a target and its port
+Record = tuple[str, int | None]  # an address and None, or a target and its port
 
 
 class Mood(Enum):
-    """How the server treats a query."""
+    """How the server answers a query."""
 
     HONEST = "honest"
     SILENT = "silent"
     FAILING = "failing"  # SERVFAIL
-    FORGED = "forged"  # several wrong answers, then the right one
-    GARBAGE = "garbage"  # bytes that are not DNS, over TCP too
-    HANGING_UP = "hanging-up"  # truncated over UDP; TCP ends in the middle
+    FORGED = "forged"  # several forged answers, then the correct answer
+    GARBAGE = "garbage"  # bytes that are not DNS, over UDP and TCP
+    HANGING_UP = "hanging-up"  # truncated over UDP; over TCP, the connection is closed in the middle
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Zone:
     mood: Mood = Mood.HONEST
 
     def lookup(self, name: str, kind: int) -> tuple[bool, list[Record], list[tuple[str, str]]]:
-        """Return whether the name exists, its records, and the additional address records."""
+        """Return (whether the name exists, its records, the additional address records)."""
         pods = {f"{pod}.{self.domain}": endpoint for pod, endpoint in self.pods.items()}
         if name == f"_rtt-echo._tcp.{self.domain}" and self.has_srv:
             services: list[Record] = [(host, port) for host, (_, port) in pods.items()]
@@ -152,7 +152,7 @@ def answer_query(server: DnsServer, query: bytes, transport: str) -> bytes:
     if zone.mood is Mood.HANGING_UP and transport == "udp":
         largest = 0
     while len(message) > largest and records:  # like CoreDNS: drop records from the end and set the flag
-        surplus = 1 + (len(message) - largest) // 100  # no record is longer
+        surplus = 1 + (len(message) - largest) // 100  # no record is longer than 100 bytes
         if addresses:
             addresses = addresses[:-surplus]
         else:
@@ -212,6 +212,6 @@ def _question_name(query: bytes) -> tuple[str, int]:
 
 
 def _udp_size(query: bytes, at: int) -> int:
-    """Return the UDP payload size of the client: from its OPT record, or 512."""
+    """Return the UDP payload size of the client, from its OPT record; 512 without one."""
     additional = int.from_bytes(query[10:12], "big")
     return int.from_bytes(query[at + 3 : at + 5], "big") if additional else 512

@@ -1,6 +1,6 @@
-"""A strict parser of the Prometheus text format 0.0.4. It accepts only text that follows the format exactly.
+"""A strict parser of the Prometheus text format 0.0.4. It raises AssertionError for anything unusual.
 
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Anything unusual is an AssertionError.
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Exposition:
     helps: dict[str, str] = field(default_factory=dict)
 
     def value(self, metric: str, **labels: str) -> float:
-        """Return one sample; KeyError if there is none."""
+        """Return one sample. Raises KeyError if it does not exist."""
         return self.samples[metric, frozenset(labels.items())]
 
     def get(self, metric: str, **labels: str) -> float | None:
@@ -39,7 +39,7 @@ class Exposition:
 
 
 def read_exposition(text: str) -> Exposition:
-    """Read a whole exposition."""
+    """Parse an exposition. Raises AssertionError."""
     exposition = Exposition()
     assert text == "" or text.endswith("\n"), "the last line has no newline"
     family = ""

@@ -1,4 +1,4 @@
-"""A clock whose sleeps end at once, and that ends the loop under test after a number of sleeps."""
+"""A fake clock: its sleeps end at once, and after a number of sleeps, it ends the loop under test."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class FakeTime:
         await asyncio.sleep(0)
 
     def clock(self) -> Clock:
-        """Return this time as a clock; its wall time began in 2026."""
+        """Return a Clock that shows this time; its wall clock starts in 2026."""
         return Clock(monotonic_s=lambda: self.now_s, wall_s=lambda: 1.79e9 + self.now_s, sleep=self.sleep)

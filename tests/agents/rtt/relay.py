@@ -16,7 +16,7 @@ Endpoint = tuple[str, int]
 
 @contextmanager
 def delay_datagrams(target: Endpoint, *, delay_s: float) -> Iterator[int]:
-    """Relay datagrams to a target and back, each way with this delay. Yield the relay's port on 127.0.0.1."""
+    """Relay datagrams to a target and back, with this delay in each direction; yield the relay's port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as front:
         front.bind(("127.0.0.1", 0))
         wake, woken = socket.socketpair()

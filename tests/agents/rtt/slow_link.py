@@ -2,8 +2,9 @@
 
 Run as root in a new network namespace (`unshare --net`). The far peer is behind a TUN device. This program
 reads every packet that the kernel sends to the device, waits, swaps the two addresses and writes the packet
-back. The kernel therefore connects to itself over a slow path, by TCP, UDP and ICMP. The program prints the
-metrics of an exporter that probes the far peer and a near one, and the duration of its own connect() calls.
+back. The kernel therefore communicates with itself over a slow path, by TCP, UDP and ICMP. The program prints
+the metrics of an exporter that probes the far peer and a near peer, and the duration of its own connect()
+calls.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def open_tun() -> int:
 
 
 def mirror(tun: int, delay_s: float) -> None:
-    """Return every IPv4 packet after the delay with swapped addresses, which keeps the checksums valid."""
+    """Write each IPv4 packet back after the delay, with swapped addresses; the checksums stay valid."""
     held: list[tuple[float, bytes]] = []
     while True:
         timeout_s = max(0.0, held[0][0] - time.monotonic()) if held else None
@@ -61,7 +62,7 @@ def mirror(tun: int, delay_s: float) -> None:
 
 
 def is_settled(read: Exposition, connect_s: float) -> bool:
-    """Return True if each method has enough probes, at least one of them without a local delay."""
+    """Return True if each method has enough probes, and at least one of these had no local delay."""
     methods = read.labels_of("nimlab_rtt_probes_total", "method")
     counts = [read.value("nimlab_rtt_probes_total", method=m, result="success") for m in methods]
     far_s = [read.get("nimlab_rtt_peer_min_seconds", peer="far", method=m) for m in methods]
@@ -69,7 +70,7 @@ def is_settled(read: Exposition, connect_s: float) -> bool:
 
 
 def main(folder: Path, delay_s: float, *, permit_icmp: bool) -> None:
-    """Probe a near and a far peer several times by each method and print the metrics."""
+    """Probe a near peer and a far peer several times by each method, and print the metrics."""
     threading.Thread(target=mirror, args=(open_tun(), delay_s), daemon=True).start()
     group_range = "0 2147483647" if permit_icmp else "1 0"
     Path("/proc/sys/net/ipv4/ping_group_range").write_text(group_range)

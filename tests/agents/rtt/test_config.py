@@ -45,7 +45,7 @@ def test_optional_settings_have_their_defaults() -> None:
     )
 
 
-def test_every_setting_is_a_flag_and_a_variable_and_the_flag_wins() -> None:
+def test_every_setting_is_a_flag_and_a_variable_and_the_flag_takes_precedence() -> None:
     by_flag = parse_config(
         ["--fanout", "3", "--probe-methods=icmp,udp"], {**REQUIRED, "FANOUT": "4", "ECHO_PORT": "7"}
     )
@@ -84,7 +84,7 @@ def test_an_invalid_value_is_reported_with_a_hint(variable: str, text: str, hint
     assert problems_of(**{variable: text}) == (f"{variable} is `{text}`: {hint}",)
 
 
-def test_all_problems_are_reported_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     assert len(problems_of(FANOUT="x", POD_IP="y", INTERVAL_S="z")) == 3
 
 
@@ -103,7 +103,7 @@ def test_contradictory_values_are_reported(environ: dict[str, str], problem: str
     assert problems_of(**environ) == (problem,)
 
 
-def test_a_short_interval_shortens_the_timeout_unless_one_is_given() -> None:
+def test_a_short_interval_shortens_the_timeout_unless_the_timeout_is_set() -> None:
     assert parse_config([], {**REQUIRED, "INTERVAL_S": "1"}).timeout_s == 0.8
     assert parse_config([], {**REQUIRED, "INTERVAL_S": "1", "TIMEOUT_S": "0.5"}).timeout_s == 0.5
 
@@ -132,7 +132,7 @@ def test_the_help_names_every_flag() -> None:
         assert setting.flag in result.stdout
 
 
-def test_an_unknown_flag_ends_with_2() -> None:
+def test_an_unknown_flag_gives_exit_code_2() -> None:
     with pytest.raises(SystemExit) as caught:
         parse_config(["--interval", "5"], REQUIRED)
     assert caught.value.code == 2

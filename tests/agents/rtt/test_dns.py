@@ -65,7 +65,7 @@ def test_four_hundred_peers_fit_one_message() -> None:
     assert len(message.answers) == len(message.additional) == 400
 
 
-def test_a_missing_name_is_a_name_error() -> None:
+def test_a_missing_name_gives_the_code_name_error() -> None:
     message = dns.parse_response(an_answer(Question("nobody.cluster.local", Kind.A)))
     assert message.rcode == dns.Rcode.NAME_ERROR
     assert message.answers == ()
@@ -79,7 +79,7 @@ def test_a_missing_name_is_a_name_error() -> None:
         (Question(DOMAIN, Kind.SRV), 77),
     ],
 )
-def test_an_answer_to_another_query_is_recognized(question: Question, message_id: int) -> None:
+def test_an_answer_belongs_only_to_its_own_query(question: Question, message_id: int) -> None:
     message = dns.parse_response(an_answer(Question(SRV_NAME, Kind.SRV)))
     assert not dns.belongs_to(question, message_id, message)
 
@@ -134,7 +134,7 @@ def test_an_address_has_four_bytes() -> None:
 
 @pytest.mark.parametrize(("pointers", "is_read"), [(1, True), (31, True), (32, False), (5000, False)])
 def test_chains_of_pointers_are_limited(pointers: int, is_read: bool) -> None:
-    """Each pointer leads to the previous one: there is no loop, but long chains cost CPU time."""
+    """Each pointer points to the previous pointer. There is no loop, but a long chain costs CPU time."""
     first_at = 32  # after the header, the question, and the head of a record that holds the chain
     places = [12, *range(first_at, first_at + 2 * pointers, 2)]
     chain = b"".join(struct.pack("!H", 0xC000 | at) for at in places[:-1])

@@ -44,7 +44,7 @@ class ExporterUnderTest:
         self.events.append({"level": level.value, "event": event, **fields})
 
     def probe_with(self, probe: Callable[[str], Outcome]) -> None:
-        """Let each probe return the outcome for its address at once."""
+        """Replace the probes: each returns the given outcome for its address at once."""
 
         async def prober(address: str, _port: int) -> Outcome:
             return probe(address)
@@ -142,7 +142,7 @@ def test_a_failure_is_logged_again_after_a_success(tmp_path: Path) -> None:
     ]
 
 
-def test_a_dead_peer_is_lost_first_and_removed_later(tmp_path: Path) -> None:
+def test_a_dead_peer_has_losses_until_it_is_removed(tmp_path: Path) -> None:
     zone = a_zone(3)
     with serve_dns(zone) as server:
         under_test = ExporterUnderTest(server, tmp_path, linger_s=60, window_probes=4)
@@ -250,7 +250,7 @@ def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> No
                 firsts.append(under_test.time.slept[0])
     assert all(0 <= pause_s < 5 for pause_s in firsts)
     tenths = [sum(int(pause_s * 2) == n for pause_s in firsts[:50]) for n in range(10)]
-    assert max(tenths) <= 12  # of 50; by chance about 5
+    assert max(tenths) <= 12  # of 50 exporters; about 5 are expected
     assert len({*firsts[:50]}) == 50
     assert firsts[50:] == firsts[:50]  # depends only on the pod name
 

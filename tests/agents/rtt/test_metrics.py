@@ -62,7 +62,7 @@ def test_the_buckets_are_round_numbers() -> None:
     assert all(re.fullmatch(r"[0-9]\.[0-9]{1,4}", format_number(bound)) for bound in BUCKETS_S)
 
 
-def test_an_opened_histogram_is_exposed_empty() -> None:
+def test_a_histogram_is_exposed_before_its_first_observation() -> None:
     registry = Registry()
     registry.open_histogram("nimlab_rtt_seconds", "tcp")
     assert read_exposition(registry.expose()).value("nimlab_rtt_seconds_count", method="tcp") == 0

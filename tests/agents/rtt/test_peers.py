@@ -50,7 +50,7 @@ def test_one_query_returns_names_ports_and_addresses(zone: Zone, tmp_path: Path)
     assert sent_queries == [("udp", SRV_NAME, SRV)]
 
 
-def test_a_service_without_srv_records_gives_addresses(zone: Zone, tmp_path: Path) -> None:
+def test_addresses_are_used_if_the_service_has_no_srv_records(zone: Zone, tmp_path: Path) -> None:
     zone.has_srv = False
     roster, sent_queries = run_discovery(zone, tmp_path)
     assert roster.own == "127.0.1.1"
@@ -68,7 +68,7 @@ def test_names_are_complete_even_if_some_addresses_are_missing(zone: Zone, tmp_p
     assert [(transport, kind) for transport, _, kind in sent_queries] == [("udp", SRV), ("tcp", SRV)]
 
 
-def test_more_names_than_fit_into_a_message_give_addresses(zone: Zone, tmp_path: Path) -> None:
+def test_addresses_are_used_if_a_message_cannot_contain_all_names(zone: Zone, tmp_path: Path) -> None:
     zone.pods = {f"p-{n}": (f"127.1.{n // 250}.{n % 250 + 1}", 9106) for n in range(1500)}
     roster, sent_queries = run_discovery(zone, tmp_path)
     assert len(roster.peers) == 1500
@@ -77,7 +77,7 @@ def test_more_names_than_fit_into_a_message_give_addresses(zone: Zone, tmp_path:
     ]  # fmt: skip
 
 
-def test_a_single_peer_has_no_others(zone: Zone, tmp_path: Path) -> None:
+def test_a_single_peer_has_no_other_peers(zone: Zone, tmp_path: Path) -> None:
     zone.pods = {"p-0": ("127.0.1.1", 9000)}
     assert not run_discovery(zone, tmp_path)[0].peers
 

@@ -30,7 +30,7 @@ def listener() -> Iterator[socket.socket]:
 
 @contextmanager
 def deaf(address: str) -> Iterator[int]:
-    """Listen with a full accept queue: the kernel drops every further SYN, like a lossy network."""
+    """Listen with a full accept queue, so that the kernel drops every further SYN."""
     with socket.create_server((address, 0), backlog=0) as sock:
         port = sock.getsockname()[1]
         with socket.create_connection((address, port)):
@@ -85,7 +85,7 @@ def test_a_local_stall_is_not_a_loss(listener: socket.socket) -> None:
 
 
 def test_a_handshake_with_a_retransmitted_syn_is_a_loss() -> None:
-    """The kernel drops the first SYN, repeats it after a second and then connects."""
+    """The first SYN is dropped; the kernel repeats it after a second and then connects."""
 
     async def probe_while_it_opens() -> Outcome:
         with socket.create_server(("127.0.2.3", 0), backlog=0) as sock:
@@ -119,7 +119,7 @@ def test_a_lack_of_descriptors_is_a_local_error(listener: socket.socket) -> None
 
 @pytest.mark.process
 def test_the_rtt_equals_that_of_ss(listener: socket.socket) -> None:
-    """`ss` reads the same number from the same connection, so the offset in the struct is right."""
+    """`ss` shows the same number for the same connection, so the offset in the struct is correct."""
     if shutil.which("ss") is None:
         pytest.skip("`ss` is not installed")
     with socket.create_connection(listener.getsockname()) as sock:

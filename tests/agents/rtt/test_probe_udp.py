@@ -80,7 +80,7 @@ def test_a_missing_route_is_unreachable() -> None:
 @pytest.mark.parametrize(
     "answers",
     [
-        lambda request: [request],  # a mirror
+        lambda request: [request],  # a peer that returns the request itself
         lambda request: [b"", b"\0" * 2000, echo(request)[0] + b"\0", echo(request)[0][:-1]],
         lambda request: echo(format_request(2**32 - 1, int.from_bytes(request[-8:], "big"))),
         lambda request: echo(format_request(int.from_bytes(request[8:12], "big"), 1)),
@@ -92,7 +92,7 @@ def test_answers_to_other_requests_are_ignored(answers: Answers) -> None:
         assert probe(port) == Outcome(result=Result.TIMEOUT)
 
 
-def test_the_right_answer_after_wrong_ones_is_accepted() -> None:
+def test_the_correct_answer_is_accepted_after_wrong_answers() -> None:
     with answering(lambda request: [request, b"", b"x" * 3000, *echo(request)]) as port:
         assert probe(port).result is Result.SUCCESS
 
@@ -114,7 +114,7 @@ def test_a_late_answer_is_not_accepted_for_the_next_request() -> None:
 
 @pytest.mark.parametrize("shift_s", [-3600.0, 3600.0])
 def test_a_change_of_the_wall_clock_does_not_change_the_rtt(shift_s: float) -> None:
-    """Kernel timestamps use the wall clock; if they contradict the monotonic clock, they are not used."""
+    """Kernel timestamps use the wall clock. They are not used if they contradict the monotonic clock."""
     walls = itertools.chain([Clock().wall_s() + shift_s], itertools.repeat(0.0))
     clock = Clock(wall_s=lambda: next(walls))
     with answering(echo) as port:

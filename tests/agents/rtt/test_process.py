@@ -88,7 +88,7 @@ def test_peers_probe_each_other_and_a_dead_peer_is_lost_then_removed(
         assert died.value("nimlab_rtt_probes_total", method="tcp", result="refused") >= 5
         del zone.pods["p-2"]
         remaining = first.wait_for(lambda read: read.value("nimlab_rtt_peers_sampled") == 1)
-        assert loss_of("p-2")(remaining) == 1  # for the linger time
+        assert loss_of("p-2")(remaining) == 1  # its series remain for the linger time
         removed = first.wait_for(lambda read: loss_of("p-2")(read) is None)
         assert removed.labels_of("nimlab_rtt_peer_loss_ratio", "peer") == {"p-1"}
         assert loss_of("p-1")(removed) == 0
@@ -137,7 +137,7 @@ def test_udp_measures_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callab
 def test_a_peer_that_drops_connections_is_a_loss_by_timeout(
     tmp_path: Path, dns: DnsServer, zone: Zone
 ) -> None:
-    """Its accept queue is full: the kernel drops each SYN, so every probe runs into its timeout."""
+    """The peer's accept queue is full. The kernel therefore drops each SYN, and every probe times out."""
     with socket.create_server(("127.0.6.50", 0), backlog=0) as deaf:
         zone.pods["deaf"] = deaf.getsockname()
         with socket.create_connection(deaf.getsockname()), peers_running(tmp_path, dns, 1) as (first,):
@@ -171,7 +171,7 @@ def test_garbage_on_every_port_has_no_effect(tmp_path: Path, dns: DnsServer, zon
             "timeout",
             "unreachable",
             "error",
-        ):  # refused is possible: the other exporter starts later
+        ):  # `refused` may occur: the other exporter starts later
             assert read.value("nimlab_rtt_probes_total", method="tcp", result=result) == 0
         assert {event["level"] for event in first.events()} == {"info", "warning"}
         assert first.stop() == 0

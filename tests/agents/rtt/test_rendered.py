@@ -1,6 +1,6 @@
 """From an experiment's file to the exporter's settings: the exporter accepts every value that nimlab accepts.
 
-The exporter imports nothing from nimlab, so each has its own limits. These tests compare them.
+The exporter imports nothing from nimlab, so both programs define the limits. These tests compare the limits.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_the_exporter_accepts_what_nimlab_accepts(
     assert config.interval_s == interval[1]
     assert config.fanout == fanout
     assert {method.value for method in config.probe_methods} == {*methods}
-    assert config.max_peer_series == max(16, 2 * fanout)  # as many lingering peers as targets
+    assert config.max_peer_series == max(16, 2 * fanout)  # there may be as many former targets as targets
     assert config.timeout_s <= config.interval_s
 
 
@@ -178,9 +178,8 @@ def test_icmp_is_permitted_for_the_exporters_group_if_used(methods: list[str]) -
     assert context["capabilities"] == {"drop": ["ALL"]}
     if "icmp" in methods:
         assert pod["securityContext"]["sysctls"] == [PING_RANGE]
-        assert (
-            context["runAsGroup"] == 65534
-        )  # explicit, because an image without an entry for this user would use 0
+        # Set explicitly, because the group would be 0 if the image does not define the user.
+        assert context["runAsGroup"] == 65534
     else:
         assert "sysctls" not in pod["securityContext"]
         assert "runAsGroup" not in context

@@ -150,7 +150,8 @@ def test_no_record_of_this_type_is_not_found(zone: Zone, tmp_path: Path) -> None
     [
         (Mood.FAILING, Reason.SERVER_FAILURE, 2),
         (Mood.SILENT, Reason.TIMEOUT, 2),
-        (Mood.GARBAGE, Reason.TIMEOUT, 0),  # garbage is ignored, so forged packets cannot make a query fail
+        # Invalid packets are ignored, so that forged packets cannot make a query fail.
+        (Mood.GARBAGE, Reason.TIMEOUT, 0),
         (Mood.HANGING_UP, Reason.MALFORMED, 4),
     ],
 )
@@ -194,7 +195,7 @@ def test_the_second_server_is_used_if_the_first_fails(zone: Zone, tmp_path: Path
 
 
 def test_a_flood_of_garbage_does_not_prevent_the_timeout(tmp_path: Path) -> None:
-    """The server never stops sending; the query still ends in time, and other tasks still run."""
+    """The server never stops sending. The query still ends in time, and other tasks still run."""
 
     class Flood(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

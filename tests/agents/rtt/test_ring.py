@@ -20,7 +20,7 @@ def test_targets_are_other_peers_up_to_the_fanout(names: set[str], fanout: int, 
 
 
 @given(NAMES, FANOUT)
-def test_every_peer_is_probed_by_equally_many(names: set[str], fanout: int) -> None:
+def test_every_peer_is_probed_by_the_same_number_of_peers(names: set[str], fanout: int) -> None:
     probed = Counter(target for own in names for target in choose_targets(own, names, fanout=fanout))
     assert {probed[name] for name in names} == {min(fanout, len(names) - 1)}
 
@@ -62,7 +62,7 @@ def test_an_unlisted_peer_chooses_as_if_it_were_listed(names: set[str], fanout: 
     assert choose_targets(own, names - {own}, fanout=fanout) == choose_targets(own, names, fanout=fanout)
 
 
-# printf purple-N | sha256sum, for N from 0 to 9, sorted: the Ns in this order.
+# The numbers N from 0 to 9, sorted by the output of `printf purple-N | sha256sum`.
 BY_SHA256SUM = "5 8 0 2 9 6 3 7 4 1"
 
 

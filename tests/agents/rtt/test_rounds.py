@@ -52,7 +52,7 @@ def test_a_late_round_causes_skipped_rounds() -> None:
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e4), st.floats(0.05, 3600), st.floats(0.5, 1.5))
-def test_rounds_never_overlap_and_never_catch_up(
+def test_rounds_never_overlap_and_skipped_rounds_are_not_repeated(
     started_s: float, lasted_s: float, interval_s: float, stretch: float
 ) -> None:
     ended_s = started_s + lasted_s

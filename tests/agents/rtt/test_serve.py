@@ -20,7 +20,7 @@ PAGES = {"/metrics": lambda: Page(body="metrics ü\n"), "/healthz": lambda: Page
 
 
 def serve_while(work: Callable[[int], T], *, patience_s: float = 5.0) -> T:
-    """Serve PAGES in this thread while the blocking `work` runs in another thread."""
+    """Serve PAGES in this thread while the blocking function `work` runs in another thread."""
 
     async def serve() -> T:
         async with serve_http("127.0.0.1", 0, PAGES, patience_s=patience_s) as port:
@@ -119,7 +119,7 @@ def test_many_silent_clients_do_not_block_others() -> None:
 
 
 def test_the_number_of_connections_is_limited() -> None:
-    """The oldest silent connections above the limit are closed."""
+    """Above the limit, the server closes the oldest silent connections."""
 
     def crowd(port: int) -> int:
         with ExitStack() as stack:
@@ -127,7 +127,8 @@ def test_the_number_of_connections_is_limited() -> None:
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
                 for _ in range(MOST_CONNECTIONS + 5)
             ]
-            talk(port, b"GET /metrics HTTP/1.1\r\n\r\n")  # answered after all of them were accepted
+            # The answer to this request shows that the server has accepted all connections.
+            talk(port, b"GET /metrics HTTP/1.1\r\n\r\n")
             return sum(is_closed(sock) for sock in silent)
 
     def is_closed(sock: socket.socket) -> bool:

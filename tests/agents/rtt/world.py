@@ -36,7 +36,7 @@ class Running:
     _last: Exposition = field(default_factory=Exposition)
 
     def fetch(self, path: str, *, method: str = "GET") -> tuple[int, str]:
-        """Return status and body of a page."""
+        """Return the status and the body of a page."""
         connection = http.client.HTTPConnection(self.address, self.metrics_port, timeout=5)
         try:
             connection.request(method, path)
@@ -46,13 +46,13 @@ class Running:
             connection.close()
 
     def scrape(self) -> Exposition:
-        """Return the metrics, read by the strict parser."""
+        """Return the metrics, as parsed by the strict parser."""
         status, body = self.fetch("/metrics")
         assert status == 200
         return read_exposition(body)
 
     def wait_for(self, check: Callable[[Exposition], bool], *, within_s: float = TIMEOUT_S) -> Exposition:
-        """Scrape until the check holds; return that exposition."""
+        """Scrape until `check` returns True for the metrics; return these metrics."""
 
         def holds() -> bool:
             self._last = self.scrape()
@@ -161,7 +161,7 @@ def settings_of(
 
 
 def bare_environment() -> dict[str, str]:
-    """Return an environment with only PATH and the package, without the variables of the tests."""
+    """Return an environment that contains only PATH and the path of the package."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
 
 

@@ -18,7 +18,7 @@ PEER: Final = "198.18.0.2"  # RFC 2544: addresses for tests of network devices
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """A namespace whose link is shaped, and another one with the address `PEER`."""
+    """A network namespace whose link is shaped, and another namespace with the address `PEER`."""
 
     near: str
     far: str
@@ -28,16 +28,16 @@ class Cable:
         return self._run_in(self.near, *prefix, *command)
 
     def shape(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        """Run the module in the near namespace."""
+        """Run `nimlab.agents.shape` in the near namespace."""
         return self.run(sys.executable, "-m", "nimlab.agents.shape", *arguments, prefix=prefix)
 
     def set_mtu(self, mtu_bytes: int) -> None:
-        """Set the MTU of both ends."""
+        """Set the MTU of both ends of the cable."""
         for name in (self.near, self.far):
             _ip("-n", name, "link", "set", "eth0", "mtu", str(mtu_bytes))
 
     def goodput_bit_per_s(self, *, upwards: bool, seconds: float = 1.5) -> float:
-        """Send over TCP for some seconds, from or to the near end; return the received rate."""
+        """Send over TCP for some seconds, from or to the near namespace; return the received rate."""
         listening = [
             "ip",
             "netns",
@@ -76,7 +76,7 @@ class Cable:
 
 @contextmanager
 def make_cable() -> Iterator[Cable]:
-    """Create the namespaces, and remove them with everything in them afterwards."""
+    """Create the namespaces, and afterwards remove them and everything in them."""
     tag = secrets.token_hex(3)
     cable = Cable(near=f"near-{tag}", far=f"far-{tag}")
     try:

@@ -22,7 +22,7 @@ def commands() -> Iterator[Command]:
 NETEM, TBF, IFB, IFB_UP, IFB_TBF, INGRESS, FILTER = commands()
 LOOK = ("ip", "-json", "link", "show", "dev", "eth7")
 UNKNOWN = "Error: Specified qdisc kind is unknown."
-OLD = "RTNETLINK answers: No such file or directory"  # an old kernel prints this for any missing module
+OLD = "RTNETLINK answers: No such file or directory"  # an old kernel reports this for any missing module
 TALKING = "\nWe have an error talking to the kernel"
 NO_NETEM = (
     "the node's kernel has no netem: run `modprobe sch_netem` on the node, "

@@ -1,4 +1,4 @@
-"""A requested link becomes commands, and the kernel's state is compared with it."""
+"""The commands for a requested link, and the comparison of the link with the kernel's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETEM = Link(interface="eth0", uplink_bit_per_s=16_000_000, latency_ms=50, jitte
 
 
 def text(link: Link) -> list[str]:
-    """Return the commands as they are typed in a shell."""
+    """Return the commands as a user would type them in a shell."""
     return [" ".join(command) for command in shaping(link, mtu_bytes=MTU_BYTES)]
 
 

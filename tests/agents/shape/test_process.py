@@ -32,7 +32,7 @@ def cable(pytestconfig: pytest.Config) -> Iterator[Cable]:
 def test_a_limit_of_16_mbit_applies_in_both_directions(cable: Cable, figure: Callable[[str], None]) -> None:
     free = [cable.goodput_bit_per_s(upwards=upwards) for upwards in (True, False)]
     assert min(free) > 100e6, "this machine is too slow for the test"
-    for _ in range(2):  # a restarted container finds its earlier shaping
+    for _ in range(2):  # when a container is restarted, its link is already shaped
         done = cable.shape(*SIXTEEN)
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["uplink_bit_per_s"] == 16_000_000
@@ -46,7 +46,7 @@ def test_a_limit_of_16_mbit_applies_in_both_directions(cable: Cable, figure: Cal
 
 
 def test_large_packets_pass(cable: Cable, figure: Callable[[str], None]) -> None:
-    """A bucket smaller than a packet would drop every packet, although the link counts as shaped."""
+    """A bucket smaller than a packet drops every packet, although the kernel reports the requested rate."""
     cable.set_mtu(9000)
     done = cable.shape(*SIXTEEN)
     assert done.returncode == 0, done.stderr
@@ -121,5 +121,5 @@ def test_a_setting_that_the_kernel_changed_is_reported(cable: Cable, tmp_path: P
         ("--up", "1000"),
     ],
 )
-def test_wrong_flags_end_with_2(cable: Cable, wrong: tuple[str, ...]) -> None:
+def test_wrong_flags_give_exit_code_2(cable: Cable, wrong: tuple[str, ...]) -> None:
     assert cable.shape(*wrong).returncode == 2

@@ -1,6 +1,6 @@
 """From an experiment's file to the flags in its pods: the program accepts every value that nimlab accepts.
 
-The program imports nothing from nimlab, so each has its own limits. These tests compare them.
+The program imports nothing from nimlab, so both define the limits. These tests compare the limits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""TCP traffic for some seconds: `listen`, `send ADDRESS PORT SECONDS`, `receive ADDRESS PORT SECONDS`.
+"""Send TCP traffic for some seconds: `listen`, `send ADDRESS PORT SECONDS`, `receive ADDRESS PORT SECONDS`.
 
-The listener prints its port. The receiver prints the rate in bit/s, without the start of the connection.
+The listener prints its port. The receiver prints the rate in bit/s; the start of the connection is not
+measured.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _CHUNK: Final = bytes(64 * 1024)
 
 
 def pour(sock: socket.socket, seconds: float) -> None:
-    """Send until the time has passed."""
+    """Send data until the time is over."""
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         sock.sendall(_CHUNK)
@@ -36,7 +37,7 @@ def measure(sock: socket.socket, seconds: float) -> float:
 
 
 def listen() -> None:
-    """Serve one connection: the first byte selects reading or writing."""
+    """Serve one connection; its first byte selects whether this side reads or writes."""
     with socket.create_server(("", 0)) as server:
         print(server.getsockname()[1], flush=True)  # noqa: T201 -- this is its output
         connection, _ = server.accept()
