@@ -124,6 +124,8 @@ def test_a_change_of_the_wall_clock_does_not_change_the_rtt(shift_s: float) -> N
     assert 0 < outcome.rtt_s < 0.3
 
 
+@pytest.mark.process
+@pytest.mark.serial
 @pytest.mark.parametrize(
     ("answers", "result"),
     [
