@@ -182,7 +182,7 @@ class Forbidden(ClusterError):
 
 
 class IncompleteDiscovery(ClusterError):
-    """The server cannot list all its kinds, so an object that is not listed may exist."""
+    """The server cannot list all its kinds, so objects of further kinds may exist."""
 
     code = "unseen"
 

@@ -148,7 +148,7 @@ def set_peers(text: str, peers: int, role: str | None = None) -> str:
     """Return the text with a new number of peers, for the experiment or for one role of it. Pure.
 
     All other characters are kept. If the file has no `peers`, this field is added at the beginning of `spec`.
-    Raises EditError if the number or the role is invalid, or if the file's form is too unusual for an edit.
+    Raises EditError if the number or the role is invalid, or if the file has an unusual form.
     """
     if peers < 1:
         hint = "write 1 or more; `nimlab delete NAME` removes an experiment"

@@ -70,7 +70,7 @@ def read_commit(root: Path) -> Commit | None:
 
 
 def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
-    """Return how `head`, the current commit, relates to a recorded commit; UNKNOWN if Git finds no answer."""
+    """Return how the commit `head` relates to a recorded commit; UNKNOWN if Git cannot determine it."""
     if head is None or not _SHA.fullmatch(recorded):
         return Relation.UNKNOWN
     if head.sha == recorded:

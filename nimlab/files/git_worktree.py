@@ -89,7 +89,7 @@ def _is_noise(code: str, path: str) -> bool:
 
 
 def _status(root: Path, paths: Sequence[str]) -> dict[str, str] | None:
-    """Return a map from each path that `git status` prints to its two-letter code; None if git fails."""
+    """Return the two-letter code of `git status` for each changed file, by path; None if git fails."""
     prefix = run_git(root, "rev-parse", "--show-prefix")
     lines = git_paths(root, *_STATUS, *paths)
     if lines is None or prefix is None or prefix.returncode != 0:

@@ -1,4 +1,4 @@
-"""Writing to paths that users choose: regular files are replaced atomically, other targets are opened.
+"""Writing to paths that users choose: regular files are replaced atomically; other targets are overwritten.
 
 An atomic replacement writes a temporary file and renames it to the path. The rename would also replace a
 device, a FIFO, an open descriptor (`/dev/stdout`, `>(cat)`) or a dangling link. nimlab opens such a target
@@ -139,7 +139,7 @@ def _replace_or_overwrite(path: Path, data: bytes, before: os.stat_result) -> No
 
 
 def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
-    """Write a temporary file in the same folder, then rename it. Owner and mode of the file are kept."""
+    """Write a temporary file in the same folder, then rename it. The file keeps its owner and its mode."""
     temporary = path.parent / f".{path.name[:200]}-{secrets.token_hex(4)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

@@ -193,7 +193,7 @@ class Network:
     """Limits of each peer's link; None means no limit.
 
     `method` is `tc` if nimlab's shaper in the pod enforces the limits, `cni` if the network plugin enforces
-    them, or `none`.
+    them, and `none` if there are no limits.
     """
 
     method: str
@@ -376,7 +376,7 @@ class LabFiles:
 
     `experiments` contains the usable experiments, sorted by name. `broken` lists the experiment files that
     cannot be used. `problems` contains all problems, even a problem that makes no file unusable, such as a
-    limit that all experiments together exceed. `warnings` are not problems.
+    limit that all experiments together exceed. `warnings` report probable mistakes in usable files.
     """
 
     lab: Lab

@@ -143,7 +143,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a regular expression that matches only this text. Hyphens need no escape outside a class."""
+    """Return a regular expression that matches only this text. Hyphens are not escaped, which is valid."""
     return re.escape(text).replace(r"\-", "-")
 
 

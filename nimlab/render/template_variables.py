@@ -184,7 +184,7 @@ def _rtt(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _labels(experiment: Experiment, lab: Lab) -> dict[str, str]:
-    """Return the labels of all objects and pods. Scrape rules, log rules and dashboards select by them."""
+    """Return the labels of all objects and pods. Scrape rules, log rules and dashboards use them."""
     return {
         "app.kubernetes.io/component": "peer",
         "app.kubernetes.io/managed-by": "nimlab",

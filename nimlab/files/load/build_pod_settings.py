@@ -92,9 +92,9 @@ def _env_of(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> dict[str, 
 
 
 def _args_of(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> tuple[str, ...]:
-    """Return the experiment's arguments. Without `args`, return the lab's allowed arguments.
+    """Return the experiment's arguments if the experiment sets any.
 
-    The contract states which arguments are allowed.
+    Otherwise return those default arguments of the lab that the contract allows.
     """
     if "args" in spec:
         return tuple(spec["args"])

@@ -16,7 +16,11 @@ from nimlab.files.placement_rules import priority_faults, selector_faults, toler
 from nimlab.files.spec import Contract, Extra, Lab
 
 WORKLOAD_NAME_LIMIT: Final = 52
-"""Maximum length of a StatefulSet's name. Kubernetes adds 11 characters to use it as a label value."""
+"""Maximum length of a StatefulSet's name.
+
+Kubernetes appends 11 characters to the name and uses the result as a label value, which can have at most 63
+characters.
+"""
 _MAX_STAGGER_MS: Final = 3_600_000
 
 

@@ -42,7 +42,7 @@ class Values:
         return _number(name, self.written.get(name))
 
     def problem(self, what: str, names: Iterable[str], hint: str | None) -> Problem | None:
-        """Return a problem at the first of these values that is in the document; None if none is."""
+        """Return a problem at the first of these values that is in the document; None if there is none."""
         names = tuple(names)
         own = [name for name in names if name in self.own]
         if not own:

@@ -125,7 +125,7 @@ class _StopReading(Exception):
 class _OpenCollection:
     """Map or list whose end is not read yet.
 
-    `key` is the key of a map whose value is not read yet; None if the next event is a key.
+    If the value of a map's key is not read yet, `key` is this key. Otherwise `key` is None.
     """
 
     value: dict[str, Any] | list[Any]

@@ -60,7 +60,7 @@ _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.agents.shape"]
 _OLD_AGENT: Final = re.compile(r"-m\W+(nimlab\.(?:rtt|shape|stagger))\b")
 """Matches a command that starts an agent by the module path of images before 0.2.0."""
 _SYSCTL: Final = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
-"""The only allowed sysctl. Its value is the group that may send ICMP echoes, as a range."""
+"""The only allowed sysctl. Its value is a range that contains only the group of the RTT exporter."""
 _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
 """Fields of its own pod that a container may read. They reveal nothing about the node."""
 

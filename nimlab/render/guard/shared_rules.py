@@ -90,7 +90,10 @@ def membership_violations(
 
 
 def reserved_metadata_violations(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[str]:
-    """Yield a violation for each label or annotation that is not text, or is reserved but not `expected`."""
+    """Yield a violation for each label or annotation with a forbidden value.
+
+    Every value must be text. A reserved label or annotation must have its value in `expected`.
+    """
     for field in ("labels", "annotations"):
         for name, value in (metadata.get(field) or {}).items():
             if not isinstance(value, str):
