@@ -18,7 +18,7 @@ _MAX_ERRORS: Final = 2
 _PREFIX_LETTERS: Final = (
     3  # this many first letters of an abbreviation must occur in the word, in their order
 )
-_MIN_SIMILARITY: Final = 0.55  # of an abbreviation and its word, from 0 to 1
+_MIN_SIMILARITY: Final = 0.55  # minimum similarity of an abbreviation and its word, from 0 to 1
 _MAX_CHARACTERS: Final = 100  # a longer word is not a misspelt name, and the comparison would be slow
 
 
@@ -48,7 +48,8 @@ def _normalized(word: str) -> str:
 def _rank(word: str, name: str) -> int | None:
     """Return a rank that is lower for more similar words, or None for words that are not similar.
 
-    The rank is the number of typing errors. Words that are similar in another way have the highest rank.
+    The rank is the number of typing errors. Words that are similar in another way have a higher rank than any
+    words that differ by typing errors.
     """
     allowed = min(max(len(word), len(name)) // _LETTERS_PER_ERROR, _MAX_ERRORS)
     if abs(len(word) - len(name)) <= allowed:

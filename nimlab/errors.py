@@ -3,18 +3,25 @@
 Every error states what is wrong, where, and how to fix it. This module does no input or output. A class
 exists only if some code catches it or a test uses it.
 
-NimlabError what, where, hint; exit code 1 ├─ SpecError all problems of the user's files, in file order ├─
-RenderError a template cannot be rendered ├─ GuardError a rendered manifest is not allowed ├─ PlanError the
-plan is refused (a stale commit, an unknown name, an empty desired state) │ ├─ OwnershipConflict the object
-exists and was not created by nimlab │ └─ ImmutableField the change requires a replacement, which the
-experiment does not allow ├─ ClusterError the API server refused a request, or did not answer; contains the
-HTTP status │ ├─ Unreachable no response or a malformed one, after retries │ ├─ Forbidden 401 or 403; never
-treated as "the object does not exist" │ ├─ IncompleteDiscovery the server cannot list all its kinds │ ├─
-Expired 410: the list or watch must be restarted │ ├─ FieldConflict another field manager owns the fields │ ├─
-PreconditionFailed the object has changed since it was read │ └─ Rejected the server does not accept the
-object ├─ LockHeld another sync is running, or may have acquired the lock ├─ Interrupted a signal arrived
-before the first change; exit code 130 ├─ SandboxError the local control plane cannot be built, started or
-stopped └─ EditError a file cannot be edited as requested
+    NimlabError                any error that a user can fix; has `what`, `where` and `hint`; exit code 1
+    ├─ SpecError               the user's files are invalid; contains all problems, sorted by place
+    ├─ RenderError             a template cannot be rendered
+    ├─ GuardError              a rendered manifest is not allowed
+    ├─ PlanError               the plan is refused, for example because the commit is outdated
+    │  ├─ OwnershipConflict    the object exists and was not created by nimlab
+    │  └─ ImmutableField       the change requires a replacement, which the experiment does not allow
+    ├─ ClusterError            the API server refused a request or did not answer; has the HTTP status
+    │  ├─ Unreachable          no complete response was received, even after retries
+    │  ├─ Forbidden            status 401 or 403; never treated as "the object does not exist"
+    │  ├─ IncompleteDiscovery  the server cannot list all its kinds
+    │  ├─ Expired              status 410: the list or watch must be restarted
+    │  ├─ FieldConflict        another field manager owns the fields
+    │  ├─ PreconditionFailed   the object has changed since it was read
+    │  └─ Rejected             the server does not accept the object
+    ├─ LockHeld                another sync is running, or may have acquired the lock
+    ├─ Interrupted             a signal arrived before the first change; exit code 130
+    ├─ SandboxError            the local control plane cannot be built, started or stopped
+    └─ EditError               a file cannot be edited as requested
 """
 
 from __future__ import annotations
@@ -38,7 +45,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Location:
-    """A place in a file: the path relative to the lab's folder, and the line and column, counted from 1."""
+    """A place in a file. `path` is relative to the lab's folder; `line` and `column` are counted from 1."""
 
     path: str
     line: int = 1
@@ -103,7 +110,7 @@ class NimlabError(Exception):
 
 
 class SpecError(NimlabError):
-    """The user's files are invalid; `problems` contains all problems, sorted by place."""
+    """The user's files are invalid. `problems` contains all their problems, sorted by place."""
 
     code = "spec"
 
@@ -175,7 +182,7 @@ class Forbidden(ClusterError):
 
 
 class IncompleteDiscovery(ClusterError):
-    """The server cannot list all its kinds, so an object that is not listed may exist."""
+    """The server cannot list all its kinds, so objects of further kinds may exist."""
 
     code = "unseen"
 
@@ -188,7 +195,7 @@ class Expired(ClusterError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """A field that another manager owns; `field` is its path as the server writes it (`.spec.replicas`)."""
+    """A field that another manager owns. `field` is its path as in the response (`.spec.replicas`)."""
 
     manager: str
     field: str

@@ -19,7 +19,7 @@ OTHER: Final = "other"
 
 
 class Stopwatch:
-    """The seconds per stage; time outside all stages is counted as `other`."""
+    """The seconds that each stage took. Time outside all stages is counted as `other`."""
 
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
@@ -28,7 +28,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Return a context; the time inside it is counted for this stage."""
+        """Return a context manager that counts the time inside its block for this stage."""
         self._count()
         self._running.append(name)
         try:

@@ -23,7 +23,7 @@ _MAX_FILES: Final = 100  # one file per lab; the least recently written files ar
 
 
 class ValueCache:
-    """Values by digest, kept between runs."""
+    """Values that are kept between runs, each under the digest of its inputs."""
 
     def __init__(self, path: Path, stamp: str) -> None:
         """Read the file; `stamp` is one line of text."""
@@ -33,7 +33,7 @@ class ValueCache:
         self._used: dict[str, str] = {}
 
     def get(self, digest: str) -> Any:  # noqa: ANN401 -- any JSON
-        """Return a new copy of the value, or None if there is no value."""
+        """Return a new copy of the value with this digest; None if there is no such value."""
         text = self._used.get(digest) or self._loaded.get(digest)
         if text is None:
             return None
@@ -41,11 +41,11 @@ class ValueCache:
         return json.loads(text)
 
     def put(self, digest: str, value: object) -> None:
-        """Store a value."""
+        """Store the value under this digest."""
         self._used[digest] = json.dumps(value)
 
     def save(self, *, forget: bool) -> None:
-        """Write the file if a value has changed; `forget` drops the values that this run did not use."""
+        """Write the file if its values have changed. `forget` drops the values that this run did not use."""
         kept = self._used if forget else {**self._loaded, **self._used}
         if kept == self._loaded:
             return

@@ -14,9 +14,9 @@ import yaml
 NESTING_LIMIT: Final = 100
 """Maximum depth of nested maps and lists in a document. The limit of the API server is higher."""
 SAFE_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The loader of libyaml, which is much faster. A build of PyYAML may lack it."""
+"""The loader of libyaml, which is much faster. PyYAML's own loader replaces it if PyYAML lacks libyaml."""
 SAFE_DUMPER: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""The dumper of libyaml, chosen for the same reason as the loader."""
+"""The dumper of libyaml, which is much faster. PyYAML's own dumper replaces it if PyYAML lacks libyaml."""
 
 
 def parse_yaml(text: str) -> list[Any]:

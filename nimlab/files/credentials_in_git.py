@@ -1,7 +1,7 @@
 """Search for credentials in the files of the lab's folder that Git tracks.
 
-In: the lab's folder. Out: one warning per file. The content of a file is read from Git's index. A warning
-never contains the credential itself.
+In: the lab's folder. Out: at most one warning per file, and one warning for all files in nimlab's own
+folders. The content of a file is read from Git's index. A warning never contains the credential itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Edits of experiment files by `create`, `scale` and `delete`. No byte outside an edit is changed.
+"""Experiment files for the commands `create`, `scale` and `delete`: find, create and edit them.
 
-In: the text of an experiment's file, or the values of a new experiment. Out: the new text. The caller
-validates the new text.
+In: the text of an experiment's file, or the values of a new experiment. Out: the new text. An edit keeps all
+other bytes of the file. The caller validates the new text.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _SEE_VALIDATE: Final = "`nimlab validate` lists the errors"
 class NewExperiment:
     """Values of a new experiment, in the units that the flags of nimp2p-lab use.
 
-    `msg_size` is in bytes, `msg_rate` in milliseconds between messages, `cpu` in cores, `ram` in MiB, and the
-    bandwidths are in megabits per second. None means that the file contains the default, if the contract
-    supports the field.
+    `msg_size` is in bytes, `msg_rate` is the number of milliseconds between two messages, `cpu` is in cores,
+    `ram` in MiB, and the bandwidths are in megabits per second. If a value is None and the contract supports
+    the field, the file contains a default value.
     """
 
     name: str
@@ -63,10 +63,10 @@ def experiment_text(
 ) -> str:
     """Return the text of a new experiment's file, with units and the schema header for editors. Pure.
 
-    The file contains only fields that the contract supports. If `contract` is None, it contains all fields. A
-    required field without a flag and without a default in lab.yaml gets the schema's example value. Raises
-    EditError for a fraction of a core that Kubernetes cannot represent, and for a flag whose field the
-    contract does not support.
+    The file contains only fields that the contract supports. If `contract` is None, it contains all fields.
+    If the contract requires a field that no flag and no default in lab.yaml sets, the file contains the
+    schema's example value. Raises EditError if `cpu` is not a whole number of millicores, and for a flag
+    whose field the contract does not support.
     """
     metadata = [f"name: {_scalar(new.name)}"]
     if new.owner:
@@ -94,7 +94,7 @@ def experiment_text(
 
 
 def _settings(new: NewExperiment, contract: Contract | None, defaults: Mapping[str, Any]) -> dict[str, str]:
-    """Return a map from the dotted name of each supported setting to the text of its value."""
+    """Return a map from each supported setting's dotted name to its value as text. Raises EditError."""
     connections = 2
     if contract is not None and contract.connect_limit is ConnectLimit.LESS_THAN_PEERS:
         connections = max(min(2, new.peers - 1), 0)
@@ -134,7 +134,7 @@ def _example(field: str) -> str:
 
 
 def _setting_lines(settings: Mapping[str, str]) -> Iterator[str]:
-    """Yield one line per top-level field, in the order of the settings."""
+    """Yield one line per top-level field, such as `  message: {size: 1440B, interval: 2000ms}`."""
     groups: dict[str, list[str]] = {}
     for field, text in settings.items():
         group, _, name = field.partition(".")
@@ -148,7 +148,7 @@ def set_peers(text: str, peers: int, role: str | None = None) -> str:
     """Return the text with a new number of peers, for the experiment or for one role of it. Pure.
 
     All other characters are kept. If the file has no `peers`, this field is added at the beginning of `spec`.
-    Raises EditError if the place of the number in the text is unclear.
+    Raises EditError if the number or the role is invalid, or if the file has an unusual form.
     """
     if peers < 1:
         hint = "write 1 or more; `nimlab delete NAME` removes an experiment"
@@ -188,7 +188,7 @@ def _with_number(text: str, node: yaml.Node, peers: int) -> str:
 
 
 def new_experiment_path(root: Path, name: str) -> Path:
-    """Return the path of a new experiment's file. Raises EditError if it exists or the name is invalid."""
+    """Return the path of a new experiment's file. Raises EditError if it exists or `name` is invalid."""
     folder = root / "experiments"
     path = folder / f"{name}.yaml"
     if path.parent != folder or name.startswith("."):
@@ -204,9 +204,10 @@ def new_experiment_path(root: Path, name: str) -> Path:
 
 
 def find_experiment_file(root: Path, name: str) -> Path:
-    """Return the file of the experiment with this name. Raises EditError with a similar name as the hint.
+    """Return the file of the experiment with this name. Raises EditError if there is no such file.
 
-    A file without `metadata.name` is found by its file name, unless another file contains that name.
+    The hint of the error suggests a similar name. A file without `metadata.name` is found by its file name,
+    unless `metadata.name` of another file is the same.
     """
     named: dict[str, Path] = {}
     unnamed: dict[str, Path] = {}
@@ -221,7 +222,7 @@ def find_experiment_file(root: Path, name: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text with its original line ends. Raises EditError."""
+    """Return a file's text with its original line ends. Raises EditError if the file cannot be read."""
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -239,7 +240,7 @@ def _cpu_m(cores: float) -> int:
 
 
 def _memory(ram_mib: int) -> str:
-    """Return the amount with its unit. An invalid amount is not changed, because validation reports it."""
+    """Return an amount of memory with its unit. Validation reports an amount that is not positive."""
     return format_memory_bytes(ram_mib * 1024**2) if ram_mib > 0 else f"{ram_mib}Mi"
 
 
@@ -264,7 +265,7 @@ def _value(node: yaml.Node | None, key: str) -> yaml.Node | None:
 
 
 def _with_peers(text: str, spec: yaml.MappingNode, peers: int) -> str:
-    """Return the text with `peers` as the first entry of `spec`. Raises EditError."""
+    """Return the text with `peers` as the first entry of `spec`. Raises EditError if that is impossible."""
     at = spec.value[0][0].start_mark.index
     before = text[:at].rstrip(" ")
     indent = text[len(before) : at]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 _TIMEOUT_S: Final = 30
-# The variables that `git rev-parse --local-env-vars` lists, and the variables that change how Git interprets
-# a path. Git sets them when it runs a hook, and the hook may belong to another repository.
+# nimlab removes the variables that `git rev-parse --local-env-vars` lists, and the variables that change how
+# Git interprets a path. If a Git hook starts nimlab, these variables can describe another repository.
 _DROPPED: Final = frozenset({
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
     "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NAMESPACE",
@@ -54,6 +54,6 @@ def run_git(root: Path, *arguments: str, stdin: str | None = None) -> subprocess
 
 
 def git_paths(root: Path, *arguments: str) -> Sequence[str] | None:
-    """Run a git command that prints entries terminated by NUL, and return the entries; None if it fails."""
+    """Run a git command that prints entries terminated by NUL, and return the entries; None on failure."""
     result = run_git(root, *arguments)
     return None if result is None or result.returncode != 0 else result.stdout.split("\0")[:-1]

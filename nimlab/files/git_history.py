@@ -1,4 +1,4 @@
-"""Git facts: the current commit, its relation to the commit of the last sync, and earlier content of files.
+"""Git facts: the current commit, how it relates to the last synced commit, and earlier content of files.
 
 In: the lab's folder. Out: `Commit`, `Relation` or texts; None if Git cannot provide the fact. This module
 writes nothing and contacts no remote.
@@ -34,7 +34,10 @@ class Commit:
 
 
 class Relation(Enum):
-    """How the commit that is checked out relates to a recorded commit."""
+    """How the commit that is checked out relates to a recorded commit.
+
+    For example, NEWER means that the commit that is checked out descends from the recorded commit.
+    """
 
     SAME = "same"
     NEWER = "newer"
@@ -44,7 +47,7 @@ class Relation(Enum):
 
 
 def read_commit(root: Path) -> Commit | None:
-    """Return the commit that is checked out; None if there is no Git, no repository or no commit.
+    """Return the commit that is checked out; None if Git, the repository or the commit is missing.
 
     Also returns None for a lab that Git does not track, because the commit does not contain its files.
 
@@ -67,7 +70,7 @@ def read_commit(root: Path) -> Commit | None:
 
 
 def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
-    """Return the relation of `head` to a recorded commit; UNKNOWN if Git cannot determine it."""
+    """Return how the commit `head` relates to a recorded commit; UNKNOWN if Git cannot determine it."""
     if head is None or not _SHA.fullmatch(recorded):
         return Relation.UNKNOWN
     if head.sha == recorded:
@@ -82,7 +85,7 @@ def relation_to(root: Path, head: Commit | None, recorded: str) -> Relation:
 
 
 def remedy_for(root: Path, head: Commit | None, recorded: str) -> str:
-    """Return a hint on how to check out a commit that descends from a recorded commit."""
+    """Return a hint that explains how to check out a commit that descends from the recorded commit."""
     if head is None:
         return "sync from a clone of the lab's repository"
     if not _SHA.fullmatch(recorded):
@@ -113,7 +116,7 @@ def _is_related(root: Path, first: str, second: str) -> bool:
 
 
 def _branch_with(root: Path, sha: str) -> str | None:
-    """Return a branch or tag that contains the commit; local branches take precedence."""
+    """Return a branch or tag that contains the commit, preferably a local branch; None if there is none."""
     names = git_paths(
         root, "for-each-ref", "--count=1", "--contains", sha, "--format=%(refname:short)%00",
         "refs/heads", "refs/tags", "refs/remotes",
@@ -122,7 +125,10 @@ def _branch_with(root: Path, sha: str) -> str | None:
 
 
 def folder_in_repository(root: Path) -> str:
-    """Return the lab's path in its repository, such as `labs/one`; empty at the top or without Git."""
+    """Return the lab's path in its repository, such as `labs/one`.
+
+    The path is empty if the lab is the top folder of the repository, or if Git fails.
+    """
     prefix = run_git(root, "rev-parse", "--show-prefix")
     return "" if prefix is None or prefix.returncode != 0 else prefix.stdout.removesuffix("\n").rstrip("/")
 
@@ -165,7 +171,7 @@ def unrestorable(root: Path, path: str) -> str | None:
 
 
 def _printable(name: str) -> str:
-    """Return the name with U+FFFD for bytes that are not UTF-8."""
+    """Return the name, with U+FFFD instead of bytes that are not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 

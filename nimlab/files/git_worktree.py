@@ -2,8 +2,8 @@
 
 In: the lab's folder. Out: a `Worktree` with the differences and the hidden files. A hidden file is missing in
 the folder or differs from the commit, but `git status` does not report this (sparse checkout,
-assume-unchanged). No user deleted a missing hidden file, so the objects that it describes must not be pruned.
-This module writes nothing.
+assume-unchanged). If a hidden file is missing, Git does not show whether a user deleted it. Therefore nimlab
+must not prune the objects that it describes. This module writes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ _STATUS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HiddenFile:
-    """A file whose changes Git hides. `path` is relative to the lab's folder."""
+    """A file whose changes Git hides.
+
+    `path` is relative to the lab's folder. `what` and `hint` are the texts of the problem that nimlab
+    reports.
+    """
 
     path: str
     what: str
@@ -39,7 +43,8 @@ class HiddenFile:
 class Worktree:
     """Difference between the folder and the commit. `dirty` is True if a file that a sync reads differs.
 
-    `is_tracked` is False for a folder that is not in the commit, such as an untracked copy of the lab.
+    `hidden` lists the files whose changes Git hides. `is_tracked` is False for a folder that is not in the
+    commit, such as an untracked copy of the lab.
     """
 
     dirty: bool
@@ -49,7 +54,11 @@ class Worktree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """Entry of Git's index. `tag` is S or s for skip-worktree, and lower-case for assume-unchanged."""
+    """Entry of Git's index.
+
+    `tag` is the letter that `git ls-files -v` prints: `S` or `s` for a file that is marked skip-worktree, and
+    a lower-case letter for a file that is marked assume-unchanged.
+    """
 
     path: str
     tag: str
@@ -80,7 +89,7 @@ def _is_noise(code: str, path: str) -> bool:
 
 
 def _status(root: Path, paths: Sequence[str]) -> dict[str, str] | None:
-    """Return a map from relative paths to the two-letter codes of `git status`; None if git fails."""
+    """Return the two-letter code of `git status` for each changed file, by path; None if git fails."""
     prefix = run_git(root, "rev-parse", "--show-prefix")
     lines = git_paths(root, *_STATUS, *paths)
     if lines is None or prefix is None or prefix.returncode != 0:
@@ -148,13 +157,17 @@ def _remedy(entry: _Entry) -> str:
 
 
 def _changed(root: Path, flagged: Sequence[_Entry]) -> list[_Entry]:
-    """Return the entries whose file differs from the index. Git itself does not compare flagged entries."""
+    """Return the entries whose file differs from the index.
+
+    `flagged` are entries that are marked skip-worktree or assume-unchanged. Git itself does not compare their
+    files.
+    """
     ids = content_ids(root, [entry.path for entry in flagged]) if flagged else {}
     return [entry for entry in flagged if ids.get(entry.path) != entry.sha]
 
 
 def content_ids(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    """Return a map from paths to the object IDs of the files' content, without files that Git cannot read."""
+    """Return a map from each path to the object ID of the file's content. Omit files that Git cannot read."""
     usable = [path for path in paths if "\n" not in path and (root / path).is_file()]
     prefix, top = run_git(root, "rev-parse", "--show-prefix"), run_git(root, "rev-parse", "--show-cdup")
     if prefix is None or top is None or prefix.returncode != 0 or "\n" in prefix.stdout.removesuffix("\n"):
@@ -168,7 +181,7 @@ def content_ids(root: Path, paths: Sequence[str]) -> dict[str, str]:
 
 
 def _hidden_in_submodule(root: Path, entry: _Entry) -> Iterator[HiddenFile]:
-    """Yield the hidden files of a submodule, or the submodule itself if it is not checked out."""
+    """Yield the hidden files of a submodule, or the submodule itself if Git cannot compare it."""
     folder = root / entry.path
     if not os.path.lexists(folder / ".git"):
         what = "the submodule is in the commit but not checked out"
@@ -193,7 +206,7 @@ def _tracked_paths(root: Path, entry: _Entry) -> Iterator[str]:
 
 
 def _listed_files(root: Path) -> Iterator[str]:
-    """Yield the input files directly in `experiments` and `contracts`.
+    """Yield the paths of the input files that are directly in `experiments` or `contracts`.
 
     The files are listed without Git, because `git status` omits some files if `core.ignoreCase` is set.
     """

@@ -26,7 +26,7 @@ _SYSTEM_PRIORITY: Final = "system-"
 
 
 def toleration_faults(toleration: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why a toleration is not allowed: it is too wide, or its fields contradict each other."""
+    """Yield the reasons why peers may not use this toleration."""
     key, operator = str(toleration.get("key") or ""), toleration.get("operator") or "Equal"
     effect = toleration.get("effect") or ""
     if not key:
@@ -68,7 +68,7 @@ def selector_faults(selector: Mapping[str, Any]) -> Iterator[str]:
 
 
 def priority_faults(name: str) -> Iterator[str]:
-    """Yield the reason why peers may not use this PriorityClass."""
+    """Yield the reason why peers may not use the PriorityClass with this name, if there is a reason."""
     if name.startswith(_SYSTEM_PRIORITY):
         yield f"`{name}` is reserved for system pods, which peers would evict"
 

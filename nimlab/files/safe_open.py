@@ -2,8 +2,7 @@
 
 In: the lab's folder and a path relative to it. Out: bytes. Symbolic links and special files are refused: a
 link can lead out of the repository (as in CVE-2022-31036 and CVE-2022-24877), and reading a pipe may never
-end. This module also detects invisible characters, and files in which Git has replaced the content (LFS
-pointers, conflict markers).
+end. This module also detects invisible characters, Git LFS pointers and conflict markers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,10 @@ _CONFLICT: Final = re.compile(r"^(<{7}|>{7}|\|{7})(?= |\r?$)", re.MULTILINE)
 
 
 def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
-    """Return the file's bytes, at most one byte more than the limit. Raises OSError with a readable text."""
+    """Return the file's bytes. Raises OSError with a readable text.
+
+    If the file is larger than the limit, the result has one byte more than the limit.
+    """
     check_folder(root, PurePosixPath(path).parent.as_posix())
     try:
         handle = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -42,7 +44,10 @@ def read_file(root: Path, path: str, limit_bytes: int) -> bytes:
 
 
 def foreign_content(text: str) -> tuple[int, str, str] | None:
-    """Return a line, a message and a hint if Git replaced or marked the file's content; None otherwise."""
+    """Return a problem's line, message and hint if the text is an LFS pointer or has a conflict marker.
+
+    Return None for any other text.
+    """
     if text.startswith(_LFS):
         return 1, "this is a Git LFS pointer, not the file itself", "`git lfs pull` fetches the file"
     conflict = _CONFLICT.search(text)
@@ -59,7 +64,7 @@ def is_visible(name: str) -> bool:
 
 
 def check_folder(root: Path, path: str) -> None:
-    """Raise OSError if the folder, or a folder between the root and it, is a symbolic link."""
+    """Raise OSError if the folder, or one of its parent folders below the root, is a symbolic link."""
     folder = PurePosixPath(path)
     for part in (*reversed(folder.parents), folder):
         if (root / part).is_symlink() and part != PurePosixPath("."):

@@ -1,4 +1,4 @@
-"""Writing to paths that users choose: regular files are replaced atomically; others are overwritten.
+"""Writing to paths that users choose: regular files are replaced atomically; other targets are overwritten.
 
 An atomic replacement writes a temporary file and renames it to the path. The rename would also replace a
 device, a FIFO, an open descriptor (`/dev/stdout`, `>(cat)`) or a dangling link. nimlab opens such a target
@@ -21,7 +21,7 @@ from nimlab.errors import EditError
 
 _DESCRIPTORS: Final = re.compile(r"/proc/(?P<process>[0-9]+)(/task/[0-9]+)?/fd|/dev/fd")
 _LINK_LIMIT: Final = 40  # maximum number of links that Linux follows
-_NOT_REPLACEABLE: Final = frozenset({  # the folder refuses a rename; the file itself may still be writable
+_NOT_REPLACEABLE: Final = frozenset({  # the folder does not allow a rename, but the file may be writable
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.ENOENT, errno.ENOTSUP,
 })  # fmt: skip
 
@@ -87,7 +87,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _links(path: Path) -> list[Path]:
-    """Return the path and the targets of all symbolic links that it leads to, with resolved folders."""
+    """Return the path and, if it is a symbolic link, each target in the chain; the folders are resolved."""
     places: list[Path] = []
     while len(places) < _LINK_LIMIT:
         place = Path(os.path.realpath(path.parent)) / path.name
@@ -99,7 +99,7 @@ def _links(path: Path) -> list[Path]:
 
 
 def _is_descriptor(path: Path) -> bool:
-    """Return True for the path of an open descriptor, which a rename cannot replace."""
+    """Return True if the path leads to an open descriptor, which a rename cannot replace."""
     return any(_DESCRIPTORS.fullmatch(str(place.parent)) for place in _links(path))
 
 
@@ -139,7 +139,7 @@ def _replace_or_overwrite(path: Path, data: bytes, before: os.stat_result) -> No
 
 
 def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
-    """Write a temporary file in the same folder, then rename it; the owner and mode are kept."""
+    """Write a temporary file in the same folder, then rename it. The file keeps its owner and its mode."""
     temporary = path.parent / f".{path.name[:200]}-{secrets.token_hex(4)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -150,7 +150,7 @@ def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
                 os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
             file.write(data)
             file.flush()
-            os.fsync(descriptor)  # without it, the file may be empty after a crash
+            os.fsync(descriptor)  # otherwise the file may be empty after a crash
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

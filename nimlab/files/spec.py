@@ -22,21 +22,22 @@ RTT_PORT_NAMES: Final = frozenset({"rtt-metrics", "rtt-echo", "rtt-echo-udp"})
 POD_CONTAINERS: Final = frozenset({"shape", "rtt"})
 """Containers that templates/experiment/ adds to each peer's pod; contracts cannot use their names."""
 HTTP_PORTS: Final = ("metrics", "publish")
-"""Ports of a node that serve HTTP: its metrics, and commands to publish a message."""
+"""Names of the ports on which a node serves HTTP: its metrics, and requests to publish a message."""
 
 GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- the Secret's name, not its content
-"""Name of the Secret with Grafana's password, the only Secret that a pod of the platform can use."""
+"""Name of the Secret with Grafana's password. Pods of the platform may use no other Secret."""
 
 
 class Isolation(Enum):
     """How experiments of a contract are separated from each other."""
 
-    LABEL = "label"  # all in the lab's namespace; names and labels distinguish them
-    NAMESPACE = "namespace"  # one namespace per experiment, with the fixed names that the node's code expects
+    LABEL = "label"  # all experiments are in the lab's namespace; names and labels distinguish them
+    # Each experiment has its own namespace. Its objects have the fixed names that the node's code expects.
+    NAMESPACE = "namespace"
 
 
 class ConnectLimit(Enum):
-    """How `connectTo` relates to `peers` for a node image."""
+    """Upper bound of `connectTo` for a node image."""
 
     AT_MOST_PEERS = "at-most-peers"
     LESS_THAN_PEERS = "less-than-peers"
@@ -45,7 +46,7 @@ class ConnectLimit(Enum):
 class Rollout(Enum):
     """How running peers are restarted after a change of the pod template."""
 
-    TOGETHER = "together"  # all peers of the old revision are deleted at once, which starts a new run
+    TOGETHER = "together"  # all outdated peers are deleted at once, so that the peers form a new network
     ROLLING = "rolling"  # the StatefulSet controller replaces one peer after another
 
 
@@ -73,9 +74,9 @@ class Image:
 class EnvVar:
     """Environment variable that a node image reads.
 
-    Either `value` is a fixed value, or `source` names the spec field that provides the value, such as
-    `message.interval`. `unit` is the unit in which the image reads the value: `ms`, `s`, `bytes`, `count`,
-    `ratio`, `word` or `flag`.
+    If `value` is not None, it is a fixed value. Otherwise `source` is the name of the spec field that
+    provides the value, such as `message.interval`. `unit` is the unit in which the image reads the value:
+    `ms`, `s`, `bytes`, `count`, `ratio`, `word` or `flag`.
     """
 
     name: str
@@ -87,7 +88,10 @@ class EnvVar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """Port that the node listens on. Its name has at most 11 characters, so `<name>-udp` has at most 15."""
+    """Port on which the node listens.
+
+    `name` has at most 11 characters, because Kubernetes limits the longer name `<name>-udp` to 15 characters.
+    """
 
     name: str
     port: int
@@ -96,7 +100,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """Pattern of variables or arguments that experiments may add: an exact text, or a prefix and `*`."""
+    """Pattern of variables or arguments that experiments may add: an exact text, or a prefix and a `*`."""
 
     pattern: str
     description: str
@@ -142,7 +146,7 @@ class Contract:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Topology spread constraint for the peers of a group."""
+    """Topology spread constraint for the pods of a group of peers."""
 
     topology_key: str
     max_skew: int
@@ -151,10 +155,11 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
-    """Settings of a group's pods, except their resources.
+    """Settings of the pods of a group of peers, except their resources.
 
-    Each of `tolerations` has the fields of a Kubernetes toleration. The contract allows every entry of `env`
-    and `args`.
+    Each item of `tolerations` has the fields of a Kubernetes toleration. `env` and `args` contain only
+    entries that the contract allows. `stagger_ms` is the delay between the starts of two consecutive peers; 0
+    means no delay.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -170,9 +175,9 @@ class PodSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerGroup:
-    """Peers with equal settings: all peers of an experiment (`role` is None), or those of one role.
+    """Peers with equal settings: the peers of one role, or all peers of an experiment without roles.
 
-    `first` is the number of peers in the preceding roles.
+    `role` is the name of the role, or None. `first` is the number of peers in the preceding roles.
     """
 
     role: str | None
@@ -185,7 +190,11 @@ class PeerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Limits of each peer's link; None means no limit. `method` is `tc`, `cni` or `none`."""
+    """Limits of each peer's link; None means no limit.
+
+    `method` is `tc` if nimlab's shaper in the pod enforces the limits, `cni` if the network plugin enforces
+    them, and `none` if there are no limits.
+    """
 
     method: str
     downlink_bit_per_s: int | None
@@ -214,8 +223,8 @@ class Experiment:
 
     `settings` maps dotted field names, such as `message.size` and `peers`, to the values for the image, in
     base units. `cpu_m`, `memory_bytes` and `pod` apply to peers without a role. `document` is the file's
-    data, and `digest` its sha256, which does not depend on key order, comments and spacing. `full_name` is
-    the lab's prefix followed by `name`.
+    data. `digest` is the sha256 of this data, so it does not depend on key order, comments and spacing.
+    `full_name` is the lab's prefix followed by `name`.
     """
 
     name: str
@@ -245,7 +254,7 @@ class Experiment:
 
     @property
     def groups(self) -> tuple[PeerGroup, ...]:
-        """The roles in their order, or all peers as one group; each group is one StatefulSet."""
+        """The roles in their order, or all peers as one group. Each group has its own StatefulSet."""
         if self.roles:
             return self.roles
         all_peers = PeerGroup(
@@ -260,7 +269,7 @@ class Experiment:
 
     @property
     def workload(self) -> str:
-        """Name of the StatefulSet; with roles, the beginning of the name of each StatefulSet."""
+        """Name of the StatefulSet. If there are roles, the names of all StatefulSets begin with it."""
         return self.contract.workload or self.full_name
 
     def workload_of(self, group: PeerGroup) -> str:
@@ -347,7 +356,8 @@ class Lab:
 class BrokenFile:
     """A file that cannot be used. `name` is `metadata.name`, or the file's stem if the name is unknown.
 
-    `cause` is the contract's file, or the folder `contracts`, if the problem is there; otherwise None.
+    If the problem is in the experiment's contract, `cause` is the contract's file or the folder `contracts`.
+    Otherwise `cause` is None.
     """
 
     name: str
@@ -364,9 +374,9 @@ class BrokenFile:
 class LabFiles:
     """Result of reading the lab's folder.
 
-    `experiments` are sorted by name and have no problems. `broken` lists the other files. `problems` is empty
-    if and only if `broken` is empty and the lab and all contracts are usable. `warnings` concern usable
-    files.
+    `experiments` contains the usable experiments, sorted by name. `broken` lists the experiment files that
+    cannot be used. `problems` contains all problems, even a problem that makes no file unusable, such as a
+    limit that all experiments together exceed. `warnings` report probable mistakes in usable files.
     """
 
     lab: Lab

@@ -41,7 +41,7 @@ _IGNORED_PREFIXES: Final = (".", "README")
 
 
 class Templates:
-    """The sources of a folder's templates, compiled when the first manifest has to be rendered.
+    """The sources of a folder's templates. They are compiled when they are needed for the first time.
 
     `digest` identifies the folder and the sources. `value_cache` may contain results of earlier runs.
     """
@@ -65,7 +65,7 @@ class Templates:
         return self._compiled
 
     def find(self, variables: Mapping[str, Any], kind: str, name: str) -> tuple[str, str] | None:
-        """Return the path and the source of the template that renders an object, or None."""
+        """Return the path and the source of the template that renders an object; None if no template does."""
         documents = self.compiled().render_documents(variables, f"{kind} `{name}`")
         for file, document in documents.items():
             if (document.get("kind"), document["metadata"].get("name")) == (kind, name):

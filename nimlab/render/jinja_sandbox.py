@@ -26,7 +26,7 @@ from nimlab.render.template_limits import LimitExceededError, limit_resources
 from nimlab.units import UnitError
 from nimlab.yaml_and_json import parse_yaml
 
-_OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd accepts 1.5 MB per object; shipped objects have a few kB
+_OUTPUT_LIMIT_BYTES: Final = 512 * 1024  # etcd accepts 1.5 MB per object; nimlab's own objects have a few kB
 _CPU_LIMIT_S: Final = 0.5  # rendering an experiment takes about a millisecond
 _MEMORY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _OPERATION_LIMIT: Final = 1_000_000  # characters, items or bits
@@ -53,13 +53,13 @@ class CompiledTemplates:
         return list(self._render(variables, subject, _to_manifest).values())
 
     def render_documents(self, variables: Mapping[str, Any], subject: str) -> dict[str, Any]:
-        """Return the document of each template by the template's name. Raises RenderError."""
+        """Return a map from each template's name to its document, if it has one. Raises RenderError."""
         return self._render(variables, subject, lambda document, _where, _subject: document)
 
     def _render(
         self, variables: Mapping[str, Any], subject: str, convert: Callable[[Any, str, str], Any]
     ) -> dict[str, Any]:
-        """Render each template and convert its document, if any. The limits apply to all together."""
+        """Render each template and convert its document, if any. The limits apply to all of them in total."""
         results: dict[str, Any] = {}
         name = ""
         try:
@@ -81,7 +81,10 @@ class CompiledTemplates:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, with a limit on the result of an operation, because no signal can interrupt one."""
+    """Jinja's sandbox, with a limit on the size of a product or power.
+
+    The limit is needed because no signal can interrupt a single operation.
+    """
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -189,7 +192,7 @@ def _template_line(error: Exception, name: str) -> int | None:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> ParsedTemplate:
-    """Parse a text with markers. Experiments that give the same text share the result."""
+    """Parse a text with markers. The result is cached, because several experiments can give the same text."""
     return ParsedTemplate(parse_yaml(text))
 
 

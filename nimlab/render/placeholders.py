@@ -16,8 +16,8 @@ from typing import Any, Final
 from nimlab.errors import truncate
 from nimlab.yaml_and_json import to_yaml_safe_json
 
-# The random part differs in each process, so no text of a user can contain a marker. YAML keeps the
-# private-use characters around it.
+# The random part differs in each process, so no text of a user can contain a marker. YAML does not change the
+# private-use characters at both ends of a marker.
 _MARKER_START: Final = f"\ue000{secrets.token_hex(4)}:"
 _MARKER: Final = re.compile(f"{_MARKER_START}([0-9]+)\ue001")
 _QUOTED_MARKER: Final = re.compile(f'"?{_MARKER.pattern}"?')  # YAML keeps the quotes inside a block of text
@@ -32,7 +32,7 @@ class ParsedTemplate:
     """A rendered text after parsing; `marked` contains the ids of the maps and lists with markers."""
 
     def __init__(self, value: Any) -> None:  # noqa: ANN401 -- any YAML
-        """Find the markers in the value. Raises ValueError if JSON cannot represent it, as for a date."""
+        """Find the markers in the value. Raises ValueError if JSON cannot represent it, such as a date."""
         marked: set[int] = set()
         _find_marked(value, marked)
         self.value = value
@@ -78,7 +78,8 @@ class Placeholders:
     def put(self, value: object) -> str:
         """Store a value and return its marker, which is a quoted string in YAML and in JSON.
 
-        Raises TypeError for a value that JSON cannot represent, and OutputTooLargeError.
+        Raises TypeError for a value that JSON cannot represent. Raises OutputTooLargeError if all values
+        together exceed the limit.
         """
         self._values.append(self._to_json_value(value))
         return f'"{_MARKER_START}{len(self._values) - 1}\ue001"'

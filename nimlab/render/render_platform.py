@@ -3,7 +3,8 @@
 In: `templates/platform/` and the lab's files. Out: manifests. `config/` contains the configurations of the
 programs. They are rendered first; the other templates receive them as texts with checksums. `namespaces/` is
 rendered once per namespace with peers. `dashboards/` describes the contents of each dashboard, and `layout/`
-converts each description to Grafana's format. Only the namespaces, names and roles of experiments are used.
+converts each description to Grafana's format. Of each experiment, only the namespace, the name and the roles
+are used.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a regular expression that matches only this text. Hyphens need no escape outside a class."""
+    """Return a regular expression that matches only this text. Hyphens are not escaped, which is valid."""
     return re.escape(text).replace(r"\-", "-")
 
 

@@ -26,7 +26,7 @@ class LimitExceededError(BaseException):
 
 @contextmanager
 def limit_resources(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
-    """Raise LimitExceededError in code that takes more CPU time, or more additional memory."""
+    """Raise LimitExceededError inside the context if its code needs more CPU time or additional memory."""
     with _limit_memory(memory_bytes), _limit_cpu_time(cpu_s):
         yield
 

@@ -139,7 +139,7 @@ def _shared_variables(experiment: Experiment, lab: Lab) -> dict[str, Any]:
 
 
 def _scraped_ports(experiment: Experiment) -> list[int]:
-    """Return the ports that pods of the lab may reach: `metrics` and `publish`, and RTT metrics."""
+    """Return the ports that pods of the lab's namespace may reach: `metrics`, `publish` and RTT metrics."""
     ports = [p.port for p in experiment.contract.ports if p.name in ("metrics", "publish")]
     return [*ports, RTT_METRICS_PORT] if experiment.rtt.enabled else ports
 
@@ -184,7 +184,7 @@ def _rtt(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _labels(experiment: Experiment, lab: Lab) -> dict[str, str]:
-    """Return the labels of all objects and pods. Scrape rules, log rules and dashboards select by them."""
+    """Return the labels of all objects and pods. Scrape rules, log rules and dashboards use them."""
     return {
         "app.kubernetes.io/component": "peer",
         "app.kubernetes.io/managed-by": "nimlab",

@@ -1,11 +1,11 @@
-"""Loading of the lab's folder: files -> specs, with all problems of all files in one pass.
+"""Loading of the lab's folder: files -> specs, and all problems of all files in one pass.
 
 In: the lab's folder. Out: `LabFiles` with the specs of the usable files, and every problem with file, line
 and column.
 
 - `read_lab_folder` lists and reads the files; `yaml_strict` parses a file into a `document` with positions.
 - `schema_cache` and `check_schema` validate a document by its JSON Schema.
-- `build_lab`, `build_contract` and `build_experiment` make specs, with `merge_defaults` and
+- `build_lab`, `build_contract` and `build_experiment` make specs. They use `merge_defaults` and
   `build_pod_settings`.
 - `value_relations`, `contract_rules`, `experiment_rules`, `pod_rules` and `cross_file_rules` find
   contradictions.

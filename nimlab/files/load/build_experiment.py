@@ -88,7 +88,7 @@ def _unknown_contract(document: Document, contracts: Mapping[str, Contract]) -> 
 
 
 def _settings(spec: Mapping[str, Any], complete: Mapping[str, Any], contract: Contract) -> dict[str, Setting]:
-    """Return settings in base units: all settings of the file, and the defaults that the contract allows."""
+    """Return settings in base units: all settings of the file, and defaults that the contract supports."""
     own = contract_fields_in(spec)
     settings = {
         name: value

@@ -37,7 +37,7 @@ def allows_env(name: str, contract: Contract) -> bool:
 
 
 def covers(extras: Iterable[Extra], text: str) -> bool:
-    """Return True if one of a contract's patterns allows the text."""
+    """Return True if one of the patterns allows the text."""
     return any(extra.covers(text) for extra in extras)
 
 
@@ -83,13 +83,19 @@ def _env_map(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _env_of(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> dict[str, str]:
-    """Return the experiment's variables, and the lab's other variables that the contract allows."""
+    """Return the experiment's variables, and those defaults of the lab that the contract allows.
+
+    If both contain a variable, the experiment's value is used.
+    """
     defaults = {name: value for name, value in _env_map(lab.defaults).items() if allows_env(name, contract)}
     return {**defaults, **_env_map(spec)}
 
 
 def _args_of(spec: Mapping[str, Any], lab: Lab, contract: Contract) -> tuple[str, ...]:
-    """Return the experiment's arguments, or else the lab's arguments that the contract allows."""
+    """Return the experiment's arguments if the experiment sets any.
+
+    Otherwise return those default arguments of the lab that the contract allows.
+    """
     if "args" in spec:
         return tuple(spec["args"])
     defaults = lab.defaults.get("args", ())

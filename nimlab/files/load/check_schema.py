@@ -42,7 +42,7 @@ _QUANTITIES: Final = {
 _EXACT: Final = 2**53  # below this bound, a float represents every whole number exactly
 _KEY_RULES: Final = ("additionalProperties", "required")
 _NAMES: Final = ("name", "contract", "namespace", "prefix", "workload", "service")
-_PROBLEM_LIMIT: Final = 1000  # per file; more would not help the user, and locating each takes time
+_PROBLEM_LIMIT: Final = 1000  # per file; more problems would not help the user, and take time to locate
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +78,7 @@ def _check_unique(
     instance: object,
     schema: Mapping[str, Any],
 ) -> Iterator[jsonschema.ValidationError]:
-    """Find duplicate items by their canonical texts. The library would compare all pairs."""
+    """Find duplicate items by their canonical texts. The library would compare all pairs, which is slow."""
     del validator, schema
     if is_required and isinstance(instance, list) and len({*map(to_json_text, instance)}) < len(instance):
         yield jsonschema.ValidationError("it contains duplicate items")
@@ -98,9 +98,10 @@ _STRICT: Final[Any] = jsonschema.validators.extend(  # type: ignore[no-untyped-c
 
 
 def check_document(document: Document, validator: Validator) -> tuple[Problem, ...]:
-    """Return the violations of the schema by the document, at most 1,000.
+    """Return a problem for each violation of the schema, at most 1,000 problems.
 
-    Each value has at most one problem. For example, only the wrong type is reported for the count `-1.5`.
+    Each value has at most one problem. For example, only the wrong type is reported for the count `-1.5`. A
+    map can also have one problem for each unknown or missing key.
     """
     problems = (
         problem
@@ -201,7 +202,7 @@ def _wrong_type(document: Document, error: _Mistake) -> Problem:
         return document.problem("bad-unit", what, path, hint=hint)
     name = pointer_text(path) or "the file"
     what = f"{name} must be {_TYPE_WORDS.get(error.bound, error.bound)}, not {_word_for(value)}"
-    # Quoting a number, as in "3.0", would not make it an image.
+    # A number in quotes, such as "3.0", is not an image either, so the hint must not suggest quotes.
     same_value = None if unit == "image" else _type_hint(error.bound, value)
     hint = same_value or f"for example `{example}`"
     return document.problem("wrong-type", what, path, hint=hint)

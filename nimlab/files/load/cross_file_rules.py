@@ -43,9 +43,10 @@ def without_duplicates(
 
 
 def total_problems(built: list[BuiltExperiment], lab: Lab) -> Iterator[Problem]:
-    """Yield one problem per limit that all experiments together exceed, located at the largest experiment.
+    """Yield one problem for each limit that all experiments together exceed.
 
-    The experiments remain usable, because the user decides which experiment to reduce.
+    The problem is located at the largest experiment. All experiments remain usable, because the user decides
+    which experiment to reduce.
     """
     limits = lab.limits
     yield from _exceeded(built, lab, limits.peers_total, lambda e: e.peers, lambda n: f"{n} peers")

@@ -1,4 +1,4 @@
-"""Data of a file, with the position of every key and value, so that a problem can contain them.
+"""Data of a file, with the position of every key and value, so that a problem can state its position.
 
 In: data and positions from the strict YAML reader. Out: `Problem` values with line, column and excerpt. Pure.
 """
@@ -38,7 +38,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Data of one file. `places` is called only when a problem has to be located."""
+    """Data of one file. `places` returns the positions; it is called only if a problem has to be located."""
 
     path: str
     data: Any
@@ -54,7 +54,10 @@ class Document:
     def problem(
         self, code: str, what: str, path: Path, *, hint: str | None = None, at_key: bool = False
     ) -> Problem:
-        """Return a problem at a value or its key. A missing value is reported at its nearest parent."""
+        """Return a problem at the value with this path, or at its key.
+
+        If the value is missing, the problem is located at the nearest parent that exists.
+        """
         places = self.places()
         place = places.keys.get(path) if at_key else places.values.get(path)
         parent = path
@@ -82,7 +85,7 @@ def file_problem(path: str, what: str, hint: str | None) -> Problem:
 def problem_at(
     path: str, lines: list[str], code: str, what: str, place: Place, pointer: str, hint: str | None
 ) -> Problem:
-    """Return a problem, with the line of the file at its position as the excerpt."""
+    """Return a problem whose excerpt is the line of the file at its position."""
     line = min(max(place.line, 1), len(lines))
     excerpt = lines[line - 1]
     return Problem(

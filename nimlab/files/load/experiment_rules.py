@@ -1,4 +1,4 @@
-"""Rules for an experiment with its contract and lab: names, limits, and settings that the image reads.
+"""Rules for an experiment, its contract and its lab: names, limits, and settings for the image.
 
 In: a document that fits its schema, its spec with defaults, its settings, its contract, and the lab. Out:
 problems and warnings. Pure.
@@ -54,7 +54,8 @@ def experiment_warnings(document: Document, lab: Lab, contracts: Mapping[str, Co
 def unsupported_settings(document: Document, contracts: Mapping[str, Contract]) -> Iterator[Problem]:
     """Yield a problem for every setting that the image does not read, because it would have no effect.
 
-    The document may violate its schema, so that all its problems are reported in one pass.
+    This function also accepts a document that violates its schema, so that all problems are reported in one
+    pass.
     """
     spec = document.data.get("spec") if isinstance(document.data, dict) else None
     contract = contracts.get(str(spec.get("contract"))) if isinstance(spec, dict) else None
@@ -143,7 +144,7 @@ def _muxer_problems(
 
 
 def _values(document: Document, complete: Mapping[str, Any], contract: Contract, lab: Lab) -> Values:
-    """Return the values in effect, without settings that the contract does not support."""
+    """Return the values in effect for an experiment, without settings that the contract does not support."""
     written = {
         name: value
         for name, value in flat(complete).items()

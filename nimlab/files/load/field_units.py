@@ -35,7 +35,7 @@ UNIT_OF: Final[Mapping[str, str]] = {
     "metrics.storage": "memory",
     "logs.storage": "memory",
 }
-"""Unit (a key of `PARSERS`) in which files write a field; a field that is missing here has no unit."""
+"""Map from a field to its unit in files, which is a key of `PARSERS`. The other fields have no unit."""
 
 IMAGE_UNITS: Final[Mapping[str, frozenset[str]]] = {
     "message.size": frozenset({"bytes"}),
@@ -58,7 +58,7 @@ IMAGE_UNITS: Final[Mapping[str, frozenset[str]]] = {
         )
     },
 }
-"""Units in which an image can read a field: the values of `as` that a contract may use for it."""
+"""Map from a field to the units in which an image can read it. `as` in a contract is one of these units."""
 
 CONTRACT_FIELDS: Final = frozenset({*IMAGE_UNITS, "role"})
 """Fields of an experiment that a contract can pass on to an image; `role` is the name of a peer's role."""

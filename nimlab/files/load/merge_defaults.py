@@ -1,6 +1,6 @@
-"""Defaults of an experiment: its spec overrides `defaults` of lab.yaml, which override built-in values.
+"""Defaults: an experiment's spec overrides `defaults` of lab.yaml, which override built-in values.
 
-In: nested maps as files write them. Out: nested or flat maps. Pure.
+In: nested maps, as files contain them. Out: nested or flat maps. Pure.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of nested maps by dotted name, such as `message.size`."""
+    """Return nested maps as one flat map, whose keys are dotted names such as `message.size`."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -58,7 +58,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contract_fields_in(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that are meant for the image, by dotted name.
+    """Return a flat map with the fields that are meant for the image, by dotted name.
 
     `spec` may violate the schema, so its maps are flattened by one level only.
     """

@@ -1,7 +1,7 @@
 """Parsers for the schemas' keyword `x-unit`: text of a file -> value in base units.
 
-This module does not import jsonschema. If all files of a lab are cached, nimlab needs the parsers but does
-not validate.
+This module does not import jsonschema. If all files of a lab are cached, nimlab needs the parsers, but not
+jsonschema.
 """
 
 from __future__ import annotations

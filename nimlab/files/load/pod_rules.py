@@ -16,7 +16,11 @@ from nimlab.files.placement_rules import priority_faults, selector_faults, toler
 from nimlab.files.spec import Contract, Extra, Lab
 
 WORKLOAD_NAME_LIMIT: Final = 52
-"""Maximum length of a StatefulSet's name. Kubernetes adds 11 characters for a label value of at most 63."""
+"""Maximum length of a StatefulSet's name.
+
+Kubernetes appends 11 characters to the name and uses the result as a label value, which can have at most 63
+characters.
+"""
 _MAX_STAGGER_MS: Final = 3_600_000
 
 
@@ -40,7 +44,7 @@ def pod_problems(
 
 
 def placement_problems(document: Document, path: Path) -> Iterator[Problem]:
-    """Yield the problems of the pod settings below this path of a file, and of the roles below it."""
+    """Yield the problems of the pod settings at this path of a file, and of the roles at this path."""
     spec: Any = document.data
     for step in path:
         spec = spec.get(step, {})
@@ -73,7 +77,10 @@ def _group_problems(document: Document, spec: Mapping[str, Any], path: Path) -> 
 def _duplicates(
     document: Document, items: Sequence[Mapping[str, Any]], keys: tuple[str, ...], path: Path, noun: str
 ) -> Iterator[Problem]:
-    """Yield the items whose keys occurred before, because the API server merges such items."""
+    """Yield a problem for each item with the same values of `keys` as an earlier item.
+
+    The API server would merge these items.
+    """
     seen: set[tuple[str, ...]] = set()
     for index, item in enumerate(items):
         identity = tuple(str(item[key]) for key in keys)

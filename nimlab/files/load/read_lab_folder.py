@@ -27,8 +27,9 @@ _IGNORED: Final = (".", "README")
 class LoadState:
     """Inputs and results of loading a lab.
 
-    `invalid_documents` violate their schema. `bad_contracts` maps the name of an unusable contract, and the
-    stem of its file, to the file.
+    `broken` lists the experiment files that cannot be used. `invalid_documents` violate their schema.
+    `bad_contracts` contains the file of each unusable contract twice: under the contract's name and under the
+    file's stem.
     """
 
     root: Path
@@ -41,7 +42,7 @@ class LoadState:
     bad_contracts: dict[str, str] = field(default_factory=dict)
 
     def add_hidden(self, hidden: Sequence[HiddenFile]) -> None:
-        """Record a problem for every file that Git hides; an experiment in such a file is unusable."""
+        """Record a problem for every hidden file. An experiment in such a file is unusable."""
         for file in hidden:
             path = file.path if is_visible(file.path) else ascii(file.path)[1:-1]
             problem = Problem(code="hidden", what=file.what, location=Location(path=path), hint=file.hint)
@@ -50,14 +51,14 @@ class LoadState:
                 self.broken.append(BrokenFile(name=PurePosixPath(path).stem, source=path))
 
     def read_single(self, path: str, kind: str) -> tuple[Document | None, tuple[Problem, ...]]:
-        """Return the document of a single file, and its problems; the caller records them."""
+        """Return the document of a single file, and its problems. The caller records the problems."""
         data = self._read_bytes(path)
         if data is None:
             return None, ()
         return Schema(self.root, kind, self.value_cache).read(path, data)
 
     def read_folder(self, folder: str, kind: str, broken: list[BrokenFile]) -> Iterator[Document]:
-        """Yield the documents of a folder that fit their schema; the other files are added to `broken`."""
+        """Yield the documents of a folder that fit their schema. Add the other files to `broken`."""
         schema = Schema(self.root, kind, self.value_cache)
         for path in self._list_files(folder):
             data = self._read_bytes(path)
@@ -97,7 +98,10 @@ class LoadState:
         return sorted(paths)
 
     def _read_bytes(self, path: str) -> bytes | None:
-        """Return a file's bytes, at most one more than the limit; None for an unreadable file."""
+        """Return a file's bytes, or record a problem and return None.
+
+        If the file is larger than the limit, the result has one byte more than the limit.
+        """
         text = self.overlay.get(path)
         if text is not None:
             return text.encode()
@@ -110,7 +114,7 @@ class LoadState:
 
 
 def _entry_problem(path: str, entry: os.DirEntry[str]) -> Problem | None:
-    """Return why an entry of a folder is not read; None if it is a regular YAML file."""
+    """Return the reason why an entry of a folder is not read; None if it is a regular YAML file."""
     if not is_visible(entry.name):
         return file_problem(ascii(path)[1:-1], "the file name contains invisible characters", "rename it")
     if entry.is_symlink() or not entry.is_file():

@@ -1,8 +1,8 @@
 """Reading and validation of files, with a cache of the files that passed validation before.
 
 In: the bytes of a file, and the cache of earlier runs. Out: the document and its problems. Only documents
-that fit their schema are cached, by a digest of schema and file. Other files are validated again, which also
-finds the positions of their problems.
+that fit their schema are cached. The key is a digest of the schema and the file. Other files are validated
+again, which also finds the positions of their problems.
 
 nimlab validates files by its own schemas, because the code relies on them. A lab contains copies of the
 schemas for editors and readers. nimlab refuses a copy that differs, and never compiles it.
@@ -31,7 +31,7 @@ _LIMIT_BYTES: Final = 256 * 1024
 
 
 class Schema:
-    """Schema of one kind of file. It is compiled when the first file has to be validated."""
+    """Schema of one kind of file. The schema is compiled when the first file has to be validated."""
 
     def __init__(self, root: Path, kind: str, value_cache: ValueCache | None = None) -> None:
         """Read the schema. Raises SpecError if the lab's copy is missing or differs."""
@@ -41,7 +41,7 @@ class Schema:
         _check_copy(root, f"schema/{kind}.schema.json", self._text)
 
     def read(self, path: str, data: bytes) -> tuple[Document | None, tuple[Problem, ...]]:
-        """Return the document of a file and all its problems; the document is None if it is unreadable."""
+        """Return the document of a file, or None if it is unreadable, and all problems of the file."""
         if self._cache is None:
             return self._validate(path, data)
         digest = self._digest(data)

@@ -1,8 +1,8 @@
 """Rules for values that fit their schema but are out of range, or contradict other values.
 
-In: a document that fits its schema, with the values in effect: its own values, and defaults for the others.
-Out: problems, each at a value that the document itself contains. Contradictions between defaults are reported
-once, in `lab.yaml`, and not again for each experiment. Pure.
+In: a document that fits its schema, with the values in effect: its own values, and the defaults of fields
+that it does not set. Out: problems, each at a value that the document itself contains. Contradictions between
+defaults are reported once, in `lab.yaml`, and not again for each experiment. Pure.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from nimlab.files.load.parse_units import PARSERS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """Values in effect for a document by dotted name, each as the text or number that a file contains.
+    """Values in effect for a document.
 
-    `own` are the names of the values in the document itself, below its path `base`. `defaults` is the file
+    `written` maps the dotted name of each value to the text or number that a file contains. `own` contains
+    the names of the values that are in the document itself, below the path `base`. `defaults` is the file
     that contains the other values.
     """
 
@@ -41,7 +42,7 @@ class Values:
         return _number(name, self.written.get(name))
 
     def problem(self, what: str, names: Iterable[str], hint: str | None) -> Problem | None:
-        """Return a problem at the first of these values that the document contains; else None."""
+        """Return a problem at the first of these values that is in the document; None if there is none."""
         names = tuple(names)
         own = [name for name in names if name in self.own]
         if not own:
@@ -54,11 +55,11 @@ class Values:
         )
 
 
-_MAX_COUNT: Final = "1000000"  # far more than any lab has, and safe in 32 bits
+_MAX_COUNT: Final = "1000000"  # more than any lab has; fits a 32-bit integer
 _MESSAGE: Final = "a peer keeps whole messages in memory, several at a time"
 _MEMORY: Final = "no container runtime starts a container with less than 6Mi, Docker's documented minimum"
 _MACHINE: Final = "no machine has more"
-_RANGES: Final[Mapping[str, tuple[str, str, str | None]]] = {  # field: least, most, reason
+_RANGES: Final[Mapping[str, tuple[str, str, str | None]]] = {  # field: smallest value, largest value, reason
     "connectTo": ("0", _MAX_COUNT, None),
     "maxConnections": ("1", _MAX_COUNT, None),
     "message.size": ("1B", "1GiB", _MESSAGE),
@@ -93,7 +94,7 @@ _MESH: Final = "GossipSub keeps a mesh between two bounds: dLow <= d <= dHigh"
 _SCORE: Final = "GossipSub reduces a mesh that is too large to d peers, and chooses dScore of them by score"
 _OUT: Final = "GossipSub requires dOut < dLow and dOut <= d / 2"
 _CONNECTIONS: Final = "with fewer connections, a peer cannot reach its configured degree"
-_AT_MOST: Final = (  # the first field is at most the second; reason
+_AT_MOST: Final = (  # the first field must be at most the second field; reason
     ("gossipsub.dLow", "gossipsub.d", _MESH),
     ("gossipsub.d", "gossipsub.dHigh", _MESH),
     ("gossipsub.dScore", "gossipsub.d", _SCORE),
@@ -108,7 +109,7 @@ _AT_MOST_WITHOUT_D: Final = (
     ("gossipsub.dLow", "gossipsub.dHigh", _MESH),
     ("gossipsub.dScore", "gossipsub.dHigh", _SCORE),
 )
-_WARNINGS: Final = (  # field, least and most usual value, reason
+_WARNINGS: Final = (  # field, smallest usual value, largest usual value, reason
     (
         "resources.cpu",
         "10m",
@@ -270,7 +271,8 @@ def _network_problems(values: Values) -> Iterator[Problem | None]:
             if values.number(name):
                 what = f"the method `{method}` cannot set `{name}`"
                 yield values.problem(what, (name, "network.method"), "remove it, or write `method: tc`")
-    if method == "none" and values.base == ("spec",):  # rates in defaults apply to other experiments
+    # The lab's defaults may contain rates together with `none`, because other experiments can use the rates.
+    if method == "none" and values.base == ("spec",):
         for name in ("network.downlink", "network.uplink"):
             if {name, "network.method"} <= values.own:
                 what = f"the method `none` sets no limits, so `{name}` would be ignored"

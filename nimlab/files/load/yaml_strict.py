@@ -33,7 +33,7 @@ _FLOAT: Final = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 _ONE_PER_FILE: Final = "write one experiment per file"
 _REMOVE_IT: Final = "remove it"
 # fmt: off
-_SURPRISES: Final = (  # pattern, how YAML readers interpret it, what to write instead
+_SURPRISES: Final = (  # pattern; how YAML readers interpret a match; what to write instead
     (r"(?i:y|n|yes|no|on|off|true|false)", "a boolean in YAML 1.1 or 1.2", "`true` or `false`"),
     (r"[-+]?0[0-9_]+", "an octal number in YAML 1.1, a decimal number in 1.2", "the number without leading zeros"),
     (r"[-+]?0[xob][0-9A-Fa-f_]+", "a number in another base", "a decimal number"),
@@ -123,7 +123,10 @@ class _StopReading(Exception):
 
 @dataclass(slots=True)
 class _OpenCollection:
-    """Map or list whose end is not read yet. `key` is the key whose value is not read yet."""
+    """Map or list whose end is not read yet.
+
+    If the value of a map's key is not read yet, `key` is this key. Otherwise `key` is None.
+    """
 
     value: dict[str, Any] | list[Any]
     path: Path
@@ -132,7 +135,7 @@ class _OpenCollection:
 
 @dataclass(slots=True)
 class _Reader:
-    """Builds the data from the parser's events, without recursion, so that deep nesting is harmless."""
+    """Builder of the data from the parser's events. It uses no recursion, so deep nesting is harmless."""
 
     path: str
     lines: list[str]

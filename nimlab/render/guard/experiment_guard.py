@@ -36,7 +36,7 @@ _POD: Final = frozenset({
     "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain",
     "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
 })  # fmt: skip
-"""Allowed fields of a pod. Devices and other runtimes or schedulers could affect other pods."""
+"""Allowed fields of a pod. Some other fields, such as `runtimeClassName`, could affect other pods."""
 _PULL_POLICIES: Final = frozenset({"Always", "IfNotPresent", "Never"})
 _POD_CONTEXT: Final = frozenset({
     "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
@@ -60,7 +60,7 @@ _SHAPER_COMMAND: Final = ["python3", "-m", "nimlab.agents.shape"]
 _OLD_AGENT: Final = re.compile(r"-m\W+(nimlab\.(?:rtt|shape|stagger))\b")
 """Matches a command that starts an agent by the module path of images before 0.2.0."""
 _SYSCTL: Final = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
-"""The only allowed sysctl: it names the group that may send ICMP echoes."""
+"""The only allowed sysctl. Its value is a range that contains only the group of the RTT exporter."""
 _OWN_FIELDS: Final = frozenset({"metadata.name", "status.podIP"})
 """Fields of its own pod that a container may read. They reveal nothing about the node."""
 
@@ -288,7 +288,7 @@ def _context_violations(context: Mapping[str, Any], name: str, *, is_shaper: boo
 
 
 def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the probes and hooks that a kubelet sends. Network policies do not apply to these requests."""
+    """Yield the requests that the kubelet sends as probes or hooks. No network policy applies to them."""
     hooks = container.get("lifecycle") or {}
     senders = [container.get(name) for name in PROBES] + [hooks.get("postStart"), hooks.get("preStop")]
     for sender in senders:
@@ -297,7 +297,7 @@ def _node_actions(container: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_plain(variable: Mapping[str, Any]) -> bool:
-    """Return True if a variable has a plain value, or contains the name or address of its own pod."""
+    """Return True if a variable has a plain value, or refers to the name or address of its own pod."""
     if "valueFrom" not in variable:
         return True
     source = variable["valueFrom"]

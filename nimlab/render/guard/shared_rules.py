@@ -29,7 +29,7 @@ _FORBIDDEN_METADATA: Final = (
     "ownerReferences", "finalizers", "managedFields", "generateName", "uid", "resourceVersion",
     "deletionTimestamp",
 )  # fmt: skip
-_MAX_VIOLATIONS: Final = 20  # in one error
+_MAX_VIOLATIONS: Final = 20  # maximum number in one error
 
 
 def reject_violations(
@@ -65,7 +65,7 @@ def api_version_violations(manifest: Manifest) -> Iterator[str]:
 def membership_violations(
     manifest: Manifest, apply_set: ApplySet, reserved_labels: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield violations in the metadata of a member: names, reserved and forbidden fields.
+    """Yield violations in the metadata of a member: invalid names, reserved fields, forbidden fields.
 
     `manifest` is stamped. `reserved_labels` are reserved labels that it must have in addition to the labels
     of every member of `apply_set`.
@@ -90,7 +90,10 @@ def membership_violations(
 
 
 def reserved_metadata_violations(metadata: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[str]:
-    """Yield labels and annotations that are not text, or that are reserved and differ from `expected`."""
+    """Yield a violation for each label or annotation with a forbidden value.
+
+    Every value must be text. A reserved label or annotation must have its value in `expected`.
+    """
     for field in ("labels", "annotations"):
         for name, value in (metadata.get(field) or {}).items():
             if not isinstance(value, str):
@@ -102,7 +105,7 @@ def reserved_metadata_violations(metadata: Mapping[str, Any], expected: Mapping[
 
 
 def containers_of(pod: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield field, display name and container for each container of a pod, init containers first."""
+    """Yield the field, the display name and the container for each container, init containers first."""
     for field in ("initContainers", "containers"):
         for container in pod.get(field) or ():
             yield field, f"{field}[{container.get('name')}]", container
@@ -115,7 +118,7 @@ def effective_context(pod: Mapping[str, Any], container: Mapping[str, Any]) -> d
 
 
 def unlisted(fields: Mapping[str, Any], allowed: Collection[str], where: str) -> Iterator[str]:
-    """Yield a violation for each field that is not in the list, such as a field of a newer API."""
+    """Yield a violation for each field that is not in `allowed`, such as a field of a newer API."""
     yield from (f"{where}: {name} is not allowed" for name in sorted(fields.keys() - set(allowed)))
 
 

@@ -1,8 +1,9 @@
 """Guard of the platform: a manifest may contain only listed fields, permissions and images.
 
 In: stamped manifests. Out: nothing, or a GuardError that names all violations. All allowed fields are listed,
-so the guard rejects a field that a later version of Kubernetes adds. Only three named agents may access the
-files, the network or the processes of a node. Only the images in lab.yaml are allowed. Pure.
+so the guard rejects a field that a later version of Kubernetes adds. Only three agents (node-exporter,
+cadvisor and the log agent) may access the files, the network or the processes of a node. Only the images in
+lab.yaml are allowed. Pure.
 """
 
 from __future__ import annotations

@@ -15,7 +15,11 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentAccess:
-    """Access of a component's pods; `read` and `written` contain normalized paths of node folders."""
+    """Access of a component's pods.
+
+    The pods may mount the node folders in `read` if the mount is read-only. They may write to the folders in
+    `written`. All paths are normalized.
+    """
 
     images: frozenset[str]
     is_agent: bool = False

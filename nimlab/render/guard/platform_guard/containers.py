@@ -37,8 +37,8 @@ def container_violations(
     access: ComponentAccess,
     read_only: Collection[str],
 ) -> Iterator[str]:
-    """Yield the violations of a container; `read_only` contains the volumes that must be read-only."""
-    # An agent must run the program of its image: any other program would have root access to node files.
+    """Yield the violations of a container; `read_only` names the volumes that must be read-only."""
+    # An agent must run the program of its image. Another program could misuse its access to the node's files.
     yield from unlisted(container, _CONTAINER - ({"command"} if access.is_agent else set()), name)
     if container.get("image") not in access.images:
         yield f"{name}: `spec.images` in lab.yaml does not list this image for the component"

@@ -1,8 +1,8 @@
-"""Rules for RBAC objects of the platform: the permissions that they may grant, and the accounts.
+"""Rules for RBAC objects of the platform: which permissions they may grant to which accounts.
 
-In: a manifest. Out: violations as text; none for other kinds. Rules, roles and subjects must equal the
-expected values. Two permissions are allowed: reading pods in namespaces with peers, and
-reading the metrics of nodes if lab.yaml contains `cadvisor: kubelet`. Pure.
+In: a manifest. Out: violations as text; none for other kinds. Rules and roles must equal the expected values,
+and subjects must be among the expected accounts. Two permissions are allowed: reading pods in namespaces with
+peers, and reading the metrics of nodes if lab.yaml contains `cadvisor: kubelet`. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NODE_READERS: Final = ("prometheus",)
 
 
 def rbac_violations(manifest: Manifest, component: str, lab: Lab) -> Iterator[str]:
-    """Yield the violations of an object that grants other permissions, or grants them to other accounts."""
+    """Yield violations if an object grants a permission or chooses an account that is not allowed."""
     kind = manifest["kind"]
     if kind == "ServiceAccount":
         yield from _account_violations(manifest, component)
