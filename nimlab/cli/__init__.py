@@ -18,11 +18,11 @@ _GC_THRESHOLD = 50_000  # loading files creates many objects but little garbage
 
 
 def main(argv: Sequence[str] | None = None, *, on_ready: Callable[[], None] | None = None) -> int:
-    """Run one command and return its exit code. Raises nothing.
+    """Run one command and return its exit code; errors of the command are printed, not raised.
 
     `on_ready` is called after the imports that every command needs.
     """
-    from nimlab.cli.app import app  # imported here, so that an error in it is reported like any bug
+    from nimlab.cli.app import app  # imported after `entry` has set the signal handlers
     from nimlab.cli.terminal import print_error
     from nimlab.errors import ExitCode, NimlabError
 
@@ -62,10 +62,10 @@ def entry() -> None:
     code = signals.INTERRUPTED
     try:
         code = _run()
-    except signals.SignalReceived:  # the signal arrived between two signal handlers
+    except signals.SignalReceived:  # the signal arrived while handlers were exchanged
         signals.write_line("interrupted")
     signals.ignore()
-    atexit._run_exitfuncs()  # exit handlers may remove temporary files
+    atexit._run_exitfuncs()  # some exit handlers remove temporary files
     os._exit(code)
 
 

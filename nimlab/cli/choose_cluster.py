@@ -1,7 +1,8 @@
-"""Choose the cluster that an option names, or else the running sandbox. Raise an error if there is neither.
+"""Choose the cluster that an option names; without such an option, choose the running sandbox.
 
-The user's own kubeconfig and a pod's ServiceAccount are used only if an option names them. An environment
-variable or a current context must never send a sync to the wrong cluster.
+It is an error if no option names a cluster and the sandbox is not running. The user's own kubeconfig and a
+pod's ServiceAccount are used only if an option names them. An environment variable or a current context must
+never send a sync to the wrong cluster.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ def sandbox_home(root: Path) -> Path:
 def choose_target(
     root: Path, kubeconfig: Path | None, context: str | None, *, in_cluster: bool = False
 ) -> Target:
-    """Return the cluster to use. Raises NimlabError if there is none, BadParameter if several are named."""
+    """Return the cluster to use.
+
+    Raises NimlabError if there is none. Raises BadParameter if the options name several clusters.
+    """
     if in_cluster:
         return _own_cluster(kubeconfig, context)
     if context == "":

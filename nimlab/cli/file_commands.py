@@ -1,4 +1,4 @@
-"""Commands for files: validate, render, rbac, create, scale, delete. Only `--sync` needs a cluster."""
+"""Commands for files: validate, render, rbac, create, scale, delete. Only `--sync` requires a cluster."""
 
 from __future__ import annotations
 

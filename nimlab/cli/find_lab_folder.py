@@ -8,7 +8,7 @@ from nimlab.errors import NimlabError
 
 
 def start_folder(lab: Path | None) -> Path:
-    """Return the folder where the search for the lab starts: `lab`, or else the working directory.
+    """Return the folder where the search for the lab starts: `lab`, or the working directory if it is None.
 
     Raises NimlabError if the working directory was deleted, or if symbolic links form a loop.
     """

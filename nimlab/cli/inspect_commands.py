@@ -75,7 +75,7 @@ def list_experiments(
 
 
 def _find_troubles(session: Session, plan: Plan, now: datetime) -> dict[str, tuple[Trouble, ...]]:
-    """Return why pods are not running, from a few pages of pods and events."""
+    """Return, for each experiment, why its pods do not run; read only a few pages of pods and events."""
     from nimlab.cluster.pod_reader import find_troubled_pods, read_warnings
     from nimlab.plan.pod_trouble import is_due, pod_trouble
     from nimlab.report.experiment_troubles import short_experiments, troubles_of

@@ -33,7 +33,7 @@ class ClusterFlags:
 
 @contextmanager
 def open_lab_session(flags: ClusterFlags, names: frozenset[str] | None) -> Iterator[Session]:
-    """Read the lab for these experiments, or all, and connect to the cluster.
+    """Read the lab for these experiments (None: all experiments), and connect to the cluster.
 
     Raises NimlabError if there is no lab or no cluster, or if `lab.yaml` cannot be used.
     """

@@ -29,8 +29,8 @@ class ReportFiles:
 def write_reports(session: Session, files: ReportFiles, plan: Plan, events: Sequence[Event] | None) -> bool:
     """Write the report files; `events` is None for a plan that is not executed.
 
-    Return False if a file cannot be written. Its error is printed, and the other files are still written,
-    because the changes to the cluster must be reported in any case.
+    Return False if a file cannot be written. In this case, the error is printed, and the other files are
+    still written, because the changes to the cluster must be reported in any case.
     """
     is_written = True
     for path, text in _texts(session, files, plan, events):

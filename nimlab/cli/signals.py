@@ -2,7 +2,8 @@
 
 During the imports, a signal ends the process at once, because nothing has begun. While a command reads or
 edits files, or starts the sandbox, a signal raises SignalReceived in the main thread. During a sync, the
-first signal only sets an event. This module is imported first, so it imports as little as possible.
+first signal only sets an event, and the second signal raises SignalReceived. This module is imported first,
+so it imports as little as possible.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 
 def write_line(text: str) -> None:
-    """Write a line to stderr from a signal handler: to the descriptor, because the stream may be in use."""
+    """Write a line to stderr from a signal handler, without `sys.stderr`, because it may be in use."""
     try:
         os.write(2, f"{text}\n".encode())
     except OSError:
@@ -92,7 +93,7 @@ def write_line(text: str) -> None:
 
 
 def redeliver_swallowed() -> None:
-    """Send a signal again if Python ignored its exception, as in destructors and callbacks."""
+    """Send a signal again if Python ignored its exception, for example in a destructor or a callback."""
     import threading
 
     before = sys.unraisablehook

@@ -81,7 +81,7 @@ class Streams:
         return self._stdout is not None and self._stdout.failure is not None
 
     def exit_code_after(self, code: int, report: Callable[[str], None]) -> int:
-        """Return the exit code of a command that ended with `code`; report an error if its result was lost.
+        """Return the exit code of a command that ended with `code`; report an error if its output was lost.
 
         If the reader has closed the pipe, it needs no more output, and `code` is returned. Any other failure
         is an error.

@@ -106,7 +106,7 @@ def _execute(run: _Run) -> int:
 
 
 def _show_preparation(run: _Run, stream: Iterator[Event]) -> Plan:
-    """Print all events before the execution starts; return the plan, which is then executed or refused."""
+    """Print all events until the execution starts; return the plan, which is then executed or refused."""
     planned: Plan | None = None
     for event in stream:
         match event:

@@ -83,7 +83,7 @@ def _age_s() -> float:
     """Return the age of this process, as exactly as the operating system reports it."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 in proc(5); 1 and 2 were cut off
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 in proc(5); the list starts at 3
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
     except (OSError, AttributeError):  # not Linux
         import psutil
@@ -92,7 +92,7 @@ def _age_s() -> float:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Return True for a terminal, unless NO_COLOR is set (no-color.org)."""
+    """Return True for a terminal, unless NO_COLOR is set (no-color.org) or TERM is `dumb`."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -116,9 +116,11 @@ def rows_of(stream: TextIO) -> int:
 
 
 def show_events(events: Iterable[Event], *, shown: frozenset[ObjectKey] = frozenset()) -> Iterator[Event]:
-    """Show each event, then yield it. On a terminal, show one bar per experiment, else one line per event.
+    """Show each event, then yield it.
 
-    `shown` are the objects whose errors were already shown with the plan; they are not repeated.
+    On a terminal, progress updates one bar per experiment. Elsewhere, progress is printed as lines, at most
+    one line per experiment every five seconds. The errors of the objects in `shown` were already shown with
+    the plan, so they are not repeated.
     """
     from nimlab import report  # not needed for `--help`
 

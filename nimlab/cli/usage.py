@@ -19,7 +19,11 @@ _LONGEST_WAIT_S: Final = 24 * 3600  # the maximum in lab.yaml; much longer waits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A flag that has no effect with any flag in `beside`, or without the flag `needs` (if it is set)."""
+    """A rule for a flag that has no effect in some combinations.
+
+    The flag has no effect if the user also writes one of the flags in `beside`, or if the user does not write
+    the flag `needs`. If `needs` is None, no other flag is needed.
+    """
 
     flag: str
     beside: frozenset[str] = frozenset()
@@ -116,7 +120,7 @@ def reject_ignored(context: typer.Context, rules: tuple[Rule, ...]) -> frozenset
 
 
 def reject_beside_saved_plan(given: frozenset[str]) -> None:
-    """Raise typer.BadParameter if the user wrote an option that is already set in the saved plan."""
+    """Raise typer.BadParameter if the user wrote an option that cannot be combined with `--plan`."""
     for name in sorted(given - _BESIDE_SAVED_PLAN):
         raise typer.BadParameter(
             f"a saved plan contains its own options; make another plan for `{name.replace('_', '-')}`",

@@ -1,5 +1,5 @@
-"""Plan -> cluster: the port (a Protocol), the observation, the HTTP client, and the only code that writes.
+"""Access to a cluster: the interface, the observation, the HTTP client, and the only code that writes to it.
 
-In: a plan to execute, or the desired manifests for an observation. Out: events that report each step, or a
-`Snapshot`. Decisions are made in `plan`, never in this package.
+An execution takes a plan and yields events that report each step. An observation takes the desired manifests
+and returns a `Snapshot`. The package `plan` makes the decisions, never this package.
 """

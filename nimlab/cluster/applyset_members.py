@@ -18,7 +18,7 @@ from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 
 ParallelMap: TypeAlias = Callable[..., Iterator[Any]]
 
-_LIST_FROM: Final = 20  # from this number on, single GETs cost more than one page of a LIST
+_LIST_FROM: Final = 20  # from this number of objects on, single GETs cost more than one page of a LIST
 
 
 def read_members(
@@ -31,9 +31,10 @@ def read_members(
     """Return all objects with the apply-set's label, of every kind that members can have, in every namespace.
 
     The labels decide membership, not the parent, because the parent can be lost, edited or restored from an
-    old backup. The parent's scope is used only for the namespaces to search if the credentials cannot list
-    all namespaces. A kind that the apply-set uses only in the lab's namespace is read only in that namespace,
-    so that no further permission is needed.
+    old backup. The parent's scope is used only if permissions are missing. If the credentials cannot list all
+    namespaces, the scope contains the namespaces to search. If they cannot list a cluster-scoped kind, the
+    scope shows whether the apply-set uses this kind. A kind that the apply-set uses only in the lab's
+    namespace is read only in that namespace, so that no further permission is needed.
     """
     keys = tuple(wanted)
     scope = parent.scope if parent else Scope.empty()
@@ -65,7 +66,11 @@ def read_members(
 
 
 def _read_cluster_scoped(cluster: Cluster, kind: str, selector: str, *, needed: bool) -> tuple[Manifest, ...]:
-    """Return the members of a cluster-scoped kind; if listing is forbidden, return none unless `needed`."""
+    """Return the members of a cluster-scoped kind.
+
+    If the credentials do not allow the LIST, raise Forbidden if the kind is `needed`, and return nothing
+    otherwise.
+    """
     try:
         return cluster.list_objects(kind, namespace=None, labels=selector).items
     except Forbidden:
@@ -83,8 +88,8 @@ def read_by_name(
 ) -> dict[ObjectKey, Manifest]:
     """Read the desired objects that are not in `live`, because they may exist without the apply-set's label.
 
-    Namespaces are read first: in a namespace that does not exist, there is nothing to read.
-    `lab_namespace` is None if the lab's own namespace does not exist.
+    Cluster-scoped objects, which include namespaces, are read first. In a namespace that does not exist,
+    nothing is read. `lab_namespace` is None if the lab's own namespace does not exist.
     """
     missing = [key for key in wanted if key not in live]
     objects = _read_keys(cluster, parallel_map, [key for key in missing if not key.namespace])

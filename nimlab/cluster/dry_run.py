@@ -1,7 +1,7 @@
 """Predict the result of an apply by a server dry run, without a write.
 
-In: desired and live objects. Out: a `Prediction` for each object whose managed fields do not prove it to be
-in sync. A dry run includes admission and defaulting, so its result is exactly the result of a sync.
+In: desired and live objects. Out: a `Prediction` for each suspect, which is an object that may not be in
+sync. A dry run includes admission and defaulting, so its result is exactly the result of a sync.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from nimlab.plan.workload import immutable_changes, replacement_trial
 def find_suspects(
     wanted: Mapping[ObjectKey, Manifest], live: Mapping[ObjectKey, Manifest], *, remove_foreign: bool
 ) -> dict[ObjectKey, Takeover | None]:
-    """Return the existing objects that may differ from the desired ones, each with its takeover. Pure."""
+    """Return the existing objects that may differ from the desired ones or that need a takeover. Pure.
+
+    The key of the result is the object key. The value is the `Takeover` that must precede the apply; None if
+    the object needs none.
+    """
     suspects = {}
     for key, manifest in wanted.items():
         if key in live:
@@ -43,9 +47,10 @@ def predict(
     *,
     force: bool,
 ) -> Prediction:
-    """Return the result of an apply, or check that the server would accept a replacement.
+    """Predict the result of an apply; if immutable fields change, check that a replacement is accepted.
 
-    No request is sent for objects of other apply-sets and for objects that are being deleted.
+    For an object of another apply-set, and for an object that is being deleted, no request is sent, and the
+    prediction is empty.
     """
     owner = labels_of(live).get(PART_OF)
     if owner not in {None, *own_sets} or live["metadata"].get("deletionTimestamp"):

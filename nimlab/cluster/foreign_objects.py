@@ -1,4 +1,4 @@
-"""Find foreign objects in a namespace: a deletion of the namespace would delete them too.
+"""Find foreign objects in a namespace, because a deletion of the namespace would delete them too.
 
 In: the cluster and the known members of the lab. Out: the keys of the foreign objects.
 `plan.namespace_contents` decides which objects count; this module only reads.
@@ -23,9 +23,10 @@ def read_foreign_objects(
     wanted: Mapping[ObjectKey, Manifest],
     live: Mapping[ObjectKey, Manifest],
 ) -> dict[str, tuple[ObjectKey, ...] | None]:
-    """Return the foreign objects in each member namespace that the lab no longer needs.
+    """Return the foreign objects in each namespace that may be pruned, by the name of the namespace.
 
-    The value is None if the contents of the namespace cannot be read completely. Raises ClusterError.
+    A namespace may be pruned if it is a member and no file describes it any more. The value is None if the
+    contents of the namespace cannot be read completely. Raises ClusterError.
     """
     own_uids = {item["metadata"]["uid"]: key for key, item in live.items()}
 
@@ -42,8 +43,10 @@ def read_foreign_objects(
 def find_foreign_objects(
     cluster: Cluster, namespace: str, apply_set: ApplySet, own_uids: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return the sorted objects in a namespace that are not the lab's (by uid), nor owned by its objects.
+    """Return the sorted keys of the foreign objects in a namespace.
 
-    Raises IncompleteDiscovery when the server cannot list all objects, ClusterError.
+    `own_uids` contains the uids of the lab's objects. Objects whose owners are objects of the lab are not
+    foreign. Raises IncompleteDiscovery if the server cannot list all objects. Raises ClusterError if a
+    request fails.
     """
     return foreign_objects_among(cluster.list_namespace_metadata(namespace), apply_set, own_uids)

@@ -1,6 +1,6 @@
-"""Find former apply-sets: those that this lab left in other namespaces when its namespace changed.
+"""Find this lab's former apply-sets: they remain in other namespaces after `spec.namespace` has changed.
 
-In: the cluster, the lab's identity, its Git history. Out: a `Former` for each apply-set that certainly
+In: the cluster, the lab's identity and its Git history. Out: a `Former` for each apply-set that certainly
 belongs to this lab. If the origin of an apply-set is doubtful, it is not returned.
 """
 
@@ -26,8 +26,8 @@ from nimlab.plan.stale_commit import lab_relation_of
 class LabOrigin:
     """The lab's identity and two queries to its Git repository, which are run only if needed.
 
-    `relation_of` returns how the checked-out commit relates to another commit. `former_namespaces` returns
-    the namespaces in earlier versions of `lab.yaml`.
+    `relation_of` returns whether the checked-out commit is newer or older than another commit, or unrelated
+    to it. `former_namespaces` returns the namespaces in earlier versions of `lab.yaml`.
     """
 
     identity: LabIdentity
@@ -49,8 +49,8 @@ def read_former_sets(
 ) -> tuple[tuple[Former, ...], tuple[str, ...]]:
     """Return this lab's apply-sets in other namespaces, and the namespaces that could not be checked.
 
-    No search is needed if the parent in the current namespace already records the lab. During a move, this
-    parent also records the former namespaces.
+    No search is needed if the parent in the current namespace already contains the lab's identity. During a
+    move, this parent also contains the former namespaces.
     """
     if origin is None or (parent is not None and parent.lab != LabIdentity() and not parent.former):
         return (), ()
@@ -96,7 +96,7 @@ def _parents_by_name(
 def _read_former_set(
     cluster: Cluster, parallel_map: ParallelMap, apply_set: ApplySet, manifest: Manifest, origin: LabOrigin
 ) -> Former | None:
-    """Read the apply-set of a parent in another namespace; None unless it certainly belongs to this lab."""
+    """Read the apply-set of a parent in another namespace; return None if it may belong to another lab."""
     former_set = replace(apply_set, namespace=manifest["metadata"]["namespace"])
     parent = _parent_or_none(manifest, former_set)
     if parent is None or not origin.is_own(parent):

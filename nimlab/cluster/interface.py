@@ -1,6 +1,7 @@
-"""The port to a cluster: what nimlab requires from a Kubernetes API server, as an interface.
+"""The interface `Cluster`: the operations that nimlab requires from a Kubernetes API server.
 
-`kube.KubeCluster` implements it over HTTP. Everything else in nimlab depends on this interface only.
+`kube.KubeCluster` implements it over HTTP. The other modules of the package `cluster` use only this
+interface.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """The number of requests sent; `writes` counts those that can change an object (no dry runs)."""
+    """The number of requests sent; `writes` counts the requests that can change an object, not dry runs."""
 
     total: int
     writes: int
@@ -61,7 +62,7 @@ class Cluster(Protocol):
     def list_objects(
         self, kind: str, *, namespace: str | None, labels: str = "", fields: str = ""
     ) -> Listing:
-        """Return all objects of a kind that match the selectors; None means all namespaces."""
+        """Return all objects of a kind that match the selectors. `namespace=None` means all namespaces."""
 
     def pages(
         self,
@@ -104,7 +105,8 @@ class Cluster(Protocol):
     ) -> None:
         """Delete the object with this uid; do nothing if no object has this key.
 
-        Raises PreconditionFailed if the uid or the resourceVersion differs.
+        If `resource_version` is None, only the uid is compared. Raises PreconditionFailed if the uid or the
+        resourceVersion differs.
         """
 
     def watch(

@@ -1,4 +1,4 @@
-"""Cluster -> snapshot: read once everything that is needed for a plan.
+"""Cluster -> snapshot: read everything that a plan needs, once.
 
 In: a `Cluster` and the desired manifests. Out: a `Snapshot`. This module sends only reads and server dry
 runs. A read that fails, is forbidden or is incomplete is an error, never an empty result.
@@ -35,10 +35,10 @@ def observe(
     parallel: int,
     origin: LabOrigin | None = None,
 ) -> Snapshot:
-    """Read the parent and the members, one LIST per kind; send one server dry run per suspect object.
+    """Read the parent, the lease and the members; send one server dry run per suspect object.
 
     Without `origin`, the lab's former namespaces are not searched. Raises ClusterError if a read is
-    incomplete, OwnershipConflict if the parent belongs to another apply-set.
+    incomplete. Raises OwnershipConflict if the parent belongs to another apply-set.
     """
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         parent_live, lease = _read_parent_and_lease(cluster, pool.map, apply_set)
@@ -91,7 +91,8 @@ def _read_parent_and_lease(
 ) -> tuple[Manifest | None, Manifest | None]:
     """Read the parent and the lease.
 
-    A Forbidden error can mean that the namespace does not exist yet: then no Role can exist in it.
+    If the namespace does not exist yet, no Role can exist in it, and the server may respond with Forbidden.
+    Therefore, the hint of this error contains the command that creates the namespace.
     """
     try:
         parent, lease = parallel_map(cluster.get, (apply_set.parent_key, apply_set.lease_key))
@@ -104,7 +105,10 @@ def _read_parent_and_lease(
 
 
 def _namespace_exists(cluster: Cluster, namespace: str) -> bool:
-    """Return True if the namespace exists or cannot be read. If it is missing, the first write then fails."""
+    """Return True if the namespace exists or cannot be read.
+
+    If it cannot be read and does not exist, the first write fails.
+    """
     try:
         return cluster.get(ObjectKey("Namespace", "", namespace)) is not None
     except Forbidden:

@@ -1,7 +1,7 @@
 """Read pods and events for a diagnosis, a few pages at most.
 
-In: the cluster. Out: live objects. The server needs seconds to list 10,000 pods. Only the first pages
-are read, because the numbers of pods come from the StatefulSet.
+In: the cluster. Out: live objects. The server needs seconds to list 10,000 pods. Only the first pages are
+read. They need not contain all pods, because the number of pods is in the StatefulSet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nimlab.cluster.interface import MAX_SELECTED_EXPERIMENTS, Cluster
 from nimlab.errors import Forbidden
 from nimlab.objects.manifest import Manifest
 
-_MAX_ROUNDS: Final = 8  # two pages each: limits the requests of `list`
+_MAX_ROUNDS: Final = 8  # a round reads two pages; this limits the number of requests
 _PAGE_SIZE: Final = 100  # about 1 MB of pods, which a busy server returns within 0.1 s
 
 
@@ -51,7 +51,7 @@ def find_troubled_pods(
     """Return pods that show why experiments are not running, without reading all pods of an experiment.
 
     `namespaces` maps each experiment to its namespace. One selector covers up to fifty experiments. Each
-    round reads one page of their pods that have not started, and one page of their other pods. Experiments
+    round reads one page of their pods that are not running, and one page of their running pods. Experiments
     with a troubled pod are excluded from the following pages. Raises ClusterError.
     """
     troubled_pods: list[Manifest] = []
@@ -87,7 +87,10 @@ def read_warnings(cluster: Cluster, namespaces: Sequence[str]) -> tuple[Manifest
 def _first_page_anywhere(
     cluster: Cluster, labels: str, fields: str, namespaces: set[str], kind: str = "Pod"
 ) -> PartialList:
-    """Read one page over all namespaces if the credentials allow it, else one page per namespace, up to 8."""
+    """Read one page over all namespaces if the credentials allow it.
+
+    Otherwise, read one page per namespace, for at most 8 namespaces.
+    """
     if len(namespaces) > 1:
         try:
             return _first_page(cluster, kind, None, labels, fields)
@@ -114,7 +117,10 @@ def _first_page(cluster: Cluster, kind: str, namespace: str | None, labels: str,
 def _first_pages(
     cluster: Cluster, kind: str, namespace: str, labels: str, selections: tuple[str, ...]
 ) -> PartialList:
-    """Return the first page of the first field selection; if more follow, of the other selections too."""
+    """Return the first page for the first field selector.
+
+    If that page is not the last one, also return the first page for each other field selector.
+    """
     items: dict[str, Manifest] = {}
     for fields in selections:
         page = _first_page(cluster, kind, namespace, labels, fields)

@@ -1,7 +1,7 @@
 """Reclaim fields from manual edits (`kubectl edit`, `kubectl scale`) by server-side apply.
 
-The caller passes the function that sends the apply. The observation passes a dry run. Only `apply` passes a
-write.
+The caller passes the function that sends the apply. The observation passes a function that sends a dry run.
+Only the package `apply` passes a function that writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Apply(Protocol):
 def reclaim_fields(apply: Apply, *, force: bool) -> tuple[Manifest, tuple[Conflict, ...]]:
     """Apply; if only manual edits conflict, apply again with force. Return the object and the conflicts.
 
-    Raises FieldConflict if any other field manager owns one of the fields, ClusterError.
+    Raises FieldConflict if one of the conflicts is not a manual edit. Raises ClusterError if an apply fails.
     """
     try:
         return apply(force=force), ()

@@ -1,7 +1,7 @@
 """Files -> manifests: load the lab, render its experiments or monitoring stack, add labels, run the guards.
 
-In: the lab's folder and the experiments that this run concerns. Out: the desired objects, and all errors. An
-error of one experiment does not hide the errors of others.
+In: the lab's folder and the names of the experiments. Out: the desired objects, and all errors. An error of
+one experiment does not hide the errors of others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class DesiredLab:
     """The desired objects, as the files describe them.
 
     `errors` are all errors of files, templates and guards. `broken` are the experiments that cannot be synced
-    because of such an error. `names` are the groups of the apply-set that this run concerns; None means all.
+    because of such an error. `names` are the requested experiments; None means all experiments, or the whole
+    platform.
     """
 
     files: LabFiles
@@ -50,12 +51,12 @@ def read_desired_lab(
     value_cache: ValueCache | None = None,
     hidden: Sequence[HiddenFile] = (),
 ) -> DesiredLab:
-    """Load all files, render the experiments in `names` (None: all), and check them with the guards.
+    """Load all files, render the experiments in `names` (None: all experiments), and run the guards.
 
     The name `platform` stands for the monitoring stack, which is an apply-set of its own. Cached values are
-    not checked against the schema and not rendered again, but the guards check them. `hidden` files, whose
-    changes Git does not show, are errors. Raises SpecError if `lab.yaml` cannot be used, RenderError if the
-    templates cannot be read.
+    not checked against the schema and not rendered again, but the guards check them. Git does not show
+    changes of the files in `hidden`, so each of these files is an error. Raises SpecError if `lab.yaml`
+    cannot be used. Raises RenderError if the templates cannot be read.
     """
     with stage("load"):
         files = load_lab(root, value_cache=value_cache, hidden=hidden)
@@ -69,7 +70,7 @@ def desired_lab(
 ) -> DesiredLab:
     """Render the experiments of files that are already loaded, and check them with the guards.
 
-    Raises RenderError if the templates cannot be read; errors of single experiments are in the result.
+    Raises RenderError if the templates cannot be read. The result contains the errors of single experiments.
     """
     apply_set = ApplySet(name=EXPERIMENTS, namespace=files.lab.namespace)
     with stage("render"):
@@ -99,7 +100,7 @@ def desired_lab(
 def _rendered(
     templates: Templates, experiment: Experiment, lab: Lab, apply_set: ApplySet
 ) -> tuple[Manifest, ...]:
-    """Render one experiment, add its labels, and check it with the guards. Raises RenderError, GuardError."""
+    """Render one experiment, add its labels, and run the guards. Raises RenderError or GuardError."""
     with stage("render"):
         plain = render_experiment(templates, experiment, lab)
         check_unstamped(plain, experiment)
@@ -113,7 +114,8 @@ def _rendered(
 def _check_complete(manifests: Sequence[Manifest], experiment: Experiment) -> None:
     """Raise RenderError if an object that every experiment must have is missing.
 
-    Without this check, the next sync would prune the objects of a lost template in all experiments.
+    If a template is lost, the next sync would otherwise prune the objects of this template in all
+    experiments.
     """
     rendered = {(key.kind, key.name) for key in map(key_of, manifests)}
     workloads = [("StatefulSet", experiment.workload_of(group)) for group in experiment.groups]
@@ -157,8 +159,8 @@ def _read_platform(
 ) -> DesiredLab:
     """Render the monitoring stack and check it with the guards; each component is one group.
 
-    Raises SpecError if any file has an error. Otherwise, Prometheus would stop scraping the peers of an
-    experiment whose file, and therefore namespace, cannot be read.
+    Raises SpecError if any file has an error. If the file of an experiment cannot be read, its namespace is
+    unknown, and Prometheus would stop scraping its peers.
     """
     from nimlab.render.render_platform import FOLDER, load_platform_templates  # only needed here
 
@@ -189,7 +191,7 @@ def _read_platform(
 def rendered_platform(
     templates: PlatformTemplates, files: LabFiles, apply_set: ApplySet
 ) -> tuple[Manifest, ...]:
-    """Render the monitoring stack, add labels, and run the guards. Raises RenderError, GuardError."""
+    """Render the monitoring stack, add labels, and run the guards. Raises RenderError or GuardError."""
     from nimlab.render.guard.platform_guard import check_platform  # only needed here
     from nimlab.render.render_platform import render_platform
 

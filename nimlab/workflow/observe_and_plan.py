@@ -26,7 +26,7 @@ _UNRELATED: Final = (git.Relation.DIVERGED, git.Relation.UNKNOWN)
 def plan(session: Session, policy: SyncPolicy | None = None) -> Plan:
     """Read the cluster and return the plan of a sync, without writing anything.
 
-    Without a policy, the plan covers all names for which the lab was read. Raises NimlabError, and
+    Without a policy, the plan covers all experiments for which the lab was read. Raises NimlabError. Raises
     Interrupted if `stop` is set during the reads.
     """
     return observe_and_plan(session, policy or SyncPolicy(names=session.lab.names))[1]
@@ -35,7 +35,7 @@ def plan(session: Session, policy: SyncPolicy | None = None) -> Plan:
 def observe_and_plan(session: Session, policy: SyncPolicy) -> tuple[Snapshot, Plan]:
     """Read the cluster and return the snapshot and its plan. Raises the errors of `plan`.
 
-    Raises ValueError if the names in the policy are not those for which the lab was read.
+    Raises ValueError if the policy has other names than those for which the lab was read.
     """
     lab, desired = session.lab, session.lab.desired
     if policy.names != lab.names:
@@ -84,7 +84,7 @@ def _plan_inputs(
 
 
 def prune_limit_of(policy: SyncPolicy, settings: SyncSettings) -> PruneLimit:
-    """Return the limit on prunes: from the policy, or else from lab.yaml."""
+    """Return the limit on prunes from the policy; if the policy has none, return the limit from lab.yaml."""
     if policy.max_prune is not None:
         return PruneLimit.parse(policy.max_prune)
     return PruneLimit(
@@ -93,10 +93,11 @@ def prune_limit_of(policy: SyncPolicy, settings: SyncSettings) -> PruneLimit:
 
 
 def _relations(parent: Parent, relation_of: Callable[[str], git.Relation]) -> dict[str, git.Relation]:
-    """Return the relation of the checked-out commit to each commit that a parent records.
+    """Return, for each commit in a parent's record, whether the checked-out commit is newer or older.
 
-    The first commit is needed only if no other commit is known, so the usual sync starts no Git process for
-    it.
+    The keys are the recorded commits. For example, the value is `Relation.NEWER` if the checked-out commit is
+    newer than the recorded commit. The first synced commit (`origin`) is compared only if all other relations
+    are unknown, so that the usual sync starts no Git process for it.
     """
     relations = {entry.sha: relation_of(entry.sha) for entry in parent.entries(None)}
     is_unknown = all(relation is git.Relation.UNKNOWN for relation in relations.values())
@@ -106,7 +107,7 @@ def _relations(parent: Parent, relation_of: Callable[[str], git.Relation]) -> di
 
 
 def _identity_of(lab: LoadedLab) -> LabIdentity:
-    """Return the identity of this lab: its id, its path in the repository, and its folder."""
+    """Return the identity of this lab: its id, its path in the repository, a digest of host and folder."""
     host_folder = f"{socket.gethostname()}:{lab.root}"
     return LabIdentity(
         id=lab.desired.files.lab.id,
@@ -116,7 +117,7 @@ def _identity_of(lab: LoadedLab) -> LabIdentity:
 
 
 def commits_of_removal(session: Session, plan: Plan) -> dict[str, str]:
-    """Return the commit that removed an experiment's file, for each planned experiment without a file."""
+    """Return, for each planned experiment without a file, the commit that removed its file."""
     removed = [experiment.name for experiment in plan.experiments if experiment.source is None]
     commits = {name: git.removed_in(session.lab.root, f"experiments/{name}.yaml") for name in removed}
     return {name: sha for name, sha in commits.items() if sha is not None}

@@ -34,11 +34,12 @@ def read_saved_plan(path: Path) -> SavedPlan:
 def identity_of(
     cluster: KubeCluster, namespace: str, *, like: ClusterIdentity | None = None
 ) -> ClusterIdentity:
-    """Return the identity of this cluster; with `like`, from an object of the same kind as in `like`.
+    """Return the identity of this cluster; with `like`, an identity that can be compared with `like`.
 
-    Every namespace contains a ConfigMap that both accounts of a pipeline can read. If the lab's namespace
-    does not exist yet, only an account with more permissions can plan. The server's address is used last,
-    because one cluster may have several addresses.
+    The identity is the uid of an object. Every namespace contains the ConfigMap `kube-root-ca.crt`, which
+    both accounts of a pipeline can read. If the lab's namespace does not exist yet, the namespace
+    `kube-system` is used. If neither object can be read, the server's address is the identity. It is the last
+    choice, because one cluster may have several addresses.
     """
     candidates = (
         ObjectKey("ConfigMap", namespace, "kube-root-ca.crt"),
@@ -57,7 +58,7 @@ def identity_of(
 def make_saved_plan(
     plan: Plan, policy: SyncPolicy, cluster: KubeCluster, saved: SavedPlan | None = None
 ) -> SavedPlan:
-    """Return a plan as a saved plan; with `saved`, in a form that can be compared with `saved`.
+    """Return a plan as a saved plan; with `saved`, a saved plan that can be compared with `saved`.
 
     Raises ClusterError.
     """
@@ -71,7 +72,7 @@ def make_saved_plan(
 
 
 def reject_changed_plan(saved: SavedPlan, plan: Plan, policy: SyncPolicy, cluster: KubeCluster) -> None:
-    """Raise PlanError unless the plan is exactly the saved one. Raises ClusterError."""
+    """Raise PlanError unless the plan is equal to the saved plan. Raises ClusterError if a read fails."""
     differences = differences_since(saved, make_saved_plan(plan, policy, cluster, saved))
     if differences:
         more = f", and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""

@@ -67,7 +67,7 @@ class Session:
 
 
 def read_lab(root: Path, names: frozenset[str] | None = None, *, commit: Commit | None) -> LoadedLab:
-    """Read the lab's files and render its experiments, or only those in `names`.
+    """Read the lab's files and render the experiments in `names`; None means all experiments.
 
     `commit` is the result of `files.git.read_commit` for this folder. Errors of single experiments are in
     `desired.errors`. Raises NimlabError if `lab.yaml` or the templates cannot be used.
@@ -89,7 +89,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Connect to the cluster until the context ends. Raises NimlabError if the credentials cannot be used.
 
-    `stop` ends waits and retries early. `notify` may be called from any thread; the texts contain no secrets.
+    Once `stop` is set, waits and retries end early. `notify` may be called from any thread; its texts contain
+    no secrets.
     """
     stop = threading.Event() if stop is None else stop
     with stage("connect"):

@@ -38,20 +38,20 @@ from nimlab.workflow.session import Session
 from nimlab.workflow.sync_lock import acquire_lock, wait_for_lock
 from nimlab.workflow.sync_options import SyncOptions
 
-_ATTEMPTS: Final = 5  # another sync may change the cluster before each attempt
+_ATTEMPTS: Final = 5  # an attempt fails if another sync has changed the cluster
 
 
 def sync(session: Session, options: SyncOptions) -> Generator[Event, None, None]:
     """Make the cluster equal to the lab's files, and yield each step as an event.
 
-    The events come in this order: PlanMade, repeated after each change by another sync; Notice and
-    LockAwaited until the lock is held; ExecutionStarted; the events of the execution; the events of the wait.
-    If a plan is refused, its PlanMade is the last event. Close the iterator (`contextlib.closing`) if you do
-    not exhaust it, so that the lock is released.
+    The first event is PlanMade. Notice and LockAwaited may follow until the lock is held. If another sync has
+    changed the cluster, PlanMade is repeated. ExecutionStarted, the events of the execution and the events of
+    the wait follow. If a plan is refused, its PlanMade is the last event. Close the iterator
+    (`contextlib.closing`) if you do not exhaust it, so that the lock is released.
 
-    Errors of single objects are events. Raises NimlabError before anything is written, or if the parent of
-    the apply-set cannot be written; PlanError if the plan differs from `options.saved_plan`; Interrupted if
-    `stop` is set before the execution. If `stop` is set later, the execution ends without an error.
+    Errors of single objects are events. Raises NimlabError before anything is written, or if a parent cannot
+    be written. Raises PlanError if the plan differs from `options.saved_plan`. Raises Interrupted if `stop`
+    is set before the execution. If `stop` is set later, the execution ends without an error.
     """
     deadline_s = time.monotonic() + options.lock_timeout_s
     conflicts = 0
@@ -82,7 +82,7 @@ def sync(session: Session, options: SyncOptions) -> Generator[Event, None, None]
 
 
 def has_writes(plan: Plan) -> bool:
-    """Return True if the execution writes anything. A new scope alone does not justify a new parent."""
+    """Return True if the execution writes anything. A parent is not created only to record a scope."""
     pruning = not plan.stops
     is_worth_a_parent = plan.before.version is not None or plan.after.commit is not None
     return (
@@ -114,7 +114,7 @@ def _create_prerequisites(session: Session, plan: Plan) -> Iterator[Event]:
 def _execute_and_wait(
     session: Session, options: SyncOptions, snapshot: Snapshot, plan: Plan, lock: Locks | None
 ) -> Iterator[Event]:
-    """Execute the plan if `locks` is given, release the locks, and then wait for the experiments."""
+    """If `lock` is given, execute the plan and release the lock. Then wait for the experiments."""
     yield ExecutionStarted()
     settings = session.lab.desired.files.lab.sync
     timeout_s = settings.timeout_s if options.timeout_s is None else options.timeout_s

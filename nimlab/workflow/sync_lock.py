@@ -26,10 +26,10 @@ _POLL_S: Final = 1.0
 
 
 def acquire_lock(session: Session, snapshot: Snapshot) -> Locks:
-    """Acquire the lease, if it is unchanged since the snapshot, and the leases of the former apply-sets.
+    """Acquire the leases of the apply-set and its former apply-sets, if they are as in the snapshot.
 
-    Raises PreconditionFailed if a lease has changed since the snapshot, LockHeld if another sync holds a
-    lease, Forbidden if the account may not write leases.
+    Raises PreconditionFailed if a lease has changed since the snapshot. Raises LockHeld if another sync holds
+    a lease. Raises Forbidden if the account may not write leases.
     """
     leases = [
         (snapshot.apply_set, snapshot.lease),
@@ -74,6 +74,10 @@ def _server_clock(session: Session) -> Callable[[], datetime]:
 
 
 def _holder() -> str:
-    """Return the name of this sync for the lock: its pipeline job, or else its user, machine and process."""
+    """Return the name of this sync for the lock.
+
+    In a pipeline, the name is the URL of the job. Elsewhere, it consists of the user, the machine and the
+    process.
+    """
     job = os.environ.get("CI_JOB_URL")
     return job or f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()} (pid {os.getpid()})"

@@ -1,7 +1,7 @@
 """Validate a whole lab without a cluster: load all files, render all manifests, check them with the guards.
 
-In: the lab's folder. Out: every problem, with its file and line, and warnings. A successful result is cached
-under a digest of the files and the program.
+In: the lab's folder. Out: every problem, with its file and line, and warnings. If the manifests have no
+problem, this result is cached for these files and this version of nimlab.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ValidatedLab:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Violation:
-    """One violation in an error; `where` is the object, or the template's file and line."""
+    """One violation in an error; `where` is the key of the object, or the template's file and line."""
 
     error: RenderError | GuardError
     where: str
@@ -95,7 +95,7 @@ def _unused_folders(root: Path) -> Iterator[Problem]:
     try:
         names = sorted(path.name for path in (root / "templates").iterdir())
     except OSError:
-        return  # reported where the templates are read
+        return  # the code that reads the templates reports this error
     for name in names:
         if not name.startswith(_TEMPLATES):
             what = "only `templates/experiment` and `templates/platform` are read"
@@ -108,7 +108,7 @@ def _unused_folders(root: Path) -> Iterator[Problem]:
 def _render_problems(root: Path, files: LabFiles, value_cache: ValueCache | None) -> list[Problem]:
     """Render all manifests and check them, unless the same files passed before; return the problems."""
     digest = None
-    with suppress(RenderError):  # reported where the templates are used
+    with suppress(RenderError):  # the code that uses the templates reports this error
         digest = _digest(root, files)
     if value_cache is not None and digest is not None and value_cache.get(digest):
         return []
@@ -205,7 +205,7 @@ def _without_names(violation: _Violation) -> str:
 
 
 def _shared_problem(lab: DesiredLab, location: Location, group: list[_Violation]) -> Problem:
-    """Return the problem for a group of violations with the same cause, reported for the first experiment."""
+    """Return one problem for all violations with the same cause; it names the first experiment."""
     names = {violation.error.experiment for violation in group}
     real = {name for name in names if not (name or "").startswith(_PROBE.name)}
     first = next((violation for violation in group if violation.error.experiment in real), group[0])
@@ -225,7 +225,7 @@ def _shared_problem(lab: DesiredLab, location: Location, group: list[_Violation]
 
 
 def _location_of(root: Path, lab: DesiredLab, violation: _Violation) -> Location:
-    """Return the template of the rejected object, and the line of the field."""
+    """Return the location of a violation: the template of the object, and the line of the field."""
     if isinstance(violation.error, RenderError):
         return _problem(violation.error, None).location
     experiment = next(e for e in lab.files.experiments if e.name == violation.error.experiment)
@@ -240,7 +240,7 @@ def _kind_and_name(where: str) -> tuple[str, str]:
 
 
 def _line_of(path: str, text: str, what: str) -> Location:
-    """Return the template line that sets a field named in the violation, or else the first line.
+    """Return the template line that sets a field named in the violation; if there is none, the first line.
 
     Of several such fields, the last one in the text of the violation is used.
     """

@@ -1,8 +1,8 @@
 """The only code that writes to a cluster: acquire the lock, execute a plan in parallel, report each step.
 
-In: a `Plan` and the port to the cluster. Out: events. This package makes only the changes that the plan
-contains. A crash after any write is safe: no progress is recorded, only ownership, so the next sync plans the
-remaining changes and completes them.
+In: a `Plan` and a `Cluster`. Out: events. This package makes only the changes that the plan contains. A crash
+after any write is safe: the next sync compares the cluster with the files again, plans the remaining changes
+and executes them.
 """
 
 from __future__ import annotations

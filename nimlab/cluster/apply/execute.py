@@ -1,6 +1,6 @@
 """Execute a plan: record the scope, apply the objects, prune the objects, record the final scope.
 
-Experiments are independent: they run in parallel, and a failure of one does not stop the others. Within an
+Experiments are executed in parallel, and a failure of one experiment does not stop the others. Within an
 experiment, objects are applied in order. Nothing is pruned unless everything was applied.
 """
 
@@ -31,7 +31,11 @@ from nimlab.plan.sync_events import Event, Notice, ObjectDone, Outcome, PeersRes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyOptions:
-    """Options for an execution. `version` is recorded on the parent; `timeout_s` limits each wait."""
+    """Options for an execution.
+
+    `parallel` is the number of threads. `timeout_s` limits each wait for a deletion. `version` is the version
+    of nimlab, which is recorded on the parent.
+    """
 
     parallel: int
     take_ownership: bool
@@ -41,7 +45,7 @@ class ApplyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The inputs that all workers share. `emit` queues an event, from any thread."""
+    """The inputs that all workers share. Every thread may call `emit`, which queues an event."""
 
     cluster: Cluster
     plan: Plan
@@ -61,7 +65,10 @@ _OUTCOMES: Final = {
 
 
 def create_namespace(cluster: Cluster, name: str) -> Notice:
-    """Create the lab's namespace. Raises Forbidden with the command for an administrator."""
+    """Create the lab's namespace.
+
+    Raises Forbidden if the credentials may not create it. The hint contains the command for an administrator.
+    """
     try:
         metadata = {"name": name, "labels": dict(POD_SECURITY)}
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
@@ -98,10 +105,11 @@ def create_password(cluster: Cluster, namespace: str, name: str) -> Notice | Non
 
 
 def execute(plan: Plan, cluster: Cluster, options: ApplyOptions, *, stop: threading.Event) -> Iterator[Event]:
-    """Execute the plan and yield its events, with exactly one ObjectDone per change (except KEEP changes).
+    """Execute the plan and yield its events, with exactly one ObjectDone per change that is not a `keep`.
 
-    Once `stop` is set, no further object is started; the remaining objects are reported as not attempted.
-    Errors of single objects are events. A NimlabError is raised only if the parent cannot be written.
+    Once `stop` is set, no further change is started; the remaining changes are reported as not attempted.
+    Errors of single objects are events. Raises NimlabError only if the parent cannot be written, or if the
+    parent of a former apply-set cannot be deleted.
     """
     recorded = plan.before
     if plan.during != plan.before:
@@ -139,11 +147,11 @@ def _delete_former_parent(former: Former, cluster: Cluster) -> Notice:
 
 
 def _record(wanted: Parent, recorded: Parent, cluster: Cluster, plan: Plan, options: ApplyOptions) -> Parent:
-    """Replace the parent's record if it is still as it was read, and return the new record.
+    """Write the record `wanted` to the parent if the parent still contains `recorded`; return the new record.
 
     The apply is forced, because all these annotations belong to nimlab. If a user has added an annotation by
     hand, a first apply takes it over and a second apply removes it. Raises PreconditionFailed if another sync
-    has written the record in the meantime. Other changes to the parent are ignored.
+    has changed the record in the meantime. Changes to the parent that do not concern the record are ignored.
     """
     with_empty = False
     for _ in range(_ATTEMPTS):
@@ -192,8 +200,9 @@ def _in_parallel(
 def _apply_experiment(experiment: ExperimentPlan, job: Job) -> None:
     """Apply one experiment's objects in order; after a failure, skip the remaining objects.
 
-    If the plan contains a blocked object of the experiment, nothing is applied: a partial change would be
-    worse than no change. A new experiment that the plan holds back is not started.
+    If the plan contains an error for an object of the experiment, no object of the experiment is applied,
+    because a partial change would be worse than no change. A new experiment that the plan holds back is not
+    started.
     """
     changes = [c for c in experiment.changes if c.action is not Action.PRUNE and c.action is not Action.KEEP]
     error = next((change.error for change in changes if change.error is not None), None)
@@ -232,7 +241,7 @@ def _apply_change(change: Change, job: Job) -> NimlabError | None:
 
 
 def _prune_experiment(experiment: ExperimentPlan, job: Job) -> None:
-    """Delete one experiment's orphaned objects; after a failure, leave the rest to the next sync."""
+    """Delete the objects of one experiment that the plan prunes; after a failure, skip the other objects."""
     prunes = [change for change in experiment.changes if change.action is Action.PRUNE]
     own_uids = {change.live["metadata"]["uid"]: change.key for change in prunes if change.live is not None}
     error: NimlabError | None = None

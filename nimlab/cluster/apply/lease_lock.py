@@ -1,14 +1,14 @@
 """Lock for syncs: a Lease that expires, so that only one sync of an apply-set writes at a time.
 
 The lease also proves that a snapshot is current. A sync reads the lease together with the snapshot. It can
-acquire the lease only if the lease still has the resourceVersion that was read. So no other sync has written
-since then.
+acquire the lease only if the lease still has the resourceVersion that was read. Therefore, if a sync acquires
+the lease, no other sync has written since the snapshot.
 
 If the holder dies, it no longer renews the lease, and another sync can acquire it after its expiry. A holder
-that was only suspended (a sleeping laptop, a frozen container) calls `check` before each write, and stops
-writing once its lease may have expired. If the clocks of two machines differ by more than the lease duration,
-the second machine can acquire the lease too early. Then the next renewal by the first holder fails, and it
-stops.
+calls `check` before each write, and stops writing once its lease may have expired. This can happen if the
+holder is suspended for some time, such as on a sleeping laptop. If the clock of another machine is ahead by
+more than the lease duration, that machine can acquire the lease too early. Then the next renewal by the first
+holder fails, and the first holder stops writing.
 
 If the expiry cannot be determined (the renew time is missing, invalid or in the far future), the lease counts
 as held. The error names the holder, the renew time, and the command that deletes the lease.
@@ -30,17 +30,17 @@ from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 _DURATION_S: Final = 60
 _RENEW_EVERY_S: Final = 15
 _RELEASE_ATTEMPTS: Final = 3
-_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)  # a larger difference is reported
+_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)  # beyond this, the error suggests comparing the clocks
 _SURELY_HELD: Final = timedelta(
     seconds=_DURATION_S - _RENEW_EVERY_S
-)  # then time remains for a write in progress
+)  # the remaining time is for a write in progress
 
 
 class Lock:
     """A lease that is held and renewed until `release`.
 
-    `lost` is set when another sync has acquired the lease or may have acquired it. `stop` is set at the same
-    time.
+    The event `lost` is set when another sync has acquired the lease or may have acquired it. The event
+    `stop`, which the caller passes, is set at the same time.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise LockHeld unless the lease is certainly still held; called before every write."""
+        """Raise LockHeld unless this sync certainly still holds the lease; called before every write."""
         if self._now() - self._renewed > _SURELY_HELD:
             self._mark_lost()
         if self.lost.is_set():
@@ -84,7 +84,7 @@ class Lock:
         for _ in range(_RELEASE_ATTEMPTS):
             try:
                 self._cluster.replace(_with_spec(self._lease, holderIdentity="", leaseDurationSeconds=1))
-            except Interrupted:  # a signal ended the pause: retry at once
+            except Interrupted:  # a signal ended the pause before a retry: send the request again
                 continue
             except NimlabError:
                 return
@@ -120,7 +120,7 @@ class Locks:
         self._locks = tuple(locks)
 
     def check(self) -> None:
-        """Raise LockHeld unless all leases are certainly held; called before every write."""
+        """Raise LockHeld unless this sync certainly still holds all leases; called before every write."""
         for lock in self._locks:
             lock.check()
 
@@ -143,7 +143,10 @@ def acquire_locks(
     now: Callable[[], datetime],
     stop: threading.Event,
 ) -> Locks:
-    """Acquire the leases of all apply-sets; if one fails, release the others. Raises as `acquire_lock`."""
+    """Acquire the leases of all apply-sets; if one cannot be acquired, release the others.
+
+    Raises the errors of `acquire_lock`.
+    """
     locks: list[Lock] = []
     try:
         for apply_set, lease in leases:
@@ -165,8 +168,8 @@ def acquire_lock(
 ) -> Lock:
     """Acquire the lease, if it is unchanged since it was read. `stop` is set if the lock is lost later.
 
-    Raises PreconditionFailed if the lease has changed (the caller must read it again), LockHeld if another
-    sync holds it.
+    Raises PreconditionFailed if the lease has changed; the caller must then read the lease again. Raises
+    LockHeld if another sync holds the lease.
     """
     acquired = now()
     current = current_holder(lease, acquired)
@@ -196,9 +199,10 @@ def _new_lease(key: ObjectKey, spec: Manifest) -> Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseHolder:
-    """The holder of a lease; `renewed` is the renew time as the lease contains it.
+    """The holder of a lease; `renewed` is the text of the renew time in the lease.
 
-    `until` is the time at which the lease expires if it is not renewed; None if that cannot be determined.
+    `until` is the time at which the lease expires if it is not renewed; None if this time cannot be
+    determined.
     """
 
     name: str
@@ -219,7 +223,7 @@ def current_holder(lease: Manifest | None, now: datetime) -> LeaseHolder | None:
 
 
 def _expiry(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -- any JSON value
-    """Return the time at which a lease expires; None if it is invalid or out of range."""
+    """Return the time at which a lease expires; None if the renew time or the duration is invalid."""
     try:
         begun = datetime.fromisoformat(renewed).astimezone(UTC)
         return begun + timedelta(seconds=_DURATION_S if duration_s is None else int(duration_s))
@@ -228,7 +232,7 @@ def _expiry(renewed: Any, duration_s: Any) -> datetime | None:  # noqa: ANN401 -
 
 
 def _lock_held(holder: LeaseHolder, key: ObjectKey, now: datetime) -> LockHeld:
-    """Return the error for a lock that another sync holds, with its expiry and the command to free it."""
+    """Return the error for a lock that another sync holds; it contains the expiry of the lock and a hint."""
     latest_expiry = now + timedelta(seconds=_DURATION_S) + _MAX_CLOCK_SKEW
     if holder.until is not None and holder.until <= latest_expiry:
         remaining_s = max(1, round((holder.until - now).total_seconds()))
@@ -247,7 +251,11 @@ def _lock_held(holder: LeaseHolder, key: ObjectKey, now: datetime) -> LockHeld:
 
 
 def _write(cluster: Cluster, send: Callable[[Manifest], Manifest], lease: Manifest) -> Manifest:
-    """Write the lease. A conflict with our own earlier attempt, whose response was lost, is a success."""
+    """Write the lease and return it.
+
+    If an earlier attempt has already written the lease and its response was lost, the server reports a
+    conflict. Such a conflict counts as a success.
+    """
     try:
         return send(lease)
     except PreconditionFailed:

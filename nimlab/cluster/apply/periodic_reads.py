@@ -1,7 +1,8 @@
 """Periodic reads in addition to the watches, for FailedCreate events and for kinds that are not watched.
 
-In: the pending wait targets. Out: updates of a `Readiness`. Each kind is read by one LIST, over all
-namespaces if the credentials allow that. A kind is no longer read once no object of this kind is pending.
+In: the pending wait targets. Out: updates of a `Readiness`. Each kind is read by one LIST over all namespaces
+if the credentials allow that, else by one LIST per namespace. A kind is no longer read once no object of this
+kind is pending.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nimlab.plan.kstatus import peers_of
 
 
 class PeriodicReads:
-    """A reader for the kinds that are not watched. It stores which kinds need one LIST per namespace."""
+    """A reader for the kinds that are not watched. It stores which kinds need one LIST for each namespace."""
 
     def __init__(self, cluster: Cluster, apply_set: ApplySet) -> None:
         self._cluster = cluster
@@ -27,7 +28,7 @@ class PeriodicReads:
         self._forbidden: set[str] = set()
 
     def read(self, pending: Sequence[WaitTarget], readiness: Readiness, now: datetime) -> None:
-        """Record which deleted objects still exist, and why pods cannot be created.
+        """Record in `readiness` which deleted objects still exist, and why pods cannot be created.
 
         Raises ClusterError.
         """

@@ -16,7 +16,8 @@ _INTERVAL_S: Final = 0.2
 def poll(is_done: Callable[[], bool], pending: str, timeout_s: float, stop: threading.Event) -> None:
     """Call `is_done` until it returns True; `pending` describes the condition for the error message.
 
-    Raises ClusterError at the timeout, NimlabError when `stop` is set, and the errors of `is_done`.
+    Raises ClusterError at the timeout. Raises NimlabError when `stop` is set. Errors of `is_done` are not
+    caught.
     """
     deadline_s = time.monotonic() + timeout_s
     while not is_done():

@@ -27,7 +27,7 @@ from nimlab.plan.pod_trouble import Trouble, after_grace_period, event_trouble, 
 from nimlab.plan.stuck_deletion import deletion_trouble, describe_blockers
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 
-_REJECTION_GRACE: Final = timedelta(seconds=10)  # terminating peers may still free the quota
+_REJECTION_GRACE: Final = timedelta(seconds=10)  # peers that are terminating may free the quota
 _MAX_EVENT_AGE: Final = timedelta(minutes=2)
 
 
@@ -35,10 +35,11 @@ _MAX_EVENT_AGE: Final = timedelta(minutes=2)
 class WaitTarget:
     """The objects of one experiment to wait for: workloads that must settle, and objects that must disappear.
 
-    `noun` is the word for the experiment's pods. `terminating` are the objects that are being deleted, by
-    key, and `uids` are their uids; a new object with the same name and another uid is not awaited.
-    `needs_pods` is False if all workloads have already settled. `settled_peers` is the number of running
-    peers if the snapshot shows that there is nothing to wait for; None otherwise.
+    `noun` is the word for a pod of the experiment, such as `peer`. `terminating` contains the keys of the
+    objects that are being deleted, and `uids` contains their uids. A new object with the same key has another
+    uid, so its deletion is not awaited. `needs_pods` is False if all workloads have already settled, so that
+    their pods need not be watched. `settled_peers` is the number of running peers if the snapshot shows that
+    there is nothing to wait for; None otherwise.
     """
 
     experiment: str
@@ -54,8 +55,8 @@ class WaitTarget:
 class _PodRejection:
     """The reason why no pods are created for a workload.
 
-    `since` is the time when nimlab first read the event, `seen_at` is the time in the event, and `uid`
-    identifies the workload that the event concerns.
+    The reason comes from an event. `since` is the time when nimlab first read the event. `last_seen_at` is
+    the time in the event. `uid` is the uid of the workload that the event concerns.
     """
 
     since: datetime
@@ -68,10 +69,10 @@ class _PodRejection:
 class Readiness:
     """The state of an apply-set, as the watches have reported it; only the waiting thread writes it.
 
-    `troubled` contains, for each experiment, why its pods do not run (not the pods themselves).
-    `rejected_pods` contains, for each workload, why its pods are rejected: such pods never exist, so they
-    cannot be in `troubled`. `terminating` contains objects other than workloads that are deleted but still
-    exist. `listed` contains the kinds that have been listed completely.
+    For each experiment, `troubled` contains the pods that do not run, with the reasons. For each workload,
+    `rejected_pods` contains the reason why the server rejects its pods. Such pods never exist, so they cannot
+    be in `troubled`. `terminating` contains the deleted objects that still exist, except workloads. `listed`
+    contains the kinds that have been listed completely.
     """
 
     apply_set: ApplySet
@@ -82,7 +83,10 @@ class Readiness:
     listed: set[str] = field(default_factory=set)
 
     def clear(self, kind: str, namespace: str | None) -> None:
-        """Remove all entries of a kind in a namespace (None: in all), before a new LIST adds them again."""
+        """Remove all entries of a kind in a namespace, before a new LIST adds them again.
+
+        If `namespace` is None, the entries in all namespaces are removed.
+        """
         if kind != "Pod":
             keys = [key for key in self.workloads if key.kind == kind and namespace in (None, key.namespace)]
             for key in keys:
@@ -105,7 +109,7 @@ class Readiness:
             troubled[key] = trouble
 
     def record_terminating(self, kind: str, items: Iterable[Manifest]) -> None:
-        """Record all objects of a kind that still exist; the others of this kind have been deleted."""
+        """Record `items` as all deleted objects of a kind that still exist; forget its other objects."""
         for key in [key for key in self.terminating if key.kind == kind]:
             del self.terminating[key]
         self.terminating.update((key_of(live), live) for live in items)
@@ -169,7 +173,7 @@ def assess_readiness(
             held=tuple(key_of(live) for live in remaining),
         )
     leaving = sum(c.leaving for c in counts) + sum(_existing_peers(live) for live in remaining)
-    counts_explain = leaving or running < wanted  # otherwise, the event must contain the reason
+    counts_explain = leaving or running < wanted  # if not, the event must contain a reason
     return PeersProgress(
         experiment=target.experiment,
         running=running,
@@ -182,7 +186,11 @@ def assess_readiness(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Count:
-    """The number of peers of one workload: desired, running (and not leaving), and still to be terminated."""
+    """Three numbers of peers of one workload.
+
+    `wanted` is the desired number. `running` counts the running peers that are not leaving. `leaving` counts
+    the peers that must still be terminated.
+    """
 
     wanted: int
     running: int
@@ -203,7 +211,8 @@ def _count(live: Manifest) -> _Count:
 def _outdated_peers(live: Manifest, peers: PeerCount) -> int:
     """Return the number of peers of older revisions.
 
-    0 for kinds whose status does not count revisions, and for a partitioned rollout, which keeps old peers.
+    The number is 0 for kinds whose status does not count revisions, and for a partitioned rollout, because
+    such a rollout keeps old peers.
     """
     spec, status = live.get("spec") or {}, live.get("status") or {}
     rolling = (spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
@@ -213,7 +222,7 @@ def _outdated_peers(live: Manifest, peers: PeerCount) -> int:
 
 
 def _remaining(target: WaitTarget, readiness: Readiness) -> list[Manifest]:
-    """Return the deleted objects that still exist, without new objects of the same name."""
+    """Return the deleted objects that still exist; skip new objects with the same name."""
     remaining = []
     for key in sorted(target.terminating):
         known = readiness.workloads if key.kind in WORKLOADS else readiness.terminating
@@ -241,7 +250,7 @@ def _pending_reason(target: WaitTarget, workloads: Sequence[Manifest], remaining
 
 
 def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[Trouble, ...]:
-    """Return the reasons why peers do not run; empty if the experiment only waits for deletions."""
+    """Return the reasons why peers do not run; no reasons if the experiment only waits for deletions."""
     if not target.workloads:
         return ()
     of_pods = readiness.troubled.get(target.experiment, {}).values()

@@ -24,7 +24,7 @@ _OBSERVED_TIMEOUT_S: Final = 60.0
 def restart_peers(
     change: Change, applied: Manifest, cluster: Cluster, *, parallel: int, stop: threading.Event
 ) -> int:
-    """Delete the peers of older revisions, all at once; return how many were deleted.
+    """Delete the peers of older revisions, all at once; return the number of deleted peers.
 
     The StatefulSet controller deletes surplus peers itself. If the StatefulSet was replaced and its
     peers were kept, they already belong to the new StatefulSet. Raises ClusterError.
@@ -52,7 +52,10 @@ def _wait_until_observed(
     latest: list[Manifest] = []
 
     def is_observed() -> bool:
-        """Compare with the generation that the apply returned, because a read may return an older object."""
+        """Return True once the controller has observed the generation that the apply returned.
+
+        The generation in `live` is not used, because a read may return an older object.
+        """
         live = cluster.get(key)
         if live is None:
             raise PreconditionFailed("it was deleted while its peers were being restarted", where=key)
@@ -80,7 +83,7 @@ def _is_outdated_peer(pod: Manifest, statefulset: Manifest, revision: str) -> bo
 
 
 def _delete_peer(key: ObjectKey, uid: str, cluster: Cluster) -> None:
-    """Delete the peer with this uid. A pod with another uid is new, and is kept."""
+    """Delete the peer with this uid. A pod with the same name and another uid is new, and is kept."""
     try:
         cluster.delete(key, uid=uid, resource_version=None, propagation=Propagation.BACKGROUND)
     except PreconditionFailed:

@@ -1,6 +1,6 @@
 """Explain why a namespace rejects writes: it is being deleted, and something blocks the deletion.
 
-In: the error of a write, the cluster. Out: an error that also names what blocks the deletion of the
+In: the error of a write, and the cluster. Out: an error that also names what blocks the deletion of the
 namespace. The namespace is read only if the server has rejected the write for this reason.
 """
 

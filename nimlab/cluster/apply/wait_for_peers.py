@@ -33,13 +33,13 @@ _PACE_AFTER_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """The start of an experiment's progress: the time, and the number of peers missing at that time."""
+    """The basis of an estimate: a start time, and the number of peers missing at that time."""
 
     since_s: float
     missing: int
 
     def left_s(self, missing: int, now_s: float) -> float | None:
-        """Return the remaining time, estimated from the progress so far; None in the first seconds. Pure."""
+        """Return the remaining time, estimated from the progress so far; None if it is too early. Pure."""
         done, spent_s = self.missing - missing, now_s - self.since_s
         return missing * spent_s / done if done > 0 and spent_s >= _PACE_AFTER_S else None
 
@@ -62,9 +62,9 @@ def wait_targets(
 ) -> tuple[WaitTarget, ...]:
     """Return one target per experiment that must be awaited after the execution of the plan. Pure.
 
-    An experiment has no target if it is in `failed`, if the plan holds it back, or if it has neither a
-    workload nor a deletion. Deleted objects of every kind are awaited until they no longer exist.
-    `not_deleted` are objects that the plan prunes but that were not deleted.
+    An experiment has no target if it is in `failed`, if the plan holds it back, or if none of its objects
+    must be awaited. Workloads are awaited until they have settled. Deleted objects of every kind are awaited
+    until they no longer exist. `not_deleted` are objects that the plan prunes but that were not deleted.
     """
     targets = (
         _target_of(experiment, plan, snapshot, not_deleted)

@@ -1,7 +1,7 @@
 """Watches that update a `Readiness`: one thread per kind and namespace.
 
-Each thread starts with a LIST, watches from its resourceVersion, and renews the watch when it ends. These
-threads only send messages. Only the thread that receives the messages writes to the `Readiness`.
+Each thread starts with a LIST, watches from the LIST's resourceVersion, and starts a new watch when the watch
+ends. These threads only send messages. Only the thread that receives the messages writes to the `Readiness`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,11 @@ class Watcher:
             readiness.update(message.object, now)
 
     def _namespaces_to_watch(self, kind: str, labels: str) -> Sequence[str | None]:
-        """Return None (all namespaces) if the credentials allow such a LIST, else each namespace."""
+        """Return the namespaces for which watches are needed.
+
+        The result is `(None,)`, which means all namespaces, if several namespaces must be watched and the
+        credentials allow a LIST over all namespaces.
+        """
         if len(self._namespaces) == 1:
             return self._namespaces
         try:
@@ -124,7 +128,7 @@ class Watcher:
         return (None,)
 
     def _list_and_watch(self, kind: str, namespace: str | None, labels: str) -> None:
-        """LIST, then watch from its version; LIST again if the watch expires. Give up after some failures."""
+        """LIST, then watch from the LIST's version; LIST again if it expires. Give up after some failures."""
         failures = 0
         while not self._closed.is_set():
             try:

@@ -1,7 +1,7 @@
 """The writes of one object: apply, replace, prune.
 
-Each function executes one `Change` or raises an error. The identity of the planned object is a precondition
-of every write. This module makes no decisions.
+Each function executes one `Change` or raises an error. Every write has a precondition, so that it cannot
+affect another object than the planned one. This module makes no decisions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nimlab.plan.workload import replacement_trial
 
 NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5
-_PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # it is then deleted after its peers
+_PROPAGATION: Final = {"StatefulSet": Propagation.FOREGROUND}  # deleted only after its peers
 
 
 def apply_object(
@@ -64,7 +64,8 @@ def prune_object(
 ) -> None:
     """Delete exactly the planned object, after checking its prune proofs once more.
 
-    Raises PreconditionFailed if another object has this name or a proof is missing, ClusterError.
+    Raises PreconditionFailed if another object has this name, or if a proof is missing. Raises ClusterError
+    if a request fails.
     """
     member_of = change.former or apply_set
     _delete_planned(
@@ -76,7 +77,7 @@ def prune_object(
 
 
 def _apply(manifest: Manifest, cluster: Cluster, *, force: bool) -> Manifest:
-    """Apply the object and reclaim its fields from manual edits. Only this function applies members."""
+    """Apply the object and reclaim its fields from manual edits. No other function applies members."""
     apply = partial(cluster.apply, manifest, manager=FIELD_MANAGER, dry_run=False)
     applied, _ = reclaim_fields(apply, force=force)
     return applied
@@ -91,8 +92,8 @@ def _retry_on_conflict(
     """Send a write with the object's version as precondition; after a conflict, read the object and retry.
 
     A conflict occurs if a controller has updated the object (for example its status) after the plan was made,
-    or if the response to an earlier attempt was lost. Before each attempt, `is_needed` checks the object: it
-    returns False if nothing remains to be done, and raises if the write would be wrong.
+    or if the response to an earlier attempt was lost. Before each attempt, `is_needed` checks the object. It
+    returns False if nothing remains to be done, and raises an error if the write would be wrong.
     """
     live = change.live
     for _ in range(_ATTEMPTS):
@@ -157,8 +158,8 @@ def _check_prunable(
 ) -> None:
     """Raise PreconditionFailed unless this is the planned object and its prune proofs are complete.
 
-    If the object is a namespace, its contents are read again: preconditions protect only the namespace
-    itself.
+    If the object is a namespace, its contents are read again, because preconditions protect only the
+    Namespace object, not its contents.
     """
     _check_planned(live, change)
     _check_proofs(live, change, apply_set)
@@ -247,7 +248,7 @@ def _wait_until_deleted(
     stop: threading.Event,
     emit: Callable[[Event], None],
 ) -> None:
-    """Wait until the former object is deleted. Raises ClusterError with the blockers at the timeout."""
+    """Wait until the former object is deleted. At the timeout, raise ClusterError with the reason."""
     latest = change.live
 
     def is_deleted() -> bool:

@@ -1,8 +1,8 @@
-"""The port implemented over HTTP for a real API server.
+"""The HTTP client for a Kubernetes API server.
 
 In: a `Target` (a kubeconfig and a context). Out: a `KubeCluster`, which implements
-`cluster.interface.Cluster`. Only this package imports the HTTP library and handles its exceptions. From a
-target to a response:
+`cluster.interface.Cluster`. Only this package imports the HTTP library and handles its exceptions. These are
+the modules, in the order of a request:
 
 - `kubeconfig` reads the files, `credentials` and `exec_plugin` produce the headers, `proxies` chooses the
   proxy, and `connection_settings` combines them with the `tls` settings.
@@ -10,7 +10,8 @@ target to a response:
 - `response_checks` checks the bodies, and `status_errors` translates error responses. `connection_errors`
   explains missing responses, and `retry` decides whether a request is repeated.
 
-Bodies are kept as plain dicts. Discovery is used only to list all objects of a namespace.
+The bodies of requests and responses are plain dicts. Discovery is used only to list all objects of a
+namespace.
 """
 
 from __future__ import annotations

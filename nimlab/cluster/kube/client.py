@@ -1,4 +1,4 @@
-"""The port implemented over HTTP: get, list, apply, create, patch, replace, delete, watch, logs.
+"""A client for an API server over HTTP: get, list, apply, create, patch, replace, delete, watch, logs.
 
 In: keys, manifests, selectors. Out: objects whose structure has been checked. `Transport` sends the requests.
 """
@@ -24,7 +24,7 @@ from nimlab.objects.kinds_and_order import KINDS
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.yaml_and_json import to_json_bytes
 
-PAGE_SIZE: Final = 500  # kubectl's page size; the server admits fewer requests for larger pages
+PAGE_SIZE: Final = 500  # kubectl's page size; with larger pages, the server accepts fewer requests
 _LIST_ATTEMPTS: Final = 3
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -61,7 +61,7 @@ class KubeCluster:
     def fenced(self, check: Callable[[], None]) -> Self:
         """Return a client for the same cluster that calls `check` before each attempt of a write.
 
-        Both clients share the counts.
+        Both clients share the connections and the numbers of requests.
         """
         fenced = copy.copy(self)
         fenced.transport = self.transport.fenced(check)
@@ -102,7 +102,8 @@ class KubeCluster:
     ) -> Iterator[Listing]:
         """Yield all matching objects of a kind, page by page.
 
-        Raises Expired when the `continue` token expires between two pages, ClusterError.
+        Raises Expired when the `continue` token expires between two pages. Raises ClusterError if a request
+        fails.
         """
         traits = KINDS[kind]
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(size or PAGE_SIZE)}
@@ -183,7 +184,8 @@ class KubeCluster:
     ) -> None:
         """Delete the object with this uid; do nothing if no object has this key.
 
-        Raises PreconditionFailed if the uid or the resourceVersion differs.
+        If `resource_version` is None, only the uid is compared. Raises PreconditionFailed if the uid or the
+        resourceVersion differs.
         """
         preconditions = {"uid": uid}
         if resource_version is not None:

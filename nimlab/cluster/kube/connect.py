@@ -24,7 +24,8 @@ _WATCH_CONNECTIONS = 4
 class Target:
     """The cluster to connect to; None in a field means the same default as in kubectl.
 
-    `name` and `why` (the reason for the choice) are shown to the user.
+    `name` and `why` (the reason for the choice) are shown to the user. If `in_cluster` is True, the cluster
+    of the pod in which nimlab runs is used.
     """
 
     kubeconfig: Path | None

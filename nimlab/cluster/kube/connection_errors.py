@@ -46,7 +46,7 @@ _TLS = (
 
 
 def explain(error: HTTPError, proxy: str | None) -> tuple[str, str]:
-    """Return the reason, without the raw text of the libraries, and a hint."""
+    """Return the reason for a missing response, and a hint."""
     if isinstance(error, ProxyError) or (proxy is not None and "tunnel" in str(error).lower()):
         status = re.search(r"[Tt]unnel connection failed: ([0-9]{3})", str(error))
         reason = f"it responded with {status[1]}" if status else _network_reason(error)

@@ -64,7 +64,7 @@ class Access:
         return HTTPHeaderDict(self.headers())
 
     def pool(self, connections: int) -> urllib3.PoolManager:
-        """Return a connection pool that trusts only this CA. Raises NimlabError for invalid certificates."""
+        """Return a connection pool with these settings. Raises NimlabError for invalid certificates."""
         if self.rotates:
             return _RotatingPool(self.certificate, partial(self._pool, connections))
         return self._pool(connections)
@@ -112,7 +112,7 @@ class Access:
 
 
 class _ThroughProxy(urllib3.ProxyManager):
-    """A connection pool for a proxy; it keeps all values of a header."""
+    """A connection pool for a proxy; it sends all values of a header that has several values."""
 
     def _set_proxy_headers(self, url: str, headers: Mapping[str, str] | None = None) -> Mapping[str, str]:
         merged = HTTPHeaderDict(headers or {})
@@ -122,7 +122,7 @@ class _ThroughProxy(urllib3.ProxyManager):
 
 
 class _RotatingPool(urllib3.PoolManager):
-    """A pool that is replaced for each new client certificate: a TLS context in use must not change."""
+    """A pool that is replaced for a new client certificate, because a TLS context in use must not change."""
 
     def __init__(
         self, certificate: Callable[[], tuple[str, str] | None], make: Callable[[], urllib3.PoolManager]
@@ -149,7 +149,10 @@ class _RotatingPool(urllib3.PoolManager):
 
 
 def read_access(kubeconfig: Path | None, context: str | None) -> Access:
-    """Return the access settings of a context; None means the current context. Raises NimlabError."""
+    """Return the settings for access to the cluster of a context. Raises NimlabError.
+
+    If `kubeconfig` is None, the default files are read. If `context` is None, the current context is used.
+    """
     entry = read_entry(kubeconfig, context)
     server = server_url(entry)
     is_secure = server.startswith("https://")

@@ -1,6 +1,6 @@
 """Authentication headers of a request, from tokens, passwords, exec plugins and impersonation settings.
 
-Each credential is registered with `masking` before its use, so that no error and no report shows it.
+Each credential is registered as a secret before its use, so that no error and no report shows it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Header = tuple[str, str]
 
 
 def clean_token(text: str, what: str, where: object) -> str:
-    """Return the token without surrounding white space. Raises NimlabError without the token in its text."""
+    """Return the token without surrounding white space.
+
+    Raises NimlabError if the token is invalid; the error does not contain the token.
+    """
     remember_credential(text)
     token = text.strip()
     if not _TOKEN.fullmatch(token):
@@ -41,12 +44,15 @@ def clean_token(text: str, what: str, where: object) -> str:
 
 
 class TokenFile:
-    """A file with a token, which is read once per minute. If a read fails, the previous token is used."""
+    """A file with a token. Several threads can use it.
+
+    The file is read at most once per minute. If a read fails, the previous token is used.
+    """
 
     def __init__(
         self, path: Path, *, fallback: str | None = None, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read the file. Raises NimlabError if it contains no token and there is no fallback."""
+        """Read the file. Raises NimlabError if no token can be read and there is no fallback."""
         self._path = path
         self._clock_s = clock_s
         self._lock = threading.Lock()

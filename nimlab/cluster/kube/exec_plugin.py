@@ -163,7 +163,10 @@ class Plugin:
         return info
 
     def _read(self, output: bytes) -> Credential:
-        """Return the credential in the output. Raises NimlabError without any part of the output."""
+        """Return the credential in the output.
+
+        Raises NimlabError if there is none; the error contains no part of the output.
+        """
         _register_words(output)
         try:
             answer = json.loads(output)
@@ -224,7 +227,7 @@ def _register_words(output: bytes) -> None:
 
 
 def _last_lines(output: bytes) -> str:
-    """Return the last lines without control characters and known secrets, at most 400 characters."""
+    """Return the last lines without control characters or known secrets, at most 400 characters."""
     clean = _CONTROL.sub(
         "", redact_credentials(output.decode(errors="replace")).replace("\r\n", "\n").replace("\t", " ")
     )

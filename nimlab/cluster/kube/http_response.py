@@ -36,7 +36,7 @@ def decode(data: bytes, *, verb: str, where: str) -> Manifest:
 
 
 def read_status(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    """Return the server's `Status` object; empty for other bodies, such as a proxy's error page."""
+    """Return the server's `Status` object; an empty dict for another body, such as a proxy's error page."""
     try:
         value = json.loads(response.data)
     except (ValueError, RecursionError, HTTPError):
@@ -66,7 +66,10 @@ def ahead_s(date: str, now_s: float) -> float:
 
 
 def read_lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield the lines as they arrive, without line ends; skip empty lines. The last line may have no end."""
+    """Yield the lines as they arrive, without line ends; skip empty lines.
+
+    The last line of the response may lack a line end.
+    """
     rest = b""
     for chunk in response.stream(decode_content=True):
         *lines, rest = (rest + chunk).split(b"\n")

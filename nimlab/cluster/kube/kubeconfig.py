@@ -82,7 +82,7 @@ class _File:
 
 
 def default_paths() -> tuple[Path, ...]:
-    """Return the files that kubectl reads without a flag; the first one has precedence."""
+    """Return the files that kubectl reads by default; the first file has precedence."""
     named = os.environ.get("KUBECONFIG", "")
     if named:
         return tuple(dict.fromkeys(Path(part) for part in named.split(os.pathsep) if part))
@@ -91,7 +91,10 @@ def default_paths() -> tuple[Path, ...]:
 
 
 def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
-    """Return the context's cluster and user; None means the current context. Raises NimlabError."""
+    """Return the context's cluster and user. Raises NimlabError.
+
+    If `kubeconfig` is None, the default files are read. If `context` is None, the current context is used.
+    """
     files = _read_files(kubeconfig)
     if not files:
         searched = ", ".join(str(path) for path in default_paths())
@@ -118,7 +121,7 @@ def read_entry(kubeconfig: Path | None, context: str | None) -> KubeconfigEntry:
 
 
 def list_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
-    """Return the sorted names of the contexts in the kubeconfig; empty if it cannot be read."""
+    """Return the sorted names of the contexts in the kubeconfig; no names if it cannot be read."""
     try:
         return _context_names(_read_files(kubeconfig))
     except NimlabError:
@@ -167,7 +170,7 @@ def _find(files: Iterable[_File], group: str, name: str) -> tuple[Path, Fields] 
 def _absolute(fields: Fields, folder: Path) -> Fields:
     """Return the fields with each path resolved from the kubeconfig's folder.
 
-    An exec command without a slash is not changed, because it is searched on PATH.
+    An exec command without a slash is not changed, because the system searches for it in the folders of PATH.
     """
     resolved: dict[str, Any] = {
         name: str(folder / text) if name in _PATHS and text else text for name, text in fields.items()
@@ -179,7 +182,7 @@ def _absolute(fields: Fields, folder: Path) -> Fields:
 
 
 def _read_files(kubeconfig: Path | None) -> tuple[_File, ...]:
-    """Read the file `kubeconfig`, or else all default files that exist."""
+    """Read the file `kubeconfig`; if it is None, read all default files that exist."""
     if kubeconfig is not None:
         return (_read(kubeconfig),)
     return tuple(_read(path) for path in default_paths() if path.exists())
@@ -260,7 +263,7 @@ def _by_name(entries: Iterable[Any], group: str, path: Path) -> Mapping[str, Fie
 
 
 def _register_secrets(fields: Fields) -> None:
-    """Register each credential with `masking`, so that it is never printed."""
+    """Register each credential as a secret, so that it is never printed."""
     for name in ("token", "password", "client-key-data"):
         remember_credential(str(fields.get(name, "")))
 

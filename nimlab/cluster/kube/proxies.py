@@ -1,8 +1,8 @@
-"""Choose the proxy for a server: the proxy in the kubeconfig, or else in the environment.
+"""Choose the proxy for a server, from the kubeconfig or the environment. The kubeconfig has precedence.
 
-In: the server's URL, the kubeconfig's proxy-url, the environment. Out: a `Proxy`, or None for a direct
+In: the server's URL, the kubeconfig's proxy-url and the environment. Out: a `Proxy`, or None for a direct
 connection. A proxy in the kubeconfig always applies. A proxy in the environment follows the rules of Go's
-net/http: it does not apply to loopback addresses and to the hosts in NO_PROXY.
+net/http: it does not apply to loopback addresses or to the hosts in NO_PROXY.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """A proxy: its URL without credentials, its `user:password` (or None), and where it is configured."""
+    """A proxy.
+
+    `url` contains no credentials. `user` is `user:password`; None if the proxy needs no password. `source` is
+    the setting that names the proxy.
+    """
 
     url: str
     user: str | None
@@ -32,9 +36,9 @@ class Proxy:
 
 
 def choose_proxy(server: str, proxy_url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy for a server's URL. Raises NimlabError for a proxy that cannot be used.
+    """Return the proxy for a server's URL; None for a direct connection. Raises NimlabError.
 
-    `proxy_url` is `proxy-url` in the kubeconfig; empty if it is not set.
+    `proxy_url` is the value of `proxy-url` in the kubeconfig; it is empty if it is not set.
     """
     if proxy_url:
         return _parse(proxy_url, "proxy-url in the kubeconfig")

@@ -34,7 +34,7 @@ def parse_object(value: Manifest, key: ObjectKey, *, verb: str) -> Manifest:
 
 
 def parse_page(value: Manifest, kind: str) -> tuple[Listing, str]:
-    """Return a page of a list and the `continue` token, empty for the last page. Raises Unreachable.
+    """Return a page of a list and the `continue` token; the last page's token is empty. Raises Unreachable.
 
     A list of metadata may come from an aggregated server. Its virtual objects may have no uid and no version,
     and its empty list may be `null`.
@@ -72,8 +72,8 @@ def parse_discovery(value: Manifest, *, where: str) -> list[tuple[str, str, str,
     """Return (group, version, plural, kind) of every kind that can be listed in a namespace.
 
     Each kind is returned once, with the newest version that contains it: an older version of a group can
-    contain kinds that are missing from the newest. Raises IncompleteDiscovery when the server cannot list all
-    kinds, Unreachable.
+    contain kinds that are missing from the newest version. Raises IncompleteDiscovery if the server cannot
+    list all kinds. Raises Unreachable if the body is malformed.
     """
     if value.get("kind") != "APIGroupDiscoveryList":
         raise IncompleteDiscovery(

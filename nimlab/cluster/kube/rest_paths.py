@@ -14,7 +14,7 @@ from nimlab.objects.manifest import ObjectKey
 
 
 def collection_path(kind: Kind, namespace: str | None) -> str:
-    """Return the path of a kind's objects, in one namespace or in all (None)."""
+    """Return the path of a kind's objects, in one namespace or, for None, in all namespaces."""
     base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
     return f"{base}/namespaces/{_segment(namespace)}/{kind.plural}" if namespace else f"{base}/{kind.plural}"
 

@@ -1,6 +1,7 @@
 """Rules for retries: after which responses a request is repeated, and how long the pauses are.
 
-In: the number of the attempt, or a status and the server's message. Out: seconds, or whether to retry. Pure.
+In: the number of the attempt, or the status and the server's message. Out: the pause in seconds, or whether
+to retry. Pure.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ _INVALID_PATCH_500: Final = ("failed to create typed patch object", "failed to c
 def is_retried(status: int, message: str) -> bool:
     """Return True if the same request may succeed later.
 
-    A request with an invalid patch is not repeated, although its status is 500: the server reports an unknown
-    field in an apply with this status.
+    A request with an invalid patch is not repeated, although its status is 500. The server also uses this
+    status for an unknown field in an apply.
     """
     return status in _RETRIED and not any(text in message for text in _INVALID_PATCH_500)
 
 
 def max_pause_s(attempt: int) -> float:
-    """Return the longest pause after an attempt, counted from 1. The caller shortens the pause at random."""
+    """Return the longest pause after attempt 1, 2 and so on. The caller shortens the pause at random."""
     return min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt)
 
 

@@ -1,7 +1,7 @@
 """Translate error responses of the API server: an HTTP status and a `Status` object -> a ClusterError.
 
-In: the HTTP status, the server's `Status` object, the request. Out: the error to raise, and whether a retry
-can help. The server's message can contain secrets, which `hide_secrets` redacts in the error. Pure.
+In: the HTTP status, the server's `Status` object and the request. Out: the error to raise. The server's
+message can contain secrets, which `hide_secrets` redacts in the error. Pure.
 """
 
 from __future__ import annotations
