@@ -1,4 +1,4 @@
-"""Events of a sync -> lines for logs and terminals, one per event."""
+"""Events of a sync -> lines for logs and terminals."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
 
 
 def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
-    """Yield the line of an experiment that is not ready, then the reasons."""
+    """Yield a line about an experiment that is not ready or not deleted, then the reasons."""
     if event.held and not event.wanted:
         others = f" and {count(len(event.held) - 1, 'more object')}" if len(event.held) > 1 else ""
         state, details = "not deleted", f"{event.held[0]}{others} after {event.waited_s:.0f} s"

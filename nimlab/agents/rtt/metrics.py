@@ -29,7 +29,7 @@ BUCKETS_S: Final = tuple(0.0001 * 2**n for n in range(16))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """The description of one metric. `unit` is in words and matches the suffix of the name, if it has one."""
+    """The description of one metric. `unit` is in words; if the name has a suffix, `unit` matches it."""
 
     name: str
     kind: str  # counter, gauge or histogram

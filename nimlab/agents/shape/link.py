@@ -20,7 +20,7 @@ LEAST_BIT_PER_S: Final = (
 )
 MOST_BIT_PER_S: Final = 40_000_000_000  # the queue size of a faster link overflows 32 bits in the kernel
 MOST_DELAY_MS: Final = 60_000
-QUEUE_S: Final = 0.4  # longest time that a packet waits
+QUEUE_S: Final = 0.4  # longest time that a packet waits in a queue
 PACKETS: Final = 10_000  # netem's default of 1,000 would drop packets during a long delay
 
 _LEAST_BURST_BYTES: Final = 4_000  # a few packets of 1,500 bytes
