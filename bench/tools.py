@@ -1,4 +1,4 @@
-"""The compared tools: the input and the commands of each tool at each step. All tools get the same objects.
+"""The compared tools: each tool's input and commands at each step. All tools apply the same objects.
 
 `prepare` writes the tool's input and is not measured. `commands` returns the commands that are run and
 measured one after another. Each tool has its own folder, namespace and home, which contains its discovery

@@ -61,7 +61,7 @@ def _event_lines(event: Event) -> Iterator[Line]:
 
 
 def progress_text(event: PeersProgress) -> str:
-    """Return the number of an experiment's running peers, and the number of peers still to be deleted."""
+    """Return how many peers run and how many must still be deleted, or what the sync waits for."""
     leaving = f"{event.leaving} left to delete"
     if event.leaving and not event.wanted:
         return f"{count(event.leaving, event.noun)} left to delete{_remaining_time(event)}"
@@ -82,7 +82,7 @@ def _remaining_time(event: PeersProgress) -> str:
 
 
 def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
-    """Yield the outcome of one object, or its error and hint; nothing for an unchanged object."""
+    """Yield the outcome of one object, or the error and the hint; yield nothing for an unchanged object."""
     if done.error is not None and done.outcome is Outcome.FAILED:
         label, what = error_about(done.error, done.key)
         yield named(name, f"{done.key}: ", label, what)

@@ -33,7 +33,7 @@ def format_problems(problems: Sequence[Problem], *, files: int, paint: bool) -> 
 
 
 def format_error(error: NimlabError, *, paint: bool) -> str:
-    """Return an error with its place and hint; for a SpecError, all its problems."""
+    """Return the text of an error: its place, what is wrong, the hint. A SpecError may have many problems."""
     if isinstance(error, SpecError):
         files = len({problem.location.path for problem in error.problems})
         return format_problems(error.problems, files=files, paint=paint)
@@ -41,7 +41,7 @@ def format_error(error: NimlabError, *, paint: bool) -> str:
 
 
 def error_lines(error: NimlabError) -> list[Line]:
-    """Return the lines of an error: its place and text, then its hint."""
+    """Return the lines of an error: first where it occurred and what is wrong, then the hint."""
     place = "" if error.where is None else f"{error.where}: "
     message = line(place, error_label(error.code), f": {flat(error.what)}")
     return [message] if error.hint is None else [message, hint_line(error.hint)]

@@ -18,7 +18,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 
 
 class GitState(Enum):
-    """The difference between an experiment in Git and its objects in the cluster; pod health is ignored."""
+    """How the file of an experiment in Git differs from its objects in the cluster; pod health is ignored."""
 
     IN_SYNC = "in sync"
     DRIFTED = "drifted"  # the cluster was changed after the sync

@@ -77,9 +77,9 @@ def find_go_version() -> str | None:
 def build_programs(
     cache: Path, go_version: str | None, *, log_path: Path, report: Callable[[Step], None]
 ) -> Path:
-    """Build all five programs unless another process has just built them; return their folder.
+    """Build all five programs and return their folder. Raises SandboxError.
 
-    Raises SandboxError.
+    If another process has built them in the meantime, use its result.
     """
     version = _check_go(go_version)
     sets = cache / "sandbox"
@@ -132,7 +132,7 @@ def _build_all(build: _BuildContext) -> None:
 
 
 def _list_packages(build: _BuildContext) -> Iterator[frozenset[str]]:
-    """Yield the packages of each program; `go` downloads missing sources."""
+    """Yield the packages that each program needs. Meanwhile, `go` downloads missing sources."""
     downloads = 0
     for source in SOURCES:
         packages = set()

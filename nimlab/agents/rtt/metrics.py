@@ -1,7 +1,7 @@
 """Store the exporter's metrics and expose them in the Prometheus text format 0.0.4.
 
 `CATALOG` lists every metric. `Registry` stores the values and is a collector of prometheus_client, which
-writes the text. Each label has a limited number of values: members of an enumeration, or the peers of the
+writes the text. Each label has a limited number of values: members of an enumeration, or peers in the
 window. Prometheus adds the labels for experiment, pod, namespace and node when it scrapes.
 """
 

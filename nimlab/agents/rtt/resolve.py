@@ -99,7 +99,7 @@ class Resolver:
             raise DnsError(Reason.RESOLV_CONF, str(error)) from error
 
     async def _ask_servers(self, servers: tuple[str, ...], question: Question) -> Message:
-        """Return the first answer, even if it has no records. Raises DnsError."""
+        """Return the first answer of a server, even if it contains no records. Raises DnsError."""
         failure = DnsError(Reason.NETWORK, "no server")
         for server in servers * _TRIES:
             try:

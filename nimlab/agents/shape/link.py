@@ -81,7 +81,7 @@ def shaping(link: Link, *, mtu_bytes: int) -> Iterator[Command]:
 
 
 def burst_bytes(rate_bit_per_s: int, *, mtu_bytes: int) -> int:
-    """Return the bucket size for a rate: at least one packet of the largest size."""
+    """Return the bucket size for a rate, which is at least the size of the largest packet."""
     return max(_LEAST_BURST_BYTES, mtu_bytes + _HEADER_BYTES, int(rate_bit_per_s / 8 * _BURST_S))
 
 
