@@ -96,7 +96,7 @@ def _refusal_case(plan: Plan) -> Iterator[JunitCase]:
 
 
 def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[JunitCase]:
-    """Yield one case per broken file, and one case for all problems and errors of other files."""
+    """Yield one case per broken file, and one case for all other problems and errors."""
     problems = [p for error in errors if isinstance(error, SpecError) for p in error.problems]
     for broken in plan.broken:
         reason = f"{broken}: its objects are not changed"
