@@ -118,7 +118,10 @@ def make_experiment(name: str, rng: random.Random) -> Experiment:
 
 
 def render_steps(steps: Mapping[Step, tuple[Experiment, ...]], folder: Path) -> Mapping[Step, DesiredState]:
-    """Render the experiments of each step with nimlab, equal lists only once. Raises LabError."""
+    """Render the experiments of each step with nimlab. Raises LabError.
+
+    If several steps have the same experiments, these are rendered only once.
+    """
     rendered = {experiments: render(experiments, folder) for experiments in dict.fromkeys(steps.values())}
     return {step: rendered[experiments] for step, experiments in steps.items()}
 
@@ -134,7 +137,7 @@ def render(experiments: tuple[Experiment, ...], folder: Path) -> DesiredState:
 
 
 def make_lab(root: Path, namespace: str, *, peers_run: bool = False) -> None:
-    """Create a lab folder without experiments from the shipped lab; without `peers_run`, no peers run."""
+    """Copy the shipped lab without its experiments. Unless `peers_run` is set, it gets `replicas: 0`."""
     root.mkdir(parents=True)
     for name in _FOLDERS:
         shutil.copytree(REPOSITORY / name, root / name)

@@ -1,7 +1,7 @@
 """Run programs and measure their cost on the client: seconds, CPU seconds, peak memory.
 
-In: commands, an environment, a file for their output. Out: a `Cost`, or a RunError with the end of the
-program's output. The module `server` counts the requests on the API server.
+In: commands, an environment, a file for the output of the commands. Out: a `Cost`, or a RunError with the end
+of the output. The module `server` counts the requests on the API server.
 """
 
 from __future__ import annotations

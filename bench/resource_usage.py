@@ -27,7 +27,7 @@ def main(result: str, argv: list[str]) -> int:
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_bytes": usage.ru_maxrss * unit,
     }
-    with open(result, "w", encoding="ascii") as file:  # noqa: PTH123 -- pathlib would triple our memory
+    with open(result, "w", encoding="ascii") as file:  # noqa: PTH123 -- pathlib needs too much memory
         json.dump(cost, file)
     return 0
 

@@ -26,7 +26,7 @@ _COLLECTIONS: Final = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
 }
 _TYPE_FIELDS: Final = ("apiVersion", "kind")
-_LABEL: Final = "experiment"  # every object of an experiment has this label, and no other object
+_LABEL: Final = "experiment"  # all objects of experiments have this label, and no other objects have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ def find_difference(server: Server, namespace: str, desired: Sequence[Object]) -
     for key in desired_by_key.keys() ^ live_by_key.keys():
         return f"{'/'.join(key)} {'is missing' if key in desired_by_key else 'was not deleted'}"
     for key, item in desired_by_key.items():
-        # The items of a LIST do not contain the type.
+        # The items of a LIST do not contain `apiVersion` and `kind`.
         body = {name: value for name, value in item.items() if name not in _TYPE_FIELDS}
         if (path := _first_difference(live_by_key[key], body)) is not None:
             return f"{'/'.join(key)} differs from the desired object at {path}"

@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """The result and the duration of `list` and `status` during a sync, and the memory of the sync."""
+    """One measurement during a sync: running peers, duration of `list` and `status`, memory of the sync."""
 
     at_s: float
     running: int
@@ -89,7 +89,7 @@ class Lab:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both measurements and return the exit code."""
+    """Measure many peers, then many changes; return the exit code."""
     options = _parse(arguments)
     rng = random.Random(options.seed)  # noqa: S311 -- repeatable, not secret
     parts = [_HEAD, f"- seed: {options.seed}\n- machine: {os.cpu_count()} cores"]
@@ -159,7 +159,7 @@ def _verdict(command: str, times_s: Sequence[float]) -> str:
 
 
 def _many_changes(server: Server, folder: Path, size: int, rng: random.Random) -> str:
-    """Measure one commit: it changes a tenth of many experiments, removes a twentieth, adds a twentieth."""
+    """Measure one commit that changes a tenth of the experiments, removes a twentieth and adds as many."""
     lab = _make_lab(server, folder, "bench-changes", peers_run=False)
     before = [make_experiment(f"bench-{index:05d}", rng) for index in range(size)]
     write_experiments(lab.root, before)

@@ -68,8 +68,8 @@ class Server:
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests that the account has sent so far, by verb.
 
-        `dry run` counts a part of the patches. `bytes` is the total size of all responses to GET and LIST,
-        including those to other users.
+        The key `dry run` contains the number of dry runs, which the verbs count too. The key `bytes` contains
+        the total size of all responses to GET and LIST, including responses to other users.
         """
         response = self._client.request("GET", "/metrics")
         if not response.ok or not isinstance(response.body, str):
@@ -81,7 +81,10 @@ class Server:
         return counts
 
     def wait_until_idle(self) -> None:
-        """Wait until the control plane is idle; otherwise one turn could slow down the next turn."""
+        """Wait until the control plane is idle; otherwise one turn could slow down the next turn.
+
+        After the timeout, return even if it is not idle.
+        """
         deadline_s = time.monotonic() + _IDLE_WITHIN_S
         before_s, since_s = self._cpu_s(), time.monotonic()
         while since_s < deadline_s:
@@ -127,7 +130,7 @@ class Server:
 
 @contextmanager
 def start_server(folder: Path, *, nodes: int = 1) -> Iterator[Server]:
-    """Start a control plane in the folder and stop it afterwards. Raises ServerError, SandboxError."""
+    """Start a control plane in the folder and stop it afterwards. Raises ServerError or SandboxError."""
     home = folder / "sandbox"
     state = sandbox.up(home, nodes=nodes, cache=default_cache(), report=_ignore)
     try:

@@ -10,7 +10,7 @@ from bench.lab import Step
 from bench.rounds import Sample
 from bench.tools import NAMES, NIMLAB, TITLES
 
-# The counts also have these keys, which are not verbs: a part of the patches, and a size.
+# These keys of `Sample.requests` are not verbs: see `Server.counts`.
 _NOT_VERBS: Final = ("dry run", "bytes")
 _NOT_MEASURED: Final = "-"
 
@@ -49,7 +49,7 @@ def median_requests(samples: Sequence[Sample]) -> float | None:
 
 
 def pick(samples: Sequence[Sample], name: str, size: int, step: Step | None) -> list[Sample]:
-    """Return one tool's samples of one size, for one step, or for all steps if `step` is None."""
+    """Return the samples of one tool, one size and one step; if `step` is None, of all steps."""
     return [s for s in samples if s.name == name and s.size == size and step in (None, s.step)]
 
 

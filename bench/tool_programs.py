@@ -31,7 +31,7 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """The path of a tool's program, and the version that its module file pins."""
+    """The path of a tool's program, and its version."""
 
     path: Path
     version: str
@@ -39,8 +39,9 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The source of a program: `name` is its folder in modules/, `pin` the dependency that pins its version.
+    """The source of a program.
 
+    `name` is its folder in modules/. `pin` is the dependency whose version is the version of the program.
     `package` is the Go package to build; it is empty if pip installs the program.
     """
 
@@ -122,7 +123,7 @@ def _run(command: Sequence[str], *, folder: Path, environment: dict[str, str]) -
 
 
 def _pinned_version(source: Source, folder: Path) -> str:
-    """Return the version that the module file pins."""
+    """Return the version that go.mod or requirements.txt pins."""
     file = folder / ("go.mod" if source.package else "requirements.txt")
     text = file.read_text(encoding="utf-8")
     match = re.search(rf"^\s*(?:require )?{re.escape(source.pin)}(?: |==)(\S+)", text, re.MULTILINE)

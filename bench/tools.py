@@ -1,4 +1,4 @@
-"""The compared tools: the input and the commands of each tool at each step. All tools get the same objects.
+"""The compared tools: each tool's input and commands at each step. All tools apply the same objects.
 
 `prepare` writes the tool's input and is not measured. `commands` returns the commands that are run and
 measured one after another. Each tool has its own folder, namespace and home, which contains its discovery
@@ -88,7 +88,7 @@ class Nimlab:
 
 
 class Kubectl:
-    """kubectl on one rendered file. Without an apply-set, it also gets a file with the objects to delete."""
+    """kubectl with a file of rendered objects and, without an apply-set, a file of objects to delete."""
 
     def __init__(self, workspace: Workspace, program: Program, *, applyset: bool) -> None:
         self.workspace = workspace
@@ -107,7 +107,10 @@ class Kubectl:
         self._previous = objects
 
     def commands(self, step: Step) -> Sequence[Command]:
-        """Return `apply --server-side`, and `delete` if there is no apply-set; or `diff` for the dry run."""
+        """Return `diff` for the dry run, otherwise `apply --server-side`.
+
+        Without an apply-set, `delete` follows if an experiment was removed.
+        """
         if step in _NIMLAB_ONLY or (step is Step.DRY_RUN and self._applyset):
             return []
         if step is Step.DRY_RUN:
@@ -147,7 +150,10 @@ class Helm:
             _write(templates / f"{name}.yaml", objects, escape=lambda text: text.replace("{{", '{{ "{{" }}'))
 
     def commands(self, step: Step) -> Sequence[Command]:
-        """Return `helm upgrade --install`; Helm's dry run does not report differences."""
+        """Return `helm upgrade --install`.
+
+        Return no command for the dry run, because Helm's dry run does not report differences.
+        """
         if step is Step.DRY_RUN or step in _NIMLAB_ONLY:
             return []
         namespace = ("--namespace", self.workspace.namespace)

@@ -1,6 +1,6 @@
 """Start delay: an init container that waits, so that the peers of an experiment start one after another.
 
-In: the pod's name in `POD_NAME`, the time between the starts of two peers, and the number of peers in the
+In: the pod's name in `POD_NAME`, the time between two consecutive starts, and the number of peers in the
 preceding roles. Out: exit code 0 after the delay, or 2 if the settings are wrong. This module imports only
 the standard library.
 """
@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 def delay_ms(pod_name: str, *, step_ms: int, first: int) -> int:
     """Return the delay of a pod: its index among all peers, multiplied by the step.
 
-    Raises ValueError if the name does not end with an ordinal.
+    `first` is the number of peers in the preceding roles. Raises ValueError if the name does not end with an
+    ordinal.
     """
     _, hyphen, ordinal = pod_name.rpartition("-")
     if not hyphen or not (ordinal.isascii() and ordinal.isdigit()):

@@ -21,8 +21,8 @@ from nimlab.report.totals import sum_resources
 
 _Shape: TypeAlias = tuple[Any, ...]
 
-_MIN_MEMBERS: Final = 3  # fewer experiments are shown one by one
-_MAX_VALUES: Final = 4  # a field with more different changes does not split a group
+_MIN_MEMBERS: Final = 3  # a smaller group is not formed; its experiments are shown one by one
+_MAX_VALUES: Final = 4  # a field splits a group only if it has at most this many different changes
 _MAX_NAMES: Final = 3
 
 
@@ -41,7 +41,7 @@ class ChangeGroup:
 def group_similar(
     experiments: Sequence[ExperimentPlan],
 ) -> tuple[tuple[ChangeGroup, ...], tuple[ExperimentPlan, ...]]:
-    """Return the groups, largest first, and the experiments that must be shown one by one."""
+    """Return the groups, largest first, and the experiments that belong to no group."""
     by_shape: dict[_Shape, list[ExperimentPlan]] = {}
     for experiment in experiments:
         if _is_plain(experiment):
@@ -58,7 +58,7 @@ def group_similar(
 
 
 def group_entries(group: ChangeGroup, layout: Layout) -> Iterator[ChangeLine]:
-    """Yield the lines of a group: its kinds, experiments, fields, and the number of restarted peers."""
+    """Yield the lines of a group: kinds of objects, names of experiments, changed fields, restarted peers."""
     first = group.members[0]
     indent = " " * (layout.indent + 2)
     texts = added_texts(sum_resources(member.added for member in group.members))
@@ -85,7 +85,7 @@ def _changing(experiment: ExperimentPlan) -> list[Change]:
 
 
 def _is_plain(experiment: ExperimentPlan) -> bool:
-    """Return True if no change must be shown under the experiment's own name."""
+    """Return True if the experiment has changes, and all of them may be shown in a group."""
     return bool(_changing(experiment)) and all(_is_plain_change(change) for change in experiment.changes)
 
 
@@ -117,13 +117,16 @@ def _shape(experiment: ExperimentPlan) -> _Shape:
 
 
 def _field_texts(experiment: ExperimentPlan) -> tuple[tuple[str, str, str], ...]:
-    """Return the path, old value and new value of each changed field, in the order of `_shape`."""
+    """Return the path, old value and new value of each changed field, in the same order as in `_shape`."""
     fields = (field for change in _changing(experiment) for field in expand_json(change.fields))
     return tuple(change_texts(field, in_full=False) for field in fields)
 
 
 def _split_by_values(members: Sequence[ExperimentPlan]) -> list[list[ExperimentPlan]]:
-    """Split experiments of one shape by the values of each field that has only a few different values."""
+    """Split experiments of one shape into parts.
+
+    If a field has only a few different changes, all members of a part have the same change of this field.
+    """
     rows = [_field_texts(member) for member in members]
     indexes = [i for i, column in enumerate(zip(*rows, strict=True)) if len(set(column)) <= _MAX_VALUES]
     parts: dict[_Shape, list[ExperimentPlan]] = {}
@@ -143,7 +146,7 @@ def _field_lines(group: ChangeGroup, indent: str) -> Iterator[Line]:
 
 
 def _note_lines(group: ChangeGroup, layout: Layout) -> Iterator[Line]:
-    """Yield each general note once, and the number of restarted peers for each cause."""
+    """Yield the general notes of each change once, and how many peers it restarts in the whole group."""
     for index, change in enumerate(_changing(group.members[0])):
         for text in general_notes_of(change):
             yield layout_note(text, layout)

@@ -27,7 +27,7 @@ _SIGNS: Final = {
 }
 MAX_FIELDS: Final = 12
 _PATH_COLUMNS: Final = 60
-_ADDED_COLUMN: Final = 84  # the resources follow directly after a longer line
+_ADDED_COLUMN: Final = 84  # if a line is longer, the resources follow directly after it
 _GAP: Final = 4
 
 
@@ -40,13 +40,13 @@ class Layout:
 
     @property
     def indent(self) -> int:
-        """The column of the actions; lines about an object are indented further."""
+        """The column in which the action starts; details of the object are indented at least this far."""
         return self.sign_width + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeLine:
-    """A line of a plan. `added` is shown in columns on the right: the additional pods, CPU and memory."""
+    """A line of a plan. The texts in `added` (pods, CPU, memory) are shown in columns on the right."""
 
     line: Line
     added: tuple[str, str, str] | None = None
@@ -111,7 +111,7 @@ def held_lines(plan: Plan, *, hint: bool) -> Iterator[Line]:
 def _blocks(
     experiment: ExperimentPlan, layout: Layout, *, removed_in: str | None, withheld: bool
 ) -> Iterator[tuple[bool, list[Line]]]:
-    """Yield the lines of each object or group of objects, and whether it changes a workload."""
+    """Yield, for each object or group of objects, whether it contains a changed workload, and its lines."""
     valid = [change for change in experiment.changes if change.error is None]
     pruned = [change for change in valid if change.action is Action.PRUNE]
     created = [change for change in valid if change.action is Action.CREATE and not change.reason]
@@ -211,12 +211,12 @@ def _field_lines(change: Change, layout: Layout) -> Iterator[Line]:
 
 
 def layout_note(text: str, layout: Layout) -> Line:
-    """Return the line of a note."""
+    """Return the indented line of a note, which starts with `!`."""
     return line(" " * layout.indent, Span("!", Style.BAD), f" {text}")
 
 
 def _foreign_lines(change: Change, layout: Layout) -> Iterator[Line]:
-    """Yield a line per foreign field manager with its field; several fields follow on further lines."""
+    """Yield one line per foreign field manager. If it added several fields, each follows on its own line."""
     for manager in sorted({foreign.manager for foreign in change.foreign}):
         texts = [f.text for f in change.foreign if f.manager == manager]
         in_pods = any(f.in_template for f in change.foreign if f.manager == manager)
@@ -229,7 +229,7 @@ def _foreign_lines(change: Change, layout: Layout) -> Iterator[Line]:
 
 
 def _short(path: str, change: Change) -> str:
-    """Return a path without the part that is common to all pod settings of the workload: `env[DEBUG]`."""
+    """Return a path without the prefix of the pod template and of its only container: `env[DEBUG]`."""
     live = change.live or {}
     pod = ((live.get("spec") or {}).get("template") or {}).get("spec") or {}
     names = [container["name"] for container in pod.get("containers") or ()]

@@ -35,7 +35,7 @@ def general_notes_of(change: Change) -> Iterator[str]:
         yield f"{peers} running: the new object adopts them"
     if change.action not in (Action.KEEP, Action.PRUNE):
         yield from caveats_of(change.desired)
-    if change.unverified and change.action is not Action.KEEP:  # a kept object has a reason that explains it
+    if change.unverified and change.action is not Action.KEEP:  # for a kept object, the reason explains this
         yield "unverified: computed locally, because the credentials do not allow a server-side dry run"
 
 

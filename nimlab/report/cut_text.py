@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def cut_start(text: str, start: int) -> str:
-    """Return the text from `start`; `…` replaces what comes before it."""
+    """Return the text from the position `start`; `…` replaces the text before it."""
     return f"…{text[start:]}" if start else text
 
 

@@ -1,7 +1,7 @@
-"""A plan -> its deletions, each with a headline such as `blue: WOULD DELETE 4 objects`.
+"""A plan -> its deletions; each deletion has a headline such as `blue: WOULD DELETE 4 objects`.
 
-In: a plan. Out: one value per experiment that loses objects, and one per experiment whose objects are
-recreated. The JUnit and Code Quality reports list the deletions first, under these headlines.
+In: a plan. Out: one `Deletion` per experiment that loses objects, and one `Deletion` per experiment whose
+objects are recreated. The JUnit and Code Quality reports list the deletions first, under these headlines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Deletion:
         return f"{self._name}: WOULD {verb} {count(len(self.part.changes), 'object')}{withheld}"
 
     def carried_out(self, done: int) -> str:
-        """Return the headline after the sync: `blue: DELETED 4 objects`."""
+        """Return the headline after the sync: `blue: DELETED 4 objects`.
+
+        `done` is the number of objects that the sync has deleted.
+        """
         verb = "DELETED AND RECREATED" if self.recreated else "DELETED"
         objects = count(len(self.part.changes), "object")
         if not done:
@@ -62,14 +65,14 @@ def deletions_of(plan: Plan) -> list[Deletion]:
 
 
 def is_only_deleted(experiment: ExperimentPlan) -> bool:
-    """Return True for an experiment without a file whose objects are all pruned."""
+    """Return True if the experiment has no file, and all its objects are pruned."""
     return experiment.source is None and all(c.action is Action.PRUNE for c in experiment.changes)
 
 
 def _part(experiment: ExperimentPlan, action: Action) -> ExperimentPlan:
     """Return the experiment's plan with the changes of one action.
 
-    The plan keeps its resources only if these are all changes of the experiment.
+    `added` is kept only if the experiment has no other changes.
     """
     changes = tuple(change for change in experiment.changes if change.action is action)
     is_complete = len(changes) == len(experiment.changes)

@@ -1,4 +1,4 @@
-"""Events of a sync -> lines for logs and terminals, one per event."""
+"""Events of a sync -> lines for logs and terminals."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _event_lines(event: Event) -> Iterator[Line]:
 
 
 def progress_text(event: PeersProgress) -> str:
-    """Return the number of an experiment's running peers, and the number of peers still to be deleted."""
+    """Return how many peers run and how many must still be deleted, or what the sync waits for."""
     leaving = f"{event.leaving} left to delete"
     if event.leaving and not event.wanted:
         return f"{count(event.leaving, event.noun)} left to delete{_remaining_time(event)}"
@@ -82,7 +82,7 @@ def _remaining_time(event: PeersProgress) -> str:
 
 
 def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
-    """Yield the outcome of one object, or its error and hint; nothing for an unchanged object."""
+    """Yield the outcome of one object, or the error and the hint; yield nothing for an unchanged object."""
     if done.error is not None and done.outcome is Outcome.FAILED:
         label, what = error_about(done.error, done.key)
         yield named(name, f"{done.key}: ", label, what)
@@ -94,7 +94,7 @@ def done_lines(done: ObjectDone, name: str) -> Iterator[Line]:
 
 
 def stuck_lines(event: ExperimentStuck) -> Iterator[Line]:
-    """Yield the line of an experiment that is not ready, then the reasons."""
+    """Yield a line about an experiment that is not ready or not deleted, then the reasons."""
     if event.held and not event.wanted:
         others = f" and {count(len(event.held) - 1, 'more object')}" if len(event.held) > 1 else ""
         state, details = "not deleted", f"{event.held[0]}{others} after {event.waited_s:.0f} s"

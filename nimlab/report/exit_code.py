@@ -16,10 +16,10 @@ from nimlab.report.totals import blocked_experiments
 def exit_code_of(
     plan: Plan, events: Sequence[Event], *, dry_run: bool, exit_code: bool, strict: bool = False
 ) -> int:
-    """Return the exit code of a sync, or with `dry_run` the exit code of its plan.
+    """Return the exit code of a sync or, if `dry_run` is set, of a dry run.
 
     0: done or in sync. 1: an error, so not everything was or would be done. 3: changes are pending (only for
-    a dry run with `exit_code`), or foreign fields remain (only with `strict`). 4: synced, but not all peers
+    a dry run with `exit_code`), or foreign fields exist (only with `strict`). 4: synced, but not all peers
     are ready.
     """
     foreign = strict and any(change.foreign for change in plan.changes)

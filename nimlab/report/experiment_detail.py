@@ -1,6 +1,7 @@
 """One experiment of a plan -> the content of `status`.
 
-In: a plan, the experiments of the files, pods and events. Out: a `Detail`. Pure; the time is an argument.
+In: a plan, the experiments that the files describe, the pods, and the events. Out: a `Detail`. Pure; the time
+is an argument.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Detail:
     """The content of `status` for one experiment, or for one component of the platform.
 
     `plan` is None if the file is broken. `unread` is the number of existing pods that are not in `pods`.
-    `noun` is the word for one of its pods, such as `peer`.
+    `noun` is the word for one of these pods, such as `peer`.
     """
 
     row: Row
@@ -82,7 +83,7 @@ def experiment_detail(
 
 
 def _existing_pods(planned: ExperimentPlan) -> int:
-    """Return the number of pods in the status of the workloads."""
+    """Return the number of existing pods, as the status of the workloads reports it."""
     return sum(peers_of(live).existing for live in live_workloads(planned))
 
 

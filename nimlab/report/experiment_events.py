@@ -40,7 +40,7 @@ def own_events(
 ) -> list[Manifest]:
     """Return the events about the experiment's objects and about the pods of its current run.
 
-    Secret values of these objects and pods are redacted, because a message may repeat them.
+    Secret values of these objects and pods are redacted in the messages of the events.
     """
     secrets = secrets_in(*(live for c in planned.changes for live in (c.desired, c.live)), *pods)
     is_own = _OwnEvents(planned, pods).contain
@@ -64,7 +64,7 @@ def time_of(event: Manifest) -> str:
 
 
 def recent_lines(events: Sequence[Manifest], now: datetime) -> tuple[EventLine, ...]:
-    """Return the newest events, oldest first; warnings are preferred to other events."""
+    """Return at most `_MAX_EVENTS` events, oldest first. Warnings are chosen first, then newer events."""
     lines = [_event_line(event, now) for event in events]
     by_weight = sorted(lines, key=lambda line: (line.is_warning, line.at))
     return tuple(sorted(by_weight[-_MAX_EVENTS:], key=lambda line: (line.at, line.name)))

@@ -18,9 +18,10 @@ _INDENT: Final = 2
 
 
 def format_status(detail: Detail, *, paint: bool, columns: int | None = None) -> str:
-    """Return the page of `status`; it lists at most 20 pods, those that do not run first.
+    """Return the page of `status`.
 
-    Its tables are at most `columns` wide if possible.
+    It lists at most 20 pods. If there are more pods, those that do not run come first. The tables of the page
+    are at most `columns` wide if possible.
     """
     inner_columns = None if columns is None else columns - _INDENT
     message = detail.row.verdict.message

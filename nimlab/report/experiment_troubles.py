@@ -28,7 +28,8 @@ def troubles_of(
 ) -> tuple[Trouble, ...]:
     """Return the troubles for a row of `list`.
 
-    These are the troubles of its pods. If there are none, return the last warning of the current run.
+    These are the troubles of the experiment's pods. If there are none, the result is the last warning event
+    of the experiment.
     """
     own = own_events(events, planned, pods)
     troubles = _pod_troubles(pods, _current_events(own, live_workloads(planned)), now)
@@ -42,9 +43,9 @@ def troubles_of(
 def detail_troubles(
     planned: ExperimentPlan | None, pods: Sequence[Manifest], own: Sequence[Manifest], now: datetime
 ) -> tuple[Trouble, ...]:
-    """Return the troubles for `status`: those of its pods, and of its objects that are being deleted.
+    """Return the troubles for `status`: of the experiment's pods, and of its objects that are being deleted.
 
-    `own` are the events of the experiment. They are used only while peers are missing.
+    `own` are the events of the experiment. They are used only if fewer peers run than requested.
     """
     if planned is None:  # its file is broken, so only its pods are known
         return _pod_troubles(pods, (), now)
@@ -61,7 +62,7 @@ def ordinal_of(pod: Manifest) -> tuple[str, int]:
 
 
 def _pod_troubles(pods: Sequence[Manifest], events: Sequence[Manifest], now: datetime) -> tuple[Trouble, ...]:
-    """Return the trouble of each pod, and the last failure to create a pod."""
+    """Return the troubles of the pods, then the last event about a pod that could not be created."""
     troubles = (pod_trouble(pod, now) for pod in sorted(pods, key=ordinal_of))
     due = (trouble for trouble in troubles if trouble is not None and is_due(trouble, now))
     failures = (event_trouble(event) for event in sorted(events, key=time_of))
@@ -69,7 +70,7 @@ def _pod_troubles(pods: Sequence[Manifest], events: Sequence[Manifest], now: dat
 
 
 def _current_events(events: Sequence[Manifest], workloads: Sequence[Manifest]) -> list[Manifest]:
-    """Return the events from after the last change of the workload; older events no longer apply."""
+    """Return the events, without events about a workload from before its last change."""
     changed_at = {str(key_of(live)): spec_changed_at(live) for live in workloads}
 
     def is_current(event: Manifest) -> bool:

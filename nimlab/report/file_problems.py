@@ -14,12 +14,12 @@ from nimlab.report.cut_text import cut_end, cut_start
 from nimlab.report.styled_text import Line, Span, Style, count, escape, flat, hint_line, join, line
 
 _LIMIT: Final = 20
-_EXCERPT_COLUMNS: Final = 100  # of a longer source line, only the part around the problem is shown
+_EXCERPT_COLUMNS: Final = 100  # if a source line is longer, only the part around the problem is shown
 _BEFORE_COLUMNS: Final = 40
 
 
 def format_problems(problems: Sequence[Problem], *, files: int, paint: bool) -> str:
-    """Return the first 20 problems in their order, and the number of problems and of files that have them.
+    """Return the first 20 problems in the given order, then the number of problems and affected files.
 
     `files` is the number of files that were read.
     """
@@ -33,7 +33,7 @@ def format_problems(problems: Sequence[Problem], *, files: int, paint: bool) -> 
 
 
 def format_error(error: NimlabError, *, paint: bool) -> str:
-    """Return an error with its place and hint; for a SpecError, all its problems."""
+    """Return the text of an error: its place, what is wrong, the hint. A SpecError may have many problems."""
     if isinstance(error, SpecError):
         files = len({problem.location.path for problem in error.problems})
         return format_problems(error.problems, files=files, paint=paint)
@@ -41,7 +41,7 @@ def format_error(error: NimlabError, *, paint: bool) -> str:
 
 
 def error_lines(error: NimlabError) -> list[Line]:
-    """Return the lines of an error: its place and text, then its hint."""
+    """Return the lines of an error: first where it occurred and what is wrong, then the hint."""
     place = "" if error.where is None else f"{error.where}: "
     message = line(place, error_label(error.code), f": {flat(error.what)}")
     return [message] if error.hint is None else [message, hint_line(error.hint)]
@@ -60,7 +60,7 @@ def error_label(code: str) -> Span:
 
 
 def format_warnings(warnings: Sequence[Problem], *, paint: bool) -> str:
-    """Return the first 20 warnings in their order, and a count of all warnings."""
+    """Return the first 20 warnings in the given order, then the number of all warnings."""
     lines = [text for warning in warnings[:_LIMIT] for text in _problem_lines(warning)]
     lines.append(line(Span(count(len(warnings), "warning"), Style.STRONG)))
     return join(lines, paint=paint)

@@ -24,7 +24,7 @@ _CONTEXT: Final = 8  # how many equal characters are shown before the first diff
 
 
 def added_texts(added: Resources) -> tuple[str, str, str]:
-    """Return `+5 pods`, `+250m CPU` and `+80Mi`; an empty text for a resource that does not change."""
+    """Return texts such as `+5 pods`, `+250m CPU` and `+80Mi`; a text is empty if there is no change."""
     pods = f"{added.pods:+d} {'pod' if abs(added.pods) == 1 else 'pods'}" if added.pods else ""
     cpu = f"{_sign(added.cpu_m)}{short_cpu_text(abs(added.cpu_m))} CPU" if added.cpu_m else ""
     size_bytes = added.memory_bytes
@@ -33,12 +33,12 @@ def added_texts(added: Resources) -> tuple[str, str, str]:
 
 
 def short_cpu_text(cpu_m: int) -> str:
-    """Return CPU as a quantity; ten cores or more are rounded to a tenth: `250m`, `612.5`."""
+    """Return an amount of CPU, such as `250m` or `612.5`; ten cores or more are rounded to a tenth."""
     return format_cpu_m(cpu_m) if cpu_m < _MANY_CPU_M else f"{cpu_m / 1000:.1f}".removesuffix(".0")
 
 
 def short_memory_text(size_bytes: int) -> str:
-    """Return a size with at most four digits: `80Mi`, `3.5Ti`. It is rounded, so use it for display only."""
+    """Return a size such as `80Mi` or `3.5Ti`. It is rounded to four digits or fewer, for display only."""
     size, unit = float(size_bytes), ""
     for larger in _BINARY_UNITS:
         if size < 1023.5:  # 1023.5 or more would be rounded to 1024
@@ -87,7 +87,7 @@ def expand_json(fields: Iterable[FieldChange]) -> list[FieldChange]:
 
 
 def _json_parts(change: FieldChange) -> list[FieldChange]:
-    """Return the changed fields inside a JSON text, sorted by path; other text is returned as it is."""
+    """Return the changed fields inside a JSON text, sorted by path; for other text, return the change."""
     old, new = _json_object(change.old), _json_object(change.new)
     if old is None or new is None:
         return [change]

@@ -18,7 +18,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 
 
 class GitState(Enum):
-    """The difference between an experiment in Git and its objects in the cluster; pod health is ignored."""
+    """How the file of an experiment in Git differs from its objects in the cluster; pod health is ignored."""
 
     IN_SYNC = "in sync"
     DRIFTED = "drifted"  # the cluster was changed after the sync
@@ -54,7 +54,7 @@ def git_state_of(experiment: ExperimentPlan, plan: Plan) -> GitState:
 def _is_other_commit(experiment: ExperimentPlan, plan: Plan) -> bool:
     """Return True if the checkout differs from the last synced commit.
 
-    The result is False if an object of a synced kind is missing: that object was deleted in the cluster.
+    The result is False if an object of a synced kind is missing, because it was deleted in the cluster.
     """
     if plan.commit is None or plan.recorded_commit is None:
         return False
@@ -73,7 +73,7 @@ def _is_other_file(changes: Sequence[Change]) -> bool:
 
 
 def _is_ours(live: Manifest, *path: str) -> bool:
-    """Return True if nimlab wrote the field last; other values prove nothing about the last sync."""
+    """Return True if nimlab wrote the field last. Otherwise its value proves nothing about the last sync."""
     fields: Any = own_entry(live)
     for name in path:
         fields = fields.get(name) if isinstance(fields, Mapping) else None

@@ -2,8 +2,8 @@
 
 In: problems, errors, and the deletions of a plan. Out: JSON text with one entry per finding. GitLab
 recognises a finding in another pipeline by its fingerprint, so the fingerprint must not depend on line
-numbers, the order or the machine. GitLab requires that the file of a finding exists. Therefore a finding
-without a file is reported for `lab.yaml`, which every lab has.
+numbers, the order of the findings or the machine. GitLab requires that the file of a finding exists.
+Therefore a finding without a file is reported for `lab.yaml`, which every lab has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LAB_FILE: Final = Location(path="lab.yaml")
 _DELETION: Final = "deletion"
 _MAX_KEYS: Final = 4
 _TEMPLATE_PLACE: Final = re.compile(r"(?P<path>[^:]+)(:(?P<line>[0-9]{1,9}))?")
-# Parts of a text that may differ between runs or machines: addresses, numbers, absolute paths.
+# These parts of a text may differ between runs or machines: addresses, numbers, absolute paths.
 _VARYING: Final = re.compile(r"0x[0-9a-f]+|[0-9]+|(?<!\w)/\S+")
 
 
@@ -90,7 +90,7 @@ def _of_problem(problem: Problem) -> _Finding:
 
 
 def _of_error(error: NimlabError) -> _Finding:
-    """Return the finding for an error: for its template if it is a RenderError, otherwise for its object."""
+    """Return the finding for an error. Its file is the template of a RenderError, otherwise `lab.yaml`."""
     place = _template_place(error) if isinstance(error, RenderError) else None
     prefix = "" if place or error.where is None else f"{error.where}: "
     return _Finding(
@@ -183,7 +183,7 @@ def _sentence(what: str, hint: str | None) -> str:
 
 
 def _entry(finding: _Finding, folder: str, seen: Counter[tuple[str, ...]]) -> dict[str, Any]:
-    """Return a finding as GitLab expects it; findings that differ only in their lines are numbered."""
+    """Return a finding as GitLab expects it; a number in the fingerprint distinguishes equal findings."""
     path = _in_repository(finding.place.path, folder)
     line = finding.place.line if path else 1
     path = path or _in_repository(_LAB_FILE.path, folder) or _LAB_FILE.path

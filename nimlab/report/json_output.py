@@ -1,8 +1,8 @@
 """Plans, events, problems and rows -> JSON for programs, as described in docs/plan-json.md.
 
 In: plans, events, problems, rows, details. Out: JSON text with a schema version, and with keys in a fixed
-order. If a value is missing, its key is missing; null is a value. The text is ASCII, so it cannot move the
-cursor of a terminal.
+order. If there is no value, the key is omitted; a `null` is the value of a field in an object. The text is
+ASCII, so it cannot move the cursor of a terminal.
 """
 
 from __future__ import annotations

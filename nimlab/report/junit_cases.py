@@ -35,9 +35,9 @@ def junit_xml(
 ) -> str:
     """Return the report of a plan, or with `events` the report of the sync that carried it out.
 
-    `errors` are the errors of files; `removed_in` contains the commits that removed files, by experiment. A
-    blocked object or an experiment that is not ready is a failure. An invalid file or an object that could
-    not be changed is an error. Changes that were not attempted and the deletions of a plan are skipped.
+    `errors` are the errors of files. `removed_in` contains, by experiment, the commit that removed its file.
+    A blocked object or an experiment that is not ready is a failure. An invalid file or an object that could
+    not be changed is an error. A change that was not attempted, or a planned deletion, is a skipped case.
     """
     result = None if events is None else result_of(plan, events)
     without_case = frozenset(e.name for e in plan.experiments if is_only_deleted(e))
@@ -64,7 +64,7 @@ def _deletion_case(
 ) -> JunitCase:
     """Return the case of a deletion.
 
-    The case includes the wait for the peers if the experiment has no other case.
+    The case also shows the wait for the peers if the experiment has no other case.
     """
     part = deletion.part
     if result is None:
@@ -96,7 +96,7 @@ def _refusal_case(plan: Plan) -> Iterator[JunitCase]:
 
 
 def _file_cases(plan: Plan, errors: Sequence[NimlabError]) -> Iterator[JunitCase]:
-    """Yield one case per broken file, with its problems, and one case for all other problems and errors."""
+    """Yield one case per broken file, and one case for all other problems and errors."""
     problems = [p for error in errors if isinstance(error, SpecError) for p in error.problems]
     for broken in plan.broken:
         reason = f"{broken}: its objects are not changed"
@@ -141,7 +141,7 @@ def _experiment_case(
 def _result_case(
     name: str, part: ExperimentPlan, plan: Plan, result: SyncResult, *, waits: bool
 ) -> JunitCase:
-    """Return the case for the outcomes of objects and, with `waits`, for the experiment's peers."""
+    """Return the case that shows the outcomes of objects and, if `waits` is set, the state of the peers."""
     outcomes = [result.outcomes[change.key] for change in part.changes]
     lines = [text for done in outcomes for text in done_lines(done, shown_name(part.name))]
     texts = [join(lines, paint=False)]
@@ -162,7 +162,10 @@ def _result_case(
 
 
 def _outcome_verdict(part: ExperimentPlan, outcomes: Sequence[ObjectDone], plan: Plan) -> Verdict | None:
-    """Return the worst verdict. From worst to best: a failed, a blocked, a not attempted change."""
+    """Return the verdict of the worst change; None if all changes were made.
+
+    The worst change is one that failed, then one that was blocked, then one that was not attempted.
+    """
     blocked = {change.key for change in part.changes if change.error is not None}
     failed = [done for done in outcomes if done.outcome is Outcome.FAILED]
     failed.sort(key=lambda done: done.key in blocked)

@@ -53,7 +53,7 @@ class JunitCase:
 
 def write_document(suite_name: str, cases: Sequence[JunitCase]) -> str:
     """Return a document with one suite; its name is also the class of the cases."""
-    from xml.etree import ElementTree as ET  # only --junit needs it
+    from xml.etree import ElementTree as ET  # imported here, because only --junit needs it
 
     elements = Counter(case.verdict.element for case in cases if case.verdict)
     time = f"{sum(case.time_s for case in cases):.3f}"

@@ -75,14 +75,14 @@ def live_workloads(planned: ExperimentPlan) -> tuple[Manifest, ...]:
 def terminating_objects(planned: ExperimentPlan) -> tuple[Manifest, ...]:
     """Return the objects of an experiment that are being deleted.
 
-    Objects that have its label but are not managed by nimlab are not included.
+    Objects that have the experiment's label but are not managed by nimlab are not included.
     """
     own = (c.live for c in planned.changes if c.leaving or c.desired is not None)
     return tuple(live for live in own if live is not None and is_terminating(live))
 
 
 def age_s(at: str | None, now: datetime) -> int | None:
-    """Return the seconds since an RFC 3339 time, at least 0; None without a time."""
+    """Return the seconds since an RFC 3339 time, at least 0; None if no time is given."""
     if not at:
         return None
     return max(0, int((now - datetime.fromisoformat(at)).total_seconds()))
@@ -130,7 +130,7 @@ def _row(
 def _verdict(
     planned: ExperimentPlan, lives: Sequence[Manifest], troubles: Sequence[Trouble], now: datetime
 ) -> Verdict:
-    """Return the health of the pods, or `terminating` if the namespace or another object is being deleted."""
+    """Return the health of the pods, or `terminating` if any object of the experiment is being deleted."""
     leaving = next(iter(terminating_objects(planned)), None)
     if leaving is not None:
         return Verdict(health=Health.TERMINATING, message=f"{key_of(leaving)}: {describe_blockers(leaving)}")
@@ -138,7 +138,7 @@ def _verdict(
 
 
 def _started_at(lives: Sequence[Manifest]) -> str | None:
-    """Return the newest time at which a workload's pod template was written, RFC 3339."""
+    """Return when the newest pod template of these workloads was written (RFC 3339), or None if unknown."""
     times = [time for live in lives if (time := template_changed_at(live)) is not None]
     return max(times).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if times else None
 
@@ -157,7 +157,10 @@ def _peers_to_create(planned: ExperimentPlan) -> int:
 
 
 def _full_name(planned: ExperimentPlan, lives: Sequence[Manifest]) -> str:
-    """Return the objects' `prefix` label, or else the first workload's name; empty if neither exists."""
+    """Return the `prefix` label of the objects. If it is missing, return the name of the first workload.
+
+    If there is no workload, return an empty text.
+    """
     names = (labels_of(change.live).get("prefix") for change in planned.changes if change.live)
     workload = str(lives[0]["metadata"]["name"]) if lives else ""
     return next((name for name in names if name), workload)

@@ -1,7 +1,7 @@
 """A plan -> text: the changes of each experiment, the withheld changes with the reason, and the totals.
 
-In: a plan, and the number of requests and the time that it took. Out: the text that a person reads before a
-sync.
+In: a plan, the number of requests for it, and the time that it took. Out: the text that a person reads
+before a sync.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nimlab.report.totals import totals_of, withholds_prunes
 
 
 def format_header(name: str, why: str, commit: Commit | None) -> str:
-    """Return the first line of a run: the cluster, why it was chosen, and the commit."""
+    """Return the first line of the output: the cluster, why it was chosen, and the commit."""
     cluster = f"cluster  {escape(name)} ({escape(why)})"
     if commit is None:
         return cluster
@@ -58,9 +58,9 @@ def format_plan(
     """Return the plan, with its totals if it is a dry run or if nothing is done.
 
     In a sync that does something, the summary shows the totals at the end. Experiments with prunes come
-    first; otherwise the order is by name. `removed_in` contains the commits that removed files, by
-    experiment. If the changes take more than `rows` lines, similar changes are grouped unless `verbose` is
-    set.
+    first, then the others; both parts are sorted by name. `removed_in` contains, by experiment, the commit
+    that removed its file. If the changes take more than `rows` lines, similar changes are grouped unless
+    `verbose` is set.
     """
     width = max([NAME_WIDTH, *(len(escape(experiment.name)) for experiment in plan.experiments)])
     entries = _entries(plan, plan.experiments, removed_in, width, verbose=verbose)
@@ -92,7 +92,7 @@ def _entries(
     *,
     verbose: bool,
 ) -> list[ChangeLine]:
-    """Return the lines of the experiments; the first line of each starts with its name."""
+    """Return the lines of the experiments; the first line of an experiment starts with its name."""
     layout = layout_of(plan.changes, verbose=verbose)
     entries: list[ChangeLine] = []
     for experiment in sorted(experiments, key=lambda member: (not _has_prunes(member), member.name)):
@@ -146,7 +146,7 @@ def _withheld_lines(plan: Plan, *, hints: bool) -> Iterator[Line]:
 
 
 def _totals_text(plan: Plan) -> str:
-    """Return `Plan: 1 to update, 4 to prune, 12 unchanged`."""
+    """Return a text such as `Plan: 1 to update, 4 to prune, 12 unchanged`."""
     totals = totals_of(plan)
     left_alone = sum(c.action is Action.KEEP and c.desired is None for c in plan.changes)
     foreign = sum(len(change.foreign) for change in plan.changes)

@@ -120,12 +120,12 @@ def flat(text: str) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return `1 object` or `4 objects`."""
+    """Return the number and the noun, such as `1 object` or `4 objects`."""
     return f"{number} {noun}" if abs(number) == 1 else f"{number} {noun}s"
 
 
 def named_list(names: Sequence[str], *, limit: int = 8) -> str:
-    """Return `a, b and 3 more`."""
+    """Return the names, separated by commas. At most `limit` names are shown: `a, b and 3 more`."""
     if len(names) <= limit:
         return ", ".join(names)
     return f"{', '.join(names[:limit])} and {len(names) - limit} more"

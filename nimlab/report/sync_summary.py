@@ -33,10 +33,10 @@ def format_summary(
 ) -> str:
     """Return the summary of a sync: one line if everything was done.
 
-    Otherwise a table comes first, with the outcome of each change in the experiments with a problem. The
-    lines after the counts explain the result and the next steps. `elapsed_s` is the time of the whole run.
-    With `has_events`, the same output has already shown the events, so the troubles of peers are not
-    repeated.
+    Otherwise, a table comes first. It shows the outcome of each change in the experiments that have a
+    problem. The lines after the counts explain the result and the next steps. `elapsed_s` is the time of the
+    whole run. With `has_events`, the same output has already shown the events, so the troubles of peers are
+    not repeated.
     """
     result = result_of(plan, events)
     not_done = _not_done(plan, result)

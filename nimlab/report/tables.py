@@ -46,7 +46,7 @@ def format_sandbox(
 ) -> str:
     """Return the state of the sandbox: one line, then a table of its parts (name, pid, alive, log).
 
-    A shortened path of a log would be useless, so the column is removed if it does not fit.
+    A shortened path of a log would be useless, so the column of the logs is removed if it does not fit.
     """
     if not parts:
         return "sandbox  not created; `nimlab sandbox up` starts it"

@@ -19,7 +19,7 @@ class PlanTotals:
 
     `blocked` objects would be created, updated or replaced, but the plan is refused, or they or another
     object of their experiment have an error. `withheld` objects would be pruned, but this sync prunes
-    nothing. `held` objects would be created, but their new experiment is not created while prunes are
+    nothing. `held` objects would be created, but a new experiment is not created while prunes are
     withheld.
     """
 

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None]) -> None:
-    """Find the programs, or build them; start nothing. Raises SandboxError."""
+    """Find the control plane's programs, or build them; start no process. Raises SandboxError."""
     from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
 
     lifecycle.provide_programs(home, cache=cache, report=report)
@@ -36,7 +36,7 @@ def provide_programs(home: Path, *, cache: Path, report: Callable[[Step], None])
 def up(home: Path, *, nodes: int = 3, cache: Path, report: Callable[[Step], None]) -> SandboxState:
     """Start the parts that are not running, and wait until all nodes are Ready. Raises SandboxError.
 
-    It does nothing if everything is running. If any process has been killed, including an earlier `up`, it
+    It does nothing if everything is running. If any process has been killed, even during an earlier `up`, it
     repairs the sandbox and keeps its ports, credentials and data.
     """
     from nimlab.sandbox import lifecycle  # a slow import, which other commands do not need
@@ -45,7 +45,7 @@ def up(home: Path, *, nodes: int = 3, cache: Path, report: Callable[[Step], None
 
 
 def down(home: Path, *, report: Callable[[Step], None]) -> bool:
-    """Stop every process and remove `home`; return False if there was nothing. Raises SandboxError.
+    """Stop every process and remove `home`; return False if there was neither. Raises SandboxError.
 
     The cache and the build log are kept.
     """
@@ -55,7 +55,7 @@ def down(home: Path, *, report: Callable[[Step], None]) -> bool:
 
 
 def read_state(home: Path) -> SandboxState | None:
-    """Return the state of the sandbox, or None if there is none. Sends one request to its API server."""
+    """Return the state of the sandbox, or None if no sandbox exists. Send at most one request."""
     from nimlab.sandbox import sandbox_status  # a slow import, which other commands do not need
 
     return sandbox_status.read_state(home)

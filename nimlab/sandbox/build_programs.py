@@ -25,7 +25,8 @@ from nimlab.sandbox.build_progress import Progress, count_new_packages, is_downl
 from nimlab.sandbox.find_programs import SOURCES, VERSION, Source
 from nimlab.sandbox.state_values import Phase, Step
 
-# The first version with `tool` directives. If go.mod requires a newer version, `go` itself reports it.
+# Go 1.24 is the first version that supports `tool` directives. If go.mod requires a newer version, `go`
+# itself reports it.
 _OLDEST_GO: Final = (1, 24)
 _GO_HINT: Final = (
     "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, "
@@ -38,7 +39,8 @@ _LIST_FORMAT: Final = (
 _BUILD_PREFIX: Final = "building-"
 
 _MAJOR, _MINOR, _ = VERSION.removeprefix("v").split(".")
-_VERSION_PACKAGE: Final = "k8s.io/component-base/version"  # without these flags, the version is v0.0.0-master
+# Without _LINK_FLAGS, the programs report the version v0.0.0-master.
+_VERSION_PACKAGE: Final = "k8s.io/component-base/version"
 _LINK_FLAGS: Final = (
     f"-s -w -X {_VERSION_PACKAGE}.gitVersion={VERSION}"
     f" -X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}"
@@ -75,9 +77,9 @@ def find_go_version() -> str | None:
 def build_programs(
     cache: Path, go_version: str | None, *, log_path: Path, report: Callable[[Step], None]
 ) -> Path:
-    """Build all five programs unless another process has just built them; return their folder.
+    """Build all five programs and return their folder. Raises SandboxError.
 
-    Raises SandboxError.
+    If another process has built them in the meantime, use its result.
     """
     version = _check_go(go_version)
     sets = cache / "sandbox"
@@ -99,7 +101,7 @@ def build_programs(
             build = _BuildContext(folder=Path(temporary), log=log, log_path=log_path, report=report)
             _build_all(build)
             finished = sets / find_programs.name_set(version)
-            shutil.rmtree(finished, ignore_errors=True)  # the folder does not contain all programs
+            shutil.rmtree(finished, ignore_errors=True)  # if the folder exists, it is incomplete
             (build.folder / "bin").rename(finished)
     return finished
 
@@ -130,7 +132,7 @@ def _build_all(build: _BuildContext) -> None:
 
 
 def _list_packages(build: _BuildContext) -> Iterator[frozenset[str]]:
-    """Yield the packages of each program; `go` downloads missing sources."""
+    """Yield the packages that each program needs. Meanwhile, `go` downloads missing sources."""
     downloads = 0
     for source in SOURCES:
         packages = set()
@@ -186,7 +188,7 @@ def _run_go(build: _BuildContext, source: Source, arguments: Sequence[str]) -> I
 
 @contextmanager
 def _start_go(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start `go`; it has exited when the block ends, also after an exception."""
+    """Start `go`. When the `with` block ends, even by an exception, `go` has exited."""
     with subprocess.Popen(  # noqa: S603 -- our own arguments
         ["go", *arguments],  # noqa: S607 -- the user's Go, from PATH
         cwd=folder,

@@ -17,7 +17,7 @@ _MIN_PACKAGES: Final = 20
 class Progress:
     """Number of compiled packages, for the current program and for all programs."""
 
-    totals: tuple[int, ...]  # per program in build order: packages that no earlier program needs
+    totals: tuple[int, ...]  # for each program in build order: number of packages that no earlier one needs
     current: int = 0  # index of the program that is being built
     done: int = 0  # compiled packages of this program
     compiled: int = 0  # compiled packages of all programs
@@ -32,11 +32,11 @@ class Progress:
         return replace(self, done=min(self.done + 1, self.total), compiled=self.compiled + 1)
 
     def next_program(self) -> Progress:
-        """Continue with the next program; packages that were not compiled came from Go's build cache."""
+        """Continue with the next program, even if `go` took packages of this one from its build cache."""
         return replace(self, current=self.current + 1, done=0)
 
     def eta_s(self, elapsed_s: float) -> float | None:
-        """Return the remaining seconds for all programs at the average speed; None if it is too early."""
+        """Return the estimated remaining seconds for all programs; None if it is too early to estimate."""
         if elapsed_s < _MIN_ELAPSED_S or self.compiled < _MIN_PACKAGES:
             return None
         remaining = sum(self.totals[self.current :]) - self.done

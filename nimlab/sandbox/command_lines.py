@@ -15,7 +15,8 @@ from nimlab.sandbox.state_values import PART_NAMES
 
 SERVICE_RANGE: Final = "10.96.0.0/16"
 
-# Addresses of simulated pods and nodes. RFC 2544 reserves this range for benchmarks, so no host has them.
+# Addresses of simulated pods and nodes. RFC 2544 reserves this range for benchmarks, so no real host has
+# such an address.
 _POD_RANGE: Final = "198.18.0.1/16"
 _NODE_IP: Final = "198.19.0.1"
 
@@ -57,7 +58,7 @@ def _api_server(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
     pki = layout.pki
     return {
         "bind-address": "127.0.0.1",
-        "advertise-address": "127.0.0.1",  # otherwise it needs a default route
+        "advertise-address": "127.0.0.1",  # otherwise the API server needs a default route
         "secure-port": str(ports["kube-apiserver"]),
         "endpoint-reconciler-type": "none",  # a loopback address is not a valid endpoint
         "etcd-servers": f"https://127.0.0.1:{ports['etcd']}",
@@ -85,7 +86,7 @@ def _manager(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "kubeconfig": str(layout.pki / "kube-controller-manager.kubeconfig"),
         "root-ca-file": str(layout.pki / "ca.crt"),
         "service-account-private-key-file": str(layout.pki / "service-accounts.key"),
-        "use-service-account-credentials": "true",  # the role of its own user has too few permissions
+        "use-service-account-credentials": "true",  # its own user has too few permissions
         "secure-port": "0",
         "leader-elect": "false",
         "kube-api-qps": "500",
@@ -103,7 +104,7 @@ def _scheduler(layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
         "config": layout.scheduler.name,  # relative: the process is started in the sandbox's folder
         "kubeconfig": str(
             layout.pki / "kube-scheduler.kubeconfig"
-        ),  # also in `config`; needed by find_strays
+        ),  # `config` contains it too; find_strays needs it here
         "secure-port": "0",
     }
 

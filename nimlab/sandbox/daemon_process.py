@@ -19,7 +19,7 @@ from nimlab.sandbox.saved_processes import Daemon
 from nimlab.sandbox.state_values import PART_NAMES
 from nimlab.sandbox.wait_until import wait_until
 
-# The shell exits at once and init adopts the daemon, so it never becomes a zombie of this process.
+# The shell exits at once and init adopts the daemon, so the daemon never becomes a zombie of this process.
 # Its standard input is /dev/null, and Ctrl-C at the terminal does not reach it.
 # A process's niceness has no effect on other sessions: Linux gives each session a share of the cores, and
 # each share has a niceness of its own (sched(7), autogroup). Therefore both are set.

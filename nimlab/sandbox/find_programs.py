@@ -60,7 +60,7 @@ SOURCES: Final = (  # in build order; the program that shares the fewest package
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """The path of each program, and the version that the API server reports."""
+    """The path of each program, and the version of kube-apiserver."""
 
     paths: Mapping[str, Path]
     version: str
@@ -87,7 +87,10 @@ def find_programs(
 
 
 def find_cached(cache: Path, go_version: str | None) -> Path | None:
-    """Return the cached programs that this version of Go built, or any version if Go is not installed."""
+    """Return the cache folder with the programs that this version of Go built; None if there is none.
+
+    If Go is not installed, return the newest folder that contains all programs.
+    """
     sets = cache / "sandbox"
     if go_version is not None:
         folder = sets / name_set(go_version)

@@ -1,4 +1,4 @@
-"""Exclusive lock on a folder: only one process holds it at a time.
+"""Exclusive lock on a folder: only one process can hold it at a time.
 
 The lock leaves no file behind, and the system releases it when the process that holds it ends.
 """

@@ -22,7 +22,7 @@ _HEADERS: Final = {"Accept": "application/json", "Content-Type": "application/js
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A server's response; status 0 and an empty body if there was no response."""
+    """A server's response. If there was no response, the status is 0 and the body is empty."""
 
     status: int
     body: Any

@@ -122,7 +122,7 @@ def _locked(layout: Layout, report: Callable[[Step], None]) -> Iterator[None]:
 
 
 def _repair(layout: Layout, record: Record | None, cache: Path, report: Callable[[Step], None]) -> Record:
-    """Create missing programs, folders and certificates, and start the parts that are not running."""
+    """Provide missing programs, folders and certificates, then start the parts that are not running."""
     _reject_foreign_folder(layout)
     programs = _provide_programs(layout, cache, report)
     layout.home.mkdir(mode=0o700, exist_ok=True)

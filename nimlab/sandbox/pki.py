@@ -57,7 +57,7 @@ class _Authority:
 
 
 def is_complete(folder: Path) -> bool:
-    """Return True if no key or certificate is missing; the user may have removed some."""
+    """Return True if no key or certificate is missing; the user may have removed some files."""
     pairs = {f"{name}.{suffix}" for name in (*_SERVERS, *_USERS) for suffix in ("crt", "key")}
     single = {"ca.crt", "service-accounts.key", "service-accounts.pub"}
     return all((folder / name).is_file() for name in pairs | single)

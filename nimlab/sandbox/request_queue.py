@@ -13,13 +13,17 @@ from nimlab.sandbox.http_client import SandboxClient, require_success
 
 _API_VERSION: Final = "flowcontrol.apiserver.k8s.io/v1"
 _NAME: Final = "nimlab-sandbox-controllers"
-_SHARES: Final = 3  # of about 250 shares; the server allows 600 concurrent requests, so these are eight
+# The server divides 600 concurrent requests among about 250 shares, so 3 shares allow about eight requests.
+_SHARES: Final = 3
 _QUEUE_LENGTH: Final = 10_000  # a full queue rejects requests, which the controllers repeat a second later
 _PRECEDENCE: Final = 190  # lower numbers match first; the server's own rules for controllers begin at 200
 
 
 def ensure_queue(client: SandboxClient) -> None:
-    """Create the priority level and its rule for all controllers, unless they exist. Raises SandboxError."""
+    """Create the priority level, and the FlowSchema that assigns all controllers to it, unless they exist.
+
+    Raises SandboxError.
+    """
     for plural, kind, spec in (
         ("prioritylevelconfigurations", "PriorityLevelConfiguration", _make_priority_level()),
         ("flowschemas", "FlowSchema", _make_flow_schema()),

@@ -16,7 +16,7 @@ from nimlab.sandbox.saved_processes import Record, load_record
 from nimlab.sandbox.state_values import PART_NAMES, PartState, SandboxState
 
 _TIMEOUT_S: Final = 2.0
-# The health endpoint of each server, and the name of the client certificate for it.
+# Each server has a health endpoint, and a request to it needs the client certificate with this name.
 _HEALTH: Final = {"etcd": ("/health", "etcd-client"), "kube-apiserver": ("/readyz", "admin")}
 
 
@@ -28,7 +28,7 @@ def read_state(home: Path) -> SandboxState | None:
 
 
 def inspect_record(layout: Layout, record: Record) -> SandboxState:
-    """Return the current state of a recorded sandbox. Sends one request."""
+    """Return the current state of a recorded sandbox. Send at most one request."""
     parts = []
     for name in PART_NAMES:
         daemon = record.daemons.get(name)

@@ -42,11 +42,11 @@ class Record:
     daemons: Mapping[str, Daemon]  # keys: the names of the parts
 
     def with_daemon(self, name: str, daemon: Daemon) -> Record:
-        """Return the record with this part's process replaced."""
+        """Return a copy of the record in which the part `name` has this process."""
         return replace(self, daemons={**self.daemons, name: daemon})
 
     def with_port(self, name: str, port: int) -> Record:
-        """Return the record with this part's port replaced."""
+        """Return a copy of the record in which the part `name` has this port."""
         return replace(self, ports={**self.ports, name: port})
 
 

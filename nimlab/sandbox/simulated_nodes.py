@@ -43,8 +43,8 @@ def has_default_service_account(client: SandboxClient) -> bool:
 def delete_leases(client: SandboxClient) -> None:
     """Delete the nodes' leases before kwok starts.
 
-    When kwok is killed, its leases remain. A new kwok has another identity and would ignore the nodes and
-    their pods until these leases expire.
+    When kwok is killed, its leases remain. The next kwok process has another identity and would ignore the
+    nodes and their pods until these leases expire.
     """
     client.request("DELETE", _LEASES)
 

@@ -1,7 +1,7 @@
 """Start the five parts of the control plane in order, except those that are running.
 
 In: a record of the parts that should run. Out: the record of the parts that run, saved after every start. If
-another program has taken a server's port, the server moves to another port and its clients are restarted.
+another program has taken a server's port, the server gets a new port and its clients are restarted.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ class Launcher:
         return sandbox_status.is_alive(self.record, name)
 
     def _ensure_port(self, name: str) -> None:
-        """Keep the port if it is free or soon becomes free: a killed process may occupy it for a moment."""
+        """Record a new port for the server, unless its port is free or becomes free soon.
+
+        A killed process may occupy its port for a moment.
+        """
         port = self.record.ports[name]
         if not wait_until(lambda: is_port_free(port), within_s=_PORT_FREE_WITHIN_S):
             self._change_port(name)

@@ -20,7 +20,7 @@ PART_NAMES: Final = (  # in the order in which they are started
 
 
 class Phase(StrEnum):
-    """The kind of a step, from which the CLI chooses the display."""
+    """The kind of a step; the CLI displays each kind in its own way."""
 
     NOTE = "note"  # a message, reported once
     BUILD = "build"  # a build begins; `log` is the path of its log
@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of progress; `eta_s` applies to the whole phase and is None while unknown."""
+    """One step of progress; `eta_s` is the remaining time of the whole phase, or None if unknown."""
 
     phase: Phase
     text: str
@@ -57,7 +57,10 @@ class PartState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxState:
-    """The result of `status`. `running`: every part is alive and the API server reports that it is ready."""
+    """The state of a sandbox.
+
+    `running` is True if every part is alive and the API server reports that it is ready.
+    """
 
     running: bool
     server: str | None

@@ -1,4 +1,4 @@
-"""Poll a condition until it holds or the timeout expires."""
+"""Poll a condition until it is true or the timeout expires."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting. `default` is text as a user would write it; None means required."""
+    """One setting. `default` is text as a user would write it; None means that the setting is required."""
 
     name: str
     parse: Callable[[str], Any]

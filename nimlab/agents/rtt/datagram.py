@@ -15,7 +15,7 @@ from typing import Final
 from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.outcome import Outcome, Result, failed, succeeded
 
-# SO_TIMESTAMPNS of asm-generic/socket.h, which Python does not define: the kernel timestamps each datagram.
+# Python does not define SO_TIMESTAMPNS (asm-generic/socket.h). With it, the kernel timestamps each datagram.
 # A few architectures (sparc, parisc) use another number. On these, this process reads the clock itself.
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("@ll")
@@ -87,7 +87,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, float | None] | None:
     try:
         data, ancillary, _, _ = sock.recvmsg(_LARGEST_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
     except BlockingIOError:
-        # This is possible even for a readable socket: the kernel verifies the checksum when it is read.
+        # This is possible even for a readable socket: the kernel verifies the checksum during the read.
         return None
     for level, kind, value in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(value) == _TIMESPEC.size:

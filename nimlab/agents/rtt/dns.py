@@ -127,7 +127,7 @@ def format_query(question: Question, *, message_id: int) -> bytes:
 
 
 def parse_response(data: bytes) -> Message:
-    """Decode a response. Raises only DnsError (MALFORMED), for any bytes."""
+    """Decode a response, which may be any bytes. Raises DnsError (MALFORMED), and no other error."""
     try:
         return _parse(data)
     except (struct.error, IndexError) as error:

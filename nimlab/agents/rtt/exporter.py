@@ -30,7 +30,7 @@ from nimlab.agents.rtt.serve import Page, Pages, serve_http
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MISSED_ROUNDS: Final = 3  # number of missed rounds after which /healthz fails
-_LEAST_PATIENCE_S: Final = 10.0  # a restart does not help an exporter that gets little CPU time
+_LEAST_PATIENCE_S: Final = 10.0  # /healthz never fails sooner, because a restart does not give more CPU time
 _ICMP_HINT: Final = "set the pod's sysctl net.ipv4.ping_group_range to a range with this process's group"
 
 
@@ -145,7 +145,7 @@ class Exporter:
         return Page(body="ok\n")
 
     def show_readiness(self) -> Page:
-        """Return 200 once DNS has returned the list of peers."""
+        """Return 200 if DNS has returned the list of peers at least once, otherwise 503."""
         if self._roster is None:
             reason = self._failure.value if self._failure else "not asked yet"
             return Page(status=503, body=f"peers unknown: {reason}\n")

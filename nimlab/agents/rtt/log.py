@@ -19,7 +19,7 @@ class Level(Enum):
 
     INFO = "info"
     WARNING = "warning"  # probing continues with restrictions
-    ERROR = "error"  # the process ends
+    ERROR = "error"  # a wrong setting, an unavailable port or a bug
 
 
 class Log(Protocol):

@@ -77,7 +77,7 @@ class MetricRecorder:
             self._registry.add("nimlab_rtt_process_timed_total", 1, method)
 
     def count_round(self, *, duration_s: float, skipped: int) -> None:
-        """Count a completed round and the rounds skipped because of it."""
+        """Count a completed round, and the rounds that were skipped while it was running."""
         self._registry.put("nimlab_rtt_round_duration_seconds", duration_s)
         self._registry.add("nimlab_rtt_rounds_total", 1)
         self._registry.add("nimlab_rtt_rounds_skipped_total", skipped)

@@ -1,7 +1,7 @@
 """Store the exporter's metrics and expose them in the Prometheus text format 0.0.4.
 
 `CATALOG` lists every metric. `Registry` stores the values and is a collector of prometheus_client, which
-writes the text. Each label has a limited number of values: members of an enumeration, or the peers of the
+writes the text. Each label has a limited number of values: members of an enumeration, or peers in the
 window. Prometheus adds the labels for experiment, pod, namespace and node when it scrapes.
 """
 
@@ -29,7 +29,7 @@ BUCKETS_S: Final = tuple(0.0001 * 2**n for n in range(16))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """The description of one metric. `unit` is in words and matches the suffix of the name, if it has one."""
+    """The description of one metric. `unit` is in words; if the name has a suffix, `unit` matches it."""
 
     name: str
     kind: str  # counter, gauge or histogram

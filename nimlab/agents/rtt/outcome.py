@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Method(Enum):
-    """How a peer is probed. `libp2p` is reserved for nodes that ping over their own connections."""
+    """How a peer is probed. The value `libp2p` is reserved for nodes that ping over their own connections."""
 
     TCP = "tcp"  # the handshake; the kernel measures its time
     UDP = "udp"  # a datagram and its echo
@@ -65,7 +65,7 @@ def succeeded(*, kernel_s: float | None, elapsed_s: float) -> Outcome:
     """Return a successful outcome with the kernel's time if it is plausible, otherwise with the elapsed time.
 
     The elapsed time includes the kernel's time. A greater kernel time is therefore wrong: the wall clock was
-    set.
+    changed during the probe.
     """
     if kernel_s is not None and 0 < kernel_s <= elapsed_s:
         return Outcome(result=Result.SUCCESS, rtt_s=kernel_s, kernel_timed=True)

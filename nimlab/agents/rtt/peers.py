@@ -1,7 +1,7 @@
 """Discover the other peers of the experiment through its headless Service.
 
 SRV records name the pods, so that a peer keeps its name when its address changes. If the Service has no SRV
-records, or more than one message can contain, A records are used. Then the name of a peer is its address.
+records, or too many for one message, A records are used. Then the name of a peer is its address.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from nimlab.agents.rtt.resolve import Resolver
 # Name of the echo port in the Service; part of the SRV name.
 SERVICE_PORT_NAME: Final = "rtt-echo"
 
-# A records are queried only after these failures of the SRV query. After another failure, A records
-# would replace the names of the peers by addresses.
+# A records are queried only after these failures of the SRV query. After other failures, the names of the
+# peers must not change to addresses, so the previous peers are kept.
 _ANSWERED_OTHERWISE: Final = frozenset({Reason.NOT_FOUND, Reason.TRUNCATED})
 
 
@@ -78,7 +78,7 @@ def roster_by_names(name: str, message: Message, me: Self) -> Roster:
 
 
 def roster_by_addresses(addresses: Iterable[str], me: Self) -> Roster:
-    """Return the peers in an A answer. Each gets the echo port of this pod. Pure."""
+    """Return the peers in an A answer. Each peer gets the echo port of this pod. Pure."""
     peers = {
         address: Peer(name=address, host=address, port=me.echo_port, address=address)
         for address in addresses

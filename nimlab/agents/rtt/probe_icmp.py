@@ -16,7 +16,8 @@ from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.datagram import exchange
 from nimlab.agents.rtt.outcome import Outcome, failed
 
-# Type, code, checksum and identifier (both set by the kernel), sequence number, payload.
+# The fields are type, code, checksum, identifier, sequence number, payload. The kernel sets the checksum and
+# the identifier.
 _PACKET: Final = struct.Struct("!BBHHH8s")
 _ECHO_REQUEST: Final = 8
 _ECHO_REPLY: Final = 0

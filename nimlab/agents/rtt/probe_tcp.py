@@ -70,7 +70,7 @@ async def _connect(connecting: Awaitable[None], timeout_s: float) -> bool:
 
 
 def read_handshake(sock: socket.socket) -> Handshake:
-    """Return the kernel's data about a connection; it is empty on a system without TCP_INFO."""
+    """Return the kernel's data about a connection. Without TCP_INFO, `rtt_s` is None."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return Handshake(rtt_s=None, retransmitted=False)

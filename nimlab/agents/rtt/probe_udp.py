@@ -16,8 +16,9 @@ from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.datagram import exchange
 from nimlab.agents.rtt.outcome import Outcome, failed
 
-# Magic number, version, kind, zero, sequence number, nonce of the sender. An answer is as long as a request,
-# and never a valid request. So nobody can make two exporters answer each other or amplify traffic.
+# The fields are magic number, version, kind, zero, sequence number, nonce of the sender. An answer is as long
+# as a request, and never a valid request. So nobody can make two exporters answer each other or amplify
+# traffic.
 _PACKET: Final = struct.Struct("!4sBBHIQ")
 _MAGIC: Final = b"nRTT"
 _VERSION: Final = 1

@@ -83,7 +83,7 @@ class Resolver:
     timeout_s: float
 
     async def search(self, name: str, kind: Kind) -> tuple[str, Message]:
-        """Return the first candidate with records of this type and its message. Raises DnsError."""
+        """Return the first full name that has records of this type, and the response. Raises DnsError."""
         conf = self._conf()
         for candidate in candidates_of(name, conf):
             message = await self._ask_servers(conf.servers, Question(candidate, kind))
@@ -99,7 +99,7 @@ class Resolver:
             raise DnsError(Reason.RESOLV_CONF, str(error)) from error
 
     async def _ask_servers(self, servers: tuple[str, ...], question: Question) -> Message:
-        """Return the first answer, even if it has no records. Raises DnsError."""
+        """Return the first answer of a server, even if it contains no records. Raises DnsError."""
         failure = DnsError(Reason.NETWORK, "no server")
         for server in servers * _TRIES:
             try:

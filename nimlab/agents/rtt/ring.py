@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 def choose_targets(own: str, peers: Iterable[str], *, fanout: int) -> tuple[str, ...]:
-    """Return up to `fanout` distinct names, nearest first, without `own`."""
+    """Return up to `fanout` different names that follow `own` on the ring, nearest first."""
     order = sorted((_place(name), name) for name in {*peers} - {own})
     start = bisect_right(order, (_place(own), own))
     rotated = order[start:] + order[:start]

@@ -1,4 +1,4 @@
-"""Run one round of probes, and compute when the next one starts.
+"""Run one round of probes, and compute when the next round starts.
 
 If a round is still running when the next round should start, the next round is skipped. Rounds never overlap,
 and a skipped round is not repeated later.

@@ -75,7 +75,7 @@ async def serve_http(
         while open_writers:
             abort_oldest()
         while aborted:
-            await asyncio.sleep(0)  # let each handler notice that its connection is closed
+            await asyncio.sleep(0)  # each handler removes its aborted connection
 
 
 def respond(head: bytes, pages: Pages) -> bytes:

@@ -50,7 +50,7 @@ _CAUSES: Final = (
 
 
 def explain(command: Command, output: str) -> str:
-    """Return the meaning of a failed command and how to fix it."""
+    """Return why a command failed, and how to fix the cause."""
     output = " ".join(output.split())
     meanings = (
         cause.meaning

@@ -72,7 +72,11 @@ def _netem_differences(link: Link, qdisc: Json) -> Iterator[str]:
 
 
 def _redirect_differences(link: Link, qdiscs: Sequence[Json], filters: Sequence[Json]) -> Iterator[str]:
-    """Yield a difference unless one action redirects incoming traffic; mirroring would limit nothing."""
+    """Yield a difference if incoming traffic is not redirected as requested.
+
+    If a downlink rate is set, exactly one action must redirect the traffic, otherwise none. An action that
+    mirrors the traffic instead would limit nothing.
+    """
     what = f"incoming traffic at {link.interface}"
     wanted = int(link.downlink_bit_per_s is not None)
     if wanted and not any(q.get("dev") == link.interface and q.get("kind") == "ingress" for q in qdiscs):

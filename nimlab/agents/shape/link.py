@@ -20,7 +20,7 @@ LEAST_BIT_PER_S: Final = (
 )
 MOST_BIT_PER_S: Final = 40_000_000_000  # the queue size of a faster link overflows 32 bits in the kernel
 MOST_DELAY_MS: Final = 60_000
-QUEUE_S: Final = 0.4  # longest time that a packet waits
+QUEUE_S: Final = 0.4  # longest time that a packet waits in a queue
 PACKETS: Final = 10_000  # netem's default of 1,000 would drop packets during a long delay
 
 _LEAST_BURST_BYTES: Final = 4_000  # a few packets of 1,500 bytes
@@ -81,7 +81,7 @@ def shaping(link: Link, *, mtu_bytes: int) -> Iterator[Command]:
 
 
 def burst_bytes(rate_bit_per_s: int, *, mtu_bytes: int) -> int:
-    """Return the bucket size for a rate: at least one packet of the largest size."""
+    """Return the bucket size for a rate, which is at least the size of the largest packet."""
     return max(_LEAST_BURST_BYTES, mtu_bytes + _HEADER_BYTES, int(rate_bit_per_s / 8 * _BURST_S))
 
 
