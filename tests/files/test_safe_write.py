@@ -69,7 +69,7 @@ def test_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
 def make_device(folder: Path, name: str) -> Path:
     """Create a copy of a device, so that a faulty program cannot replace the device of the machine.
 
-    Only root can create devices. For other users, the device of the machine is safe, so return its path.
+    Only root can create or replace devices. For other users, the path of the machine's device is returned.
     """
     if os.geteuid() != 0:
         return Path("/dev") / name

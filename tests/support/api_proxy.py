@@ -32,7 +32,7 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """True for a request that can change something: it is not a read and not a dry run."""
+        """True if the request can change an object: it is not a read and not a dry run."""
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
@@ -63,7 +63,7 @@ Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
 
 @dataclass(slots=True)
 class Gate:
-    """A fault that only delays a request: it sets `reached` at a matching request and waits for `opened`."""
+    """A fault that only delays a request: at a matching request, it sets `reached` and waits for `opened`."""
 
     matches: Callable[[Seen], bool]
     reached: threading.Event = field(default_factory=threading.Event)
@@ -90,7 +90,7 @@ class Proxy:
 
     @property
     def writes(self) -> list[Seen]:
-        """All requests that can have changed something."""
+        """All received requests that can have changed an object."""
         return [request for request in self.seen if request.is_write]
 
 

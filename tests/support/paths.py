@@ -32,7 +32,7 @@ def _make_sample_lab() -> Path:
     owner = os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # a forked process runs this, too
+        if os.getpid() == owner:  # forked processes run this function too
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)

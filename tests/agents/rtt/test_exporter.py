@@ -250,9 +250,9 @@ def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> No
                 firsts.append(under_test.time.slept[0])
     assert all(0 <= pause_s < 5 for pause_s in firsts)
     tenths = [sum(int(pause_s * 2) == n for pause_s in firsts[:50]) for n in range(10)]
-    assert max(tenths) <= 12  # of 50 exporters; about 5 are expected
+    assert max(tenths) <= 12  # about 5 of the 50 exporters are expected in each tenth
     assert len({*firsts[:50]}) == 50
-    assert firsts[50:] == firsts[:50]  # depends only on the pod name
+    assert firsts[50:] == firsts[:50]  # the first pause depends only on the pod name
 
 
 def test_a_long_round_causes_skipped_rounds(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_long_round_causes_skipped_rounds(tmp_path: Path) -> None:
 
 
 def test_the_exporter_is_ready_after_the_first_dns_answer(tmp_path: Path) -> None:
-    zone = a_zone(1)  # only this pod: a valid answer
+    zone = a_zone(1)  # this pod is the only pod, so the answer is valid
     zone.mood = Mood.FAILING
     with serve_dns(zone) as server:
         under_test = ExporterUnderTest(server, tmp_path)
