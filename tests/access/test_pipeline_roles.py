@@ -47,7 +47,7 @@ Right = tuple[str, str, str]
 
 @pytest.fixture(autouse=True)
 def leave_nothing(lab: Lab) -> Iterator[None]:
-    """Remove the cluster-scoped objects of `nimlab rbac` after the test; `lab` removes the others."""
+    """After the test, remove the cluster-scoped objects of `nimlab rbac`; `lab` removes the others."""
     yield
     remove_rights(lab)
 
@@ -140,7 +140,7 @@ def wait_for_policy(lab: Lab, kubeconfig: Path) -> None:
 
 
 def add_templates(lab: Lab, **changes: str) -> None:
-    """Add templates for a quota, a limit range and a disruption budget. `changes` replace or add templates."""
+    """Add templates for a quota, a limit range and a disruption budget; `changes` replace some of them."""
     for name, text in {**MORE, **changes}.items():
         (lab.root / "templates" / "experiment" / f"{name}.yaml.j2").write_text(text, encoding="utf-8")
 

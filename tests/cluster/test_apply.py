@@ -274,8 +274,8 @@ def config_map(lab: Lab, **data: str) -> Manifest:
 def recreate(lab: Lab, *, with_proofs: bool) -> None:
     """Delete the ConfigMap, and write a new ConfigMap with the same name and labels.
 
-    If `with_proofs` is True, the new ConfigMap is applied as nimlab. Otherwise, it is only created, so that it
-    does not have all proofs.
+    If `with_proofs` is True, the new ConfigMap is applied as nimlab. Otherwise, it is created by a POST, so
+    that it does not have all proofs.
     """
     key = ObjectKey("ConfigMap", lab.namespace, "a")
     live = lab.cluster.get(key)

@@ -193,7 +193,7 @@ def test_unwritable_path_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
 
 
 def test_file_in_a_read_only_folder_is_overwritten() -> None:
-    """Examples are a single file that is mounted into a container, and a file in /proc."""
+    """Such a file is, for example, a single file that is mounted into a container, or a file in /proc."""
     path = Path("/proc/self/comm")
     write_text(path, "nimlab-test")
     assert path.read_text(encoding="utf-8") == "nimlab-test\n"

@@ -37,7 +37,7 @@ def server(
     capsys: pytest.CaptureFixture[str],
     counters: Counters,
 ) -> Iterator[LiveServer]:
-    """Yield access to the API server. After the test, delete the namespaces that it created."""
+    """Yield access to the API server. After the test, delete the namespaces of the test."""
     server_of_test = LiveServer(DirectAccess(cluster), sandbox, tmp_path, capsys, counters)
     try:
         yield server_of_test

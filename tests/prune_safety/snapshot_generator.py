@@ -358,7 +358,7 @@ def _add_live_object(situation: Situation, name: str, item: Object) -> None:
 
 
 def _labelled_only(item: Object) -> Object:
-    """Return an object that has the labels of our object but no other metadata of nimlab."""
+    """Return a foreign object that has the labels of our object, but no other metadata of nimlab."""
     labelled = plain(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
     labelled["metadata"]["labels"] = dict(item["metadata"]["labels"])
     return labelled

@@ -56,7 +56,7 @@ class OwnNamespace:
         return plain(kind, self.name, name)
 
     def copy(self) -> Object:
-        """Return a copy of our ConfigMap with another name; its other metadata are the same."""
+        """Return a copy of our ConfigMap with another name; its other metadata is the same."""
         item = self.ours("ConfigMap")
         item["metadata"]["name"] = "copy"
         return item

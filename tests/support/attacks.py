@@ -124,7 +124,7 @@ def write_namespace(name: str) -> Attack:
 
 
 def create_secret(name: str, kind: str, of: str) -> Attack:
-    """Create a Secret for a service account. If its type is that of tokens, the server adds a token."""
+    """Create a Secret for a service account. For the type of tokens, the server adds a token."""
     return lambda target: target.account.create({
         "apiVersion": "v1",
         "kind": "Secret",

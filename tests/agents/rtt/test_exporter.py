@@ -239,7 +239,7 @@ def test_rounds_start_about_one_interval_apart(tmp_path: Path) -> None:
 
 
 def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> None:
-    """Otherwise a network of 1,000 peers would probe in one burst, which would distort the RTTs."""
+    """If all of 1,000 peers probed in one burst, the burst would distort the RTTs."""
     firsts = []
     with serve_dns(a_zone(0)) as server:
         for _ in range(2):
@@ -327,7 +327,7 @@ def test_an_unusable_method_is_logged_and_not_used(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_one_task_ends_the_exporter(tmp_path: Path) -> None:
-    """Otherwise the exporter would continue to expose outdated numbers."""
+    """If the exporter continued without the task, it would expose outdated numbers."""
     with serve_dns(a_zone(2)) as server:
         under_test = ExporterUnderTest(server, tmp_path)
 
