@@ -58,7 +58,7 @@ class Broken:
 
 
 Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
-"""A function from a request to its fault: a status with a body, or a `Broken`; None forwards the request."""
+"""A function that returns a status and a body, or a `Broken`, or None to forward the request unchanged."""
 
 
 @dataclass(slots=True)

@@ -17,9 +17,9 @@ from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.lab import Lab
 
 RIGHT = "cannot"
-"""A part of each rejection for a missing permission."""
+"""Text that each rejection for a missing permission contains."""
 GRANT = "attempting to grant"
-"""A part of the server's rejection if an account grants permissions that it does not have."""
+"""Text of the server's rejection if an account grants permissions that it does not have."""
 NAMES = "may only write objects named"
 
 
@@ -288,7 +288,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     "write a quota": (write_limits("ResourceQuota", {"hard": {"pods": "0"}}), RIGHT),
     "write limits": (write_limits("LimitRange", {"limits": [{"type": "Pod", "max": {"cpu": "1m"}}]}), RIGHT),
 }
-"""Attempts of the experiments' account, and a part of each rejection."""
+"""Attempts of the experiments' account, by name, with the text that each rejection must contain."""
 
 WITH_NAMESPACES: dict[str, tuple[Attack, str]] = {
     "write a quota": (ON_PLATFORM["write a quota"][0], "may not write quotas"),
@@ -413,7 +413,7 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     ),
     "write into another namespace": (write_config_map("lab-evil", "default"), RIGHT),
 }
-"""Attempts of the platform's account, and a part of each rejection."""
+"""Attempts of the platform's account, by name, with the text that each rejection must contain."""
 
 WITH_DISCOVERY: dict[str, tuple[Attack, str]] = {
     "write into an experiment's namespace": (

@@ -40,4 +40,4 @@ def _make_sample_lab() -> Path:
 
 
 SAMPLE_LAB: Final = _make_sample_lab()
-"""The tests' lab, read-only by agreement: a test that writes uses the fixture `lab_folder`."""
+"""The tests' lab. No test may change it; a test that writes uses the fixture `lab_folder`."""
