@@ -12,7 +12,7 @@ __all__ = ["cluster", "lab", "lab_folder", "sandbox"]
 
 pytest_plugins = ["tests.support.examples", "tests.support.figures", "tests.support.run_rules"]
 
-collect_ignore = [] if "NIMLAB_RIG" in os.environ else ["rig"]  # needs network namespaces: `make test-lab`
+collect_ignore = [] if "NIMLAB_RIG" in os.environ else ["rig"]  # only `make test-lab` can run `rig`
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -41,7 +41,7 @@ from tests.support.paths import SAMPLE_LAB
 
 @pytest.fixture(params=[False, True], ids=["labels", "namespaces"])
 def both(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, AttackTarget]]:
-    """Yield both sets, each synced by its own account; experiments use own namespaces or the lab's."""
+    """Yield one AttackTarget per apply-set. Each account has synced its own apply-set."""
     own_namespaces: bool = request.param
     flags = ("--namespaces",) if own_namespaces else ()
     name = f"go-{secrets.token_hex(3)}"

@@ -47,7 +47,7 @@ Right = tuple[str, str, str]
 
 @pytest.fixture(autouse=True)
 def leave_nothing(lab: Lab) -> Iterator[None]:
-    """Remove the cluster-scoped objects of `nimlab rbac` after the test; `lab` removes the others."""
+    """After the test, remove the cluster-scoped objects of `nimlab rbac`; `lab` removes the others."""
     yield
     remove_rights(lab)
 
@@ -80,7 +80,7 @@ def granted(lab: Lab, account: str, *flags: str) -> set[Right]:
 
 
 def rights_of(request: Seen, home: str) -> set[Right]:
-    """Return the rights that a request needs, except the requests that list the contents of a namespace."""
+    """Return the rights that a request needs; none for requests that list the contents of a namespace."""
     path, _, query = request.path.partition("?")
     parts = path.split("/")
     plurals = {kind.plural: kind.name for kind in KINDS.values()}
@@ -140,7 +140,7 @@ def wait_for_policy(lab: Lab, kubeconfig: Path) -> None:
 
 
 def add_templates(lab: Lab, **changes: str) -> None:
-    """Add a template for each kind of experiments; quotas and limit ranges only in own namespaces."""
+    """Add templates for a quota, a limit range and a disruption budget; `changes` replace some of them."""
     for name, text in {**MORE, **changes}.items():
         (lab.root / "templates" / "experiment" / f"{name}.yaml.j2").write_text(text, encoding="utf-8")
 
@@ -264,7 +264,7 @@ def test_accounts_for_own_namespaces_use_all_cluster_wide_rights(lab: Lab, tmp_p
         assert writer.run("sync").code == 0
         used = used_by(proxy, lab)
     rights = granted(lab, "nimlab-sync", "--namespaces")
-    spare = {("delete", "Namespace", "beyond")}  # only used with the right to list all objects
+    spare = {("delete", "Namespace", "beyond")}  # used only if the account may list all objects
     assert rights - used == spare
     assert missing(used, rights) == set()
 

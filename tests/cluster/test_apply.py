@@ -272,7 +272,11 @@ def config_map(lab: Lab, **data: str) -> Manifest:
 
 
 def recreate(lab: Lab, *, with_proofs: bool) -> None:
-    """Replace the ConfigMap with another one of the same name and labels; with proofs, apply it as nimlab."""
+    """Delete the ConfigMap, and write a new ConfigMap with the same name and labels.
+
+    If `with_proofs` is True, the new ConfigMap is applied as nimlab. Otherwise, it is created by a POST, so
+    that it does not have all proofs.
+    """
     key = ObjectKey("ConfigMap", lab.namespace, "a")
     live = lab.cluster.get(key)
     assert live is not None
@@ -459,7 +463,7 @@ def test_replacement_that_became_invalid_after_the_plan_deletes_nothing(lab: Lab
 
 
 class NamespacedOnly:
-    """The real cluster, but LISTs over all namespaces are forbidden, and LISTs in `late` are delayed."""
+    """A connection to the cluster that rejects LISTs over all namespaces and delays LISTs in `late`."""
 
     def __init__(self, lab: Lab, late: str) -> None:
         self.lab, self.late, self.released = lab, late, threading.Event()

@@ -40,7 +40,7 @@ TOKEN = "hunter2-token-of-somebody"  # noqa: S105 -- a test value
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any], **more: Any) -> Path:
-    """Write a kubeconfig whose current context is `it`."""
+    """Write a kubeconfig whose current context has this cluster and this user; return its path."""
     path = folder / "config"
     document: dict[str, Any] = {
         "current-context": "it",

@@ -1,4 +1,4 @@
-"""Server warnings and retries are reported immediately, each text once."""
+"""Server warnings and retries are reported immediately. Each text is reported only once."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_sync_without_lock_timeout_names_the_holder_of_the_lock(lab: Lab, tmp_pa
 
 
 def test_replacement_that_the_server_rejects_deletes_nothing(lab: Lab) -> None:
-    """An immutable field is changed and another field is invalid. The old object and its peers are kept."""
+    """The new object changes an immutable field and is invalid. The old object and its peers are kept."""
     world = make_world(lab)
     world.write_files("B")
     template = lab.root / "templates" / "experiment" / "statefulset.yaml.j2"

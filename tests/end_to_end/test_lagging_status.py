@@ -1,4 +1,4 @@
-"""A StatefulSet with an outdated status: peers that the status does not count yet are restarted too."""
+"""If the status of a StatefulSet is outdated, peers that it does not count yet are restarted too."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def change_template(lab: Lab) -> None:
 
 
 def is_update(request: Seen) -> bool:
-    """Return True for a write of the experiment's StatefulSet."""
+    """Return True if the request writes the StatefulSet of blue."""
     return request.is_write and "/statefulsets/nimp2p-exp-blue" in request.path
 
 

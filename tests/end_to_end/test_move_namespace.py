@@ -1,4 +1,4 @@
-"""If a lab's namespace changes, it moves completely or not at all, and takes no objects of another lab."""
+"""If `namespace` in lab.yaml changes, the lab moves completely or not at all, without other labs' objects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SYNC = ("sync", "--no-wait")
 
 @pytest.fixture
 def elsewhere(lab: Lab) -> Iterator[str]:
-    """Yield the name of a second namespace; remove it afterwards."""
+    """Yield the name of a second namespace; remove the namespace afterwards."""
     name = f"lab-{secrets.token_hex(4)}"
     yield name
     remove_namespaces(lab.cluster, [name, f"nimp2p-exp-own-{lab.namespace}"])
@@ -155,7 +155,7 @@ def test_platform_can_move(lab: Lab, elsewhere: str) -> None:
 
 
 def another(lab: Lab, tmp_path: Path, *, same_root: bool) -> Lab:
-    """Return another lab with the same namespace: in its own repository, or in a fork of this one."""
+    """Return another lab with the same namespace. If `same_root` is True, it is a fork of the first lab."""
     root = tmp_path / "another" / "lab"
     if same_root:
         root.parent.mkdir()

@@ -84,7 +84,8 @@ def test_defect_1_an_exporter_can_exclude_its_own_pod() -> None:
     exporter = next(c for c in pod_of(rendered())["initContainers"] if c["name"] == "rtt")
     env = {e["name"]: e for e in exporter["env"]}
     assert env["SERVICE"]["value"] == rendered()["Service"]["metadata"]["name"]
-    assert env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"  # to exclude
+    # The exporter needs the name of its own pod, because it must not probe itself.
+    assert env["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
 
 
 def test_defect_2_prometheus_scrapes_the_metrics_of_the_node_program() -> None:
@@ -129,7 +130,7 @@ def test_defect_5_variable_peers_has_the_new_number_after_scaling(peers: int) ->
 @pytest.mark.live
 def test_defect_6_sync_completes_a_partial_experiment_and_awaits_its_deletion(lab: Lab) -> None:
     assert lab.run("sync", "--no-wait").code == 0
-    lab.kubectl("delete", "statefulset", "nimp2p-exp-purple")  # as after a crash in the first sync
+    lab.kubectl("delete", "statefulset", "nimp2p-exp-purple")  # simulates a crash of the first sync
     assert lab.run("sync").code == 0
     assert lab.names("StatefulSet") == ["nimp2p-exp-blue", "nimp2p-exp-purple"]
     assert lab.run("delete", "purple", "--force", "--sync").code == 0

@@ -42,7 +42,7 @@ def uids(lab: Lab) -> list[str]:
 
 
 def planned(lab: Lab) -> dict[str, Any]:
-    """Return the planned replacement."""
+    """Plan a sync; return its only replacement."""
     objects = json.loads(lab.run("sync", "--dry-run", "--output", "json").out)["objects"]
     (change,) = (change for change in objects if change["action"] == "replace")
     return dict(change)

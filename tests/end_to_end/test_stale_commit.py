@@ -46,14 +46,14 @@ def recorded(lab: Lab) -> dict[str, str]:
 
 
 def scale(lab: Lab) -> int:
-    """Return the desired number of purple's peers in the cluster."""
+    """Return `replicas` of purple's StatefulSet in the cluster."""
     workload = lab.get("StatefulSet", "nimp2p-exp-purple")
     assert workload is not None
     return int(workload["spec"]["replicas"])
 
 
 def more_peers(lab: Lab, peers: int) -> str:
-    """Commit another number of peers for purple."""
+    """Change the number of purple's peers, and commit the change; return the id of the commit."""
     text = (lab.root / "experiments" / "purple.yaml").read_text(encoding="utf-8")
     lines = [f"  peers: {peers}" if line.startswith("  peers:") else line for line in text.splitlines()]
     assert "\n".join(lines) != text.rstrip()

@@ -68,7 +68,7 @@ def test_unchanged_lab_costs_one_list_per_kind_and_no_write(lab: Lab, tmp_path: 
         through = Lab(lab.root, lab.namespace, proxy.kubeconfig, lab.cluster, lab.capture)
         assert_in_sync(through)
         assert [request.method for request in proxy.seen] == ["GET"] * len(proxy.seen)
-        assert len(proxy.seen) == 2 + 8  # parent, lease, one LIST per kind
+        assert len(proxy.seen) == 2 + 8  # the parent, the lease, and 8 LISTs, one per kind
         proxy.seen.clear()
         assert "0 created, 0 updated" in synced(through)
         assert proxy.writes == []
@@ -319,7 +319,7 @@ def test_interrupted_restart_is_completed_by_the_next_sync(lab: Lab) -> None:
     lab.edit("purple", "interval: 2000ms", "interval: 500ms")
     crashed = lab.run("render", "purple", "--output", "json")
     manifest = next(m for m in json.loads(crashed.out) if m["kind"] == "StatefulSet")
-    put(lab, manifest, "nimlab")  # as after a sync that crashed between the apply and the restart
+    put(lab, manifest, "nimlab")  # simulates a sync that crashed between the apply and the restart
     assert env_of(lab, "nimp2p-exp-purple-0")["MSGRATE"] == "2000"
     synced(lab)
     for number in range(5):

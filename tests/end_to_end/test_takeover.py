@@ -14,7 +14,7 @@ from tests.support.lab import Lab
 
 
 def live(*entries: dict[str, Any], **spec: Any) -> Manifest:
-    """Return the live object of `DESIRED` with additional entries and fields."""
+    """Return `DESIRED` as a live object with these managedFields and these fields in the pod spec."""
     live: Manifest = json.loads(json.dumps(DESIRED))
     live["metadata"] |= {"resourceVersion": "7", "managedFields": list(entries)}
     live["spec"]["template"]["spec"] |= spec
@@ -22,7 +22,7 @@ def live(*entries: dict[str, Any], **spec: Any) -> Manifest:
 
 
 def entry(manager: str, operation: str = "Update", fields: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return an entry of a manager with fields of the pod."""
+    """Return a managedFields entry; `fields` are fields of the pod spec, and are ignored for nimlab."""
     owned = OWNED if manager == "nimlab" else {"f:spec": {"f:template": {"f:spec": fields or {}}}}
     return {"manager": manager, "operation": operation, "apiVersion": "apps/v1", "fieldsV1": owned}
 
@@ -236,7 +236,7 @@ def test_foreign_additions_are_reported_and_removed_on_request(lab: Lab) -> None
     assert {f["manager"] for f in foreign} == {"mesh-operator"}
     assert "mesh-operator" in lab.run("status", "blue").out
     assert "drifted" in lab.run("list").out
-    lab.kubectl("delete", "pod", "nimp2p-exp-blue-0")  # the new pod has the additions
+    lab.kubectl("delete", "pod", "nimp2p-exp-blue-0")  # the new pod has the added fields
     lab.kubectl("wait", "--for=jsonpath={.status.updatedReplicas}=1", name)
     plan = json.loads(lab.run("sync", "--dry-run", "--remove-foreign", "--output", "json").out)
     (change,) = [o for o in plan["objects"] if o["action"] == "update"]

@@ -92,7 +92,7 @@ def test_deleted_object_of_any_kind_is_awaited_and_reported_with_its_finalizer()
 
 @pytest.fixture
 def held(lab: Lab) -> Iterator[Lab]:
-    """Yield a synced lab; after the test, remove the remaining finalizers."""
+    """Yield a synced lab. After the test, remove the finalizers that objects still have."""
     assert lab.run("sync").code == 0
     yield lab
     for kind in ("StatefulSet", "ConfigMap", "Service", "NetworkPolicy"):

@@ -1,4 +1,4 @@
-"""A sync is killed after any one of its writes; the next sync completes the work.
+"""For each write of a sync: if the sync is killed after this write, the next sync completes the work.
 
 For every k, the proxy kills the process with SIGKILL after the server has executed write k and before the
 process receives the response.
@@ -52,7 +52,7 @@ class Killer:
 
 
 def run_until(world: World, proxy: Proxy, after: int | None) -> tuple[int, int]:
-    """Sync in a process that is killed after a write; return its exit code and the number of writes."""
+    """Sync in a process that is killed after write number `after`; return its exit code and its writes."""
     killer = Killer(after)
     command = [sys.executable, "-m", "nimlab", "sync", "--timeout", "60s", "--lab", str(world.lab.root)]
     proxy.on_response = None
@@ -109,7 +109,10 @@ def test_sync_killed_after_any_write_is_completed_by_the_next_sync(
 
 
 def crash_towards(world: World, proxy: Proxy, goal: str, after: int) -> bool:
-    """Kill a sync to a state and complete it by another sync; return False if it had too few writes."""
+    """Kill a sync to the state `goal` after write number `after`; complete the work by another sync.
+
+    Return False if the first sync ended before this write.
+    """
     world.write_files(goal)
     code, writes = run_until(world, proxy, after)
     if code == 0:

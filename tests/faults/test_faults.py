@@ -153,7 +153,8 @@ def sync_with_fault(world: World, proxy: Proxy, injector: Injector, state: str) 
     if answer.code == 0:
         dry = world.lab.run("sync", "--dry-run", "--output", "json")
         actions = {change["action"] for change in json.loads(dry.out)["objects"]}
-        assert actions <= {"keep", "update"}, context  # an update is possible while peers are still starting
+        # An update may be planned while peers are still starting.
+        assert actions <= {"keep", "update"}, context
     free_lock(world)
     clean = world.lab.run("sync", "--timeout", "60s")
     assert clean.code == 0, context + clean.out + clean.err
@@ -273,7 +274,7 @@ def test_broken_watches_are_resumed(lab: Lab, proxy: Proxy, fault: str) -> None:
 
 
 def stale_reads(proxy: Proxy, matches: Callable[[Seen], bool]) -> Callable[[], None]:
-    """Record responses; return a function after whose call the proxy repeats the recorded responses."""
+    """Record responses. Return a function that makes the proxy repeat the recorded responses."""
     known: dict[str, bytes] = {}
 
     def record(request: Seen, code: int, body: bytes) -> None:

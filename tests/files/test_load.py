@@ -236,7 +236,7 @@ def test_mutated_file_raises_only_spec_errors(data: st.DataObject) -> None:
 
 
 def _walk(schema: Any, where: str) -> list[str]:
-    """Return where a schema lacks a description, an example or `additionalProperties: false`."""
+    """Return each place of a schema without description, examples or `additionalProperties: false`."""
     missing = []
     for name, inner in schema.get("properties", {}).items():
         place = f"{where}.{name}"

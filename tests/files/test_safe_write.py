@@ -69,7 +69,7 @@ def test_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
 def make_device(folder: Path, name: str) -> Path:
     """Create a copy of a device, so that a faulty program cannot replace the device of the machine.
 
-    Only root can create devices. For other users, the device of the machine is safe, so return its path.
+    Only root can create or replace devices. For other users, the path of the machine's device is returned.
     """
     if os.geteuid() != 0:
         return Path("/dev") / name
@@ -193,7 +193,7 @@ def test_unwritable_path_is_a_nimlab_error(tmp_path: Path, path: str) -> None:
 
 
 def test_file_in_a_read_only_folder_is_overwritten() -> None:
-    """Examples are a single file that is mounted into a container, and a file in /proc."""
+    """Such a file is, for example, a single file that is mounted into a container, or a file in /proc."""
     path = Path("/proc/self/comm")
     write_text(path, "nimlab-test")
     assert path.read_text(encoding="utf-8") == "nimlab-test\n"

@@ -110,7 +110,7 @@ def only(result: LabFiles | tuple[Problem, ...]) -> Problem:
         ("message: {size: 0B}", "message.size"),
         ("message: {size: 0.0GiB}", "message.size"),
         ("message: {size: 900GB}", "message.size"),
-        ("message: {size: 16MiB}", "message.size"),  # equal to the peer's memory
+        ("message: {size: 16MiB}", "message.size"),  # the peer has 16 MiB of memory
         ("message: {interval: 0ms}", "message.interval"),
         ("message: {interval: 0h}", "message.interval"),
         ("message: {interval: 25h}", "message.interval"),
@@ -147,7 +147,7 @@ def test_contradiction_is_reported_once_at_its_position(line: str, pointer: str)
     [
         "gossipsub: {d: 6, dLow: 6, dHigh: 6, dScore: 6, dOut: 3}",
         "gossipsub: {d: 6, dLow: 4, dHigh: 8, dScore: 4, dOut: 2, dLazy: 6, heartbeat: 1s}",
-        "gossipsub: {d: 0, dLow: 0, dHigh: 0, dScore: 0, dOut: 0, dLazy: 100}",  # a bootstrap node
+        "gossipsub: {d: 0, dLow: 0, dHigh: 0, dScore: 0, dOut: 0, dLazy: 100}",  # for a bootstrap node
         "gossipsub: {d: 100}",  # the image's defaults for the other fields are unknown
         "gossipsub: {heartbeat: 1ms, pruneBackoff: 1ms}",
         "maxConnections: 2",

@@ -1,4 +1,4 @@
-"""Unchanged check and foreign fields, tested with objects that a real server returned in difficult cases."""
+"""Detection of unchanged objects and of foreign fields, with objects that a real server has returned."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_applied_object_with_server_defaults_is_unchanged() -> None:
 
 
 def with_pull_secrets(live_item: Any, owned_item: Any) -> tuple[Any, Any]:
-    """Return an object with a pull secret, desired and live. The server records the item as a whole."""
+    """Return a desired and a live object with a pull secret. `owned_item` is its part of the field tree."""
     desired, live = copy.deepcopy(DESIRED), make_live()
     pod(desired)["imagePullSecrets"] = [{"name": "registry"}]
     pod(live)["imagePullSecrets"] = [live_item]

@@ -123,7 +123,7 @@ def test_truncated_text_contains_no_fragment_of_a_secret(form: str) -> None:
 
 
 def test_secrets_are_redacted_before_truncation() -> None:
-    """Only the start of a long message is shown. The secret is at the end of this start."""
+    """Only the start of a long message is shown. The cut may go through the secret."""
     value = "correct horse  battery\nstaple " * 9
     for padding in range(380, 520, 7):
         answer = {"message": f'{"x" * padding} "{value}" is wrong'}

@@ -1,4 +1,7 @@
-"""Health of an experiment's pods, in one word with the worst reason. Events of former runs are ignored."""
+"""Health of an experiment's pods: one word and the worst reason.
+
+A run of an experiment begins with the last change of the pod template. Events of former runs are ignored.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from bench.targets import format_targets
 
 
 def sample(name: str, size: int, step: Step, seconds: float, requests: int = 10) -> Sample:
-    """Return the sample of a turn with this duration."""
+    """Return the sample of a step of the benchmark that took `seconds`."""
     return Sample(
         name=name,
         size=size,

@@ -19,7 +19,7 @@ ESSENTIAL = (
     "accessModes", "app", "clusterIP", "clusterIPs", "containerPort", "containers", "kind", "labels",
     "matchLabels", "metadata", "name", "restartPolicy", "roleRef", "selector", "spec", "template", "volumes",
 )  # fmt: skip
-"""Fields that are rarely changed, because the server would usually reject the object; that tests nothing."""
+"""Fields that are rarely changed. The server usually rejects such a change, and the example tests nothing."""
 NEEDED = ("apiGroups", "image", "key", "port", "resources", "verbs")
 """Fields that are often changed but rarely removed."""
 ENUMS = {"protocol": ["TCP", "UDP"], "type": ["RollingUpdate", "OnDelete"], "operator": ["Exists", "Equal"]}

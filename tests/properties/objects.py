@@ -217,7 +217,7 @@ BODIES: dict[str, Callable[[Dice, str], dict[str, Any]]] = {
     "ClusterRoleBinding": lambda dice, namespace: binding(dice, namespace, "ClusterRole"),
 }
 PARTS = ("spec", "data", "rules", "subjects", "imagePullSecrets", "automountServiceAccountToken")
-"""The fields of an object that edits may change."""
+"""The fields of an object that `edits.py` may change."""
 _OFTEN = [*BODIES, "StatefulSet", "StatefulSet", "Service", "Deployment", "DaemonSet"]
 
 

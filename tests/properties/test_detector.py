@@ -40,7 +40,7 @@ EXAMPLES = int(os.environ.get("NIMLAB_EXAMPLES", "2000"))
 
 
 def change_desired(dice: Dice, desired: Manifest) -> Manifest:
-    """Return the next desired object: the same one, or a copy with a changed, removed or reordered part."""
+    """Return the next desired object: an equal object, or one with a changed, removed or reordered part."""
     changed = copy.deepcopy(desired)
     if dice.chance(0.3):
         mutate_part(dice, changed)

@@ -18,7 +18,7 @@ from tests.support.lab import Sandbox
 
 @pytest.fixture
 def counters(counts: dict[str, Counter[str]]) -> Iterator[Counters]:
-    """Yield the counters of this test; afterwards, add them to the counters of the whole run."""
+    """Yield the counters of this test. After the test, add them to the counters of the whole run."""
     counters = Counters(seed=figures.seed())
     yield counters
     counts["prune safety"].update({
@@ -37,7 +37,7 @@ def server(
     capsys: pytest.CaptureFixture[str],
     counters: Counters,
 ) -> Iterator[LiveServer]:
-    """Yield a server with namespaces for this test only."""
+    """Yield access to the API server. After the test, delete the namespaces of the test."""
     server_of_test = LiveServer(DirectAccess(cluster), sandbox, tmp_path, capsys, counters)
     try:
         yield server_of_test

@@ -1,4 +1,4 @@
-"""Counters of the tests of prune safety: the number of situations, and the number of wrong results."""
+"""Counters of the tests of prune safety: how many cases were tested, and how many results were wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counters:
-    """Counters of one test, and the seed with which its random choices can be repeated."""
+    """Counters of one test, and the seed with which its random choices can be repeated.
+
+    `planned` counts random states of a lab, and `served` counts objects on the server. `foreign_deleted` and
+    `ours_left` count wrong results: foreign objects that were deleted, and our objects that were not deleted.
+    """
 
     seed: int
     planned: int = 0

@@ -1,4 +1,4 @@
-"""Direct access to the API server with any field manager, without the checks of nimlab."""
+"""Direct requests to the API server, as any field manager and without the checks of nimlab."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOLD: Final = "example.org/hold"
 
 @dataclass(frozen=True, slots=True)
 class DirectAccess:
-    """A connection to the API server with all rights; it bypasses nimlab."""
+    """A connection to the API server as an administrator. Its writes bypass the checks of nimlab."""
 
     cluster: KubeCluster
 
@@ -49,7 +49,7 @@ class DirectAccess:
         )
 
     def get(self, item: Object) -> Object | None:
-        """Read the object with this kind, namespace and name; None if it does not exist."""
+        """Return the live object with the key of `item`; None if it does not exist."""
         try:
             live: Object = self.send("GET", self.path(item))
         except ClusterError as error:
@@ -59,13 +59,13 @@ class DirectAccess:
         return live
 
     def apply(self, item: Object, manager: str = MANAGER, tail: str = "") -> Object:
-        """Apply an object on the server with `force`."""
+        """Apply an object (server-side apply) as this field manager, with `force`."""
         query = f"?fieldManager={manager.replace(' ', '%20')}&force=true"
         result: Object = self.send("PATCH", self.path(item, tail) + query, item, "apply-patch+yaml")
         return result
 
     def create(self, item: Object, manager: str = "kubectl-create") -> Object:
-        """Create an object, so that the manager owns its fields with the operation Update."""
+        """Create an object. The server records the manager as the owner, with the operation `Update`."""
         namespace = item["metadata"].get("namespace", "")
         if item["kind"] == "Pod":
             self.wait_for_account(namespace)
@@ -81,13 +81,13 @@ class DirectAccess:
                 return
 
     def merge(self, item: Object, metadata: Object, manager: str = "kubectl-edit") -> Object:
-        """Change the metadata of an object with this field manager."""
+        """Merge `metadata` into the metadata of an object, as this field manager."""
         path = f"{self.path(item)}?fieldManager={manager}"
         result: Object = self.send("PATCH", path, {"metadata": metadata}, "merge-patch+json")
         return result
 
     def wipe(self, item: Object) -> Object:
-        """Remove the managed fields of an object."""
+        """Remove all entries of `managedFields` from an object; its other fields do not change."""
         wiped = [{"op": "replace", "path": "/metadata/managedFields", "value": [{}]}]
         result: Object = self.send("PATCH", self.path(item), wiped, "json-patch+json")
         return result
@@ -106,7 +106,7 @@ class DirectAccess:
         return [{**item, "kind": kind, "apiVersion": api_version(kind)} for item in answer["items"]]
 
     def each(self, work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-        """Call a function for all items, for several items at the same time."""
+        """Call `work` for each item in several threads; return the results in the order of the items."""
         with ThreadPoolExecutor(max_workers=_HANDS) as pool:
             return list(pool.map(work, items))
 
@@ -115,7 +115,7 @@ class DirectAccess:
         return self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
     def reference(self, namespace: str) -> Object:
-        """Return an owner reference to a foreign object in a namespace; create it if it does not exist."""
+        """Return an owner reference to a foreign ConfigMap in the namespace; create it if it is missing."""
         item = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

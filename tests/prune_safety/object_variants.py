@@ -27,7 +27,10 @@ from tests.prune_safety.oracle import (
 
 @dataclass(slots=True)
 class Draft:
-    """An object that is being built; `owner` refers to a foreign object in the same namespace."""
+    """An object that a variant changes. `scope` is its lab, and `rival` is another lab.
+
+    `owner` is an owner reference to a foreign object. `elsewhere` is the name of another namespace.
+    """
 
     item: Object
     scope: LabScope
@@ -48,19 +51,19 @@ class Draft:
         return values
 
     def set_self_name(self, text: str | None) -> None:
-        """Set the annotation that names the object itself, or remove it."""
+        """Set the annotation with the name of the object itself, or remove the annotation."""
         self.annotations.pop(MEMBER, None)
         if text is not None:
             self.annotations[MEMBER] = text
 
     def set_part_of(self, text: str | None) -> None:
-        """Set the label of the set that the object belongs to, or remove it."""
+        """Set the label with the ID of the object's apply-set, or remove the label."""
         self.labels.pop(PART_OF, None)
         if text is not None:
             self.labels[PART_OF] = text
 
     def add_owner(self, **fields: Any) -> None:
-        """Set an owner reference."""
+        """Make `owner` the only owner reference; `fields` replace its fields."""
         self.item["metadata"]["ownerReferences"] = [{**self.owner, **fields}]
 
     def move(self, **fields: str) -> None:
@@ -72,8 +75,8 @@ class Draft:
 class MetadataVariant:
     """One change of an object's metadata. An object gets at most one change per `slot`.
 
-    `served` is False if no server returns an object like this. `inside` is True if the change requires a
-    namespaced kind.
+    `stays` is True if a sync must keep the changed object. `served` is False if a real server never returns
+    such an object. `inside` is True if only an object in a namespace can have this change.
     """
 
     slot: str
@@ -232,7 +235,11 @@ def entry(fields: object, manager: str = MANAGER, operation: str = "Apply", **ex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Author:
-    """The managers that wrote an object; `entries` builds managedFields from the tree of all its fields."""
+    """A variant of managedFields, which depends on the managers that wrote the object.
+
+    `entries` is a function that returns managedFields. Its argument is the tree of all fields of the object.
+    `stays` is True if a sync must keep such an object.
+    """
 
     stays: bool
     entries: Callable[[Object], object]

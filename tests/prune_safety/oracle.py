@@ -61,21 +61,21 @@ INSIDE: Final = tuple(kind for kind, facts in PRUNABLE.items() if facts.namespac
 
 
 def applyset_id(name: str, namespace: str, kind: str = "ConfigMap", group: str = "") -> str:
-    """Return the ID of a set: a hash of its parent's name, namespace, kind and group (KEP-3659)."""
+    """Return the ID of an apply-set: a hash of its parent's name, namespace, kind and group (KEP-3659)."""
     digest = hashlib.sha256(f"{name}.{namespace}.{kind}.{group}".encode()).digest()
     return "applyset-" + base64.b64encode(digest, altchars=b"-_").decode().rstrip("=") + "-v1"
 
 
 @dataclass(frozen=True, slots=True)
 class LabScope:
-    """A lab: the namespace of its parent, and the prefix of its experiments' names."""
+    """A lab: the namespace of its parent, and the prefix of the names of its experiments' objects."""
 
     namespace: str
     prefix: str = "nimp2p-exp-"
 
     @property
     def id(self) -> str:
-        """The ID of the lab's set of experiments."""
+        """The ID of the lab's apply-set `experiments`."""
         return applyset_id("nimlab-experiments", self.namespace)
 
 
@@ -126,7 +126,7 @@ def body_of(kind: str) -> Object:
 
 
 def plain(kind: str, namespace: str, name: str) -> Object:
-    """Return an object without any metadata of nimlab."""
+    """Return an object without nimlab's labels and annotations."""
     namespace_field = {"namespace": namespace} if FACTS[kind].namespaced else {}
     metadata = {"name": name, **namespace_field, "labels": {}, "annotations": {}}
     return {"apiVersion": api_version(kind), "kind": kind, "metadata": metadata, **body_of(kind)}

@@ -49,7 +49,10 @@ LOOKED_AT: Final = (*PRUNABLE, "Secret", "ServiceAccount", "Pod", "Deployment", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One object on the server, the lab that it belongs to, and whether a sync must keep it."""
+    """One object on the server. `scope` is its lab. `stays` is True if a sync must keep the object.
+
+    `oddities` are the names of its variants. The last name is that of its write sequence, if it has one.
+    """
 
     item: Object
     scope: LabScope
@@ -71,7 +74,7 @@ def key_of(item: Object) -> Key:
 
 @dataclass(slots=True)
 class LiveServer:
-    """A server, the namespaces of one test, and its counters."""
+    """Access to the API server for one test, with the test's namespaces and counters."""
 
     direct: DirectAccess
     sandbox: Sandbox
@@ -85,7 +88,7 @@ class LiveServer:
     spent: set[str] = field(default_factory=set)  # UIDs of the objects that a sync had to delete
 
     def rng(self, purpose: str) -> random.Random:
-        """Return a generator of random choices for one test; the same seed gives the same choices."""
+        """Return a generator of random choices for a purpose. The same seed gives the same choices."""
         return random.Random(f"{self.counters.seed}:{purpose}")  # noqa: S311 -- choices, not secrets
 
     def space(self, tail: str = "") -> str:
@@ -108,7 +111,10 @@ class LiveServer:
         return Lab(root, scope.namespace, kubeconfig, cluster, self.capture), scope
 
     def identities(self) -> dict[Key, Identity]:
-        """Return the objects in the namespaces of this test, except those that are being deleted."""
+        """Return the identity of each object in the namespaces of this test, by key.
+
+        Objects that are being deleted are omitted, unless a test keeps them with the finalizer `HOLD`.
+        """
         return {
             key_of(item): _identity_of(item)
             for items in self.direct.each(self.direct.items, LOOKED_AT)
@@ -126,8 +132,8 @@ class LiveServer:
     ) -> None:
         """Check that exactly the objects `due` have been deleted since `before`.
 
-        The garbage collector may delete dependents, such as the pods of a workload, in a later step. Objects
-        in the namespaces `beside` are not checked.
+        An object may also be missing if a sync deleted its owner, because the garbage collector then deletes
+        the object. Objects in the namespaces `beside` may be missing too.
         """
         after, due, beside = self.identities(), set(due), set(beside)
         lost = {key for key, identity in before.items() if key not in after or after[key].uid != identity.uid}
@@ -141,11 +147,11 @@ class LiveServer:
         assert not not_deleted, f"{where}: did not delete {self._named(not_deleted)}"
 
     def _named(self, keys: Iterable[Key]) -> list[str]:
-        """Return each object's key and variants as text."""
+        """Return one text per object: its key and its variants."""
         return [f"{'/'.join(key)} ({', '.join(self.variants_by_key.get(key, ()))})" for key in sorted(keys)]
 
     def write(self, piece: Piece) -> None:
-        """Create an object with its write sequence, whose name is the last of the object's `oddities`."""
+        """Write an object to the server. The last name in `oddities` selects the write sequence."""
         self.variants_by_key[piece.key] = piece.oddities
         WRITE_SEQUENCES[piece.oddities[-1]].write(self.direct, piece.item)
         if GOING in piece.oddities:
@@ -153,7 +159,7 @@ class LiveServer:
             self.held.append(piece.item)
 
     def clean(self) -> None:
-        """Delete all namespaces of this test without waiting."""
+        """Start the deletion of all namespaces of this test, and do not wait for its end."""
         for item in self.held:
             live = self.direct.get(item)
             if live is not None:
@@ -187,7 +193,10 @@ def sync(lab: Lab, *arguments: str, code: int = 0) -> Answer:
 
 
 def choose_variants(rng: random.Random, count: int) -> list[tuple[tuple[str, ...], str]]:
-    """Return variants and write sequences: first each of them alone, then random combinations."""
+    """Return pairs: the variants of an object, and the write sequence that creates the object.
+
+    Each variant and each write sequence first occurs alone. The other pairs are random combinations.
+    """
     served = sorted(name for name, variant in METADATA_VARIANTS.items() if variant.served)
     variants_and_sequences: list[tuple[tuple[str, ...], str]] = [((name,), "us") for name in (*served, GOING)]
     variants_and_sequences += [((), sequence) for sequence in sorted(WRITE_SEQUENCES)]
@@ -209,7 +218,7 @@ def make_variant(
     variants: tuple[str, ...],
     sequence: str,
 ) -> Piece:
-    """Return an object of a lab with these variants; do not create it on the server yet."""
+    """Return an object of a lab with these variants. The object is not created on the server."""
     space = rng.choice((scope.namespace, scope.namespace, *spaces))
     item = member(scope, rng.choice(INSIDE), space, name, experiment)
     draft = Draft(item, scope, LabScope(f"nowhere-{server.tag}"), {}, f"torture-{server.tag}-else")

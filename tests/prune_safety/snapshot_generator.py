@@ -48,7 +48,7 @@ OWNER: Final = {"apiVersion": "v1", "kind": "ConfigMap", "name": "operator", "ui
 
 
 class Part(Enum):
-    """Relation of an object to the lab."""
+    """How an object relates to the files of the lab."""
 
     WANTED = "a file specifies it"
     LEFT_OVER = "no file specifies it any more"
@@ -58,10 +58,10 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One live object and its relation to the lab. `oddities` are the names of its variants.
+    """One live object. `part` is its relation to the lab, and `oddities` are the names of its variants.
 
-    A `doubtful` object is ours, but another client has changed the label with its experiment. If such an
-    object is left over, the plan may either prune it or keep it.
+    `stays` is True if a plan must not prune the object. A `doubtful` object is ours, but another client has
+    changed its label `experiment`. If a doubtful object is left over, a plan may prune it or keep it.
     """
 
     item: Object
@@ -79,7 +79,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Situation:
-    """One random state of a lab, with the arguments of `make_plan` and the expected result."""
+    """One random state of a lab. Its methods return the arguments of `make_plan` and the expected results."""
 
     rng: random.Random
     scope: LabScope
@@ -99,7 +99,7 @@ class Situation:
     options: dict[str, Any] = field(default_factory=dict)
 
     def chance(self, share: float) -> bool:
-        """Return True with this probability."""
+        """Return a random bool that is True with the probability `share`."""
         return self.rng.random() < share
 
     def put(self, piece: Piece) -> None:
@@ -149,7 +149,10 @@ class Situation:
         )
 
     def deletions(self, *, with_doubtful: bool) -> set[ObjectKey]:
-        """Return the objects that a plan must prune: our left-over objects of the experiments of this run."""
+        """Return the keys that a plan must prune: our left-over objects of the experiments of this run.
+
+        Doubtful objects are included only if `with_doubtful` is True.
+        """
         if not self.options["prune"]:
             return set()
         going = {
@@ -165,28 +168,34 @@ class Situation:
         return {k for k in going if k.kind != "Namespace" or k.name not in staying | holding}
 
     def ages(self) -> set[Relation]:
-        """Return the relations of the files' commit to the commits recorded for the whole lab.
+        """Return how the files' commit relates to each commit that is recorded for the whole lab.
 
-        The set is empty if an older commit is allowed.
+        The result is empty if an older commit is allowed.
         """
         concerned = {self.recorded, self.begun.get("*")} - {None}
         return set() if self.options["allow_older"] else {self.options["relations"][sha] for sha in concerned}
 
     def ages_by_name(self) -> dict[str, Relation]:
-        """Return the relation of the files' commit to the commit recorded for each experiment of this run."""
+        """Return, per experiment of this run with a recorded commit, how the files' commit relates to it.
+
+        The result is empty if an older commit is allowed.
+        """
         concerned = {n: sha for n, sha in self.begun.items() if n != "*" and self.is_about(n)}
         if self.options["allow_older"]:
             return {}
         return {name: self.options["relations"][sha] for name, sha in concerned.items()}
 
     def may_be_another_labs(self) -> bool:
-        """Return whether the apply-set may be another lab's, because all recorded commits are unknown."""
+        """Return True if older commits are allowed and all recorded commits are unknown.
+
+        Such an apply-set may belong to another lab.
+        """
         concerned = {self.recorded, *self.begun.values()} - {None}
         ages = {self.options["relations"][sha] for sha in concerned}
         return bool(self.options["allow_older"]) and ages == {Relation.UNKNOWN}
 
     def refusals(self) -> set[str]:
-        """Return the reasons why the whole run must be refused."""
+        """Return the reasons why the plan must be refused."""
         reasons = set()
         if (
             self.ages() & {Relation.OLDER, Relation.DIVERGED}
@@ -198,7 +207,7 @@ class Situation:
         return reasons
 
     def replacements(self) -> set[ObjectKey]:
-        """Return the objects that the plan must replace, because their experiments allow it."""
+        """Return the keys of the objects that the plan must replace, as `onImmutableChange` allows."""
         return {
             key
             for key, name in self.replaced.items()
@@ -221,7 +230,10 @@ class Situation:
         return not piece.stays and piece.part is not Part.FOREIGN
 
     def is_over(self, deletions: set[ObjectKey], *, of_ours: bool) -> bool:
-        """Return whether the deletions exceed the limit; its percentage is of our objects, or of all."""
+        """Return whether the deletions exceed the prune limit.
+
+        A limit in percent is a share of our objects if `of_ours` is True, and a share of all objects if not.
+        """
         limit: PruneLimit = self.options["limit"]
         if limit.objects is not None and len(deletions) > limit.objects:
             return True
@@ -278,13 +290,13 @@ def _choose_options(situation: Situation) -> None:
 
 
 def _place(situation: Situation, name: str) -> tuple[str, bool]:
-    """Return the namespace of an experiment's objects, and whether only this experiment uses it."""
+    """Return a namespace for an experiment's objects; the bool is True if no other experiment uses it."""
     isolated = situation.chance(0.3)
     return (situation.scope.prefix + name if isolated else situation.scope.namespace), isolated
 
 
 def _add_wanted(situation: Situation, name: str) -> None:
-    """Add an experiment that has a file: its desired objects, its live objects, and left-over objects."""
+    """Add an experiment that has a file, with desired objects, live objects and left-over objects."""
     rng = situation.rng
     space, isolated = _place(situation, name)
     situation.wanted[name] = []
@@ -304,7 +316,10 @@ def _add_wanted(situation: Situation, name: str) -> None:
 
 
 def _add_live_object(situation: Situation, name: str, item: Object) -> None:
-    """Add a live object with the key of a desired object; usually it is the desired object itself."""
+    """Add a live object with the key of a desired object, or add nothing.
+
+    Usually, the live object is our object with the desired content.
+    """
     roll, key = situation.rng.random(), key_of(item)
     live = _live(situation, member(situation.scope, key.kind, key.namespace, key.name, name))
     stays = True
@@ -333,7 +348,7 @@ def _add_live_object(situation: Situation, name: str, item: Object) -> None:
     elif roll < 0.5 and key.kind == "StatefulSet":
         stays = False
         live["spec"]["serviceName"] = "former"
-        situation.predicted[key] = Prediction()  # the server would have stored the new value
+        situation.predicted[key] = Prediction()  # the server would accept the new object
         situation.replaced[key] = name
         if situation.how[name] is OnImmutableChange.FAIL:
             situation.blocked.add(name)
@@ -343,14 +358,14 @@ def _add_live_object(situation: Situation, name: str, item: Object) -> None:
 
 
 def _labelled_only(item: Object) -> Object:
-    """Return a foreign object that another client created with our labels."""
+    """Return a foreign object that has the labels of our object, but no other metadata of nimlab."""
     labelled = plain(item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
     labelled["metadata"]["labels"] = dict(item["metadata"]["labels"])
     return labelled
 
 
 def _protect_or_own(situation: Situation, live: Object) -> None:
-    """Protect a desired object from deletion, or add an owner reference."""
+    """Protect a live object from deletion, or add an owner reference to it."""
     if situation.chance(0.5):
         live["metadata"]["annotations"][PROTECT] = "true"
     else:
@@ -358,7 +373,7 @@ def _protect_or_own(situation: Situation, live: Object) -> None:
 
 
 def _relabelled(situation: Situation, piece: Piece) -> Piece:
-    """Sometimes change the label with the experiment, as any user with write access can do."""
+    """In rare cases, change or remove the label `experiment`, as any user with write access can do."""
     labels = piece.item["metadata"]["labels"]
     if piece.stays or "experiment" not in labels or not situation.chance(0.06):
         return piece
@@ -385,7 +400,7 @@ def _add_left_over(situation: Situation, name: str, part: Part) -> None:
 
 
 def _add_left_over_namespace(situation: Situation, name: str, part: Part) -> None:
-    """Add the left-over own namespace of an experiment, with its contents."""
+    """Add a left-over namespace that an experiment had for itself, and the objects in this namespace."""
     space = situation.scope.prefix + name
     is_complete = situation.chance(0.5)
     scope = member(situation.scope, "Namespace", "", space, name)
@@ -403,7 +418,7 @@ def _add_left_over_namespace(situation: Situation, name: str, part: Part) -> Non
 
 
 def _add_foreign(situation: Situation) -> None:
-    """Add an object that never belonged to the lab, whatever its metadata."""
+    """Add an object that never belonged to the lab, although its metadata may suggest that it did."""
     rng, name = situation.rng, situation.rng.choice(NAMES)
     roll = rng.random()
     if roll < 0.4:  # a member of another lab that has the same experiments
@@ -419,19 +434,19 @@ def _add_foreign(situation: Situation) -> None:
     else:  # an object of a kind with the same name in another API group
         item = member(situation.scope, rng.choice(INSIDE), situation.scope.namespace, "g" + name, name)
         item["apiVersion"] = rng.choice(["serving.example.org/v1", "example.org/v1beta1"])
-        if situation.chance(0.5):  # otherwise it has the annotation of our object of that name
+        if situation.chance(0.5):  # otherwise, keep the annotation of our object
             item["metadata"]["annotations"][MEMBER] = self_name(item)
         oddity = "a kind of another group"
     situation.put(Piece(item=_live(situation, item), part=Part.FOREIGN, experiment=name, oddities=(oddity,)))
 
 
 def _own(situation: Situation, item: Object, name: str, part: Part) -> Piece:
-    """Return an object of ours without variants."""
+    """Return our object, without variants."""
     return _relabelled(situation, Piece(item=_live(situation, item), part=part, experiment=name))
 
 
 def _odd(situation: Situation, item: Object, name: str, part: Part) -> Piece:
-    """Return an object of ours, possibly with variants."""
+    """Return our object; in most cases, apply random variants to it."""
     rng = situation.rng
     if situation.chance(0.35):
         return _own(situation, item, name, part)
@@ -448,7 +463,7 @@ def _odd(situation: Situation, item: Object, name: str, part: Part) -> Piece:
 
 
 def _live(situation: Situation, item: Object, author: str = "us") -> Object:
-    """Return the object as a server returns it."""
+    """Add the fields that a server sets to the object, and return the object."""
     number = situation.rng.randrange(10**9)
     item["metadata"].update(
         uid=f"uid-{number}",

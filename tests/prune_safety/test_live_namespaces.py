@@ -42,21 +42,21 @@ class OwnNamespace:
 
     @property
     def direct(self) -> DirectAccess:
-        """The direct access to the API server."""
+        """The connection to the API server."""
         return self.server.direct
 
     def ours(self, kind: str) -> Object:
-        """Return our object of this kind in the namespace, or the namespace itself."""
+        """Return our object of this kind in the namespace. For the kind Namespace, return the namespace."""
         if kind == "Namespace":
             return member(self.scope, kind, "", self.name, self.experiment)
         return member(self.scope, kind, self.name, "pod", self.experiment)
 
     def theirs(self, kind: str, name: str = "theirs") -> Object:
-        """Return a foreign object in the namespace."""
+        """Return a foreign object of this kind in the namespace."""
         return plain(kind, self.name, name)
 
     def copy(self) -> Object:
-        """Return a copy of our object with another name and the same metadata."""
+        """Return a copy of our ConfigMap with another name; its other metadata is the same."""
         item = self.ours("ConfigMap")
         item["metadata"]["name"] = "copy"
         return item
@@ -186,13 +186,16 @@ def make_own_namespace(server: LiveServer, scope: LabScope, experiment: str, cas
 
 
 def due(space: OwnNamespace, case: Case) -> set[Key]:
-    """Return the objects that a sync must delete: our objects, and the namespace if `goes` is True."""
+    """Return the keys of our objects that a sync must delete; if `goes` is True, also the namespace."""
     kinds = [kind for kind in OURS if kind not in case.stays] + (["Namespace"] if case.goes else [])
     return {key_of(space.ours(kind)) for kind in kinds}
 
 
 def assert_planned(lab: Lab, cases_by_namespace: list[tuple[OwnNamespace, Case]]) -> None:
-    """Check which namespaces the plan prunes; the plan cannot include changes during the sync."""
+    """Check that the plan prunes each namespace, unless a change before the sync prevents this.
+
+    The changes `between` and `at_last` are made after the plan, so they do not affect it.
+    """
     dry = sync(lab, "--dry-run", "--output", "json").out
     pruned = {case["key"] for case in json.loads(dry)["objects"] if case["action"] == "prune"}
     wrong = [
@@ -222,7 +225,7 @@ def test_namespace_is_pruned_only_if_it_contains_no_foreign_object(
     met: set[tuple[str, str]] = set()
 
     def fault(request: Seen) -> None:
-        """Make the changes `between` and `at_last` of each case once, at the right request."""
+        """At the matching DELETE request, make the change `between` or `at_last` of a case, once."""
         if request.method != "DELETE":
             return
         for space, case in zip(spaces, cases, strict=True):
@@ -247,7 +250,7 @@ def test_namespace_is_pruned_only_if_it_contains_no_foreign_object(
 
 
 def owned_by_a_namespace(direct: DirectAccess, item: Object) -> None:
-    """Replace the owner of a cluster-scoped object by an existing namespace."""
+    """Change each owner reference of a cluster-scoped object, so that it refers to an existing namespace."""
     for owner in item["metadata"].get("ownerReferences", ()):
         live = direct.get(plain("Namespace", "", "default"))
         assert live is not None

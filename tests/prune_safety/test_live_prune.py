@@ -1,4 +1,4 @@
-"""Syncs with many object variants on a real server: they keep foreign objects and delete left-over objects.
+"""On a real server, syncs delete left-over objects and keep foreign objects, for many variants of objects.
 
 The tests write objects directly, run the CLI, and read all objects again. Setting `NIMLAB_SEED` repeats the
 random choices.
@@ -45,7 +45,7 @@ LEFT = ("gone", "gone-2", "gone-2-a", "was", "keep", "keep-2")
 
 
 def make_left_over(lab: Lab, scope: LabScope, *names: str) -> list[Piece]:
-    """Sync experiments, delete their files, and return their objects."""
+    """Sync experiments and delete their files. Return the objects, which are then left over."""
     for name in names:
         write_experiment(lab, name)
     sync(lab)
@@ -80,7 +80,7 @@ def make_many(server: LiveServer, scope: LabScope, spaces: tuple[str, ...], suff
 
 
 def due(pieces: list[Piece], scope: LabScope, *experiments: str) -> set[Key]:
-    """Return the left-over objects that a sync of this lab, or of some of its experiments, must delete."""
+    """Return the keys that a sync of this lab must delete, or a sync of only these experiments."""
     return {
         piece.key
         for piece in pieces
@@ -122,9 +122,9 @@ def test_three_labs_lose_only_their_own_left_over_objects(server: LiveServer) ->
     assert "Plan: " in dry.out
     assert not any(f"to {verb}" in dry.out for verb in ("create", "update", "replace", "prune"))
 
-    server.direct.delete(
-        parent_of(home_2)
-    )  # without the parent, nimlab still finds all objects, and deletes none without `--allow-empty`
+    # The lab has no parent and no experiment files. A sync still finds all objects of the lab, but deletes
+    # them only with `--allow-empty`.
+    server.direct.delete(parent_of(home_2))
     (second.root / "experiments" / "keep.yaml").unlink()
     kept = {key for key in before if key[1] == home_2.namespace and key[2].startswith(f"{home_2.prefix}keep")}
     before = server.identities()
@@ -141,7 +141,7 @@ def parent_of(scope: LabScope) -> Object:
 
 
 def test_foreign_pods_survive_the_restart_of_an_experiment(server: LiveServer) -> None:
-    """Of the pods with the experiment's label, a restart deletes only the pods that the StatefulSet owns."""
+    """A restart deletes only pods of the StatefulSet, not other pods with the experiment's label."""
     lab, scope = server.lab()
     write_experiment(lab, "keep")
     assert lab.run("sync").code == 0
@@ -163,7 +163,7 @@ def test_foreign_pods_survive_the_restart_of_an_experiment(server: LiveServer) -
 
 
 def make_late_changes(server: LiveServer, scope: LabScope, *, again: bool) -> list[tuple[Piece, LateChange]]:
-    """Create objects for each late change, in separate experiments, so that failures are independent."""
+    """Create several objects for each late change. Each object is in an experiment of its own."""
     rng, cases = server.rng("harm"), []
     for number, (name, late_change) in enumerate(LATE_CHANGES.items()):
         for kind in rng.sample(INSIDE, 4) if again or not late_change.again else ():
@@ -231,7 +231,7 @@ def assert_preconditions(
     planned: dict[Key, Object | None],
     by_path: dict[str, tuple[Piece, LateChange]],
 ) -> None:
-    """Check that every DELETE has the planned UID and a resourceVersion as preconditions."""
+    """Check the preconditions of every DELETE: the planned UID, and a planned or newer resourceVersion."""
     deletes = [request for request in proxy.seen if request.method == "DELETE"]
     assert len(deletes) >= len(by_path)
     for request in deletes:

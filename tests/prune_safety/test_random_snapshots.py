@@ -55,7 +55,7 @@ def test_random_labs_lose_only_their_own_left_over_objects(counters: Counters) -
 
 
 def describe(situation: Situation, keys: set[ObjectKey]) -> str:
-    """Return each object's key, relation to the lab and variants as text."""
+    """Return one text per object: its key, its relation to the lab and its variants."""
     return "; ".join(
         f"{key} ({piece.part.value}: {', '.join(piece.oddities) or 'no variant'})"
         for key in sorted(keys)
@@ -64,7 +64,7 @@ def describe(situation: Situation, keys: set[ObjectKey]) -> str:
 
 
 def assert_withheld(situation: Situation, plan: Plan, pruned: set[ObjectKey], where: str) -> None:
-    """Check that deletions are withheld for every expected reason, and for no other."""
+    """Check that the plan is refused or deletions are withheld for exactly the expected reasons."""
     relabelled = {piece.experiment for piece in situation.pieces.values() if piece.doubtful}
     if situation.may_be_another_labs() and any(c.action is not Action.KEEP for c in plan.changes):
         assert plan.refusal is not None, where
@@ -76,7 +76,7 @@ def assert_withheld(situation: Situation, plan: Plan, pruned: set[ObjectKey], wh
             assert plan.refusal is not None, where
             return
     if plan.refusal is not None and not situation.refusals():
-        assert relabelled & (situation.names or set()), where  # no label contains the name any more
+        assert relabelled & (situation.names or set()), where  # a user has removed the name from the labels
         return
     assert (plan.refusal is not None) is bool(situation.refusals()), where
     stops = {stop.code for stop in plan.stops}
@@ -91,7 +91,7 @@ def assert_withheld(situation: Situation, plan: Plan, pruned: set[ObjectKey], wh
 
 
 def assert_replaced(situation: Situation, plan: Plan, where: str) -> None:
-    """Check that only desired objects are replaced, and only if their experiment allows it."""
+    """Check that the plan replaces exactly the objects that it must replace."""
     replaced = {c.key for c in plan.changes if c.action is Action.REPLACE and c.error is None}
     assert replaced == situation.replacements(), where
 
@@ -112,7 +112,7 @@ def count(situation: Situation, plan: Plan, pruned: set[ObjectKey], occurrences:
 
 
 def assert_every_variant_occurred(occurrences: Counter[str]) -> None:
-    """Check that every variant and every result occurred often enough."""
+    """Check that every variant and every result occurred in enough states."""
     stops = ("broken-files", "blocked", "empty", "limit")
     demanded = [
         *METADATA_VARIANTS,

@@ -38,7 +38,7 @@ def live_of(item: Object, number: int = 1) -> Object:
 
 
 def plan_of(*live: Object, desired: tuple[Desired, ...] = (), **given: Any) -> Plan:
-    """Return the plan of a run that allows all changes; `given` overrides its options."""
+    """Return the plan of a run that allows all changes. `given` overrides options of the run."""
     snapshot = Snapshot(
         apply_set=ApplySet(name="experiments", namespace="lab"),
         parent=Parent(scope=Scope(kinds=frozenset(), namespaces=frozenset({"lab"})), commit=None),
@@ -66,7 +66,7 @@ def group(item: Object, how: OnImmutableChange) -> Desired:
 
 
 def test_sync_by_name_ignores_a_label_that_another_manager_changed() -> None:
-    """A user changes the label `experiment` of an object of blue to red, and then syncs only red."""
+    """A user changes the label `experiment` of blue's object to `red`, and then syncs only red."""
     blue = live_of(workload("blue"))
     blue["metadata"]["labels"]["experiment"] = "red"
     ours = blue["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:labels"]
@@ -211,7 +211,7 @@ def test_object_protected_just_before_its_delete_is_not_replaced(server: LiveSer
 
 
 def test_label_alone_does_not_prove_ownership() -> None:
-    """An object without the label is rejected too, because nimlab did not create it."""
+    """The plan reports an error for an object that has our labels, because nimlab did not create it."""
     live = live_of(member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red"))
     make_label_only(live)
     wanted = member(HOME, "ConfigMap", "lab", "nimp2p-exp-red", "red")
@@ -220,7 +220,7 @@ def test_label_alone_does_not_prove_ownership() -> None:
 
 
 def own_space(server: LiveServer, scope: LabScope) -> str:
-    """Create the own namespace of a removed experiment, with two of our objects."""
+    """Create a left-over namespace that an experiment had for itself, with two of our objects in it."""
     name = f"{scope.prefix}go"
     server.spaces.append(name)
     server.direct.apply(member(scope, "Namespace", "", name, "go"))
@@ -231,7 +231,7 @@ def own_space(server: LiveServer, scope: LabScope) -> str:
 
 @pytest.fixture
 def make_left_over_namespace(server: LiveServer) -> tuple[Lab, LabScope, str]:
-    """Create a lab with one experiment, and the left-over namespace of a second experiment."""
+    """Create a lab with one experiment and a left-over namespace; return the lab and the namespace."""
     lab, scope = server.lab()
     write_experiment(lab, "red")
     sync(lab)
@@ -365,7 +365,7 @@ def test_namespace_is_kept_for_a_kind_of_the_same_name_in_another_group(
 
 
 def test_plan_keeps_a_namespace_with_a_protected_object_of_another_experiment() -> None:
-    """The execution would reject the deletion of the namespace, so every sync with such a plan would fail."""
+    """If the plan pruned the namespace, every sync would fail, because its execution rejects the deletion."""
     space = live_of(member(HOME, "Namespace", "", "nimp2p-exp-go", "go"))
     other = live_of(member(HOME, "ConfigMap", "nimp2p-exp-go", "kept", "other"), 2)
     other["metadata"]["annotations"][PROTECT] = "true"

@@ -1,4 +1,4 @@
-"""Sequences of writes that produce the variants of managed fields on a real server, and late changes.
+"""Late changes, and sequences of writes that produce the variants of managedFields on a real server.
 
 A late change is a change that another client makes to an object between the plan and its execution.
 """
@@ -28,7 +28,7 @@ def _label(item: Object) -> str | None:
 
 
 def _unlabelled(item: Object, **labels: str) -> Object:
-    """Return a copy without the label of the set, or with another label."""
+    """Return a copy without the label of the apply-set. `labels` are added to the copy."""
     bare = copy.deepcopy(item)
     bare["metadata"]["labels"].pop(PART_OF, None)
     bare["metadata"]["labels"].update(labels)
@@ -126,7 +126,7 @@ WRITE_SEQUENCES: Final[Mapping[str, WriteSequence]] = {
 class LateChange:
     """A change between plan and execution; `stays` is True if the changed object must not be deleted.
 
-    With `again`, the change is repeated before every attempt of the deletion.
+    If `again` is True, the change is repeated before every attempt to delete the object.
     """
 
     stays: bool
@@ -214,6 +214,6 @@ def hold(direct: DirectAccess, item: Object) -> None:
 
 
 def release(direct: DirectAccess, item: Object) -> None:
-    """Remove the finalizer."""
+    """Remove the finalizer, so that the object can be deleted."""
     if item["metadata"].get("finalizers"):
         direct.merge(item, {"finalizers": None})

@@ -363,6 +363,6 @@ def test_a_containers_security_context_overrides_its_pods() -> None:
     put(LOKI, PODS_CONTEXT, {"runAsNonRoot": False, "runAsUser": 0})(manifests)
     put(LOKI, CONTEXT, {"runAsNonRoot": True, "runAsUser": 10001})(manifests)
     check(manifests)
-    part(manifests, LOKI, CONTEXT)["runAsUser"] = None  # without it, the pod's value applies
+    part(manifests, LOKI, CONTEXT)["runAsUser"] = None  # a container without a value has the pod's value
     with pytest.raises(GuardError, match="runAsUser must not be 0"):
         check_platform(manifests, ALL.lab, NAMESPACES, SET)

@@ -59,7 +59,7 @@ def test_golden_manifests(case: Path, update_golden: bool) -> None:
     files = load_lab(SAMPLE_LAB, overlay_of(case))
     assert files.problems == ()
     manifests = rendered(files)
-    dashboards = "lab-grafana-dashboards"  # 100 kB, tested by the dashboard tests
+    dashboards = "lab-grafana-dashboards"  # a large ConfigMap, which the dashboard tests check
     text = to_yaml(m for m in manifests if m["metadata"]["name"] != dashboards)
     assert_golden(case / "expected.yaml", text, update=update_golden)
     assert manifests == rendered(load_lab(SAMPLE_LAB, overlay_of(case)))
@@ -79,7 +79,7 @@ def test_peers_are_scraped_exactly_in_the_namespaces_with_peers() -> None:
     assert bound == NAMESPACES
 
 
-RELOADED = {  # workload and ConfigMap -> the option that reloads it without a restart
+RELOADED = {  # workload and ConfigMap -> the option that reloads the ConfigMap without a restart
     ("lab-prometheus", "lab-prometheus-config"): "--config.auto-reload",
     ("lab-grafana", "lab-grafana-dashboards"): "updateIntervalSeconds",
 }

@@ -295,7 +295,7 @@ def long_values(*, paint: bool) -> dict[str, str]:
 
 
 def withheld(*, paint: bool) -> dict[str, str]:
-    """Return the texts of a sync that withholds its prunes: they are too many, and a file is broken."""
+    """Return the texts of a sync that withholds its prunes: there are too many, and a file has an error."""
     planned = plan(
         experiment("blue", *all_objects(Action.PRUNE, "blue"), pods=-4, without_file=True),
         experiment("purple", SCALE, pods=2),

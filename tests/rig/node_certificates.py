@@ -1,4 +1,4 @@
-"""Certificates of one rig: API server, kubelet, and the API server as a client of the kubelet."""
+"""Certificates of one rig: for the API server, the kubelet, and the API server as a client of the kubelet."""
 
 from __future__ import annotations
 

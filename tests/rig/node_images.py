@@ -20,13 +20,13 @@ from tests.support.paths import SAMPLE_LAB
 PAUSE: Final = "localhost/pause:1.0"
 
 _REPOSITORY: Final = Path(__file__).parents[2]
-_FORMAT: Final = "1"  # increase it if a change of oci_archive.py changes the archives
+_FORMAT: Final = "1"  # increase the number if a change of oci_archive.py changes the archives
 _BASE_PACKAGES: Final = "python3,iproute2,python3-prometheus-client"
 _BASE: Final = "localhost/nimlab-base:2"  # increase the number when the packages change
 
 
 def make_images(programs: Mapping[str, Path], note: Callable[[str], None]) -> list[Path]:
-    """Return the archives of all images; builds those that are not in the cache. Raises RigError."""
+    """Return the archives of all images. Build archives that are not in the cache. Raises RigError."""
     files = load_lab(SAMPLE_LAB)
     images = files.lab.images
     nobody = "65534:65534"
@@ -102,7 +102,7 @@ def _nimlab_image(name: str, note: Callable[[str], None]) -> Path:
 
 
 def _make_base(note: Callable[[str], None]) -> None:
-    """Build a base image of Debian packages, which replaces the base image from a registry."""
+    """Build a base image from Debian packages. It replaces the base image that a registry would provide."""
     if _BASE in _buildah("images", "--format", "{{.Name}}:{{.Tag}}"):
         return
     note(f"building a base image of Debian packages ({_BASE_PACKAGES})")

@@ -84,7 +84,7 @@ PROGRAMS: Final[Mapping[str, Program]] = {
 
 
 def provide(names: Sequence[str], note: Callable[[str], None]) -> dict[str, Path]:
-    """Return the programs; builds those that are not in the cache. Raises RigError."""
+    """Return the programs. Build programs that are not in the cache. Raises RigError."""
     go_version = _go_version()
     paths = {name: CACHE / f"{name}-{PROGRAMS[name].key(go_version)}" / name for name in names}
     missing = [name for name in names if not paths[name].exists()]

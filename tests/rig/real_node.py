@@ -29,7 +29,7 @@ DOMAIN: Final = "cluster.local"
 
 _PORT: Final = 6443
 _ETCD: Final = "http://127.0.0.1:2379"
-_USERS: Final = {  # name of the kubeconfig, which is also its token: user, group
+_USERS: Final = {  # name of the kubeconfig (also used as the token) -> user, group
     "admin": ("rig-admin", "system:masters"),
     "manager": ("system:kube-controller-manager", ""),
     "scheduler": ("system:kube-scheduler", ""),

@@ -68,7 +68,7 @@ class Rig:
         return self.kubectl("-n", namespace, "logs", pod, "-c", container).splitlines()
 
     def python(self, namespace: str, pod: str, script: str, *, timeout_s: float = 60) -> str:
-        """Run a Python script in a pod's RTT exporter, which has the peer's network; return its output."""
+        """Run a Python script in the container `rtt` of a pod, on the peer's network; return its output."""
         container = ("-n", namespace, "exec", pod, "-c", "rtt", "--")
         return self.kubectl(*container, "python3", "-c", script, timeout_s=timeout_s)
 

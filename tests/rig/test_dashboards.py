@@ -19,7 +19,7 @@ from tests.rig.real_node import NAME
 from tests.rig.running_rig import Rig, RigLab, eventually
 from tests.support.dashboard_linter import Choice, Query, choices, has_values, queries, without_zeros
 
-CRASHED = "nimp2p-exp-purple-3"  # the other tests require of this pod only that it exists
+CRASHED = "nimp2p-exp-purple-3"  # no other test depends on the restarts of this pod
 EXPECTED_VALUES = {
     "experiment": {"purple", "blue"},
     "peer": {f"nimp2p-exp-purple-{i}" for i in range(5)},

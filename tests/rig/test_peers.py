@@ -20,7 +20,7 @@ DELIVERED = " milliseconds: "
 
 
 class Location(NamedTuple):
-    """The namespace of an experiment, its Service, the prefix of its pods' names, and its number of peers."""
+    """An experiment's namespace, the prefix of its pods' names, its Service, and its number of peers."""
 
     namespace: str
     pods: str
@@ -59,7 +59,10 @@ def wait_for_mesh(rig: Rig, experiment: str, peers: int | None = None) -> list[i
 
 @dataclass(frozen=True, slots=True)
 class MessageLog:
-    """The messages that each peer sent and received, by their sending time in ns; and the delays in ms."""
+    """The messages and the delays that the logs of all peers of an experiment contain.
+
+    `sent` and `received` map a peer's name to its messages. The sending time in ns identifies a message.
+    """
 
     sent: dict[str, set[int]]
     received: dict[str, set[int]]
@@ -99,7 +102,7 @@ def test_messages_reach_all_peers_of_their_own_experiment_and_no_other(
     from_ns = time.time_ns()
     time.sleep(25)  # each of five peers sends twice
     until_ns = time.time_ns()
-    time.sleep(3)  # messages sent before `until_ns` have arrived
+    time.sleep(3)  # messages sent before `until_ns` arrive in this time
     messages = {name: read_message_log(rig, name) for name in ALL}
     for name, own in messages.items():
         counted = {peer: {at for at in times if from_ns < at < until_ns} for peer, times in own.sent.items()}

@@ -50,13 +50,13 @@ def address_of(rig: Rig, name: str) -> str:
 
 
 def gauge(rig: Rig, pod: str, metric: str) -> dict[str, float]:
-    """Return the values of an exporter's gauge, by the probed peer."""
+    """Return the values of a gauge of the exporter in `pod`, by the name of the probed peer."""
     samples = rig.samples("dst-lab", pod, 9105)
     return {s.labels["peer"]: s.value for s in samples if s.name == f"nimlab_rtt_peer_{metric}"}
 
 
 def watch(rig: Rig, pod: str, peer: str, seconds: float) -> list[float]:
-    """Return the RTTs that an exporter reports for one pair, sampled every second, in µs."""
+    """Return the RTTs in µs that the exporter in `pod` reports for a peer, read once per second."""
     times_us = []
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s:

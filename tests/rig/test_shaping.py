@@ -98,7 +98,7 @@ def test_a_missing_kernel_feature_is_reported(lab: RigLab, rig: Rig, figure: Cal
         assert answer.code != 0
         assert "no netem" in answer.out + answer.err
         assert "modprobe sch_netem" in answer.out + answer.err
-        # No peer runs with a wrong link.
+        # No peer may run on a link that is not shaped as specified.
         assert all(not container["ready"] for container in pod["status"]["containerStatuses"])
         figure(f"rig: 20 ms of latency on a kernel without netem: exit code {answer.code}, no peer starts")
     lab.remove("slow")

@@ -1,4 +1,4 @@
-"""No process and no interface of a rig remains after the rig was killed."""
+"""After a rig has been killed, none of its processes and interfaces remains."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def ignore(_: Step) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(pytestconfig: pytest.Config) -> None:
-    """Skip the test if the programs are not built, because building them takes minutes.
+    """Skip the test if the programs are not built yet, because building them takes minutes.
 
     With `--require-live`, the test fails instead.
     """
@@ -294,7 +294,7 @@ def test_only_killed_parts_are_restarted(home: Path, client: SandboxClient, name
 
 
 def test_users_have_priority_over_servers_and_servers_over_controllers(home: Path) -> None:
-    """Otherwise thousands of starting pods would leave no CPU time for a user's `list`."""
+    """Without priorities, thousands of starting pods would leave no CPU time for a user's `list`."""
     state = read_state(home)
     assert state is not None
     own, lowest = os.getpriority(os.PRIO_PROCESS, 0), 19
@@ -318,7 +318,7 @@ def test_users_have_priority_over_servers_and_servers_over_controllers(home: Pat
 
 
 def test_requests_of_controllers_are_queued_and_those_of_users_are_not(client: SandboxClient) -> None:
-    """Otherwise a user's `list` would wait behind hundreds of the controllers' requests."""
+    """Without the queue, a user's `list` would wait behind hundreds of the controllers' requests."""
 
     def count_requests() -> dict[str, int]:
         matches = re.findall(

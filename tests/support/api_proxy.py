@@ -32,7 +32,7 @@ class Seen:
 
     @property
     def is_write(self) -> bool:
-        """True for a request that can change something: it is not a read and not a dry run."""
+        """True if the request can change an object: it is not a read and not a dry run."""
         return self.method not in ("GET", "HEAD") and "dryRun=All" not in self.path
 
 
@@ -58,12 +58,12 @@ class Broken:
 
 
 Fault: TypeAlias = Callable[[Seen], tuple[int, object] | Broken | None]
-"""A function from a request to its fault: a status with a body, or a `Broken`; None forwards the request."""
+"""A function that returns a status and a body, or a `Broken`, or None to forward the request unchanged."""
 
 
 @dataclass(slots=True)
 class Gate:
-    """A fault that only delays a request: it sets `reached` at a matching request and waits for `opened`."""
+    """A fault that only delays a request: at a matching request, it sets `reached` and waits for `opened`."""
 
     matches: Callable[[Seen], bool]
     reached: threading.Event = field(default_factory=threading.Event)
@@ -90,7 +90,7 @@ class Proxy:
 
     @property
     def writes(self) -> list[Seen]:
-        """All requests that can have changed something."""
+        """All received requests that can have changed an object."""
         return [request for request in self.seen if request.is_write]
 
 

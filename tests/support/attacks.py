@@ -1,6 +1,6 @@
-"""Attempts of one apply-set's account to change the other apply-set, and the expected rejection of each.
+"""Attempts to change one apply-set with the account of the other, and the expected message of each rejection.
 
-Writes are dry runs. Deletions are not: if a deletion were allowed, the object would be deleted.
+Writes are dry runs. Deletions are real: if the server allowed a deletion, the object would be deleted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from nimlab.objects.manifest import Manifest, ObjectKey
 from tests.support.lab import Lab
 
 RIGHT = "cannot"
-"""A part of each rejection for a missing permission."""
+"""Text that each rejection for a missing permission contains."""
 GRANT = "attempting to grant"
-"""A part of the server's rejection if an account grants permissions that it does not have."""
+"""Text of the server's rejection if an account grants permissions that it does not have."""
 NAMES = "may only write objects named"
 
 
 @dataclass(frozen=True, slots=True)
 class AttackTarget:
-    """Both apply-sets in one cluster, and the account of one of them.
+    """A lab with both apply-sets, and the account of one of them, which tries to change the other.
 
     `own` is the namespace of an experiment that has its own namespace.
     """
@@ -38,7 +38,7 @@ class AttackTarget:
     def changed_object(
         self, kind: str, name: str, change: Callable[[Any], object], new: str | None = None
     ) -> Manifest:
-        """Return a rendered object with a change, under its own name or a new name."""
+        """Return a changed copy of a rendered object. `new` is the name of the copy; None keeps the name."""
         manifest = copy.deepcopy(self.manifests[kind, name])
         if new is not None:
             manifest["metadata"]["name"] = new
@@ -108,7 +108,7 @@ def write_changed(kind: str, name: str, change: Callable[[Any], object], new: st
 
 
 def write_config_map(name: str, namespace: str | None = None, **metadata: Any) -> Attack:
-    """Write a ConfigMap that does not belong to the account's apply-set."""
+    """Write a ConfigMap with this name; `metadata` contains further fields of its metadata."""
     return lambda target: target.apply({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -118,13 +118,13 @@ def write_config_map(name: str, namespace: str | None = None, **metadata: Any) -
 
 
 def write_namespace(name: str) -> Attack:
-    """Create a namespace, or label an existing one."""
+    """Create a namespace with a label, or add the label if the namespace exists."""
     metadata = {"name": name, "labels": {"evil": "true"}}
     return lambda target: target.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
 def create_secret(name: str, kind: str, of: str) -> Attack:
-    """Create a Secret for a service account. The server adds a token if its type is that of tokens."""
+    """Create a Secret for a service account. For the type of tokens, the server adds a token."""
     return lambda target: target.account.create({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -165,7 +165,7 @@ def delete_prometheus_pod(target: AttackTarget) -> None:
 
 
 def label_of(apply_set: str) -> Callable[[AttackTarget], dict[str, str]]:
-    """Return a function that returns the label that the members of an apply-set have."""
+    """Return a function that returns the label of the members of this apply-set."""
     return lambda target: {PART_OF: ApplySet(name=apply_set, namespace=target.lab.namespace).id}
 
 
@@ -288,7 +288,7 @@ ON_PLATFORM: dict[str, tuple[Attack, str]] = {
     "write a quota": (write_limits("ResourceQuota", {"hard": {"pods": "0"}}), RIGHT),
     "write limits": (write_limits("LimitRange", {"limits": [{"type": "Pod", "max": {"cpu": "1m"}}]}), RIGHT),
 }
-"""Attempts of the experiments' account, and a part of each rejection."""
+"""Attempts of the experiments' account, by name, with the text that each rejection must contain."""
 
 WITH_NAMESPACES: dict[str, tuple[Attack, str]] = {
     "write a quota": (ON_PLATFORM["write a quota"][0], "may not write quotas"),
@@ -413,7 +413,7 @@ ON_EXPERIMENTS: dict[str, tuple[Attack, str]] = {
     ),
     "write into another namespace": (write_config_map("lab-evil", "default"), RIGHT),
 }
-"""Attempts of the platform's account, and a part of each rejection."""
+"""Attempts of the platform's account, by name, with the text that each rejection must contain."""
 
 WITH_DISCOVERY: dict[str, tuple[Attack, str]] = {
     "write into an experiment's namespace": (

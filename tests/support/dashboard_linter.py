@@ -1,7 +1,7 @@
 """Check dashboards as Grafana reads them, and extract their queries.
 
-In: the JSON of dashboards. Out: problems as text, or queries with replaced variables. This module parses
-PromQL; `tests/templates/test_dashboard_logql.py` parses LogQL with a parser from npm. Pure.
+In: the JSON of dashboards. Out: problems as text, or queries in which values replace the variables. This
+module parses PromQL. `tests/templates/test_dashboard_logql.py` parses LogQL with a parser from npm. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UID_LIMIT: Final = 40  # the limit of Grafana
 _BUILT_IN: Final = {"__rate_interval": "1m", "__auto": "1m", "__range": "30m"}
 _VARIABLE: Final = re.compile(r"\$(\w+)")
 _LOG_SELECTOR: Final = re.compile(r"\{([^{}]*)\}")
-_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # names that end with `Segs` come from the kernel
+_COUNTER: Final = re.compile("(_total|_bucket|Segs)$")  # the kernel's counters end with `Segs`
 _RATES: Final = frozenset({"rate", "irate", "increase"})
 _CHOSEN: Final = {"experiment": promql_parser.MatchOp.Equal, "node": promql_parser.MatchOp.Re}
 _CHANGES: Final = frozenset({"changes", "resets", "delta", "idelta", "deriv"})
@@ -40,7 +40,7 @@ _BY: Final = re.compile(r"\bby \(([^()]*)\)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One expression of a panel, with replaced variables."""
+    """One expression of a panel; values replace its variables."""
 
     dashboard: str
     panel: str
@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The choices that a dashboard's variable offers: the values of one label in these series."""
+    """The choices that a dashboard's variable offers: the values of `label` in the series of `selector`."""
 
     dashboard: str
     variable: str
@@ -59,7 +59,10 @@ class Choice:
 
 
 def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choice]:
-    """Yield the choices of every variable of every dashboard. Raises KeyError for an unknown variable."""
+    """Yield the choices of every variable of every dashboard.
+
+    `variables` maps names to values. Raises KeyError if a query uses another variable.
+    """
     for board in dashboards:
         for variable in board["templating"]["list"]:
             match = _VALUES.fullmatch(variable["query"]["query"])
@@ -75,7 +78,10 @@ def choices(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Choic
 
 
 def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query]:
-    """Yield every query of every panel with these variables replaced. Raises KeyError for other variables."""
+    """Yield every query of every panel, with values in place of variables.
+
+    `variables` maps names to values. Raises KeyError if a query uses another variable.
+    """
     for board in dashboards:
         for panel in panels_of(board):
             for target in panel["targets"]:
@@ -88,7 +94,7 @@ def queries(dashboards: Sequence[Dashboard], **variables: str) -> Iterator[Query
 
 
 def filled(expression: str, variables: Mapping[str, str]) -> str:
-    """Return an expression with its variables replaced, as Grafana does."""
+    """Replace the variables of an expression by their values, as Grafana does."""
     return _VARIABLE.sub(lambda match: {**_BUILT_IN, **variables}[match[1]], expression)
 
 

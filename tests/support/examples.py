@@ -1,4 +1,4 @@
-"""Number of random examples in a property test: all of them, or an eighth with `--quick`."""
+"""Number of random examples in a property test. With `--quick`, a test runs an eighth of its examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _is_quick = False
 
 
 def examples(number: int) -> int:
-    """Return how many of the examples to run, at least 10."""
+    """Return how many examples to run: `number`, or with `--quick`, an eighth of it but at least 10."""
     return max(number // _QUICK_SHARE, 10) if _is_quick else number
 
 

@@ -47,7 +47,7 @@ SENTENCES: Final[dict[str, Callable[[Counter[str]], str]]] = {
 
 
 def seed() -> int:
-    """Return the seed of the run's random choices, the same in all workers; `NIMLAB_SEED` sets it."""
+    """Return the seed of the run's random choices. It is the same in all workers; `NIMLAB_SEED` sets it."""
     return int(os.environ[_SEED])
 
 
@@ -98,5 +98,5 @@ def figure(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture
 def counts(pytestconfig: pytest.Config) -> dict[str, Counter[str]]:
-    """Return the counts by their name in `SENTENCES`."""
+    """Return one Counter per name in `SENTENCES`; a test adds its counts to a Counter."""
     return pytestconfig.stash[_COUNTS]

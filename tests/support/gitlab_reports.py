@@ -99,8 +99,9 @@ FINDING = {
 CODE_QUALITY = {"type": "array", "items": FINDING, "uniqueItems": True}
 
 
-# The structure that Ant, Surefire and Jenkins have in common, and the `file` of a case, which GitLab shows.
-# GitLab also requires a unique class and name for each case, and content in each case that does not pass.
+# The schema contains what the formats of Ant, Surefire and Jenkins have in common, and the attribute `file`,
+# which GitLab shows. GitLab also requires a unique class and name for each case, and content in each case
+# that does not pass.
 JUNIT = xmlschema.XMLSchema("""
 <xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
   <xs:simpleType name="text"><xs:restriction base="xs:string"><xs:minLength value="1"/>
@@ -226,7 +227,7 @@ def places(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 
 
 def events_of(planned: Plan, **outcomes: Outcome) -> list[Event]:
-    """Return `done_events`; the error of a failed change is an exceeded quota."""
+    """Return the events of `done_events`. A failed change without an error in the plan gets `QUOTA`."""
     return done_events(planned, failure=QUOTA, **outcomes)
 
 

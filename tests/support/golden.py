@@ -8,14 +8,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def cases(kind: str) -> list[Path]:
-    """Return the folders of a kind of case, sorted; their names are the test ids."""
+    """Return the sorted folders of all cases of this kind; a folder's name is the id of its test."""
     folders = sorted(path for path in (GOLDEN / kind).iterdir() if path.is_dir())
     assert folders, f"no cases in {GOLDEN / kind}"
     return folders
 
 
 def overlay_of(case: Path) -> dict[str, str | None]:
-    """Return the case's files, which replace files of the tests' lab, by path relative to its root."""
+    """Return the files with which a case replaces files of the tests' lab, by path relative to the lab."""
     return {
         path.relative_to(case).as_posix(): path.read_bytes().decode()
         for path in sorted(case.rglob("*.y*ml"))
@@ -24,7 +24,7 @@ def overlay_of(case: Path) -> dict[str, str | None]:
 
 
 def assert_golden(path: Path, text: str, *, update: bool) -> None:
-    """Compare a text with the expected file, or rewrite the file."""
+    """Assert that a text equals the expected file; if `update` is True, first write the text to the file."""
     if update:
         path.write_text(text, encoding="utf-8")
     assert path.exists(), f"{path} is missing; hint: run with --update-golden, then review the file"

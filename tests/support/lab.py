@@ -104,7 +104,7 @@ class Lab:
 
 
 def _quiet(step: control_plane.Step) -> None:
-    """Ignore a step of progress."""
+    """Print nothing about a step."""
     del step
 
 

@@ -55,7 +55,7 @@ def _side_allows(
 
 
 def _includes_peer(peers: list[Mapping[str, Any]] | None, other: Pod, *, policy_namespace: str) -> bool:
-    if not peers:  # an empty list means all peers
+    if not peers:  # a missing or empty list means all peers
         return True
     for peer in peers:
         assert set(peer) <= {"podSelector", "namespaceSelector"}

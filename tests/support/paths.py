@@ -32,7 +32,7 @@ def _make_sample_lab() -> Path:
     owner = os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # a forked process runs this, too
+        if os.getpid() == owner:  # forked processes run this function too
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
@@ -40,4 +40,4 @@ def _make_sample_lab() -> Path:
 
 
 SAMPLE_LAB: Final = _make_sample_lab()
-"""The tests' lab, read-only by agreement: a test that writes uses the fixture `lab_folder`."""
+"""The tests' lab. No test may change it; a test that writes uses the fixture `lab_folder`."""

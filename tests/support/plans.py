@@ -64,7 +64,10 @@ def live_set(experiment: str, running: int, containers: Sequence[str] = ("nimp2p
 
 
 def change(action: Action, kind: str, experiment: str, **more: Any) -> Change:
-    """Return a change. Its object is live unless the action is create, and desired unless it is prune."""
+    """Return a change with a live and a desired object.
+
+    With the action `create`, there is no live object. With the action `prune`, there is no desired object.
+    """
     live = live_set(experiment, more.pop("running", 5)) if action is not Action.CREATE else None
     desired = live_set(experiment, 5) if action is not Action.PRUNE else None
     name = full(experiment) + ("-spec" if kind == "ConfigMap" else "")
@@ -126,10 +129,10 @@ def events_text(events: Sequence[Event], *, paint: bool) -> str:
 
 
 def done_events(planned: Plan, *, failure: NimlabError | None = None, **outcomes: Outcome) -> list[Event]:
-    """Return one ObjectDone per change that is not kept.
+    """Return one ObjectDone event per change whose action is not `keep`.
 
-    `outcomes` contains an outcome per experiment. By default, a change fails if it has an error in the plan,
-    and otherwise succeeds. A failed change that has no error in the plan gets the error `failure`.
+    A change with an error in the plan fails. Any other change has the outcome that `outcomes` contains for
+    its experiment, and succeeds by default. If it fails, its error is `failure`.
     """
     past = {
         Action.CREATE: Outcome.CREATED, Action.UPDATE: Outcome.UPDATED,

@@ -42,7 +42,7 @@ OTHERS = (
 
 
 def in_layout(layout: str) -> tuple[Experiment, ...]:
-    """Return the experiments of a layout."""
+    """Return the experiments that this layout of namespaces contains."""
     matches = tuple(experiment for experiment in FILES.experiments if experiment.name in LAYOUTS[layout])
     assert len(matches) == len(LAYOUTS[layout])
     return matches

@@ -106,7 +106,7 @@ def test_series_of_pods_are_kept_with_the_same_labels(
     for name, labels in ((CPU, {"container": "c"}), (SENT, {"interface": "eth0"})):
         stored_labels = kept(source, name, of_pod(namespace, pod, **labels))
         assert stored_labels is not None
-        stored_labels.pop("name", None)  # only in the kubelet's series; no query uses it
+        stored_labels.pop("name", None)  # only the kubelet's series have this label; no query uses it
         assert stored_labels == {
             **of_pod(namespace, pod, **labels),
             **whose,

@@ -48,7 +48,7 @@ spec:
   resources: {{cpu: 50m, memory: 16Mi}}
   network: {{downlink: 16Mbit, uplink: 16Mbit}}
 """
-OBJECTS = 4  # of an experiment: ConfigMap, NetworkPolicy, Service, StatefulSet
+OBJECTS = 4  # each experiment has a ConfigMap, NetworkPolicy, Service, StatefulSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def mirror(tun: int, delay_s: float) -> None:
 
 
 def is_settled(read: Exposition, connect_s: float) -> bool:
-    """Return True if each method has enough probes, and at least one of these had no local delay."""
+    """Return True if each method has enough probes, and its fastest probe had no local delay."""
     methods = read.labels_of("nimlab_rtt_probes_total", "method")
     counts = [read.value("nimlab_rtt_probes_total", method=m, result="success") for m in methods]
     far_s = [read.get("nimlab_rtt_peer_min_seconds", peer="far", method=m) for m in methods]

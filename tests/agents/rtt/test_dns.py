@@ -25,7 +25,7 @@ def a_zone(pods: int) -> Zone:
 
 
 def an_answer(question: Question, *, pods: int = 3, message_id: int = 77) -> bytes:
-    """Return the answer of a server over TCP."""
+    """Return the bytes with which a DNS server answers the question over TCP."""
     server = DnsServer(address="127.0.0.1", port=53, zone=a_zone(pods))
     return answer_query(server, dns.format_query(question, message_id=message_id), "tcp")
 
@@ -153,7 +153,7 @@ def response(name: bytes, records: bytes, *, answers: int) -> bytes:
 
 
 def read(data: bytes) -> dns.Message | Reason:
-    """Return the message, or the reason of the failure."""
+    """Return the message, or the reason for the failure."""
     try:
         return dns.parse_response(data)
     except DnsError as error:

@@ -239,7 +239,7 @@ def test_rounds_start_about_one_interval_apart(tmp_path: Path) -> None:
 
 
 def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> None:
-    """Otherwise a network of 1,000 peers would probe in one burst, which would distort the RTTs."""
+    """If all of 1,000 peers probed in one burst, the burst would distort the RTTs."""
     firsts = []
     with serve_dns(a_zone(0)) as server:
         for _ in range(2):
@@ -250,9 +250,9 @@ def test_exporters_that_start_together_spread_their_rounds(tmp_path: Path) -> No
                 firsts.append(under_test.time.slept[0])
     assert all(0 <= pause_s < 5 for pause_s in firsts)
     tenths = [sum(int(pause_s * 2) == n for pause_s in firsts[:50]) for n in range(10)]
-    assert max(tenths) <= 12  # of 50 exporters; about 5 are expected
+    assert max(tenths) <= 12  # about 5 of the 50 exporters are expected in each tenth
     assert len({*firsts[:50]}) == 50
-    assert firsts[50:] == firsts[:50]  # depends only on the pod name
+    assert firsts[50:] == firsts[:50]  # the first pause depends only on the pod name
 
 
 def test_a_long_round_causes_skipped_rounds(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_long_round_causes_skipped_rounds(tmp_path: Path) -> None:
 
 
 def test_the_exporter_is_ready_after_the_first_dns_answer(tmp_path: Path) -> None:
-    zone = a_zone(1)  # only this pod: a valid answer
+    zone = a_zone(1)  # this pod is the only pod, so the answer is valid
     zone.mood = Mood.FAILING
     with serve_dns(zone) as server:
         under_test = ExporterUnderTest(server, tmp_path)
@@ -327,7 +327,7 @@ def test_an_unusable_method_is_logged_and_not_used(tmp_path: Path) -> None:
 
 
 def test_a_bug_in_one_task_ends_the_exporter(tmp_path: Path) -> None:
-    """Otherwise the exporter would continue to expose outdated numbers."""
+    """If the exporter continued without the task, it would expose outdated numbers."""
     with serve_dns(a_zone(2)) as server:
         under_test = ExporterUnderTest(server, tmp_path)
 

@@ -86,7 +86,7 @@ def test_every_metric_is_exposed_as_in_the_catalog(recorder: MetricRecorder) -> 
 
 
 def test_the_parser_of_prometheus_client_reads_the_same_numbers(recorder: MetricRecorder) -> None:
-    """This parser and the strict parser of the tests return the same types, help texts and samples."""
+    """The parser of prometheus_client returns the same types, help texts and samples as the tests' parser."""
     fill(recorder)
     text = recorder.expose(now_s=1)
     expected = read_exposition(text)

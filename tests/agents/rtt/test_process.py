@@ -118,7 +118,7 @@ def test_the_median_agrees_with_an_independent_measurement(
 
 
 def test_udp_measures_a_slow_path(tmp_path: Path, dns: DnsServer, figure: Callable[[str], None]) -> None:
-    """A relay delays every datagram by 20 ms: the RTT is 40 ms through the relay, and small without it."""
+    """A relay delays every datagram by 20 ms, so the RTT through the relay is at least 40 ms."""
     with peers_running(tmp_path, dns, 2, probe_methods="udp", timeout_s=0.08) as (first, _):
         place = dns.zone.pods["p-1"]
         with delay_datagrams(place, delay_s=0.02) as slow_port:

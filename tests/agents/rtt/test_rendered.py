@@ -31,7 +31,7 @@ PING_RANGE = {"name": "net.ipv4.ping_group_range", "value": "65534 65534"}
 
 
 def load_green(rtt: dict[str, Any], lab: str | None = None) -> LabFiles:
-    """Return the shipped lab with one more experiment, as JSON, which is valid YAML."""
+    """Return the shipped lab with one more experiment. Its file is JSON, which is valid YAML."""
     text = json.dumps(
         {
             "apiVersion": "nimlab.dev/v1",

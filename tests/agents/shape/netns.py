@@ -1,4 +1,4 @@
-"""Two network namespaces connected by a cable, with `eth0` in each, like a pod and its node."""
+"""Two network namespaces that a veth pair connects, like a pod and its node. Both ends are named `eth0`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PEER: Final = "198.18.0.2"  # RFC 2544: addresses for tests of network devices
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """A network namespace whose link is shaped, and another namespace with the address `PEER`."""
+    """Two connected namespaces: in `near`, the link is shaped; `far` has the address `PEER`."""
 
     near: str
     far: str
@@ -37,7 +37,10 @@ class Cable:
             _ip("-n", name, "link", "set", "eth0", "mtu", str(mtu_bytes))
 
     def goodput_bit_per_s(self, *, upwards: bool, seconds: float = 1.5) -> float:
-        """Send over TCP for some seconds, from or to the near namespace; return the received rate."""
+        """Send over TCP for some seconds, and return the received rate.
+
+        The near namespace sends if `upwards` is True, and receives if not.
+        """
         listening = [
             "ip",
             "netns",
@@ -76,7 +79,7 @@ class Cable:
 
 @contextmanager
 def make_cable() -> Iterator[Cable]:
-    """Create the namespaces, and afterwards remove them and everything in them."""
+    """Create and connect the namespaces; remove them at the end of the block."""
     tag = secrets.token_hex(3)
     cable = Cable(near=f"near-{tag}", far=f"far-{tag}")
     try:

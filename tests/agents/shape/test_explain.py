@@ -14,7 +14,7 @@ DELAYED = Link(interface="eth0", latency_ms=50, jitter_ms=10, uplink_bit_per_s=1
 
 
 def commands() -> Iterator[Command]:
-    """Yield one command of each kind that shapes a link."""
+    """Yield one example of each kind of command with which a link is shaped."""
     yield from shaping(DELAYED, mtu_bytes=1500)
     yield from shaping(LIMITED, mtu_bytes=1500)
 

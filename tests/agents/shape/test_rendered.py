@@ -23,7 +23,7 @@ MOST = {"downlink": "40Gbit", "uplink": "40Gbit", "latency": "1m", "jitter": "1m
 
 
 def load_green(network: dict[str, Any]) -> LabFiles:
-    """Return the shipped lab with one more experiment, as JSON, which is valid YAML."""
+    """Return the shipped lab with one more experiment. Its file is JSON, which is valid YAML."""
     text = json.dumps(
         {
             "apiVersion": "nimlab.dev/v1",
