@@ -13,7 +13,7 @@ from bench.lab import Step
 from bench.rounds import Sample
 from bench.table import median_requests, median_s, pick, sizes_of
 from bench.tools import NIMLAB
-from nimlab.cluster.kube.client import PAGE_SIZE
+from nimlab.cluster.kube.api_client import PAGE_SIZE
 from nimlab.objects.applyset import ApplySet
 
 _KINDS: Final = ApplySet(name="experiments", namespace="lab").kinds

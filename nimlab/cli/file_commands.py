@@ -308,7 +308,7 @@ def _sync_one(
         target = "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in chosen.items() if value)
         print_note(f"next: `nimlab sync {name} --dry-run{target}` shows the changes")
         return
-    from nimlab.cli.lab_session import ClusterFlags
+    from nimlab.cli.open_session import ClusterFlags
     from nimlab.cli.sync_output import OutputOptions, run_sync
     from nimlab.plan.sync_policy import SyncPolicy
     from nimlab.workflow.sync_options import SyncOptions

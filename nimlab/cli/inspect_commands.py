@@ -52,7 +52,7 @@ def list_experiments(
     The list shows the number of peers, how many are running, and whether the cluster differs from Git.
     """
     from nimlab import report  # keeps `--help` fast
-    from nimlab.cli.lab_session import ClusterFlags, open_lab_session
+    from nimlab.cli.open_session import ClusterFlags, open_lab_session
     from nimlab.cli.terminal import columns_of, print_error, print_result
     from nimlab.cluster.apply import system_clock
     from nimlab.report.list_rows import rows_of
@@ -111,7 +111,7 @@ def status(
     The output shows its pods and their problems, recent events, and the differences from its file.
     """
     from nimlab import report  # keeps `--help` fast
-    from nimlab.cli.lab_session import ClusterFlags, open_lab_session
+    from nimlab.cli.open_session import ClusterFlags, open_lab_session
     from nimlab.cli.terminal import columns_of, print_result, wants_colour
     from nimlab.objects.applyset import PLATFORM
     from nimlab.workflow.observe_and_plan import plan
@@ -187,7 +187,7 @@ def logs(
 
     Each line starts with the name of its peer.
     """
-    from nimlab.cli.lab_session import ClusterFlags, open_lab_session
+    from nimlab.cli.open_session import ClusterFlags, open_lab_session
     from nimlab.cli.signals import raising
     from nimlab.cli.streams import STREAMS
     from nimlab.cli.terminal import print_result

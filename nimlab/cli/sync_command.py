@@ -102,7 +102,7 @@ def sync(
     from nimlab.stopwatch import START, stage  # keeps `--help` fast
 
     with stage(START):
-        from nimlab.cli.lab_session import ClusterFlags
+        from nimlab.cli.open_session import ClusterFlags
         from nimlab.cli.report_files import ReportFiles
         from nimlab.cli.sync_output import OutputOptions, run_sync
         from nimlab.cli.terminal import print_timings

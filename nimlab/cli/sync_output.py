@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nimlab import __version__, report
-from nimlab.cli.lab_session import ClusterFlags, open_lab_session
+from nimlab.cli.open_session import ClusterFlags, open_lab_session
 from nimlab.cli.report_files import ReportFiles, write_reports
 from nimlab.cli.shared_options import Output
 from nimlab.cli.terminal import is_one_output, print_note, print_result, rows_of, show_events, wants_colour
@@ -22,7 +22,7 @@ from nimlab.files.safe_write import write_text
 from nimlab.plan.make_plan import Plan
 from nimlab.plan.sync_events import Event, ExecutionStarted, LockAwaited, LockLost, Notice, PlanMade
 from nimlab.workflow.observe_and_plan import commits_of_removal, plan
-from nimlab.workflow.plan_file import make_saved_plan, read_saved_plan
+from nimlab.workflow.read_write_plan_file import make_saved_plan, read_saved_plan
 from nimlab.workflow.session import Session
 from nimlab.workflow.sync import sync
 from nimlab.workflow.sync_options import SyncOptions

@@ -17,8 +17,8 @@ from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.objects.mask_secrets import hide_secrets
 from nimlab.objects.takeover import Takeover, effective_takeover, takeover_of, takeover_patch
 from nimlab.objects.unchanged_check import compare
+from nimlab.plan.immutable_fields import immutable_changes, replacement_trial
 from nimlab.plan.snapshot import Prediction
-from nimlab.plan.workload import immutable_changes, replacement_trial
 
 
 def find_suspects(

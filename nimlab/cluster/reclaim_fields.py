@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from nimlab.errors import Conflict, FieldConflict
-from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.manifest import Manifest
+from nimlab.objects.manual_edit_tools import is_hand_tool
 
 
 class Apply(Protocol):

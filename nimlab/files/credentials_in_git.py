@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from nimlab.errors import Location, Problem
+from nimlab.files.forbidden_text import is_visible
 from nimlab.files.git_command import git_paths, run_git
-from nimlab.files.safe_open import is_visible
 
 _FILE_LIMIT: Final = 20  # maximum number of files whose content is searched
 _CANDIDATE: Final = (

@@ -22,7 +22,6 @@ from typing import Any, Final
 
 from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.foreign_fields import ForeignField, foreign_fields
-from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.managed_fields import (
     FieldTree,
     descend,
@@ -33,6 +32,7 @@ from nimlab.objects.managed_fields import (
     own_entry,
 )
 from nimlab.objects.manifest import Manifest
+from nimlab.objects.manual_edit_tools import is_hand_tool
 
 _BEFORE_FIRST_APPLY: Final = "before-first-apply"
 """The manager that the server records for the fields of an object without managedFields."""

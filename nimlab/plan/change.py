@@ -17,7 +17,7 @@ from nimlab.objects.manifest import Manifest, ObjectKey
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.diff import FieldChange
 from nimlab.plan.kstatus import restart_pending
-from nimlab.plan.workload import estimate_restart_s, is_restarted_by_sync
+from nimlab.plan.pod_restarts import estimate_restart_s, is_restarted_by_sync
 
 
 class Action(Enum):

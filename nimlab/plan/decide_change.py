@@ -14,23 +14,18 @@ from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, member_reference
 from nimlab.objects.foreign_fields import foreign_fields
 from nimlab.objects.managed_fields import own_entry
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, key_of, labels_of
-from nimlab.objects.prune_proofs import missing_proofs
+from nimlab.objects.prune_conditions import missing_proofs
 from nimlab.objects.takeover import Takeover, after_takeover
 from nimlab.objects.unchanged_check import compare
 from nimlab.plan.change import Action, Change, must_keep_outdated_peers
 from nimlab.plan.diff import diff_desired, diff_objects
+from nimlab.plan.explain_stuck_deletion import describe_blockers, is_terminating
+from nimlab.plan.immutable_fields import adopts_peers, immutable_changes
 from nimlab.plan.kstatus import is_observed, peers_of, restart_pending
+from nimlab.plan.pod_restarts import changes_template, is_restarted_by_sync, restarts_of
 from nimlab.plan.predict_apply import predict
 from nimlab.plan.snapshot import Desired, Prediction, Snapshot
-from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
 from nimlab.plan.sync_policy import PlanInputs
-from nimlab.plan.workload import (
-    adopts_peers,
-    changes_template,
-    immutable_changes,
-    is_restarted_by_sync,
-    restarts_of,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from enum import Enum
 from typing import Final
 
 from nimlab.objects.manifest import Manifest
+from nimlab.plan.explain_stuck_deletion import describe_blockers, is_terminating
 from nimlab.plan.kstatus import State, peers_of, status_of
 from nimlab.plan.pod_trouble import Trouble, after_grace_period, is_due
-from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
 
 
 class Health(Enum):

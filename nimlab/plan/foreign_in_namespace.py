@@ -11,7 +11,7 @@ from typing import Final
 
 from nimlab.objects.applyset import ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
-from nimlab.objects.prune_proofs import missing_proofs
+from nimlab.objects.prune_conditions import missing_proofs
 
 _DEFAULT_OBJECTS: Final = frozenset({("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default")})
 _TRANSIENT: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodMetrics", "metrics.k8s.io")})

@@ -18,10 +18,11 @@ from nimlab.files.spec import BrokenFile
 from nimlab.objects.applyset import PROTECT, ApplySet
 from nimlab.objects.applyset_parent import Parent, Scope
 from nimlab.objects.manifest import Manifest, ObjectKey, annotations_of, apply_order, key_of
-from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
+from nimlab.objects.prune_conditions import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
 from nimlab.plan.decide_change import decide_desired, decide_orphan
 from nimlab.plan.prune_limits import PruneBlocked, prune_blockers
+from nimlab.plan.resource_requests import Resources, resources_of
 from nimlab.plan.snapshot import Desired, Former, Snapshot
 from nimlab.plan.stale_commit import (
     parent_records,
@@ -30,7 +31,6 @@ from nimlab.plan.stale_commit import (
     refuse_stale_commit,
 )
 from nimlab.plan.sync_policy import PlanInputs
-from nimlab.plan.workload import Resources, resources_of
 
 __all__ = ["Action", "Change", "ExperimentPlan", "Plan", "PruneBlocked", "Resources", "make_plan"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from nimlab.objects.applyset_parent import Parent
 from nimlab.objects.lab_identity import LabRelation
 from nimlab.objects.manifest import ObjectKey
-from nimlab.objects.prune_proofs import has_applied_label, missing_proofs
+from nimlab.objects.prune_conditions import has_applied_label, missing_proofs
 from nimlab.plan.change import Action, Change
 from nimlab.plan.snapshot import Desired, Snapshot
 from nimlab.plan.stale_commit import lab_relation_of

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nimlab.errors import RenderError
-from nimlab.files.safe_open import check_folder, foreign_content, is_visible, read_file
+from nimlab.files.forbidden_text import foreign_content, is_visible
+from nimlab.files.safe_open import check_folder, read_file
 from nimlab.files.spec import Experiment, Lab
 from nimlab.objects.manifest import Manifest, apply_order, key_of
 from nimlab.render.template_variables import label_value, template_contexts

@@ -11,7 +11,7 @@ from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Action, Change
 from nimlab.plan.kstatus import peers_of
-from nimlab.plan.workload import caveats_of, is_restarted_by_sync
+from nimlab.plan.pod_restarts import caveats_of, is_restarted_by_sync
 from nimlab.report.styled_text import named_list
 
 

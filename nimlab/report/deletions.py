@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from nimlab.plan.change import Action
 from nimlab.plan.make_plan import ExperimentPlan, Plan
-from nimlab.plan.workload import Resources
+from nimlab.plan.resource_requests import Resources
 from nimlab.report.styled_text import count, shown_name
 from nimlab.report.totals import blocked_experiments, withholds_prunes
 

@@ -10,10 +10,10 @@ from datetime import datetime
 
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.experiment_health import lacks_running_pods
+from nimlab.plan.explain_stuck_deletion import deletion_trouble
 from nimlab.plan.kstatus import last_seen_at, peers_of, spec_changed_at
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble, event_trouble, is_due, pod_trouble, warning_trouble
-from nimlab.plan.stuck_deletion import deletion_trouble
 from nimlab.report.experiment_events import own_events, time_of
 from nimlab.report.list_rows import live_workloads, terminating_objects
 

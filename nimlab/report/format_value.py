@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from nimlab.plan.diff import ABSENT, FieldChange
-from nimlab.plan.workload import Resources
+from nimlab.plan.resource_requests import Resources
 from nimlab.report.cut_text import cut_middle, cut_start
 from nimlab.report.styled_text import escape
 from nimlab.units import format_cpu_m

@@ -18,9 +18,10 @@ from nimlab.objects.takeover import Takeover
 from nimlab.plan.change import Change
 from nimlab.plan.diff import ABSENT, FieldChange
 from nimlab.plan.make_plan import ExperimentPlan, Plan
+from nimlab.plan.pod_restarts import caveats_of
 from nimlab.plan.pod_trouble import Trouble
+from nimlab.plan.resource_requests import Resources
 from nimlab.plan.sync_events import Event, ObjectDone, Outcome
-from nimlab.plan.workload import Resources, caveats_of
 from nimlab.report.experiment_detail import Detail, PodLine
 from nimlab.report.experiment_events import EventLine
 from nimlab.report.list_rows import Row

@@ -15,10 +15,10 @@ from nimlab.files.spec import BrokenFile, Experiment
 from nimlab.objects.kinds_and_order import WORKLOADS
 from nimlab.objects.manifest import Manifest, key_of, labels_of
 from nimlab.plan.experiment_health import Health, Verdict, health_of
+from nimlab.plan.explain_stuck_deletion import describe_blockers, is_terminating
 from nimlab.plan.kstatus import peers_of, template_changed_at
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble
-from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
 from nimlab.report.git_state import GitState, git_state_of
 
 _UNKNOWN: Final = Verdict(health=Health.UNKNOWN)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import Plan
-from nimlab.plan.workload import Resources
+from nimlab.plan.resource_requests import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

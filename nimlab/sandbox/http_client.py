@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-from nimlab.cluster.kube.connection_settings import Access
-from nimlab.cluster.kube.single_request import send_once
+from nimlab.cluster.kube.resolve_connection import Access
+from nimlab.cluster.kube.send_once import send_once
 from nimlab.errors import SandboxError
 from nimlab.sandbox.folder_layout import Layout
 

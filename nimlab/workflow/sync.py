@@ -33,7 +33,7 @@ from nimlab.plan.snapshot import Snapshot
 from nimlab.plan.sync_events import ExecutionStarted, LockLost, PlanMade
 from nimlab.stopwatch import stage
 from nimlab.workflow.observe_and_plan import observe_and_plan
-from nimlab.workflow.plan_file import reject_changed_plan
+from nimlab.workflow.read_write_plan_file import reject_changed_plan
 from nimlab.workflow.session import Session
 from nimlab.workflow.sync_lock import acquire_lock, wait_for_lock
 from nimlab.workflow.sync_options import SyncOptions

@@ -21,12 +21,12 @@ import yaml
 from nimlab.cli import main
 from nimlab.cli.choose_cluster import choose_target
 from nimlab.cluster.kube import KubeCluster, Target, connect, list_contexts
-from nimlab.cluster.kube import connection_settings as access
-from nimlab.cluster.kube.connection_settings import in_cluster_access, read_access
+from nimlab.cluster.kube import resolve_connection as access
 from nimlab.cluster.kube.credentials import TokenFile
 from nimlab.cluster.kube.exec_plugin import Plugin
 from nimlab.cluster.kube.kubeconfig import read_entry
 from nimlab.cluster.kube.proxies import choose_proxy
+from nimlab.cluster.kube.resolve_connection import in_cluster_access, read_access
 from nimlab.errors import Forbidden, NimlabError, Unreachable
 from nimlab.objects.manifest import ObjectKey
 from nimlab.objects.mask_secrets import redact_credentials
@@ -597,7 +597,7 @@ def test_bug_report_contains_no_credential(
         ((_name, value),) = password_access.headers()
         raise RuntimeError(f"Invalid header value {value.encode()!r} for hunter2-pass")
 
-    monkeypatch.setattr("nimlab.cli.lab_session.choose_target", lambda *_, **__: break_down())
+    monkeypatch.setattr("nimlab.cli.open_session.choose_target", lambda *_, **__: break_down())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["list", "--lab", str(SAMPLE_LAB)]) == 70
     (report,) = tmp_path.glob("nimlab-bug-*")

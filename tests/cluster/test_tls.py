@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
-from nimlab.cluster.kube.connection_settings import read_access
+from nimlab.cluster.kube.resolve_connection import read_access
 from nimlab.cluster.kube.tls import SharedContext, make_context
 from tests.support.lab import Sandbox
 

@@ -17,7 +17,7 @@ import yaml
 from nimlab.files.edit_experiment_file import NewExperiment, experiment_text, set_peers
 from nimlab.files.load import load_lab
 from nimlab.objects.manifest import Manifest
-from nimlab.plan.workload import resources_of
+from nimlab.plan.resource_requests import resources_of
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.render_platform import load_platform_templates, render_dashboards, render_platform
 from nimlab.units import parse_quantity

@@ -10,7 +10,7 @@ import pytest
 
 from nimlab.cluster.apply.readiness import Readiness, WaitTarget, assess_readiness
 from nimlab.objects.manifest import Manifest, ObjectKey
-from nimlab.plan.stuck_deletion import describe_blockers, finalizers_of
+from nimlab.plan.explain_stuck_deletion import describe_blockers, finalizers_of
 from nimlab.plan.sync_events import ExperimentSettled, ExperimentStuck, PeersProgress
 from nimlab.report import format_event
 from tests.cluster.test_apply import NOW, SET

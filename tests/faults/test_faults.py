@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import urllib3
 
-from nimlab.cluster.kube import client, retry, transport
+from nimlab.cluster.kube import api_client as client
+from nimlab.cluster.kube import retry, transport
 from tests.faults.two_states import OTHER, World, make_world
 from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
 from tests.support.lab import Lab

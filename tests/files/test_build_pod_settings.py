@@ -18,7 +18,8 @@ from nimlab.files.spec import Experiment, LabFiles
 from nimlab.objects.applyset import ApplySet, stamp
 from nimlab.objects.canonical_form import canonical
 from nimlab.objects.manifest import Manifest
-from nimlab.plan.workload import estimate_restart_s, resources_of
+from nimlab.plan.pod_restarts import estimate_restart_s
+from nimlab.plan.resource_requests import resources_of
 from nimlab.render import load_templates, render_experiment
 from nimlab.render.guard.experiment_guard import check_manifests, check_unique
 from tests.support.api_proxy import run_proxy

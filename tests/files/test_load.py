@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from nimlab.errors import Problem, SpecError
 from nimlab.files.load import load_lab
 from nimlab.files.load.check_schema import check_document, compile_schema
-from nimlab.files.load.document import Document
 from nimlab.files.load.schema_cache import SCHEMAS
+from nimlab.files.load.source_document import Document
 from nimlab.files.load.yaml_strict import read_document
 from nimlab.files.spec import Isolation, LabFiles
 from nimlab.report import format_problems

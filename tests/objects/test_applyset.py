@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from nimlab.objects.applyset import MEMBER, PART_OF, ApplySet, apply_set_id, stamp
-from nimlab.objects.hand_tools import is_hand_tool
 from nimlab.objects.manifest import Manifest
-from nimlab.objects.prune_proofs import missing_proofs
+from nimlab.objects.manual_edit_tools import is_hand_tool
+from nimlab.objects.prune_conditions import missing_proofs
 
 SET = ApplySet(name="experiments", namespace="lab")
 

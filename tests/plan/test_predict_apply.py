@@ -22,8 +22,8 @@ from nimlab.objects.applyset import FIELD_MANAGER
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.objects.unchanged_check import compare
 from nimlab.plan.diff import diff_objects
+from nimlab.plan.pod_restarts import changes_template
 from nimlab.plan.predict_apply import predict
-from nimlab.plan.workload import changes_template
 from tests.objects.test_managed_fields import DESIRED, make_live, owned, pod, pod_owned
 from tests.properties.edits import EDITS, edit_reset
 from tests.properties.objects import Dice, make_desired

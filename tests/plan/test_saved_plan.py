@@ -16,7 +16,7 @@ from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
 from nimlab.plan.saved_plan import ClusterIdentity, SavedPlan, differences_since, saved_plan_of
 from nimlab.plan.sync_policy import SyncPolicy
-from nimlab.workflow.plan_file import identity_of
+from nimlab.workflow.read_write_plan_file import identity_of
 from tests.plan.test_make_plan import group, live_of, manifest, parent, policy, snapshot, workload
 from tests.support.api_proxy import run_proxy
 from tests.support.golden import GOLDEN

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.plan.workload import Resources
+from nimlab.plan.resource_requests import Resources
 from nimlab.report.format_value import added_texts, age_text, change_texts
 from tests.support.plans import (
     field,

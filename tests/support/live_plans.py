@@ -23,7 +23,7 @@ from nimlab.objects.foreign_fields import ForeignField
 from nimlab.objects.manifest import Manifest, key_of
 from nimlab.plan.change import Action, Change
 from nimlab.plan.make_plan import ExperimentPlan, Plan
-from nimlab.plan.workload import Resources
+from nimlab.plan.resource_requests import Resources
 from nimlab.report.experiment_detail import Detail, experiment_detail
 from nimlab.report.list_rows import Row, rows_of
 

@@ -24,6 +24,7 @@ from nimlab.plan.diff import FieldChange
 from nimlab.plan.make_plan import ExperimentPlan, Plan
 from nimlab.plan.pod_trouble import Trouble
 from nimlab.plan.prune_limits import PruneBlocked
+from nimlab.plan.resource_requests import Resources
 from nimlab.plan.sync_events import (
     Event,
     ExperimentSettled,
@@ -32,7 +33,6 @@ from nimlab.plan.sync_events import (
     Outcome,
     PeersProgress,
 )
-from nimlab.plan.workload import Resources
 from nimlab.report.experiment_detail import Detail, PodLine
 from nimlab.report.experiment_events import EventLine
 from nimlab.report.git_state import GitState

@@ -29,7 +29,7 @@ from nimlab.plan.sync_events import (
 from nimlab.plan.sync_policy import SyncPolicy
 from nimlab.workflow.desired_lab import read_desired_lab
 from nimlab.workflow.observe_and_plan import plan
-from nimlab.workflow.plan_file import make_saved_plan
+from nimlab.workflow.read_write_plan_file import make_saved_plan
 from nimlab.workflow.session import Session, open_session, read_lab
 from nimlab.workflow.sync import sync
 from nimlab.workflow.sync_options import SyncOptions

@@ -15,8 +15,8 @@ from typing import Any
 
 from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.config import Config, ConfigError, parse_config
-from nimlab.agents.rtt.exporter import run
 from nimlab.agents.rtt.log import Level, log_to_stderr
+from nimlab.agents.rtt.main_loop import run
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

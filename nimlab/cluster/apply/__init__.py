@@ -8,9 +8,9 @@ and executes them.
 from __future__ import annotations
 
 from nimlab.cluster.apply.execute import ApplyOptions, create_namespace, create_password, execute
+from nimlab.cluster.apply.explain_rejected_write import explain_terminating_namespace
 from nimlab.cluster.apply.lease_lock import Lock, Locks, acquire_lock, acquire_locks, current_holder
 from nimlab.cluster.apply.readiness import WaitTarget
-from nimlab.cluster.apply.terminating_namespace import explain_terminating_namespace
 from nimlab.cluster.apply.wait_for_peers import Clock, system_clock, wait_targets, wait_until_settled
 from nimlab.plan.sync_events import (
     Event,

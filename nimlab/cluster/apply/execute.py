@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from nimlab.cluster.apply.explain_rejected_write import explain_terminating_namespace
 from nimlab.cluster.apply.restart_peers import restart_peers
-from nimlab.cluster.apply.terminating_namespace import explain_terminating_namespace
 from nimlab.cluster.apply.write_object import NO_VERSION, apply_object, prune_object
 from nimlab.cluster.interface import RUN_AGAIN, Cluster, Propagation
 from nimlab.errors import Forbidden, NimlabError, PreconditionFailed

@@ -14,6 +14,7 @@ from nimlab.objects.applyset import ApplySet
 from nimlab.objects.kinds_and_order import WORKLOADS
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
 from nimlab.objects.mask_secrets import redact, secrets_in
+from nimlab.plan.explain_stuck_deletion import deletion_trouble, describe_blockers
 from nimlab.plan.kstatus import (
     PeerCount,
     State,
@@ -24,7 +25,6 @@ from nimlab.plan.kstatus import (
     status_of,
 )
 from nimlab.plan.pod_trouble import Trouble, after_grace_period, event_trouble, is_due, pod_trouble
-from nimlab.plan.stuck_deletion import deletion_trouble, describe_blockers
 from nimlab.plan.sync_events import Event, ExperimentSettled, ExperimentStuck, PeersProgress
 
 _REJECTION_GRACE: Final = timedelta(seconds=10)  # peers that are terminating may free the quota

@@ -16,7 +16,7 @@ from nimlab.errors import PreconditionFailed
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of, labels_of
 from nimlab.plan.change import Change
 from nimlab.plan.kstatus import peers_of
-from nimlab.plan.workload import is_restarted_by_sync
+from nimlab.plan.pod_restarts import is_restarted_by_sync
 
 _OBSERVED_TIMEOUT_S: Final = 60.0
 

@@ -19,13 +19,13 @@ from nimlab.errors import ClusterError, PreconditionFailed
 from nimlab.files.spec import OnImmutableChange
 from nimlab.objects.applyset import FIELD_MANAGER, ApplySet
 from nimlab.objects.manifest import Manifest, ObjectKey, key_of
-from nimlab.objects.prune_proofs import missing_proofs
+from nimlab.objects.prune_conditions import missing_proofs
 from nimlab.objects.takeover import Takeover, require_version, takeover_patch
 from nimlab.objects.unchanged_check import compare
 from nimlab.plan.change import Action, Change
-from nimlab.plan.stuck_deletion import describe_blockers, finalizers_of, is_terminating
+from nimlab.plan.explain_stuck_deletion import describe_blockers, finalizers_of, is_terminating
+from nimlab.plan.immutable_fields import replacement_trial
 from nimlab.plan.sync_events import Event, Notice
-from nimlab.plan.workload import replacement_trial
 
 NO_VERSION: Final = "1"  # etcd's first revision: older than any object
 _ATTEMPTS: Final = 5

@@ -5,8 +5,8 @@ In: a `Target` (a kubeconfig and a context). Out: a `KubeCluster`, which impleme
 the modules, in the order of a request:
 
 - `kubeconfig` reads the files, `credentials` and `exec_plugin` produce the headers, `proxies` chooses the
-  proxy, and `connection_settings` combines them with the `tls` settings.
-- `client` builds the requests with `rest_paths`, and `transport` sends them and retries.
+  proxy, and `resolve_connection` combines them with the `tls` settings.
+- `api_client` builds the requests with `rest_paths`, and `transport` sends them and retries.
 - `response_checks` checks the bodies, and `status_errors` translates error responses. `connection_errors`
   explains missing responses, and `retry` decides whether a request is repeated.
 
@@ -16,7 +16,7 @@ namespace.
 
 from __future__ import annotations
 
-from nimlab.cluster.kube.client import KubeCluster
+from nimlab.cluster.kube.api_client import KubeCluster
 from nimlab.cluster.kube.connect import Target, connect
 from nimlab.cluster.kube.kubeconfig import list_contexts
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nimlab.cluster.kube.client import KubeCluster
-from nimlab.cluster.kube.connection_settings import Access, in_cluster_access, read_access
+from nimlab.cluster.kube.api_client import KubeCluster
+from nimlab.cluster.kube.resolve_connection import Access, in_cluster_access, read_access
 from nimlab.cluster.kube.transport import Transport
 from nimlab.errors import Interrupted
 

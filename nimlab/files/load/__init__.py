@@ -3,7 +3,8 @@
 In: the lab's folder. Out: `LabFiles` with the specs of the usable files, and every problem with file, line
 and column.
 
-- `read_lab_folder` lists and reads the files; `yaml_strict` parses a file into a `document` with positions.
+- `read_lab_folder` lists and reads the files; `yaml_strict` parses a file into a `source_document` with
+  positions.
 - `schema_cache` and `check_schema` validate a document by its JSON Schema.
 - `build_lab`, `build_contract` and `build_experiment` make specs. They use `merge_defaults` and
   `build_pod_settings`.
@@ -22,10 +23,10 @@ from nimlab.files.load.build_contract import build_contract
 from nimlab.files.load.build_experiment import build_experiment
 from nimlab.files.load.build_lab import build_lab
 from nimlab.files.load.cross_file_rules import BuiltExperiment, total_problems, without_duplicates
-from nimlab.files.load.document import Document, file_problem
 from nimlab.files.load.experiment_rules import experiment_warnings, unsupported_settings
 from nimlab.files.load.pod_rules import placement_problems
 from nimlab.files.load.read_lab_folder import LoadState
+from nimlab.files.load.source_document import Document, file_problem
 from nimlab.files.load.value_relations import lab_problems
 from nimlab.files.spec import BrokenFile, Contract, Experiment, Lab, LabFiles
 from nimlab.stopwatch import stage

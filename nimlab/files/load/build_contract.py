@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from nimlab.errors import Problem
 from nimlab.files.load.contract_rules import contract_problems
-from nimlab.files.load.document import Document
 from nimlab.files.load.parse_units import PARSERS, image_of
+from nimlab.files.load.source_document import Document
 from nimlab.files.spec import ConnectLimit, Contract, EnvVar, Extra, Isolation, Port
 
 

@@ -12,12 +12,12 @@ from typing import Any, Final
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
 from nimlab.files.load.build_pod_settings import build_roles, pod_settings, roles_in
-from nimlab.files.load.document import Document
 from nimlab.files.load.experiment_rules import experiment_problems
 from nimlab.files.load.field_units import UNIT_OF
 from nimlab.files.load.merge_defaults import contract_fields_in, with_defaults
 from nimlab.files.load.parse_units import PARSERS, image_of, parse_optional
 from nimlab.files.load.pod_rules import pod_problems
+from nimlab.files.load.source_document import Document
 from nimlab.files.spec import (
     Contract,
     Experiment,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nimlab.files.load.document import Document
 from nimlab.files.load.parse_units import PARSERS, image_of, parse_optional
+from nimlab.files.load.source_document import Document
 from nimlab.files.spec import Images, Lab, Limits, Platform, SyncSettings
 
 

@@ -20,8 +20,8 @@ from jsonschema.protocols import Validator
 from nimlab import units
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
-from nimlab.files.load.document import Document, Path, pointer_text
 from nimlab.files.load.parse_units import PARSERS
+from nimlab.files.load.source_document import Document, Path, pointer_text
 from nimlab.yaml_and_json import to_json_text
 
 _TYPE_WORDS: Final = {

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from nimlab.did_you_mean import did_you_mean
 from nimlab.errors import Problem
-from nimlab.files.load.document import Document
 from nimlab.files.load.field_units import CONTRACT_FIELDS, IMAGE_UNITS
+from nimlab.files.load.source_document import Document
 from nimlab.files.load.value_relations import contract_delay_problems
 from nimlab.files.spec import HTTP_PORTS, POD_CONTAINERS, RTT_ECHO_PORT, RTT_METRICS_PORT, RTT_PORT_NAMES
 

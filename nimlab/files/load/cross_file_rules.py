@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from nimlab.errors import Problem
-from nimlab.files.load.document import Document
 from nimlab.files.load.read_lab_folder import LoadState
+from nimlab.files.load.source_document import Document
 from nimlab.files.spec import BrokenFile, Experiment, Lab
 from nimlab.units import format_cpu_m, format_memory_bytes
 

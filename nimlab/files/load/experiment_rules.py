@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from nimlab.errors import Problem
-from nimlab.files.load.document import Document
 from nimlab.files.load.field_units import CONTRACT_FIELDS
 from nimlab.files.load.merge_defaults import NIMLAB_FIELDS, contract_fields_in, flat, with_defaults
 from nimlab.files.load.pod_rules import WORKLOAD_NAME_LIMIT
+from nimlab.files.load.source_document import Document
 from nimlab.files.load.value_relations import Values, value_problems, warnings_of
 from nimlab.files.spec import HTTP_PORTS, ConnectLimit, Contract, Isolation, Lab, Setting
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from nimlab.errors import Problem
 from nimlab.files.load.build_pod_settings import allows_env, allows_roles, covers
-from nimlab.files.load.document import Document, Path
 from nimlab.files.load.parse_units import PARSERS
+from nimlab.files.load.source_document import Document, Path
 from nimlab.files.placement_rules import priority_faults, selector_faults, toleration_faults
 from nimlab.files.spec import Contract, Extra, Lab
 

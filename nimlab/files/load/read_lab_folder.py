@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from nimlab.errors import Location, Problem
+from nimlab.files.forbidden_text import is_visible
 from nimlab.files.git_worktree import HiddenFile
-from nimlab.files.load.document import Document, file_problem
 from nimlab.files.load.schema_cache import Schema
-from nimlab.files.safe_open import check_folder, is_visible, read_file
+from nimlab.files.load.source_document import Document, file_problem
+from nimlab.files.safe_open import check_folder, read_file
 from nimlab.files.spec import BrokenFile
 from nimlab.value_cache import ValueCache
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from nimlab import __version__
 from nimlab.errors import Location, Problem, SpecError
-from nimlab.files.load.document import Document
+from nimlab.files.forbidden_text import foreign_content
+from nimlab.files.load.source_document import Document
 from nimlab.files.load.yaml_strict import cached_document, read_document
-from nimlab.files.safe_open import foreign_content, read_file
+from nimlab.files.safe_open import read_file
 from nimlab.stopwatch import stage
 from nimlab.value_cache import ValueCache
 

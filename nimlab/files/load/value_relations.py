@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from nimlab.errors import Problem
-from nimlab.files.load.document import Document, Path
 from nimlab.files.load.field_units import UNIT_OF
 from nimlab.files.load.merge_defaults import BUILT_IN, flat
 from nimlab.files.load.parse_units import PARSERS
+from nimlab.files.load.source_document import Document, Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from typing import Any, Final
 import yaml
 
 from nimlab.errors import Location, Problem
-from nimlab.files.load.document import Document, Path, Place, Places, file_problem, problem_at
-from nimlab.files.safe_open import INVISIBLE, foreign_content
+from nimlab.files.forbidden_text import INVISIBLE, foreign_content
+from nimlab.files.load.source_document import Document, Path, Place, Places, file_problem, problem_at
 from nimlab.yaml_and_json import SAFE_LOADER
 
 _SIZE_LIMIT_BYTES: Final = 256 * 1024

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nimlab.agents.rtt.config import Config, parse_config
-from nimlab.agents.rtt.exporter import Exporter, run
 from nimlab.agents.rtt.log import Field, Level
+from nimlab.agents.rtt.main_loop import Exporter, run
 from nimlab.agents.rtt.outcome import Method, Outcome, Prober, Result
 from nimlab.agents.rtt.probe_icmp import why_not_permitted
 from tests.agents.rtt.dns_server import DnsServer, Mood, Zone, serve_dns

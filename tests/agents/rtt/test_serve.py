@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nimlab.agents.rtt.serve import MOST_CONNECTIONS, Page, respond, serve_http
+from nimlab.agents.rtt.http_server import MOST_CONNECTIONS, Page, respond, serve_http
 
 T = TypeVar("T")
 PAGES = {"/metrics": lambda: Page(body="metrics ü\n"), "/healthz": lambda: Page(body="late\n", status=503)}

@@ -7,15 +7,9 @@ from typing import Any
 import pytest
 
 from nimlab.objects.manifest import Manifest
-from nimlab.plan.workload import (
-    Resources,
-    caveats_of,
-    estimate_restart_s,
-    immutable_changes,
-    is_restarted_by_sync,
-    resources_of,
-    restarts_of,
-)
+from nimlab.plan.immutable_fields import immutable_changes
+from nimlab.plan.pod_restarts import caveats_of, estimate_restart_s, is_restarted_by_sync, restarts_of
+from nimlab.plan.resource_requests import Resources, resources_of
 
 
 def workload(kind: str = "StatefulSet", **spec: Any) -> Manifest:

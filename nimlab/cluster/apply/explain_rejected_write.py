@@ -9,7 +9,7 @@ from __future__ import annotations
 from nimlab.cluster.interface import Cluster
 from nimlab.errors import ClusterError, Forbidden, NimlabError
 from nimlab.objects.manifest import ObjectKey
-from nimlab.plan.stuck_deletion import describe_blockers, is_terminating
+from nimlab.plan.explain_stuck_deletion import describe_blockers, is_terminating
 
 _REJECTION = "because it is being terminated"  # from the API server's error message
 

@@ -15,6 +15,7 @@ from nimlab.agents.rtt.clock import Clock
 from nimlab.agents.rtt.config import Config
 from nimlab.agents.rtt.dns import DnsError, Reason
 from nimlab.agents.rtt.echo import serve_echo
+from nimlab.agents.rtt.http_server import Page, Pages, serve_http
 from nimlab.agents.rtt.log import Level, Log
 from nimlab.agents.rtt.metric_recorder import MetricRecorder
 from nimlab.agents.rtt.outcome import Method, Prober
@@ -26,7 +27,6 @@ from nimlab.agents.rtt.probe_udp import UdpProber
 from nimlab.agents.rtt.resolve import Resolver
 from nimlab.agents.rtt.ring import choose_targets, fraction_of
 from nimlab.agents.rtt.rounds import next_start, probe_all
-from nimlab.agents.rtt.serve import Page, Pages, serve_http
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MISSED_ROUNDS: Final = 3  # number of missed rounds after which /healthz fails
