@@ -54,7 +54,7 @@ class ExecutionStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockLost:
-    """The lock expired during execution, so this sync stopped, because another sync may be writing."""
+    """This sync stopped because its lock expired during execution; another sync may be writing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

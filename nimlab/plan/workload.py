@@ -35,7 +35,7 @@ _START_S: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Number of pods and their resource requests; differences may be negative."""
+    """Number of pods, and the sum of their resource requests. A difference of two values may be negative."""
 
     pods: int = 0
     cpu_m: int = 0
@@ -132,8 +132,9 @@ def replacement_trial(desired: Manifest) -> Manifest:
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     """Return the number of running peers that an update deletes and creates again.
 
-    Peers that are removed by scaling down do not count. `predicted` is None if the object itself does not
-    change. The result is then the number of outdated peers that remain after an interrupted sync.
+    Peers that are removed by scaling down do not count. `predicted` is the object after the update; it is
+    None if the object itself does not change. The result is then the number of outdated peers that remain
+    after an interrupted sync.
     """
     if live["kind"] != "StatefulSet":
         return 0
@@ -147,7 +148,7 @@ def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
 
 
 def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
-    """Estimate in seconds how long it takes to restart the peers, all at once or one after another.
+    """Return the estimated time in seconds to restart the peers, all at once or one after another.
 
     One restart takes the grace period, the initial delays of the probes, and a short start time. It takes
     longer if an image must be pulled or no node has free resources.
@@ -162,12 +163,15 @@ def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
 
 
 def _staggered_s(pod: Mapping[str, Any], peers: int, *, at_once: bool) -> int:
-    """Return the delay of staggered starts in seconds: of the last peer (`at_once`), or the sum of all."""
+    """Return how many seconds a restart takes longer because the peers start with staggered delays.
+
+    If all peers restart at once, this is the delay of the last peer. Otherwise, it is the sum of all delays.
+    """
     flags = next((c.get("args") or () for c in pod.get("initContainers", ()) if c["name"] == _STAGGER), ())
     values = dict(flag.split("=", 1) for flag in flags if "=" in flag)
     try:
         step_ms, first = int(values["--step-ms"]), int(values.get("--first", "0"))
-    except (KeyError, ValueError):  # a template may define another init container of that name
+    except (KeyError, ValueError):  # a template may define another init container of the same name
         return 0
     steps = [first + peers - 1] if at_once else range(first, first + peers)
     return sum(steps) * step_ms // 1000 if peers else 0
@@ -204,7 +208,7 @@ def _is_immutable(kind: str, name: str) -> bool:
 
 
 def _covers(wanted: object, live: Any) -> bool:  # noqa: ANN401 -- any JSON value
-    """Return True if `live` contains all desired values; additional values in `live` are ignored."""
+    """Return True if `live` contains all values of `wanted`; additional map keys in `live` are ignored."""
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(_covers(v, live.get(k)) for k, v in wanted.items())
     if isinstance(wanted, list):
