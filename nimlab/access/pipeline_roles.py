@@ -75,7 +75,10 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
 
 
 def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
-    """Return a map of the kinds that the accounts may read; True if the rights for a kind are cluster-wide."""
+    """Return the kinds that the accounts may read, as the keys of a map.
+
+    The value is True if the rights for the kind are cluster-wide.
+    """
     reach = {
         kind: not KINDS[kind].namespaced or (own_namespaces and kind in apply_set.kinds_elsewhere)
         for kind in apply_set.kinds

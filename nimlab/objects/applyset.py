@@ -42,7 +42,10 @@ EXPERIMENT_KINDS: Final = (
     "PodDisruptionBudget",
     "StatefulSet",
 )
-"""The kinds that templates of experiments may render. A sync can prune Namespaces and these kinds."""
+"""The kinds that templates of experiments may render.
+
+A sync of experiments can prune objects of these kinds, and Namespaces.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

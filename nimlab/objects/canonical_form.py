@@ -14,7 +14,7 @@ from nimlab.units import canonical_quantity
 
 
 def canonical(manifest: Mapping[str, Any]) -> Manifest:
-    """Return the manifest as the API server would store it, with sorted keys and without empty values.
+    """Return the manifest as the API server would store it, with sorted keys.
 
     Server-side apply records the fields that a client *sends*. Every plan would therefore show a difference
     for a value that the server rewrites or omits. To prevent this, quantities are written in canonical form,

@@ -117,11 +117,11 @@ def _ownership_conflict(
 ) -> OwnershipConflict | None:
     """Return the conflict with the owner of the object; None if nimlab owns it or may take it over.
 
-    The label alone proves nothing, because any client can set or copy it. If the object has the label of this
-    apply-set, nimlab owns it if at least one of two conditions is true: the annotation names the object
-    itself (as in the output of `nimlab render`), or nimlab has applied the object. Both conditions are
-    required if the object does not have the label, or if it is a member of this lab's set in a former
-    namespace.
+    The label alone proves nothing, because any client can set or copy it. nimlab owns an object with the
+    label of this apply-set if at least one of two conditions is true. First, the annotation names the object
+    itself; this is also true for the output of `nimlab render`. Second, nimlab has applied the object. Both
+    conditions are required if the object does not have the label, or if it is a member of this lab's set in a
+    former namespace.
     """
     apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
@@ -315,7 +315,7 @@ def _replacement_error(
 ) -> ImmutableField | None:
     """Return the error if the policy forbids the replacement, or if the new object would not adopt the peers.
 
-    The peers matter only for the policy ORPHAN, which keeps them.
+    The second case concerns only the policy ORPHAN, which keeps the peers.
     """
     if policy is OnImmutableChange.FAIL:
         return ImmutableField(

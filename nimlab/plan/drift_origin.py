@@ -33,7 +33,7 @@ def has_other_writer(change: Change) -> bool:
 def checkout_has_changed(change: Change) -> bool:
     """Return True if a field has the value of nimlab's last apply, but the files specify another value.
 
-    For a prune, return True if nimlab applied the object: the files at that time specified it.
+    For a prune, return True if nimlab has applied the object, because earlier files must have specified it.
     """
     if change.action is Action.PRUNE:
         return change.live is not None and own_entry(change.live) is not None

@@ -236,7 +236,7 @@ def _is_new(experiment: ExperimentPlan) -> bool:
 
 
 def _orphans(snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]) -> list[Manifest]:
-    """Return the members of this run's experiments that no file specifies, also in former namespaces.
+    """Return the members of this run's experiments that no file specifies, in all namespaces of the lab.
 
     An object whose file is unreadable is not an orphan, because the file may still specify the object.
     """
@@ -294,7 +294,7 @@ def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> Ex
 
 
 def _occupant(change: Change) -> Manifest | None:
-    """Return the live object whose resources the change frees; None for a create, which frees none."""
+    """Return the live object whose resources the change frees. A create frees no resources: None."""
     return None if change.action is Action.CREATE else change.live
 
 

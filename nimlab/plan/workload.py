@@ -163,7 +163,7 @@ def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
 
 
 def _staggered_s(pod: Mapping[str, Any], peers: int, *, at_once: bool) -> int:
-    """Return how many seconds a restart takes longer because the peers start with staggered delays.
+    """Return the time in seconds that staggered starts add to a restart of the peers.
 
     If all peers restart at once, this is the delay of the last peer. Otherwise, it is the sum of all delays.
     """
