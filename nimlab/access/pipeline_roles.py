@@ -49,7 +49,7 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
     """Return the policies, accounts, tokens, roles and bindings, in an order in which they can be applied.
 
     The rights cover only the lab's namespace, except for cluster-scoped kinds. If each experiment has its own
-    namespace, syncs create and delete those namespaces, so the rights for objects in them are cluster-wide.
+    namespace, syncs create and delete such namespaces, so the rights for objects in them are cluster-wide.
     Raises NimlabError if, with this prefix, an experiment and the platform could have objects of the same
     name.
     """

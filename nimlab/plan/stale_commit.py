@@ -31,7 +31,7 @@ def lab_relation_of(own: LabIdentity, parent: Parent, relations: Mapping[str, Re
 def refuse_other_lab(
     before: Parent, apply_set: ApplySet, inputs: PlanInputs, pending: frozenset[str]
 ) -> PlanError | None:
-    """Return the refusal if the apply-set belongs, or may belong, to another lab; else None.
+    """Return the refusal if the apply-set belongs, or may belong, to another lab; None otherwise.
 
     No flag overrides this refusal. `--allow-older` only allows an older commit of the same lab. If the
     apply-set may belong to another lab, this function refuses only a run with `--allow-older`. Without this
@@ -52,13 +52,14 @@ def refuse_other_lab(
 def refuse_stale_commit(
     before: Parent, apply_set: ApplySet, inputs: PlanInputs, pending: frozenset[str]
 ) -> PlanError | None:
-    """Return the refusal if this commit is, or may be, older than a recorded commit; else None.
+    """Return the refusal if this commit is, or may be, older than a recorded commit; None otherwise.
 
     A run never overwrites the changes of a newer commit. It changes nothing if it is unknown which commit is
     newer. `pending` are the experiments that the run would change.
 
-    If an experiment was synced by name from a diverged branch, its difference from this commit counts as
-    drift, like a manual change. Otherwise the branch of one team would block the commits of all other teams.
+    An experiment may have been synced by name from a diverged branch. This is not a reason for a refusal: the
+    differences count as drift, like manual changes. If it were a reason, the branch of one team would block
+    the commits of all other teams.
     """
     if inputs.policy.allow_older:
         return None
