@@ -1,4 +1,4 @@
-"""ValidatingAdmissionPolicies that restrict each write account by object name and content.
+"""ValidatingAdmissionPolicies: they restrict the names and contents of the objects an account may write.
 
 In: an account, its apply-set and the kinds that it writes. Out: a ValidatingAdmissionPolicy and its binding.
 Pure.
@@ -35,7 +35,7 @@ _VARIABLES: Final = {
     " ? [object.spec.template] : []",
     "containers": "variables.templates.map(t, t.spec.containers + t.spec.?initContainers.orValue([]))",
 }
-"""CEL variables. Without a pod template, the lists are empty, so the rules for pods are fulfilled."""
+"""CEL variables. If an object has no pod template, the lists are empty, so all rules for pods are true."""
 
 _Rule: TypeAlias = tuple[str, str]
 """A CEL expression that must be true, and the message for a request that violates it."""
@@ -47,7 +47,10 @@ def node_metrics_role(namespace: str) -> str:
 
 
 def check_prefix(prefix: str, namespace: str) -> None:
-    """Raise NimlabError if an experiment's object could have the name of a platform object or a parent."""
+    """Raise NimlabError if, with this prefix, an experiment's object could have the name of another object.
+
+    The other objects are the platform's objects, the parents of the apply-sets, and Kubernetes' own objects.
+    """
     parents = (f"nimlab-{name}" for name in ("experiments", PLATFORM))
     if prefix.startswith(_RESERVED_PREFIXES) or any(name.startswith(prefix) for name in parents):
         raise NimlabError(
@@ -115,7 +118,10 @@ def _resource_rules(kinds: Sequence[Kind]) -> list[dict[str, list[str]]]:
 
 
 def _own_names(apply_set: ApplySet, prefix: str, *, own_namespaces: bool) -> _Rule:
-    """Return the rule for the names of the set's objects, parent and lease. It denies an empty name."""
+    """Return the rule for the names of the set's objects, parent and lease.
+
+    The rule denies requests without a name.
+    """
     namespace, parent_name = apply_set.namespace, apply_set.parent_key.name
     in_lab_namespace = f"request.namespace == '{namespace}'"
     in_experiments_own = f"request.namespace.startsWith('{prefix}') && !({in_lab_namespace})"

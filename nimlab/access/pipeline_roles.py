@@ -32,9 +32,11 @@ _GROUP: Final = "rbac.authorization.k8s.io"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """Verbs on a kind, in the lab's namespace or cluster-wide; if `names` is set, only for these objects.
+    """The right to use some verbs on objects of a kind.
 
-    With `names`, the verb `create` allows only an apply (PATCH), because the path of a POST contains no name.
+    The right covers the lab's namespace, or the whole cluster if `is_everywhere` is True. If `names` is not
+    empty, the right covers only objects with these names. In this case, the verb `create` allows only an
+    apply (PATCH), because the path of a POST contains no name.
     """
 
     kind: str
@@ -47,7 +49,7 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
     """Return the policies, accounts, tokens, roles and bindings, in an order in which they can be applied.
 
     The rights cover only the lab's namespace, except for cluster-scoped kinds. If each experiment has its own
-    namespace, syncs create and delete those namespaces, so the rights for objects in them are cluster-wide.
+    namespace, syncs create and delete such namespaces, so the rights for objects in them are cluster-wide.
     Raises NimlabError if, with this prefix, an experiment and the platform could have objects of the same
     name.
     """
@@ -73,13 +75,16 @@ def access_manifests(apply_set: ApplySet, *, prefix: str, own_namespaces: bool) 
 
 
 def _reach(apply_set: ApplySet, *, own_namespaces: bool) -> dict[str, bool]:
-    """Map each readable kind to True if the rights for the kind are cluster-wide, else to False."""
+    """Return the kinds that the accounts may read, as the keys of a map.
+
+    The value is True if the rights for the kind are cluster-wide.
+    """
     reach = {
         kind: not KINDS[kind].namespaced or (own_namespaces and kind in apply_set.kinds_elsewhere)
         for kind in apply_set.kinds
     }
     if not own_namespaces:
-        reach.pop("Namespace", None)  # syncs only create the own namespaces of experiments
+        reach.pop("Namespace", None)  # a sync needs Namespaces only if each experiment has its own
     return reach
 
 
@@ -169,7 +174,7 @@ def _account(name: str, namespace: str) -> Manifest:
 
 
 def _token(name: str, namespace: str) -> Manifest:
-    """Return the Secret of a token for a CI variable. The token is valid until the Secret is deleted."""
+    """Return the Secret that contains the account's token. The token is valid until the Secret is deleted."""
     metadata = {**_metadata(name, namespace), "annotations": {"kubernetes.io/service-account.name": name}}
     return {
         "apiVersion": "v1",

@@ -1,7 +1,7 @@
 """Find foreign objects in a namespace, because a deletion of the namespace would delete them too.
 
 In: the cluster and the known members of the lab. Out: the keys of the foreign objects.
-`plan.namespace_contents` decides which objects count; this module only reads.
+`plan.foreign_in_namespace` decides which objects count; this module only reads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Apply-sets: the identity of a set of objects, and the label and annotation that mark its members.
 
-In: manifests and live objects. Out: manifests marked as members, and the names and kinds that a set uses.
+In: manifests and live objects. Out: manifests marked as members, and facts about a set, such as its ID.
 The sets are compatible with kubectl's apply-sets (KEP-3659): the label keys and the format of the ID are the
 ones in kubectl's code. Pure.
 """
@@ -24,9 +24,10 @@ COMPONENT: Final = "nimlab.dev/component"
 FIELD_MANAGER: Final = "nimlab"
 
 POD_SECURITY: Final[Mapping[str, str]] = {"pod-security.kubernetes.io/enforce": "privileged"}
-"""Label of a namespace whose peers have network limits.
+"""Label of a namespace whose Pod Security level is `privileged`.
 
-The shaper needs the capability NET_ADMIN, which all other Pod Security levels reject.
+The shaper, which limits the network of a peer, needs the capability NET_ADMIN. All other Pod Security levels
+reject pods with this capability.
 """
 
 EXPERIMENTS: Final = "experiments"
@@ -41,7 +42,10 @@ EXPERIMENT_KINDS: Final = (
     "PodDisruptionBudget",
     "StatefulSet",
 )
-"""The kinds that templates of experiments may render. A sync can prune these kinds and Namespaces."""
+"""The kinds that templates of experiments may render.
+
+A sync of experiments can prune objects of these kinds, and Namespaces.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +53,8 @@ class _SetTraits:
     """Properties of an apply-set that depend only on its name.
 
     `kinds` are the kinds that members can have. `kinds_elsewhere` are the kinds that members outside the
-    lab's namespace can have. `group_label` is the label that contains the member's experiment or component.
-    `noun` is the word for the set's pods in messages.
+    lab's namespace can have. `group_label` is the key of the label that names the experiment or component of
+    a member. `noun` is the word for the set's pods in messages.
     """
 
     kinds: tuple[str, ...]
@@ -88,19 +92,22 @@ _SETS: Final[Mapping[str, _SetTraits]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplySet:
-    """A set of objects that are synced together; its parent is a ConfigMap in the lab's namespace."""
+    """A set of objects that are synced together; its parent is a ConfigMap in the lab's namespace.
+
+    `name` is `experiments` or `platform`. `namespace` is the lab's namespace.
+    """
 
     name: str
     namespace: str
 
     @property
     def parent_key(self) -> ObjectKey:
-        """The ConfigMap that records the set's scope and the last synced commit."""
+        """The key of the set's parent: the ConfigMap that records the scope and the last synced commit."""
         return ObjectKey("ConfigMap", self.namespace, f"nimlab-{self.name}")
 
     @property
     def lease_key(self) -> ObjectKey:
-        """The Lease that allows only one sync to write at a time."""
+        """The key of the Lease that allows only one sync to write at a time."""
         return ObjectKey("Lease", self.namespace, f"nimlab-{self.name}")
 
     @property
@@ -125,7 +132,7 @@ class ApplySet:
 
     @property
     def group_label(self) -> str:
-        """The label that names the member's experiment, or its component of the platform."""
+        """The key of the label that names the member's experiment, or its component of the platform."""
         return _SETS[self.name].group_label
 
     @property
@@ -134,7 +141,7 @@ class ApplySet:
         return _SETS[self.name].noun
 
     def group_of(self, live: Manifest) -> str:
-        """Return the experiment or component in an object's label; empty if the label is missing."""
+        """Return the name of the object's experiment or component; empty if the label is missing."""
         return labels_of(live).get(self.group_label, "")
 
 
@@ -145,13 +152,13 @@ def apply_set_id(name: str, namespace: str, kind: str, group: str) -> str:
 
 
 def member_reference(key: ObjectKey, apply_set: ApplySet) -> str:
-    """Return the value of the member annotation: `experiments:apps/StatefulSet:dst-lab/nimp2p-exp-purple`."""
+    """Return the member annotation, such as `experiments:apps/StatefulSet:dst-lab/nimp2p-exp-purple`."""
     group = KINDS[key.kind].group if key.kind in KINDS else "?"  # the guard rejects unknown kinds
     return f"{apply_set.name}:{group}/{key.kind}:{key.namespace}/{key.name}"
 
 
 def stamp(manifest: Manifest, apply_set: ApplySet) -> Manifest:
-    """Return a copy with the label and the annotation of a member; the input is not modified."""
+    """Return a copy of the manifest with the label and the annotation that mark a member of the set."""
     metadata = dict(manifest["metadata"])
     metadata["labels"] = dict(sorted({**labels_of(manifest), PART_OF: apply_set.id}.items()))
     reference = member_reference(key_of(manifest), apply_set)

@@ -1,8 +1,8 @@
 """Record on the apply-set's parent: the scope of the members, the synced commits, the identity of the lab.
 
-In: the parent as the server returned it, and the changes that a run will make. Out: a `Parent`, its manifest,
-and the record before, during and after the run. The record is compatible with kubectl's apply-sets
-(KEP-3659). Pure.
+In: the parent as the server returned it, and the scope, the commit and the experiments of a run. Out: a
+`Parent`, its manifest, and the records to write before and after the run. The record is compatible with
+kubectl's apply-sets (KEP-3659). Pure.
 
 A sync records its commit as begun before its first write, and as synced after its last write. Therefore
 nimlab refuses an older commit even after an interrupted sync.
@@ -66,7 +66,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedCommit:
-    """A commit in the parent's record, for one experiment or for all experiments (`experiment` is None)."""
+    """A recorded commit. It was applied to `experiment`, or to the whole lab if `experiment` is None."""
 
     sha: str
     experiment: str | None
@@ -77,11 +77,11 @@ class Parent:
     """The record on an apply-set's parent.
 
     `commit` is the last commit that was synced completely. `begun` contains the commits of later syncs that
-    were interrupted or covered only some experiments; a key is the name of an experiment, or `*` for all
-    experiments. `origin` is the first synced commit; every clone of the lab's repository contains it. `lab`
-    identifies the lab. `former` contains former namespaces of the lab: a move from each of them to this
-    namespace has begun but is not complete. `version` is the parent's resourceVersion; it is None if the
-    parent does not exist yet.
+    were interrupted or covered only some experiments. Each key is the name of an experiment, or `*` for all
+    experiments. Each value is a commit. `origin` is the first synced commit; every clone of the lab's
+    repository contains it. `lab` identifies the lab. `former` contains the former namespaces of the lab from
+    which a move to this namespace has begun but is not complete. `version` is the parent's resourceVersion;
+    it is None if the parent does not exist yet.
     """
 
     scope: Scope
@@ -100,7 +100,7 @@ class Parent:
     def entries(self, names: frozenset[str] | None) -> tuple[AppliedCommit, ...]:
         """Return the commits recorded for the whole lab, then the commits recorded for single experiments.
 
-        `names` are these experiments; None means all experiments.
+        `names` selects the single experiments; None selects all of them.
         """
         whole_lab = [sha for sha in (self.commit, self.begun.get(_ALL_EXPERIMENTS)) if sha is not None]
         single = [
@@ -144,7 +144,7 @@ def parent_manifest(
 ) -> Manifest:
     """Return the parent's manifest for a forced apply; `version` is the version of nimlab. Deterministic.
 
-    An apply that omits an annotation does not remove an annotation that somebody set by hand. `with_empty`
+    If a user set an annotation by hand, an apply that omits the annotation does not remove it. `with_empty`
     adds each omitted annotation with an empty value, which makes nimlab its owner. The next apply, which
     omits the annotation, then removes it.
     """

@@ -1,7 +1,7 @@
 """Canonical form of a manifest: the form in which the API server would store it.
 
-In: a parsed manifest. Out: the manifest in canonical form, or a message about the first field of the wrong
-type. Pure.
+In: a parsed manifest. Out: the manifest in canonical form, or a message about the first field whose type is
+wrong. Pure.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from nimlab.units import canonical_quantity
 
 
 def canonical(manifest: Mapping[str, Any]) -> Manifest:
-    """Return the manifest as the API server would store it, with sorted keys and without empty values.
+    """Return the manifest as the API server would store it, with sorted keys.
 
     Server-side apply records the fields that a client *sends*. Every plan would therefore show a difference
-    for a value that the server rewrites or omits. To prevent this, quantities get their canonical text, ports
-    get their protocol, and nulls and the empty values that the server omits are removed
-    (docs/server-side-apply.md).
+    for a value that the server rewrites or omits. To prevent this, quantities are written in canonical form,
+    ports without a protocol get the protocol TCP, and a LimitRange gets its defaults. Null values, and empty
+    values that the server omits, are removed (docs/server-side-apply.md). `status` is removed too.
+
     Raises UnitError for a malformed quantity.
     """
     result = _clean(manifest, "")
@@ -34,9 +35,9 @@ def canonical(manifest: Mapping[str, Any]) -> Manifest:
 
 
 def _with_defaults(limit: Manifest) -> Manifest:
-    """Fill in the server's defaults in an item of `limits`.
+    """Return an item of a LimitRange's `limits` with the server's defaults.
 
-    The list is atomic, so every plan would show a difference if a default were missing.
+    The list `limits` is atomic, so every plan would show a difference if a default were missing.
 
     Source: Kubernetes' SetDefaults_LimitRangeItem (pkg/apis/core/v1/defaults.go).
     """
@@ -51,13 +52,13 @@ def _with_defaults(limit: Manifest) -> Manifest:
 _CONTAINERS: Final = (dict, list, tuple)  # isinstance is faster with a tuple of types than with a union
 _TEXT_MAPS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
 _FREE_MAPS: Final = _TEXT_MAPS | {"data"}
-"""Maps whose keys the user chooses: Kubernetes assigns no meaning to a key in them."""
+"""Maps whose keys the user chooses; a key in such a map has no meaning for Kubernetes."""
 QUANTITY_MAPS: Final = frozenset({
     "limits", "requests", "hard", "overhead", "default", "defaultRequest", "max", "min",
 })  # fmt: skip
 """Maps whose values are quantities."""
 QUANTITY_FIELDS: Final = frozenset({"sizeLimit", "storage"})
-"""Fields that are quantities in all other maps, except in maps whose keys the user chooses."""
+"""Fields whose values are quantities in every map, except in the maps in `_FREE_MAPS`."""
 _MEANINGFUL_EMPTY: Final = frozenset({"podSelector", "namespaceSelector", "emptyDir", "securityContext"})
 _ZERO_IS_ABSENT: Final = frozenset({
     "hostPort", "nodePort", "minReadySeconds", "initialDelaySeconds", "readOnly", "hostNetwork",
@@ -71,7 +72,7 @@ def is_quantity(parent: str, field: str) -> bool:
 
 
 def _clean(value: Any, field: str) -> Any:  # noqa: ANN401 -- any JSON value
-    """Return the value in canonical form; `field` is the key of the value or of its list."""
+    """Return the value in canonical form; `field` is its key, or the key of the list that contains it."""
     if isinstance(value, dict):
         if field in QUANTITY_MAPS and _holds_quantities(value):
             return {str(k): canonical_quantity(str(v)) for k, v in sorted(value.items())}
@@ -136,7 +137,7 @@ def shape_fault(value: Any, path: tuple[str, ...] = ()) -> str | None:  # noqa: 
         return None
     for key, item in value.items():
         if key not in _CHECKED and not isinstance(item, _CONTAINERS):
-            continue  # most fields of a manifest: skip the slower check
+            continue  # most fields of a manifest need no check
         item_path = (*path, key)
         required = _required_type(item_path, item)
         if required is not None:

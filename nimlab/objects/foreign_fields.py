@@ -66,7 +66,8 @@ BOOKKEEPING: Final = frozenset({
 class ForeignField:
     """A field that another manager added to an object of nimlab.
 
-    `text` is the path in readable form: `spec.template.spec.containers[nimp2p].env[DEBUG]`.
+    `text` is the path in readable form, such as `spec.template.spec.containers[nimp2p].env[DEBUG]`.
+    `of_secret` is True if the object is a Secret.
     """
 
     manager: str
@@ -77,7 +78,7 @@ class ForeignField:
 
     @property
     def shown(self) -> Any:  # noqa: ANN401 -- any JSON
-        """The value with secrets masked."""
+        """The value as it is shown to the user: secrets in it are masked."""
         return HIDDEN if self.of_secret or _is_secret_value(self.path) else mask(self.value)
 
     @property
@@ -97,11 +98,11 @@ def _is_secret_value(path: FieldPath) -> bool:
 def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...]:
     """Return the fields that other managers own and that `desired` does not specify; sorted by path.
 
-    A list item that is foreign as a whole (a container, an env variable) is one entry. Fields that the
-    control plane sets are not foreign. A field that `desired` specifies is never foreign: if its value
-    differs, this is drift. A field that nimlab owns together with another manager becomes foreign when
-    `desired` no longer specifies it, because the field stays in the object after the next apply. The name of
-    a manager proves little, because any client can choose it.
+    A list item that is foreign as a whole, such as a container or an env variable, counts as one field.
+    Fields that the control plane sets are not foreign. A field that `desired` specifies is never foreign: if
+    the live value differs, this is drift. A field that nimlab owns together with another manager becomes
+    foreign when `desired` no longer specifies it, because the field stays in the object after the next apply.
+    The name of a manager does not prove who wrote a field, because a client can use any name.
     """
     foreign: dict[FieldPath, ForeignField] = {}
     for entry in entries_of(live):
@@ -122,7 +123,10 @@ def foreign_fields(desired: Manifest, live: Manifest) -> tuple[ForeignField, ...
 
 
 def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Iterator[tuple[FieldPath, Any]]:
-    """Yield path and value of each field that a manager owns below `_ROOTS` and that is not desired."""
+    """Yield the path and the value of each field in a manager's field tree `fields` that is not desired.
+
+    Only the parts of the object that `_ROOTS` lists are searched.
+    """
     for root in _ROOTS:
         owned, desired_part, live_part = fields, desired, live
         for part in root:
@@ -136,10 +140,11 @@ def _foreign_values(fields: FieldTree, desired: Manifest, live: Manifest) -> Ite
 
 
 def _is_set_by_kubernetes(manager: str, path: FieldPath, value: Any) -> bool:  # noqa: ANN401 -- any JSON
-    """Return True if Kubernetes set the field: a bookkeeping field, a field of a controller, or a default.
+    """Return True if Kubernetes set the field.
 
+    Such a field is in `BOOKKEEPING`, was written by a controller of the control plane, or contains a default.
     Controllers of the control plane never write to a pod template. If the server fills in a default after a
-    JSON patch by nimlab, the server records the default in an Update entry of nimlab.
+    JSON patch by nimlab, the server records the default in an Update entry of the manager `nimlab`.
     """
     if path[0] == "f:metadata":
         return path[-1][2:] in BOOKKEEPING
@@ -162,8 +167,8 @@ def _walk(
 ) -> Iterator[tuple[FieldPath, Any]]:
     """Yield the topmost paths that the manager owns, that are not desired, and that the live object contains.
 
-    Empty values are skipped, because the server restores an empty value if the API requires the field
-    (`podSelector`).
+    Empty values are skipped, because the server restores an empty value if the API requires the field. An
+    example is `podSelector`.
     """
     if live in (None, {}, []):
         return

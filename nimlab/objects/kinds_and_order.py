@@ -1,4 +1,4 @@
-"""Kinds of objects that nimlab reads or writes, each with its stage.
+"""The kinds of objects that nimlab reads or writes, and the stage of each kind.
 
 nimlab applies objects in ascending order of their stages, and deletes objects in descending order. Pure.
 """
@@ -14,8 +14,8 @@ from typing import Final
 class Kind:
     """The names of a kind in the REST API, and the stage at which its objects are applied.
 
-    The stages in apply order: 0 for namespaces; 1 for policies, quotas and access rights; 2 for
-    configuration; 3 for Services; 4 for workloads. Objects are deleted in the reverse order.
+    Stage 0 contains namespaces; stage 1 policies, quotas and access rights; stage 2 configuration; stage 3
+    Services; stage 4 workloads. Objects are applied in this order, and deleted in the reverse order.
     """
 
     name: str
@@ -27,12 +27,12 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """The `apiVersion` of manifests: `v1`, or `apps/v1`."""
+        """The `apiVersion` of manifests, such as `v1` or `apps/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def group_kind(self) -> str:
-        """The kind with its API group, as in kubectl's apply-sets: `StatefulSet.apps`, `Service` (core)."""
+        """The kind and its API group, as kubectl's apply-sets write them: `StatefulSet.apps` or `Service`."""
         return f"{self.name}.{self.group}" if self.group else self.name
 
 
@@ -68,7 +68,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         _kind("Lease", "coordination.k8s.io/v1", "leases", 2),
     )
 }
-"""All kinds that nimlab reads or writes, by name. A name stands only for the kind in this API group."""
+"""All kinds that nimlab reads or writes. Each key is the name of a kind, and refers to one API group only."""
 
 
 WORKLOADS: Final = frozenset({"StatefulSet", "Deployment", "DaemonSet"})

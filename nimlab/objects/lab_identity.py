@@ -2,8 +2,7 @@
 
 In: the identity from the files, and the identity recorded on the apply-set's parent. Out: a `LabRelation`.
 The namespace does not identify a lab. Two labs can use the same namespace, and a lab can move to another
-namespace.
-Pure.
+namespace. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class LabRelation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabIdentity:
-    """Facts that distinguish a lab from others; None if a fact is unknown.
+    """Facts that distinguish a lab from other labs; an unknown fact is None.
 
     `id` is `metadata.id` in `lab.yaml`. `repository_folder` is the path of the lab's folder inside its Git
     repository; it is empty if the lab is at the root of the repository. `host_folder` is a hash of the
@@ -34,7 +33,11 @@ class LabIdentity:
     host_folder: str | None = None
 
     def recorded_over(self, former: LabIdentity) -> LabIdentity:
-        """Return the identity that replaces `former` in the record; `former` supplies the unknown facts."""
+        """Return the identity to record in place of the recorded identity `former`.
+
+        If `id` or `repository_folder` is unknown, the result contains the value of `former`. The result
+        contains a `host_folder` only if it contains no `repository_folder`.
+        """
         folder = self.repository_folder if self.repository_folder is not None else former.repository_folder
         return LabIdentity(
             id=self.id or former.id,
@@ -47,8 +50,8 @@ def lab_relation(own: LabIdentity, recorded: LabIdentity, *, knows_commit: bool 
     """Return whether a recorded apply-set belongs to this lab.
 
     `knows_commit` is True if this repository contains a commit from which the apply-set was synced. It is
-    None if no commit is recorded. The root commit of a repository proves nothing, because every fork contains
-    it.
+    None if no commit is recorded. The root commit of a repository does not identify a lab, because every fork
+    contains the same root commit.
     """
     if own.id is not None and recorded.id is not None:
         return LabRelation.SAME if own.id == recorded.id else LabRelation.OTHER

@@ -1,10 +1,10 @@
-"""managedFields of a live object: one entry per manager, and in each entry a tree of the owned fields.
+"""managedFields of a live object: each entry names a manager, and contains a tree of the fields it owns.
 
-In: a live object. Out: the entries of nimlab and of other managers, and the values at paths in their field
-trees. `unchanged_check` and `foreign_fields` use this module. Pure.
+In: a live object. Out: the entries of nimlab and of other managers, and the values to which their field trees
+refer. Pure.
 
 A field tree consists of nested maps. The key `f:NAME` stands for a field, `k:{JSON}` for an item of a keyed
-list, `v:JSON` for an item of a set, and `.` for the node itself.
+list, and `v:JSON` for an item of a set. The key `.` stands for the map or list item that contains it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def descend(value: Any, child: str) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def index_of_item(value: Any, child: str) -> int | None:  # noqa: ANN401 -- any JSON
-    """Return the index of the list item to which a key of a field tree refers; None if it is missing."""
+    """Return the index of the list item to which a key of a field tree refers; None if there is no item."""
     if not isinstance(value, list):
         return None
     if child.startswith("v:"):
@@ -69,7 +69,7 @@ def index_of_item(value: Any, child: str) -> int | None:  # noqa: ANN401 -- any 
 
 
 def path_text(path: FieldPath) -> str:
-    """Return a path in readable form: `spec.template.spec.containers[nimp2p].env[DEBUG]`."""
+    """Return a path in readable form, such as `spec.template.spec.containers[nimp2p].env[DEBUG]`."""
     text = ""
     for part in path:
         if part.startswith("f:"):

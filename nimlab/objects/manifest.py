@@ -16,7 +16,10 @@ Manifest: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectKey:
-    """Kind, namespace (empty if cluster-scoped) and name of an object; as text `Kind/namespace/name`."""
+    """Kind, namespace and name of an object; the namespace of a cluster-scoped object is empty.
+
+    The text form is `Kind/namespace/name`, or `Kind/name` for a cluster-scoped object.
+    """
 
     kind: str
     namespace: str
@@ -28,7 +31,7 @@ class ObjectKey:
 
     @property
     def stage(self) -> int:
-        """The stage of the kind; unknown kinds have the last stage."""
+        """The stage of the kind; objects of unknown kinds are applied after all other objects."""
         kind = KINDS.get(self.kind)
         return kind.stage if kind else 9
 

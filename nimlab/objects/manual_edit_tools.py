@@ -13,8 +13,8 @@ _HAND_TOOLS: Final = ("kubectl", "before-first-apply", "k9s", "rancher")
 def is_hand_tool(manager: str) -> bool:
     """Return True if a field manager is a tool that people use by hand.
 
-    A sync reverts a change by hand, which is drift. A change by a controller is intended, so a sync reports
-    it as a conflict. The manager of most kubectl commands has the command's name (`kubectl-edit`); the
-    manager of `kubectl scale` is `kubectl`.
+    A change by hand is drift, and a sync reverts it. A change by a controller is intended, and a sync reports
+    it as a conflict. Most kubectl commands use a manager with the command's name (`kubectl-edit`). The
+    command `kubectl scale` uses the manager `kubectl`.
     """
     return manager.startswith(_HAND_TOOLS)

@@ -1,7 +1,7 @@
-"""Hide secrets in output: values of Secrets, of env variables with secret-looking names, and credentials.
+"""Hide secrets in output: values in Secrets, secret values of env variables, and credentials.
 
-In: values, objects, errors. Out: the same values, objects and errors with the secret values hidden. The name
-of a variable determines whether its value is secret. Names themselves are never hidden. Pure, with two
+In: values, objects, errors. Out: the same values, objects and errors, but secret values are hidden. The name
+of an env variable determines whether its value is secret. Names are never hidden. Pure, with two
 exceptions: `hide_secrets` modifies the errors that pass through it, and `remember_credential` stores the
 credentials of this process.
 """
@@ -30,11 +30,11 @@ _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET_AT_END: Final = frozenset({
     "PASS", "PWD", "AUTH", "PRIVATE", "DSN", "JWT", "BEARER", "SESSION", "CRED", "CREDS",
 })  # fmt: skip
-_SECRET_ENDINGS: Final = ("PASS", "PWD")  # endings of longer words, such as `PGPASS`
+_SECRET_ENDINGS: Final = ("PASS", "PWD")  # longer words may end with these, such as `PGPASS`
 _NOT_SECRET: Final = frozenset({"PWD", "OLDPWD", "BYPASS", "COMPASS", "OVERPASS", "TRESPASS", "UNDERPASS"})
 _MIN_LENGTH: Final = 3  # shorter values occur in most texts by chance
 _MIN_LINE: Final = 8
-_MIN_LENGTH_INSIDE_WORD: Final = 8  # credentials of this length are hidden inside longer words too
+_MIN_LENGTH_INSIDE_WORD: Final = 8  # credentials of at least this length are hidden inside words too
 _MIN_FRAGMENT: Final = 4
 _CUT_MARKS: Final = "… .\"'"  # characters that may surround a truncated text
 _GO_ESCAPES: Final = {c: "\\" + e for c, e in zip('\a\b\f\n\r\t\v\\"', 'abfnrtv\\"', strict=True)}
@@ -44,9 +44,10 @@ def is_secret_name(name: object) -> bool:
     """Return True if the name of an env variable suggests a secret value.
 
     These words suggest a secret at any position in a name: token, secret, password, passwd, passphrase,
-    credential, key, cookie, signature, authorization, mnemonic. These words suggest one only at the end of a
-    name: pass, pwd, auth, private, dsn, jwt, bearer, session, cred. So `GF_AUTH_ANONYMOUS_ENABLED` and
-    `PASS_COUNT` are not secret. Certificates are public, and `PWD` is the working directory of a shell.
+    credential, key, cookie, signature, authorization, mnemonic. These words suggest a secret value only at
+    the end of a name: pass, pwd, auth, private, dsn, jwt, bearer, session, cred, creds. For example,
+    `GF_AUTH_ANONYMOUS_ENABLED` and `PASS_COUNT` are not secret. Names of certificates are not secret, because
+    certificates are public. `PWD` is not secret, because it contains the working directory of a shell.
     """
     text = str(name)
     if _SECRET_ANYWHERE.search(text):
@@ -142,7 +143,11 @@ def hide_secrets(*objects: Manifest | None) -> Iterator[None]:
 
 
 def _forms(value: str) -> frozenset[str]:
-    """Return the forms in which a value may be written: unquoted, quoted once, and quoted twice."""
+    """Return the forms in which a text may contain a value.
+
+    The forms are the value, each long line of the value, its base64 encodings, and its escaped bytes. Each
+    form is returned unquoted, quoted once and quoted twice.
+    """
     lines = (line for line in value.splitlines() if len(line.strip()) >= _MIN_LINE)
     data = value.encode(errors="replace")
     coded = (code(data).decode().rstrip("=") for code in (base64.b64encode, base64.urlsafe_b64encode))

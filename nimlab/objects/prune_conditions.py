@@ -1,6 +1,6 @@
 """Proofs that nimlab requires before it prunes an object.
 
-In: a live object and the apply-set. Out: the proofs that are missing. Pure.
+In: a live object and the apply-set. Out: the missing proofs, as text. Pure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
     The label must contain the ID of the apply-set. The annotation must contain the object's own kind,
     namespace and name, so a copy under another name is not pruned. nimlab's Apply entry must own the label.
     The object must have no owner reference, because controllers set owner references on the objects that they
-    create. The kind must be prunable, and no annotation may protect the object. A malformed label or
-    annotation proves nothing.
+    create. The kind must be prunable, and no annotation may protect the object. The deletion of the object
+    must not have begun. A malformed label or annotation is not a proof.
 
     The proofs do not detect a client that imitates nimlab: an object becomes a member if a client applies it
     with the label, the annotation and `--field-manager=nimlab`.
@@ -49,7 +49,7 @@ def missing_proofs(live: Manifest, apply_set: ApplySet) -> tuple[str, ...]:
 
 
 def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
-    """Return the required member annotation; None if nimlab does not manage this kind in this API group."""
+    """Return the required member annotation; None if nimlab does not use the object's kind and API group."""
     key = key_of(live)
     kind = KINDS.get(key.kind)
     if kind is None or str(live.get("apiVersion", "")).rpartition("/")[0] != kind.group:
@@ -58,7 +58,10 @@ def _own_reference(live: Manifest, apply_set: ApplySet) -> str | None:
 
 
 def has_applied_label(live: Manifest, name: str) -> bool:
-    """Return True if nimlab's Apply entry owns a label, so that no other manager has changed it since."""
+    """Return True if nimlab's Apply entry owns a label.
+
+    In this case, no other manager has changed the label since nimlab's last apply.
+    """
     return any(is_own_entry(entry) and _has_label(entry.get("fieldsV1"), name) for entry in entries_of(live))
 
 

@@ -35,14 +35,15 @@ from nimlab.objects.manifest import Manifest
 from nimlab.objects.manual_edit_tools import is_hand_tool
 
 _BEFORE_FIRST_APPLY: Final = "before-first-apply"
-"""The manager that the server records for the fields of an object without managedFields."""
+"""The manager that the server records for the existing fields if an object has no managedFields yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takeover:
-    """Changes before an apply: nimlab takes over the entries of `managers`, and removes the fields `removed`.
+    """The changes that nimlab makes to an object before it applies the object.
 
-    `managers` are sorted.
+    nimlab merges the managedFields entries of `managers` into its own entry, and removes the fields in
+    `removed`. `managers` is sorted.
     """
 
     managers: tuple[str, ...]
@@ -52,8 +53,9 @@ class Takeover:
 def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> Takeover | None:
     """Return the takeover that must precede an apply; None if there is nothing to do.
 
-    Entries of hand tools are taken over only before nimlab's first apply. Fields that a hand tool adds later
-    are foreign; they stay unless `remove_foreign` is set.
+    Entries of hand tools are taken over only before nimlab's first apply. The entry of `before-first-apply`
+    is an exception: it is also taken over later. Fields that a hand tool adds after the first apply are
+    foreign; they stay unless `remove_foreign` is set.
     """
     managers = _legacy_managers(live)
     if not managers and not remove_foreign:
@@ -67,8 +69,8 @@ def takeover_of(desired: Manifest, live: Manifest, *, remove_foreign: bool) -> T
 def takeover_patch(takeover: Takeover, live: Manifest) -> list[dict[str, Any]]:
     """Return the JSON patch for a takeover.
 
-    The patch contains no fields that no longer exist. It removes the items of a list in reverse order, so
-    that the indexes of the remaining items stay valid.
+    The patch omits fields that no longer exist. It removes the items of a list in reverse order, so that the
+    indexes of the remaining items stay valid.
     """
     patch: list[dict[str, Any]] = []
     if takeover.managers:
@@ -100,7 +102,7 @@ def _locations(takeover: Takeover, live: Manifest) -> list[tuple[str | int, ...]
 
 
 def effective_takeover(takeover: Takeover, live: Manifest, after_takeover: Manifest) -> Takeover | None:
-    """Return the takeover without the fields that the server would restore at once; None if it becomes empty.
+    """Return the takeover without the fields that the server would restore; None if nothing remains.
 
     `after_takeover` is the object that the server returned after the takeover. For example, a field with a
     default cannot be removed, because the server fills in the default again.
@@ -119,7 +121,7 @@ def require_version(live: Manifest) -> dict[str, Any]:
 
 
 def _legacy_managers(live: Manifest) -> tuple[str, ...]:
-    """Return the hand tools that created or changed the object before nimlab's first apply."""
+    """Return the field managers of the hand tools whose entries nimlab takes over, sorted."""
     is_applied = own_entry(live) is not None
     managers = {
         str(entry.get("manager", ""))

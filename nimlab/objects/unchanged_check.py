@@ -35,7 +35,7 @@ _UNOWNED_METADATA: Final = frozenset({
     "resourceVersion",
 })  # fmt: skip
 _ATOMIC_ITEMS: Final = frozenset({"imagePullSecrets"})
-"""Keyed lists whose items are owned as a whole: an item in managedFields has no subtree, not even `.`."""
+"""Keyed lists whose items are owned as a whole; in managedFields, the tree of such an item is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,14 @@ class Comparison:
 
 
 class _Suspect(Exception):
-    """Ends the comparison: the object is suspect. The message is the reason."""
+    """The object is suspect, so the comparison ends. The message is the reason."""
 
 
 def compare(desired: Manifest, live: Manifest) -> Comparison:
-    """Compare an object with its manifest. `unchanged`: an apply would change nothing. Never raises."""
+    """Compare a live object with its desired manifest. Never raises.
+
+    In the result, `unchanged` is True only if an apply would change nothing.
+    """
     try:
         _check(desired, live)
     except _Suspect as suspect:
@@ -77,7 +80,10 @@ def _check(desired: Manifest, live: Manifest) -> None:
 
 
 def _check_node(desired: Any, live: Any, owned: FieldTree, path: FieldPath) -> None:  # noqa: ANN401 -- any JSON
-    """Compare desired, live and owned, node by node. Raises _Suspect at the first node not proven equal."""
+    """Compare the desired value, the live value and nimlab's field tree `owned`, node by node.
+
+    Raises _Suspect at the first node that is not proven unchanged.
+    """
     children = [name for name in owned if name != "."]
     if not children:
         _check_leaf(desired, live, path)
@@ -127,7 +133,7 @@ def _check_map(
         if name not in live:
             raise _Suspect(f"{path_text((*path, child))}: is missing")
         if not owned[child] and isinstance(desired[name], str) and desired[name] == live[name]:
-            continue  # most leaves are equal texts: skip the slower general check
+            continue  # most leaves are equal texts, which do not need the slower general check
         _check_node(desired[name], live[name], owned[child], (*path, child))
 
 
@@ -138,7 +144,7 @@ def _check_keyed(
     children: Sequence[str],
     path: FieldPath,
 ) -> None:
-    """Compare the items of a keyed list, and their order, which managedFields do not record."""
+    """Compare the items of a keyed list and their order. managedFields do not record the order."""
     keys = {child: decode_key(child) for child in children}
     names = sorted({name for key in keys.values() for name in key})
     child_by_key = {_key_of(key, names): child for child, key in keys.items()}
@@ -166,7 +172,10 @@ def _by_child(
     names: Sequence[str],
     path: FieldPath,
 ) -> dict[str, Any]:
-    """Return the items with these keys, in the list's order. Raises _Suspect if two have the same key."""
+    """Return the list items whose keys are in `child_by_key`, in the order of the list.
+
+    Each key of the result is a key of the field tree. Raises _Suspect if two items have the same key.
+    """
     matches: dict[str, Any] = {}
     for item in items:
         child = child_by_key.get(_key_of(item, names))
@@ -179,7 +188,10 @@ def _by_child(
 
 
 def _key_of(item: FieldTree, names: Sequence[str]) -> _ItemKey:
-    """Return the item's key fields. They include the types of the values, because 1 == True in Python."""
+    """Return the name, type and value of each key field of an item.
+
+    The type distinguishes 1 from True, because 1 == True in Python.
+    """
     return tuple([(name, type(item[name]), item[name]) for name in names if name in item])
 
 
@@ -194,7 +206,7 @@ def _check_set(desired: Any, live: Any, children: Sequence[str], path: FieldPath
 
 
 def _equal(a: Any, b: Any) -> bool:  # noqa: ANN401 -- any JSON
-    """Compare types as well as values: in Python, 0 == False and 1 == 1.0."""
+    """Return True if the types and the values are equal. In Python, 0 == False and 1 == 1.0."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):

@@ -1,7 +1,7 @@
 """One planned change of one object.
 
-In: a decision of `decide_change`. Out: a `Change`, which also specifies how long its peers restart and
-whether outdated peers remain. Pure.
+In: a decision of `decide_change`. Out: a `Change`. Its properties include the estimated time to restart its
+peers, and whether outdated peers remain. Pure.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ class Action(Enum):
 class Change:
     """One object and the action planned for it.
 
-    `reason` explains the action; a KEEP with a reason is shown to the user. `fields` are the changed fields.
-    `foreign` are the fields of other managers that stay. If there is an `error`, the sync does not take the
-    action. `restarts` counts the running peers that are deleted and created again. `unverified` is True if
-    nimlab predicted the changes itself, because the credentials do not allow a dry run. `reclaimed_fields`
-    are the fields that the apply takes back from hand tools. `takeover` precedes the apply; the fields that
-    it removes are among `fields`, not among `foreign`. `outdated_peers_possible` is True if, after an
-    interrupted sync, peers of an older template may exist that the status does not count yet. `former` is the
-    apply-set of an orphan in a former namespace of the lab; None for the current set. `leaving` is True if no
-    file specifies the object and its deletion has begun. The sync then waits until the object no longer
-    exists.
+    `desired` is None if no file specifies the object. `live` is None if the object does not exist. `reason`
+    explains the action. If the action is KEEP and there is a reason, the change is shown to the user.
+    `fields` are the changed fields. `foreign` are the fields of other managers that stay. If there is an
+    `error`, the sync does not take the action. `restarts` counts the running peers that are deleted and
+    created again. `unverified` is True if nimlab predicted the changes itself, because the credentials do not
+    allow a dry run. `replace_by` is the experiment's setting for the action REPLACE. `reclaimed_fields` are
+    the fields that the apply takes back from hand tools. `takeover` precedes the apply; the fields that it
+    removes are in `fields`, not in `foreign`. `outdated_peers_possible` is True if, after an interrupted
+    sync, peers of an older template may exist that the status does not count yet. `former` is the apply-set
+    of an object in a former namespace of the lab; it is None for an object of the current set. `leaving` is
+    True if no file specifies the object and its deletion has begun. The sync then waits until the object no
+    longer exists.
     """
 
     action: Action
@@ -79,7 +81,7 @@ class Change:
 
     @property
     def takes_peers(self) -> bool:
-        """True if the object is replaced and its peers are deleted together with it."""
+        """True if the object is replaced and its peers are deleted together with the object."""
         return self.action is Action.REPLACE and self.replace_by is not OnImmutableChange.ORPHAN
 
     @property

@@ -1,7 +1,7 @@
 """Decide what a sync changes on one object, and why.
 
-In: a desired manifest or an orphan, the snapshot, and the policy. Out: one `Change`. `make_plan` contains the
-rules that concern several objects. Pure.
+In: a desired manifest, or a live object that no file specifies; the snapshot; the policy. Out: one `Change`.
+`make_plan` contains the rules that concern several objects. Pure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from nimlab.plan.sync_policy import PlanInputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """A desired object and its live object. `base` is a KEEP; decisions return modified copies of it."""
+    """A desired object and its live object.
+
+    `base` is a change of this object with the action KEEP. Each decision returns `base` or a modified copy of
+    it. `on_immutable_change` is the setting of the experiment for changes of immutable fields.
+    """
 
     desired: Manifest
     live: Manifest
@@ -39,7 +43,7 @@ class _Pair:
 
 
 def decide_desired(desired: Manifest, group: Desired, snapshot: Snapshot, inputs: PlanInputs) -> Change:
-    """Return the change for an object that an experiment specifies."""
+    """Return the change for a desired object. `group` is the experiment or component of the object."""
     key = key_of(desired)
     live = snapshot.live.get(key)
     on_immutable_change = group.on_immutable_change
@@ -109,9 +113,10 @@ def _ownership_conflict(
     """Return the conflict with the owner of the object; None if nimlab owns it or may take it over.
 
     The label alone proves nothing, because any client can set or copy it. nimlab owns an object with the
-    label under one of two conditions: its annotation names the object itself (as in the output of `nimlab
-    render`), or nimlab has applied it. Both conditions are required if the object does not have the label, or
-    if it is a member of this lab's set in a former namespace.
+    label of this apply-set if at least one of two conditions is true. First, the annotation names the object
+    itself; this is also true for the output of `nimlab render`. Second, nimlab has applied the object. Both
+    conditions are required if the object does not have the label, or if it is a member of this lab's set in a
+    former namespace.
     """
     apply_set = snapshot.apply_set
     owner = labels_of(live).get(PART_OF)
@@ -188,7 +193,7 @@ def _decide_suspect(pair: _Pair, prediction: Prediction, apply_set: ApplySet) ->
 
 
 def _with_takeover(base: Change, takeover: Takeover | None) -> Change:
-    """Return the change with a takeover; `foreign` does not contain the fields that the takeover removes."""
+    """Return the change with the takeover, and without the foreign fields that the takeover removes."""
     if takeover is None:
         return base
     foreign = tuple(f for f in base.foreign if f not in takeover.removed)
@@ -232,7 +237,11 @@ def _decide_takeover(
 
 
 def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest) -> int:
-    """Count the restarts: all peers if the template changes, else the peers that lose foreign fields."""
+    """Return how many peers restart.
+
+    If the apply changes the template, all peers restart. Otherwise, only peers that lose foreign fields in
+    the takeover restart.
+    """
     is_changed = changes_template(live, predicted)
     if not is_changed and changes_template(live, taken_over) and restart_pending(live):
         return peers_of(live).updated
@@ -240,7 +249,7 @@ def _takeover_restarts(live: Manifest, predicted: Manifest, taken_over: Manifest
 
 
 def _decide_predicted(pair: _Pair, prediction: Prediction, predicted: Manifest) -> Change:
-    """Decide from the result of the server's dry run, compared with the live object."""
+    """Decide by comparing the live object with `predicted`, the result of the server's dry run."""
     live = pair.live
     update = replace(pair.base, action=Action.UPDATE)
     fields = diff_objects(live, predicted)
@@ -272,7 +281,10 @@ def _unproven(live: Manifest, apply_set: ApplySet) -> OwnershipConflict | None:
 
 
 def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabError | None) -> Change:
-    """Decide about an object that must be deleted and created again; its foreign fields are lost."""
+    """Decide about an object that must be deleted and created again; its foreign fields are lost.
+
+    `immutable` are the changed fields. `refused` is the error that forbids the replacement, if there is one.
+    """
     desired, live, policy = pair.desired, pair.live, pair.on_immutable_change
     reason = f"{', '.join(immutable)} cannot be changed in place"
     without_foreign = after_takeover(Takeover(managers=(), removed=pair.base.foreign), live)
@@ -296,7 +308,10 @@ def _decide_replace(pair: _Pair, immutable: tuple[str, ...], refused: NimlabErro
 def _replacement_error(
     desired: Manifest, live: Manifest, reason: str, policy: OnImmutableChange
 ) -> ImmutableField | None:
-    """Return the error if the experiment does not allow the replacement, or if its peers cannot be kept."""
+    """Return the error if the policy forbids the replacement, or if the new object would not adopt the peers.
+
+    The second case concerns only the policy ORPHAN, which keeps the peers.
+    """
     if policy is OnImmutableChange.FAIL:
         return ImmutableField(
             reason,

@@ -44,8 +44,8 @@ class FieldChange:
         return self.path.startswith("spec.template")
 
 
-# The key fields of each keyed list, whose items are matched by key, not by index. Source: the schema of
-# client-go's structured-merge-diff.
+# The key fields of each keyed list. Some lists have alternative keys. Items of a keyed list are matched by
+# their keys, not by their indexes. Source: the schema of client-go's structured-merge-diff.
 _LIST_KEYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "containers": (("name",),),
     "initContainers": (("name",),),
@@ -65,7 +65,7 @@ _SERVER_FIELDS: Final = frozenset({
 })  # fmt: skip
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _ORDER: Final = "(order)"
-"""Key of the item order in a map that was converted from a keyed list."""
+"""Key that `_comparable` adds if it converts a keyed list to a map; its value is the order of the items."""
 
 
 def diff_objects(old: Manifest, new: Manifest) -> tuple[FieldChange, ...]:
@@ -100,7 +100,7 @@ def _diff(before: Any, after: Any, *, secret: bool) -> tuple[FieldChange, ...]: 
 
 
 def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]:  # noqa: ANN401 -- any JSON
-    """Yield the paths at which two values differ; for a list of plain values, only the path of the list."""
+    """Yield the paths at which two values differ. A list of plain values counts as one value."""
     before, after = _like_keyed_list(before, after), _like_keyed_list(after, before)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
@@ -115,13 +115,13 @@ def _changed_paths(before: Any, after: Any, path: _Path = ()) -> Iterator[_Path]
 
 
 def _like_keyed_list(value: Any, other: Any) -> Any:  # noqa: ANN401 -- any JSON
-    """Convert an empty list to a map if the other value is a keyed list, so that each item is one change."""
+    """Convert an empty list to a map if the other value is such a map, so that each item is one change."""
     is_keyed = isinstance(other, Mapping) and _ORDER in other
     return {_ORDER: []} if is_keyed and value == [] else value
 
 
 def _changed_items(before: list[Any], after: list[Any]) -> Iterable[_Path]:
-    """Return the paths at which two unkeyed lists differ; for plain values, only the path of the list."""
+    """Return the paths at which two unkeyed lists differ. A list of plain values counts as one value."""
     if to_json_text(before) == to_json_text(after):
         return ()
     if _is_plain_list(before) and _is_plain_list(after):
@@ -158,7 +158,10 @@ def _at(tree: Any, path: _Path) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _leaves(path: _Path, old: Any, new: Any) -> Iterator[_Leaf]:  # noqa: ANN401 -- any JSON
-    """Yield one leaf per field of an added or removed map, but a single leaf for an item of a list."""
+    """Yield one leaf per field of an added or removed map, but a single leaf for an item of a list.
+
+    A leaf consists of a path, the old value and the new value.
+    """
     added_or_removed = new if old is ABSENT else old if new is ABSENT else None
     is_item = isinstance(path[-1], int) or path[-1].startswith("[")
     if not isinstance(added_or_removed, Mapping) or not added_or_removed or is_item:
@@ -169,7 +172,7 @@ def _leaves(path: _Path, old: Any, new: Any) -> Iterator[_Leaf]:  # noqa: ANN401
 
 
 def _is_worth_showing(leaf: _Leaf) -> bool:
-    """Return False if only the order differs, and only because an item was added or removed."""
+    """Return False for a change of the order that results only from added or removed items."""
     path, old, new = leaf
     if path[-1] != _ORDER:
         return True
@@ -179,7 +182,7 @@ def _is_worth_showing(leaf: _Leaf) -> bool:
 
 
 def _shown_path(path: _Path, old: object, new: object, changed: frozenset[_Path]) -> _Path:
-    """Return the path to show: if only the value of an env item changes, the path of this item."""
+    """Return the path to show. If only the `value` of an env item changes, this is the path of the item."""
     if len(path) < 3 or path[-1] != "value" or path[-3] != "env" or ABSENT in (old, new):
         return path
     siblings = [other for other in changed if other[:-1] == path[:-1]]
@@ -216,7 +219,7 @@ def _is_quantity(path: tuple[str, ...]) -> bool:
 def _quantity(value: object) -> object:
     try:
         return canonical_quantity(str(value))
-    except UnitError:  # a live object may contain forms that nimlab does not parse
+    except UnitError:  # a live object may contain quantities that nimlab cannot parse
         return value
 
 
@@ -261,7 +264,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any JSON
 def _shown(value: Any) -> Any:  # noqa: ANN401 -- any JSON
     """Return the value to show, with secrets masked.
 
-    If the value is an env item with only a name and a literal value, show only the literal value.
+    For an env item that consists of a name and a literal value, return only the literal value.
     """
     shown = mask(_plain(value))
     if isinstance(shown, Mapping) and set(shown) == {"name", "value"}:
@@ -294,7 +297,7 @@ def _is_secret(path: _Path, before: Any, after: Any, *, secret: bool) -> bool:  
 
 
 def _masked(old: object, new: object) -> tuple[object, object]:
-    """Return placeholders for a secret's old and new value; they show only which of the two exist."""
+    """Return placeholders for the old and the new value of a secret; ABSENT if the value does not exist."""
     changes = old is not ABSENT and new is not ABSENT
     return (
         ABSENT if old is ABSENT else HIDDEN,

@@ -31,7 +31,10 @@ def has_other_writer(change: Change) -> bool:
 
 
 def checkout_has_changed(change: Change) -> bool:
-    """Return True if a field has the value of nimlab's last apply, but the files specify another value."""
+    """Return True if a field has the value of nimlab's last apply, but the files specify another value.
+
+    For a prune, return True if nimlab has applied the object, because earlier files must have specified it.
+    """
     if change.action is Action.PRUNE:
         return change.live is not None and own_entry(change.live) is not None
     if change.action not in (Action.UPDATE, Action.REPLACE) or change.live is None:

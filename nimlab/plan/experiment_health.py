@@ -1,4 +1,4 @@
-"""Health of an experiment: one word for the state of its pods, and the worst reason.
+"""Health of an experiment: the state of its pods, and the worst reason why pods do not run.
 
 In: the live workloads, the troubles of their pods, and the time. Out: a `Verdict`. Differences between files
 and cluster do not affect the verdict. Pure.
@@ -33,7 +33,7 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The health and the worst reason, if any: `reason` is one word, `message` is a sentence."""
+    """The health, and the worst trouble if there is one: `reason` is one word, `message` is a sentence."""
 
     health: Health
     reason: str = ""
@@ -41,7 +41,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The verdict as text: `failing: CrashLoopBackOff`."""
+        """The verdict as text, such as `failing: CrashLoopBackOff`."""
         return f"{self.health.value}: {self.reason}" if self.reason else self.health.value
 
     @property
@@ -50,7 +50,8 @@ class Verdict:
         return self.health in (Health.NOT_READY, Health.FAILING, Health.TERMINATING)
 
 
-# Sorted from worst to least bad: killed pods, pods that cannot start, states that may be transient.
+# Reasons from worst to least bad: first killed pods, then pods that cannot start, then states that may be
+# transient.
 _WORST_FIRST: Final = (
     "OOMKilled", "CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName",
     "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "Evicted",
@@ -92,7 +93,7 @@ def health_of(
 
 
 def lacks_running_pods(workloads: Sequence[Manifest]) -> bool:
-    """Return True if not all desired pods run, so that their troubles must be read from the cluster."""
+    """Return True if not all desired pods run, so that the pods must be read to find their troubles."""
     return any(
         not is_terminating(live) and peers_of(live).wanted and status_of(live).state is not State.CURRENT
         for live in workloads

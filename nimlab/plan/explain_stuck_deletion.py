@@ -82,7 +82,7 @@ def _dependents(live: Manifest) -> str:
 
 
 def _namespace_reasons(status: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the conditions of a namespace that block its deletion: only the conditions that are True."""
+    """Yield the conditions that block the deletion of a namespace. Only conditions that are True block it."""
     true = {c.get("type"): c for c in status.get("conditions") or () if c.get("status") == "True"}
     for name in _NAMESPACE_CONDITIONS:
         if name in true:

@@ -1,4 +1,4 @@
-"""Foreign objects in a namespace. They prevent the prune of the namespace, which would delete its contents.
+"""Foreign objects in a namespace. nimlab does not prune the namespace, because this would delete them.
 
 In: the metadata of all objects in a namespace, and the keys of the apply-set's members. Out: the foreign
 objects. Pure.
@@ -20,11 +20,11 @@ _TRANSIENT: Final = frozenset({("Event", ""), ("Event", "events.k8s.io"), ("PodM
 def foreign_objects_among(
     items: Sequence[Manifest], apply_set: ApplySet, ours: Mapping[str, ObjectKey]
 ) -> tuple[ObjectKey, ...]:
-    """Return the foreign objects: all objects except members and objects that members own; sorted.
+    """Return the foreign objects in `items`: all objects except members and objects that members own; sorted.
 
-    `ours` contains the keys of the members by uid. Members own an object if each of its owners is a member,
-    or is itself owned by members. The result does not contain events, objects that exist in every namespace,
-    and proven members of the lab's other apply-set (such as the discovery Role).
+    `ours` maps the uid of each member to its key. Members own an object if each of its owners is a member, or
+    is itself owned by members. The result contains no events, no objects that exist in every namespace, and
+    no proven members of the lab's other apply-set (such as the discovery Role).
     """
     siblings = apply_set.siblings
     known = set(ours) | {

@@ -75,7 +75,7 @@ def _is_immutable(kind: str, name: str) -> bool:
 
 
 def _covers(wanted: object, live: Any) -> bool:  # noqa: ANN401 -- any JSON value
-    """Return True if `live` contains all desired values; additional values in `live` are ignored."""
+    """Return True if `live` contains all values of `wanted`; additional map keys in `live` are ignored."""
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(_covers(v, live.get(k)) for k, v in wanted.items())
     if isinstance(wanted, list):

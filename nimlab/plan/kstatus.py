@@ -30,7 +30,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A state, and the reason in one line."""
+    """A state, and the reason for it in one line."""
 
     state: State
     message: str
@@ -38,7 +38,11 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerCount:
-    """Numbers of a workload's pods: desired, ready, of the newest revision (`updated`), and existing."""
+    """Numbers of a workload's pods.
+
+    `wanted` pods are desired, `running` pods are ready, `updated` pods have the newest revision, and
+    `existing` pods exist.
+    """
 
     wanted: int
     running: int
@@ -111,7 +115,10 @@ def condition_of(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def last_seen_at(event: Manifest) -> datetime | None:
-    """Return when an event last occurred; the field differs between versions of the Event API."""
+    """Return when an event last occurred; None if no time is recorded.
+
+    The name of the field differs between versions of the Event API.
+    """
     series: Mapping[str, Any] = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),
@@ -141,7 +148,10 @@ def template_changed_at(live: Manifest) -> datetime | None:
 
 
 def _written_at(live: Manifest, path: tuple[str, ...]) -> datetime | None:
-    """Return when an owner of a field below this path last wrote, or else when the object was created."""
+    """Return the time of the last write by a manager that owns a field below this path.
+
+    If no such write is recorded, return the creation time of the object; None if it is missing too.
+    """
     entries = live["metadata"].get("managedFields")
     times = [parse_time(live["metadata"].get("creationTimestamp"))]
     for entry in entries if isinstance(entries, list) else ():

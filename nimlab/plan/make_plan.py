@@ -42,8 +42,8 @@ class ExperimentPlan:
     """The changes of one experiment, in the order of execution, and the resources that they add.
 
     `source` is the experiment's file; it is None if the file was removed. `added` may be negative. `held` is
-    True if the experiment is new but is not created, because a prune of other peers is withheld and the peers
-    of both experiments would run at the same time.
+    True if the experiment is new but this run does not create it. This happens while a prune of peers is
+    withheld: if the new experiment is a renamed one, its peers would run twice, under both names.
     """
 
     name: str
@@ -58,11 +58,13 @@ class Plan:
     """Everything that a sync will do.
 
     `experiments` are sorted by name. `stops` are the reasons to withhold the prunes; `refusal` is the reason
-    to withhold every change. `before` is the record on the parent, `during` the record to write before the
-    first change, and `after` the record to write after the last change. `file_errors` counts the errors in
-    files, including files that belong to no experiment. `retired` are the lab's sets in former namespaces
-    that will have no members after the run; the run deletes their parents last. `unchecked` are namespaces
-    that may contain a former set of the lab but could not be read.
+    to withhold every change. `broken` are the experiments that cannot be synced because of errors in their
+    files. `file_errors` counts the errors in files, including files that belong to no experiment. `narrowed`
+    is True if the run covers only some experiments. `create_namespace` is True if the lab's namespace does
+    not exist. `before` is the record on the parent. `during` is the record that the run writes before its
+    first change, and `after` is the record that it writes after its last change. `retired` are the lab's sets
+    in former namespaces that will have no members after the run; the run deletes their parents last.
+    `unchecked` are namespaces that may contain a former set of the lab but could not be read.
     """
 
     apply_set: ApplySet
@@ -96,7 +98,7 @@ class Plan:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The new experiments that are not created while prunes are withheld."""
+        """The names of the new experiments that this run does not create, because prunes are withheld."""
         return tuple(experiment.name for experiment in self.experiments if experiment.held)
 
     @property
@@ -112,7 +114,7 @@ class Plan:
 
 
 def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs) -> Plan:
-    """Return what a sync will do. Pure; raises nothing."""
+    """Return the plan of a sync. Pure. Never raises."""
     desired_keys = frozenset(key_of(manifest) for group in desired for manifest in group.manifests)
     by_name = _decide(desired, snapshot, inputs, desired_keys)
     retired = _retired(snapshot, [change for changes in by_name.values() for change in changes])
@@ -134,7 +136,7 @@ def make_plan(desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs
 def _decide(
     desired: Sequence[Desired], snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]
 ) -> _ByName:
-    """Return the changes of all desired objects and orphans, by experiment."""
+    """Return the changes of all desired objects and orphans, grouped by experiment."""
     by_name: dict[str, list[Change]] = {group.name: [] for group in desired}
     for group in desired:
         by_name[group.name] += [decide_desired(m, group, snapshot, inputs) for m in group.manifests]
@@ -214,10 +216,11 @@ def _changing(experiments: Iterable[ExperimentPlan], stops: Sequence[PruneBlocke
 def _hold_back(
     experiments: tuple[ExperimentPlan, ...], stops: Sequence[PruneBlocked]
 ) -> tuple[ExperimentPlan, ...]:
-    """Mark new experiments as held while a prune of other peers is withheld.
+    """Mark new experiments as held while a prune of peers is withheld.
 
-    Renaming an experiment causes a prune and a create. Without the prune, its peers would run twice. A
-    changed experiment is not held back, because an update does not add a second copy of its peers.
+    A renamed experiment causes a prune under the old name and a create under the new name. Without the prune,
+    its peers would run twice. An experiment that already exists is not held back, because an update does not
+    add a second copy of its peers.
     """
     pruned = [change for plan in experiments for change in plan.changes if change.action is Action.PRUNE]
     if not stops or not any(resources_of(change.live).pods for change in pruned):
@@ -233,7 +236,7 @@ def _is_new(experiment: ExperimentPlan) -> bool:
 
 
 def _orphans(snapshot: Snapshot, inputs: PlanInputs, desired_keys: frozenset[ObjectKey]) -> list[Manifest]:
-    """Return the members of this run's experiments that no file specifies, including former namespaces.
+    """Return the members of this run's experiments that no file specifies, in all namespaces of the lab.
 
     An object whose file is unreadable is not an orphan, because the file may still specify the object.
     """
@@ -251,8 +254,8 @@ def _is_in_run(
 ) -> bool:
     """Return True if this run covers the object's experiment.
 
-    If the run does not cover all experiments, nimlab must own the label that contains the experiment's name,
-    because any user can change a label.
+    If the run does not cover all experiments, or if a file is unreadable, nimlab must own the label that
+    contains the experiment's name, because any user can change a label.
     """
     if not unreadable and names is None:
         return True
@@ -275,7 +278,10 @@ def _experiment_plans(
 
 
 def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> ExperimentPlan:
-    """Order the changes: prunes come last, in the reverse of the apply order; all others in apply order."""
+    """Return the plan of one experiment, with its changes in the order of execution.
+
+    Prunes come last, in the reverse of the apply order. All other changes come first, in apply order.
+    """
     pruned = [c for c in changes if c.action is Action.PRUNE]
     applied = [c for c in changes if c.action is not Action.PRUNE]
     applied.sort(key=lambda c: apply_order(c.key))
@@ -288,14 +294,17 @@ def _experiment_plan(name: str, source: str | None, changes: list[Change]) -> Ex
 
 
 def _occupant(change: Change) -> Manifest | None:
-    """Return the live object whose resources the change frees; None if it is already terminating."""
+    """Return the live object whose resources the change frees. A create frees no resources: None."""
     return None if change.action is Action.CREATE else change.live
 
 
 def _occupied_namespaces(
     snapshot: Snapshot, desired_keys: frozenset[ObjectKey], changes: Iterable[Change]
 ) -> frozenset[str]:
-    """Return the namespaces that will still contain an object, even of an experiment outside this run."""
+    """Return the namespaces that will not be empty after the run.
+
+    Objects of experiments that this run does not cover count too.
+    """
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     in_former_sets = {key for former in snapshot.former for key in former.live}
     return frozenset(
@@ -317,8 +326,8 @@ def _keep_namespaces(changes: list[Change], occupied: frozenset[str]) -> list[Ch
 def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...]:
     """Return the former sets that will have no members after this run.
 
-    A set with a protected member is not returned, so its parent stays too. Without the parent, later runs
-    would not find the protected member.
+    A set with a protected member is not returned, so the run does not delete its parent. Without the parent,
+    later runs would not find the protected member.
     """
     pruned = {change.key for change in changes if change.action is Action.PRUNE}
     adopted = {change.key for change in changes if change.desired is not None}
@@ -333,7 +342,7 @@ def _retired(snapshot: Snapshot, changes: Sequence[Change]) -> tuple[Former, ...
 
 
 def _is_member(live: Manifest, apply_set: ApplySet) -> bool:
-    """Return True if the object has all proofs; an annotation that protects it is ignored."""
+    """Return True if the object has all proofs. An annotation that protects the object is ignored here."""
     annotations = {k: v for k, v in annotations_of(live).items() if k != PROTECT}
     unprotected = {**live, "metadata": {**live["metadata"], "annotations": annotations}}
     return not missing_proofs(unprotected, apply_set)

@@ -41,8 +41,9 @@ def caveats_of(manifest: Manifest | None) -> tuple[str, ...]:
 def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
     """Return the number of running peers that an update deletes and creates again.
 
-    Peers that are removed by scaling down do not count. `predicted` is None if the object itself does not
-    change. The result is then the number of outdated peers that remain after an interrupted sync.
+    Peers that are removed by scaling down do not count. `predicted` is the object after the update; it is
+    None if the object itself does not change. The result is then the number of outdated peers that remain
+    after an interrupted sync.
     """
     if live["kind"] != "StatefulSet":
         return 0
@@ -56,7 +57,7 @@ def restarts_of(live: Manifest, predicted: Manifest | None) -> int:
 
 
 def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
-    """Estimate in seconds how long it takes to restart the peers, all at once or one after another.
+    """Return the estimated time in seconds to restart the peers, all at once or one after another.
 
     One restart takes the grace period, the initial delays of the probes, and a short start time. It takes
     longer if an image must be pulled or no node has free resources.
@@ -71,12 +72,15 @@ def estimate_restart_s(desired: Manifest, peers: int, *, at_once: bool) -> int:
 
 
 def _staggered_s(pod: Mapping[str, Any], peers: int, *, at_once: bool) -> int:
-    """Return the delay of staggered starts in seconds: of the last peer (`at_once`), or the sum of all."""
+    """Return the time in seconds that staggered starts add to a restart of the peers.
+
+    If all peers restart at once, this is the delay of the last peer. Otherwise, it is the sum of all delays.
+    """
     flags = next((c.get("args") or () for c in pod.get("initContainers", ()) if c["name"] == _STAGGER), ())
     values = dict(flag.split("=", 1) for flag in flags if "=" in flag)
     try:
         step_ms, first = int(values["--step-ms"]), int(values.get("--first", "0"))
-    except (KeyError, ValueError):  # a template may define another init container of that name
+    except (KeyError, ValueError):  # a template may define another init container of the same name
         return 0
     steps = [first + peers - 1] if at_once else range(first, first + peers)
     return sum(steps) * step_ms // 1000 if peers else 0

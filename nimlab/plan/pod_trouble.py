@@ -33,7 +33,7 @@ _TRANSIENT: Final = frozenset({_NOT_READY, _TERMINATING})  # normal pods are in 
 _TRANSIENT_GRACE: Final = timedelta(seconds=30)
 _RECENT: Final = timedelta(minutes=10)  # a container that was killed recently will probably be killed again
 
-_MESSAGE_CHARACTERS: Final = 300  # the part of a termination message (up to 4,096 bytes) to show
+_MESSAGE_CHARACTERS: Final = 300  # a termination message has up to 4,096 bytes; only its end is shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +80,10 @@ def pod_trouble(pod: Manifest, now: datetime) -> Trouble | None:
 
 
 def event_trouble(event: Manifest) -> Trouble | None:
-    """Return why a StatefulSet's pods are rejected, from a FailedCreate event (quota, admission, limits).
+    """Return the trouble in a FailedCreate event about a StatefulSet; None for any other event.
 
-    The message is not redacted, because redacting requires the StatefulSet's secret values, which the event
-    does not contain.
+    Such an event contains the reason why the server rejects the pods, such as a quota. The message is not
+    redacted, because redacting requires the StatefulSet's secret values, which the event does not contain.
     """
     about = event.get("involvedObject") or {}
     if about.get("kind") != "StatefulSet" or event.get("reason") != "FailedCreate":
@@ -122,7 +122,7 @@ def after_grace_period(trouble: Trouble, now: datetime) -> Trouble:
 
 
 def is_due(trouble: Trouble, now: datetime) -> bool:
-    """Return False during the grace period of a transient state, because normal pods are in it too."""
+    """Return False during the grace period of a transient state, because normal pods pass through it."""
     since = parse_time(trouble.since)
     return trouble.reason not in _TRANSIENT or since is None or now - since > _TRANSIENT_GRACE
 
@@ -162,7 +162,7 @@ def _waiting_trouble(
 def _restart_reason(
     pod: Manifest, container: Mapping[str, Any], last: Mapping[str, Any], reason: str
 ) -> tuple[str, str]:
-    """Return reason and message for a repeatedly restarted container: it lacks memory, or it exits."""
+    """Return the reason and the message for a container that restarts: it was out of memory, or it exited."""
     name, count = container.get("name"), container.get("restartCount", 0)
     if last.get("reason") == _OOM_KILLED:
         return _OOM_KILLED, f"container {name} exceeds its memory limit: {count} restarts"
@@ -219,7 +219,10 @@ def _scheduling_trouble(pod: str, status: Mapping[str, Any], now: datetime) -> T
 
 
 def _deletion_trouble(pod: Manifest) -> Trouble:
-    """Return the trouble of a pod that is being deleted. The deletionTimestamp is its deadline."""
+    """Return the trouble of a pod that is being deleted.
+
+    The trouble begins at the deletionTimestamp, the time by which the pod should have stopped.
+    """
     finalizers = pod["metadata"].get("finalizers") or ()
     node = (pod.get("spec") or {}).get("nodeName")
     if finalizers:
@@ -236,7 +239,10 @@ def _deletion_trouble(pod: Manifest) -> Trouble:
 
 
 def _readiness_trouble(pod: Manifest, status: Mapping[str, Any]) -> Trouble | None:
-    """Return why a pod with running containers is not ready: a probe fails, or the node is down."""
+    """Return the trouble of a pod whose containers run, but which is not ready.
+
+    Either a probe fails, a readiness gate is not fulfilled, or the node is down.
+    """
     name, node = pod["metadata"]["name"], (pod.get("spec") or {}).get("nodeName")
     lost = f"node {node} no longer reports its pods"
     if status.get("reason") == _NODE_LOST or status.get("phase") == "Unknown":

@@ -127,7 +127,10 @@ def _merge_set(live: list[Any], desired: list[Any], own: FieldTree, foreign: Fie
 
 
 def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> Any:  # noqa: ANN401 -- any JSON
-    """Return what remains of a value that is no longer desired: all parts that nimlab does not own alone."""
+    """Return a value that is no longer desired without the parts that only nimlab owns.
+
+    Return _REMOVED if nothing remains.
+    """
     if own is None:
         return live
     parts = [child for child in own if child != "."]
@@ -149,7 +152,7 @@ def _remainder(live: Any, own: FieldTree | None, foreign: FieldTree | None) -> A
 
 
 def _by_index(items: Sequence[Any], tree: FieldTree) -> dict[int, FieldTree]:
-    """Return the subtree for each item of a list, by the index of the item."""
+    """Return a map from the index of each list item in the field tree to the subtree of the item."""
     subtrees: dict[int, FieldTree] = {}
     for child in tree:
         if not child.startswith(("k:", "v:")):

@@ -20,7 +20,10 @@ from nimlab.plan.sync_policy import PlanInputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneBlocked:
-    """A reason to prune nothing in this run. The run may also hold back new experiments (`make_plan`)."""
+    """A reason to prune nothing in this run. The run may also hold back new experiments (`make_plan`).
+
+    `code` identifies the kind of reason, `what` is a message, and `hint` describes how to allow the prune.
+    """
 
     code: str
     what: str
@@ -34,7 +37,7 @@ def prune_blockers(
     inputs: PlanInputs,
     desired_keys: Collection[ObjectKey],
 ) -> tuple[PruneBlocked, ...]:
-    """Return all reasons why the planned prunes are withheld; empty if there is nothing to prune."""
+    """Return all reasons to withhold the planned prunes; empty if no prune is planned."""
     pruned = [change for change in changes if change.action is Action.PRUNE]
     if not pruned:
         return ()

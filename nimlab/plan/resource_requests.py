@@ -16,7 +16,7 @@ from nimlab.units import UnitError, parse_quantity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Number of pods and their resource requests; differences may be negative."""
+    """Number of pods, and the sum of their resource requests. A difference of two values may be negative."""
 
     pods: int = 0
     cpu_m: int = 0

@@ -2,14 +2,14 @@
 
 A later sync executes the plan exactly as it was saved, or not at all.
 
-In: a plan and its policy. Out: a `SavedPlan` with tool, commit, policy and a digest of every object; the
-differences between two saved plans. Pure.
+In: a plan and its policy. Out: a `SavedPlan` with the version of nimlab, the commit, the policy and a digest
+of every object; or the differences between two saved plans. Pure.
 
 Objects are recorded as digests. Secret values are masked before hashing, so a published plan file does not
-reveal them. A further digest, of all objects with masked values, detects changes of these values. It is
-salted and slow to compute (scrypt: about a tenth of a second and 32 MiB). An attacker who has the file can
-test guesses against this digest, but only guesses of all masked values together. Random secrets are safe;
-weak passwords are not.
+reveal them. One further digest covers all objects that contain masked values, and detects changes of these
+values. It is salted and slow to compute (scrypt: about a tenth of a second and 32 MiB). An attacker who has
+the file can test guesses against this digest, but must guess all masked values at once. Random secrets are
+safe; weak passwords are not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCRYPT: Final[Mapping[str, int]] = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterIdentity:
-    """Identity of a cluster: `object` is an object that every cluster creates itself, and `id` is its uid.
+    """Identity of a cluster: `object` names an object that every cluster creates itself; `id` is its uid.
 
     If no such object could be read, `object` is None and `id` is the server's address. A cluster that was
     restored from an etcd backup has the same identity as the original cluster.
@@ -45,7 +45,7 @@ class ClusterIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedObject:
-    """One object of a plan. `live` and `desired` are digests; None if there is no such object."""
+    """One object of a plan. `live` and `desired` are digests of manifests; None if there is no manifest."""
 
     action: str
     restarts: int
@@ -58,8 +58,10 @@ class SavedObject:
 class SavedPlan:
     """The facts that must be unchanged when the plan is executed.
 
-    `objects` maps the key of each object to its record. `hidden` is the digest of all masked values, computed
-    with the random `salt`; None if nothing is masked. `source` is the file from which the plan was read.
+    `tool` is the version of nimlab. `withheld` contains the codes of the reasons that block pruning.
+    `objects` maps the key of each object to its record. `hidden` is the digest that covers all masked values.
+    It is computed with the random `salt`, and is None if nothing is masked. `source` is the file from which
+    the plan was read.
     """
 
     tool: str
@@ -134,7 +136,7 @@ def saved_plan_of(
 ) -> SavedPlan:
     """Return the record of the facts that must be unchanged when the plan is executed.
 
-    Pass a random `salt` to save the plan. To compare the plan with a saved plan, pass the salt of the latter.
+    To save the plan, pass a random `salt`. To compare the plan with a saved plan, pass the saved plan's salt.
     """
     return SavedPlan(
         tool=tool,

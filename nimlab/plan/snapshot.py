@@ -19,7 +19,11 @@ from nimlab.objects.takeover import Takeover
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """All desired objects of one experiment: marked as members, checked by the guard, and in apply order."""
+    """The desired objects of one experiment or component, in apply order.
+
+    The objects are marked as members, and the guard has checked them. `source` is the file that describes
+    the experiment.
+    """
 
     name: str
     manifests: tuple[Manifest, ...]
@@ -31,11 +35,14 @@ class Desired:
 class Prediction:
     """The result of a server-side dry run of an apply: the object, or the error.
 
-    `manifest` and `error` are both None in two cases. In the first case, the credentials only allow reads, so
-    the change is planned as `unverified`. In the second case, the object must be replaced, and the server
-    would accept the new object. `reclaimed_fields` are fields that were changed by hand and that the apply
-    resets. `takeover` precedes the apply, and `after_takeover` is the object after the takeover and before
-    the apply.
+    `manifest` and `error` are both None in three cases:
+
+    - The credentials only allow reads, so the change is planned as `unverified`.
+    - The object must be replaced, and the server would accept the new object.
+    - The object is being deleted, or is a member of another apply-set, so no dry run was requested.
+
+    `reclaimed_fields` are fields that were changed by hand and that the apply resets. `takeover` precedes the
+    apply, and `after_takeover` is the object after the takeover and before the apply.
     """
 
     manifest: Manifest | None = None
@@ -49,7 +56,8 @@ class Prediction:
 class Former:
     """This lab's apply-set in a namespace that the lab used before `spec.namespace` changed.
 
-    `manifest` is the set's parent as the server returned it. `live` are the objects with the set's label.
+    `parent` is the record on the set's parent. `manifest` is the parent as the server returned it. `live` are
+    the objects with the set's label.
     """
 
     apply_set: ApplySet
@@ -82,6 +90,9 @@ class Snapshot:
     unchecked: tuple[str, ...] = ()
 
     def set_of(self, live: Manifest) -> ApplySet:
-        """Return the apply-set whose ID is in an object's label: a former set, or else the current set."""
+        """Return the former apply-set whose ID is in the object's label.
+
+        Return the current set if no former set matches.
+        """
         label = labels_of(live).get(PART_OF)
         return next((f.apply_set for f in self.former if f.apply_set.id == label), self.apply_set)

@@ -1,7 +1,8 @@
 """Decide whether this commit may be synced, from the record of earlier syncs; update the record.
 
-In: the parent's record, the relation of the checked-out commit to each recorded commit, the identity of the
-lab, and the pending changes. Out: a refusal, or the records to write. Pure.
+In: the parent's record, the identity of the lab, and the pending changes. A further input states for each
+recorded commit whether the checked-out commit is newer or older. Out: a refusal, or the records to write.
+Pure.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ def lab_relation_of(own: LabIdentity, parent: Parent, relations: Mapping[str, Re
 def refuse_other_lab(
     before: Parent, apply_set: ApplySet, inputs: PlanInputs, pending: frozenset[str]
 ) -> PlanError | None:
-    """Return the refusal if the apply-set belongs, or may belong, to another lab; else None.
+    """Return the refusal if the apply-set belongs, or may belong, to another lab; None otherwise.
 
-    No flag overrides this refusal. `--allow-older` only allows an older commit of the same lab.
+    No flag overrides this refusal. `--allow-older` only allows an older commit of the same lab. If the
+    apply-set may belong to another lab, this function refuses only a run with `--allow-older`. Without this
+    flag, `refuse_stale_commit` refuses the run.
     """
     lab = lab_relation_of(inputs.lab, before, inputs.relations)
     if lab is LabRelation.OTHER:
@@ -49,13 +52,14 @@ def refuse_other_lab(
 def refuse_stale_commit(
     before: Parent, apply_set: ApplySet, inputs: PlanInputs, pending: frozenset[str]
 ) -> PlanError | None:
-    """Return the refusal if this commit is, or may be, older than a recorded commit; else None.
+    """Return the refusal if this commit is, or may be, older than a recorded commit; None otherwise.
 
     A run never overwrites the changes of a newer commit. It changes nothing if it is unknown which commit is
     newer. `pending` are the experiments that the run would change.
 
-    If an experiment was synced by name from a diverged branch, its difference from this commit counts as
-    drift, like a manual change. Otherwise the branch of one team would block the commits of all other teams.
+    An experiment may have been synced by name from a diverged branch. This is not a reason for a refusal: the
+    differences count as drift, like manual changes. If it were a reason, the branch of one team would block
+    the commits of all other teams.
     """
     if inputs.policy.allow_older:
         return None
@@ -86,7 +90,11 @@ def refuse_stale_commit(
 def refuse_former_namespace(
     former: Iterable[Former], apply_set: ApplySet, inputs: PlanInputs
 ) -> PlanError | None:
-    """Return the refusal if this lab has objects in a former namespace and `--move` is not set; else None."""
+    """Return the refusal that results from the lab's former namespaces; None if there is no refusal.
+
+    A run is refused if this commit is, or may be, older than a commit recorded in a former namespace. It is
+    also refused if a former namespace still contains objects of this lab and `--move` is not set.
+    """
     for former_set in former:
         old_set = former_set.apply_set
         groups = frozenset(old_set.group_of(live) for live in former_set.live.values())
@@ -112,7 +120,7 @@ def _remedy(sha: str, inputs: PlanInputs) -> str:
 
 
 def _unknown_lab_hint(sha: str, apply_set: ApplySet, inputs: PlanInputs) -> str:
-    """Return the hint for an unknown commit; it explains what to do if the apply-set is another lab's."""
+    """Return the hint for a recorded commit that this repository does not contain."""
     return (
         f"{_remedy(sha, inputs)}; if the apply-set belongs to another lab, choose another `spec.namespace` in"
         f" lab.yaml; if it belongs to this lab and the commit no longer exists, {_claim(apply_set, inputs)}"
@@ -168,7 +176,7 @@ def parent_records(
     former: frozenset[str],
     moved: frozenset[str],
 ) -> tuple[Parent, Parent]:
-    """Return the records to write before the first change of the run and after the last one.
+    """Return two records: one to write before the run's first change, and one to write after its last change.
 
     `changing` are the experiments that the run changes. The commit is recorded as synced only after a
     complete sync of the whole lab, and only if it is known to be newer than the recorded commits or if

@@ -54,7 +54,7 @@ class ExecutionStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockLost:
-    """The lock expired during execution, so this sync stopped, because another sync may be writing."""
+    """This sync stopped because its lock expired during execution; another sync may be writing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class PeersRestarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersProgress:
-    """The number of running peers of an experiment; sent whenever a value changes.
+    """The number of running peers of an experiment. The sync sends this event whenever a value changes.
 
     `leaving` counts the existing peers that will be deleted. `why` describes what the sync waits for; it is
     empty if the numbers already show this. `left_s` is the estimated remaining time in seconds; None if there

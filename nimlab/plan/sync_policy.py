@@ -20,10 +20,10 @@ _LIMIT: Final = re.compile(r"(?P<number>[0-9]{1,9}(?!%)|[0-9]{1,2}(?=%)|100(?=%)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneLimit:
-    """The maximum number or percentage of objects that one sync may delete; None means no limit.
+    """The maximum number and percentage of objects that one sync may delete; None means no limit.
 
-    With `spare_single`, the percentage does not apply if only one experiment is pruned. For example, removing
-    one of two experiments is a common change, although it deletes half of all objects.
+    If `spare_single` is True, the percentage does not apply if only one experiment is pruned. For example,
+    removing one of two experiments is a common change, although it deletes half of all objects.
     """
 
     objects: int | None
@@ -44,17 +44,18 @@ class PruneLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncPolicy:
-    """The user's options for a sync. The same policy gives the same plan.
+    """The user's options for a sync.
 
-    - `names`: the experiments to sync (or only `platform`, the monitoring stack); None for the whole lab -
-    `prune`: delete the objects that no file describes - `max_prune`: the maximum number (`20`) or percentage
-    (`30%`) of deletions; None for the limit in lab.yaml - `allow_empty`: delete all experiments if the folder
-    `experiments/` is empty - `allow_older`: sync this commit even if it is older than the last synced commit
-    - `take_ownership`: take over fields and objects from other field managers - `remove_foreign`: remove the
-    fields that other field managers added to this lab's objects - `move`: delete the lab's objects in its
-    former namespaces
+    - `names`: the experiments to sync (or only `platform`, the monitoring stack); None for the whole lab
+    - `prune`: delete the objects that no file describes
+    - `max_prune`: the maximum number (`20`) or share (`30%`) of deletions; None for the limit in lab.yaml
+    - `allow_empty`: delete all experiments if the folder `experiments/` is empty
+    - `allow_older`: sync this commit even if it is older than the last synced commit
+    - `take_ownership`: take over fields and objects from other field managers
+    - `remove_foreign`: remove the fields that other field managers added to this lab's objects
+    - `move`: delete the lab's objects in its former namespaces
 
-    Raises ValueError if `max_prune` has another form.
+    Raises ValueError if `max_prune` is neither a number nor a percentage.
     """
 
     names: frozenset[str] | None = None
@@ -77,10 +78,10 @@ class PlanInputs:
 
     `policy.names` are the experiments or components that this run covers; None for the whole apply-set.
     `limit` is the prune limit of this run. `broken` are the experiments that cannot be synced because of
-    errors in their files, and `file_errors` counts all errors in files. `relations` contains the relation of
-    `commit` to each commit that a parent records. `remedies` contains a hint for each recorded commit that is
-    not an ancestor of `commit`. The hint describes how to check out a commit that descends from the recorded
-    one.
+    errors in their files, and `file_errors` counts all errors in files. `commit` is the checked-out commit.
+    `relations` maps each recorded commit to how `commit` relates to it: the same, newer, older, diverged or
+    unknown. `remedies` maps each recorded commit whose relation is diverged or unknown to a hint for the
+    user. `lab` identifies the lab on disk.
     """
 
     policy: SyncPolicy
