@@ -69,8 +69,8 @@ class Session:
 def read_lab(root: Path, names: frozenset[str] | None = None, *, commit: Commit | None) -> LoadedLab:
     """Read the lab's files and render the experiments in `names`; None means all experiments.
 
-    `commit` is the result of `files.git_history.read_commit` for this folder. Errors of single experiments are in
-    `desired.errors`. Raises NimlabError if `lab.yaml` or the templates cannot be used.
+    `commit` is the result of `files.git_history.read_commit` for this folder. Errors of single experiments
+    are in `desired.errors`. Raises NimlabError if `lab.yaml` or the templates cannot be used.
     """
     value_cache = cache_of(root)
     desired = read_desired_lab(root, names, value_cache, commit.hidden if commit else ())
