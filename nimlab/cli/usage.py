@@ -98,11 +98,16 @@ _BESIDE_SAVED_PLAN: Final = frozenset(
 
 
 def given_flags(context: typer.Context) -> frozenset[str]:
-    """Return the names of the parameters that the user wrote, such as `no_wait` for `--no-wait`."""
+    """Return the names of the parameters that the user wrote, such as `no_wait` for `--no-wait`.
+
+    Older versions of typer report the command line as the source of a list without any value.
+    """
     written = {
         name: value
         for name, value in context.params.items()
-        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+        if (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+        and value not in (None, [], ())
     }
     return frozenset(
         f"no_{name}" if name in ("prune", "wait") and value is False else name
