@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +243,10 @@ def test_plan_that_only_creates_is_invalid_in_another_cluster(lab: Lab, tmp_path
     bound_to = json.loads(path.read_text(encoding="utf-8"))["binding"]["cluster"]
     assert bound_to["object"] == "Namespace/kube-system"
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
+    for _ in range(100):  # a controller creates this ConfigMap in every namespace
+        if lab.get("ConfigMap", "kube-root-ca.crt") is not None:
+            break
+        time.sleep(0.1)
     later = saved(lab)
     document = json.loads(later.read_text(encoding="utf-8"))
     assert document["binding"]["cluster"]["object"] == f"ConfigMap/{lab.namespace}/kube-root-ca.crt"

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.support.paths import REPOSITORY
 from tests.support.run_rules import turn
 
+PROBE = """
+import pytest
 
-def test_unmarked_test_gets_no_api_server(request: pytest.FixtureRequest) -> None:
-    with pytest.raises(pytest.fail.Exception, match="needs an API server"):
-        request.getfixturevalue("sandbox")
+@pytest.mark.{mark}
+def test_probe(request):
+    request.getfixturevalue("{fixture}")
+"""
 
 
 @pytest.mark.process
-def test_process_mark_gives_no_api_server(request: pytest.FixtureRequest) -> None:
-    with pytest.raises(pytest.fail.Exception, match="needs an API server"):
-        request.getfixturevalue("cluster")
+@pytest.mark.parametrize(("mark", "fixture"), [("serial", "sandbox"), ("process", "cluster")])
+def test_test_without_the_mark_live_gets_no_api_server(mark: str, fixture: str, tmp_path: Path) -> None:
+    """In a run of its own, because an API server that already runs is not started again."""
+    (tmp_path / "test_probe.py").write_text(PROBE.format(mark=mark, fixture=fixture), encoding="utf-8")
+    options = ["-c", str(REPOSITORY / "pyproject.toml"), "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "needs an API server" in run.stdout
+    assert "1 failed" in run.stdout
 
 
 @pytest.mark.parametrize("arguments", [["go", "version"], ["/opt/etcd"], "kube-apiserver", [Path("python3")]])
