@@ -43,7 +43,7 @@ class Stopwatch:
         return dict(self._spent)
 
     def _count(self) -> None:
-        """Add the time since the last call to the stage that was running."""
+        """Credit the stage that was running with the time since the last call of this method."""
         now_s = time.perf_counter()
         name = self._running[-1]
         self._spent[name] = self._spent.get(name, 0.0) + now_s - self._since_s

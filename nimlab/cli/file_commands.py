@@ -309,7 +309,7 @@ def _sync_one(
         print_note(f"next: `nimlab sync {name} --dry-run{target}` shows the changes")
         return
     from nimlab.cli.open_session import ClusterFlags
-    from nimlab.cli.sync_output import OutputOptions, run_sync
+    from nimlab.cli.print_sync import OutputOptions, run_sync
     from nimlab.plan.sync_policy import SyncPolicy
     from nimlab.workflow.sync_options import SyncOptions
 

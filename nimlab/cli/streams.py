@@ -77,7 +77,7 @@ class Streams:
 
     @property
     def is_stdout_lost(self) -> bool:
-        """True if stdout can no longer be written. A command that only prints may then end."""
+        """True if stdout can no longer be written to. A command that does nothing but print can then stop early."""
         return self._stdout is not None and self._stdout.failure is not None
 
     def exit_code_after(self, code: int, report: Callable[[str], None]) -> int:

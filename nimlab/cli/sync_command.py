@@ -103,8 +103,8 @@ def sync(
 
     with stage(START):
         from nimlab.cli.open_session import ClusterFlags
+        from nimlab.cli.print_sync import OutputOptions, run_sync
         from nimlab.cli.report_files import ReportFiles
-        from nimlab.cli.sync_output import OutputOptions, run_sync
         from nimlab.cli.terminal import print_timings
         from nimlab.cli.usage import (
             SYNC_RULES,

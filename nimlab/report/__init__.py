@@ -3,7 +3,7 @@
 In: values. Out: strings and exit codes. No module prints anything or accesses the cluster or the terminal. If
 `paint` is set, the text has colours; otherwise it is the same text without them. Pure.
 
-- Base: `styled_text`, `cut_text`, `format_value`, `totals` of a plan, `sync_result`, `exit_code`
+- Base: `styled_text`, `cut_text`, `format_value`, `totals` of a plan, `outcomes_by_object`, `exit_code`
 - Plan: `plan_text`, `change_lines`, `change_notes`, `change_groups`
 - Sync: `event_lines`, `sync_summary`
 - `list` and `status`: `list_rows`, `git_state`, `experiment_detail`, `experiment_events`,

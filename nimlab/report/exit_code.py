@@ -9,7 +9,7 @@ from nimlab.plan.make_plan import Plan
 from nimlab.plan.sync_events import Event
 from nimlab.report.git_state import GitState
 from nimlab.report.list_rows import Row
-from nimlab.report.sync_result import is_not_done, result_of
+from nimlab.report.outcomes_by_object import is_not_done, result_of
 from nimlab.report.totals import blocked_experiments
 
 

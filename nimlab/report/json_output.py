@@ -25,7 +25,7 @@ from nimlab.plan.sync_events import Event, ObjectDone, Outcome
 from nimlab.report.experiment_detail import Detail, PodLine
 from nimlab.report.experiment_events import EventLine
 from nimlab.report.list_rows import Row
-from nimlab.report.sync_result import SyncResult, result_of
+from nimlab.report.outcomes_by_object import SyncResult, result_of
 from nimlab.report.totals import sum_resources, totals_of
 
 SCHEMA_VERSION: Final = 1

@@ -21,8 +21,8 @@ from nimlab.report.deletions import Deletion, deletions_of, is_only_deleted
 from nimlab.report.event_lines import done_lines, format_event
 from nimlab.report.file_problems import error_about, format_error, format_problems
 from nimlab.report.junit_xml import Element, JunitCase, Verdict, write_document
+from nimlab.report.outcomes_by_object import SyncResult, result_of
 from nimlab.report.styled_text import escape, flat, hint_line, join, line, shown_name
-from nimlab.report.sync_result import SyncResult, result_of
 from nimlab.report.totals import withholds_prunes
 
 

@@ -10,6 +10,7 @@ from nimlab.plan.sync_events import Event, ExperimentStuck, ObjectDone, Outcome
 from nimlab.report.change_lines import held_lines
 from nimlab.report.event_lines import done_lines, stuck_lines
 from nimlab.report.file_problems import error_label
+from nimlab.report.outcomes_by_object import SyncResult, is_not_done, result_of
 from nimlab.report.styled_text import (
     Line,
     Span,
@@ -23,7 +24,6 @@ from nimlab.report.styled_text import (
     named_list,
     shown_name,
 )
-from nimlab.report.sync_result import SyncResult, is_not_done, result_of
 
 _ALWAYS_SHOWN = (Outcome.CREATED, Outcome.UPDATED, Outcome.PRUNED, Outcome.UNCHANGED)
 

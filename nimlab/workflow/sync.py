@@ -35,8 +35,8 @@ from nimlab.stopwatch import stage
 from nimlab.workflow.observe_and_plan import observe_and_plan
 from nimlab.workflow.read_write_plan_file import reject_changed_plan
 from nimlab.workflow.session import Session
-from nimlab.workflow.sync_lock import acquire_lock, wait_for_lock
 from nimlab.workflow.sync_options import SyncOptions
+from nimlab.workflow.wait_for_lock import acquire_lock, wait_for_lock
 
 _ATTEMPTS: Final = 5  # an attempt fails if another sync has changed the cluster
 

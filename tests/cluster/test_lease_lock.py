@@ -28,7 +28,7 @@ from nimlab.errors import LockHeld, PreconditionFailed
 from nimlab.objects.applyset import ApplySet, stamp
 from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
-from nimlab.workflow import sync_lock
+from nimlab.workflow import wait_for_lock
 from tests.plan.test_make_plan import group, policy
 from tests.support.api_proxy import Seen, run_proxy
 from tests.support.lab import Lab
@@ -144,7 +144,7 @@ def test_machine_with_a_wrong_clock_respects_locks_and_can_hold_one(
     held = {**lease, "spec": lease_of("ada", datetime.now(UTC).isoformat(timespec="microseconds"))}
     held = lab.cluster.replace(held)
     wrong = replace(system_clock(), now=lambda: datetime.now(UTC) + ahead)
-    monkeypatch.setattr(sync_lock, "system_clock", lambda: wrong)
+    monkeypatch.setattr(wait_for_lock, "system_clock", lambda: wrong)
     monkeypatch.setattr(transport, "_now_s", lambda: (datetime.now(UTC) + ahead).timestamp())
     answer = lab.run("sync", "--no-wait")
     assert answer.code == 1, answer
@@ -305,7 +305,7 @@ def test_sync_command_stops_writing_once_its_lock_may_have_expired(
         if request.is_write and "/services/" in request.path:
             watch.ahead = timedelta(seconds=50)
 
-    monkeypatch.setattr(sync_lock, "system_clock", lambda: replace(system_clock(), now=watch.now))
+    monkeypatch.setattr(wait_for_lock, "system_clock", lambda: replace(system_clock(), now=watch.now))
     with run_proxy(lab.kubeconfig, tmp_path) as proxy:
         proxy.on_response = suspend
         answer = replace(lab, kubeconfig=proxy.kubeconfig).run("sync", "--timeout", "60s")

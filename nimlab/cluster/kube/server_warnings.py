@@ -12,7 +12,7 @@ from typing import Final
 
 from nimlab.errors import shorten
 
-_MAX_WARNINGS: Final = 100  # limits the memory for different texts
+_MAX_WARNINGS: Final = 100  # number of distinct warnings to remember, which limits memory use
 _WARNING: Final = re.compile(
     r"""\s*(?P<code>[0-9]{3})[ ](?P<agent>[^\s,"]+)[ ]"(?P<text>(?:[^"\\]|\\.)*)"(?:[ ]"[^"]*")?\s*(?:,|$)"""
 )
