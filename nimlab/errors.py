@@ -176,7 +176,10 @@ class Unreachable(ClusterError):
 
 
 class Forbidden(ClusterError):
-    """The credentials do not allow the request. This error is never treated as "the object does not exist"."""
+    """The credentials do not allow the request.
+
+    This error is never treated as "the object does not exist".
+    """
 
     code = "forbidden"
 

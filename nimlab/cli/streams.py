@@ -77,7 +77,10 @@ class Streams:
 
     @property
     def is_stdout_lost(self) -> bool:
-        """True if stdout can no longer be written to. A command that does nothing but print can then stop early."""
+        """True if stdout can no longer be written to.
+
+        A command that does nothing but print can then stop early.
+        """
         return self._stdout is not None and self._stdout.failure is not None
 
     def exit_code_after(self, code: int, report: Callable[[str], None]) -> int:

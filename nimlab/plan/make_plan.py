@@ -98,7 +98,10 @@ class Plan:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The names of the new experiments that this run does not create, because prunes are withheld."""
+        """The names of the new experiments that this run does not create.
+
+        While a prune is withheld, a new experiment may be a renamed one, whose peers would run twice.
+        """
         return tuple(experiment.name for experiment in self.experiments if experiment.held)
 
     @property

@@ -25,7 +25,7 @@ NAMES = "may only write objects named"
 
 @dataclass(frozen=True, slots=True)
 class AttackTarget:
-    """A lab with both apply-sets, and the account of one of them, which tries to change the other.
+    """A lab with two apply-sets. The account of one apply-set tries to change the objects of the other.
 
     `own` is the namespace of an experiment that has its own namespace.
     """

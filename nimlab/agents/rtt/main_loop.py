@@ -30,7 +30,8 @@ from nimlab.agents.rtt.rounds import next_start, probe_all
 
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MISSED_ROUNDS: Final = 3  # number of missed rounds after which /healthz fails
-_LEAST_PATIENCE_S: Final = 10.0  # /healthz never fails sooner: rounds may be missed for lack of CPU time, and a restart does not help
+# /healthz does not fail sooner: rounds may be missed for lack of CPU time, and a restart does not help.
+_LEAST_PATIENCE_S: Final = 10.0
 _ICMP_HINT: Final = "set the pod's sysctl net.ipv4.ping_group_range to a range with this process's group"
 
 

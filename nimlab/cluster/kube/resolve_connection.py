@@ -60,7 +60,7 @@ class Access:
     rotates: bool = False
 
     def credentials(self) -> Mapping[str, str]:
-        """Return the headers that authenticate a request; a header can have several values."""
+        """Return the headers that authenticate a request."""
         return HTTPHeaderDict(self.headers())
 
     def pool(self, connections: int) -> urllib3.PoolManager:
