@@ -34,7 +34,7 @@ class Commit:
 
 
 class Relation(Enum):
-    """How the commit that is checked out relates to a recorded commit.
+    """The relation of the checked-out commit to a recorded commit.
 
     For example, NEWER means that the commit that is checked out descends from the recorded commit.
     """

@@ -29,7 +29,7 @@ GRAFANA_SECRET: Final = "lab-grafana-admin"  # noqa: S105 -- the Secret's name, 
 
 
 class Isolation(Enum):
-    """How experiments of a contract are separated from each other."""
+    """The separation between experiments of a contract."""
 
     LABEL = "label"  # all experiments are in the lab's namespace; names and labels distinguish them
     # Each experiment has its own namespace. Its objects have the fixed names that the node's code expects.
@@ -44,14 +44,14 @@ class ConnectLimit(Enum):
 
 
 class Rollout(Enum):
-    """How running peers are restarted after a change of the pod template."""
+    """The way in which running peers are restarted after a change of the pod template."""
 
     TOGETHER = "together"  # all outdated peers are deleted at once, so that the peers form a new network
     ROLLING = "rolling"  # the StatefulSet controller replaces one peer after another
 
 
 class OnImmutableChange(Enum):
-    """How a sync handles a change of an immutable field."""
+    """The reaction of a sync to a change of an immutable field."""
 
     FAIL = "fail"
     ORPHAN = "orphan"  # only the object is deleted; the new object adopts the pods and restarts outdated pods

@@ -12,7 +12,7 @@ from enum import Enum
 
 
 class LabRelation(Enum):
-    """Whether a recorded apply-set belongs to this lab."""
+    """The relation of a recorded apply-set to this lab."""
 
     SAME = "same"
     OTHER = "other"

@@ -21,7 +21,7 @@ from nimlab.plan.pod_restarts import estimate_restart_s, is_restarted_by_sync
 
 
 class Action(Enum):
-    """What a sync does with one object."""
+    """The planned action of a sync on one object."""
 
     CREATE = "create"
     UPDATE = "update"

@@ -93,8 +93,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         context: jinja2.runtime.Context,
         operator: str,
         left: Any,  # noqa: ANN401 -- the base class's signature
-        right: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        right: Any,  # noqa: ANN401 -- the base class's signature
+    ) -> Any:  # noqa: ANN401 -- the base class's signature
         """Return the product or power. Raises SecurityError if it is too large."""
         size = _size_of_product(left, right) if operator == "*" else _bits(left) * abs(int(right))
         if size > _OPERATION_LIMIT:

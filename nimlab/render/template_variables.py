@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from nimlab.files.spec import (
+    HTTP_PORTS,
     RTT_ECHO_PORT,
     RTT_METRICS_PORT,
     Contract,
@@ -140,7 +141,7 @@ def _shared_variables(experiment: Experiment, lab: Lab) -> dict[str, Any]:
 
 def _scraped_ports(experiment: Experiment) -> list[int]:
     """Return the ports that pods of the lab's namespace may reach: `metrics`, `publish` and RTT metrics."""
-    ports = [p.port for p in experiment.contract.ports if p.name in ("metrics", "publish")]
+    ports = [p.port for p in experiment.contract.ports if p.name in HTTP_PORTS]
     return [*ports, RTT_METRICS_PORT] if experiment.rtt.enabled else ports
 
 

@@ -1,6 +1,6 @@
 """Text that is too long -> a shorter text with `…` at the place of the cut.
 
-In: one line of text. Out: one line of text. Pure.
+In: one line of text. Out: one line of text. `errors.truncate` cuts the end. Pure.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ from __future__ import annotations
 def cut_start(text: str, start: int) -> str:
     """Return the text from the position `start`; `…` replaces the text before it."""
     return f"…{text[start:]}" if start else text
-
-
-def cut_end(text: str, width: int) -> str:
-    """Return at most `width` characters; `…` replaces the end of a longer text."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def cut_middle(text: str, width: int) -> str:

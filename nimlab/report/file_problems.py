@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nimlab.errors import NimlabError, Problem, SpecError
+from nimlab.errors import NimlabError, Problem, SpecError, truncate
 from nimlab.objects.manifest import ObjectKey
-from nimlab.report.cut_text import cut_end, cut_start
+from nimlab.report.cut_text import cut_start
 from nimlab.report.styled_text import Line, Span, Style, count, escape, flat, hint_line, join, line
 
 _LIMIT: Final = 20
@@ -87,7 +87,7 @@ def _excerpt_lines(text: str, problem: Problem) -> Iterator[Line]:
     end = min(start + problem.width, first + _EXCERPT_COLUMNS)
     lead = escape(cut_start(text[:start], first))
     marked = escape(text[start:end])
-    rest = escape(cut_end(text[end:], first + _EXCERPT_COLUMNS - end + 1))
+    rest = escape(truncate(text[end:], first + _EXCERPT_COLUMNS - end + 1))
     yield line(Span(f"{problem.location.line:>4} | ", Style.FAINT), lead + marked + rest)
     underline = " " * len(lead) + "^" * max(len(marked), 1)
     yield line(Span("     | ", Style.FAINT), Span(underline, Style.BAD))

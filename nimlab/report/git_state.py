@@ -18,7 +18,7 @@ from nimlab.plan.make_plan import ExperimentPlan, Plan
 
 
 class GitState(Enum):
-    """How the file of an experiment in Git differs from its objects in the cluster; pod health is ignored."""
+    """The result of comparing an experiment's file in Git with the cluster; pod health is ignored."""
 
     IN_SYNC = "in sync"
     DRIFTED = "drifted"  # the cluster was changed after the sync

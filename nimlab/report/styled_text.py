@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from nimlab.report.cut_text import cut_end
+from nimlab.errors import truncate
 
 
 class Style(Enum):
@@ -95,7 +95,7 @@ def table(
         widths[-1] = min(widths[-1], max(available, len(safe[0][-1]), _MIN_CELL_WIDTH))
     texts = (
         (" " * _GAP).join(
-            (cell if index == 0 else cut_end(cell, width)).ljust(width)
+            (cell if index == 0 else truncate(cell, width)).ljust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in safe

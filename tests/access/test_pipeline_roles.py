@@ -21,6 +21,7 @@ from nimlab.cluster.kube import Target, connect
 from nimlab.errors import Forbidden, Rejected
 from nimlab.objects.kinds_and_order import KINDS
 from nimlab.objects.manifest import key_of
+from nimlab.sandbox.wait_until import wait_until
 from tests.support.api_proxy import Proxy, Seen, run_proxy
 from tests.support.lab import Lab, remove_namespaces
 
@@ -231,13 +232,14 @@ def test_accounts_keep_a_namespace_that_they_cannot_list_completely(
     assert "not all objects in it could be listed" in done.out
     assert lab.get("StatefulSet", "pod", f"nimp2p-exp-{go}") is None
     assert lab.get("Namespace", f"nimp2p-exp-{go}", "") is not None
-    for _ in range(10):  # the garbage collector may not have deleted all dependents of the StatefulSet yet
+
+    def is_pruned() -> bool:
         done = lab.run("sync")
         assert done.code == 0, done.out + done.err
-        if lab.get("Namespace", f"nimp2p-exp-{go}", "") is None:
-            break
-        time.sleep(1)
-    assert lab.get("Namespace", f"nimp2p-exp-{go}", "") is None, done.out + done.err
+        return lab.get("Namespace", f"nimp2p-exp-{go}", "") is None
+
+    # the garbage collector may not have deleted all dependents of the StatefulSet yet
+    assert wait_until(is_pruned, within_s=30)
 
 
 def in_own_namespaces(template: str) -> str:

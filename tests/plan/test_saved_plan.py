@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from nimlab.objects.manifest import Manifest
 from nimlab.plan.make_plan import make_plan
 from nimlab.plan.saved_plan import ClusterIdentity, SavedPlan, differences_since, saved_plan_of
 from nimlab.plan.sync_policy import SyncPolicy
+from nimlab.sandbox.wait_until import wait_until
 from nimlab.workflow.read_write_plan_file import identity_of
 from tests.plan.test_make_plan import group, live_of, manifest, parent, policy, snapshot, workload
 from tests.support.api_proxy import run_proxy
@@ -243,10 +243,8 @@ def test_plan_that_only_creates_is_invalid_in_another_cluster(lab: Lab, tmp_path
     bound_to = json.loads(path.read_text(encoding="utf-8"))["binding"]["cluster"]
     assert bound_to["object"] == "Namespace/kube-system"
     lab.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}})
-    for _ in range(100):  # a controller creates this ConfigMap in every namespace
-        if lab.get("ConfigMap", "kube-root-ca.crt") is not None:
-            break
-        time.sleep(0.1)
+    # a controller creates this ConfigMap in every namespace
+    assert wait_until(lambda: lab.get("ConfigMap", "kube-root-ca.crt") is not None, within_s=10)
     later = saved(lab)
     document = json.loads(later.read_text(encoding="utf-8"))
     assert document["binding"]["cluster"]["object"] == f"ConfigMap/{lab.namespace}/kube-root-ca.crt"

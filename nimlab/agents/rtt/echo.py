@@ -19,7 +19,7 @@ from nimlab.agents.rtt.probe_udp import answer_to
 
 
 class Treatment(Enum):
-    """How an incoming connection or datagram was treated."""
+    """The treatment of an incoming connection or datagram."""
 
     ANSWERED = "answered"
     IGNORED = "ignored"  # not a valid request; no answer is sent

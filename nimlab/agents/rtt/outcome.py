@@ -10,7 +10,10 @@ from typing import Final
 
 
 class Method(Enum):
-    """How a peer is probed. The value `libp2p` is reserved for nodes that ping over their own connections."""
+    """The method of a probe.
+
+    The value `libp2p` is reserved for nodes that ping over their own connections.
+    """
 
     TCP = "tcp"  # the handshake; the kernel measures its time
     UDP = "udp"  # a datagram and its echo
