@@ -64,10 +64,12 @@ def find_troubled_pods(
                 break
             labels = f"{label} in ({','.join(names)})"
             page = _first_page_anywhere(cluster, labels, fields, {unexplained[name] for name in names})
-            troubled = [pod for pod in page.items if is_troubled(pod)]
-            troubled_pods += troubled
-            for pod in troubled:
-                unexplained.pop(pod["metadata"]["labels"].get(label), None)
+            for pod in page.items:
+                name = pod["metadata"]["labels"][label]
+                # Another lab's experiment with the same name has its pods in another namespace.
+                if pod["metadata"]["namespace"] == namespaces[name] and is_troubled(pod):
+                    troubled_pods.append(pod)
+                    unexplained.pop(name, None)
         for name in selected:
             rounds[name] += 1
             if rounds[name] == 2:
@@ -81,7 +83,8 @@ def read_warnings(cluster: Cluster, namespaces: Sequence[str]) -> tuple[Manifest
     """Return a page of the Warning events in these namespaces. Raises ClusterError."""
     if not namespaces:
         return ()
-    return _first_page_anywhere(cluster, "", "type=Warning", set(namespaces), kind="Event").items
+    page = _first_page_anywhere(cluster, "", "type=Warning", set(namespaces), kind="Event")
+    return tuple(event for event in page.items if event["metadata"]["namespace"] in namespaces)
 
 
 def _first_page_anywhere(

@@ -107,6 +107,14 @@ def is_call(node: ast.AST) -> TypeGuard[ast.Call]:
 FULL = {"replicas": 3, "readyReplicas": 3, "updatedReplicas": 3}
 
 
+def test_pods_of_another_lab_with_the_same_experiment_are_ignored() -> None:
+    """A watch over all namespaces reports them too."""
+    live = statefulset(**{**FULL, "readyReplicas": 0})
+    foreign = pod(0, "InvalidImageName", namespace="another-lab")
+    assert isinstance(assessed(readiness_of(live, foreign)), PeersProgress)
+    assert isinstance(assessed(readiness_of(live, pod(0, "InvalidImageName"))), ExperimentStuck)
+
+
 def test_there_is_no_event_before_everything_is_listed() -> None:
     assert assess_readiness(RED, Readiness(SET), NOW, waited_s=99, timeout_s=60) is None
 

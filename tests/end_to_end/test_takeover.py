@@ -312,5 +312,5 @@ def test_addition_is_reported_despite_the_manager_name_nimlab(lab: Lab) -> None:
     assert answer.code == 3, answer.out + answer.err
     for manager in ("kubelet", "nimlab"):
         assert f"env[DEBUG] added by `{manager}`" in answer.out
-    assert lab.run("sync", "--no-wait", "--remove-foreign").code == 0
+    assert lab.run("sync", "--remove-foreign").code == 0
     assert lab.run("sync", "--dry-run", "--strict", "--exit-code").code == 0

@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 INJECTED: Counter[str] = Counter()
+READ_TIMEOUT_S = 0.4  # most of the time of the test of slowness
 
 
 def status(code: int, **headers: str) -> Broken:
@@ -45,7 +46,7 @@ FAULTS: dict[str, Broken] = {
     "a cut before": Broken(cut_before=True),
     "a cut after": Broken(cut=True),
     "half a body": Broken(half=True),
-    "slowness": Broken(delay_s=1.2),
+    "slowness": Broken(delay_s=READ_TIMEOUT_S + 0.1),
 }
 
 
@@ -103,7 +104,7 @@ def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the read timeout and the pauses between attempts, but not the pauses that a server requires."""
     monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=1))
+    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=READ_TIMEOUT_S))
 
 
 @pytest.fixture

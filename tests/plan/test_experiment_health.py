@@ -429,6 +429,11 @@ def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
     assert [(row["state"], row["health"]) for row in rows] == [("in sync", "ok"), ("in sync", "failing")]
     assert rows[1]["healthReason"] == "Unschedulable"
     assert "node" in rows[1]["healthMessage"]
+    in_another_lab = {"purple": "default", "blue": lab.namespace}
+    assert find_troubled_pods(lab.cluster, "experiment", in_another_lab, lambda pod: True) == tuple(
+        pod
+        for pod in lab.cluster.list_objects("Pod", namespace=lab.namespace, labels="experiment=blue").items
+    )
 
 
 @pytest.mark.live

@@ -140,11 +140,16 @@ def lab(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Lab]:
-    """Yield a copy of the tests' lab with a random namespace, which is removed afterwards."""
+    """Yield a copy of the tests' lab with a random namespace.
+
+    The namespace is kept until the control plane stops, because its deletion costs as much CPU as two syncs.
+    It is deleted only if it contains DaemonSets, because their pods occupy ports of the nodes.
+    """
     namespace = f"lab-{secrets.token_hex(4)}"
     root = make_lab(tmp_path / "lab", namespace)
     yield Lab(root, namespace, sandbox.kubeconfig, cluster, capsys)
-    remove_namespaces(cluster, [namespace])
+    if cluster.list_objects("DaemonSet", namespace=namespace).items:
+        remove_namespaces(cluster, [namespace])
 
 
 @pytest.fixture
