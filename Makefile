@@ -44,7 +44,7 @@ test-fast: install ## run the tests that need no API server and start no program
 	$(BIN)/pytest -q --quick -m "not live and not process" -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test: programs ## run all tests, with one API server per worker (the first time, this builds Kubernetes)
-	$(BIN)/pytest --require-live -n $(LIVE_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest --require-live -n $(LIVE_WORKERS) --dist load --maxschedchunk 1 $(PYTEST_ARGS)
 
 test-lab: install ## run the tests with real pods: kubelet, containerd, CNI (requires Linux and root)
 	$(BIN)/python -m tests.rig $(PYTEST_ARGS)

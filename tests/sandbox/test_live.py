@@ -42,10 +42,11 @@ from nimlab.sandbox.state_values import PART_NAMES
 from nimlab.sandbox.wait_until import wait_until
 from nimlab.value_cache import default_cache
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("sandbox of its own")]
+pytestmark = pytest.mark.live
 
 PODS = "/api/v1/namespaces/default/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+KEPT = f"{CONFIG_MAPS}/kept"
 
 
 def ignore(_: Step) -> None:
@@ -66,9 +67,17 @@ def _programs(pytestconfig: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the folder of a sandbox. All tests of this module use it, and leave it running."""
+    """Return the folder of a sandbox that contains a ConfigMap (`KEPT`).
+
+    All tests of this module that run in the same worker use it, and leave it running.
+    """
     folder = tmp_path_factory.mktemp("a sandbox") / "home"
     up(folder, cache=default_cache(), report=ignore)
+    record = load_record(Layout(home=folder))
+    assert record is not None
+    with SandboxClient(Layout(home=folder), record.ports["kube-apiserver"]) as connection:
+        kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}}
+        assert connection.request("POST", CONFIG_MAPS, kept).ok
     yield folder
     down(folder, report=ignore)
     assert find_processes(folder) == []
@@ -273,8 +282,6 @@ def test_nodes_are_added_and_removed(home: Path, client: SandboxClient) -> None:
 
 @pytest.mark.parametrize("names", [*((n,) for n in PART_NAMES), PART_NAMES], ids="+".join)
 def test_only_killed_parts_are_restarted(home: Path, client: SandboxClient, names: tuple[str, ...]) -> None:
-    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"kept-{len(names)}"}}
-    client.request("POST", CONFIG_MAPS, {**config_map, "data": {"by": names[0]}})
     before = read_state(home)
     assert before is not None
     credentials = (home / "kubeconfig").read_bytes()
@@ -290,7 +297,7 @@ def test_only_killed_parts_are_restarted(home: Path, client: SandboxClient, name
     if "kube-apiserver" not in names:  # the controller-manager may exit without the API server
         assert {n for n in PART_NAMES if pids(after)[n] != pids(before)[n]} == set(names)
     assert (home / "kubeconfig").read_bytes() == credentials
-    assert client.request("GET", f"{CONFIG_MAPS}/kept-{len(names)}").ok
+    assert client.request("GET", KEPT).ok
 
 
 def test_users_have_priority_over_servers_and_servers_over_controllers(home: Path) -> None:
@@ -367,7 +374,7 @@ def test_a_server_whose_port_was_taken_moves_to_another_port(home: Path, server:
     document = json.loads((home / "kubeconfig").read_text())
     assert document["clusters"][0]["cluster"]["server"] == after.server
     with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
-        assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
+        assert client.request("GET", KEPT).ok
 
 
 def test_an_unrecorded_process_is_replaced(home: Path) -> None:
@@ -411,7 +418,7 @@ def test_missing_credentials_are_replaced_and_the_data_is_kept(home: Path) -> No
     record = load_record(Layout(home=home))
     assert record is not None
     with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
-        assert client.request("GET", f"{CONFIG_MAPS}/kept-1").ok
+        assert client.request("GET", KEPT).ok
 
 
 def test_two_concurrent_ups_create_one_sandbox(home: Path) -> None:
