@@ -7,7 +7,7 @@ NIMLAB := $(BIN)/nimlab
 PIP_INSTALL := pip install --quiet --disable-pip-version-check
 LOWEST := .venv-lowest
 WORKERS ?= logical
-LIVE_WORKERS ?= 3
+LIVE_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down install programs test test-fast test-lab test-lowest bench check lint types layers format \

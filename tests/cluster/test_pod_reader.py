@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nimlab.cluster.pod_reader import read_events, read_pods
+from nimlab.sandbox.wait_until import wait_until
 from tests.support.lab import Lab
 
 STUCK: dict[str, Any] = {
@@ -16,6 +17,12 @@ STUCK: dict[str, Any] = {
     "metadata": {"name": "zz-stuck", "labels": {"experiment": "blue"}},
     "spec": {"nodeSelector": {"no": "node"}, "containers": [{"name": "c", "image": "a:1"}]},
 }
+
+
+def warned_pods(lab: Lab) -> set[str]:
+    """Return the names of the objects that Warning events of the lab's namespace are about."""
+    events = read_events(lab.cluster, lab.namespace).items
+    return {event["involvedObject"]["name"] for event in events if event["type"] == "Warning"}
 
 
 @pytest.mark.live
@@ -32,11 +39,9 @@ def test_first_page_and_peers_that_do_not_run_are_read(lab: Lab, monkeypatch: py
     assert not pods.is_complete
     names = {pod["metadata"]["name"] for pod in pods.items}
     assert names == {"nimp2p-exp-blue-0", "nimp2p-exp-blue-1", "zz-stuck"}
-    events = read_events(lab.cluster, lab.namespace)
-    assert not events.is_complete
-    assert "zz-stuck" in {
-        event["involvedObject"]["name"] for event in events.items if event["type"] == "Warning"
-    }
+    # The scheduler reports some time after it has rejected the pod.
+    assert wait_until(lambda: "zz-stuck" in warned_pods(lab), within_s=30)
+    assert not read_events(lab.cluster, lab.namespace).is_complete
 
     shown = lab.run("status", "blue")
     assert "… and 1 more peer" in shown.out

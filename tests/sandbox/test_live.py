@@ -344,6 +344,7 @@ def test_requests_of_controllers_are_queued_and_those_of_users_are_not(client: S
     assert grown - {"probes"} == {"exempt", "nimlab-sandbox-controllers"}
 
 
+@pytest.mark.serial
 def test_pods_run_soon_after_kwok_was_killed(home: Path, client: SandboxClient) -> None:
     before = read_state(home)
     assert before is not None
