@@ -83,8 +83,7 @@ def read_warnings(cluster: Cluster, namespaces: Sequence[str]) -> tuple[Manifest
     """Return a page of the Warning events in these namespaces. Raises ClusterError."""
     if not namespaces:
         return ()
-    page = _first_page_anywhere(cluster, "", "type=Warning", set(namespaces), kind="Event")
-    return tuple(event for event in page.items if event["metadata"]["namespace"] in namespaces)
+    return _first_page_anywhere(cluster, "", "type=Warning", set(namespaces), kind="Event").items
 
 
 def _first_page_anywhere(

@@ -256,8 +256,11 @@ def _troubles(target: WaitTarget, readiness: Readiness, now: datetime) -> tuple[
     # A watch over all namespaces also reports the pods of another lab's experiment with the same name.
     namespaces = {key.namespace for key in target.workloads}
     of_pods = readiness.troubled.get(target.experiment, {}).items()
-    own = [trouble for key, trouble in of_pods if key.namespace in namespaces]
-    troubles = [after_grace_period(trouble, now) for trouble in own if is_due(trouble, now)]
+    troubles = [
+        after_grace_period(trouble, now)
+        for key, trouble in of_pods
+        if key.namespace in namespaces and is_due(trouble, now)
+    ]
     for key, rejection in readiness.rejected_pods.items():
         live = readiness.workloads.get(key)
         if key not in target.workloads or live is None or not _concerns(rejection, live):
