@@ -22,6 +22,7 @@ from nimlab.cluster.kube import retry, transport
 from tests.faults.two_states import OTHER, World, make_world
 from tests.support.api_proxy import Broken, Proxy, Seen, run_proxy
 from tests.support.lab import Lab
+from tests.support.run_rules import has_mark
 
 pytestmark = [
     pytest.mark.live,
@@ -30,7 +31,7 @@ pytestmark = [
 ]
 
 INJECTED: Counter[str] = Counter()
-READ_TIMEOUT_S = 0.4  # most of the time of the test of slowness
+SHORT_TIMEOUT_S = 0.4  # a test of slowness spends most of its time in this timeout
 
 
 def status(code: int, **headers: str) -> Broken:
@@ -46,7 +47,7 @@ FAULTS: dict[str, Broken] = {
     "a cut before": Broken(cut_before=True),
     "a cut after": Broken(cut=True),
     "half a body": Broken(half=True),
-    "slowness": Broken(delay_s=READ_TIMEOUT_S + 0.1),
+    "slowness": Broken(delay_s=SHORT_TIMEOUT_S + 0.1),
 }
 
 
@@ -101,10 +102,14 @@ def count_faults(counts: dict[str, Counter[str]]) -> Iterator[None]:
 
 
 @pytest.fixture
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the read timeout and the pauses between attempts, but not the pauses that a server requires."""
+def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the read timeout and the pauses between attempts, but not the pauses that a server requires.
+
+    Tests that run beside others need a longer read timeout, because the server is slower then.
+    """
+    timeout_s = SHORT_TIMEOUT_S if has_mark(request.node, "serial") else 1
     monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=READ_TIMEOUT_S))
+    monkeypatch.setattr(transport, "_TIMEOUT", urllib3.Timeout(connect=2, read=timeout_s))
 
 
 @pytest.fixture

@@ -412,7 +412,7 @@ def test_list_works_without_the_right_to_read_pods() -> None:
 
 
 @pytest.mark.live
-def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
+def test_list_and_status_show_why_peers_do_not_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peers of one experiment run; the peers of the other experiment are unschedulable."""
     lab.edit("purple", "memory: 16Mi", "memory: 900Gi")
     assert lab.run("sync", "--no-wait").code == 0
@@ -429,11 +429,15 @@ def test_list_and_status_show_why_peers_do_not_run(lab: Lab) -> None:
     assert [(row["state"], row["health"]) for row in rows] == [("in sync", "ok"), ("in sync", "failing")]
     assert rows[1]["healthReason"] == "Unschedulable"
     assert "node" in rows[1]["healthMessage"]
-    in_another_lab = {"purple": "default", "blue": lab.namespace}
-    assert find_troubled_pods(lab.cluster, "experiment", in_another_lab, lambda pod: True) == tuple(
-        pod
-        for pod in lab.cluster.list_objects("Pod", namespace=lab.namespace, labels="experiment=blue").items
-    )
+    # The purple of this other lab is in the namespace `default`, so the pods above are not its own.
+    # The page must have room for the pods of all tests, which have experiments with the same names.
+    monkeypatch.setattr("nimlab.cluster.pod_reader._PAGE_SIZE", 10_000)
+    other_lab = {"purple": "default", "blue": lab.namespace}
+    found = find_troubled_pods(lab.cluster, "experiment", other_lab, lambda pod: True)
+    names = [f"nimp2p-exp-blue-{number}" for number in range(4)]
+    assert [(p["metadata"]["namespace"], p["metadata"]["name"]) for p in found] == [
+        (lab.namespace, name) for name in names
+    ]
 
 
 @pytest.mark.live

@@ -65,6 +65,13 @@ def _programs(pytestconfig: pytest.Config) -> None:
         pytest.fail(reason) if pytestconfig.getoption("--require-live") else pytest.skip(reason)
 
 
+def connect(home: Path) -> SandboxClient:
+    """Return a connection to the API server of a running sandbox."""
+    record = load_record(Layout(home=home))
+    assert record is not None
+    return SandboxClient(Layout(home=home), record.ports["kube-apiserver"])
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the folder of a sandbox that contains a ConfigMap (`KEPT`).
@@ -73,9 +80,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """
     folder = tmp_path_factory.mktemp("a sandbox") / "home"
     up(folder, cache=default_cache(), report=ignore)
-    record = load_record(Layout(home=folder))
-    assert record is not None
-    with SandboxClient(Layout(home=folder), record.ports["kube-apiserver"]) as connection:
+    with connect(folder) as connection:
         kept = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}}
         assert connection.request("POST", CONFIG_MAPS, kept).ok
     yield folder
@@ -85,9 +90,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def client(home: Path) -> Iterator[SandboxClient]:
-    record = load_record(Layout(home=home))
-    assert record is not None
-    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as connection:
+    with connect(home) as connection:
         yield connection
 
 
@@ -374,7 +377,7 @@ def test_a_server_whose_port_was_taken_moves_to_another_port(home: Path, server:
     assert record.ports[server] != before.ports[server]
     document = json.loads((home / "kubeconfig").read_text())
     assert document["clusters"][0]["cluster"]["server"] == after.server
-    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
+    with connect(home) as client:
         assert client.request("GET", KEPT).ok
 
 
@@ -416,9 +419,7 @@ def test_missing_credentials_are_replaced_and_the_data_is_kept(home: Path) -> No
     (home / "pki" / "admin.key").unlink()
     assert read_state(home) is not None
     assert repair(home).running
-    record = load_record(Layout(home=home))
-    assert record is not None
-    with SandboxClient(Layout(home=home), record.ports["kube-apiserver"]) as client:
+    with connect(home) as client:
         assert client.request("GET", KEPT).ok
 
 
